@@ -1,0 +1,59 @@
+/**
+ * Checkpoint boundaries: a block of the forward pass as one node with a body, so that the backward
+ * pass can compute the block again instead of keeping its activations (Chen et al., 2016,
+ * "Training Deep Nets with Sublinear Memory Cost").
+ */
+import { type Graph, is, replay } from "./graph.ts";
+import { apply, input, type Node, type Tensor } from "./tensor.ts";
+
+/**
+ * Runs a block whose activations are not kept for the backward pass.
+ *
+ * The block may use weights and tensors from outside; they become inputs of the node.
+ *
+ * @example const y = checkpoint([x], (x) => transformerBlock(params, x));
+ */
+export function checkpoint(
+  inputs: readonly Tensor[],
+  block: (...inputs: Tensor[]) => Tensor,
+): Tensor {
+  const placeholders = inputs.map((x, i) => input(`input${i}`, x.shape, x.dtype));
+  const first = placeholders[0]?.node.id ?? Number.POSITIVE_INFINITY;
+  const output = block(...placeholders);
+  const { nodes, captured } = cut(output, first, new Set(placeholders));
+  const body: Graph = {
+    inputs: [...placeholders, ...captured],
+    parameters: [],
+    outputs: { output },
+    nodes,
+  };
+  return apply("checkpoint", [...inputs, ...captured], { body });
+}
+
+/** The body's outputs, computed from the given inputs by new nodes. */
+export function inlineBody(node: Node<"checkpoint">, inputs: readonly Tensor[]): Tensor[] {
+  const { body } = node.attributes;
+  const made = new Map(body.inputs.map((placeholder, i) => [placeholder, inputs[i]!]));
+  replay(body.nodes, made);
+  return Object.values(body.outputs).map((output) => made.get(output)!);
+}
+
+/** Nodes made inside the block, and the weights and older tensors that they read. */
+function cut(output: Tensor, first: number, placeholders: ReadonlySet<Tensor>) {
+  const nodes = new Set<Node>();
+  const captured = new Set<Tensor>();
+  const stack = [output];
+  while (stack.length > 0) {
+    const tensor = stack.pop()!;
+    if (placeholders.has(tensor) || nodes.has(tensor.node)) continue;
+    if (tensor.node.id < first || is(tensor.node, "parameter")) captured.add(tensor);
+    else {
+      nodes.add(tensor.node);
+      stack.push(...tensor.node.inputs);
+    }
+  }
+  return {
+    nodes: [...nodes].sort((a, b) => a.id - b.id),
+    captured: [...captured].sort((a, b) => a.node.id - b.node.id || a.index - b.index),
+  };
+}

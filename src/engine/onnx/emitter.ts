@@ -1,0 +1,165 @@
+/**
+ * Collects the nodes and initializers of one ONNX graph while lower.ts walks ours.
+ */
+import { byteSize, type DType } from "../dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { type NdArray, ndarray } from "../ndarray.ts";
+import { type Dim, isStatic, type Shape } from "../shape.ts";
+import { type AttributeProto, dataTypes, type NodeProto, type TensorProto } from "./proto.ts";
+
+type AttributeValue = number | string | readonly number[] | { readonly float: number };
+
+export interface EmitOptions {
+  readonly attributes?: Readonly<Record<string, AttributeValue>>;
+  /** "com.microsoft" for ONNX Runtime's own ops. */
+  readonly domain?: string;
+  /** Number of outputs. */
+  readonly outputs?: number;
+}
+
+/** Adds nodes under names that no graph of ours uses: they begin with `#`. */
+export class Emitter {
+  readonly nodes: NodeProto[] = [];
+  readonly initializers: TensorProto[] = [];
+  /** Prefix of the names of nodes, so that a failure inside the runtime names our layer. */
+  scope = "";
+  private readonly constants = new Map<string, string>();
+  private readonly batchInput: { name: string; axis: number; factor: number } | undefined;
+  private batchSize: string | undefined;
+  private count = 0;
+
+  /** @param batchInput an input whose given axis is factor·B: where the batch size is read at run time */
+  constructor(batchInput?: { name: string; axis: number; factor: number }) {
+    this.batchInput = batchInput;
+  }
+
+  /** Adds a node and returns the names of its outputs; an empty input name leaves an optional input out. */
+  emitMany(opType: string, inputs: readonly string[], options: EmitOptions = {}): string[] {
+    const { attributes = {}, domain = "", outputs = 1 } = options;
+    const output = Array.from({ length: outputs }, () => `#${this.count++}`);
+    this.nodes.push({
+      name: `${this.scope}/${opType}${output[0]}`,
+      opType,
+      domain,
+      input: [...inputs],
+      output,
+      attribute: Object.entries(attributes).map(([name, value]) => toAttribute(name, value)),
+    });
+    return output;
+  }
+
+  /** Adds a node with one output. */
+  emit(
+    opType: string,
+    inputs: readonly string[],
+    attributes: Readonly<Record<string, AttributeValue>> = {},
+    domain = "",
+  ): string {
+    return this.emitMany(opType, inputs, { attributes, domain })[0]!;
+  }
+
+  /** An initializer; equal small ones are shared. */
+  constant(array: NdArray): string {
+    const bytes = bytesOf(array);
+    const key =
+      bytes.length <= 512 ? `${array.dtype}[${array.shape.join()}]${bytes.join()}` : undefined;
+    const known = key === undefined ? undefined : this.constants.get(key);
+    if (known) return known;
+    const name = `#${this.count++}`;
+    this.initializer(name, array);
+    if (key !== undefined) this.constants.set(key, name);
+    return name;
+  }
+
+  initializer(name: string, array: NdArray): void {
+    this.initializers.push({
+      name,
+      dataType: dataTypes[array.dtype],
+      dims: [...array.shape],
+      rawData: bytesOf(array),
+    });
+  }
+
+  /** An initializer whose bytes stay where they are, in a range of another file. */
+  external(
+    name: string,
+    stored: {
+      path: string;
+      offset: number;
+      length: number;
+      dtype: DType;
+      shape: readonly number[];
+    },
+  ): void {
+    this.initializers.push({
+      name,
+      dataType: dataTypes[stored.dtype],
+      dims: [...stored.shape],
+      externalData: [
+        { key: "location", value: stored.path },
+        { key: "offset", value: String(stored.offset) },
+        { key: "length", value: String(stored.length) },
+      ],
+      dataLocation: 1,
+    });
+  }
+
+  scalar(value: number, dtype: DType): string {
+    return this.constant(ndarray(dtype, [], [value]));
+  }
+
+  /** An int64 vector. */
+  ints(values: readonly number[]): string {
+    return this.constant(ndarray("int64", [values.length], values));
+  }
+
+  /** A shape as an int64 vector, reading the batch size at run time where it is needed. */
+  dims(shape: Shape): string {
+    if (isStatic(shape)) return this.ints(shape);
+    return this.emit(
+      "Concat",
+      shape.map((dim) => this.dim(dim)),
+      { axis: 0 },
+    );
+  }
+
+  /** A shape for Reshape: a single symbolic dimension is what is left over. */
+  reshapeDims(shape: Shape): string {
+    const symbolic = shape.filter((dim) => typeof dim !== "number").length;
+    if (symbolic > 1 || shape.includes(0)) return this.dims(shape);
+    return this.ints(shape.map((dim) => (typeof dim === "number" ? dim : -1)));
+  }
+
+  /** One dimension as an int64 vector of length 1. */
+  dim(dim: Dim): string {
+    if (typeof dim === "number") return this.ints([dim]);
+    return dim.batch === 1
+      ? this.runtimeBatch()
+      : this.emit("Mul", [this.runtimeBatch(), this.ints([dim.batch])]);
+  }
+
+  private runtimeBatch(): string {
+    if (this.batchSize !== undefined) return this.batchSize;
+    if (!this.batchInput) {
+      throw new ShapeError(
+        "The batch size of this graph cannot be known: no input has a batch dimension.",
+      );
+    }
+    const { name, axis, factor } = this.batchInput;
+    const size = this.emit("Shape", [name], { start: axis, end: axis + 1 });
+    this.batchSize = factor === 1 ? size : this.emit("Div", [size, this.ints([factor])]);
+    return this.batchSize;
+  }
+}
+
+function toAttribute(name: string, value: AttributeValue): AttributeProto {
+  if (typeof value === "number") return { name, type: 2, i: value };
+  if (typeof value === "string") return { name, type: 3, s: new TextEncoder().encode(value) };
+  if ("float" in value) return { name, type: 1, f: value.float };
+  return { name, type: 7, ints: [...value] };
+}
+
+/** Little-endian, as every platform that runs JavaScript engines today stores them. */
+function bytesOf({ data, dtype }: NdArray): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.length * byteSize(dtype));
+}

@@ -1,0 +1,380 @@
+/**
+ * How each op is written in ONNX. Rows prefer whole ops (LayerNormalization, Gelu, Softmax) over
+ * their parts, and plain ONNX over ONNX Runtime's own domain unless that is faster or the only way.
+ */
+import { ndarray, sizeOf } from "../ndarray.ts";
+import type { ConvAttributes, OpName, ReduceName } from "../ops.ts";
+import { isStatic, product, type Shape } from "../shape.ts";
+import type { Node, Tensor } from "../tensor.ts";
+import type { Emitter } from "./emitter.ts";
+import { dataTypes } from "./proto.ts";
+
+export interface LowerContext<K extends OpName> {
+  readonly node: Node<K>;
+  /** ONNX names of the node's inputs. */
+  readonly inputs: readonly string[];
+  readonly emitter: Emitter;
+  /** Whether anything reads a tensor: optional outputs are left out where nothing does. */
+  readonly isUsed: (tensor: Tensor) => boolean;
+}
+
+type LowerRule<K extends OpName> = (context: LowerContext<K>) => string | readonly string[];
+
+const MICROSOFT = "com.microsoft";
+
+/** A row that hands its inputs to one ONNX op. */
+function plain<K extends OpName>(opType: string): LowerRule<K> {
+  return ({ inputs, emitter }) => emitter.emit(opType, inputs);
+}
+
+function reduction<K extends ReduceName>(opType: string): LowerRule<K> {
+  return ({ node: { attributes }, inputs, emitter }) =>
+    attributes.axes.length === 0
+      ? inputs[0]!
+      : emitter.emit(opType, [inputs[0]!, emitter.ints(attributes.axes)], {
+          keepdims: Number(attributes.keepDims),
+        });
+}
+
+function argument<K extends "argmax" | "argmin">(opType: string): LowerRule<K> {
+  return ({ node, inputs, emitter }) =>
+    emitter.emit(opType, inputs, { axis: node.attributes.axis, keepdims: 0 });
+}
+
+function alongAxis<K extends "softmax" | "logSoftmax">(opType: string): LowerRule<K> {
+  return ({ node, inputs, emitter }) =>
+    emitter.emit(opType, inputs, { axis: node.attributes.axis });
+}
+
+function swapLast(name: string, rank: number, emitter: Emitter): string {
+  const perm = Array.from({ length: rank }, (_, axis) => axis);
+  [perm[rank - 2], perm[rank - 1]] = [rank - 1, rank - 2];
+  return emitter.emit("Transpose", [name], { perm });
+}
+
+/** Two matrices are one Gemm; stacks of them a MatMul, whose transposes ONNX Runtime fuses where it can. */
+const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
+  const [a, b] = node.inputs as [Tensor, Tensor];
+  const { transposeA, transposeB } = node.attributes;
+  const [nameA, nameB] = inputs as [string, string];
+  if (a.rank === 2 && b.rank === 2) {
+    return emitter.emit("Gemm", inputs, { transA: Number(transposeA), transB: Number(transposeB) });
+  }
+  const left = transposeA ? swapLast(nameA, a.rank, emitter) : nameA;
+  const right = transposeB ? swapLast(nameB, b.rank, emitter) : nameB;
+  return emitter.emit("MatMul", [left, right]);
+};
+
+/** Leading axes are one for a Gemm; both reshapes are free. */
+const linear: LowerRule<"linear"> = ({ node, inputs, emitter }) => {
+  const [x, ...weights] = inputs as [string, string];
+  const tensor = node.inputs[0]!;
+  const inner = tensor.shape.at(-1)!;
+  const rows = product(tensor.shape.slice(0, -1))!;
+  const flat =
+    tensor.rank === 2 ? x : emitter.emit("Reshape", [x, emitter.reshapeDims([rows, inner])]);
+  const y = emitter.emit("Gemm", [flat, ...weights], { transB: 1 });
+  return tensor.rank === 2
+    ? y
+    : emitter.emit("Reshape", [y, emitter.reshapeDims(node.outputs[0]!.shape)]);
+};
+
+function convAttributes(node: Node<"conv" | "convTranspose">) {
+  const { stride, padding, dilation, groups }: ConvAttributes = node.attributes;
+  return {
+    strides: stride,
+    pads: [...padding.map(([before]) => before), ...padding.map(([, after]) => after)],
+    dilations: dilation,
+    group: groups,
+  };
+}
+
+/** Norms without affine parameters still need a scale in ONNX. */
+function ones(length: number, x: Tensor, emitter: Emitter): string {
+  return emitter.constant(ndarray(x.dtype, [length], new Array<number>(length).fill(1)));
+}
+
+/** Outputs behind the last used one are left out. */
+function usedOutputs({ node, isUsed }: LowerContext<"layerNorm" | "rmsNorm">): number {
+  return node.outputs.findLastIndex(isUsed) + 1;
+}
+
+const layerNorm: LowerRule<"layerNorm"> = (context) => {
+  const { node, inputs, emitter } = context;
+  const x = node.inputs[0]!;
+  return emitter.emitMany(
+    "LayerNormalization",
+    [inputs[0]!, inputs[1] ?? ones(x.size(-1), x, emitter), ...inputs.slice(2)],
+    {
+      attributes: { axis: -1, epsilon: { float: node.attributes.epsilon } },
+      outputs: usedOutputs(context),
+    },
+  );
+};
+
+/** ONNX Runtime's older name of RMSNormalization, which unlike it returns 1/rms too. */
+const rmsNorm: LowerRule<"rmsNorm"> = (context) => {
+  const { node, inputs, emitter } = context;
+  const x = node.inputs[0]!;
+  return emitter.emitMany(
+    "SimplifiedLayerNormalization",
+    [inputs[0]!, inputs[1] ?? ones(x.size(-1), x, emitter)],
+    {
+      attributes: { axis: -1, epsilon: { float: node.attributes.epsilon } },
+      outputs: usedOutputs(context),
+    },
+  );
+};
+
+/** A group is one channel of an instance norm. */
+const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
+  const { groups, epsilon } = node.attributes;
+  const x = node.inputs[0]!;
+  const rest = sizeOf(x.shape.slice(1) as number[]) / groups;
+  const grouped = emitter.emit("Reshape", [
+    inputs[0]!,
+    emitter.reshapeDims([x.dim(0), groups, rest]),
+  ]);
+  const zero = emitter.constant(ndarray(x.dtype, [groups], new Array<number>(groups).fill(0)));
+  const y = emitter.emit("InstanceNormalization", [grouped, ones(groups, x, emitter), zero], {
+    epsilon: { float: epsilon },
+  });
+  return emitter.emit("Reshape", [y, emitter.reshapeDims(x.shape)]);
+};
+
+/** ONNX Runtime's fused attention: takes heads side by side, so that nothing is transposed. */
+const attention: LowerRule<"attention"> = ({ node, inputs, emitter }) => {
+  const { heads, scale } = node.attributes;
+  const [q, k, , bias] = node.inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
+  const optional = bias ? ["", "", attentionBias(q, k, bias, inputs[3]!, emitter)] : [];
+  return emitter.emit(
+    "MultiHeadAttention",
+    [...inputs.slice(0, 3), ...optional],
+    { num_heads: heads, scale: { float: scale } },
+    MICROSOFT,
+  );
+};
+
+/** The fused op wants four dimensions, of which only the first two may be 1. */
+function attentionBias(q: Tensor, k: Tensor, bias: Tensor, name: string, emitter: Emitter): string {
+  const leading = [...new Array<number>(4 - bias.rank).fill(1), ...bias.shape.slice(0, -2)];
+  const shape: Shape = [...leading.slice(0, 2), q.dim(1), k.dim(1)];
+  const padded: Shape = [...new Array<number>(4 - bias.rank).fill(1), ...bias.shape];
+  const reshaped =
+    bias.rank === 4 ? name : emitter.emit("Reshape", [name, emitter.reshapeDims(padded)]);
+  return padded[2] === shape[2] && padded[3] === shape[3]
+    ? reshaped
+    : emitter.emit("Expand", [reshaped, emitter.dims(shape)]);
+}
+
+/**
+ * x behind a Reshape whose target is computed from `after`: no copy, no optimizer can see through
+ * it, and it cannot run before the gradient that it waits for exists.
+ */
+const barrier: LowerRule<"barrier"> = ({ node, inputs, emitter }) => {
+  const [x, after] = inputs as [string, string];
+  const dims = emitter.dims(node.inputs[0]!.shape);
+  const flat = emitter.emit("Reshape", [after, emitter.ints([-1])]);
+  const first = emitter.emit("Slice", [flat, emitter.ints([0]), emitter.ints([1])]);
+  // a < a never holds, not even for NaN, so the target is always the shape of x.
+  const never = emitter.emit("Less", [first, first]);
+  const shifted = emitter.emit("Add", [dims, emitter.ints([1])]);
+  return emitter.emit("Reshape", [x, emitter.emit("Where", [never, shifted, dims])]);
+};
+
+const slice: LowerRule<"slice"> = ({ node, inputs, emitter }) => {
+  const { starts, ends, steps } = node.attributes;
+  const shape = node.inputs[0]!.shape;
+  const axes = shape.flatMap((dim, i) =>
+    starts[i] === 0 && ends[i] === dim && steps[i] === 1 ? [] : [i],
+  );
+  if (axes.length === 0) return inputs[0]!;
+  const pick = (list: readonly unknown[]) => emitter.ints(axes.map((i) => list[i] as number));
+  return emitter.emit("Slice", [
+    inputs[0]!,
+    pick(starts),
+    pick(ends),
+    emitter.ints(axes),
+    pick(steps),
+  ]);
+};
+
+const flip: LowerRule<"flip"> = ({ node: { attributes }, inputs, emitter }) => {
+  const { axes } = attributes;
+  const all = (value: number) => emitter.ints(axes.map(() => value));
+  return axes.length === 0
+    ? inputs[0]!
+    : emitter.emit("Slice", [inputs[0]!, all(-1), all(-(2 ** 31)), emitter.ints(axes), all(-1)]);
+};
+
+/** 1 where an index equals the column: a comparison, since OneHot has no kernel on some devices. */
+function oneHot(
+  indices: string,
+  tensor: Tensor,
+  depth: number,
+  to: number,
+  emitter: Emitter,
+): string {
+  const columns = emitter.constant(
+    ndarray(
+      tensor.dtype,
+      [depth],
+      Array.from({ length: depth }, (_, i) => i),
+    ),
+  );
+  const wide = emitter.emit("Unsqueeze", [indices, emitter.ints([-1])]);
+  return emitter.emit("Cast", [emitter.emit("Equal", [wide, columns])], { to });
+}
+
+/** A product with the one-hot matrix: dense and parallel, where a scatter is neither. */
+const scatterSum: LowerRule<"scatterSum"> = ({ node, inputs, emitter }) => {
+  const { size } = node.attributes;
+  const [updates, indices] = node.inputs as [Tensor, Tensor];
+  const hot = oneHot(inputs[1]!, indices, size, dataTypes[updates.dtype], emitter);
+  const width = product(updates.shape.slice(1))!;
+  const rows = emitter.emit("Reshape", [inputs[0]!, emitter.reshapeDims([updates.dim(0), width])]);
+  const sums = emitter.emit("Gemm", [hot, rows], { transA: 1 });
+  return emitter.emit("Reshape", [sums, emitter.reshapeDims(node.outputs[0]!.shape)]);
+};
+
+const extent: LowerRule<"extent"> = ({ node, emitter }) => {
+  const x = node.inputs[0]!;
+  const count = product(node.attributes.axes.map((axis) => x.dim(axis)))!;
+  if (typeof count === "number") return emitter.scalar(count, x.dtype);
+  const scalar = emitter.emit("Reshape", [emitter.dim(count), emitter.ints([])]);
+  return emitter.emit("Cast", [scalar], { to: dataTypes[x.dtype] });
+};
+
+const full: LowerRule<"full"> = ({ node, emitter }) => {
+  const { shape, value, dtype } = node.attributes;
+  if (isStatic(shape) && sizeOf(shape) <= 64) {
+    const size = sizeOf(shape);
+    return emitter.constant(ndarray(dtype, shape, new Array<number>(size).fill(value)));
+  }
+  return emitter.emit("Expand", [emitter.scalar(value, dtype), emitter.dims(shape)]);
+};
+
+export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
+  // Leaves that lower.ts names itself.
+  input: () => [],
+  parameter: () => [],
+  constant: ({ node, emitter }) => emitter.constant(node.attributes.value),
+  full,
+
+  neg: plain("Neg"),
+  abs: plain("Abs"),
+  sign: plain("Sign"),
+  exp: plain("Exp"),
+  log: plain("Log"),
+  sqrt: plain("Sqrt"),
+  reciprocal: plain("Reciprocal"),
+  sin: plain("Sin"),
+  cos: plain("Cos"),
+  tanh: plain("Tanh"),
+  erf: plain("Erf"),
+  sigmoid: plain("Sigmoid"),
+  relu: plain("Relu"),
+  silu: ({ inputs, emitter }) =>
+    emitter.emit("Mul", [inputs[0]!, emitter.emit("Sigmoid", [inputs[0]!])]),
+  gelu: ({ node, inputs, emitter }) =>
+    emitter.emit("Gelu", inputs, { approximate: node.attributes.approximate }),
+  floor: plain("Floor"),
+  ceil: plain("Ceil"),
+  round: plain("Round"),
+
+  add: plain("Add"),
+  sub: plain("Sub"),
+  mul: plain("Mul"),
+  div: plain("Div"),
+  pow: plain("Pow"),
+  minimum: plain("Min"),
+  maximum: plain("Max"),
+  equal: plain("Equal"),
+  less: plain("Less"),
+  lessEqual: plain("LessOrEqual"),
+  not: plain("Not"),
+  and: plain("And"),
+  or: plain("Or"),
+  where: plain("Where"),
+  cast: ({ node, inputs, emitter }) =>
+    emitter.emit("Cast", inputs, { to: dataTypes[node.attributes.to] }),
+
+  sum: reduction("ReduceSum"),
+  mean: reduction("ReduceMean"),
+  max: reduction("ReduceMax"),
+  extent,
+  argmax: argument("ArgMax"),
+  argmin: argument("ArgMin"),
+  cumsum: ({ node: { attributes }, inputs, emitter }) =>
+    emitter.emit("CumSum", [inputs[0]!, emitter.ints([attributes.axis])], {
+      reverse: Number(attributes.reverse),
+    }),
+  softmax: alongAxis("Softmax"),
+  logSoftmax: alongAxis("LogSoftmax"),
+
+  matmul,
+  linear,
+
+  reshape: ({ node, inputs, emitter }) =>
+    emitter.emit("Reshape", [inputs[0]!, emitter.reshapeDims(node.attributes.shape)]),
+  transpose: ({ node, inputs, emitter }) =>
+    emitter.emit("Transpose", inputs, { perm: node.attributes.permutation }),
+  expand: ({ node, inputs, emitter }) =>
+    emitter.emit("Expand", [inputs[0]!, emitter.dims(node.attributes.shape)]),
+  concat: ({ node, inputs, emitter }) =>
+    emitter.emit("Concat", inputs, { axis: node.attributes.axis }),
+  slice,
+  split: ({ node, inputs, emitter }) =>
+    emitter.emitMany("Split", [inputs[0]!, emitter.dims(node.attributes.sizes)], {
+      attributes: { axis: node.attributes.axis },
+      outputs: node.outputs.length,
+    }),
+  pad: ({ node: { attributes, inputs: tensors }, inputs, emitter }) => {
+    const { padding, value } = attributes;
+    const pads = [...padding.map(([before]) => before), ...padding.map(([, after]) => after)];
+    return emitter.emit("Pad", [
+      inputs[0]!,
+      emitter.ints(pads),
+      emitter.scalar(value, tensors[0]!.dtype),
+    ]);
+  },
+  flip,
+
+  gather: ({ node, inputs, emitter }) =>
+    emitter.emit("Gather", inputs, { axis: node.attributes.axis }),
+  scatterSum,
+  oneHot: ({ node, inputs, emitter }) => {
+    const { depth, dtype } = node.attributes;
+    return oneHot(inputs[0]!, node.inputs[0]!, depth, dataTypes[dtype], emitter);
+  },
+
+  conv: ({ node, inputs, emitter }) =>
+    emitter.emit("Conv", inputs, convAttributes(node as unknown as Node<"conv">)),
+  convTranspose: ({ node, inputs, emitter }) =>
+    emitter.emit("ConvTranspose", inputs, {
+      ...convAttributes(node as unknown as Node<"convTranspose">),
+      output_padding: node.attributes.outputPadding,
+    }),
+  upsampleNearest: ({ node, inputs, emitter }) => {
+    const scales = [1, 1, ...node.attributes.scale];
+    return emitter.emit(
+      "Resize",
+      [inputs[0]!, "", emitter.constant(ndarray("float32", [scales.length], scales))],
+      {
+        mode: "nearest",
+        coordinate_transformation_mode: "asymmetric",
+        nearest_mode: "floor",
+      },
+    );
+  },
+
+  layerNorm,
+  rmsNorm,
+  groupNorm,
+  attention,
+
+  checkpoint: () => {
+    throw new Error("checkpoint nodes are inlined by simplify before a graph is lowered");
+  },
+  barrier,
+};

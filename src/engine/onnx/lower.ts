@@ -1,0 +1,150 @@
+/**
+ * Graph → ONNX model: one row an op. What a row emits is what runs, on every device, and what
+ * `patchwise export` writes.
+ */
+import { ShapeError } from "../errors.ts";
+import type { Graph } from "../graph.ts";
+import { leafName } from "../graph.ts";
+import type { OpName } from "../ops.ts";
+import type { WeightSource } from "../runtime/backend.ts";
+import { formatDim, formatShape, sameShape, type Shape } from "../shape.ts";
+import type { Node, Tensor } from "../tensor.ts";
+import { Emitter } from "./emitter.ts";
+import { lowerRules } from "./lower-rules.ts";
+import { dataTypes, encodeModel, type ValueInfoProto } from "./proto.ts";
+
+/** ONNX opset and IR that the rows are written for. */
+const OPSET = 23;
+const IR_VERSION = 11;
+
+export interface Lowered {
+  readonly model: Uint8Array;
+  /** Names that a run must be given: inputs, and the parameters that `weights` did not know. */
+  readonly feeds: readonly string[];
+}
+
+/**
+ * Serialises a graph as an ONNX model.
+ *
+ * @param weights parameters that become initializers; the others become inputs
+ * @throws ShapeError when a stored weight has another shape than its parameter
+ */
+export function lower(graph: Graph, weights: WeightSource = () => undefined): Lowered {
+  const emitter = new Emitter(findBatch(graph));
+  const names = new Map<Tensor, string>();
+  const used = new Set(graph.nodes.flatMap((node) => node.inputs));
+  for (const output of Object.values(graph.outputs)) used.add(output);
+  const feeds: Tensor[] = [...graph.inputs];
+
+  for (const input of graph.inputs) names.set(input, leafName(input));
+  for (const parameter of graph.parameters) {
+    const name = leafName(parameter);
+    names.set(parameter, name);
+    const stored = weights(name);
+    if (!stored) {
+      feeds.push(parameter);
+      continue;
+    }
+    const { shape, dtype } = stored.kind === "array" ? stored.array : stored;
+    if (!sameShape(shape, parameter.shape)) {
+      throw new ShapeError(
+        `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
+      );
+    }
+    if (stored.kind === "array") emitter.initializer(name, stored.array);
+    else emitter.external(name, stored);
+    // bfloat16 and float16 checkpoints: stored as they are, read as the model computes.
+    if (dtype !== parameter.dtype) {
+      emitter.scope = parameter.node.scope;
+      names.set(parameter, emitter.emit("Cast", [name], { to: dataTypes[parameter.dtype] }));
+    }
+  }
+
+  for (const node of graph.nodes) {
+    if (node.op === "input" || node.op === "parameter") continue;
+    emitter.scope = node.scope || node.op;
+    const inputs = node.inputs.map((tensor) => names.get(tensor)!);
+    const outputs = applyRule(node, inputs, emitter, (tensor) => used.has(tensor));
+    for (const [i, output] of node.outputs.entries()) names.set(output, outputs[i] ?? "");
+  }
+
+  const outputs = Object.entries(graph.outputs).map(([name, tensor]) => {
+    emitter.nodes.push({
+      name: `output/${name}`,
+      opType: "Identity",
+      domain: "",
+      input: [names.get(tensor)!],
+      output: [name],
+      attribute: [],
+    });
+    return valueInfo(name, tensor);
+  });
+
+  const model = encodeModel({
+    irVersion: IR_VERSION,
+    producerName: "patchwise",
+    opsetImport: [
+      { domain: "", version: OPSET },
+      { domain: "com.microsoft", version: 1 },
+    ],
+    graph: {
+      name: "patchwise",
+      node: nameOutputs(emitter),
+      initializer: emitter.initializers,
+      input: feeds.map((tensor) => valueInfo(leafName(tensor), tensor)),
+      output: outputs,
+    },
+  });
+  return { model, feeds: feeds.map(leafName) };
+}
+
+function applyRule<K extends OpName>(
+  node: Node<K>,
+  inputs: readonly string[],
+  emitter: Emitter,
+  isUsed: (tensor: Tensor) => boolean,
+): readonly string[] {
+  const result = lowerRules[node.op]({ node, inputs, emitter, isUsed });
+  return typeof result === "string" ? [result] : result;
+}
+
+/** An Identity behind the only node that makes a value is folded into that node's output name. */
+function nameOutputs({ nodes }: Emitter) {
+  const renamed = new Map<string, string>();
+  const producers = new Map(
+    nodes.flatMap((node) => node.output.map((name) => [name, node] as const)),
+  );
+  const kept = nodes.filter((node) => {
+    const [from, to] = [node.input[0]!, node.output[0]!];
+    const outputOnly = node.opType === "Identity" && !to.startsWith("#");
+    if (!outputOnly || renamed.has(from) || !from.startsWith("#") || !producers.has(from))
+      return true;
+    renamed.set(from, to);
+    return false;
+  });
+  const rename = (name: string) => renamed.get(name) ?? name;
+  for (const node of kept) {
+    node.input = node.input.map(rename);
+    node.output = node.output.map(rename);
+  }
+  return kept;
+}
+
+function findBatch(graph: Graph) {
+  for (const input of graph.inputs) {
+    for (const [axis, dim] of input.shape.entries()) {
+      if (typeof dim !== "number") return { name: leafName(input), axis, factor: dim.batch };
+    }
+  }
+  return undefined;
+}
+
+function valueInfo(
+  name: string,
+  { dtype, shape }: { dtype: Tensor["dtype"]; shape: Shape },
+): ValueInfoProto {
+  const dim = shape.map((d) =>
+    typeof d === "number" ? { dimValue: d } : { dimParam: formatDim(d) },
+  );
+  return { name, type: { tensorType: { elemType: dataTypes[dtype], shape: { dim } } } };
+}

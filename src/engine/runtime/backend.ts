@@ -1,0 +1,74 @@
+/**
+ * What every runtime offers: a graph goes in, a program that runs on some device comes out.
+ */
+import type { DType } from "../dtype.ts";
+import type { Graph } from "../graph.ts";
+import type { NdArray } from "../ndarray.ts";
+
+export interface Backend {
+  /** The device: cpu, cuda, coreml, dml, webgpu or wasm. */
+  readonly device: string;
+  /**
+   * Makes a graph ready to run.
+   *
+   * @throws DeviceError when the device is missing or refuses the program
+   */
+  compile(graph: Graph, options?: CompileOptions): Promise<Program>;
+}
+
+export interface CompileOptions {
+  /**
+   * Where parameters come from. Those it knows become part of the program and never move;
+   * the others are given to each run by name, like inputs.
+   */
+  readonly weights?: WeightSource;
+  /**
+   * Values that stay on the device from one run to the next: leaf name → name of the output that
+   * replaces it after each run. They are neither given to `run` nor returned by it.
+   */
+  readonly state?: Readonly<Record<string, string>>;
+  /** First value of every leaf named in `state`. */
+  readonly initialState?: Readonly<Record<string, NdArray>>;
+  /** Rearrange weights for speed when the program is made: faster products, but a second copy of them in memory and a slower start. */
+  readonly prepack?: boolean;
+  /** Threads for CPU work; as many as there are cores unless given. */
+  readonly threads?: number;
+}
+
+export interface Program {
+  /**
+   * Runs once.
+   *
+   * @param inputs host data by leaf name; every batch dimension must agree
+   * @throws ShapeError when an input is missing, unknown, or of another shape or dtype
+   */
+  run(
+    inputs: Readonly<Record<string, NdArray>>,
+    options?: RunOptions,
+  ): Promise<Record<string, NdArray>>;
+  /** Copies of the state, by leaf name. */
+  readState(): Promise<Record<string, NdArray>>;
+  /** Gives memory back; other programs go on. Running a disposed program throws. */
+  dispose(): Promise<void>;
+}
+
+export interface RunOptions {
+  /** Abandons the run. A run inside a worker really stops; elsewhere it is dropped before it starts. */
+  readonly signal?: AbortSignal;
+}
+
+/** Finds a parameter's stored form by its checkpoint key; undefined for a parameter given at run time. */
+export type WeightSource = (name: string) => StoredWeight | undefined;
+
+export type StoredWeight =
+  | { readonly kind: "array"; readonly array: NdArray }
+  | {
+      /** A byte range inside a file, row-major and little-endian: the file is mapped, not read. */
+      readonly kind: "file";
+      /** A path in Node; the name of a mounted file in the browser. */
+      readonly path: string;
+      readonly offset: number;
+      readonly length: number;
+      readonly dtype: DType;
+      readonly shape: readonly number[];
+    };
