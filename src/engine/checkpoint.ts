@@ -3,8 +3,9 @@
  * pass can compute the block again instead of keeping its activations (Chen et al., 2016,
  * "Training Deep Nets with Sublinear Memory Cost").
  */
-import { type Graph, is, replay } from "./graph.ts";
-import { apply, input, type Node, type Tensor } from "./tensor.ts";
+import { type Graph, isLeaf, replay } from "./graph.ts";
+import { full, input } from "./functional.ts";
+import { apply, type Node, type Tensor } from "./tensor.ts";
 
 /**
  * Runs a block whose activations are not kept for the backward pass.
@@ -18,9 +19,10 @@ export function checkpoint(
   block: (...inputs: Tensor[]) => Tensor,
 ): Tensor {
   const placeholders = inputs.map((x, i) => input(`input${i}`, x.shape, x.dtype));
-  const first = placeholders[0]?.node.id ?? Number.POSITIVE_INFINITY;
+  // Nodes are numbered as they are made: what the block makes comes after this one.
+  const before = full([], 0).node.id;
   const output = block(...placeholders);
-  const { nodes, captured } = cut(output, first, new Set(placeholders));
+  const { nodes, captured } = cut(output, before, new Set(placeholders));
   const body: Graph = {
     inputs: [...placeholders, ...captured],
     parameters: [],
@@ -38,15 +40,15 @@ export function inlineBody(node: Node<"checkpoint">, inputs: readonly Tensor[]):
   return Object.values(body.outputs).map((output) => made.get(output)!);
 }
 
-/** Nodes made inside the block, and the weights and older tensors that they read. */
-function cut(output: Tensor, first: number, placeholders: ReadonlySet<Tensor>) {
+/** Nodes made inside the block, and the leaves and older tensors that they read. */
+function cut(output: Tensor, before: number, placeholders: ReadonlySet<Tensor>) {
   const nodes = new Set<Node>();
   const captured = new Set<Tensor>();
   const stack = [output];
   while (stack.length > 0) {
     const tensor = stack.pop()!;
     if (placeholders.has(tensor) || nodes.has(tensor.node)) continue;
-    if (tensor.node.id < first || is(tensor.node, "parameter")) captured.add(tensor);
+    if (tensor.node.id < before || isLeaf(tensor)) captured.add(tensor);
     else {
       nodes.add(tensor.node);
       stack.push(...tensor.node.inputs);

@@ -48,9 +48,7 @@ export function byteSize(dtype: DType): number {
 }
 
 export function isFloat(dtype: DType): boolean {
-  return (
-    dtype === "float32" || dtype === "float16" || dtype === "bfloat16" || dtype === "float64"
-  );
+  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16" || dtype === "float64";
 }
 
 /** A zero-filled array of `length` elements. */

@@ -9,7 +9,8 @@ import { ShapeError } from "./errors.ts";
 import { nodesBehind } from "./graph.ts";
 import type { OpName } from "./ops.ts";
 import { formatShape, sameShape, type Shape } from "./shape.ts";
-import { apply, type Node, onesLike, type Tensor, zerosLike } from "./tensor.ts";
+import { onesLike, zerosLike } from "./functional.ts";
+import { apply, type Node, type Tensor } from "./tensor.ts";
 import { type VjpRule, vjpRules } from "./vjp.ts";
 
 /**
@@ -48,7 +49,7 @@ export function backpropagate(
     const inputGradients = applyRule(node, dy);
     for (const [i, tensor] of node.inputs.entries()) {
       const gradient = inputGradients[i];
-      if (gradient && (active.has(tensor.node) || wrt.includes(tensor))) {
+      if (gradient && active.has(tensor.node)) {
         add(tensor, sumToShape(gradient, tensor.shape));
       }
     }
@@ -63,7 +64,8 @@ function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
 /** Recomputes the block behind a barrier that waits for the gradient, then differentiates the copy. */
 const checkpointRule: VjpRule<"checkpoint"> = (dy, node) => {
   const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
-  return backpropagate(inlineBody(node, inputs), dy, inputs);
+  const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
+  return gradients.map((gradient) => (isFloat(gradient.dtype) ? gradient : null));
 };
 
 const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, checkpoint: checkpointRule };

@@ -50,6 +50,11 @@ export function leafName(tensor: Tensor): string {
   throw new ShapeError(`${node.op} is neither an input nor a parameter, so it has no name.`);
 }
 
+/** Whether a run gives the tensor its value. */
+export function isLeaf({ node }: Tensor): boolean {
+  return is(node, "input") || is(node, "parameter");
+}
+
 /** Narrows a node to one op, and with it the type of its attributes. */
 export function is<K extends OpName>(node: Node, op: K): node is Node<K> {
   return node.op === (op as OpName);

@@ -53,7 +53,7 @@ export function rearrange(
 }
 
 function parse(side: string, fail: (why: string) => never): Side {
-  const tokens = side.match(/[A-Za-z_][A-Za-z0-9_]*|1|[()]|\S/g) ?? [];
+  const tokens = side.match(/\w+|\S/g) ?? [];
   const groups: string[][] = [];
   let open: string[] | undefined;
   for (const token of tokens) {

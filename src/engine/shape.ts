@@ -110,6 +110,16 @@ export function normalizeAxis(axis: number, rank: number): number {
   return normal;
 }
 
+/** Fills in the one −1 of a shape from the number of elements. */
+export function fillRest(from: Shape, shape: Shape): Shape {
+  const rest = shape.indexOf(-1);
+  if (rest < 0) return shape;
+  const others = product(shape.filter((_, axis) => axis !== rest));
+  const total = product(from);
+  const missing = total !== undefined && others !== undefined ? quotient(total, others) : undefined;
+  return missing === undefined ? shape : shape.map((dim, axis) => (axis === rest ? missing : dim));
+}
+
 /** Replaces each batch dimension by its size in a run. */
 export function resolve(shape: Shape, batchSize: number | undefined): number[] {
   return shape.map((dim) => {

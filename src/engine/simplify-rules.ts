@@ -5,7 +5,8 @@
 import { is } from "./graph.ts";
 import type { OpName, Ops } from "./ops.ts";
 import { broadcast, sameShape, type Shape } from "./shape.ts";
-import { full, type Node, type Tensor } from "./tensor.ts";
+import { full } from "./functional.ts";
+import type { Node, Tensor } from "./tensor.ts";
 
 /** Adds a simplified node and returns its first output. */
 export type Make = <K extends OpName>(

@@ -6,9 +6,17 @@
 import type { DType } from "./dtype.ts";
 import { ShapeError } from "./errors.ts";
 import { inferRules, type TensorType } from "./infer.ts";
-import { type NdArray, ndarray } from "./ndarray.ts";
-import type { ConvAttributes, OpName, Ops } from "./ops.ts";
-import { type Dim, normalizeAxis, product, quotient, sameShape, type Shape } from "./shape.ts";
+import { convAttributes, type ConvOptions, perAxis } from "./conv-options.ts";
+import type { OpName, Ops } from "./ops.ts";
+import {
+  type Dim,
+  fillRest,
+  formatShape,
+  normalizeAxis,
+  quotient,
+  sameShape,
+  type Shape,
+} from "./shape.ts";
 import { rearrange } from "./rearrange.ts";
 
 export interface Node<K extends OpName = OpName> {
@@ -294,7 +302,7 @@ export class Tensor {
 
   /** At most one −1 stands for what is left over. */
   reshape(shape: Shape): Tensor {
-    const wanted = resolveRest(this.shape, shape);
+    const wanted = fillRest(this.shape, shape);
     return sameShape(wanted, this.shape) ? this : apply("reshape", [this], { shape: wanted });
   }
   /** Axis i of the result is axis permutation[i] of this. */
@@ -377,7 +385,7 @@ export class Tensor {
     return apply(
       "conv",
       bias ? [this, weight, bias] : [this, weight],
-      convAttributes(this, options),
+      convAttributes(this.rank - 2, options),
     );
   }
   /** The gradient of `conv` as an operation of its own, weight [C, O/groups, ...kernel]. */
@@ -387,7 +395,7 @@ export class Tensor {
     options: ConvOptions & { readonly outputPadding?: number | readonly number[] } = {},
   ): Tensor {
     return apply("convTranspose", bias ? [this, weight, bias] : [this, weight], {
-      ...convAttributes(this, options),
+      ...convAttributes(this.rank - 2, options),
       outputPadding: perAxis(options.outputPadding ?? 0, this.rank - 2),
     });
   }
@@ -414,7 +422,9 @@ export class Tensor {
   }
 
   private operand(other: Operand): Tensor {
-    return typeof other === "number" ? full([], other, this.dtype) : other;
+    return typeof other === "number"
+      ? apply("full", [], { value: other, shape: [], dtype: this.dtype })
+      : other;
   }
 
   private axes(axes?: number | readonly number[]): number[] {
@@ -430,129 +440,9 @@ export class Tensor {
     const part = quotient(this.shape[axis]!, count);
     if (part === undefined) {
       throw new ShapeError(
-        `split: axis ${axis} of ${this.shape.length} dimensions does not divide into ${count} parts.`,
+        `split: axis ${axis} of ${formatShape(this.shape)} does not divide into ${count} equal parts${this.node.scope ? ` (at ${this.node.scope})` : ""}.`,
       );
     }
     return new Array<Dim>(count).fill(part);
   }
-}
-
-/** One number for all spatial axes, or one for each. */
-export interface ConvOptions {
-  readonly stride?: number | readonly number[];
-  readonly padding?: number | readonly (number | readonly [number, number])[];
-  readonly dilation?: number | readonly number[];
-  readonly groups?: number;
-}
-
-function convAttributes(x: Tensor, options: ConvOptions): ConvAttributes {
-  const spatial = x.rank - 2;
-  const { padding = 0 } = options;
-  const pairs = typeof padding === "number" ? new Array<number>(spatial).fill(padding) : padding;
-  return {
-    stride: perAxis(options.stride ?? 1, spatial),
-    padding: pairs.map((pair) => (typeof pair === "number" ? ([pair, pair] as const) : pair)),
-    dilation: perAxis(options.dilation ?? 1, spatial),
-    groups: options.groups ?? 1,
-  };
-}
-
-function perAxis(value: number | readonly number[], count: number): readonly number[] {
-  return typeof value === "number" ? new Array<number>(count).fill(value) : value;
-}
-
-/** Fills in the one −1 of a shape from the number of elements. */
-function resolveRest(from: Shape, shape: Shape): Shape {
-  const rest = shape.indexOf(-1);
-  if (rest < 0) return shape;
-  const others = product(shape.filter((_, axis) => axis !== rest));
-  const total = product(from);
-  const missing = total !== undefined && others !== undefined ? quotient(total, others) : undefined;
-  return missing === undefined ? shape : shape.map((dim, axis) => (axis === rest ? missing : dim));
-}
-
-// Leaves and functions of several tensors
-
-/** Data given to every run under this name. */
-export function input(name: string, shape: Shape, dtype: DType = "float32"): Tensor {
-  return apply("input", [], { name, shape, dtype });
-}
-
-/** A weight under its checkpoint key. */
-export function parameter(name: string, shape: Shape, dtype: DType = "float32"): Tensor {
-  return apply("parameter", [], { name, shape, dtype });
-}
-
-/** Host data frozen into the graph. */
-export function constant(value: NdArray): Tensor {
-  return apply("constant", [], { value });
-}
-
-/** Numbers frozen into the graph. */
-export function constantOf(
-  values: readonly number[],
-  shape: readonly number[],
-  dtype: DType = "float32",
-): Tensor {
-  return constant(ndarray(dtype, shape, values));
-}
-
-/** One number everywhere. */
-export function full(shape: Shape, value: number, dtype: DType = "float32"): Tensor {
-  return apply("full", [], { value, shape, dtype });
-}
-
-export function zerosLike(x: Tensor): Tensor {
-  return full(x.shape, 0, x.dtype);
-}
-
-export function onesLike(x: Tensor): Tensor {
-  return full(x.shape, 1, x.dtype);
-}
-
-/** Tensors one after another along an axis; a single one is itself. */
-export function concat(tensors: readonly Tensor[], axis: number): Tensor {
-  const [first] = tensors;
-  if (!first) throw new ShapeError("concat: expected at least one tensor, got none.");
-  return tensors.length === 1
-    ? first
-    : apply("concat", tensors, { axis: normalizeAxis(axis, first.rank) });
-}
-
-/** Tensors of one shape along a new axis. */
-export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
-  return concat(
-    tensors.map((tensor) => tensor.unsqueeze(axis)),
-    axis,
-  );
-}
-
-/** a where the condition holds, else b; broadcasting. */
-export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
-  return apply("where", [condition, a, b], {});
-}
-
-/** Sums rows that share an index: updates [n, ...], indices [n] → [size, ...]. */
-export function scatterSum(updates: Tensor, indices: Tensor, size: number): Tensor {
-  return apply("scatterSum", [updates, indices], { size });
-}
-
-/**
- * softmax(q·kᵀ·scale + bias)·v over heads laid side by side in the last axis.
- *
- * @param q [batch, n, heads · size]
- * @param k [batch, m, heads · size]
- * @param v [batch, m, heads · size]
- * @param options.bias added to the scores, broadcastable to [batch, heads, n, m]
- * @param options.scale 1 / √size unless given
- */
-export function attention(
-  q: Tensor,
-  k: Tensor,
-  v: Tensor,
-  options: { heads: number; scale?: number; bias?: Tensor },
-): Tensor {
-  const { heads, bias } = options;
-  const scale = options.scale ?? 1 / Math.sqrt(q.size(-1) / heads);
-  return apply("attention", bias ? [q, k, v, bias] : [q, k, v], { heads, scale });
 }

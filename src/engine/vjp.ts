@@ -11,7 +11,8 @@ import { isFloat } from "./dtype.ts";
 import { is } from "./graph.ts";
 import type { ConvAttributes, OpName, Ops, ReduceName } from "./ops.ts";
 import { type Dim, factorOf, product, quotient, type Shape } from "./shape.ts";
-import { concat, full, type Node, scatterSum, type Tensor, where, zerosLike } from "./tensor.ts";
+import { concat, full, scatterSum, where, zerosLike } from "./functional.ts";
+import type { Node, Tensor } from "./tensor.ts";
 
 export type VjpRule<K extends OpName> = (
   dy: readonly Tensor[],
@@ -233,17 +234,22 @@ function convWeightGradient(
   a: ConvAttributes,
 ): Tensor {
   const spatial = kernel.map((_, i) => i + 2);
-  const [n, channels] = [x.dim(0), x.size(1)];
-  const perGroup = channels / a.groups;
+  const n = x.dim(0);
+  // Where a backward pass is differentiated again, the channels may be the batch.
+  const perGroup = quotient(x.dim(1), a.groups)!;
   const images = x
     .reshape([n, a.groups, perGroup, ...x.shape.slice(2)])
     .transpose([2, 1, 0, ...spatial.map((axis) => axis + 1)]);
   const folded = images.reshape([perGroup, product([a.groups, n])!, ...x.shape.slice(2)]);
   const filters = dy.transpose([1, 0, ...spatial]);
   const wide = folded.conv(filters, undefined, { ...a, stride: a.dilation, dilation: a.stride });
-  const cropped = kernel.reduce((t, size, i) => t.slice(i + 2, 0, size), wide);
+  const cropped = kernel.reduce((t, size, i) => cropTo(t, i + 2, size), wide);
   return cropped.transpose([1, 0, ...spatial]);
 }
+
+/** The first `size` elements of an axis. */
+const cropTo = (x: Tensor, axis: number, size: number) =>
+  x.size(axis) === size ? x : x.slice(axis, 0, size);
 
 const sumOverImages = (g: Tensor) =>
   g.sum(g.shape.map((_, axis) => axis).filter((axis) => axis !== 1));
@@ -265,7 +271,9 @@ const convRule: VjpRule<"conv"> = ([g], { inputs, attributes }) => {
 
 const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }) => {
   const [x, weight, bias] = inputs as [Tensor, Tensor, Tensor | undefined];
-  const dx = g!.conv(weight, undefined, attributes);
+  const spread = g!.conv(weight, undefined, attributes);
+  // Output padding of a whole stride or more (allowed up to the dilation) makes room for extra windows.
+  const dx = kernelOf(weight).reduce((t, _, i) => cropTo(t, i + 2, x.size(i + 2)), spread);
   const dWeight = convWeightGradient(g!, x, kernelOf(weight), attributes);
   return [dx, dWeight, bias ? sumOverImages(g!) : null];
 };
@@ -314,9 +322,12 @@ export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<
   },
   pow: (dy, node) => {
     const { a, b, y, g } = parts(dy, node as unknown as Node);
+    const one = full([], 1, a.dtype);
+    // x⁰ has slope 0 everywhere, also at x = 0, where 0 · 0⁻¹ is none.
+    const lowered = where(b.equal(0), one, b.sub(1));
     // log is taken only where the base is positive: 0^b has slope 0 in b, and x < 0 has none.
-    const safe = where(a.greater(0), a, full([], 1, a.dtype));
-    return [g.mul(b).mul(a.pow(b.sub(1))), g.mul(y).mul(safe.log())];
+    const safe = where(a.greater(0), a, one);
+    return [g.mul(b).mul(a.pow(lowered)), g.mul(y).mul(safe.log())];
   },
   // Where both are equal the gradient goes to the first.
   minimum: (dy, node) => {

@@ -1,0 +1,90 @@
+/**
+ * The Chromium that browser tests drive: node scripts/find-chromium.mjs prints its path.
+ * Uses Node's own modules alone, since it runs before node_modules exists.
+ */
+import { spawnSync } from "node:child_process";
+import { accessSync, constants } from "node:fs";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+
+const commands = [
+  "chromium",
+  "chromium-browser",
+  "google-chrome-stable",
+  "google-chrome",
+  "chrome",
+  "microsoft-edge",
+];
+
+const places = [
+  "/Applications/Chromium.app/Contents/MacOS/Chromium",
+  "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+  "C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe",
+  "C:\\Program Files (x86)\\Microsoft\\Edge\\Application\\msedge.exe",
+];
+
+/**
+ * The path of a Chromium executable: PATCHWISE_CHROMIUM, else the first usual name on PATH, else a usual place.
+ *
+ * @returns {string | undefined} undefined where this machine has none
+ * @throws where PATCHWISE_CHROMIUM names no executable
+ */
+export function findChromium() {
+  const named = process.env["PATCHWISE_CHROMIUM"];
+  if (named) {
+    if (isExecutable(named)) return named;
+    throw new Error(
+      `PATCHWISE_CHROMIUM is "${named}", which is no executable file: correct or unset it.`,
+    );
+  }
+  return [...commands.flatMap(onPath), ...places].find(isExecutable);
+}
+
+/**
+ * Like `findChromium`, but installs Debian's package where there is none and this process may do so.
+ *
+ * @returns {string}
+ * @throws where there is none and none could be installed
+ */
+export function ensureChromium() {
+  const found = findChromium();
+  if (found) return found;
+  if (process.getuid?.() === 0 && onPath("apt-get").some(isExecutable)) {
+    console.error("Installing Chromium (apt-get install chromium) …");
+    spawnSync("apt-get update && apt-get install -y chromium", {
+      shell: true,
+      stdio: ["ignore", process.stderr, process.stderr],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+    });
+    const installed = findChromium();
+    if (installed) return installed;
+  }
+  throw new Error(
+    "The browser tests found no Chromium: install Chromium or Chrome, or set PATCHWISE_CHROMIUM to the path of one.",
+  );
+}
+
+/** @param {string} command */
+function onPath(command) {
+  const folders = (process.env["PATH"] ?? "").split(path.delimiter).filter(Boolean);
+  return folders.map((folder) => path.join(folder, command));
+}
+
+/** @param {string} file */
+function isExecutable(file) {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  try {
+    console.log(ensureChromium());
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
+}

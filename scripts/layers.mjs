@@ -1,0 +1,101 @@
+/**
+ * The architecture as a lint rule: which file of src/ may import what.
+ * oxlint loads this file as a plugin (see .oxlintrc.json).
+ */
+import { isBuiltin } from "node:module";
+import path from "node:path";
+
+/** The rooms of src/, top floor first. Imports point only downwards in this list. */
+const floors = [
+  "cli",
+  "server",
+  "index.ts",
+  "pipelines",
+  "training",
+  "evaluation",
+  "data",
+  "models",
+  "diffusion",
+  "text",
+  "weights",
+  "nn",
+  "engine",
+];
+
+const nodeOnlyRooms = new Set(["cli", "server"]);
+
+/**
+ * Why `file` may not import `specifier`, or undefined where it may.
+ *
+ * @param {string} file path of the importing file from the root of the repository, with "/"
+ * @param {string} specifier what stands between the quotes of the import
+ * @returns {string | undefined}
+ */
+export function importProblem(file, specifier) {
+  const [top, room = "", ...rest] = file.split("/");
+  if (top !== "src") return undefined;
+
+  const onlyInNode = isBuiltin(specifier) || specifier.endsWith("-node.ts");
+  if (onlyInNode && !nodeOnlyRooms.has(room) && !file.endsWith("-node.ts")) {
+    return `"${specifier}" exists only in Node: move what needs it to src/cli, src/server or a file named *-node.ts`;
+  }
+  if (specifier.startsWith("onnxruntime-") && !/^src\/engine\/runtime\/ort-[^/]+\.ts$/.test(file)) {
+    return `"${specifier}" is imported only in src/engine/runtime/ort-*.ts: use the Backend interface`;
+  }
+  if (specifier === "patchwise" || specifier.startsWith("patchwise/")) {
+    return `"${specifier}" is this package: import the file by its relative path`;
+  }
+  if (!specifier.startsWith(".")) return undefined;
+
+  const target = path.posix.join(path.posix.dirname(file), specifier);
+  const [targetTop, targetRoom = "", ...targetRest] = target.split("/");
+  if (targetTop !== "src") return `"${specifier}" leaves src/: the library stands on its own`;
+
+  for (const name of [room, targetRoom]) {
+    if (!floors.includes(name)) return `src/${name} has no floor in scripts/layers.mjs`;
+  }
+  if (floors.indexOf(targetRoom) < floors.indexOf(room)) {
+    return `src/${room} may not import src/${targetRoom}: imports point only downwards (${floors.join(" > ")})`;
+  }
+  if (room === "models" && targetRoom === "models") return modelProblem(rest, targetRest);
+  return undefined;
+}
+
+/**
+ * Models share only nn/: a model is one file, or one folder, that imports no other. index.ts alone lists them all.
+ *
+ * @param {readonly string[]} from path below src/models/
+ * @param {readonly string[]} to path below src/models/
+ */
+function modelProblem(from, to) {
+  const [model, other] = [from[0], to[0]].map((name) => name?.replace(/\.ts$/, ""));
+  if (model === "index" || model === other) return undefined;
+  return `model ${model} may not import model ${other}: what two models share belongs in src/nn`;
+}
+
+/** @typedef {{ type: string; value?: unknown } | null | undefined} Literal */
+
+export default {
+  meta: { name: "patchwise" },
+  rules: {
+    layers: {
+      /** @param {{ filename: string; cwd: string; report(problem: object): void }} context */
+      create(context) {
+        const file = path.relative(context.cwd, context.filename).replaceAll("\\", "/");
+        /** @param {{ source?: Literal }} node */
+        const check = (node) => {
+          const specifier = node.source?.value;
+          const message =
+            typeof specifier === "string" ? importProblem(file, specifier) : undefined;
+          if (message) context.report({ node: node.source, message });
+        };
+        return {
+          ImportDeclaration: check,
+          ExportNamedDeclaration: check,
+          ExportAllDeclaration: check,
+          ImportExpression: check,
+        };
+      },
+    },
+  },
+};

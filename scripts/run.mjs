@@ -1,0 +1,31 @@
+/**
+ * Runs a TypeScript file of this repository: node scripts/run.mjs bench/main.ts ARGS
+ *
+ * Nothing is bundled, so `import.meta.url` and source positions stay true, and worker threads may be `.ts` files too.
+ */
+import { spawn } from "node:child_process";
+import path from "node:path";
+
+const [entry, ...args] = process.argv.slice(2);
+if (!entry) {
+  console.error("scripts/run.mjs needs a file: node scripts/run.mjs FILE.ts ARGS");
+  process.exit(2);
+}
+
+// From 22.18 on, Node takes the types off by itself.
+const hooks = new URL("./typescript-hooks.mjs", import.meta.url).href;
+const register = `data:text/javascript,import{register}from"node:module";register(${JSON.stringify(hooks)})`;
+const native = "typescript" in process.features && process.features.typescript;
+const loader = native ? [] : ["--import", register];
+
+const child = spawn(
+  process.execPath,
+  ["--enable-source-maps", ...loader, path.resolve(entry), ...args],
+  { stdio: "inherit" },
+);
+// A Ctrl-C reaches the child by itself; a signal sent to this process alone does not.
+process.on("SIGINT", () => {});
+process.on("SIGTERM", () => child.kill("SIGTERM"));
+child.on("exit", (code, signal) => {
+  process.exitCode = signal ? 1 : (code ?? 1);
+});

@@ -1,0 +1,55 @@
+/**
+ * Makes a fresh checkout ready: node scripts/setup.mjs [--browser]
+ *
+ * Installs the locked dependencies where they are missing or others, and with --browser finds or installs Chromium.
+ * Runs before node_modules exists, so it uses Node's own modules alone. Prints on stderr only, and nothing when
+ * all is in place.
+ */
+import { execSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { ensureChromium } from "./find-chromium.mjs";
+
+/** @typedef {{ version?: string; optional?: boolean }} LockedPackage */
+
+process.chdir(fileURLToPath(new URL("..", import.meta.url)));
+
+try {
+  requireNode();
+  if (!dependenciesInstalled()) {
+    console.error("Installing dependencies (npm ci) …");
+    execSync("npm ci --include=dev", { stdio: ["ignore", process.stderr, process.stderr] });
+  }
+  if (process.argv.includes("--browser")) ensureChromium();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+}
+
+function requireNode() {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    throw new Error(`Node ${process.versions.node} is too old: install Node 20.19 or later.`);
+  }
+}
+
+/** Compares versions rather than file times, which a checkout sets to the same minute. */
+function dependenciesInstalled() {
+  const installedLock = "node_modules/.package-lock.json";
+  if (!existsSync(installedLock)) return false;
+  const installed = lockedPackages(installedLock);
+  return Object.entries(lockedPackages("package-lock.json")).every(([path, wanted]) => {
+    if (path === "") return true;
+    const present = installed[path];
+    // An optional package that is absent was built for another platform.
+    return present ? present.version === wanted.version : wanted.optional === true;
+  });
+}
+
+/**
+ * @param {string} path
+ * @returns {Record<string, LockedPackage>}
+ */
+function lockedPackages(path) {
+  return JSON.parse(readFileSync(path, "utf8")).packages;
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env node
+/**
+ * What a person types. Exit codes: 0 done, 1 failed or out of tolerance, 2 bad usage.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { addVerify } from "./verify.ts";
+
+const manifest = JSON.parse(
+  readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
+) as { version: string; description: string };
+
+const program = new Command("patchwise")
+  .description(manifest.description)
+  .version(manifest.version, "-V, --version", "print the version")
+  .helpOption("-h, --help", "print this help")
+  .showSuggestionAfterError()
+  // Errors are thrown and reported below, in one place and one form.
+  .exitOverride()
+  .configureOutput({ outputError: () => {} });
+addVerify(program);
+
+/** Tells an error and gives its exit code. */
+function report(error: unknown, asJson: boolean): number {
+  const usage = error instanceof UsageError || error instanceof CommanderError;
+  if (error instanceof CommanderError && error.code === "commander.help") return 2;
+  const { message, stack } = error as Error;
+  const text = error instanceof CommanderError ? sentence(error) : message;
+  // Anything else than a PatchwiseError is a bug, which its stack helps to find.
+  const known = usage || error instanceof PatchwiseError;
+  process.stderr.write(`patchwise: ${known ? text : stack}\n`);
+  if (asJson) process.stdout.write(`${JSON.stringify({ ok: false, error: text })}\n`);
+  return usage ? 2 : 1;
+}
+
+/** Commander puts its suggestion on a second line. */
+function sentence({ message }: CommanderError): string {
+  const text = message
+    .replace(/^error: /, "")
+    .replaceAll("\n", " ")
+    .replace("(Did", "(did");
+  const command = program.commands.find((each) => each.name() === process.argv[2]);
+  return `${text.replace(/\.$/, "")}; see patchwise ${command ? `${command.name()} ` : ""}--help.`;
+}
+
+// A reader that has seen enough, such as head, closes the pipe.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit();
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const done = error instanceof CommanderError && error.exitCode === 0;
+  if (!done) process.exitCode = report(error, process.argv.includes("--json"));
+}

@@ -1,0 +1,131 @@
+/** What a graph costs, told from the graph alone: parameters, multiply-adds, memory. */
+import { byteSize } from "./dtype.ts";
+import { type Graph, is } from "./graph.ts";
+import { bytesOf, sizeOf } from "./ndarray.ts";
+import type { OpName } from "./ops.ts";
+import { resolve, type Shape } from "./shape.ts";
+import type { Node, Tensor } from "./tensor.ts";
+
+/** Numbers in all parameters. */
+export function countParameters(graph: Graph): number {
+  return graph.parameters.reduce(
+    (total, { shape }) => total + sizeOf(resolve(shape, undefined)),
+    0,
+  );
+}
+
+type Size = (shape: Shape) => number[];
+type CostRule<K extends OpName> = (node: Node<K>, size: Size) => number;
+
+/** Multiply-adds of the ops that count; all others count as none. */
+const costRules: { readonly [K in OpName]?: CostRule<K> } = {
+  matmul: ({ inputs, outputs, attributes }, size) => {
+    const a = size(inputs[0]!.shape);
+    return sizeOf(size(outputs[0]!.shape)) * a.at(attributes.transposeA ? -2 : -1)!;
+  },
+  linear: ({ inputs, outputs }, size) =>
+    sizeOf(size(outputs[0]!.shape)) * size(inputs[1]!.shape)[1]!,
+  // Every output reads, and every input of a transposed convolution writes, one whole kernel.
+  conv: ({ inputs, outputs }, size) =>
+    sizeOf(size(outputs[0]!.shape)) * sizeOf(size(inputs[1]!.shape).slice(1)),
+  convTranspose: ({ inputs }, size) =>
+    sizeOf(size(inputs[0]!.shape)) * sizeOf(size(inputs[1]!.shape).slice(1)),
+  attention: ({ inputs }, size) => {
+    const [q, k, v] = inputs.map((x) => size(x.shape));
+    const [images, queries, width] = q as [number, number, number];
+    return images * queries * k![1]! * (width + v![2]!);
+  },
+  checkpoint: ({ attributes }, size) => sumOver(attributes.body.nodes, size),
+};
+
+/**
+ * Multiply-adds of one run, each counted once, in matrix products, convolutions and attention
+ * only: what the DiT paper (Peebles & Xie, 2023) reports as Gflops.
+ */
+export function countMultiplyAdds(graph: Graph, batchSize?: number): number {
+  return sumOver(graph.nodes, (shape) => resolve(shape, batchSize));
+}
+
+function sumOver(nodes: readonly Node[], size: Size): number {
+  return nodes.reduce((total, node) => total + costOf(node, size), 0);
+}
+
+function costOf<K extends OpName>(node: Node<K>, size: Size): number {
+  const rule: CostRule<K> | undefined = costRules[node.op];
+  return rule ? rule(node, size) : 0;
+}
+
+/** Bytes of a run. */
+export interface MemoryEstimate {
+  /** Parameters and constants. */
+  readonly weights: number;
+  /** Data that the run is given. */
+  readonly inputs: number;
+  /** What is computed, at the moment when most of it exists. */
+  readonly activations: number;
+  readonly total: number;
+}
+
+/**
+ * Memory of a run that computes the nodes in order and frees every tensor after its last use.
+ * A runtime comes near it from either side: it fuses some ops and needs scratch space for others.
+ */
+export function peakMemory(graph: Graph, batchSize?: number): MemoryEstimate {
+  const bytes = (tensor: Tensor) =>
+    sizeOf(resolve(tensor.shape, batchSize)) * byteSize(tensor.dtype);
+  const total = (tensors: readonly Tensor[]) => tensors.reduce((sum, x) => sum + bytes(x), 0);
+  const weights = total(graph.parameters) + bytesOfConstants(graph.nodes);
+  const inputs = total(graph.inputs);
+  const activations = peakOf(graph, bytes);
+  return { weights, inputs, activations, total: weights + inputs + activations };
+}
+
+function bytesOfConstants(nodes: readonly Node[]): number {
+  return nodes.reduce((total, node) => {
+    if (is(node, "constant")) return total + bytesOf(node.attributes.value);
+    return is(node, "checkpoint") ? total + bytesOfConstants(node.attributes.body.nodes) : total;
+  }, 0);
+}
+
+/** The most bytes that live at once among tensors which nodes compute. */
+function peakOf(graph: Graph, bytes: (tensor: Tensor) => number): number {
+  const lastUse = lastUses(graph);
+  let live = 0;
+  let peak = 0;
+  for (const [i, node] of graph.nodes.entries()) {
+    if (!computes(node)) continue;
+    const inside = is(node, "checkpoint") ? peakOf(node.attributes.body, bytes) : 0;
+    const made = node.outputs.filter((output) => storageOf(output) === output);
+    peak = Math.max(peak, live + inside);
+    live += made.reduce((sum, output) => sum + bytes(output), 0);
+    peak = Math.max(peak, live);
+    const read = [...node.inputs.map(storageOf), ...made];
+    for (const tensor of new Set(read)) {
+      if (computes(tensor.node) && lastUse.get(tensor) === i) live -= bytes(tensor);
+    }
+  }
+  return peak;
+}
+
+/** For each storage, the position of the last node that reads or makes it; never for the outputs. */
+function lastUses({ nodes, outputs }: Graph): Map<Tensor, number> {
+  const lastUse = new Map<Tensor, number>();
+  for (const [i, node] of nodes.entries()) {
+    for (const tensor of [...node.inputs, ...node.outputs]) lastUse.set(storageOf(tensor), i);
+  }
+  for (const output of Object.values(outputs)) lastUse.set(storageOf(output), Infinity);
+  return lastUse;
+}
+
+/** The tensor whose memory a tensor shares: ops that only rename the elements do not copy them. */
+function storageOf(tensor: Tensor): Tensor {
+  let storage = tensor;
+  while (is(storage.node, "reshape") || is(storage.node, "barrier"))
+    storage = storage.node.inputs[0]!;
+  return storage;
+}
+
+/** Leaves and constants are there before the run. */
+function computes({ op }: Node): boolean {
+  return op !== "input" && op !== "parameter" && op !== "constant";
+}

@@ -1,0 +1,3 @@
+/** The devices of Node. */
+export { nodeBackend, type NodeBackendOptions } from "./runtime/ort-node.ts";
+export { type NodeDevice, nodeDevices } from "./runtime/ort-session-node.ts";

@@ -1,0 +1,126 @@
+/**
+ * Runs a plan in an ONNX Runtime session, the same in Node and in the browser: wraps host data as
+ * runtime tensors, carries state from run to run, unwraps outputs.
+ */
+import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
+import { allocate, type DataOf, type DType, viewOf } from "../dtype.ts";
+import { DeviceError } from "../errors.ts";
+import type { NdArray } from "../ndarray.ts";
+import type { Executor, Plan, StateSlot } from "./executor.ts";
+
+/** What differs between ONNX Runtime's builds. */
+export interface OrtRuntime {
+  readonly device: string;
+  readonly Tensor: TensorConstructor;
+  createSession(plan: Plan): Promise<InferenceSession>;
+  /**
+   * Where state lives between runs. "host-buffers": two arrays that take turns as input and output,
+   * so that no step allocates; "returned": the tensors that the last run returned, on the host or,
+   * where the session was told to leave them there, on the device.
+   */
+  readonly stateLocation: "host-buffers" | "returned";
+}
+
+/** @throws DeviceError when the session cannot be made */
+export async function openOrtExecutor(runtime: OrtRuntime, plan: Plan): Promise<Executor> {
+  const session = await openSession(runtime, plan);
+  const state = createState(runtime, plan.state);
+  return {
+    async run(inputs) {
+      const feeds: Record<string, OrtTensor> = {};
+      for (const name of plan.feeds)
+        feeds[name] = state.feed(name) ?? toOrt(runtime, inputs[name]!);
+      const fetches: Record<string, OrtTensor | null> = state.fetches();
+      for (const { name } of plan.outputs) fetches[name] = null;
+      const results = await session.run(feeds, fetches);
+      state.advance(results);
+      const outputs: Record<string, NdArray> = {};
+      for (const { name, dtype } of plan.outputs) {
+        outputs[name] = await fromOrt(results[name]!, dtype);
+        results[name]!.dispose();
+      }
+      return outputs;
+    },
+    readState: () => state.read(),
+    async dispose() {
+      state.dispose();
+      await session.release();
+    },
+  };
+}
+
+async function openSession(runtime: OrtRuntime, plan: Plan): Promise<InferenceSession> {
+  try {
+    return await runtime.createSession(plan);
+  } catch (error) {
+    throw new DeviceError(`The device ${runtime.device} refused the program: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
+  const current = new Map<string, OrtTensor>();
+  const spare = new Map<string, OrtTensor>();
+  for (const { leaf, first } of slots) {
+    // A copy of its own: the caller's array must stay as it is.
+    current.set(leaf, toOrt(runtime, { ...first, data: first.data.slice() } as NdArray));
+    if (runtime.stateLocation === "host-buffers") {
+      const data = allocate(first.dtype, first.data.length);
+      spare.set(leaf, toOrt(runtime, { ...first, data }));
+    }
+  }
+  return {
+    feed: (name: string): OrtTensor | undefined => current.get(name),
+    fetches: (): Record<string, OrtTensor | null> =>
+      Object.fromEntries(slots.map(({ leaf, output }) => [output, spare.get(leaf) ?? null])),
+    /** Takes a run's state outputs as the next run's inputs. */
+    advance(results: Readonly<Record<string, OrtTensor>>): void {
+      for (const { leaf, output } of slots) {
+        const before = current.get(leaf)!;
+        current.set(leaf, results[output]!);
+        if (spare.has(leaf)) spare.set(leaf, before);
+        else before.dispose();
+      }
+    },
+    async read(): Promise<Record<string, NdArray>> {
+      const values: Record<string, NdArray> = {};
+      for (const { leaf, first } of slots) {
+        const array = await fromOrt(current.get(leaf)!, first.dtype);
+        values[leaf] = { ...array, data: array.data.slice() } as NdArray;
+      }
+      return values;
+    },
+    dispose(): void {
+      for (const tensor of [...current.values(), ...spare.values()]) tensor.dispose();
+    },
+  };
+}
+
+function toOrt(runtime: OrtRuntime, array: NdArray): OrtTensor {
+  if (array.dtype === "bfloat16") {
+    throw new DeviceError(
+      "bfloat16 can be stored but not fed to a program; cast the array to float32.",
+    );
+  }
+  return new runtime.Tensor(array.dtype, array.data as Float32Array, array.shape) as OrtTensor;
+}
+
+async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {
+  const data = (await tensor.getData()) as DataOf[DType];
+  // Newer engines have Float16Array: its bits are what we keep.
+  const own =
+    dtype === "float16" && !(data instanceof Uint16Array)
+      ? viewOf(
+          dtype,
+          (data as Float32Array).buffer as ArrayBuffer,
+          (data as Float32Array).byteOffset,
+          (data as Float32Array).length,
+        )
+      : data;
+  return { dtype, shape: [...tensor.dims], data: own };
+}

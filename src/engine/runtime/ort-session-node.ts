@@ -1,0 +1,39 @@
+/** ONNX Runtime sessions in Node, made from a plan: what a worker and the main thread share. */
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import type { Executor, Plan } from "./executor.ts";
+import { openOrtExecutor } from "./ort-executor.ts";
+
+export const nodeDevices = ["cpu", "cuda", "coreml", "dml", "webgpu"] as const;
+
+export type NodeDevice = (typeof nodeDevices)[number];
+
+export function openNodeExecutor(device: NodeDevice, plan: Plan): Promise<Executor> {
+  return openOrtExecutor(
+    {
+      device,
+      Tensor,
+      stateLocation: "host-buffers",
+      createSession: (given) => createSession(device, given),
+    },
+    plan,
+  );
+}
+
+function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession> {
+  return InferenceSession.create(plan.model, {
+    executionProviders: [device],
+    graphOptimizationLevel: "all",
+    logSeverityLevel: 3,
+    ...(plan.threads === undefined ? {} : { intraOpNumThreads: plan.threads }),
+    extra: {
+      session: {
+        disable_prepacking: plan.prepack ? "0" : "1",
+        // Threads may spin between the ops of a run, which is short, but not after it.
+        force_spinning_stop: "1",
+        ...(plan.mount.folder === undefined
+          ? {}
+          : { model_external_initializers_file_folder_path: plan.mount.folder }),
+      },
+    },
+  });
+}

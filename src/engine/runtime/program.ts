@@ -1,0 +1,164 @@
+/**
+ * Graph → program, the same for every runtime: simplifies and lowers the graph, checks what each
+ * run is given, and lets runs follow one another.
+ */
+import { PatchwiseError, ShapeError } from "../errors.ts";
+import { type Graph, leafName } from "../graph.ts";
+import type { NdArray } from "../ndarray.ts";
+import { lower } from "../onnx/lower.ts";
+import { formatShape, matchBatch } from "../shape.ts";
+import { simplify } from "../simplify.ts";
+import type { Tensor } from "../tensor.ts";
+import type { CompileOptions, Program, StoredWeight, WeightSource } from "./backend.ts";
+import type { Mount, OpenExecutor, StateSlot } from "./executor.ts";
+
+/**
+ * Compiles a graph.
+ *
+ * @param open makes the plan ready to run on the runtime
+ * @param mount gives the files of weights the names that the model uses
+ * @throws ShapeError when weights or first states do not fit the graph
+ * @throws DeviceError when the runtime refuses the program
+ */
+export async function compileProgram(
+  graph: Graph,
+  options: CompileOptions,
+  open: OpenExecutor,
+  mount: (paths: readonly string[]) => Mount,
+): Promise<Program> {
+  const { weights = () => undefined, prepack = false, threads } = options;
+  const mounted = mount(weightFiles(graph, weights));
+  const { model, feeds } = lower(simplify(graph), relocated(weights, mounted));
+  const state = stateSlots(graph, options);
+  const replaced = new Set(state.map(({ output }) => output));
+  const executor = await open({
+    model,
+    feeds,
+    outputs: Object.entries(graph.outputs)
+      .filter(([name]) => !replaced.has(name))
+      .map(([name, { dtype }]) => ({ name, dtype })),
+    state,
+    mount: mounted,
+    prepack,
+    ...(threads === undefined ? {} : { threads }),
+  });
+
+  const held = new Set(state.map(({ leaf }) => leaf));
+  const expected = new Map(
+    [...graph.inputs, ...graph.parameters.filter((leaf) => !weights(leafName(leaf)))]
+      .map((leaf) => [leafName(leaf), leaf] as const)
+      .filter(([name]) => !held.has(name)),
+  );
+  let disposed = false;
+  let last: Promise<unknown> = Promise.resolve();
+  /** Runs of one program follow one another: its state must not be read while it is being replaced. */
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
+    const result = last.then(() => {
+      if (disposed) {
+        throw new PatchwiseError(
+          "This program was disposed and cannot be used again; compile the graph anew.",
+        );
+      }
+      return work();
+    });
+    last = result.catch(() => undefined);
+    return result;
+  };
+
+  return {
+    run: (inputs, { signal } = {}) =>
+      inTurn(async () => {
+        signal?.throwIfAborted();
+        checkInputs(expected, inputs);
+        return executor.run(inputs, signal);
+      }),
+    readState: () => inTurn(() => executor.readState()),
+    async dispose() {
+      if (disposed) return;
+      const finished = last;
+      disposed = true;
+      await finished;
+      await executor.dispose();
+    },
+  };
+}
+
+function weightFiles(graph: Graph, weights: WeightSource): string[] {
+  const files = graph.parameters.flatMap((parameter) => {
+    const stored = weights(leafName(parameter));
+    return stored?.kind === "file" ? [stored.path] : [];
+  });
+  return [...new Set(files)];
+}
+
+function relocated(weights: WeightSource, { files }: Mount): WeightSource {
+  const locations = new Map(Object.entries(files).map(([location, path]) => [path, location]));
+  return (name): StoredWeight | undefined => {
+    const stored = weights(name);
+    return stored?.kind === "file"
+      ? { ...stored, path: locations.get(stored.path) ?? stored.path }
+      : stored;
+  };
+}
+
+function stateSlots(graph: Graph, { state = {}, initialState = {} }: CompileOptions): StateSlot[] {
+  const leaves = new Map(
+    [...graph.inputs, ...graph.parameters].map((leaf) => [leafName(leaf), leaf]),
+  );
+  return Object.entries(state).map(([leaf, output]) => {
+    const [tensor, next, first] = [leaves.get(leaf), graph.outputs[output], initialState[leaf]];
+    if (!tensor || !next || !first) {
+      const missing = tensor ? (next ? "first value" : `output ${output}`) : "input or parameter";
+      throw new ShapeError(`The state ${leaf} → ${output} has no ${missing} of that name.`);
+    }
+    checkArray(leaf, tensor, first);
+    if (formatShape(next.shape) !== formatShape(tensor.shape) || next.dtype !== tensor.dtype) {
+      throw new ShapeError(
+        `The state ${leaf} is ${tensor.dtype} ${formatShape(tensor.shape)}, but the output ${output} that replaces it is ${next.dtype} ${formatShape(next.shape)}.`,
+      );
+    }
+    return { leaf, output, first };
+  });
+}
+
+/** Every expected leaf is there once, and all agree on the batch size. */
+function checkInputs(
+  expected: ReadonlyMap<string, Tensor>,
+  inputs: Readonly<Record<string, NdArray>>,
+): void {
+  for (const name of Object.keys(inputs)) {
+    if (!expected.has(name)) {
+      throw new ShapeError(
+        `The program has no input ${name}; it takes ${[...expected.keys()].join(", ") || "none"}.`,
+      );
+    }
+  }
+  let batch: { readonly name: string; readonly size: number } | undefined;
+  for (const [name, tensor] of expected) {
+    const array = inputs[name];
+    if (!array) {
+      throw new ShapeError(
+        `The input ${name} is missing; expected ${tensor.dtype} ${formatShape(tensor.shape)}.`,
+      );
+    }
+    const size = checkArray(name, tensor, array);
+    if (size === undefined) continue;
+    if (batch && batch.size !== size) {
+      throw new ShapeError(
+        `The input ${name} holds a batch of ${size}, but ${batch.name} one of ${batch.size}; give both the same.`,
+      );
+    }
+    batch ??= { name, size };
+  }
+}
+
+/** @returns the batch size, where the shape tells it */
+function checkArray(name: string, tensor: Tensor, array: NdArray): number | undefined {
+  const match = matchBatch(tensor.shape, array.shape);
+  if ("mismatch" in match || tensor.dtype !== array.dtype) {
+    throw new ShapeError(
+      `The input ${name} is ${array.dtype} ${formatShape(array.shape)}, expected ${tensor.dtype} ${formatShape(tensor.shape)}.`,
+    );
+  }
+  return match.batchSize;
+}

@@ -1,0 +1,141 @@
+/**
+ * An executor on the other side of a message channel: what is said between a program and the
+ * worker that runs it, the same for worker threads in Node and Web Workers in the browser.
+ */
+import * as errors from "../errors.ts";
+import type { NdArray } from "../ndarray.ts";
+import type { Executor, OpenExecutor, Plan } from "./executor.ts";
+
+type Arrays = Readonly<Record<string, NdArray>>;
+
+export type Request =
+  | { readonly kind: "open"; readonly plan: Plan }
+  | { readonly kind: "run"; readonly inputs: Arrays }
+  | { readonly kind: "readState" }
+  | { readonly kind: "dispose" };
+
+export type Response =
+  | { readonly kind: "done"; readonly arrays: Arrays }
+  | { readonly kind: "failed"; readonly name: string; readonly message: string };
+
+/** One side of a channel; the other side answers each request once, in order. */
+export interface Port<Out, In> {
+  post(message: Out, transfer: readonly ArrayBuffer[]): void;
+  /** Calls back for every message, until the channel ends. */
+  listen(onMessage: (message: In) => void): void;
+}
+
+/** Answers requests with an executor of this thread. */
+export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor): void {
+  let executor: Executor | undefined;
+  const answer = async (request: Request): Promise<Arrays> => {
+    if (request.kind === "open") {
+      executor = await open(request.plan);
+      return {};
+    }
+    if (!executor)
+      throw new errors.PatchwiseError("A worker was used before its program was opened.");
+    if (request.kind === "run") return executor.run(request.inputs);
+    if (request.kind === "readState") return executor.readState();
+    await executor.dispose();
+    return {};
+  };
+  port.listen((request) => {
+    answer(request).then(
+      (arrays) => port.post({ kind: "done", arrays }, buffersOf(arrays)),
+      (error: unknown) => port.post(failure(error), []),
+    );
+  });
+}
+
+/** A worker and the channel to it. */
+export interface Remote {
+  readonly port: Port<Request, Response>;
+  /** Ends the worker at once, whatever it is doing. */
+  terminate(): Promise<void>;
+  /** Settles, as a rejection, when the worker dies by itself. */
+  readonly died: Promise<never>;
+}
+
+/**
+ * Opens a plan in a worker. Aborting a run ends the worker; the next run starts another, unless
+ * the program had state, which is then lost.
+ */
+export async function openRemote(start: () => Remote, plan: Plan): Promise<Executor> {
+  let remote: Connection | undefined = await connect(start, plan);
+  return {
+    async run(inputs, signal) {
+      if (!remote && plan.state.length > 0) {
+        throw new errors.PatchwiseError(
+          "An aborted run took this program's state with it; compile the graph anew.",
+        );
+      }
+      remote ??= await connect(start, plan);
+      const { ask, terminate } = remote;
+      if (!signal) return ask({ kind: "run", inputs });
+      let onAbort = () => {};
+      const aborted = new Promise<never>((_, reject) => {
+        onAbort = () => {
+          remote = undefined;
+          void terminate().then(() => reject(signal.reason as Error));
+        };
+        signal.addEventListener("abort", onAbort, { once: true });
+      });
+      try {
+        return await Promise.race([ask({ kind: "run", inputs }), aborted]);
+      } finally {
+        signal.removeEventListener("abort", onAbort);
+      }
+    },
+    readState: async () => (remote ? remote.ask({ kind: "readState" }) : {}),
+    async dispose() {
+      if (!remote) return;
+      await remote.ask({ kind: "dispose" });
+      await remote.terminate();
+      remote = undefined;
+    },
+  };
+}
+
+interface Connection {
+  ask(request: Request): Promise<Record<string, NdArray>>;
+  terminate(): Promise<void>;
+}
+
+async function connect(start: () => Remote, plan: Plan): Promise<Connection> {
+  const { port, terminate, died } = start();
+  died.catch(() => undefined);
+  const waiting: ((response: Response) => void)[] = [];
+  port.listen((response) => waiting.shift()?.(response));
+  const ask = async (request: Request): Promise<Record<string, NdArray>> => {
+    const answered = new Promise<Response>((resolve) => waiting.push(resolve));
+    port.post(request, []);
+    const response = await Promise.race([answered, died]);
+    if (response.kind === "failed") throw revive(response);
+    return response.arrays;
+  };
+  try {
+    await ask({ kind: "open", plan });
+  } catch (error) {
+    await terminate();
+    throw error;
+  }
+  return { ask, terminate };
+}
+
+function failure(error: unknown): Response {
+  const { name, message } = error instanceof Error ? error : new Error(String(error));
+  return { kind: "failed", name, message };
+}
+
+/** An error of the class that was thrown on the other side. */
+function revive({ name, message }: { name: string; message: string }): Error {
+  const known = Object.values(errors).find((type) => type.name === name);
+  return known ? new known(message) : Object.assign(new Error(message), { name });
+}
+
+/** Buffers that can move instead of being copied: those that belong to one array alone. */
+function buffersOf(arrays: Arrays): ArrayBuffer[] {
+  const buffers = Object.values(arrays).map(({ data }) => data.buffer as ArrayBuffer);
+  return [...new Set(buffers)];
+}

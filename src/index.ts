@@ -1,0 +1,7 @@
+export {
+  DeviceError,
+  FormatError,
+  PatchwiseError,
+  ShapeError,
+  UsageError,
+} from "./engine/errors.ts";

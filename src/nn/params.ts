@@ -1,0 +1,105 @@
+/**
+ * Parameters by scope: `p.at("blocks.0").at("qkv")` is a path, and the path is the checkpoint key.
+ *
+ * A model asks its scope for each weight where it uses it, naming shape and initial value in the
+ * same line. Because `Params` is an interface, LoRA, quantised weights and EMA are other answers to
+ * the same question.
+ */
+import { ShapeError } from "../engine/errors.ts";
+import { type NdArray, sizeOf, zeros } from "../engine/ndarray.ts";
+import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random.ts";
+import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
+import { parameter } from "../engine/functional.ts";
+import type { Tensor } from "../engine/tensor.ts";
+
+export interface Params {
+  /** The scope of a part. */
+  at(path: string): Params;
+  /** A weight of this scope; the same tensor each time it is asked for. */
+  param(name: string, shape: Shape, init: Init): Tensor;
+}
+
+/** How a weight begins; `uniform` is over [−bound, bound). */
+export type Init =
+  | { readonly kind: "constant"; readonly value: number }
+  | { readonly kind: "normal"; readonly std: number }
+  | { readonly kind: "uniform"; readonly bound: number };
+
+export const zero: Init = { kind: "constant", value: 0 };
+export const one: Init = { kind: "constant", value: 1 };
+export const normal = (std: number): Init => ({ kind: "normal", std });
+
+/** Glorot & Bengio, 2010, for a weight [out, in, ...kernel]. */
+export function xavierUniform(shape: readonly number[]): Init {
+  const [outputs = 1, inputs = 1, ...kernel] = shape;
+  return { kind: "uniform", bound: Math.sqrt(6 / ((inputs + outputs) * sizeOf(kernel))) };
+}
+
+/** What a model declared, in order of first use. */
+export interface Declared {
+  readonly tensor: Tensor;
+  readonly init: Init;
+}
+
+export interface ParamsRoot extends Params {
+  /** Every weight asked for so far, by key. */
+  readonly declared: ReadonlyMap<string, Declared>;
+}
+
+/** An empty root scope: models add their weights while they are traced. */
+export function createParams(): ParamsRoot {
+  const declared = new Map<string, Declared>();
+  const scope = (prefix: string): Params => ({
+    at: (path) => scope(`${prefix}${path}.`),
+    param(name, shape, init) {
+      const key = prefix + name;
+      const known = declared.get(key);
+      if (!known) {
+        const tensor = parameter(key, shape);
+        declared.set(key, { tensor, init });
+        return tensor;
+      }
+      if (!sameShape(known.tensor.shape, shape)) {
+        throw new ShapeError(
+          `The parameter ${key} is ${formatShape(known.tensor.shape)} in one place and ${formatShape(shape)} in another.`,
+        );
+      }
+      return known.tensor;
+    },
+  });
+  return { ...scope(""), declared };
+}
+
+/**
+ * First values of all declared weights. Each is drawn from a stream of its own name, so that adding
+ * a weight to a model changes no other.
+ */
+export function initialize(
+  { declared }: ParamsRoot,
+  key: RandomKey,
+): Record<string, NdArray<"float32">> {
+  return Object.fromEntries(
+    [...declared].map(([name, { tensor, init }]) => [
+      name,
+      firstValue(tensor.shape, init, fork(key, name)),
+    ]),
+  );
+}
+
+function firstValue(shape: Shape, init: Init, key: RandomKey): NdArray<"float32"> {
+  if (!isStatic(shape)) {
+    throw new ShapeError(`A weight of shape ${formatShape(shape)} depends on the batch size.`);
+  }
+  switch (init.kind) {
+    case "constant":
+      return filled(zeros("float32", shape), () => init.value);
+    case "normal":
+      return filled(drawNormal(key, shape), (x) => x * init.std);
+    case "uniform":
+      return filled(uniform(key, shape), (x) => (2 * x - 1) * init.bound);
+  }
+}
+
+function filled(array: NdArray<"float32">, f: (x: number) => number): NdArray<"float32"> {
+  return { ...array, data: array.data.map(f) };
+}
