@@ -44,25 +44,29 @@ function argument(x: Value, axis: number, beats: (a: number, b: number) => boole
   return { shape: x.shape.filter((_, i) => i !== axis), data: Float64Array.from(best) };
 }
 
-/** log Σ exp of a line, with the largest taken out so that nothing overflows. */
-function logSumExp(x: Value, line: readonly number[]): number {
+/** exp(x − largest) of a line, so that nothing overflows, and their sum. */
+function shiftedExponents(x: Value, line: readonly number[]) {
   const largest = line.reduce((max, p) => Math.max(max, x.data[p]!), -Infinity);
-  const total = line.reduce((sum, p) => sum + Math.exp(x.data[p]! - largest), 0);
-  return largest + Math.log(total);
+  const exponents = line.map((p) => Math.exp(x.data[p]! - largest));
+  return { largest, exponents, total: exponents.reduce(add, 0) };
+}
+
+function softmax(x: Value, axis: number): Value {
+  const y = blank(x.shape);
+  for (const line of linesAlong(x.shape, axis)) {
+    const { exponents, total } = shiftedExponents(x, line);
+    for (const [i, p] of line.entries()) y.data[p] = exponents[i]! / total;
+  }
+  return y;
 }
 
 function logSoftmax(x: Value, axis: number): Value {
   const y = blank(x.shape);
   for (const line of linesAlong(x.shape, axis)) {
-    const total = logSumExp(x, line);
-    for (const p of line) y.data[p] = x.data[p]! - total;
+    const { largest, total } = shiftedExponents(x, line);
+    for (const p of line) y.data[p] = x.data[p]! - largest - Math.log(total);
   }
   return y;
-}
-
-function softmax(x: Value, axis: number): Value {
-  const y = logSoftmax(x, axis);
-  return { shape: y.shape, data: y.data.map(Math.exp) };
 }
 
 function swapLastAxes(x: Value): Value {

@@ -36,9 +36,9 @@ export function backpropagate(
   const nodes = nodesBehind(outputs);
   const active = dependents(nodes, wrt);
   const gradients = new Map<Tensor, Tensor>();
-  const add = (tensor: Tensor, gradient: Tensor) => {
+  const add = (tensor: Tensor, part: Tensor) => {
     const before = gradients.get(tensor);
-    gradients.set(tensor, before ? before.add(gradient) : gradient);
+    gradients.set(tensor, before ? before.add(part) : part);
   };
   for (const [i, output] of outputs.entries()) add(output, cotangents[i]!);
 
@@ -48,10 +48,8 @@ export function backpropagate(
     const dy = node.outputs.map((output) => gradients.get(output) ?? zerosLike(output));
     const inputGradients = applyRule(node, dy);
     for (const [i, tensor] of node.inputs.entries()) {
-      const gradient = inputGradients[i];
-      if (gradient && active.has(tensor.node)) {
-        add(tensor, sumToShape(gradient, tensor.shape));
-      }
+      const part = inputGradients[i];
+      if (part && active.has(tensor.node)) add(tensor, sumToShape(part, tensor.shape));
     }
   }
   return wrt.map((tensor) => gradients.get(tensor) ?? zerosLike(tensor));
@@ -65,7 +63,7 @@ function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
 const checkpointRule: VjpRule<"checkpoint"> = (dy, node) => {
   const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
   const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
-  return gradients.map((gradient) => (isFloat(gradient.dtype) ? gradient : null));
+  return gradients.map((dx) => (isFloat(dx.dtype) ? dx : null));
 };
 
 const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, checkpoint: checkpointRule };
@@ -80,20 +78,17 @@ function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {
 }
 
 /** Adds up what a broadcast had repeated: the one place where that happens. */
-export function sumToShape(gradient: Tensor, shape: Shape): Tensor {
-  if (sameShape(gradient.shape, shape)) return gradient;
-  const extra = gradient.rank - shape.length;
-  const axes = gradient.shape.flatMap((dim, axis) =>
+export function sumToShape(dy: Tensor, shape: Shape): Tensor {
+  if (sameShape(dy.shape, shape)) return dy;
+  const extra = dy.rank - shape.length;
+  const axes = dy.shape.flatMap((dim, axis) =>
     axis < extra || (shape[axis - extra] === 1 && dim !== 1) ? [axis] : [],
   );
-  const summed =
-    axes.length > 0
-      ? gradient.sum(axes, true).reshape(shapeAfter(gradient, axes, extra))
-      : gradient;
+  const summed = axes.length > 0 ? dy.sum(axes, true).reshape(shapeAfter(dy, axes, extra)) : dy;
   // A row may also return less than the input's shape (a scalar cotangent): repeat it.
   return summed.expand(shape);
 }
 
-function shapeAfter(gradient: Tensor, axes: readonly number[], extra: number): Shape {
-  return gradient.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)).slice(extra);
+function shapeAfter(dy: Tensor, axes: readonly number[], extra: number): Shape {
+  return dy.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)).slice(Math.max(0, extra));
 }

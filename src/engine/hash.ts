@@ -144,7 +144,7 @@ function createHasher(): Hasher {
     },
     digest() {
       const length = count;
-      while ((count & 3) !== 0) word(0);
+      for (let rest = -count & 3; rest > 0; rest--) word(0);
       h1 ^= length;
       h2 ^= length;
       h3 ^= length;

@@ -21,34 +21,35 @@ const SAID_ELSEWHERE = new Set(["name", "shape", "dtype", "to", "body"]);
  * return y: %0
  */
 export function graphToString(graph: Graph): string {
-  const names = new Map<Tensor, string>();
+  let count = 0;
+  const names: Names = { of: new Map(), fresh: () => `%${count++}` };
   return [...linesOf(graph, names), `return ${formatOutputs(graph, names)}`].join("\n");
 }
 
+interface Names {
+  readonly of: Map<Tensor, string>;
+  readonly fresh: () => string;
+}
+
 /** Lines of the nodes; every tensor they make is named on the way. */
-function linesOf({ nodes }: Pick<Graph, "nodes">, names: Map<Tensor, string>): string[] {
+function linesOf({ nodes }: Graph, names: Names): string[] {
   return nodes.flatMap((node) => {
-    const block = is(node, "checkpoint") ? linesOfBlock(node, names) : [];
-    for (const output of node.outputs) names.set(output, nameOf(output) ?? freshName(names));
-    return isScalar(node) ? [] : [formatNode(node, names), ...block];
+    for (const output of node.outputs) names.of.set(output, nameOf(output) ?? names.fresh());
+    if (isScalar(node)) return [];
+    return [formatNode(node, names), ...(is(node, "checkpoint") ? linesOfBlock(node, names) : [])];
   });
 }
 
 /** The body of a checkpoint. What it captured keeps its name; its other inputs are new here. */
-function linesOfBlock(node: Node<"checkpoint">, outside: Map<Tensor, string>): string[] {
+function linesOfBlock(node: Node<"checkpoint">, outside: Names): string[] {
   const { body } = node.attributes;
-  const names = new Map(outside);
+  const names = { ...outside, of: new Map(outside.of) };
   for (const [i, inside] of body.inputs.entries()) {
-    if (inside !== node.inputs[i]) names.set(inside, freshName(names));
+    if (inside !== node.inputs[i]) names.of.set(inside, names.fresh());
   }
-  const header = `block(${body.inputs.map((inside) => names.get(inside)).join(", ")})`;
+  const header = `block(${body.inputs.map((inside) => names.of.get(inside)).join(", ")})`;
   const lines = [header, ...linesOf(body, names), `return ${formatOutputs(body, names)}`];
   return lines.map((line) => `  ${line}`);
-}
-
-function freshName(names: ReadonlyMap<Tensor, string>): string {
-  const numbered = [...names.values()].filter((name) => name.startsWith("%"));
-  return `%${numbered.length}`;
 }
 
 /** The name of a leaf, the value of a scalar. */
@@ -61,18 +62,18 @@ function isScalar(node: Node): node is Node<"full"> {
   return is(node, "full") && node.attributes.shape.length === 0;
 }
 
-function formatNode(node: Node, names: ReadonlyMap<Tensor, string>): string {
-  const results = node.outputs.map((output) => names.get(output));
-  const operands = [...node.inputs.map((x) => names.get(x) ?? "?"), ...formatAttributes(node)];
+function formatNode(node: Node, names: Names): string {
+  const results = node.outputs.map((output) => names.of.get(output));
+  const operands = [...node.inputs.map((x) => names.of.get(x) ?? "?"), ...formatAttributes(node)];
   const call = isLeaf(node.outputs[0]!) ? node.op : `${node.op}(${operands.join(", ")})`;
   const types = node.outputs.map(({ dtype, shape }) => `${dtype} ${formatShape(shape)}`);
   const scope = node.scope && !isLeaf(node.outputs[0]!) ? `  // ${node.scope}` : "";
   return `${results.join(", ")} = ${call} : ${types.join(", ")}${scope}`;
 }
 
-function formatOutputs({ outputs }: Graph, names: ReadonlyMap<Tensor, string>): string {
+function formatOutputs({ outputs }: Graph, names: Names): string {
   return Object.entries(outputs)
-    .map(([name, tensor]) => `${name}: ${names.get(tensor) ?? "?"}`)
+    .map(([name, tensor]) => `${name}: ${names.of.get(tensor) ?? "?"}`)
     .join(", ");
 }
 

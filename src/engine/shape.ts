@@ -68,7 +68,7 @@ export function product(dims: Shape): Dim | undefined {
 /** a / b where it is a whole dimension; undefined otherwise. */
 export function quotient(a: Dim, b: Dim): Dim | undefined {
   const [top, bottom] = [factorOf(a), factorOf(b)];
-  if (bottom === 0 || top % bottom !== 0) return undefined;
+  if (bottom <= 0 || top % bottom !== 0) return undefined;
   if (typeof b !== "number") return typeof a === "number" ? undefined : top / bottom;
   return typeof a === "number" ? top / bottom : batchTimes(top / bottom);
 }

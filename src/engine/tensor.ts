@@ -77,13 +77,13 @@ function inferOrExplain<K extends OpName>(
   }
 }
 
-/** The scope of a parameter among the inputs, else that of the newest input. */
+/** The scope of a parameter among the inputs, else that of the newest input which has one. */
 function scopeOf<K extends OpName>(op: K, inputs: readonly Tensor[], attributes: Ops[K]): string {
   if (op === "parameter") return parentPath((attributes as Ops["parameter"]).name);
   let newest: Node | undefined;
   for (const { node } of inputs) {
     if (node.op === "parameter") return node.scope;
-    if (!newest || node.id > newest.id) newest = node;
+    if (node.scope && (!newest || node.id > newest.id)) newest = node;
   }
   return newest?.scope ?? "";
 }

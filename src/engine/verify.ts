@@ -1,6 +1,6 @@
 /** Checks that a graph is what every pass takes it for: run it after a pass that rewrites graphs. */
 import { PatchwiseError, ShapeError } from "./errors.ts";
-import { type Graph, is, isLeaf, leafName } from "./graph.ts";
+import { type Graph, is, leafName } from "./graph.ts";
 import { inferRules, type TensorType } from "./infer.ts";
 import type { OpName } from "./ops.ts";
 import { formatShape, sameShape } from "./shape.ts";
@@ -13,22 +13,26 @@ import type { Node, Tensor } from "./tensor.ts";
  * @throws PatchwiseError naming the first node that is wrong
  */
 export function verifyGraph(graph: Graph): void {
+  verifyLeaves(graph);
+  verifyNodes(graph, new Set(), "");
+}
+
+function verifyLeaves({ inputs, parameters, nodes }: Graph): void {
+  const members = new Set(nodes);
+  const listed = { input: new Set(inputs), parameter: new Set(parameters) };
   const names = new Set<string>();
-  for (const leaf of [...graph.inputs, ...graph.parameters]) {
-    if (names.has(leafName(leaf))) fail(`Two leaves are named ${leafName(leaf)}.`);
-    names.add(leafName(leaf));
-    if (!graph.nodes.includes(leaf.node)) {
-      fail(`The leaf ${leafName(leaf)} is not among the nodes of the graph.`);
-    }
+  for (const leaf of [...inputs, ...parameters]) {
+    const name = leafName(leaf);
+    if (names.has(name)) fail(`Two leaves are named ${name}.`);
+    names.add(name);
+    if (!members.has(leaf.node)) fail(`The leaf ${name} is not among the nodes of the graph.`);
   }
-  const listed = new Set([...graph.inputs, ...graph.parameters]);
-  for (const node of graph.nodes) {
-    const isInput = graph.inputs.includes(node.outputs[0]!);
-    if (!listed.has(node.outputs[0]!) ? isLeaf(node.outputs[0]!) : is(node, "input") !== isInput) {
+  for (const node of nodes) {
+    if (!is(node, "input") && !is(node, "parameter")) continue;
+    if (!listed[node.op].has(node.outputs[0]!)) {
       fail(`${describe(node)} is not listed among the ${node.op}s of the graph.`);
     }
   }
-  verifyNodes(graph, new Set(), "");
 }
 
 /** @param known tensors that exist before the first node */

@@ -29,7 +29,7 @@ function parts(dy: readonly Tensor[], node: Node) {
 function rule<K extends OpName>(
   gradient: (p: ReturnType<typeof parts>, attributes: Ops[K]) => Tensor,
 ): VjpRule<K> {
-  return (dy, node) => [gradient(parts(dy, node as unknown as Node), node.attributes)];
+  return (dy, node) => [gradient(parts(dy, node), node.attributes)];
 }
 
 const none: VjpRule<OpName> = (_, node) => node.inputs.map(() => null);
@@ -312,16 +312,16 @@ export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<
   add: (dy) => [dy[0]!, dy[0]!],
   sub: (dy) => [dy[0]!, dy[0]!.neg()],
   mul: (dy, node) => {
-    const { a, b, g } = parts(dy, node as unknown as Node);
+    const { a, b, g } = parts(dy, node);
     return [g.mul(b), g.mul(a)];
   },
   div: (dy, node) => {
-    const { b, y, g } = parts(dy, node as unknown as Node);
+    const { b, y, g } = parts(dy, node);
     const da = g.div(b);
     return [da, da.mul(y).neg()];
   },
   pow: (dy, node) => {
-    const { a, b, y, g } = parts(dy, node as unknown as Node);
+    const { a, b, y, g } = parts(dy, node);
     const one = full([], 1, a.dtype);
     // x⁰ has slope 0 everywhere, also at x = 0, where 0 · 0⁻¹ is none.
     const lowered = where(b.equal(0), one, b.sub(1));
@@ -331,12 +331,12 @@ export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<
   },
   // Where both are equal the gradient goes to the first.
   minimum: (dy, node) => {
-    const { a, b, g } = parts(dy, node as unknown as Node);
+    const { a, b, g } = parts(dy, node);
     const first = a.lessEqual(b);
     return [where(first, g, zerosLike(g)), where(first, zerosLike(g), g)];
   },
   maximum: (dy, node) => {
-    const { a, b, g } = parts(dy, node as unknown as Node);
+    const { a, b, g } = parts(dy, node);
     const first = a.greaterEqual(b);
     return [where(first, g, zerosLike(g)), where(first, zerosLike(g), g)];
   },
@@ -347,7 +347,7 @@ export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<
   and: none,
   or: none,
   where: (dy, node) => {
-    const { x: condition, g } = parts(dy, node as unknown as Node);
+    const { x: condition, g } = parts(dy, node);
     return [null, where(condition, g, zerosLike(g)), where(condition, zerosLike(g), g)];
   },
   cast: (dy, node) => {

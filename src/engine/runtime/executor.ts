@@ -30,6 +30,8 @@ export interface StateSlot {
   readonly leaf: string;
   readonly output: string;
   readonly first: NdArray;
+  /** The output may overwrite the leaf's memory: whatever reads the leaf has run before it is written. */
+  readonly inPlace: boolean;
 }
 
 /** Files that hold weights, as the model refers to them. */

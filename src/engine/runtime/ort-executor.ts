@@ -3,9 +3,9 @@
  * runtime tensors, carries state from run to run, unwraps outputs.
  */
 import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
-import { allocate, type DataOf, type DType, viewOf } from "../dtype.ts";
+import { type DataOf, type DType, viewOf } from "../dtype.ts";
 import { DeviceError } from "../errors.ts";
-import type { NdArray } from "../ndarray.ts";
+import { type NdArray, zeros } from "../ndarray.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 
 /** What differs between ONNX Runtime's builds. */
@@ -64,27 +64,31 @@ export function messageOf(error: unknown): string {
 }
 
 function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
+  const onHost = runtime.stateLocation === "host-buffers";
   const current = new Map<string, OrtTensor>();
-  const spare = new Map<string, OrtTensor>();
-  for (const { leaf, first } of slots) {
+  /** Where the next run writes: another buffer, or the same one where nothing reads it any more. */
+  const next = new Map<string, OrtTensor>();
+  for (const { leaf, first, inPlace } of slots) {
     // A copy of its own: the caller's array must stay as it is.
-    current.set(leaf, toOrt(runtime, { ...first, data: first.data.slice() } as NdArray));
-    if (runtime.stateLocation === "host-buffers") {
-      const data = allocate(first.dtype, first.data.length);
-      spare.set(leaf, toOrt(runtime, { ...first, data }));
-    }
+    const tensor = toOrt(runtime, { ...first, data: first.data.slice() } as NdArray);
+    current.set(leaf, tensor);
+    if (onHost) next.set(leaf, inPlace ? tensor : toOrt(runtime, zeros(first.dtype, first.shape)));
   }
   return {
     feed: (name: string): OrtTensor | undefined => current.get(name),
     fetches: (): Record<string, OrtTensor | null> =>
-      Object.fromEntries(slots.map(({ leaf, output }) => [output, spare.get(leaf) ?? null])),
+      Object.fromEntries(slots.map(({ leaf, output }) => [output, next.get(leaf) ?? null])),
     /** Takes a run's state outputs as the next run's inputs. */
     advance(results: Readonly<Record<string, OrtTensor>>): void {
       for (const { leaf, output } of slots) {
         const before = current.get(leaf)!;
-        current.set(leaf, results[output]!);
-        if (spare.has(leaf)) spare.set(leaf, before);
-        else before.dispose();
+        if (onHost) {
+          current.set(leaf, next.get(leaf)!);
+          next.set(leaf, before);
+        } else {
+          current.set(leaf, results[output]!);
+          before.dispose();
+        }
       }
     },
     async read(): Promise<Record<string, NdArray>> {
@@ -96,7 +100,7 @@ function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
       return values;
     },
     dispose(): void {
-      for (const tensor of [...current.values(), ...spare.values()]) tensor.dispose();
+      for (const tensor of new Set([...current.values(), ...next.values()])) tensor.dispose();
     },
   };
 }

@@ -3,7 +3,7 @@
  * run is given, and lets runs follow one another.
  */
 import { PatchwiseError, ShapeError } from "../errors.ts";
-import { type Graph, leafName } from "../graph.ts";
+import { type Graph, is, leafName, nodesBehind } from "../graph.ts";
 import type { NdArray } from "../ndarray.ts";
 import { lower } from "../onnx/lower.ts";
 import { formatShape, matchBatch } from "../shape.ts";
@@ -28,8 +28,9 @@ export async function compileProgram(
 ): Promise<Program> {
   const { weights = () => undefined, prepack = false, threads } = options;
   const mounted = mount(weightFiles(graph, weights));
-  const { model, feeds } = lower(simplify(graph), relocated(weights, mounted));
-  const state = stateSlots(graph, options);
+  const simple = simplify(graph);
+  const { model, feeds } = lower(simple, relocated(weights, mounted));
+  const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
   const executor = await open({
     model,
@@ -69,7 +70,12 @@ export async function compileProgram(
     run: (inputs, { signal } = {}) =>
       inTurn(async () => {
         signal?.throwIfAborted();
-        checkInputs(expected, inputs);
+        const batchSize = checkInputs(expected, inputs);
+        if (batchSize === 0 && hasBatchAsChannels(simple)) {
+          throw new ShapeError(
+            "This program holds the gradient of a convolution, which an empty batch has none of; give it at least one image.",
+          );
+        }
         return executor.run(inputs, signal);
       }),
     readState: () => inTurn(() => executor.readState()),
@@ -101,7 +107,11 @@ function relocated(weights: WeightSource, { files }: Mount): WeightSource {
   };
 }
 
-function stateSlots(graph: Graph, { state = {}, initialState = {} }: CompileOptions): StateSlot[] {
+function stateSlots(
+  graph: Graph,
+  simple: Graph,
+  { state = {}, initialState = {} }: CompileOptions,
+): StateSlot[] {
   const leaves = new Map(
     [...graph.inputs, ...graph.parameters].map((leaf) => [leafName(leaf), leaf]),
   );
@@ -117,15 +127,27 @@ function stateSlots(graph: Graph, { state = {}, initialState = {} }: CompileOpti
         `The state ${leaf} is ${tensor.dtype} ${formatShape(tensor.shape)}, but the output ${output} that replaces it is ${next.dtype} ${formatShape(next.shape)}.`,
       );
     }
-    return { leaf, output, first };
+    return { leaf, output, first, inPlace: mayOverwrite(simple, leaf, simple.outputs[output]!) };
   });
 }
 
-/** Every expected leaf is there once, and all agree on the batch size. */
+/** Whether every node that reads the leaf comes before the output, and so before it is written. */
+function mayOverwrite(graph: Graph, leaf: string, output: Tensor): boolean {
+  const tensor = [...graph.inputs, ...graph.parameters].find((other) => leafName(other) === leaf);
+  if (!tensor || tensor === output) return false;
+  const before = new Set(nodesBehind([output]));
+  return graph.nodes.every((node) => !node.inputs.includes(tensor) || before.has(node));
+}
+
+/**
+ * Every expected leaf is there once, and all agree on the batch size.
+ *
+ * @returns the batch size, where an input has one
+ */
 function checkInputs(
   expected: ReadonlyMap<string, Tensor>,
   inputs: Readonly<Record<string, NdArray>>,
-): void {
+): number | undefined {
   for (const name of Object.keys(inputs)) {
     if (!expected.has(name)) {
       throw new ShapeError(
@@ -150,6 +172,14 @@ function checkInputs(
     }
     batch ??= { name, size };
   }
+  return batch?.size;
+}
+
+/** ONNX Runtime's convolution never returns when it is given no channels, so it must not come to that. */
+function hasBatchAsChannels(graph: Graph): boolean {
+  return graph.nodes.some(
+    (node) => is(node, "conv") && typeof node.inputs[0]!.shape[1] !== "number",
+  );
 }
 
 /** @returns the batch size, where the shape tells it */
