@@ -19,7 +19,7 @@ type Inputs = Readonly<Record<string, NdArray>>;
 /**
  * Runs a graph; results are rounded once, to the dtype of each output.
  *
- * @param inputs one array for each input and parameter, by name
+ * @param inputs one array for each input and parameter, by name; floats also as float64
  * @throws ShapeError when one is missing, unknown, or of another shape or dtype
  */
 export function evaluate(graph: Graph, inputs: Inputs): Record<string, NdArray> {
@@ -33,7 +33,7 @@ export function evaluate(graph: Graph, inputs: Inputs): Record<string, NdArray> 
 }
 
 /**
- * Runs a graph without rounding: all floats come back as float64, and may be given as float64.
+ * Runs a graph without rounding: all floats come back as float64.
  *
  * @throws ShapeError as `evaluate` does
  */

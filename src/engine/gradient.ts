@@ -78,7 +78,7 @@ function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {
 }
 
 /** Adds up what a broadcast had repeated: the one place where that happens. */
-export function sumToShape(dy: Tensor, shape: Shape): Tensor {
+function sumToShape(dy: Tensor, shape: Shape): Tensor {
   if (sameShape(dy.shape, shape)) return dy;
   const extra = dy.rank - shape.length;
   const axes = dy.shape.flatMap((dim, axis) =>

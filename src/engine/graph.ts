@@ -57,7 +57,7 @@ export function isLeaf({ node }: Tensor): boolean {
 
 /** Narrows a node to one op, and with it the type of its attributes. */
 export function is<K extends OpName>(node: Node, op: K): node is Node<K> {
-  return node.op === (op as OpName);
+  return node.op === op;
 }
 
 /** All nodes that the tensors depend on, in topological order. Iterative: graphs are thousands of nodes deep. */

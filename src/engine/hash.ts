@@ -109,7 +109,8 @@ function createHasher(): Hasher {
   let count = 0;
 
   const mix = () => {
-    const [k1, k2, k3, k4] = block as unknown as [number, number, number, number];
+    // By index: destructuring would go through an iterator.
+    const [k1, k2, k3, k4] = [block[0]!, block[1]!, block[2]!, block[3]!];
     h1 ^= Math.imul(rotate(Math.imul(k1, c1), 15), c2);
     h1 = (Math.imul(rotate(h1, 19) + h2, 5) + 0x561ccd1b) | 0;
     h2 ^= Math.imul(rotate(Math.imul(k2, c2), 16), c3);

@@ -1,10 +1,14 @@
 /**
  * Rewrites a graph into a smaller one that computes the same: inlines checkpoint bodies, removes
- * what has no effect, merges what is computed twice, and drops what nothing reads.
+ * what has no effect, computes what is known, merges what is computed twice, and drops what nothing reads.
  */
 import { inlineBody } from "./checkpoint.ts";
+import { evaluateNode } from "./evaluate.ts";
+import { constant } from "./functional.ts";
 import { type Graph, graphOf, is } from "./graph.ts";
+import { castArray, type NdArray, ndarray, sizeOf } from "./ndarray.ts";
 import type { OpName, Ops } from "./ops.ts";
+import { isStatic } from "./shape.ts";
 import { type Make, simplifyNode } from "./simplify-rules.ts";
 import { applyMany, type Node, type Tensor } from "./tensor.ts";
 
@@ -32,7 +36,8 @@ function mergeEqual(graph: Graph): Graph {
     const key = keyOf(node.op, inputs, node.attributes, identities);
     const before = known.get(key);
     if (before) return before;
-    const outputs = remake(node, inputs);
+    const remade = remake(node, inputs);
+    const outputs = folded(remade) ?? remade;
     known.set(key, outputs);
     return outputs;
   };
@@ -49,6 +54,30 @@ function mergeEqual(graph: Graph): Graph {
   };
 
   return rewrite(graph, visit);
+}
+
+/** Constants of more elements than this are left to be computed: the model file should not hold them. */
+const LARGEST_CONSTANT = 4096;
+
+/** The values of a node whose inputs are all known now. */
+function folded(outputs: readonly Tensor[]): Tensor[] | undefined {
+  const { node } = outputs[0]!;
+  if (node.inputs.length === 0 || ![...node.inputs, ...outputs].every(isSmall)) return undefined;
+  const values = node.inputs.map(valueOf);
+  if (!values.every((value) => value !== undefined)) return undefined;
+  return evaluateNode(node, values).map((value, i) =>
+    constant(castArray(value, outputs[i]!.dtype)),
+  );
+}
+
+function isSmall({ shape }: Tensor): boolean {
+  return isStatic(shape) && sizeOf(shape) <= LARGEST_CONSTANT;
+}
+
+function valueOf({ node, shape, dtype }: Tensor): NdArray | undefined {
+  if (is(node, "constant")) return node.attributes.value;
+  if (!is(node, "full") || !isStatic(shape)) return undefined;
+  return ndarray(dtype, shape, new Array<number>(sizeOf(shape)).fill(node.attributes.value));
 }
 
 /** Walks a graph from the leaves up, replacing the outputs of every node. */

@@ -49,7 +49,7 @@ export function applyMany<K extends OpName>(
   const outputs: Tensor[] = [];
   const node: Node<K> = { op, inputs, attributes, outputs, scope, id: nextId++ };
   for (const type of inferOrExplain(op, inputs, attributes, scope)) {
-    outputs.push(new Tensor(node as unknown as Node, outputs.length, type));
+    outputs.push(new Tensor(node, outputs.length, type));
   }
   return outputs;
 }

@@ -34,7 +34,7 @@ function rule<K extends OpName>(
 
 const none: VjpRule<OpName> = (_, node) => node.inputs.map(() => null);
 
-export function isZero(x: Tensor): boolean {
+function isZero(x: Tensor): boolean {
   return is(x.node, "full") && x.node.attributes.value === 0;
 }
 

@@ -8,3 +8,4 @@ export { type Metadata, type NamedArrays, safetensorsBytes } from "./safetensors
 export { openSharded } from "./sharded.ts";
 export { blobSource, type ByteSource, bytesSource } from "./source.ts";
 export { type UrlOptions, urlSource } from "./source-url.ts";
+export { storedWeights } from "./stored.ts";

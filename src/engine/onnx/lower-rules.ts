@@ -2,9 +2,10 @@
  * How each op is written in ONNX. Rows prefer whole ops (LayerNormalization, Gelu, Softmax) over
  * their parts, and plain ONNX over ONNX Runtime's own domain unless that is faster or the only way.
  */
+import { type DType, isFloat } from "../dtype.ts";
 import { ndarray, sizeOf } from "../ndarray.ts";
 import type { ConvAttributes, OpName, ReduceName } from "../ops.ts";
-import { isStatic, product, type Shape } from "../shape.ts";
+import { isStatic, product, sameShape, type Shape } from "../shape.ts";
 import type { Node, Tensor } from "../tensor.ts";
 import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
@@ -26,6 +27,20 @@ const MICROSOFT = "com.microsoft";
 function plain<K extends OpName>(opType: string): LowerRule<K> {
   return ({ inputs, emitter }) => emitter.emit(opType, inputs);
 }
+
+/** For ops that ONNX Runtime has no kernel for in one dtype: computes them in another. */
+function through<K extends OpName>(lacking: DType, other: DType, rule: LowerRule<K>): LowerRule<K> {
+  return (context) => {
+    const { inputs, emitter, node } = context;
+    if (node.outputs[0]!.dtype !== lacking) return rule(context);
+    const cast = (name: string, to: DType) => emitter.emit("Cast", [name], { to: dataTypes[to] });
+    const y = rule({ ...context, inputs: inputs.map((name) => cast(name, other)) });
+    return cast(y as string, lacking);
+  };
+}
+
+const throughFloat32 = <K extends OpName>(rule: LowerRule<K>) =>
+  through("float64", "float32", rule);
 
 function reduction<K extends ReduceName>(opType: string): LowerRule<K> {
   return ({ node: { attributes }, inputs, emitter }) =>
@@ -52,7 +67,10 @@ function swapLast(name: string, rank: number, emitter: Emitter): string {
   return emitter.emit("Transpose", [name], { perm });
 }
 
-/** Two matrices are one Gemm; stacks of them a MatMul, whose transposes ONNX Runtime fuses where it can. */
+/**
+ * Two matrices are one Gemm, and so are a stack and a matrix; stacks are a MatMul, whose transposes
+ * ONNX Runtime fuses where it can.
+ */
 const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
   const [a, b] = node.inputs as [Tensor, Tensor];
   const { transposeA, transposeB } = node.attributes;
@@ -60,9 +78,21 @@ const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
   if (a.rank === 2 && b.rank === 2) {
     return emitter.emit("Gemm", inputs, { transA: Number(transposeA), transB: Number(transposeB) });
   }
-  const left = transposeA ? swapLast(nameA, a.rank, emitter) : nameA;
-  const right = transposeB ? swapLast(nameB, b.rank, emitter) : nameB;
-  return emitter.emit("MatMul", [left, right]);
+  if (b.rank === 2 && !transposeA) {
+    const rows = product(a.shape.slice(0, -1))!;
+    const flat = emitter.emit("Reshape", [nameA, emitter.reshapeDims([rows, a.dim(-1)])]);
+    const y = emitter.emit("Gemm", [flat, nameB], { transB: Number(transposeB) });
+    return emitter.emit("Reshape", [y, emitter.reshapeDims(node.outputs[0]!.shape)]);
+  }
+  const leading = node.outputs[0]!.shape.slice(0, -2);
+  const operand = (name: string, x: Tensor, swap: boolean) => {
+    const shape = [...leading, ...x.shape.slice(-2)];
+    // MatMul broadcasts leading axes by itself, but not over an empty batch.
+    const repeated = !isStatic(leading) && !sameShape(shape, x.shape);
+    const whole = repeated ? emitter.emit("Expand", [name, emitter.dims(shape)]) : name;
+    return swap ? swapLast(whole, repeated ? shape.length : x.rank, emitter) : whole;
+  };
+  return emitter.emit("MatMul", [operand(nameA, a, transposeA), operand(nameB, b, transposeB)]);
 };
 
 /** Leading axes are one for a Gemm; both reshapes are free. */
@@ -89,9 +119,9 @@ function convAttributes(node: Node<"conv" | "convTranspose">) {
   };
 }
 
-/** Norms without affine parameters still need a scale in ONNX. */
-function ones(length: number, x: Tensor, emitter: Emitter): string {
-  return emitter.constant(ndarray(x.dtype, [length], new Array<number>(length).fill(1)));
+/** A scale of ones or a bias of zeros: norms without affine parameters still need them in ONNX. */
+function vectorOf(value: number, length: number, dtype: DType, emitter: Emitter): string {
+  return emitter.constant(ndarray(dtype, [length], new Array<number>(length).fill(value)));
 }
 
 /** Outputs behind the last used one are left out. */
@@ -104,7 +134,7 @@ const layerNorm: LowerRule<"layerNorm"> = (context) => {
   const x = node.inputs[0]!;
   return emitter.emitMany(
     "LayerNormalization",
-    [inputs[0]!, inputs[1] ?? ones(x.size(-1), x, emitter), ...inputs.slice(2)],
+    [inputs[0]!, inputs[1] ?? vectorOf(1, x.size(-1), x.dtype, emitter), ...inputs.slice(2)],
     {
       attributes: { axis: -1, epsilon: { float: node.attributes.epsilon } },
       outputs: usedOutputs(context),
@@ -118,7 +148,7 @@ const rmsNorm: LowerRule<"rmsNorm"> = (context) => {
   const x = node.inputs[0]!;
   return emitter.emitMany(
     "SimplifiedLayerNormalization",
-    [inputs[0]!, inputs[1] ?? ones(x.size(-1), x, emitter)],
+    [inputs[0]!, inputs[1] ?? vectorOf(1, x.size(-1), x.dtype, emitter)],
     {
       attributes: { axis: -1, epsilon: { float: node.attributes.epsilon } },
       outputs: usedOutputs(context),
@@ -135,8 +165,9 @@ const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
     inputs[0]!,
     emitter.reshapeDims([x.dim(0), groups, rest]),
   ]);
-  const zero = emitter.constant(ndarray(x.dtype, [groups], new Array<number>(groups).fill(0)));
-  const y = emitter.emit("InstanceNormalization", [grouped, ones(groups, x, emitter), zero], {
+  const dtype = x.dtype === "float64" ? "float32" : x.dtype;
+  const [one, zero] = [1, 0].map((value) => vectorOf(value, groups, dtype, emitter));
+  const y = emitter.emit("InstanceNormalization", [grouped, one!, zero!], {
     epsilon: { float: epsilon },
   });
   return emitter.emit("Reshape", [y, emitter.reshapeDims(x.shape)]);
@@ -175,11 +206,23 @@ const barrier: LowerRule<"barrier"> = ({ node, inputs, emitter }) => {
   const [x, after] = inputs as [string, string];
   const dims = emitter.dims(node.inputs[0]!.shape);
   const flat = emitter.emit("Reshape", [after, emitter.ints([-1])]);
-  const first = emitter.emit("Slice", [flat, emitter.ints([0]), emitter.ints([1])]);
+  const slice = emitter.emit("Slice", [flat, emitter.ints([0]), emitter.ints([1])]);
+  // One element, also where there is none to slice.
+  const first = emitter.emit("ReduceSum", [slice, emitter.ints([0])], { keepdims: 1 });
   // a < a never holds, not even for NaN, so the target is always the shape of x.
   const never = emitter.emit("Less", [first, first]);
   const shifted = emitter.emit("Add", [dims, emitter.ints([1])]);
   return emitter.emit("Reshape", [x, emitter.emit("Where", [never, shifted, dims])]);
+};
+
+/** Where has no kernel for bool. */
+const where: LowerRule<"where"> = ({ node, inputs, emitter }) => {
+  if (node.outputs[0]!.dtype !== "bool") return emitter.emit("Where", inputs);
+  const [condition, a, b] = inputs as [string, string, string];
+  return emitter.emit("Or", [
+    emitter.emit("And", [condition, a]),
+    emitter.emit("And", [emitter.emit("Not", [condition]), b]),
+  ]);
 };
 
 const slice: LowerRule<"slice"> = ({ node, inputs, emitter }) => {
@@ -271,13 +314,21 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   sin: plain("Sin"),
   cos: plain("Cos"),
   tanh: plain("Tanh"),
-  erf: plain("Erf"),
+  erf: throughFloat32(plain("Erf")),
   sigmoid: plain("Sigmoid"),
-  relu: plain("Relu"),
-  silu: ({ inputs, emitter }) =>
+  relu: ({ node, inputs, emitter }) => {
+    const { dtype } = node.outputs[0]!;
+    // Relu has no kernel for integers.
+    return isFloat(dtype)
+      ? emitter.emit("Relu", inputs)
+      : emitter.emit("Max", [inputs[0]!, emitter.scalar(0, dtype)]);
+  },
+  silu: throughFloat32(({ inputs, emitter }) =>
     emitter.emit("Mul", [inputs[0]!, emitter.emit("Sigmoid", [inputs[0]!])]),
-  gelu: ({ node, inputs, emitter }) =>
+  ),
+  gelu: throughFloat32(({ node, inputs, emitter }) =>
     emitter.emit("Gelu", inputs, { approximate: node.attributes.approximate }),
+  ),
   floor: plain("Floor"),
   ceil: plain("Ceil"),
   round: plain("Round"),
@@ -295,28 +346,33 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   not: plain("Not"),
   and: plain("And"),
   or: plain("Or"),
-  where: plain("Where"),
+  where,
   cast: ({ node, inputs, emitter }) =>
     emitter.emit("Cast", inputs, { to: dataTypes[node.attributes.to] }),
 
-  sum: reduction("ReduceSum"),
+  sum: through("uint8", "int32", reduction("ReduceSum")),
   mean: reduction("ReduceMean"),
   max: reduction("ReduceMax"),
   extent,
   argmax: argument("ArgMax"),
   argmin: argument("ArgMin"),
-  cumsum: ({ node: { attributes }, inputs, emitter }) =>
+  cumsum: through("uint8", "int32", ({ node: { attributes }, inputs, emitter }) =>
     emitter.emit("CumSum", [inputs[0]!, emitter.ints([attributes.axis])], {
       reverse: Number(attributes.reverse),
     }),
+  ),
   softmax: alongAxis("Softmax"),
   logSoftmax: alongAxis("LogSoftmax"),
 
   matmul,
   linear,
 
-  reshape: ({ node, inputs, emitter }) =>
-    emitter.emit("Reshape", [inputs[0]!, emitter.reshapeDims(node.attributes.shape)]),
+  reshape: ({ node, inputs, emitter }) => {
+    const { shape } = node.attributes;
+    // Without the flag a 0 means "as in the input".
+    const flags = shape.includes(0) ? { allowzero: 1 } : {};
+    return emitter.emit("Reshape", [inputs[0]!, emitter.reshapeDims(shape)], flags);
+  },
   transpose: ({ node, inputs, emitter }) =>
     emitter.emit("Transpose", inputs, { perm: node.attributes.permutation }),
   expand: ({ node, inputs, emitter }) =>
@@ -348,14 +404,16 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
     return oneHot(inputs[0]!, node.inputs[0]!, depth, dataTypes[dtype], emitter);
   },
 
-  conv: ({ node, inputs, emitter }) =>
+  conv: throughFloat32(({ node, inputs, emitter }) =>
     emitter.emit("Conv", inputs, convAttributes(node as unknown as Node<"conv">)),
-  convTranspose: ({ node, inputs, emitter }) =>
+  ),
+  convTranspose: throughFloat32(({ node, inputs, emitter }) =>
     emitter.emit("ConvTranspose", inputs, {
       ...convAttributes(node as unknown as Node<"convTranspose">),
       output_padding: node.attributes.outputPadding,
     }),
-  upsampleNearest: ({ node, inputs, emitter }) => {
+  ),
+  upsampleNearest: throughFloat32(({ node, inputs, emitter }) => {
     const scales = [1, 1, ...node.attributes.scale];
     return emitter.emit(
       "Resize",
@@ -366,12 +424,12 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
         nearest_mode: "floor",
       },
     );
-  },
+  }),
 
   layerNorm,
   rmsNorm,
-  groupNorm,
-  attention,
+  groupNorm: throughFloat32(groupNorm),
+  attention: throughFloat32(attention),
 
   checkpoint: () => {
     throw new Error("checkpoint nodes are inlined by simplify before a graph is lowered");

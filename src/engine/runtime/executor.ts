@@ -40,6 +40,8 @@ export interface Mount {
   readonly files: Readonly<Record<string, string>>;
   /** The folder that locations begin at; none where there is no file system. */
   readonly folder?: string;
+  /** Location in the model → what the file holds, where there is no file system. */
+  readonly contents?: Readonly<Record<string, Blob | Uint8Array>>;
 }
 
 /** Runs a plan. Inputs are already checked, and calls do not overlap. */

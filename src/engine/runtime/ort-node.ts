@@ -22,8 +22,8 @@ const remedies: { readonly [D in NodeDevice]: string } = {
 
 export interface NodeBackendOptions {
   /**
-   * Run each program in a worker thread of its own: the caller's event loop stays free, and
-   * aborting a run stops it. Inputs and outputs are copied between the threads.
+   * Run each program in a process of its own: the caller's event loop stays free, and
+   * aborting a run stops it. Inputs and outputs are copied between the processes.
    */
   readonly worker?: boolean;
 }

@@ -29,7 +29,8 @@ export async function compileProgram(
   const { weights = () => undefined, prepack = false, threads } = options;
   const mounted = mount(weightFiles(graph, weights));
   const simple = simplify(graph);
-  const { model, feeds } = lower(simple, relocated(weights, mounted));
+  // An input that no longer matters may still be the only one that tells the batch size.
+  const { model, feeds } = lower({ ...simple, inputs: graph.inputs }, relocated(weights, mounted));
   const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
   const executor = await open({
@@ -55,11 +56,7 @@ export async function compileProgram(
   /** Runs of one program follow one another: its state must not be read while it is being replaced. */
   const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
     const result = last.then(() => {
-      if (disposed) {
-        throw new PatchwiseError(
-          "This program was disposed and cannot be used again; compile the graph anew.",
-        );
-      }
+      if (disposed) throw disposedError();
       return work();
     });
     last = result.catch(() => undefined);
@@ -87,6 +84,12 @@ export async function compileProgram(
       await executor.dispose();
     },
   };
+}
+
+export function disposedError(): PatchwiseError {
+  return new PatchwiseError(
+    "This program was disposed and cannot be used again; compile the graph anew.",
+  );
 }
 
 function weightFiles(graph: Graph, weights: WeightSource): string[] {

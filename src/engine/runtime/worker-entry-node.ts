@@ -1,15 +1,15 @@
-/** The worker thread's side of worker-node.ts. */
-import { parentPort, workerData } from "node:worker_threads";
+/** The other process of worker-node.ts. */
 import { type NodeDevice, openNodeExecutor } from "./ort-session-node.ts";
 import { type Request, serveExecutor } from "./worker-protocol.ts";
 
-const { device } = workerData as { device: NodeDevice };
-const port = parentPort!;
+const device = process.argv[2] as NodeDevice;
 
 serveExecutor(
   {
-    post: (message, transfer) => port.postMessage(message, transfer),
-    listen: (onMessage) => port.on("message", (message: Request) => onMessage(message)),
+    post: (message) => process.send?.(message),
+    listen: (onMessage) => process.on("message", (message) => onMessage(message as Request)),
   },
   (plan) => openNodeExecutor(device, plan),
 );
+// A worker does not outlive the process that it works for.
+process.once("disconnect", () => process.exit());

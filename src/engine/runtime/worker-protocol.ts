@@ -1,6 +1,6 @@
 /**
  * An executor on the other side of a message channel: what is said between a program and the
- * worker that runs it, the same for worker threads in Node and Web Workers in the browser.
+ * worker that runs it, the same for processes in Node and Web Workers in the browser.
  */
 import * as errors from "../errors.ts";
 import type { NdArray } from "../ndarray.ts";
@@ -62,37 +62,46 @@ export interface Remote {
  * the program had state, which is then lost.
  */
 export async function openRemote(start: () => Remote, plan: Plan): Promise<Executor> {
-  let remote: Connection | undefined = await connect(start, plan);
+  let connection: Connection | undefined = await connect(start, plan);
+  /** The worker, or a new one in place of one that an abort ended. */
+  const connected = async (): Promise<Connection> => {
+    if (!connection && plan.state.length > 0) {
+      throw new errors.PatchwiseError(
+        "An aborted run took this program's state with it; compile the graph anew.",
+      );
+    }
+    connection ??= await connect(start, plan);
+    return connection;
+  };
+  const abandoned = (signal: AbortSignal, { terminate }: Connection) => {
+    let onAbort = () => {};
+    const rejection = new Promise<never>((_, reject) => {
+      onAbort = () => {
+        connection = undefined;
+        terminate().then(() => reject(signal.reason as Error), reject);
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
+    return { rejection, forget: () => signal.removeEventListener("abort", onAbort) };
+  };
   return {
     async run(inputs, signal) {
-      if (!remote && plan.state.length > 0) {
-        throw new errors.PatchwiseError(
-          "An aborted run took this program's state with it; compile the graph anew.",
-        );
-      }
-      remote ??= await connect(start, plan);
-      const { ask, terminate } = remote;
-      if (!signal) return ask({ kind: "run", inputs });
-      let onAbort = () => {};
-      const aborted = new Promise<never>((_, reject) => {
-        onAbort = () => {
-          remote = undefined;
-          void terminate().then(() => reject(signal.reason as Error));
-        };
-        signal.addEventListener("abort", onAbort, { once: true });
-      });
+      const remote = await connected();
+      signal?.throwIfAborted();
+      const answer = remote.ask({ kind: "run", inputs });
+      if (!signal) return answer;
+      const { rejection, forget } = abandoned(signal, remote);
       try {
-        return await Promise.race([ask({ kind: "run", inputs }), aborted]);
+        return await Promise.race([answer, rejection]);
       } finally {
-        signal.removeEventListener("abort", onAbort);
+        forget();
       }
     },
-    readState: async () => (remote ? remote.ask({ kind: "readState" }) : {}),
+    readState: async () => (await connected()).ask({ kind: "readState" }),
     async dispose() {
-      if (!remote) return;
-      await remote.ask({ kind: "dispose" });
-      await remote.terminate();
-      remote = undefined;
+      await connection?.ask({ kind: "dispose" });
+      await connection?.terminate();
+      connection = undefined;
     },
   };
 }

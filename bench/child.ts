@@ -1,0 +1,78 @@
+/** The harness's end of the line protocol in `contender.ts`: a contender as a child process. */
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import type { StepResult } from "./contender.ts";
+
+export interface Launch {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+}
+
+export interface Child {
+  readonly settings: string;
+  step(): Promise<StepResult>;
+  /** Ends the process; its highest resident set, in MB. */
+  quit(): Promise<{ readonly peakRssMb: number }>;
+  /** Ends the process without ceremony. */
+  kill(): void;
+}
+
+const answerLimitMs = 10 * 60_000;
+const keptErrorLength = 2000;
+
+/**
+ * Starts a contender and waits until it is set up.
+ *
+ * @returns the running child, or the reason why its engine is absent
+ * @throws Error with the end of its stderr when it dies or does not answer within ten minutes
+ */
+export async function startChild(launch: Launch): Promise<Child | string> {
+  const child = spawn(launch.command, launch.args, { env: launch.env, stdio: "pipe" });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr = (stderr + text).slice(-keptErrorLength);
+  });
+  const failed = new Promise<never>((_, reject) => {
+    child.once("error", reject);
+    child.once("close", (code, signal) => {
+      reject(new Error(`it ended with ${signal ?? `code ${code}`}: ${stderr.trim()}`));
+    });
+  });
+  // Whoever waits for an answer sees the failure; nobody waiting is no failure.
+  failed.catch(() => undefined);
+  child.stdin.on("error", () => undefined);
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+
+  async function answer<T>(): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        child.kill("SIGKILL");
+        reject(new Error(`it gave no answer within ${answerLimitMs / 60_000} minutes`));
+      }, answerLimitMs);
+    });
+    const line = lines.next().then(({ done, value }) => (done ? failed : value));
+    try {
+      return JSON.parse(await Promise.race([line, failed, late])) as T;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+  const ask = <T>(request: string): Promise<T> => {
+    child.stdin.write(`${request}\n`);
+    return answer<T>();
+  };
+
+  const ready = await answer<{ settings: string } | { absent: string }>();
+  if ("absent" in ready) {
+    child.kill();
+    return ready.absent;
+  }
+  return {
+    settings: ready.settings,
+    step: () => ask<StepResult>("step"),
+    quit: () => ask<{ peakRssMb: number }>("quit"),
+    kill: () => void child.kill("SIGKILL"),
+  };
+}

@@ -1,0 +1,55 @@
+/**
+ * The child process around a contender written in TypeScript: `node contender-host.js MODULE WORK_DIR`.
+ * The protocol is described in `contender.ts`.
+ */
+import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { pathToFileURL } from "node:url";
+import type { Contender } from "./contender.ts";
+
+// Libraries log to the console; stdout belongs to the protocol.
+console.log = console.info = console.debug = console.error;
+
+function reply(message: object): void {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+}
+
+/** Highest resident set of this process, in MB. `ru_maxrss` would also count the parent before exec. */
+function peakRssMb(): number {
+  try {
+    const kilobytes = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    if (kilobytes !== undefined) return Number(kilobytes) / 1024;
+  } catch {
+    // No /proc outside Linux.
+  }
+  return process.resourceUsage().maxRSS / 1024;
+}
+
+async function serve(modulePath: string, workDir: string): Promise<void> {
+  const module = (await import(pathToFileURL(modulePath).href)) as { default: Contender };
+  const contender = await module.default.setup(workDir);
+  reply({ settings: contender.settings });
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (line === "step") {
+      reply(await contender.step());
+    } else if (line === "quit") {
+      reply({ peakRssMb: peakRssMb() });
+      break;
+    }
+  }
+}
+
+const [modulePath, workDir] = process.argv.slice(2);
+if (modulePath === undefined || workDir === undefined) {
+  throw new Error("The contender host needs two arguments: a bundled module and a work folder.");
+}
+try {
+  await serve(modulePath, workDir);
+  process.exit(0);
+} catch (error) {
+  const missing = /Cannot find (?:package|module) '([^']+)'/.exec(String(error))?.[1];
+  if (error instanceof Error && error.name === "Absent") reply({ absent: error.message });
+  else if (missing !== undefined) reply({ absent: `the package ${missing} is not installed` });
+  else throw error;
+  process.exit(0);
+}

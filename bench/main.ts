@@ -1,0 +1,185 @@
+/**
+ * `npm run bench -- SUITE [--json] [--rounds N] [--threads N] [--only NAME,NAME]`: Patchwise and its peers on
+ * the same work, side by side. Every contender is a child process that stays up for the whole run; the steps
+ * alternate between them (ours, peer, ours, peer, …), so that drift of the machine cancels.
+ * Progress goes to stderr, the result to stdout. Exit codes: 0 done, 1 failed or values disagree, 2 bad usage.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { type Child, startChild } from "./child.ts";
+import type { StepResult } from "./contender.ts";
+import { compileFmaPeak } from "./fma-peak.ts";
+import { disagreement, reportOf, type Run, tableOf, warmupSteps } from "./report.ts";
+import { contenderNames, type ContenderName, entrants, launchOf } from "./roster.ts";
+import { type Suite, suites, writeWork } from "./suites.ts";
+
+interface Options {
+  readonly suiteName: string;
+  readonly suite: Suite;
+  readonly json: boolean;
+  readonly rounds: number;
+  readonly threads: number;
+  readonly only: readonly ContenderName[];
+}
+
+interface Running {
+  readonly name: ContenderName;
+  readonly child: Child;
+  readonly steps: StepResult[];
+}
+
+/** A pause before each step, in which the threads of the last contender go to sleep. */
+const settleMs = 250;
+/** A contender that has used up this time stops after `leastTimedSteps` timed steps. */
+const patienceMs = 60_000;
+const leastTimedSteps = 2;
+
+function readOptions(): Options {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: "boolean", default: false },
+      rounds: { type: "string", default: "10" },
+      threads: { type: "string", default: String(availableParallelism()) },
+      only: { type: "string", default: contenderNames.join(",") },
+    },
+  });
+  const suiteNames = Object.keys(suites);
+  const [suiteName, ...rest] = positionals;
+  const makeSuite = suiteName === undefined ? undefined : suites[suiteName];
+  if (suiteName === undefined || makeSuite === undefined || rest.length > 0) {
+    throw new RangeError(
+      `"${positionals.join(" ")}" is not a suite: name one of ${suiteNames.join(", ")}.`,
+    );
+  }
+  const only = values.only.split(",").map((name) => {
+    const known = contenderNames.find((contender) => contender === name);
+    if (known !== undefined) return known;
+    throw new RangeError(`--only ${name} is no contender: name ${contenderNames.join(", ")}.`);
+  });
+  const threads = positiveInteger("threads", values.threads);
+  return {
+    suiteName,
+    suite: makeSuite(threads),
+    json: values.json,
+    rounds: positiveInteger("rounds", values.rounds),
+    threads,
+    only,
+  };
+}
+
+function positiveInteger(option: string, text: string): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new RangeError(`--${option} ${text} is not a whole number above 0: give one.`);
+}
+
+function progress(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function bench(options: Options, workDir: string): Promise<number> {
+  const { suite, threads } = options;
+  const running = new Map<ContenderName, Running>();
+  const skipped: Record<string, string> = {};
+
+  const skip = (name: ContenderName, why: string): void => {
+    running.get(name)?.child.kill();
+    running.delete(name);
+    skipped[name] = why;
+    progress(`${name}: skipped, ${why}`);
+  };
+  const attempt = async (name: ContenderName, action: () => Promise<void>): Promise<void> => {
+    try {
+      await action();
+    } catch (error) {
+      if (name === "ours") throw error;
+      skip(name, messageOf(error));
+    }
+  };
+
+  progress(`${options.suiteName}: ${suite.description}, ${(suite.flops / 1e9).toFixed(1)} GFLOP`);
+  writeWork(suite, workDir);
+  const fma = await compileFmaPeak(workDir, threads);
+  if (typeof fma === "string") progress(`FMA peak: not measured, ${fma}`);
+  const peaks: number[] = [];
+  const measurePeak = async (): Promise<void> => {
+    if (typeof fma !== "string") peaks.push(await fma.measure());
+  };
+
+  try {
+    for (const entrant of entrants(options.suiteName)) {
+      const { name } = entrant;
+      if (!options.only.includes(name)) continue;
+      await attempt(name, async () => {
+        const launch = await launchOf(entrant, workDir, threads);
+        const child = typeof launch === "string" ? launch : await startChild(launch);
+        if (typeof child === "string") return skip(name, child);
+        running.set(name, { name, child, steps: [] });
+        progress(`${name}: ${child.settings}`);
+      });
+    }
+
+    await measurePeak();
+    for (let round = 0; round < warmupSteps + options.rounds; round++) {
+      for (const { name, child, steps } of [...running.values()]) {
+        const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
+        if (spent > patienceMs && steps.length >= warmupSteps + leastTimedSteps) continue;
+        await sleep(settleMs);
+        await attempt(name, async () => {
+          const step = await child.step();
+          steps.push(step);
+          const warmup = round < warmupSteps ? " (warm-up)" : "";
+          progress(`${name}: ${step.ms.toFixed(1)} ms, ${suite.valueName} ${step.value}${warmup}`);
+        });
+      }
+      await measurePeak();
+    }
+
+    const runs = new Map<ContenderName, Run>();
+    for (const { name, child, steps } of [...running.values()]) {
+      await attempt(name, async () => {
+        const { peakRssMb } = await child.quit();
+        runs.set(name, { settings: child.settings, steps, peakRssMb });
+      });
+    }
+    const peak = peaks.length > 0 ? Math.max(...peaks) : null;
+    const report = reportOf(options.suiteName, suite, runs, peak, skipped);
+    const output = options.json ? JSON.stringify(report) : tableOf(report);
+    process.stdout.write(`${output}\n`);
+    const problem = disagreement(runs, suite.valueName);
+    if (problem === undefined) return 0;
+    progress(problem);
+    return 1;
+  } finally {
+    for (const { child } of running.values()) child.kill();
+  }
+}
+
+async function main(): Promise<number> {
+  let options: Options;
+  try {
+    options = readOptions();
+  } catch (error) {
+    progress(messageOf(error));
+    return 2;
+  }
+  const workDir = mkdtempSync(join(tmpdir(), "patchwise-bench-"));
+  try {
+    return await bench(options, workDir);
+  } catch (error) {
+    progress(messageOf(error));
+    return 1;
+  } finally {
+    rmSync(workDir, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main();

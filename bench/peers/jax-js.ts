@@ -1,0 +1,12 @@
+/** jax-js at its best settings in Node: WebAssembly with as many worker threads as given. */
+import { provideWebWorkers } from "./web-worker.ts";
+
+export type Jax = typeof import("@jax-js/jax");
+
+export async function loadJax(threads: number): Promise<{ jax: Jax; settings: string }> {
+  provideWebWorkers(threads);
+  const jax = await import("@jax-js/jax");
+  await jax.init("wasm");
+  jax.defaultDevice("wasm");
+  return { jax, settings: `@jax-js/jax, wasm device, SIMD, ${threads} worker threads` };
+}

@@ -1,0 +1,121 @@
+/**
+ * Who takes part in a suite, and how each is started at its best known settings. A contender takes part when
+ * its file exists: `bench/ours-SUITE.ts`, `bench/peers/NAME-SUITE.ts` or `bench/peers/NAME-SUITE.py`.
+ */
+import { execFile } from "node:child_process";
+import { existsSync, mkdirSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { build } from "esbuild";
+import type { Launch } from "./child.ts";
+
+export const contenderNames = ["ours", "pytorch", "jax-js", "tfjs", "sequential"] as const;
+export type ContenderName = (typeof contenderNames)[number];
+
+export interface Entrant {
+  readonly name: ContenderName;
+  readonly file: string;
+}
+
+const run = promisify(execFile);
+// Inside the project, so that the bundles find their packages in node_modules.
+const bundleDir = resolve("node_modules/.cache/patchwise-bench");
+
+export function entrants(suite: string): Entrant[] {
+  return contenderNames.flatMap((name) => {
+    const folder = name === "ours" ? "bench" : "bench/peers";
+    const file = [".ts", ".py"]
+      .map((extension) => join(folder, `${name}-${suite}${extension}`))
+      .find((candidate) => existsSync(candidate));
+    return file === undefined ? [] : [{ name, file }];
+  });
+}
+
+/** The process to start for an entrant, or the reason why it cannot be started here. */
+export async function launchOf(
+  entrant: Entrant,
+  workDir: string,
+  threads: number,
+): Promise<Launch | string> {
+  if (entrant.file.endsWith(".py")) return launchPython(entrant.file, workDir, threads);
+  mkdirSync(bundleDir, { recursive: true });
+  await build({
+    entryPoints: [entrant.file, "bench/contender-host.ts"],
+    outdir: bundleDir,
+    entryNames: "[name]",
+    bundle: true,
+    packages: "external",
+    platform: "node",
+    format: "esm",
+    target: "node20",
+    logLevel: "error",
+  });
+  const module = join(bundleDir, basename(entrant.file).replace(/\.ts$/, ".js"));
+  return {
+    command: process.execPath,
+    args: [join(bundleDir, "contender-host.js"), module, workDir],
+    env: cleanEnvironment(),
+  };
+}
+
+/** The caller's environment without what would tune a contender behind the harness's back. */
+function cleanEnvironment(): NodeJS.ProcessEnv {
+  const tuning = /^(OPENBLAS_|OMP_|GOMP_|MKL_|DNNL_|MALLOC_|ORT_|TF_|NODE_OPTIONS$|LD_PRELOAD$)/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !tuning.test(name)));
+}
+
+async function launchPython(
+  file: string,
+  workDir: string,
+  threads: number,
+): Promise<Launch | string> {
+  // Debian installs python3-torch for its own interpreter, which need not be the first one in PATH.
+  for (const command of ["/usr/bin/python3", "python3"]) {
+    try {
+      await run(command, ["-c", "import torch"]);
+    } catch {
+      continue;
+    }
+    const env = { ...cleanEnvironment(), ...pytorchSettings(threads) };
+    return {
+      command,
+      args: [file, workDir],
+      env: { ...env, ...(await fastestBlas(command, env)) },
+    };
+  }
+  return "no Python with torch (Debian: apt install python3-torch)";
+}
+
+function pytorchSettings(threads: number): NodeJS.ProcessEnv {
+  return {
+    OMP_NUM_THREADS: String(threads),
+    OPENBLAS_NUM_THREADS: String(threads),
+    // OpenMP's threads and OpenBLAS's own take the cores from each other when they spin after their work:
+    // 1.4 times slower.
+    OMP_WAIT_POLICY: "PASSIVE",
+    OPENBLAS_THREAD_TIMEOUT: "20",
+    // Freed memory stays in the process: fresh pages every step cost more than the arithmetic on them.
+    MALLOC_MMAP_THRESHOLD_: String(2 ** 34),
+    MALLOC_TRIM_THRESHOLD_: String(2 ** 34),
+    MALLOC_TOP_PAD_: String(2 ** 28),
+  };
+}
+
+/** OpenBLAS's kernels that are fastest here among those that compute correctly; its own choice is not always. */
+async function fastestBlas(python: string, env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
+  let best: { speed: number; setting: NodeJS.ProcessEnv } = { speed: 0, setting: {} };
+  for (const core of [undefined, "SkylakeX", "Cooperlake", "Zen", "Haswell"]) {
+    const setting = core === undefined ? {} : { OPENBLAS_CORETYPE: core };
+    try {
+      // A kernel that this processor cannot run ends the probe.
+      const probe = await run(python, ["bench/peers/probe_blas.py"], {
+        env: { ...env, ...setting },
+      });
+      const speed = Number(probe.stdout);
+      if (speed > best.speed) best = { speed, setting };
+    } catch {
+      continue;
+    }
+  }
+  return best.setting;
+}

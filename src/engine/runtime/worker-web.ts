@@ -1,0 +1,44 @@
+/** Programs in Web Workers: the page stays free while they run. */
+import { DeviceError } from "../errors.ts";
+import type { Executor, Plan } from "./executor.ts";
+import type { WebRuntimeSettings } from "./ort-session-web.ts";
+import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
+
+/** Starts a module worker that runs worker-entry-web.ts. */
+export type StartWebWorker = () => Worker;
+
+/** Opens a plan in a Web Worker of its own. */
+export function openInWebWorker(
+  settings: WebRuntimeSettings,
+  plan: Plan,
+  start: StartWebWorker = startBesideThis,
+): Promise<Executor> {
+  return openRemote(() => connectWorker(start(), settings), plan);
+}
+
+/** Written in the form that bundlers look for. */
+function startBesideThis(): Worker {
+  return new Worker(new URL("./worker-entry-web.js", import.meta.url), { type: "module" });
+}
+
+function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {
+  const died = new Promise<never>((_, reject) => {
+    worker.addEventListener("error", ({ message }) =>
+      reject(
+        new DeviceError(
+          `The worker of a program on ${settings.device} failed${message ? `: ${message}` : " to load its script"}.`,
+        ),
+      ),
+    );
+  });
+  worker.postMessage(settings);
+  return {
+    died,
+    port: {
+      post: (message, transfer) => worker.postMessage(message, [...transfer]),
+      listen: (onMessage) =>
+        worker.addEventListener("message", ({ data }: MessageEvent<Response>) => onMessage(data)),
+    },
+    terminate: async () => worker.terminate(),
+  };
+}

@@ -1,0 +1,29 @@
+/** From checkpoint to program: where each parameter's bytes lie. */
+import { FormatError } from "../engine/errors.ts";
+import type { WeightSource } from "../engine/runtime/backend.ts";
+import { quote } from "./json.ts";
+import type { Weights } from "./safetensors.ts";
+
+/**
+ * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read.
+ *
+ * @param weights files that this process can open by path
+ * @param rename the checkpoint's key for a parameter; the same name unless given
+ * @throws FormatError, when the program is compiled, for a tensor whose dtype cannot be computed with
+ */
+export function storedWeights(
+  weights: Weights,
+  rename: (name: string) => string = (name) => name,
+): WeightSource {
+  return (name) => {
+    const entry = weights.entries.get(rename(name));
+    if (!entry) return undefined;
+    const { tag, dtype, shape, offset, length, source } = entry;
+    if (dtype === null || source.path === undefined) {
+      throw new FormatError(
+        `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,
+      );
+    }
+    return { kind: "file", path: source.path, offset, length, dtype, shape };
+  };
+}

@@ -1,0 +1,140 @@
+/**
+ * A page of this repository's code in headless Chromium, with its exports callable from a test.
+ * Everything comes from a server on 127.0.0.1; the browser asks for nothing else.
+ */
+import { readFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import { createRequire } from "node:module";
+import type { AddressInfo } from "node:net";
+import path from "node:path";
+import { build } from "esbuild";
+import { chromium } from "playwright-core";
+import { ensureChromium } from "../../scripts/find-chromium.mjs";
+
+/** Exports of a page's entry module that a test may call: arguments and results are plain data. */
+type PageModule = Record<string, (...args: never[]) => unknown>;
+
+export interface BrowserPage<M extends PageModule> {
+  /** Calls an export inside the page and returns what it returns; what it throws is thrown here. */
+  call<K extends keyof M & string>(
+    name: K,
+    ...args: Parameters<M[K]>
+  ): Promise<Awaited<ReturnType<M[K]>>>;
+  /** Ends the browser and the server. */
+  close(): Promise<void>;
+}
+
+const chromiumFlags = [
+  // Gives a WebGPU adapter (SwiftShader) on machines without a GPU.
+  "--enable-unsafe-webgpu",
+  "--no-sandbox",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** What wasm threads need: without isolation the page has no SharedArrayBuffer. */
+const isolation = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+  "Cross-Origin-Resource-Policy": "same-origin",
+};
+
+const html = `<!doctype html><meta charset="utf-8"><title>test</title><script type="module">
+  import * as page from "/page.js";
+  globalThis.page = page;
+</script>`;
+
+const contentTypes: Readonly<Record<string, string>> = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * Bundles a module and opens it in a browser of its own.
+ *
+ * @param entry path of the module
+ * @param workers further modules that the page starts as workers: URL path → path of the module
+ */
+export async function openPage<M extends PageModule>(
+  entry: string,
+  workers: Readonly<Record<string, string>> = {},
+): Promise<BrowserPage<M>> {
+  const scripts = new Map(
+    await Promise.all(
+      Object.entries({ "/page.js": entry, ...workers }).map(
+        async ([url, file]) => [url, await bundle(file)] as const,
+      ),
+    ),
+  );
+  const server = await serve(scripts);
+  const { port } = server.address() as AddressInfo;
+  const browser = await chromium.launch({ executablePath: ensureChromium(), args: chromiumFlags });
+  const close = async () => {
+    await browser.close();
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  };
+  try {
+    const page = await browser.newPage();
+    const failures: string[] = [];
+    page.on("pageerror", (error) => failures.push(error.message));
+    page.on("crash", () => failures.push("the page crashed"));
+    await page.goto(`http://127.0.0.1:${port}/`);
+    await page.waitForFunction(() => "page" in globalThis || document.readyState === "complete");
+    if (failures.length > 0) throw new Error(`${entry} does not load: ${failures.join("; ")}`);
+    return {
+      call: (name, ...args) =>
+        page.evaluate(
+          ([key, values]) => {
+            const exports = (globalThis as unknown as { page: PageModule }).page;
+            return exports[key]!(...(values as never[]));
+          },
+          [name, args] as const,
+        ) as never,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function bundle(entry: string): Promise<string> {
+  const { outputFiles } = await build({
+    entryPoints: [entry],
+    bundle: true,
+    write: false,
+    format: "esm",
+    target: "es2022",
+    sourcemap: "inline",
+    logLevel: "silent",
+  });
+  return outputFiles[0]!.text;
+}
+
+/** The page, its scripts, and ONNX Runtime's own files under /ort/. */
+async function serve(scripts: ReadonlyMap<string, string>): Promise<Server> {
+  const ort = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-web/webgpu"));
+  const find = async (url: string): Promise<string | Buffer | undefined> => {
+    if (url === "/") return html;
+    const [, name] = /^\/ort\/([\w.-]+)$/.exec(url) ?? [];
+    return name === undefined ? scripts.get(url) : readFile(path.join(ort, name));
+  };
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url ?? "/", "http://127.0.0.1");
+    find(pathname)
+      .catch(() => undefined)
+      .then((body) => {
+        const type = contentTypes[path.extname(pathname) || ".html"] ?? "application/octet-stream";
+        response.writeHead(body === undefined ? 404 : 200, { ...isolation, "Content-Type": type });
+        response.end(body);
+      }, console.error);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return server;
+}
