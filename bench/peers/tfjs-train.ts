@@ -151,10 +151,12 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
     tf.split(linear(c, name).reshape([images, 1, count * hidden]), count, -1);
 
   const attention = (h: Tensor, name: string): Tensor => {
-    const qkv = linear(h, `${name}.qkv`)
-      .reshape([images, tokens, 3, heads, hidden / heads])
-      .transpose([2, 0, 3, 1, 4]);
-    const [q, k, v] = tf.unstack(qkv) as [Tensor, Tensor, Tensor];
+    // Not one transposition of five axes, which is slow on this backend.
+    const [q, k, v] = tf
+      .split(linear(h, `${name}.qkv`), 3, -1)
+      .map((part) =>
+        part.reshape([images, tokens, heads, hidden / heads]).transpose([0, 2, 1, 3]),
+      ) as [Tensor, Tensor, Tensor];
     const scores = tf.matMul(q.mul((hidden / heads) ** -0.5), k, false, true);
     const mixed = tf.matMul(scores.softmax(-1), v).transpose([0, 2, 1, 3]);
     return linear(mixed.reshape([rows, hidden]), `${name}.proj`);

@@ -95,7 +95,10 @@ function peakOf(graph: Graph, bytes: (tensor: Tensor) => number): number {
   for (const [i, node] of graph.nodes.entries()) {
     if (!computes(node)) continue;
     const inside = is(node, "checkpoint") ? peakOf(node.attributes.body, bytes) : 0;
-    const made = node.outputs.filter((output) => storageOf(output) === output);
+    const made = node.outputs.filter(
+      (output) =>
+        storageOf(output) === output && !(isOptional(output) && lastUse.get(output) === i),
+    );
     peak = Math.max(peak, live + inside);
     live += made.reduce((sum, output) => sum + bytes(output), 0);
     peak = Math.max(peak, live);
@@ -123,6 +126,11 @@ function storageOf(tensor: Tensor): Tensor {
   while (is(storage.node, "reshape") || is(storage.node, "barrier"))
     storage = storage.node.inputs[0]!;
   return storage;
+}
+
+/** Statistics and probabilities are made only where something reads them. */
+function isOptional({ index, node: { op } }: Tensor): boolean {
+  return index > 0 && (op === "layerNorm" || op === "rmsNorm" || op === "attention");
 }
 
 /** Leaves and constants are there before the run. */

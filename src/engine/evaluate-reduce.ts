@@ -226,10 +226,9 @@ const attentionRule: EvaluateRules["attention"] = (inputs, { heads, scale }) => 
   const product = matmul(separate(q), swapLastAxes(separate(k)));
   const added = bias && expandTo(bias, product.shape).data;
   const scores = product.data.map((value, i) => value * scale + (added ? added[i]! : 0));
-  const mixed = matmul(softmax({ shape: product.shape, data: scores }, 3), separate(v));
-  return [
-    { shape: [...q.shape.slice(0, 2), v.shape[2]!], data: transposed(mixed, [0, 2, 1, 3]).data },
-  ];
+  const p = softmax({ shape: product.shape, data: scores }, 3);
+  const mixed = transposed(matmul(p, separate(v)), [0, 2, 1, 3]);
+  return [{ shape: [...q.shape.slice(0, 2), v.shape[2]!], data: mixed.data }, p];
 };
 
 export const reduceRules: Pick<

@@ -266,14 +266,17 @@ export const reduceRules: Pick<
         `q ${formatShape(q.shape)}, k ${formatShape(k.shape)} and v ${formatShape(v.shape)} do not fit`,
       );
     }
+    const scores: Shape = [q.shape[0]!, heads, q.shape[1]!, k.shape[1]!];
     if (bias) {
-      const full: Shape = [q.shape[0]!, heads, q.shape[1]!, k.shape[1]!];
       requireSameDtype(q, bias);
-      const result = broadcast(full, bias.shape);
-      if (!result || !sameShape(result, full)) {
-        fail(`bias ${formatShape(bias.shape)} does not broadcast to ${formatShape(full)}`);
+      const result = broadcast(scores, bias.shape);
+      if (!result || !sameShape(result, scores)) {
+        fail(`bias ${formatShape(bias.shape)} does not broadcast to ${formatShape(scores)}`);
       }
     }
-    return [{ shape: [q.shape[0]!, q.shape[1]!, v.shape[2]!], dtype: q.dtype }];
+    return [
+      { shape: [q.shape[0]!, q.shape[1]!, v.shape[2]!], dtype: q.dtype },
+      { shape: scores, dtype: q.dtype },
+    ];
   },
 };

@@ -83,7 +83,7 @@ export function toNumbers(array: NdArray): number[] {
 
 /** The same values in another dtype; the array itself when it already has it. */
 export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D> {
-  if ((array.dtype as DType) === dtype) return array as unknown as NdArray<D>;
+  if (array.dtype === dtype) return array as unknown as NdArray<D>;
   const source = array.data as ArrayLike<number | bigint>;
   const target = allocate(dtype, source.length) as { [index: number]: number | bigint };
   const decode = decoder(array.dtype);

@@ -156,7 +156,7 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
   /** (x [N, C, ...]) over groups of channels and space; affine parts are separate ops. Wu & He, 2018. */
   groupNorm: { readonly groups: number; readonly epsilon: number };
 
-  /** (q [B, N, H·D], k [B, M, H·D], v [B, M, H·D], bias broadcastable to [B, H, N, M]?) → [B, N, H·D]: softmax(q·kᵀ·scale + bias)·v without keeping the N×M matrix. */
+  /** (q [B, N, H·D], k [B, M, H·D], v [B, M, H·D], bias broadcastable to [B, H, N, M]?) → [y [B, N, H·D], p [B, H, N, M]]: p = softmax(q·kᵀ·scale + bias), y = p·v. Where nothing reads p, it is never held whole. Vaswani et al., 2017. */
   attention: { readonly heads: number; readonly scale: number };
 
   // Memory

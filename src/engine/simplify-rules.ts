@@ -203,7 +203,7 @@ const concat: Row<"concat"> = ({ inputs, attributes: { axis } }) => {
   if (!is(node, "split") || node.attributes.axis !== axis) return undefined;
   const whole =
     inputs.length === node.outputs.length &&
-    inputs.every((x, i) => (x.node as Node) === (node as unknown as Node) && x.index === i);
+    inputs.every((x, i) => x.node === (node as unknown as Node) && x.index === i);
   return whole ? node.inputs[0] : undefined;
 };
 

@@ -151,15 +151,16 @@ const groupNormRule: VjpRule<"groupNorm"> = ([g], node) => {
   return [normalizedGradient(grouped(g!), grouped(node.outputs[0]!), inverse).reshape(x.shape)];
 };
 
-const attentionRule: VjpRule<"attention"> = ([g], node) => {
+/** With S = q·kᵀ·scale + bias, p = softmax(S), y = p·v; reading p makes the forward pass keep it. */
+const attentionRule: VjpRule<"attention"> = ([g, dProbabilities], node) => {
   const { heads, scale } = node.attributes;
   const [q, k, v, bias] = node.inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
+  const p = node.outputs[1]!;
   const separate = (t: Tensor) => t.rearrange("b n (h d) -> b h n d", { h: heads });
   const merge = (t: Tensor) => t.rearrange("b h n d -> b n (h d)");
   const [qh, kh, vh, dy] = [separate(q), separate(k), separate(v), separate(g!)];
-  const scores = qh.matmul(kh, { transposeB: true }).mul(scale);
-  const p = (bias ? scores.add(bias) : scores).softmax();
-  const dp = dy.matmul(vh, { transposeB: true });
+  const fromOutput = dy.matmul(vh, { transposeB: true });
+  const dp = isZero(dProbabilities!) ? fromOutput : fromOutput.add(dProbabilities!);
   const dScores = softmaxGradient(p, dp, -1);
   const scaled = dScores.mul(scale);
   return [

@@ -77,11 +77,11 @@ export function trainingStep({
     state: Object.fromEntries(Object.keys(next).map((name) => [name, `next/${name}`])),
     async initialState(backend, values) {
       const program = await backend.compile(graphOf(first));
-      const moments = await program.run({});
+      const firstMoments = await program.run({});
       await program.dispose();
       return {
         ...values,
-        ...prefixed(optimizerPrefix, moments),
+        ...prefixed(optimizerPrefix, firstMoments),
         ...(emaDecay === undefined ? {} : prefixed(emaPrefix, values)),
       };
     },

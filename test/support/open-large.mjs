@@ -4,7 +4,7 @@ import { nodeBackend } from "patchwise/engine/node";
 import { storedWeights } from "patchwise/weights";
 import { openSafetensorsFile } from "patchwise/weights/node";
 
-const [path] = process.argv.slice(2);
+const path = String(process.argv[2]);
 const backend = nodeBackend("cpu");
 const x = input("x", [1, 4096]);
 // The runtime's own libraries are loaded before anything is measured.
@@ -18,11 +18,11 @@ for (const [name, { shape }] of weights.entries) y = y.linear(parameter(name, sh
 const program = await backend.compile(graphOf({ y }), { weights: storedWeights(weights) });
 const openMs = performance.now() - start;
 const opened = process.memoryUsage.rss();
-const result = await program.run({
+const { y: result } = await program.run({
   x: ndarray("float32", [1, 4096], new Float32Array(4096).fill(1)),
 });
 const growth = Math.max(opened, process.memoryUsage.rss()) - before;
-process.stdout.write(JSON.stringify({ openMs, growth, first: result.y.data[0] }));
+process.stdout.write(JSON.stringify({ openMs, growth, first: result?.data[0] }));
 await program.dispose();
 await first.dispose();
 await weights.close();

@@ -5,9 +5,10 @@
 import { type DType, isFloat } from "../dtype.ts";
 import { ndarray, sizeOf } from "../ndarray.ts";
 import type { ConvAttributes, OpName, ReduceName } from "../ops.ts";
-import { isStatic, product, sameShape, type Shape } from "../shape.ts";
+import { isStatic, product, sameShape } from "../shape.ts";
 import type { Node, Tensor } from "../tensor.ts";
 import type { Emitter } from "./emitter.ts";
+import { attention } from "./lower-attention.ts";
 import { dataTypes } from "./proto.ts";
 
 export interface LowerContext<K extends OpName> {
@@ -19,9 +20,7 @@ export interface LowerContext<K extends OpName> {
   readonly isUsed: (tensor: Tensor) => boolean;
 }
 
-type LowerRule<K extends OpName> = (context: LowerContext<K>) => string | readonly string[];
-
-const MICROSOFT = "com.microsoft";
+export type LowerRule<K extends OpName> = (context: LowerContext<K>) => string | readonly string[];
 
 /** A row that hands its inputs to one ONNX op. */
 function plain<K extends OpName>(opType: string): LowerRule<K> {
@@ -172,31 +171,6 @@ const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
   });
   return emitter.emit("Reshape", [y, emitter.reshapeDims(x.shape)]);
 };
-
-/** ONNX Runtime's fused attention: takes heads side by side, so that nothing is transposed. */
-const attention: LowerRule<"attention"> = ({ node, inputs, emitter }) => {
-  const { heads, scale } = node.attributes;
-  const [q, k, , bias] = node.inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
-  const optional = bias ? ["", "", attentionBias(q, k, bias, inputs[3]!, emitter)] : [];
-  return emitter.emit(
-    "MultiHeadAttention",
-    [...inputs.slice(0, 3), ...optional],
-    { num_heads: heads, scale: { float: scale } },
-    MICROSOFT,
-  );
-};
-
-/** The fused op wants four dimensions, of which only the first two may be 1. */
-function attentionBias(q: Tensor, k: Tensor, bias: Tensor, name: string, emitter: Emitter): string {
-  const leading = [...new Array<number>(4 - bias.rank).fill(1), ...bias.shape.slice(0, -2)];
-  const shape: Shape = [...leading.slice(0, 2), q.dim(1), k.dim(1)];
-  const padded: Shape = [...new Array<number>(4 - bias.rank).fill(1), ...bias.shape];
-  const reshaped =
-    bias.rank === 4 ? name : emitter.emit("Reshape", [name, emitter.reshapeDims(padded)]);
-  return padded[2] === shape[2] && padded[3] === shape[3]
-    ? reshaped
-    : emitter.emit("Expand", [reshaped, emitter.dims(shape)]);
-}
 
 /**
  * x behind a Reshape whose target is computed from `after`: no copy, no optimizer can see through
@@ -405,11 +379,11 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   },
 
   conv: throughFloat32(({ node, inputs, emitter }) =>
-    emitter.emit("Conv", inputs, convAttributes(node as unknown as Node<"conv">)),
+    emitter.emit("Conv", inputs, convAttributes(node)),
   ),
   convTranspose: throughFloat32(({ node, inputs, emitter }) =>
     emitter.emit("ConvTranspose", inputs, {
-      ...convAttributes(node as unknown as Node<"convTranspose">),
+      ...convAttributes(node),
       output_padding: node.attributes.outputPadding,
     }),
   ),

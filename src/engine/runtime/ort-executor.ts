@@ -70,7 +70,7 @@ function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
   const next = new Map<string, OrtTensor>();
   for (const { leaf, first, inPlace } of slots) {
     // A copy of its own: the caller's array must stay as it is.
-    const tensor = toOrt(runtime, { ...first, data: first.data.slice() } as NdArray);
+    const tensor = toOrt(runtime, { ...first, data: first.data.slice() });
     current.set(leaf, tensor);
     if (onHost) next.set(leaf, inPlace ? tensor : toOrt(runtime, zeros(first.dtype, first.shape)));
   }
@@ -95,7 +95,7 @@ function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
       const values: Record<string, NdArray> = {};
       for (const { leaf, first } of slots) {
         const array = await fromOrt(current.get(leaf)!, first.dtype);
-        values[leaf] = { ...array, data: array.data.slice() } as NdArray;
+        values[leaf] = { ...array, data: array.data.slice() };
       }
       return values;
     },
@@ -111,7 +111,7 @@ function toOrt(runtime: OrtRuntime, array: NdArray): OrtTensor {
       "bfloat16 can be stored but not fed to a program; cast the array to float32.",
     );
   }
-  return new runtime.Tensor(array.dtype, array.data as Float32Array, array.shape) as OrtTensor;
+  return new runtime.Tensor(array.dtype, array.data as Float32Array, array.shape);
 }
 
 async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {

@@ -52,7 +52,7 @@ export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor)
 export interface Remote {
   readonly port: Port<Request, Response>;
   /** Ends the worker at once, whatever it is doing. */
-  terminate(): Promise<void>;
+  readonly terminate: () => Promise<void>;
   /** Settles, as a rejection, when the worker dies by itself. */
   readonly died: Promise<never>;
 }
@@ -107,8 +107,8 @@ export async function openRemote(start: () => Remote, plan: Plan): Promise<Execu
 }
 
 interface Connection {
-  ask(request: Request): Promise<Record<string, NdArray>>;
-  terminate(): Promise<void>;
+  readonly ask: (request: Request) => Promise<Record<string, NdArray>>;
+  readonly terminate: () => Promise<void>;
 }
 
 async function connect(start: () => Remote, plan: Plan): Promise<Connection> {
