@@ -26,6 +26,7 @@ export { type Graph, graphOf } from "./graph.ts";
 export { hashGraph } from "./hash.ts";
 export { castArray, type NdArray, ndarray, scalar, toNumbers, zeros } from "./ndarray.ts";
 export { lower } from "./onnx/lower.ts";
+export { averagePool, maxPool, pixelShuffle, pixelUnshuffle, type PoolOptions } from "./pool.ts";
 export { graphToString } from "./print.ts";
 export { fork, integers, normal, permutation, randomKey, uniform } from "./random.ts";
 export type {

@@ -10,7 +10,6 @@ import {
   fromFloat16,
   toBfloat16,
   toFloat16,
-  type TypedArray,
 } from "./dtype.ts";
 import { ShapeError } from "./errors.ts";
 
@@ -115,10 +114,8 @@ function encoder(dtype: DType): (value: number) => number | bigint {
     case "int64":
       return (value) => BigInt(Math.trunc(value));
     case "bool":
-      return (value) => (value ? 1 : 0);
+      return (value) => (value === 0 ? 0 : 1);
     default:
       return (value) => value;
   }
 }
-
-export type { TypedArray };

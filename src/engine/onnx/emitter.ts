@@ -24,6 +24,7 @@ export class Emitter {
   /** Prefix of the names of nodes, so that a failure inside the runtime names our layer. */
   scope = "";
   private readonly constants = new Map<string, string>();
+  private readonly firsts = new Map<string, number>();
   private readonly batchInput: { name: string; axis: number; factor: number } | undefined;
   private batchSize: string | undefined;
   private count = 0;
@@ -56,6 +57,13 @@ export class Emitter {
     domain = "",
   ): string {
     return this.emitMany(opType, inputs, { attributes, domain })[0]!;
+  }
+
+  /** The value that came first under a key: what all nodes of one kind have to agree on. */
+  shared(key: string, value: number): number {
+    const first = this.firsts.get(key) ?? value;
+    this.firsts.set(key, first);
+    return first;
   }
 
   /** An initializer; equal small ones are shared. */

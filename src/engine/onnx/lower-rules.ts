@@ -118,13 +118,13 @@ function convAttributes(node: Node<"conv" | "convTranspose">) {
   };
 }
 
-/** A scale of ones or a bias of zeros: norms without affine parameters still need them in ONNX. */
+/** One number several times: the scale of ones that a norm still needs in ONNX when it has no weight. */
 function vectorOf(value: number, length: number, dtype: DType, emitter: Emitter): string {
   return emitter.constant(ndarray(dtype, [length], new Array<number>(length).fill(value)));
 }
 
 /** Outputs behind the last used one are left out. */
-function usedOutputs({ node, isUsed }: LowerContext<"layerNorm" | "rmsNorm">): number {
+function usedOutputs({ node, isUsed }: LowerContext<"layerNorm">): number {
   return node.outputs.findLastIndex(isUsed) + 1;
 }
 
@@ -141,33 +141,48 @@ const layerNorm: LowerRule<"layerNorm"> = (context) => {
   );
 };
 
-/** ONNX Runtime's older name of RMSNormalization, which unlike it returns 1/rms too. */
-const rmsNorm: LowerRule<"rmsNorm"> = (context) => {
-  const { node, inputs, emitter } = context;
+/**
+ * ONNX Runtime's older name of RMSNormalization, which has more kernels. Its second output should be
+ * 1/rms but is not on WebGPU, so that is computed apart, in float32 lest the sum of squares overflows.
+ */
+const rmsNorm: LowerRule<"rmsNorm"> = ({ node, inputs, emitter, isUsed }) => {
+  const { epsilon } = node.attributes;
   const x = node.inputs[0]!;
-  return emitter.emitMany(
+  const y = emitter.emit(
     "SimplifiedLayerNormalization",
     [inputs[0]!, inputs[1] ?? vectorOf(1, x.size(-1), x.dtype, emitter)],
-    {
-      attributes: { axis: -1, epsilon: { float: node.attributes.epsilon } },
-      outputs: usedOutputs(context),
-    },
+    { axis: -1, epsilon: { float: epsilon } },
   );
+  if (!isUsed(node.outputs[1]!)) return y;
+  const half = x.dtype === "float16";
+  const dtype = half ? "float32" : x.dtype;
+  const wide = half ? emitter.emit("Cast", [inputs[0]!], { to: dataTypes.float32 }) : inputs[0]!;
+  // An axis counted from the back gives an empty batch a wrong shape.
+  const axes = emitter.ints([x.rank - 1]);
+  const squares = emitter.emit("ReduceSumSquare", [wide, axes], { keepdims: 1 });
+  const mean = emitter.emit("Mul", [squares, emitter.scalar(1 / x.size(-1), dtype)]);
+  const root = emitter.emit("Sqrt", [emitter.emit("Add", [mean, emitter.scalar(epsilon, dtype)])]);
+  const inverse = emitter.emit("Reciprocal", [root]);
+  return [y, half ? emitter.emit("Cast", [inverse], { to: dataTypes.float16 }) : inverse];
 };
 
 /** A group is one channel of an instance norm. */
 const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
   const { groups, epsilon } = node.attributes;
   const x = node.inputs[0]!;
-  const rest = sizeOf(x.shape.slice(1) as number[]) / groups;
-  const grouped = emitter.emit("Reshape", [
-    inputs[0]!,
-    emitter.reshapeDims([x.dim(0), groups, rest]),
-  ]);
   const dtype = x.dtype === "float64" ? "float32" : x.dtype;
+  // WebGPU takes the epsilon of whichever node runs first for all of them. So they share one, and
+  // x is scaled to it: x/√(var + ε) = sx/√(s²var + s²ε).
+  const shared = emitter.shared("InstanceNormalization epsilon", epsilon);
+  const scaled =
+    shared === epsilon
+      ? inputs[0]!
+      : emitter.emit("Mul", [inputs[0]!, emitter.scalar(Math.sqrt(shared / epsilon), dtype)]);
+  const rest = sizeOf(x.shape.slice(1) as number[]) / groups;
+  const grouped = emitter.emit("Reshape", [scaled, emitter.reshapeDims([x.dim(0), groups, rest])]);
   const [one, zero] = [1, 0].map((value) => vectorOf(value, groups, dtype, emitter));
   const y = emitter.emit("InstanceNormalization", [grouped, one!, zero!], {
-    epsilon: { float: epsilon },
+    epsilon: { float: shared },
   });
   return emitter.emit("Reshape", [y, emitter.reshapeDims(x.shape)]);
 };
@@ -224,7 +239,10 @@ const flip: LowerRule<"flip"> = ({ node: { attributes }, inputs, emitter }) => {
     : emitter.emit("Slice", [inputs[0]!, all(-1), all(-(2 ** 31)), emitter.ints(axes), all(-1)]);
 };
 
-/** 1 where an index equals the column: a comparison, since OneHot has no kernel on some devices. */
+/**
+ * 1 where an index equals the column: a comparison, since OneHot has no kernel on some devices, and
+ * in int32, since WebGPU would leave int64 to the CPU.
+ */
 function oneHot(
   indices: string,
   tensor: Tensor,
@@ -232,15 +250,12 @@ function oneHot(
   to: number,
   emitter: Emitter,
 ): string {
-  const columns = emitter.constant(
-    ndarray(
-      tensor.dtype,
-      [depth],
-      Array.from({ length: depth }, (_, i) => i),
-    ),
-  );
-  const wide = emitter.emit("Unsqueeze", [indices, emitter.ints([-1])]);
-  return emitter.emit("Cast", [emitter.emit("Equal", [wide, columns])], { to });
+  const columns = Array.from({ length: depth }, (_, i) => i);
+  const narrow =
+    tensor.dtype === "int32" ? indices : emitter.emit("Cast", [indices], { to: dataTypes.int32 });
+  const wide = emitter.emit("Unsqueeze", [narrow, emitter.ints([-1])]);
+  const equal = emitter.emit("Equal", [wide, emitter.constant(ndarray("int32", [depth], columns))]);
+  return emitter.emit("Cast", [equal], { to });
 }
 
 /** A product with the one-hot matrix: dense and parallel, where a scatter is neither. */
@@ -268,7 +283,7 @@ const full: LowerRule<"full"> = ({ node, emitter }) => {
     const size = sizeOf(shape);
     return emitter.constant(ndarray(dtype, shape, new Array<number>(size).fill(value)));
   }
-  return emitter.emit("Expand", [emitter.scalar(value, dtype), emitter.dims(shape)]);
+  return emitter.emit("Expand", [vectorOf(value, 1, dtype, emitter), emitter.dims(shape)]);
 };
 
 export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
@@ -349,8 +364,12 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   },
   transpose: ({ node, inputs, emitter }) =>
     emitter.emit("Transpose", inputs, { perm: node.attributes.permutation }),
-  expand: ({ node, inputs, emitter }) =>
-    emitter.emit("Expand", [inputs[0]!, emitter.dims(node.attributes.shape)]),
+  expand: ({ node, inputs, emitter }) => {
+    // WebGPU's kernel fails on scalars of some dtypes.
+    const scalar = node.inputs[0]!.rank === 0;
+    const x = scalar ? emitter.emit("Reshape", [inputs[0]!, emitter.ints([1])]) : inputs[0]!;
+    return emitter.emit("Expand", [x, emitter.dims(node.attributes.shape)]);
+  },
   concat: ({ node, inputs, emitter }) =>
     emitter.emit("Concat", inputs, { axis: node.attributes.axis }),
   slice,

@@ -41,7 +41,7 @@ export interface Mount {
   /** The folder that locations begin at; none where there is no file system. */
   readonly folder?: string;
   /** Location in the model → what the file holds, where there is no file system. */
-  readonly contents?: Readonly<Record<string, Blob | Uint8Array>>;
+  readonly contents?: Readonly<Record<string, Blob | Uint8Array<ArrayBuffer>>>;
 }
 
 /** Runs a plan. Inputs are already checked, and calls do not overlap. */

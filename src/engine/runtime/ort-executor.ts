@@ -2,17 +2,26 @@
  * Runs a plan in an ONNX Runtime session, the same in Node and in the browser: wraps host data as
  * runtime tensors, carries state from run to run, unwraps outputs.
  */
-import type { InferenceSession, Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
+import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
 import { type DataOf, type DType, viewOf } from "../dtype.ts";
 import { DeviceError } from "../errors.ts";
 import { type NdArray, zeros } from "../ndarray.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 
+/** The part of a session that running a plan needs. */
+export interface OrtSession {
+  run(
+    feeds: Readonly<Record<string, OrtTensor>>,
+    fetches: Readonly<Record<string, OrtTensor | null>>,
+  ): Promise<Readonly<Record<string, OrtTensor>>>;
+  release(): Promise<void>;
+}
+
 /** What differs between ONNX Runtime's builds. */
 export interface OrtRuntime {
   readonly device: string;
   readonly Tensor: TensorConstructor;
-  createSession(plan: Plan): Promise<InferenceSession>;
+  createSession(plan: Plan): Promise<OrtSession>;
   /**
    * Where state lives between runs. "host-buffers": two arrays that take turns as input and output,
    * so that no step allocates; "returned": the tensors that the last run returned, on the host or,
@@ -49,7 +58,7 @@ export async function openOrtExecutor(runtime: OrtRuntime, plan: Plan): Promise<
   };
 }
 
-async function openSession(runtime: OrtRuntime, plan: Plan): Promise<InferenceSession> {
+async function openSession(runtime: OrtRuntime, plan: Plan): Promise<OrtSession> {
   try {
     return await runtime.createSession(plan);
   } catch (error) {

@@ -3,9 +3,11 @@
  */
 import { listSupportedBackends } from "onnxruntime-node";
 import { DeviceError } from "../errors.ts";
+import { input } from "../functional.ts";
+import { graphOf } from "../graph.ts";
+import { lower } from "../onnx/lower.ts";
 import type { Backend } from "./backend.ts";
 import { mountFiles } from "./mount-node.ts";
-import { messageOf } from "./ort-executor.ts";
 import { type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import type { OpenExecutor } from "./executor.ts";
 import { compileProgram } from "./program.ts";
@@ -45,10 +47,11 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
     try {
       return await openHere(plan);
     } catch (error) {
-      if (device === "cpu") throw error;
-      throw new DeviceError(`${messageOf(error)} (${device}: ${remedies[device]})`, {
-        cause: error,
-      });
+      if (device === "cpu" || (await works(device))) throw error;
+      throw new DeviceError(
+        `The device ${device} cannot be used on this machine: ${remedies[device]}.`,
+        { cause: error },
+      );
     }
   };
   return {
@@ -56,6 +59,26 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
     compile: (graph, compileOptions = {}) =>
       compileProgram(graph, compileOptions, open, mountFiles),
   };
+}
+
+/** Whether the device runs the smallest of programs: if so, a failure is the program's, else the machine's. */
+async function works(device: NodeDevice): Promise<boolean> {
+  const { model, feeds } = lower(graphOf({ y: input("x", [1]).neg() }));
+  const outputs = [{ name: "y", dtype: "float32" }] as const;
+  try {
+    const executor = await openNodeExecutor(device, {
+      model,
+      feeds,
+      outputs,
+      state: [],
+      mount: { files: {} },
+      prepack: false,
+    });
+    await executor.dispose();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function requireDevice(device: string): asserts device is NodeDevice {

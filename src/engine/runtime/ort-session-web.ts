@@ -5,9 +5,8 @@
  * size of the one that also drives WebGPU.
  */
 import type * as Ort from "onnxruntime-common";
-import { DeviceError } from "../errors.ts";
 import type { Executor, Plan } from "./executor.ts";
-import { openOrtExecutor } from "./ort-executor.ts";
+import { openOrtExecutor, type OrtSession } from "./ort-executor.ts";
 
 export const webDevices = ["webgpu", "wasm"] as const;
 
@@ -38,10 +37,9 @@ function inTurn<T>(work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** @throws DeviceError when the browser lacks the device or refuses the program */
+/** @throws DeviceError when the runtime refuses the program */
 export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan): Promise<Executor> {
   const { device } = settings;
-  if (device === "webgpu") await requireAdapter();
   const { InferenceSession, Tensor, env } = await builds[device]();
   // Both are read once, when the first session is made.
   const { wasmPaths, threads = plan.threads ?? availableThreads() } = settings;
@@ -55,8 +53,7 @@ export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan):
         device,
         Tensor,
         stateLocation: "returned",
-        createSession: (given) =>
-          InferenceSession.create(given.model, sessionOptions(device, given)),
+        createSession: (given) => createSession(InferenceSession, device, given),
       },
       plan,
     ),
@@ -65,6 +62,36 @@ export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan):
     run: (inputs) => inTurn(() => executor.run(inputs)),
     readState: () => inTurn(() => executor.readState()),
     dispose: () => inTurn(() => executor.dispose()),
+  };
+}
+
+type Sessions = typeof Ort.InferenceSession;
+
+async function createSession(
+  sessions: Sessions,
+  device: WebDevice,
+  plan: Plan,
+): Promise<OrtSession> {
+  const session = await sessions.create(plan.model, sessionOptions(device, plan));
+  return device === "wasm" ? session : withEmptyRuns(session, sessions, plan);
+}
+
+/** Many WebGPU kernels fail on an empty batch: such a run is left to the CPU, by a session made when it first comes. */
+function withEmptyRuns(session: OrtSession, sessions: Sessions, plan: Plan): OrtSession {
+  let onCpu: Promise<OrtSession> | undefined;
+  return {
+    async run(feeds, fetches) {
+      const tensors = Object.values(feeds);
+      if (tensors.every(({ size }) => size > 0)) return session.run(feeds, fetches);
+      onCpu ??= sessions.create(plan.model, sessionOptions("wasm", plan));
+      // Afterwards a tensor of state lies on the host, and goes back to the GPU when it is next fed.
+      await Promise.all(tensors.map((tensor) => tensor.getData(true)));
+      return (await onCpu).run(feeds, fetches);
+    },
+    async release() {
+      await session.release();
+      await (await onCpu)?.release();
+    },
   };
 }
 
@@ -89,18 +116,4 @@ function sessionOptions(device: WebDevice, plan: Plan): Ort.InferenceSession.Ses
 /** Wasm threads need memory that workers share, which only an isolated page has. */
 function availableThreads(): number {
   return globalThis.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
-}
-
-async function requireAdapter(): Promise<void> {
-  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<unknown> } };
-  if (!gpu) {
-    throw new DeviceError(
-      "This browser has no WebGPU: open the page over https in a browser that has it, or use the device wasm.",
-    );
-  }
-  if (!(await gpu.requestAdapter())) {
-    throw new DeviceError(
-      "The browser offers no WebGPU adapter: turn on hardware acceleration, or use the device wasm.",
-    );
-  }
 }

@@ -1,7 +1,9 @@
 /** ONNX Runtime in the browser: WebGPU, and WebAssembly on the CPU. */
+import type { DType } from "../dtype.ts";
 import { DeviceError } from "../errors.ts";
+import type { Graph } from "../graph.ts";
 import type { Backend } from "./backend.ts";
-import type { Mount, OpenExecutor } from "./executor.ts";
+import type { OpenExecutor } from "./executor.ts";
 import {
   openWebExecutor,
   type WebDevice,
@@ -9,6 +11,7 @@ import {
   type WebRuntimeSettings,
 } from "./ort-session-web.ts";
 import { compileProgram } from "./program.ts";
+import { prepareWeights, type WebFiles } from "./weights-web.ts";
 import { openInWebWorker, type StartWebWorker } from "./worker-web.ts";
 
 export interface WebBackendOptions {
@@ -20,7 +23,7 @@ export interface WebBackendOptions {
   /** Threads for CPU work: as many as there are cores on a cross-origin isolated page, else 1. The first program on a page decides. */
   readonly threads?: number;
   /** Contents of the files that weights lie in, by the name that their `path` holds. */
-  readonly files?: (name: string) => Blob | Uint8Array | undefined;
+  readonly files?: WebFiles;
   /**
    * Run each program in a Web Worker of its own: the page stays free, and aborting a run stops it.
    * A function starts the worker where a bundler does not find its module by itself.
@@ -53,25 +56,39 @@ export function webBackend(device: WebDevice = "webgpu", options: WebBackendOpti
     : (plan) => openWebExecutor(settings, plan);
   return {
     device,
-    compile: (graph, compileOptions = {}) =>
-      compileProgram(graph, compileOptions, open, (paths) => mountContents(paths, files)),
+    async compile(graph, compileOptions = {}) {
+      if (device === "webgpu") await requireAdapter(graph);
+      const { weights, mount } = await prepareWeights(graph, compileOptions.weights, files);
+      return compileProgram(graph, { ...compileOptions, weights }, open, mount);
+    },
   };
 }
 
-/** A browser has no folders, so that files are called by their number. */
-function mountContents(
-  paths: readonly string[],
-  contentsOf: (name: string) => Blob | Uint8Array | undefined,
-): Mount {
-  const contents = paths.map((path) => {
-    const data = contentsOf(path);
-    if (data) return data;
+interface Adapter {
+  readonly features: ReadonlySet<string>;
+}
+
+/** @throws DeviceError when there is no adapter, or it lacks a dtype of the graph */
+async function requireAdapter(graph: Graph): Promise<void> {
+  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
+  if (!gpu) {
     throw new DeviceError(
-      `Weights lie in the file ${path}, which the backend was not given; hand it over by the option files.`,
+      "This browser has no WebGPU: open the page over https in a browser that has it, or use the device wasm.",
     );
-  });
-  return {
-    files: Object.fromEntries(paths.map((path, i) => [`file${i}`, path])),
-    contents: Object.fromEntries(contents.map((data, i) => [`file${i}`, data])),
-  };
+  }
+  const adapter = await gpu.requestAdapter();
+  if (!adapter) {
+    throw new DeviceError(
+      "The browser offers no WebGPU adapter: turn on hardware acceleration, or use the device wasm.",
+    );
+  }
+  const lacking: DType[] = ["float64", "bfloat16"];
+  if (!adapter.features.has("shader-f16")) lacking.push("float16");
+  for (const { op, scope, outputs } of graph.nodes) {
+    const output = outputs.find(({ dtype }) => lacking.includes(dtype));
+    if (!output) continue;
+    throw new DeviceError(
+      `WebGPU cannot compute in ${output.dtype} here, as ${op}${scope ? ` (at ${scope})` : ""} would; cast to float32, or use the device wasm.`,
+    );
+  }
 }

@@ -95,6 +95,23 @@ describe("a program on the CPU", () => {
     );
   });
 
+  it.runIf(process.platform === "linux")(
+    "says in one sentence what a bundled device lacks here",
+    async () => {
+      for (const device of ["cuda", "webgpu"] as const) {
+        const compiled = nodeBackend(device).compile(graphOf({ sum: x.add(y) }));
+        const outcome = await compiled.then((program) => program.dispose(), String);
+        // Machines that have the device run the program.
+        if (outcome === undefined) continue;
+        expect(outcome).toMatch(
+          new RegExp(
+            `^DeviceError: The device ${device} cannot be used on this machine: it needs .*\\.$`,
+          ),
+        );
+      }
+    },
+  );
+
   it("uses no processor time while it waits", async () => {
     const big = input("big", [512, 512]);
     const program = await backend.compile(graphOf({ z: big.matmul(big) }));
