@@ -1,5 +1,5 @@
 /**
- * The child process around a contender written in TypeScript: `node contender-host.js MODULE WORK_DIR`.
+ * The child process around a contender written in TypeScript: `contender-host.ts MODULE WORK_DIR`.
  * The protocol is described in `contender.ts`.
  */
 import { readFileSync } from "node:fs";
@@ -41,15 +41,14 @@ async function serve(modulePath: string, workDir: string): Promise<void> {
 
 const [modulePath, workDir] = process.argv.slice(2);
 if (modulePath === undefined || workDir === undefined) {
-  throw new Error("The contender host needs two arguments: a bundled module and a work folder.");
+  throw new Error("The contender host needs two arguments: a module and a work folder.");
 }
 try {
   await serve(modulePath, workDir);
   process.exit(0);
 } catch (error) {
   const missing = /Cannot find (?:package|module) '([^']+)'/.exec(String(error))?.[1];
-  if (error instanceof Error && error.name === "Absent") reply({ absent: error.message });
-  else if (missing !== undefined) reply({ absent: `the package ${missing} is not installed` });
-  else throw error;
+  if (missing === undefined) throw error;
+  reply({ absent: `the package ${missing} is not installed` });
   process.exit(0);
 }

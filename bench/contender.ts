@@ -5,7 +5,7 @@
  * enough to take part. `bench/contender-host.ts` runs it and speaks this line protocol, as `bench/peers/host.py`
  * does for Python:
  *
- *     (start)   →  {"settings": "…"}            once set up, or {"absent": "why"} where its engine is missing
+ *     (start)   →  {"settings": "…"}            once set up, or {"absent": "why"} where a package is missing
  *     step      →  {"ms": 1.5, "value": 2.5}    one step, timed inside the child around the work alone
  *     quit      →  {"peakRssMb": 100}
  */
@@ -27,11 +27,6 @@ export interface StepResult {
   readonly value: number;
   /** Milliseconds of the parts that make up `ms`, by name. */
   readonly parts?: Readonly<Record<string, number>>;
-}
-
-/** Thrown by `setup` where the engine is not installed or cannot run here; the harness then skips it and says why. */
-export class Absent extends Error {
-  override name = "Absent";
 }
 
 /** Milliseconds that `work` takes, and what it gives. */

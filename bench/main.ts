@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- SUITE [--json] [--rounds N] [--threads N] [--only NAME,NAME]`: Patchwise and its peers on
  * the same work, side by side. Every contender is a child process that stays up for the whole run; the steps
- * alternate between them (ours, peer, ours, peer, …), so that drift of the machine cancels.
+ * alternate (ours, peer, ours, next peer, …), so that drift of the machine cancels.
  * Progress goes to stderr, the result to stdout. Exit codes: 0 done, 1 failed or values disagree, 2 bad usage.
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -33,8 +33,8 @@ interface Running {
 
 /** A pause before each step, in which the threads of the last contender go to sleep. */
 const settleMs = 250;
-/** A contender that has used up this time stops after `leastTimedSteps` timed steps. */
-const patienceMs = 60_000;
+/** A peer whose timed steps took longer than this together takes no more, once it has `leastTimedSteps`. */
+const patienceMs = 30_000;
 const leastTimedSteps = 2;
 
 function readOptions(): Options {
@@ -85,6 +85,12 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+function tired({ steps }: Running): boolean {
+  const timed = steps.slice(warmupSteps);
+  const spent = timed.reduce((sum, { ms }) => sum + ms, 0);
+  return spent > patienceMs && timed.length >= leastTimedSteps;
+}
+
 async function bench(options: Options, workDir: string): Promise<number> {
   const { suite, threads } = options;
   const running = new Map<ContenderName, Running>();
@@ -121,30 +127,38 @@ async function bench(options: Options, workDir: string): Promise<number> {
       await attempt(name, async () => {
         const launch = await launchOf(entrant, workDir, threads);
         const child = typeof launch === "string" ? launch : await startChild(launch);
-        if (typeof child === "string") return skip(name, child);
+        if (typeof child === "string") {
+          if (name === "ours") throw new Error(`Patchwise itself cannot run here: ${child}.`);
+          return skip(name, child);
+        }
         running.set(name, { name, child, steps: [] });
         progress(`${name}: ${child.settings}`);
       });
     }
 
     await measurePeak();
+    const takeStep = async ({ name, child, steps }: Running): Promise<void> => {
+      await sleep(settleMs);
+      await attempt(name, async () => {
+        const step = await child.step();
+        const note = steps.length < warmupSteps ? " (warm-up)" : "";
+        steps.push(step);
+        progress(`${name}: ${step.ms.toFixed(1)} ms, ${suite.valueName} ${step.value}${note}`);
+      });
+    };
+    const ours = running.get("ours");
     for (let round = 0; round < warmupSteps + options.rounds; round++) {
-      for (const { name, child, steps } of [...running.values()]) {
-        const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
-        if (spent > patienceMs && steps.length >= warmupSteps + leastTimedSteps) continue;
-        await sleep(settleMs);
-        await attempt(name, async () => {
-          const step = await child.step();
-          steps.push(step);
-          const warmup = round < warmupSteps ? " (warm-up)" : "";
-          progress(`${name}: ${step.ms.toFixed(1)} ms, ${suite.valueName} ${step.value}${warmup}`);
-        });
+      const peers = [...running.values()].filter((entrant) => entrant !== ours && !tired(entrant));
+      if (ours !== undefined && peers.length === 0) await takeStep(ours);
+      for (const peer of peers) {
+        if (ours !== undefined) await takeStep(ours);
+        await takeStep(peer);
       }
       await measurePeak();
     }
 
     const runs = new Map<ContenderName, Run>();
-    for (const { name, child, steps } of [...running.values()]) {
+    for (const { name, child, steps } of running.values()) {
       await attempt(name, async () => {
         const { peakRssMb } = await child.quit();
         runs.set(name, { settings: child.settings, steps, peakRssMb });

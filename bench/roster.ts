@@ -3,10 +3,9 @@
  * its file exists: `bench/ours-SUITE.ts`, `bench/peers/NAME-SUITE.ts` or `bench/peers/NAME-SUITE.py`.
  */
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { build } from "esbuild";
 import type { Launch } from "./child.ts";
 
 export const contenderNames = ["ours", "pytorch", "jax-js", "tfjs", "sequential"] as const;
@@ -18,8 +17,6 @@ export interface Entrant {
 }
 
 const run = promisify(execFile);
-// Inside the project, so that the bundles find their packages in node_modules.
-const bundleDir = resolve("node_modules/.cache/patchwise-bench");
 
 export function entrants(suite: string): Entrant[] {
   return contenderNames.flatMap((name) => {
@@ -38,22 +35,10 @@ export async function launchOf(
   threads: number,
 ): Promise<Launch | string> {
   if (entrant.file.endsWith(".py")) return launchPython(entrant.file, workDir, threads);
-  mkdirSync(bundleDir, { recursive: true });
-  await build({
-    entryPoints: [entrant.file, "bench/contender-host.ts"],
-    outdir: bundleDir,
-    entryNames: "[name]",
-    bundle: true,
-    packages: "external",
-    platform: "node",
-    format: "esm",
-    target: "node20",
-    logLevel: "error",
-  });
-  const module = join(bundleDir, basename(entrant.file).replace(/\.ts$/, ".js"));
   return {
     command: process.execPath,
-    args: [join(bundleDir, "contender-host.js"), module, workDir],
+    // The flags of this process let Node run TypeScript (scripts/run.mjs).
+    args: [...process.execArgv, resolve("bench/contender-host.ts"), resolve(entrant.file), workDir],
     env: cleanEnvironment(),
   };
 }
@@ -88,6 +73,7 @@ async function launchPython(
 
 function pytorchSettings(threads: number): NodeJS.ProcessEnv {
   return {
+    PYTHONDONTWRITEBYTECODE: "1",
     OMP_NUM_THREADS: String(threads),
     OPENBLAS_NUM_THREADS: String(threads),
     // OpenMP's threads and OpenBLAS's own take the cores from each other when they spin after their work:
@@ -101,20 +87,24 @@ function pytorchSettings(threads: number): NodeJS.ProcessEnv {
   };
 }
 
+const probeRounds = 3;
+
 /** OpenBLAS's kernels that are fastest here among those that compute correctly; its own choice is not always. */
 async function fastestBlas(python: string, env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
   let best: { speed: number; setting: NodeJS.ProcessEnv } = { speed: 0, setting: {} };
-  for (const core of [undefined, "SkylakeX", "Cooperlake", "Zen", "Haswell"]) {
-    const setting = core === undefined ? {} : { OPENBLAS_CORETYPE: core };
-    try {
-      // A kernel that this processor cannot run ends the probe.
-      const probe = await run(python, ["bench/peers/probe_blas.py"], {
-        env: { ...env, ...setting },
-      });
-      const speed = Number(probe.stdout);
-      if (speed > best.speed) best = { speed, setting };
-    } catch {
-      continue;
+  for (let round = 0; round < probeRounds; round++) {
+    for (const core of [undefined, "SkylakeX", "Cooperlake", "Zen", "Haswell"]) {
+      const setting = core === undefined ? {} : { OPENBLAS_CORETYPE: core };
+      try {
+        // A kernel that this processor cannot run ends the probe.
+        const probe = await run(python, ["bench/peers/probe_blas.py"], {
+          env: { ...env, ...setting },
+        });
+        const speed = Number(probe.stdout);
+        if (speed > best.speed) best = { speed, setting };
+      } catch {
+        continue;
+      }
     }
   }
   return best.setting;

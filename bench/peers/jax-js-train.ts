@@ -16,7 +16,7 @@ const pieces = 4;
 
 const contender: Contender = {
   async setup(workDir) {
-    const work = readWork<TrainWork>(workDir);
+    const work = readWork(workDir) as TrainWork;
     const { jax, settings } = await loadJax(work.threads);
     const np = jax.numpy;
     const tensors = readTensors(workDir);

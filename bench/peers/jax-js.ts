@@ -1,7 +1,8 @@
 /** jax-js at its best settings in Node: WebAssembly with as many worker threads as given. */
+import type * as jaxModule from "@jax-js/jax";
 import { provideWebWorkers } from "./web-worker.ts";
 
-export type Jax = typeof import("@jax-js/jax");
+export type Jax = typeof jaxModule;
 
 export async function loadJax(threads: number): Promise<{ jax: Jax; settings: string }> {
   provideWebWorkers(threads);

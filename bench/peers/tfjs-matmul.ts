@@ -6,7 +6,7 @@ import { loadTf } from "./tfjs.ts";
 
 const contender: Contender = {
   async setup(workDir) {
-    const work = readWork<MatmulWork>(workDir);
+    const work = readWork(workDir) as MatmulWork;
     const { tf, settings } = await loadTf(work.threads);
     const tensors = readTensors(workDir);
     const factors = Object.entries(work.shapes).map(([name, [m, k, n]]) => {

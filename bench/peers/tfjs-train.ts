@@ -24,7 +24,7 @@ interface Batch {
 
 const contender: Contender = {
   async setup(workDir) {
-    const work = readWork<TrainWork>(workDir);
+    const work = readWork(workDir) as TrainWork;
     const { tf, settings } = await loadTf(work.threads);
     const tensors = readTensors(workDir);
     const load = (name: string): Tensor => {
@@ -35,7 +35,7 @@ const contender: Contender = {
       trainParameters(work).map(([name]) => [name, tf.variable(load(name), true, name)]),
     );
     const rows = work.batch * work.tokens;
-    const split = (tensor: Tensor): Tensor2D[] => tf.split(tensor as Tensor2D, pieces);
+    const split = (tensor: Tensor): Tensor2D[] => tf.split(tensor, pieces);
     const xs = split(load("x").reshape([rows, work.channels]));
     const ts = split(load("t").reshape([work.batch, 1]));
     const ys = split(tf.oneHot(load("y").toInt(), work.classes).toFloat());
@@ -100,7 +100,7 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
         const input = savedX as Tensor2D;
         const widening = dy.shape[1]! > input.shape[1];
         return [
-          tf.matMul(dy as Tensor2D, savedWeight as Tensor2D),
+          tf.matMul(dy, savedWeight as Tensor2D),
           widening
             ? tf.matMul(input.transpose(), dy as Tensor2D).transpose()
             : tf.matMul(dy.transpose(), input),
@@ -175,7 +175,7 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
       silu(linear(tf.concat([angle.cos(), angle.sin()], -1), "t_embedder.mlp.0")),
       "t_embedder.mlp.2",
     );
-    const label = tf.matMul(y, params.get("y_embedder.embedding_table.weight")! as Tensor);
+    const label = tf.matMul(y, params.get("y_embedder.embedding_table.weight")!);
     const c = silu(time.add(label));
     let h = byImage(linear(x, "x_embedder.proj")).add(positions).reshape([rows, hidden]);
     for (let i = 0; i < work.depth; i++) {

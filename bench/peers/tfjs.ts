@@ -4,8 +4,11 @@
  * the backend starts: its worker and the module inside it come as blobs, which Node's Worker does not take.
  */
 import { createRequire } from "node:module";
+import type * as osModule from "node:os";
+import type * as workerThreadsModule from "node:worker_threads";
+import type * as tfModule from "@tensorflow/tfjs";
 
-export type Tf = typeof import("@tensorflow/tfjs");
+export type Tf = typeof tfModule;
 
 interface WasmBackend {
   setThreadsCount(threads: number): void;
@@ -52,15 +55,15 @@ export async function loadTf(threads: number): Promise<{ tf: Tf; settings: strin
 
 /** Lets the backend start its threads; gives back a function that undoes it. */
 function provideThreads(require: NodeJS.Require, threads: number): () => void {
-  const os = require("node:os") as typeof import("node:os");
-  const workerThreads = require("node:worker_threads") as typeof import("node:worker_threads");
+  const os = require("node:os") as typeof osModule;
+  const workerThreads = require("node:worker_threads") as typeof workerThreadsModule;
   const original = { cpus: os.cpus, Worker: workerThreads.Worker, Blob: globalThis.Blob };
   const sources: string[] = [];
 
   globalThis.Blob = class extends original.Blob {
     constructor(parts?: ConstructorParameters<typeof Blob>[0], options?: BlobPropertyBag) {
       super(parts, options);
-      sources.push(String(parts?.[0]));
+      sources.push((parts as string[]).join(""));
     }
   };
   workerThreads.Worker = class extends original.Worker {

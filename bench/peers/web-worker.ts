@@ -27,14 +27,14 @@ class WebWorker {
   #start(source: string): void {
     const thread = new Thread(prelude + source, { eval: true });
     thread.on("message", (data) => this.onmessage?.({ data }));
-    thread.on("error", (error) => this.onerror?.(error as Error));
-    for (const message of this.#waiting) thread.postMessage(message);
+    thread.on("error", (error) => this.onerror?.(error));
+    for (const message of this.#waiting) thread.postMessage(message, []);
     this.#thread = thread;
   }
 
   postMessage(message: unknown): void {
     if (this.#thread === undefined) this.#waiting.push(message);
-    else this.#thread.postMessage(message);
+    else this.#thread.postMessage(message, []);
   }
 
   terminate(): void {
