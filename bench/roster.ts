@@ -87,7 +87,8 @@ function pytorchSettings(threads: number): NodeJS.ProcessEnv {
   };
 }
 
-const probeRounds = 3;
+/** The best of several, since a busy moment during its only probe would rule the fastest kernels out. */
+const probeRounds = 6;
 
 /** OpenBLAS's kernels that are fastest here among those that compute correctly; its own choice is not always. */
 async function fastestBlas(python: string, env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {

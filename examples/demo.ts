@@ -15,62 +15,32 @@ import { fork, integers, normal as drawNormal, randomKey, uniform } from "../src
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { batch } from "../src/engine/shape.ts";
 import type { Tensor } from "../src/engine/tensor.ts";
-import { selfAttention } from "../src/nn/attention.ts";
-import { linear } from "../src/nn/linear.ts";
-import { mlp } from "../src/nn/mlp.ts";
-import { gated, modulate } from "../src/nn/modulation.ts";
-import { createParams, initialize, normal, type Params, zero } from "../src/nn/params.ts";
-import { timestepEmbedding } from "../src/nn/timestep-embedding.ts";
+import { type DiTConfig, dit, ditPresets } from "../src/models/dit.ts";
+import { createParams, initialize } from "../src/nn/params.ts";
 import { adamW } from "../src/training/adamw.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 
 const SIZE = 28;
-const PATCH = 4;
-const HIDDEN = 128;
-const DEPTH = 4;
-const HEADS = 4;
 const CLASSES = 10;
+/** The label of an image without a class. */
+const NONE = CLASSES;
 const BATCH = 64;
+
+/** A DiT with adaLN-zero that sees pixels, and predicts the clean image. */
+const config: DiTConfig = {
+  ...ditPresets["DiT-S/4"],
+  size: [SIZE, SIZE],
+  channels: 1,
+  hidden: 96,
+  depth: 4,
+  heads: 4,
+  learnedVariance: false,
+  condition: { kind: "class", classes: CLASSES, nullClass: true },
+  qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
+};
 const SECONDS = 75;
 /** Times closer to the clean image than this are treated as this, so that 1/(1 − t) stays bounded. */
 const LATEST = 0.95;
-
-/** [B, 1, 28, 28] noisy images, their times in [0, 1) and classes (10: none) → clean images. */
-function model(p: Params, x: Tensor, time: Tensor, label: Tensor): Tensor {
-  const patches = x.rearrange("b c (h p) (w q) -> b (h w) (p q c)", { p: PATCH, q: PATCH }); // [B, N, p·q]
-  const tokens = patches.size(1);
-  const positions = p.param("pos_embed", [tokens, HIDDEN], normal(0.02));
-  const embedded = linear(p.at("time.0"), timestepEmbedding(time.mul(1000), 128), HIDDEN).silu();
-  const classes = p.param("classes", [CLASSES + 1, HIDDEN], normal(0.02)).gather(label); // [B, C]
-  const condition = linear(p.at("time.2"), embedded, HIDDEN).add(classes).silu(); // [B, C]
-  const adaLN = (scope: Params, parts: number) =>
-    linear(scope.at("adaLN"), condition, parts * HIDDEN, { init: zero }).split(parts, -1);
-
-  let h = linear(p.at("x_embedder"), patches, HIDDEN).add(positions); // [B, N, C]
-  for (let i = 0; i < DEPTH; i++) {
-    const block = p.at(`blocks.${i}`);
-    const [shift1, scale1, gate1, shift2, scale2, gate2] = adaLN(block, 6) as Six;
-    const attended = selfAttention(
-      block.at("attn"),
-      modulate(h.layerNorm(), shift1, scale1),
-      HEADS,
-    );
-    h = h.add(gated(gate1, attended)); // [B, N, C]
-    const moved = mlp(block.at("mlp"), modulate(h.layerNorm(), shift2, scale2), 4 * HIDDEN);
-    h = h.add(gated(gate2, moved)); // [B, N, C]
-  }
-  const [shift, scale] = adaLN(p.at("final"), 2) as [Tensor, Tensor];
-  const out = linear(p.at("final.linear"), modulate(h.layerNorm(), shift, scale), PATCH * PATCH, {
-    init: zero,
-  });
-  return out.rearrange("b (h w) (p q c) -> b c (h p) (w q)", {
-    h: SIZE / PATCH,
-    p: PATCH,
-    q: PATCH,
-  });
-}
-
-type Six = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
 
 /** 10,000 digits of MNIST as pixels in [−1, 1], and their classes. */
 function loadDigits(): { pixels: Float32Array; labels: number[] } {
@@ -93,11 +63,12 @@ const seed = randomKey(0);
 // The training graph: x_t = t·x + (1 − t)·noise, and the loss on the velocity that x-prediction implies.
 const shape = [batch, 1, SIZE, SIZE] as const;
 const params = createParams();
+const model = (image: Tensor, y: Tensor) => dit(params, { x: image, t: time.mul(1000), y }, config);
 const [x, noise] = [input("x", shape), input("noise", shape)];
 const [time, label] = [input("time", [batch]), input("label", [batch], "int64")];
 const t = time.reshape([batch, 1, 1, 1]);
 const noisy = x.mul(t).add(noise.mul(t.neg().add(1)));
-const predicted = model(params, noisy, time, label);
+const predicted = model(noisy, label);
 const weight = t
   .neg()
   .add(1)
@@ -135,7 +106,7 @@ for (let i = 1, seconds = 0; seconds < SECONDS; i++) {
     const at = Number(index) * SIZE ** 2;
     images.set(digits.pixels.subarray(at, at + SIZE ** 2), row * SIZE ** 2);
     // One in ten learns without its class, which is what guidance compares with.
-    labels.push(drop[row]! < 0.1 ? CLASSES : digits.labels[Number(index)]!);
+    labels.push(drop[row]! < 0.1 ? NONE : digits.labels[Number(index)]!);
   }
   const times = drawNormal(fork(key, "time"), [BATCH]).data.map((z) => 1 / (1 + Math.exp(0.5 - z)));
   const value = await trainer.step({
@@ -156,11 +127,8 @@ for (let i = 1, seconds = 0; seconds < SECONDS; i++) {
 const state = await trainer.readState();
 await trainer.dispose();
 const guidance = 3;
-const none = constantOf([CLASSES], [1], "int64").expand([batch]);
-const [conditional, unconditional] = [label, none].map((y) => model(params, x, time, y)) as [
-  Tensor,
-  Tensor,
-];
+const none = constantOf([NONE], [1], "int64").expand([batch]);
+const [conditional, unconditional] = [label, none].map((y) => model(x, y)) as [Tensor, Tensor];
 const clean = unconditional.add(conditional.sub(unconditional).mul(guidance));
 const velocity = clean.sub(x).div(
   t

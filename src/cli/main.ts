@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { addInfo } from "./info.ts";
 import { addVerify } from "./verify.ts";
 
 const manifest = JSON.parse(
@@ -19,6 +20,7 @@ const program = new Command("patchwise")
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+addInfo(program);
 addVerify(program);
 
 /** Tells an error and gives its exit code. */

@@ -3,13 +3,32 @@ import type { Tensor } from "../engine/tensor.ts";
 import { linear } from "./linear.ts";
 import type { Params } from "./params.ts";
 
-/** Two linear layers around a GELU (timm's names `fc1`, `fc2`): [B, N, C] → [B, N, C]. */
+/** Two linear layers around a GELU, or SwiGLU (Shazeer, 2020). */
+export type FeedForward =
+  | { readonly kind: "gelu"; readonly approximate: "none" | "tanh" }
+  | { readonly kind: "swiglu" };
+
+/** [B, N, C] → [B, N, C] through `hidden` channels, or two thirds of them where each takes three weights, not two. */
+export function feedForward(p: Params, x: Tensor, hidden: number, kind: FeedForward): Tensor {
+  return kind.kind === "gelu"
+    ? mlp(p, x, hidden, kind.approximate)
+    : swiGlu(p, x, Math.floor((hidden * 2) / 3));
+}
+
+/** Two linear layers around a GELU (timm's names `fc1`, `fc2`): [B, N, C] → [B, N, outputs]. */
 export function mlp(
   p: Params,
   x: Tensor,
   hidden: number,
   approximate: "none" | "tanh" = "tanh",
+  outputs: number = x.size(-1),
 ): Tensor {
   const inner = linear(p.at("fc1"), x, hidden).gelu(approximate); // [B, N, hidden]
-  return linear(p.at("fc2"), inner, x.size(-1)); // [B, N, C]
+  return linear(p.at("fc2"), inner, outputs); // [B, N, outputs]
+}
+
+/** A SiLU gate times a linear branch, both from `w12`, then `w3`: [B, N, C] → [B, N, C]. */
+function swiGlu(p: Params, x: Tensor, hidden: number): Tensor {
+  const [gate, value] = linear(p.at("w12"), x, 2 * hidden).split(2, -1) as [Tensor, Tensor]; // 2 × [B, N, hidden]
+  return linear(p.at("w3"), gate.silu().mul(value), x.size(-1)); // [B, N, C]
 }

@@ -9,7 +9,7 @@ import { ShapeError } from "../engine/errors.ts";
 import { type NdArray, sizeOf, zeros } from "../engine/ndarray.ts";
 import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
-import { parameter } from "../engine/functional.ts";
+import { constant, parameter } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 export interface Params {
@@ -17,6 +17,8 @@ export interface Params {
   at(path: string): Params;
   /** A weight of this scope; the same tensor each time it is asked for. */
   param(name: string, shape: Shape, init: Init): Tensor;
+  /** A table that the architecture fixes, frozen into the graph; checkpoints may hold a copy under this key. */
+  buffer(name: string, value: NdArray): Tensor;
 }
 
 /** How a weight begins; `uniform` is over [−bound, bound). */
@@ -41,14 +43,23 @@ export interface Declared {
   readonly init: Init;
 }
 
+/** A table of the architecture, and the constant that it is in the graph. */
+export interface Buffered {
+  readonly tensor: Tensor;
+  readonly value: NdArray;
+}
+
 export interface ParamsRoot extends Params {
   /** Every weight asked for so far, by key. */
   readonly declared: ReadonlyMap<string, Declared>;
+  /** Every fixed table, by key: none is a weight, though some checkpoints hold them beside the weights. */
+  readonly buffers: ReadonlyMap<string, Buffered>;
 }
 
 /** An empty root scope: models add their weights while they are traced. */
 export function createParams(): ParamsRoot {
   const declared = new Map<string, Declared>();
+  const buffers = new Map<string, Buffered>();
   const scope = (prefix: string): Params => ({
     at: (path) => scope(`${prefix}${path}.`),
     param(name, shape, init) {
@@ -66,8 +77,13 @@ export function createParams(): ParamsRoot {
       }
       return known.tensor;
     },
+    buffer(name, value) {
+      const tensor = constant(value);
+      buffers.set(prefix + name, { tensor, value });
+      return tensor;
+    },
   });
-  return { ...scope(""), declared };
+  return { ...scope(""), declared, buffers };
 }
 
 /**

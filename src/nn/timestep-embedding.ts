@@ -2,19 +2,23 @@
 import { ndarray } from "../engine/ndarray.ts";
 import { concat, constant } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { linear } from "./linear.ts";
+import { normal, type Params } from "./params.ts";
+import { torchExp } from "./torch-exp.ts";
 
 /**
  * [B] → [B, size]: cosines, then sines, of t·maxPeriod^(−i/half) for i in [0, half).
  *
- * Frequencies are rounded to float32 before they are used, as the original does: at t near 1000 a
- * float64 frequency moves a model's output by more than its other rounding errors.
+ * Each step towards the frequencies is rounded as in the original: at t near 1000 a float64
+ * frequency moves a model's output by more than its other rounding errors.
  */
 export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): Tensor {
   const half = Math.floor(size / 2);
-  const exponents = Float32Array.from({ length: half }, (_, i) => -Math.log(maxPeriod) * i).map(
-    (x) => Math.exp(Math.fround(x / half)),
+  const rate = Math.fround(-Math.log(maxPeriod));
+  const frequencies = Float32Array.from({ length: half }, (_, i) =>
+    torchExp(Math.fround(Math.fround(rate * i) / half)),
   );
-  const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], exponents))); // [B, half]
+  const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], frequencies))); // [B, half]
   const embedding = concat([angles.cos(), angles.sin()], -1);
   return size % 2 === 0
     ? embedding
@@ -22,4 +26,11 @@ export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): 
         [0, 0],
         [0, 1],
       ]);
+}
+
+/** Times [B] → [B, hidden]: the sinusoids through two linear layers (DiT's names `mlp.0`, `mlp.2`). */
+export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 256): Tensor {
+  const init = normal(0.02);
+  const inner = linear(p.at("mlp.0"), timestepEmbedding(t, frequencies), hidden, { init }).silu();
+  return linear(p.at("mlp.2"), inner, hidden, { init }); // [B, hidden]
 }

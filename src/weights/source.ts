@@ -11,6 +11,8 @@ export interface ByteSource {
   readonly size: number;
   /** The absolute path, where the bytes are a file that this process can open by name. */
   readonly path?: string;
+  /** The bytes themselves, where they are in memory. */
+  readonly bytes?: Uint8Array<ArrayBuffer>;
   /**
    * Exactly `length` bytes from `offset`, as memory that belongs to the caller.
    *
@@ -26,6 +28,7 @@ export function bytesSource(bytes: Uint8Array | ArrayBuffer, name = "bytes"): By
   const source: ByteSource = {
     name,
     size: view.byteLength,
+    ...(isUnshared(view) && { bytes: view }),
     read: async (offset, length) => {
       checkRange(source, offset, length);
       // Not view.slice(): a Node Buffer's own slice() does not copy.
@@ -33,6 +36,10 @@ export function bytesSource(bytes: Uint8Array | ArrayBuffer, name = "bytes"): By
     },
   };
   return source;
+}
+
+function isUnshared(view: Uint8Array): view is Uint8Array<ArrayBuffer> {
+  return view.buffer instanceof ArrayBuffer;
 }
 
 /** A Blob, or a File that a person picked; the browser reads only the ranges asked for. */

@@ -1,13 +1,15 @@
 /** From checkpoint to program: where each parameter's bytes lie. */
+import { byteSize, viewOf } from "../engine/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import { quote } from "./json.ts";
 import type { Weights } from "./safetensors.ts";
 
 /**
- * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read.
+ * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read, or with
+ * views of bytes in memory.
  *
- * @param weights files that this process can open by path
+ * @param weights files that this process can open by path, or bytes
  * @param rename the checkpoint's key for a parameter; the same name unless given
  * @throws FormatError, when the program is compiled, for a tensor whose dtype cannot be computed with
  */
@@ -19,6 +21,12 @@ export function storedWeights(
     const entry = weights.entries.get(rename(name));
     if (!entry) return undefined;
     const { tag, dtype, shape, offset, length, source } = entry;
+    if (dtype !== null && source.bytes) {
+      const bytes = source.bytes.subarray(offset, offset + length);
+      const aligned = bytes.byteOffset % byteSize(dtype) === 0 ? bytes : new Uint8Array(bytes);
+      const data = viewOf(dtype, aligned.buffer, aligned.byteOffset, length / byteSize(dtype));
+      return { kind: "array", array: { dtype, shape, data } };
+    }
     if (dtype === null || source.path === undefined) {
       throw new FormatError(
         `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,

@@ -19,6 +19,8 @@ export interface Case {
   readonly exact?: boolean;
   /** Magnitude of the terms whose sum is a small or zero output, as gradients are: errors are relative to at least this. */
   readonly scale?: number;
+  /** The case needs the NaN and log 0 = −∞ of IEEE 754, which WGSL does not promise. */
+  readonly ieee754?: boolean;
   /** Batch sizes that one program is run with, one after another, where a leaf has a batch. */
   readonly batches?: readonly number[];
 }

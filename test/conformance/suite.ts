@@ -1,25 +1,21 @@
 /** Runs a case on a backend and on the reference interpreter, and says where the two differ. */
+import type { DType } from "../../src/engine/dtype.ts";
+import { DeviceError } from "../../src/engine/errors.ts";
 import { evaluate } from "../../src/engine/evaluate.ts";
-import { type Graph, graphOf } from "../../src/engine/graph.ts";
+import { type Graph, graphOf, is } from "../../src/engine/graph.ts";
+import type { OpName } from "../../src/engine/ops.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { isStatic } from "../../src/engine/shape.ts";
 import { Tensor } from "../../src/engine/tensor.ts";
 import { type Case, CaseData, defaultBatches } from "./case.ts";
-import { coarser, difference } from "./compare.ts";
+import { type Closeness, coarser, difference } from "./compare.ts";
 
-/**
- * Runs a case at each of its batch sizes.
- *
- * @throws Error with a line for each output of each run that is not what the reference says
- */
-export async function runCase(backend: Backend, test: Case): Promise<void> {
+/** Runs a case at each of its batch sizes: a sentence for each output that is not what the reference says. */
+export async function runCase(backend: Backend, test: Case): Promise<string[]> {
   const { graph, data } = buildCase(test);
+  const closeness = closenessOf(test, graph);
   const program = await backend.compile(graph, { weights: data.weightSource });
   const failures: string[] = [];
-  const { exact = false, scale = 0 } = test;
-  const through = graph.nodes
-    .flatMap((node) => node.outputs.map((output) => output.dtype))
-    .reduce(coarser, "bool");
   try {
     const batches = hasBatch(graph) ? (test.batches ?? defaultBatches) : [undefined];
     for (const batchSize of batches) {
@@ -28,7 +24,7 @@ export async function runCase(backend: Backend, test: Case): Promise<void> {
       const actual = await program.run(inputs);
       for (const [name, array] of Object.entries(expected)) {
         const found = actual[name];
-        const problem = found ? difference(found, array, { exact, through, scale }) : "missing";
+        const problem = found ? difference(found, array, closeness) : "missing";
         const run = batchSize === undefined ? "" : ` at batch size ${batchSize}`;
         if (problem) failures.push(`${name}${run}: ${problem}`);
       }
@@ -36,14 +32,52 @@ export async function runCase(backend: Backend, test: Case): Promise<void> {
   } finally {
     await program.dispose();
   }
-  if (failures.length > 0) throw new Error(failures.join("\n"));
+  return failures;
+}
+
+function closenessOf({ exact = false, scale = 0 }: Case, { nodes }: Graph): Closeness {
+  const dtypes = nodes.flatMap(({ outputs }) => outputs.map(({ dtype }) => dtype));
+  return { exact, scale, through: dtypes.reduce(coarser, "bool") };
 }
 
 function hasBatch(graph: Graph): boolean {
   return graph.inputs.some(({ shape }) => !isStatic(shape));
 }
 
-export function buildCase(test: Case) {
+/** Compiles a case for a device that lacks one of its dtypes: what is wrong, if not refused by an error that names one. */
+export async function runRefusal(
+  backend: Backend,
+  test: Case,
+  lacking: readonly DType[],
+): Promise<string[]> {
+  const { graph, data } = buildCase(test);
+  try {
+    const program = await backend.compile(graph, { weights: data.weightSource });
+    await program.dispose();
+    return [`${backend.device} made a program of ${lacking.join(" or ")}`];
+  } catch (error) {
+    const named = lacking.some((dtype) => String(error).includes(`cannot compute in ${dtype}`));
+    return error instanceof DeviceError && named ? [] : [String(error)];
+  }
+}
+
+/** Every dtype that a case computes in. */
+export function dtypesOf(test: Case): Set<DType> {
+  const { nodes } = buildCase(test).graph;
+  return new Set(nodes.flatMap(({ outputs }) => outputs.map(({ dtype }) => dtype)));
+}
+
+/** Every op of a case's graph, those inside of checkpoints too. */
+export function opsOf(test: Case): Set<OpName> {
+  const opsIn = ({ nodes }: Graph): OpName[] =>
+    nodes.flatMap((node) => [
+      node.op,
+      ...(is(node, "checkpoint") ? opsIn(node.attributes.body) : []),
+    ]);
+  return new Set(opsIn(buildCase(test).graph));
+}
+
+function buildCase(test: Case) {
   const data = new CaseData(test.name);
   const built = test.build(data);
   return { graph: graphOf(built instanceof Tensor ? { y: built } : built), data };

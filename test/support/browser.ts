@@ -35,6 +35,9 @@ const chromiumFlags = [
   "--disable-sync",
 ];
 
+/** How long a call may take, in ms: less than a test may, so that the test can say which call it was. */
+const PATIENCE = 50_000;
+
 /** What wasm threads need: without isolation the page has no SharedArrayBuffer. */
 const isolation = {
   "Cross-Origin-Opener-Policy": "same-origin",
@@ -87,15 +90,32 @@ export async function openPage<M extends PageModule>(
     await page.goto(`http://127.0.0.1:${port}/`);
     await page.waitForFunction(() => "page" in globalThis || document.readyState === "complete");
     if (failures.length > 0) throw new Error(`${entry} does not load: ${failures.join("; ")}`);
+    let silent: string | undefined;
+    const answer = (name: string, args: readonly unknown[]) =>
+      page.evaluate(
+        ([key, values]) => {
+          const exports = (globalThis as unknown as { page: PageModule }).page;
+          return exports[key]!(...(values as never[]));
+        },
+        [name, args] as const,
+      );
     return {
-      call: (name, ...args) =>
-        page.evaluate(
-          ([key, values]) => {
-            const exports = (globalThis as unknown as { page: PageModule }).page;
-            return exports[key]!(...(values as never[]));
-          },
-          [name, args] as const,
-        ) as never,
+      async call(name, ...args) {
+        // A page that hangs would cost every later call its patience too.
+        if (silent !== undefined) throw new Error(silent);
+        let timer: NodeJS.Timeout | undefined;
+        const waited = new Promise<never>((_, reject) => {
+          timer = setTimeout(() => {
+            silent = `The page no longer answers since ${name}(${JSON.stringify(args)}).`;
+            reject(new Error(silent));
+          }, PATIENCE);
+        });
+        try {
+          return (await Promise.race([answer(name, args), waited])) as never;
+        } finally {
+          clearTimeout(timer);
+        }
+      },
       close,
     };
   } catch (error) {

@@ -15,6 +15,7 @@ import { prepareWeights, type WebFiles } from "./weights-web.ts";
 import { openInWebWorker, type StartWebWorker } from "./worker-web.ts";
 
 export interface WebBackendOptions {
+  readonly device: WebDevice;
   /**
    * URL of the folder that serves onnxruntime-web's `ort-wasm-*` files, which are large and
    * therefore not in the bundle. Unless given, they are expected beside the bundle.
@@ -35,17 +36,17 @@ export interface WebBackendOptions {
  * A backend on one device of this browser. State stays on the GPU from run to run.
  *
  * @example
- * const program = await webBackend("webgpu", { wasmPaths: "/ort/" }).compile(graph);
+ * const program = await webBackend({ device: "webgpu", wasmPaths: "/ort/" }).compile(graph);
  * const { y } = await program.run({ x });
  * @throws DeviceError when there is no such device; `compile` throws it when the browser lacks the device
  */
-export function webBackend(device: WebDevice = "webgpu", options: WebBackendOptions = {}): Backend {
+export function webBackend(options: WebBackendOptions): Backend {
+  const { device, wasmPaths, threads, files = () => undefined, worker = false } = options;
   if (!webDevices.includes(device)) {
     throw new DeviceError(
-      `The device ${String(device)} does not exist in a browser; expected one of ${webDevices.join(", ")}.`,
+      `The device ${device as string} does not exist in a browser; expected one of ${webDevices.join(", ")}.`,
     );
   }
-  const { wasmPaths, threads, files = () => undefined, worker = false } = options;
   const settings: WebRuntimeSettings = {
     device,
     ...(wasmPaths !== undefined && { wasmPaths: new URL(wasmPaths, location.href).href }),

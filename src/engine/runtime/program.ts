@@ -55,10 +55,8 @@ export async function compileProgram(
   let last: Promise<unknown> = Promise.resolve();
   /** Runs of one program follow one another: its state must not be read while it is being replaced. */
   const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    const result = last.then(() => {
-      if (disposed) throw disposedError();
-      return work();
-    });
+    if (disposed) return Promise.reject(disposedError());
+    const result = last.then(work);
     last = result.catch(() => undefined);
     return result;
   };

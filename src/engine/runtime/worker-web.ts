@@ -31,7 +31,7 @@ function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {
       ),
     );
   });
-  worker.postMessage(settings);
+  worker.postMessage(settings, []);
   return {
     died,
     port: {

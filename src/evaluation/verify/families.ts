@@ -1,7 +1,16 @@
 /**
  * Every family whose recordings can be verified, by the name that config.json calls it.
  */
+import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
+import { ditFamily } from "./dit.ts";
 import type { Family } from "./family.ts";
+import { pixArt } from "./pixart.ts";
 import { torchRng } from "./torch-rng.ts";
 
-export const families: ReadonlyMap<string, Family> = new Map([["torch_rng", torchRng]]);
+export const families: ReadonlyMap<string, Family> = new Map([
+  ["torch_rng", torchRng],
+  ["autoencoder_kl", autoencoderKL],
+  ["sd3_vae", sd3VAE],
+  ["dit", ditFamily],
+  ["pixart", pixArt],
+]);

@@ -1,6 +1,7 @@
 /** Graphs as models have them: blocks with their gradients, and an optimizer step. */
 import { checkpoint } from "../../../src/engine/checkpoint.ts";
 import { gradient } from "../../../src/engine/gradient.ts";
+import { averagePool, maxPool, pixelShuffle } from "../../../src/engine/pool.ts";
 import { batch, batchTimes } from "../../../src/engine/shape.ts";
 import { attention, concat, full } from "../../../src/engine/functional.ts";
 import type { Tensor } from "../../../src/engine/tensor.ts";
@@ -109,6 +110,17 @@ export const compositeCases: readonly Case[] = [
       const low = h.conv(weights.down, undefined, { stride: 2 }).silu();
       const y = low.upsampleNearest(2).add(h).convTranspose(weights.up, undefined, { padding: 1 });
       return withGradients(y.sub(image).square().mean(), { image, ...weights });
+    },
+  },
+  {
+    name: "pools, a pixel shuffle, and their gradients",
+    batches: [3, 1, 3],
+    build: (data) => {
+      const image = data.uniform([batch, 4, 6, 6]);
+      const largest = maxPool(image, { kernel: 3, stride: 2, padding: 1 });
+      const mean = averagePool(image, { kernel: 2 });
+      const shuffled = pixelShuffle(largest.mul(mean), 2);
+      return { shuffled, ...withGradients(shuffled.square().sum(), { image }) };
     },
   },
   {

@@ -12,11 +12,13 @@ interface UnarySpec {
   readonly range?: LeafOptions;
   /** Values whose result is told by the op's limits, not by its formula. */
   readonly edges: readonly number[];
+  /** Values that give NaN or, in a logarithm, −∞. */
+  readonly ieee754?: readonly number[];
   readonly exact?: boolean;
   readonly integers?: readonly DType[];
 }
 
-const everyFloat = [-Infinity, -1, -0, 0, 1, Infinity, NaN];
+const everyFloat = [-Infinity, -1, -0, 0, 1, Infinity];
 
 const unary: { readonly [K in UnaryName]: UnarySpec } = {
   neg: { apply: (x) => x.neg(), edges: everyFloat, exact: true, integers: ["int64", "int32"] },
@@ -27,27 +29,29 @@ const unary: { readonly [K in UnaryName]: UnarySpec } = {
     exact: true,
     integers: ["int64", "int32", "uint8"],
   },
-  exp: { apply: (x) => x.exp(), edges: [-Infinity, -200, -0, 0, 1, Infinity, NaN] },
+  exp: { apply: (x) => x.exp(), edges: [-Infinity, -200, -0, 0, 1, Infinity] },
   log: {
     apply: (x) => x.log(),
     range: { low: 1e-3, high: 20 },
-    edges: [0, 1e-30, 1, 1e30, Infinity, NaN, -1],
+    edges: [1e-30, 1, 1e30, Infinity],
+    ieee754: [-1, 0],
   },
   sqrt: {
     apply: (x) => x.sqrt(),
     range: { low: 0, high: 20 },
-    edges: [0, 1e-30, 1, 1e30, Infinity, NaN, -1],
+    edges: [0, 1e-30, 1, 1e30, Infinity],
+    ieee754: [-1],
   },
   reciprocal: {
     apply: (x) => x.reciprocal(),
     range: { low: 0.25, high: 4 },
-    edges: [-Infinity, -0, 0, 1, 1e30, Infinity, NaN],
+    edges: [-Infinity, -0, 0, 1, 1e30, Infinity],
   },
-  sin: { apply: (x) => x.sin(), range: { low: -7, high: 7 }, edges: [-0, 0, 1e-20, NaN] },
-  cos: { apply: (x) => x.cos(), range: { low: -7, high: 7 }, edges: [-0, 0, 1e-20, NaN] },
-  tanh: { apply: (x) => x.tanh(), edges: [-Infinity, -100, -0, 0, 100, Infinity, NaN] },
-  erf: { apply: (x) => x.erf(), edges: [-Infinity, -100, -0, 0, 100, Infinity, NaN] },
-  sigmoid: { apply: (x) => x.sigmoid(), edges: [-Infinity, -200, -0, 0, 200, Infinity, NaN] },
+  sin: { apply: (x) => x.sin(), range: { low: -7, high: 7 }, edges: [-0, 0, 1e-20] },
+  cos: { apply: (x) => x.cos(), range: { low: -7, high: 7 }, edges: [-0, 0, 1e-20] },
+  tanh: { apply: (x) => x.tanh(), edges: [-Infinity, -100, -0, 0, 100, Infinity] },
+  erf: { apply: (x) => x.erf(), edges: [-Infinity, -100, -0, 0, 100, Infinity] },
+  sigmoid: { apply: (x) => x.sigmoid(), edges: [-Infinity, -200, -0, 0, 200, Infinity] },
   relu: {
     apply: (x) => x.relu(),
     edges: [-Infinity, -1, 0, 1, Infinity],
@@ -81,6 +85,11 @@ function unaryCases([name, spec]: readonly [string, UnarySpec]): Case[] {
       }),
     },
     { name: `${name} at the edges`, exact, build: (data) => apply(data.values(spec.edges)) },
+    {
+      name: `${name} by IEEE 754`,
+      ieee754: true,
+      build: (data) => apply(data.values([NaN, ...(spec.ieee754 ?? [])])),
+    },
     ...(["float16", "float64", ...(spec.integers ?? [])] as const).map((dtype) => ({
       name: `${name} of ${dtype}`,
       exact,
@@ -99,27 +108,35 @@ interface BinarySpec {
   readonly left?: LeafOptions;
   readonly right?: LeafOptions;
   readonly edges: readonly (readonly [number, number])[];
+  /** Pairs that hold NaN or give it. */
+  readonly ieee754: readonly (readonly [number, number])[];
   readonly exact?: boolean;
   readonly integers: readonly DType[];
 }
 
-const tiesAndInfinities = [
+const large = [
   [0, 0],
   [-1, 1],
   [Infinity, 1],
-  [-Infinity, Infinity],
-  [-Infinity, -Infinity],
 ] as const;
 
 const binary: { readonly [K in BinaryName]: BinarySpec } = {
   add: {
     apply: (a, b) => a.add(b),
-    edges: [...tiesAndInfinities, [1e38, 1e37], [NaN, 1], [1, 1e-10]],
+    edges: [...large, [-Infinity, -Infinity], [1e38, 1e37], [1, 1e-10]],
+    ieee754: [
+      [NaN, 1],
+      [Infinity, -Infinity],
+    ],
     integers: ["int64", "int32", "uint8"],
   },
   sub: {
     apply: (a, b) => a.sub(b),
-    edges: [...tiesAndInfinities, [1e38, 1e37], [NaN, 1], [1, 1e-10]],
+    edges: [...large, [-Infinity, Infinity], [1e38, 1e37], [1, 1e-10]],
+    ieee754: [
+      [NaN, 1],
+      [Infinity, Infinity],
+    ],
     integers: ["int64", "int32", "uint8"],
   },
   mul: {
@@ -127,9 +144,11 @@ const binary: { readonly [K in BinaryName]: BinarySpec } = {
     edges: [
       [0, -1],
       [Infinity, -2],
+      [1e20, 1e20],
+    ],
+    ieee754: [
       [Infinity, 0],
       [NaN, 0],
-      [1e20, 1e20],
     ],
     integers: ["int64", "int32", "uint8"],
   },
@@ -139,8 +158,10 @@ const binary: { readonly [K in BinaryName]: BinarySpec } = {
     edges: [
       [1, 0],
       [-1, 0],
-      [0, 0],
       [1, Infinity],
+    ],
+    ieee754: [
+      [0, 0],
       [Infinity, Infinity],
       [NaN, 1],
     ],
@@ -159,17 +180,20 @@ const binary: { readonly [K in BinaryName]: BinarySpec } = {
       [-2, 3],
       [1e30, 0],
     ],
+    ieee754: [[NaN, 1]],
     integers: [],
   },
   minimum: {
     apply: (a, b) => a.minimum(b),
-    edges: tiesAndInfinities,
+    edges: [...large, [-Infinity, Infinity], [-Infinity, -Infinity]],
+    ieee754: [],
     exact: true,
     integers: ["int64", "int32", "uint8"],
   },
   maximum: {
     apply: (a, b) => a.maximum(b),
-    edges: tiesAndInfinities,
+    edges: [...large, [-Infinity, Infinity], [-Infinity, -Infinity]],
+    ieee754: [],
     exact: true,
     integers: ["int64", "int32", "uint8"],
   },
@@ -187,13 +211,20 @@ function comparison(apply: BinarySpec["apply"]): BinarySpec {
     apply,
     left: { whole: true },
     right: { whole: true },
-    edges: [...tiesAndInfinities, [NaN, NaN], [NaN, 1], [1, NaN]],
+    edges: [...large, [-Infinity, Infinity], [-Infinity, -Infinity]],
+    ieee754: [
+      [NaN, NaN],
+      [NaN, 1],
+      [1, NaN],
+    ],
     integers: ["int64", "int32", "uint8"],
   };
 }
 
 function binaryCases([name, spec]: readonly [string, BinarySpec]): Case[] {
   const { apply, left = {}, right = {}, exact = false } = spec;
+  const pairs = (list: BinarySpec["edges"]) => (data: CaseData) =>
+    apply(data.values(list.map(([a]) => a)), data.values(list.map(([, b]) => b)));
   return [
     {
       name: `${name} with broadcasting`,
@@ -213,12 +244,10 @@ function binaryCases([name, spec]: readonly [string, BinarySpec]): Case[] {
         };
       },
     },
-    {
-      name: `${name} at the edges`,
-      exact,
-      build: (data) =>
-        apply(data.values(spec.edges.map(([a]) => a)), data.values(spec.edges.map(([, b]) => b))),
-    },
+    { name: `${name} at the edges`, exact, build: pairs(spec.edges) },
+    ...(spec.ieee754.length > 0
+      ? [{ name: `${name} by IEEE 754`, ieee754: true, build: pairs(spec.ieee754) }]
+      : []),
     {
       name: `${name} with a number`,
       exact,

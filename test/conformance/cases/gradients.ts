@@ -10,16 +10,13 @@ import type { Case, CaseData } from "../case.ts";
 const refusesEmpty: ReadonlySet<OpName> = new Set(["conv", "convTranspose"]);
 
 /** All graphs of an op as one program, so that a slow device makes one session for them. */
-function gradientCase(op: OpName): Case {
+function gradientCase(op: OpName, tests: readonly GradientCase[], name = op as string): Case {
   return {
-    name: `gradient of ${op}`,
+    name: `gradient of ${name}`,
     scale: 1,
     ...(refusesEmpty.has(op) ? { batches: [3, 1, 3] } : {}),
     build: (data) =>
-      Object.assign({}, ...gradientCases[op].map((test) => gradientsOf(test, data))) as Record<
-        string,
-        Tensor
-      >,
+      Object.assign({}, ...tests.map((test) => gradientsOf(test, data))) as Record<string, Tensor>,
   };
 }
 
@@ -37,6 +34,12 @@ function gradientsOf({ name, leaves, build }: GradientCase, data: CaseData) {
   return Object.fromEntries(wrt.map(([key], i) => [`${name}, d${key}`, found[i]!]));
 }
 
-export const gradientConformance: readonly Case[] = (Object.keys(gradientCases) as OpName[])
-  .filter((op) => gradientCases[op].length > 0)
-  .map(gradientCase);
+const { cast, ...others } = gradientCases;
+
+export const gradientConformance: readonly Case[] = [
+  ...(Object.keys(others) as (keyof typeof others)[])
+    .filter((op) => others[op].length > 0)
+    .map((op) => gradientCase(op, others[op])),
+  // One by one, since not every device has all the dtypes.
+  ...cast.map((test) => gradientCase("cast", [test], `cast ${test.name}`)),
+];

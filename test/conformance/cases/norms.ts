@@ -22,7 +22,7 @@ export const normCases = {
         return {
           plain: x.layerNorm(),
           weight: x.layerNorm({ weight }),
-          both: x.layerNorm({ weight, bias, epsilon: 1e-6 }),
+          both: x.layerNorm({ weight, bias, epsilon: 1e-2 }),
           vector: data.uniform([7]).layerNorm(),
           deep: data.uniform([2, 1, 3, 1, 5]).layerNorm(),
         };
@@ -66,7 +66,7 @@ export const normCases = {
       name: "rmsNorm with and without a weight",
       build: (data) => ({
         plain: data.uniform([batch, 3, 13]).rmsNorm(),
-        weight: data.uniform([batch, 3, 13]).rmsNorm({ weight: data.uniform([13]), epsilon: 1e-3 }),
+        weight: data.uniform([batch, 3, 13]).rmsNorm({ weight: data.uniform([13]), epsilon: 1e-2 }),
         vector: data.uniform([7]).rmsNorm(),
         deep: data.uniform([2, 1, 3, 1, 5]).rmsNorm(),
       }),
@@ -101,7 +101,7 @@ export const normCases = {
           groups: x.groupNorm(2),
           one: x.groupNorm(1),
           channels: x.groupNorm(6),
-          line: data.uniform([batch, 4, 7]).groupNorm(2, 1e-3),
+          line: data.uniform([batch, 4, 7]).groupNorm(2, 1e-2),
           video: data.uniform([batch, 2, 2, 3, 3]).groupNorm(2),
         };
       },
@@ -145,6 +145,21 @@ export const normCases = {
           keys: biased(data.uniform([batch, 1, 1, 7])),
           queries: biased(data.uniform([2, 5, 1])),
           number: biased(data.uniform([])),
+        };
+      },
+    },
+    {
+      name: "attention with its probabilities",
+      build: (data) => {
+        const [q, k] = [data.uniform([batch, 5, 12]), data.uniform([batch, 7, 12])];
+        const v = data.uniform([batch, 7, 6]);
+        const bias = data.uniform([3, 1, 7]);
+        const attributes = { heads: 3, scale: 0.5 };
+        const plain = applyMany("attention", [q, k, v], attributes);
+        const biased = applyMany("attention", [q, k, v, bias], attributes);
+        return {
+          ...named(plain, "y", "probabilities"),
+          ...named(biased, "biased", "biasedProbabilities"),
         };
       },
     },

@@ -1,0 +1,33 @@
+/** What a person probably meant by a name that does not exist. */
+
+/**
+ * The known names nearest to a name, nearest first: those that differ by less than half of its letters, three at most.
+ *
+ * @example nearestNames("DiT-XL/3", ["DiT-XL/2", "U-ViT-M/4"]) // ["DiT-XL/2"]
+ */
+export function nearestNames(name: string, known: Iterable<string>): string[] {
+  const wanted = name.toLowerCase();
+  return [...known]
+    .map((other) => ({ other, distance: distance(wanted, other.toLowerCase()) }))
+    .filter((each) => each.distance < Math.max(2, wanted.length / 2))
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map((each) => each.other);
+}
+
+/** Letters to insert, delete or replace, or neighbours to swap, to make one name of the other (Damerau, 1964). */
+function distance(a: string, b: string): number {
+  let before: number[] = [];
+  let above = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      const best = Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + (same ? 0 : 1));
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row.push(swapped ? Math.min(best, before[j - 2]! + 1) : best);
+    }
+    [before, above] = [above, row];
+  }
+  return above[b.length]!;
+}

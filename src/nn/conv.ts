@@ -1,0 +1,29 @@
+/** Convolutions, as PyTorch names and stores them. */
+import type { ConvOptions } from "../engine/conv-options.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { type Params, zero } from "./params.ts";
+
+/**
+ * A convolution with a square kernel: [B, C, H, W] → [B, outputs, …], with `weight`
+ * [outputs, C/groups, kernel, kernel] and `bias` [outputs].
+ *
+ * @param options.padding keeps height and width unless given
+ */
+export function conv2d(
+  p: Params,
+  x: Tensor,
+  outputs: number,
+  kernel: number,
+  options: ConvOptions & { readonly bias?: boolean } = {},
+): Tensor {
+  const { bias = true, ...rest } = options;
+  const inputs = x.size(1) / (rest.groups ?? 1);
+  const weight = p.param("weight", [outputs, inputs, kernel, kernel], {
+    kind: "uniform",
+    bound: 1 / Math.sqrt(inputs * kernel * kernel), // PyTorch's own, He et al., 2015, with a = √5
+  });
+  return x.conv(weight, bias ? p.param("bias", [outputs], zero) : undefined, {
+    padding: (kernel - 1) / 2,
+    ...rest,
+  });
+}

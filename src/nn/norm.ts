@@ -1,0 +1,19 @@
+/** The norm of a transformer block, as a choice that a config makes. */
+import type { Tensor } from "../engine/tensor.ts";
+import { one, type Params, zero } from "./params.ts";
+
+/** LayerNorm (Ba et al., 2016) or RMSNorm (Zhang & Sennrich, 2019), with trained scale and shift or without. */
+export interface Norm {
+  readonly kind: "layer" | "rms";
+  readonly affine: boolean;
+  readonly epsilon: number;
+}
+
+/** Normalises the last axis; an affine norm has a `weight`, and a LayerNorm a `bias` beside it. */
+export function norm(p: Params, x: Tensor, { kind, affine, epsilon }: Norm): Tensor {
+  const shape = [x.size(-1)];
+  const weight = affine ? { weight: p.param("weight", shape, one) } : {};
+  if (kind === "rms") return x.rmsNorm({ ...weight, epsilon });
+  const bias = affine ? { bias: p.param("bias", shape, zero) } : {};
+  return x.layerNorm({ ...weight, ...bias, epsilon });
+}

@@ -1,0 +1,102 @@
+/** Whether a checkpoint holds what a model declares: key by key, shape by shape. */
+import { FormatError } from "../engine/errors.ts";
+import type { WeightSource } from "../engine/runtime/backend.ts";
+import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
+import type { ParamsRoot } from "../nn/params.ts";
+import { quote } from "./json.ts";
+import type { Weights } from "./safetensors.ts";
+import { storedWeights } from "./stored.ts";
+
+/** All that a model asked for while it was traced. */
+export type Asked = Pick<ParamsRoot, "declared" | "buffers">;
+
+/** How a checkpoint calls what a model declares. */
+export interface KeyMap {
+  /** The checkpoint's key of a weight. */
+  readonly keyOf: (name: string) => string;
+  /** Whether a key belongs to this model: a file may hold several models. */
+  readonly owns: (key: string) => boolean;
+}
+
+/** For checkpoints that hold one model under its own names. */
+export const sameKeys: KeyMap = { keyOf: (name) => name, owns: () => true };
+
+/** As many keys of one kind as an error lists by name. */
+const LISTED = 3;
+
+/**
+ * Every declared weight is there in its shape, and nothing else but copies of fixed tables. A 1×1 convolution
+ * [O, I, 1, 1] may stand for a linear layer [O, I]: they are the same numbers.
+ *
+ * @throws FormatError that names what is missing, extra or of another shape
+ */
+export function checkKeys(
+  { declared, buffers }: Asked,
+  checkpoint: {
+    readonly name: string;
+    readonly entries: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  },
+  { keyOf, owns }: KeyMap = sameKeys,
+): void {
+  const { name: file, entries } = checkpoint;
+  const missing: string[] = [];
+  const misshaped: string[] = [];
+  const wanted = new Set<string>();
+  const check = (name: string, expected: Shape, optional: boolean) => {
+    const key = keyOf(name);
+    wanted.add(key);
+    const shape = entries.get(key)?.shape;
+    if (shape && !fits(expected, shape)) {
+      misshaped.push(`${quote(key)} is ${formatShape(shape)} instead of ${formatShape(expected)}`);
+    }
+    if (!shape && !optional) missing.push(`${quote(key)} ${formatShape(expected)}`);
+  };
+  for (const [name, { tensor }] of declared) check(name, tensor.shape, false);
+  for (const [name, { tensor }] of buffers) check(name, tensor.shape, true);
+  const extra = [...entries.keys()].filter((key) => owns(key) && !wanted.has(key)).map(quote);
+
+  const problems = [
+    missing.length > 0 ? `it lacks ${listed(missing)}` : "",
+    extra.length > 0 ? `the model has no ${listed(extra)}` : "",
+    misshaped.length > 0 ? listed(misshaped) : "",
+  ].filter((problem) => problem !== "");
+  if (problems.length === 0) return;
+  throw new FormatError(
+    `${file} does not fit the model: ${problems.join("; ")}; give a checkpoint of this very model and configuration.`,
+  );
+}
+
+/**
+ * A checkpoint's byte ranges as a program's weights, after `checkKeys` has found them right.
+ *
+ * @param whole what the whole model asked for, also of the parts that the program leaves out
+ * @throws FormatError that names what is missing, extra or of another shape
+ */
+export function checkedWeights(
+  whole: Asked,
+  weights: Weights,
+  map: KeyMap = sameKeys,
+): WeightSource {
+  checkKeys(whole, weights, map);
+  const stored = storedWeights(weights, map.keyOf);
+  return (name) => {
+    const weight = stored(name);
+    const shape = whole.declared.get(name)?.tensor.shape;
+    if (!weight || !shape || !isStatic(shape)) return weight;
+    return weight.kind === "file"
+      ? { ...weight, shape }
+      : { kind: "array", array: { ...weight.array, shape } };
+  };
+}
+
+function fits(declared: Shape, stored: readonly number[]): boolean {
+  return (
+    sameShape(declared, stored) || (declared.length === 2 && sameShape([...declared, 1, 1], stored))
+  );
+}
+
+function listed(items: readonly string[]): string {
+  const rest = items.length - LISTED;
+  const named = items.slice(0, LISTED).join(", ");
+  return rest > 0 ? `${named} and ${rest} more` : named;
+}

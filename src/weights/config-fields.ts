@@ -1,0 +1,103 @@
+/** Reads the fields of a model's config.json, each with what it must be. */
+import { FormatError } from "../engine/errors.ts";
+
+/** What a config file says, by the original code's argument names. */
+export type ConfigFields = Readonly<Record<string, unknown>>;
+
+export interface FieldReader {
+  /** How messages call the source of the fields. */
+  readonly file: string;
+  /** A whole number of at least 1. */
+  count(name: string, otherwise?: number): number;
+  /** The same; undefined where the field is absent or null. */
+  optionalCount(name: string): number | undefined;
+  /** A list of whole numbers of at least 1, itself not empty. */
+  counts(name: string, otherwise?: readonly number[]): readonly number[];
+  /** A finite number. */
+  number(name: string, otherwise?: number): number;
+  flag(name: string, otherwise?: boolean): boolean;
+  /** One of several names. */
+  choice<T extends string>(name: string, choices: readonly T[], otherwise?: T): T;
+  /** A list of such names. */
+  choices<T extends string>(
+    name: string,
+    choices: readonly T[],
+    otherwise?: readonly T[],
+  ): readonly T[];
+  /** The fields of an object. */
+  object(name: string): FieldReader;
+  /** Whether the field is there and says null, where that means something else than its absence. */
+  isNull(name: string): boolean;
+}
+
+/**
+ * A field that is absent or null is what `otherwise` says; without it, it must be there.
+ *
+ * @param file how messages call the source of the fields
+ * @throws FormatError, from each method, that names the field, what it is and what it must be
+ */
+export function fieldReader(file: string, fields: ConfigFields): FieldReader {
+  function read<T>(
+    name: string,
+    expected: string,
+    accepts: (value: unknown) => value is T,
+    otherwise?: T,
+  ): T {
+    const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    if (value === undefined || value === null) {
+      if (otherwise !== undefined) return otherwise;
+      throw new FormatError(`${file} says no ${JSON.stringify(name)}; give ${expected}.`);
+    }
+    if (accepts(value)) return value;
+    throw new FormatError(
+      `${file} has ${JSON.stringify(name)} = ${shown(value)}, but it must be ${expected}.`,
+    );
+  }
+  const isOneOf =
+    <T extends string>(choices: readonly T[]) =>
+    (value: unknown): value is T =>
+      choices.includes(value as T);
+
+  return {
+    file,
+    count: (name, otherwise) => read(name, "a whole number of at least 1", isCount, otherwise),
+    optionalCount: (name) =>
+      (fields[name] ?? null) === null
+        ? undefined
+        : read(name, "a whole number of at least 1", isCount),
+    counts: (name, otherwise) =>
+      read(name, "a list of whole numbers of at least 1", listOf(isCount), otherwise),
+    number: (name, otherwise) => read(name, "a number", isNumber, otherwise),
+    flag: (name, otherwise) =>
+      read(name, "true or false", (x) => typeof x === "boolean", otherwise),
+    choice: (name, choices, otherwise) =>
+      read(name, `one of ${choices.join(", ")}`, isOneOf(choices), otherwise),
+    choices: (name, choices, otherwise) =>
+      read(name, `a list of ${choices.join(" or ")}`, listOf(isOneOf(choices)), otherwise),
+    object: (name) =>
+      fieldReader(`${file} (${JSON.stringify(name)})`, read(name, "an object", isObject)),
+    isNull: (name) => Object.hasOwn(fields, name) && fields[name] === null,
+  };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 1;
+}
+
+function isNumber(value: unknown): value is number {
+  return Number.isFinite(value);
+}
+
+function listOf<T>(accepts: (value: unknown) => value is T) {
+  return (value: unknown): value is readonly T[] =>
+    Array.isArray(value) && value.length > 0 && value.every(accepts);
+}
+
+function isObject(value: unknown): value is ConfigFields {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value);
+  return text.length <= 80 ? text : `${text.slice(0, 79)}…`;
+}

@@ -1,0 +1,547 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
+import { FormatError, ShapeError } from "../../src/engine/errors.ts";
+import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
+import { constantOf, input } from "../../src/engine/functional.ts";
+import { gradient } from "../../src/engine/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { randomKey } from "../../src/engine/random.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { batch, batchTimes, resolve } from "../../src/engine/shape.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
+import { verifyGraph } from "../../src/engine/verify.ts";
+import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
+import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import {
+  diffusersDiTConfig,
+  diffusersDiTKeys,
+  type BlockDesign,
+  dit,
+  ditConfig,
+  type DiTConfig,
+  ditPresets,
+  ditWithGuidance,
+  traceDiT,
+} from "../../src/models/dit.ts";
+import { createParams, initialize } from "../../src/nn/params.ts";
+import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
+import { checkTables } from "../../src/weights/check-tables.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
+import { joinQkv } from "../../src/weights/join-qkv.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors-node.ts";
+import { randomArray } from "../support/arrays.ts";
+
+const fixtures = path.resolve(import.meta.dirname, "../fixtures");
+const oracle = path.join(fixtures, "dit");
+const backend = nodeBackend("cpu");
+
+const designs: readonly BlockDesign[] = [
+  { kind: "in-context" },
+  { kind: "cross-attention" },
+  { kind: "adaLN" },
+  { kind: "adaLN-zero" },
+];
+const tiny: DiTConfig = {
+  ...ditPresets["DiT-S/2"],
+  size: [4, 6],
+  channels: 2,
+  hidden: 16,
+  depth: 2,
+  heads: 2,
+  condition: { kind: "class", classes: 3, nullClass: true },
+};
+const textual: DiTConfig = { ...tiny, condition: { kind: "text", width: 6, length: 5 } };
+
+/** Random values of the traced weights: none is zero, as some are at first. */
+function randomWeights(parameters: readonly Tensor[], seed = 1): Record<string, NdArray> {
+  return Object.fromEntries(
+    parameters.map((weight, i) => [
+      leafName(weight),
+      randomArray(seed + i, "float32", resolve(weight.shape, undefined), -0.5, 0.5),
+    ]),
+  );
+}
+
+/** Runs a graph of float weights on the reference interpreter. */
+function outputOf(output: Tensor, values: Record<string, NdArray>): number[] {
+  const graph = graphOf({ output });
+  const names = [...graph.inputs, ...graph.parameters].map(leafName);
+  const given = Object.fromEntries(names.map((name) => [name, values[name]!]));
+  return toNumbers(evaluateFloat64(graph, given)["output"]!);
+}
+
+const image = (count: number, seed = 5) => randomArray(seed, "float32", [count, 2, 4, 6]);
+const times = (...t: number[]) => ndarray("float32", [t.length], t);
+const labels = (...y: number[]) => ndarray("int64", [y.length], y);
+
+describe("what the original code computed", () => {
+  it("is computed again, with every gradient", async () => {
+    const report = await withRecording(oracle, (recording) =>
+      verifyRecording(recording, async () => backend),
+    );
+    expect(report.outputs.filter((output) => !output.ok)).toEqual([]);
+    expect(report.outputs).toHaveLength(44);
+    const errors = new Map(report.outputs.map((output) => [output.name, output.max_error!]));
+    // Rounding alone moves the original's own output by 4.3e-5.
+    expect(errors.get("out.forward")).toBeLessThan(4.3e-5);
+    expect(errors.get("out.forward_with_cfg")).toBeLessThan(4.3e-5);
+  });
+
+  it("has the original's position table, bit by bit", async () => {
+    const weights = await openSafetensorsFile(path.join(oracle, "weights.safetensors"));
+    const config = ditConfig(
+      fieldReader("args", { input_size: 8, hidden_size: 64, depth: 1, num_heads: 4 }),
+    );
+    const { buffers } = traceDiT(config).params;
+    expect(buffers.get("pos_embed")!.value).toEqual(await weights.read("pos_embed"));
+    await weights.close();
+  });
+});
+
+// "Scalable Diffusion Models with Transformers", tables 1 and 4; counts of the original code, in 10⁹ multiply-adds.
+describe.each([
+  ["DiT-S/8", 33_142_016, 33, 0.358, 0.36],
+  ["DiT-S/4", 32_920_448, 33, 1.4126, 1.41],
+  ["DiT-S/2", 32_865_056, 33, 6.0557, 6.06],
+  ["DiT-B/8", 130_869_248, 131, 1.4175, 1.42],
+  ["DiT-B/4", 130_426_496, 130, 5.5652, 5.56],
+  ["DiT-B/2", 130_315_808, 130, 23.0051, 23.01],
+  ["DiT-L/8", 458_578_432, 459, 5.0114, 5.01],
+  ["DiT-L/4", 457_988_224, 458, 19.6957, 19.7],
+  ["DiT-L/2", 457_840_672, 458, 80.6976, 80.71],
+  ["DiT-XL/8", 675_664_640, 676, 7.3924, 7.39],
+  ["DiT-XL/4", 675_000_704, 675, 29.0437, 29.05],
+  ["DiT-XL/2", 674_834_720, 675, 118.6214, 118.64],
+] as const)("%s", (name, parameters, millions, multiplyAdds, published) => {
+  it("has the original's parameters and multiply-adds, and the paper's to its rounding", () => {
+    const { output, tokens } = traceDiT(ditPresets[name]);
+    const graph = graphOf({ output });
+    expect(countParameters(graph)).toBe(parameters);
+    expect(Math.round(parameters / 1e6)).toBe(millions);
+    const gflops = countMultiplyAdds(graph, 1) / 1e9;
+    expect(gflops).toBeCloseTo(multiplyAdds, 4);
+    // The paper seems to count one operation for each number that is normalised too: 0.02 % of DiT-XL/2.
+    expect(Math.abs(gflops - published)).toBeLessThan(Math.max(0.005, 0.001 * published));
+    expect(tokens).toBe((32 / ditPresets[name].patch) ** 2);
+  });
+});
+
+it.each([
+  ["in-context", 119.4],
+  ["cross-attention", 137.6],
+  ["adaLN", 118.6],
+  ["adaLN-zero", 118.6],
+] as const)("DiT-XL/2 with %s blocks takes the paper's Gflops", (kind, published) => {
+  const config: DiTConfig = { ...ditPresets["DiT-XL/2"], block: { kind } };
+  const gflops = countMultiplyAdds(graphOf({ output: traceDiT(config).output }), 1) / 1e9;
+  expect(Math.abs(gflops - published)).toBeLessThan(0.1);
+});
+
+describe("the keys of a checkpoint", () => {
+  const keys = (name: string) => {
+    const text = readFileSync(path.join(fixtures, "keys", `${name}.json`), "utf8");
+    const shapes = JSON.parse(text) as Record<string, number[]>;
+    return new Map(Object.entries(shapes).map(([key, shape]) => [key, { shape }]));
+  };
+  const { params } = traceDiT(ditPresets["DiT-XL/2"]);
+
+  it("of both published models are ours, key by key and shape by shape", () => {
+    const large = traceDiT({ ...ditPresets["DiT-XL/2"], size: [64, 64] });
+    for (const [name, asked] of [
+      ["DiT-XL-2-256", params],
+      ["DiT-XL-2-512", large.params],
+    ] as const) {
+      const entries = keys(name);
+      checkKeys(asked, { name, entries });
+      expect([...asked.declared.keys(), ...asked.buffers.keys()].sort()).toEqual(
+        [...entries.keys()].sort(),
+      );
+    }
+  });
+
+  it("may lack the position table", () => {
+    const entries = keys("DiT-XL-2-256");
+    entries.delete("pos_embed");
+    expect(() => checkKeys(params, { name: "it", entries })).not.toThrow();
+  });
+
+  it("that are missing, extra or of another shape are named", () => {
+    const entries = keys("DiT-XL-2-256");
+    entries.delete("blocks.3.attn.qkv.bias");
+    entries.set("blocks.28.attn.qkv.bias", { shape: [3456] });
+    entries.set("final_layer.linear.weight", { shape: [16, 1152] });
+    entries.set("pos_embed", { shape: [1, 1024, 1152] });
+    const check = () => checkKeys(params, { name: "it.safetensors", entries });
+    expect(check).toThrow(FormatError);
+    expect(check).toThrow('it lacks "blocks.3.attn.qkv.bias" [3456]');
+    expect(check).toThrow('the model has no "blocks.28.attn.qkv.bias"');
+    expect(check).toThrow('"final_layer.linear.weight" is [16, 1152] instead of [32, 1152]');
+    expect(check).toThrow('"pos_embed" is [1, 1024, 1152] instead of [1, 256, 1152]');
+  });
+
+  it("hold a position table that is ours, or the checkpoint is refused", async () => {
+    const { params: asked } = traceDiT(tiny);
+    const { value } = asked.buffers.get("pos_embed")!;
+    const stored = (table: NdArray) =>
+      openSafetensors(bytesSource(safetensorsBytes([["pos_embed", table]]), "it"));
+    await checkTables(asked, await stored(value));
+    const data = Float32Array.from(value.data as Float32Array).reverse();
+    await expect(checkTables(asked, await stored({ ...value, data }))).rejects.toThrow(
+      'it: "pos_embed" is not the table that this model computes',
+    );
+  });
+});
+
+describe("diffusers' checkpoint", () => {
+  const original = openSafetensorsFile(path.join(oracle, "weights.safetensors"));
+
+  /** The oracle's weights as diffusers' DiTTransformer2DModel saves them, every block with its embeddings. */
+  async function diffusersFile() {
+    const weights = await original;
+    const read = async (name: string) => (await weights.read(name)) as NdArray<"float32">;
+    const tensors: [string, NdArray][] = [];
+    for (const kind of ["weight", "bias"]) {
+      const put = async (theirs: string, ours: string) =>
+        tensors.push([`${theirs}.${kind}`, await read(`${ours}.${kind}`)]);
+      await put("pos_embed.proj", "x_embedder.proj");
+      await put("proj_out_1", "final_layer.adaLN_modulation.1");
+      await put("proj_out_2", "final_layer.linear");
+      for (const i of [0, 1, 2]) {
+        const block = `transformer_blocks.${i}`;
+        const embeddings = `${block}.norm1.emb.timestep_embedder`;
+        await put(`${embeddings}.linear_1`, "t_embedder.mlp.0");
+        await put(`${embeddings}.linear_2`, "t_embedder.mlp.2");
+        await put(`${block}.norm1.linear`, `blocks.${i}.adaLN_modulation.1`);
+        await put(`${block}.attn1.to_out.0`, `blocks.${i}.attn.proj`);
+        await put(`${block}.ff.net.0.proj`, `blocks.${i}.mlp.fc1`);
+        await put(`${block}.ff.net.2`, `blocks.${i}.mlp.fc2`);
+        const qkv = await read(`blocks.${i}.attn.qkv.${kind}`);
+        const third = qkv.data.length / 3;
+        for (const [j, name] of ["to_q", "to_k", "to_v"].entries()) {
+          const data = qkv.data.subarray(j * third, (j + 1) * third);
+          const shape = [qkv.shape[0]! / 3, ...qkv.shape.slice(1)];
+          tensors.push([`${block}.attn1.${name}.${kind}`, { dtype: "float32", shape, data }]);
+        }
+      }
+    }
+    const table = await read("y_embedder.embedding_table.weight");
+    for (const i of [0, 1, 2]) {
+      const name = `transformer_blocks.${i}.norm1.emb.class_embedder.embedding_table.weight`;
+      tensors.push([name, table]);
+    }
+    return openSafetensors(bytesSource(safetensorsBytes(tensors), "diffusers"));
+  }
+
+  const config = diffusersDiTConfig(
+    fieldReader("config.json", {
+      _class_name: "DiTTransformer2DModel",
+      num_attention_heads: 4,
+      attention_head_dim: 16,
+      in_channels: 4,
+      out_channels: 8,
+      num_layers: 3,
+      sample_size: 8,
+      patch_size: 2,
+      norm_type: "ada_norm_zero",
+      num_embeds_ada_norm: 10,
+      activation_fn: "gelu-approximate",
+    }),
+  );
+
+  it("computes what the original's does", async () => {
+    const weights = await joinQkv(await diffusersFile());
+    const { params, output } = traceDiT(config);
+    const graph = graphOf({ output });
+    const inputs = {
+      x: randomArray(3, "float32", [2, 4, 8, 8]),
+      t: times(999, 20),
+      y: labels(4, 10),
+    };
+    const theirs = await backend.compile(graph, {
+      weights: checkedWeights(params, weights, diffusersDiTKeys),
+    });
+    const ours = await backend.compile(graph, {
+      weights: checkedWeights(params, await original),
+    });
+    expect(await theirs.run(inputs)).toEqual(await ours.run(inputs));
+    await Promise.all([theirs.dispose(), ours.dispose()]);
+  });
+
+  it("names what is missing by diffusers' names", async () => {
+    const weights = await joinQkv(await diffusersFile());
+    const entries = new Map(weights.entries);
+    entries.delete("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight");
+    const { params } = traceDiT(config);
+    expect(() => checkKeys(params, { name: "it", entries }, diffusersDiTKeys)).toThrow(
+      'it lacks "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight" [11, 64]',
+    );
+  });
+
+  it("that is not a DiT is refused by its config", () => {
+    const read = fieldReader("config.json", { norm_type: "ada_norm_single" });
+    expect(() => diffusersDiTConfig(read)).toThrow(/"norm_type" = "ada_norm_single", but it must/);
+  });
+});
+
+describe("a new model", () => {
+  it("of adaLN-zero blocks passes its tokens on unchanged", () => {
+    const weights = (depth: number) => {
+      const { params, output } = traceDiT({ ...tiny, depth });
+      const first = initialize(params, randomKey(1));
+      const shape = first["final_layer.linear.weight"]!.shape;
+      // What else is zero at first would hide what the blocks give.
+      const opened = { "final_layer.linear.weight": randomArray(2, "float32", shape) };
+      const inputs = { x: image(2), t: times(500, 3), y: labels(1, 3) };
+      return outputOf(output, { ...first, ...opened, ...inputs });
+    };
+    expect(weights(3)).toEqual(weights(0));
+    expect(weights(0).some((x) => x !== 0)).toBe(true);
+  });
+
+  it.each(designs)("of $kind blocks predicts zero", (block) => {
+    const { params, output } = traceDiT({ ...tiny, block });
+    const inputs = { x: image(1), t: times(500), y: labels(1) };
+    const values = { ...initialize(params, randomKey(1)), ...inputs };
+    expect(new Set(outputOf(output, values))).toEqual(new Set([0]));
+  });
+});
+
+const withText = (block: BlockDesign): DiTConfig => ({ ...textual, block });
+
+describe("a text", () => {
+  const routes: readonly BlockDesign[] = [
+    ...designs,
+    { kind: "adaLN-zero", text: "in-context" },
+    { kind: "adaLN-zero", text: "cross-attention" },
+  ];
+  const mask = ndarray("bool", [2, 5], [1, 1, 1, 0, 0, 1, 1, 0, 0, 0]);
+  const text = randomArray(8, "float32", [2, 5, 6]);
+  /** Other numbers where the mask says padding; among them the same ones in another order. */
+  const padded = (f: (x: number, i: number) => number): NdArray => {
+    const data = Float32Array.from(text.data as Float32Array, (x, i) =>
+      Number(mask.data[Math.floor(i / 6)]) === 1 ? x : f(x, i),
+    );
+    return { ...text, data };
+  };
+
+  it.each(routes)("counts, but its padding does not, in $kind blocks ($text)", (block) => {
+    const { params, output } = traceDiT(withText(block));
+    const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+    const run = (y: NdArray) =>
+      outputOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
+    const expected = run(text);
+    // The padding of image 0 and 1 is turned around, and then replaced.
+    const turned = padded((_, i) => Number(text.data[(i < 30 ? 18 + 29 : 42 + 59) - i]));
+    for (const same of [turned, padded(() => 7)]) {
+      const found = run(same);
+      for (const [i, x] of found.entries()) expect(x).toBeCloseTo(expected[i]!, 12);
+    }
+    const other = run({ ...text, data: (text.data as Float32Array).map((x) => x + 0.1) });
+    expect(Math.max(...other.map((x, i) => Math.abs(x - expected[i]!)))).toBeGreaterThan(1e-3);
+  });
+
+  it.each(routes)(
+    "that is dropped counts neither by words nor by length in $kind blocks",
+    (block) => {
+      const config = withText(block);
+      const { params, output } = traceDiT(config, { drop: true });
+      const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+      const run = (y: NdArray, shown: NdArray, ...drop: number[]) => {
+        const inputs = { x: image(2), t: times(500, 3), mask: shown, y };
+        return outputOf(output, { ...weights, ...inputs, drop: ndarray("bool", [2], drop) });
+      };
+      const none = run(text, mask, 1, 1);
+      const all = ndarray("bool", [2, 5], new Array<number>(10).fill(1));
+      const others = run(randomArray(9, "float32", [2, 5, 6]), all, 1, 1);
+      for (const [i, x] of others.entries()) expect(x).toBeCloseTo(none[i]!, 12);
+      expect(run(text, mask, 0, 0)).not.toEqual(none);
+    },
+  );
+});
+
+describe("conditions", () => {
+  const weights = (config: DiTConfig) =>
+    randomWeights([...traceDiT(config).params.declared.values()].map(({ tensor }) => tensor));
+
+  it("drop a class by putting the null class in its place", () => {
+    const dropping = traceDiT(tiny, { drop: true }).output;
+    const inputs = { x: image(2), t: times(500, 3), ...weights(tiny) };
+    const drop = ndarray("bool", [2], [1, 0]);
+    expect(outputOf(dropping, { ...inputs, y: labels(1, 2), drop })).toEqual(
+      outputOf(traceDiT(tiny).output, { ...inputs, y: labels(3, 2) }),
+    );
+  });
+
+  it.each(designs)("may be none, in $kind blocks", (block) => {
+    const config: DiTConfig = { ...tiny, block, condition: { kind: "none" } };
+    const { output, params } = traceDiT(config);
+    expect(output.shape).toEqual([batch, 4, 4, 6]);
+    expect([...params.declared.keys()].filter((key) => key.startsWith("y_embedder"))).toEqual([]);
+    const run = (t: number) => outputOf(output, { ...weights(config), x: image(1), t: times(t) });
+    expect(run(1)).not.toEqual(run(2));
+  });
+
+  it("without a null class have one row a class, and none to drop", () => {
+    const config: DiTConfig = {
+      ...tiny,
+      condition: { kind: "class", classes: 3, nullClass: false },
+    };
+    const table = traceDiT(config).params.declared.get("y_embedder.embedding_table.weight")!;
+    expect(table.tensor.shape).toEqual([3, 16]);
+    expect(() => traceDiT(config, { drop: true })).toThrow("has no null class");
+    const args = fieldReader("args", { class_dropout_prob: 0 });
+    expect(ditConfig(args).condition).toEqual({ kind: "class", classes: 1000, nullClass: false });
+  });
+
+  it("that the config does not have are refused, and so are missing ones", () => {
+    const [x, t] = [input("x", [batch, 2, 4, 4]), input("t", [batch])];
+    expect(() => dit(createParams(), { x, t }, tiny)).toThrow("conditioned on a class; give it as");
+    const none: DiTConfig = { ...tiny, condition: { kind: "none" } };
+    const y = input("y", [batch], "int64");
+    expect(() => dit(createParams(), { x, t, y }, none)).toThrow("has no condition, but a `y`");
+  });
+});
+
+describe("sizes", () => {
+  it("may be any multiple of the patch, and no others", () => {
+    const trace = (size: readonly [number, number]) => traceDiT({ ...tiny, patch: 3 }, { size });
+    expect(trace([3, 12]).output.shape).toEqual([batch, 4, 3, 12]);
+    expect(trace([3, 12]).tokens).toBe(4);
+    expect(() => trace([4, 12])).toThrow(ShapeError);
+    expect(() => trace([4, 12])).toThrow(
+      "An image of 4×12 cannot be cut into patches of 3×3; use a multiple of 3, such as 3×12.",
+    );
+  });
+
+  it("double the channels only where the variance is learned", () => {
+    const { output } = traceDiT({ ...tiny, learnedVariance: false });
+    expect(output.shape).toEqual([batch, 2, 4, 6]);
+  });
+});
+
+describe("guidance", () => {
+  const config: DiTConfig = { ...tiny, channels: 4 };
+  const [x, t] = [input("x", [batchTimes(2), 4, 4, 6]), input("t", [batchTimes(2)])];
+  const y = input("y", [batchTimes(2)], "int64");
+  const values = () => {
+    const params = createParams();
+    const output = dit(params, { x, t, y }, config);
+    const first = randomArray(4, "float32", [1, 4, 4, 6]);
+    const both = Float32Array.from([...toNumbers(first), ...toNumbers(first)]);
+    const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+    const inputs = { x: ndarray("float32", [2, 4, 4, 6], both), t: times(9, 9), y: labels(2, 3) };
+    return { output, all: { ...weights, ...inputs } };
+  };
+  const guided = (scale: number, channels?: number) =>
+    ditWithGuidance(createParams(), { x, t, y }, config, constantOf([scale], []), channels);
+  const perImage = 8 * 24;
+
+  it("of scale 1 is the conditional model, and of scale 0 the unconditional one", () => {
+    const { output, all } = values();
+    const plain = outputOf(output, all);
+    const own = (scale: number) => outputOf(guided(scale), all).slice(0, 3 * 24);
+    for (const [i, z] of own(1).entries()) expect(z).toBeCloseTo(plain[i]!, 12);
+    expect(own(0)).toEqual(plain.slice(perImage, perImage + 3 * 24));
+  });
+
+  it("leaves the channels behind the guided ones as they are", () => {
+    const { output, all } = values();
+    const plain = outputOf(output, all);
+    const found = outputOf(guided(4), all);
+    expect(found.slice(3 * 24, perImage)).toEqual(plain.slice(3 * 24, perImage));
+    expect(found.slice(perImage + 3 * 24)).toEqual(plain.slice(perImage + 3 * 24));
+    expect(found.slice(0, 3 * 24)).toEqual(found.slice(perImage, perImage + 3 * 24));
+    expect(outputOf(guided(4, 8), all).slice(perImage)).toEqual(
+      outputOf(guided(4, 8), all).slice(0, perImage),
+    );
+  });
+});
+
+describe("the later recipe", () => {
+  const recipe: DiTConfig = {
+    ...tiny,
+    patches: { kind: "bottleneck", width: 5 },
+    rotary: { theta: 10_000 },
+    norm: { kind: "rms", affine: true, epsilon: 1e-6 },
+    feedForward: { kind: "swiglu" },
+    qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
+  };
+  const inputs = { x: image(2), t: times(0.5, 900), y: labels(0, 3) };
+
+  it("bears JiT's names", () => {
+    const names = [...traceDiT({ ...recipe, depth: 1 }).params.declared].map(
+      ([name, { tensor }]) => `${name} ${tensor.shape.join("×")}`,
+    );
+    expect(names.filter((name) => !name.includes("_embedder.") || name.startsWith("x_"))).toEqual([
+      "x_embedder.proj1.weight 5×2×2×2",
+      "x_embedder.proj2.weight 16×5",
+      "x_embedder.proj2.bias 16",
+      "blocks.0.adaLN_modulation.1.weight 96×16",
+      "blocks.0.adaLN_modulation.1.bias 96",
+      "blocks.0.norm1.weight 16",
+      "blocks.0.attn.qkv.weight 48×16",
+      "blocks.0.attn.qkv.bias 48",
+      "blocks.0.attn.q_norm.weight 8",
+      "blocks.0.attn.k_norm.weight 8",
+      "blocks.0.attn.proj.weight 16×16",
+      "blocks.0.attn.proj.bias 16",
+      "blocks.0.norm2.weight 16",
+      "blocks.0.mlp.w12.weight 84×16",
+      "blocks.0.mlp.w12.bias 84",
+      "blocks.0.mlp.w3.weight 16×42",
+      "blocks.0.mlp.w3.bias 16",
+      "final_layer.adaLN_modulation.1.weight 32×16",
+      "final_layer.adaLN_modulation.1.bias 32",
+      "final_layer.norm_final.weight 16",
+      "final_layer.linear.weight 16×16",
+      "final_layer.linear.bias 16",
+    ]);
+  });
+
+  it.each([
+    ["adaLN-zero", recipe],
+    ["adaLN", { ...recipe, block: { kind: "adaLN" } }],
+    ["in-context", { ...recipe, block: { kind: "in-context" } }],
+    [
+      "cross-attention with learned positions",
+      { ...recipe, block: { kind: "cross-attention" }, positions: { kind: "learned" } },
+    ],
+    ["no added positions", { ...recipe, positions: { kind: "none" } }],
+  ] as const satisfies readonly (readonly [string, DiTConfig])[])(
+    "computes the same, and the same gradients, here and by the reference: %s",
+    async (_, config) => {
+      const { output, params } = traceDiT(config);
+      const declared = [...params.declared.values()].map(({ tensor }) => tensor);
+      const gradients = gradient(output.square().mean(), declared);
+      const graph = graphOf({ output, ...Object.fromEntries(gradients.entries()) });
+      verifyGraph(graph);
+      const weights = randomWeights(declared);
+      const want = evaluateFloat64(graph, { ...weights, ...inputs });
+      const program = await backend.compile(graph);
+      const got = await program.run({ ...weights, ...inputs });
+      await program.dispose();
+      for (const [name, expected] of Object.entries(want)) {
+        const numbers = toNumbers(expected);
+        const bound = 1e-4 * Math.max(...numbers.map(Math.abs));
+        expect(bound).toBeGreaterThan(0);
+        const found = toNumbers(got[name]!);
+        for (const [i, x] of numbers.entries()) expect(Math.abs(found[i]! - x)).toBeLessThan(bound);
+      }
+    },
+  );
+
+  it("may compute blocks again in the backward pass, with the same result", () => {
+    const gradientOf = (recompute: boolean) => {
+      const { output, params } = traceDiT(recipe, { recompute });
+      const first = params.declared.get("blocks.0.attn.qkv.weight")!.tensor;
+      const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+      const [slope] = gradient(output.square().mean(), [first]);
+      return outputOf(slope!, { ...weights, ...inputs });
+    };
+    expect(gradientOf(true)).toEqual(gradientOf(false));
+  });
+});
