@@ -1,14 +1,18 @@
 /** What a person probably meant by a name that does not exist. */
 
 /**
- * The known names nearest to a name, nearest first: those that differ by less than half of its letters, three at most.
+ * The known names nearest to a name, nearest first: those that contain it or differ by less than half of its
+ * letters, three at most.
  *
  * @example nearestNames("DiT-XL/3", ["DiT-XL/2", "U-ViT-M/4"]) // ["DiT-XL/2"]
  */
 export function nearestNames(name: string, known: Iterable<string>): string[] {
   const wanted = name.toLowerCase();
+  if (wanted === "") return [];
+  const apart = (other: string) =>
+    other !== wanted && other.includes(wanted) ? 1 : distance(wanted, other);
   return [...known]
-    .map((other) => ({ other, distance: distance(wanted, other.toLowerCase()) }))
+    .map((other) => ({ other, distance: apart(other.toLowerCase()) }))
     .filter((each) => each.distance < Math.max(2, wanted.length / 2))
     .sort((a, b) => a.distance - b.distance)
     .slice(0, 3)

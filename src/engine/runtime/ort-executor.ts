@@ -68,7 +68,7 @@ async function openSession(runtime: OrtRuntime, plan: Plan): Promise<OrtSession>
   }
 }
 
-export function messageOf(error: unknown): string {
+function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 

@@ -1,0 +1,82 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
+import { input } from "../../src/engine/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { batch, resolve } from "../../src/engine/shape.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
+import { createParams } from "../../src/nn/params.ts";
+import {
+  patchEmbedding,
+  patchGrid,
+  patchify,
+  type PatchOrder,
+  unpatchify,
+} from "../../src/nn/patch-embedding.ts";
+import { randomArray } from "../support/arrays.ts";
+
+const orders = fc.constantFrom<PatchOrder>("c p q", "p q c");
+const small = fc.integer({ min: 1, max: 4 });
+
+/** Random values for all leaves. */
+function run(output: Tensor): number[] {
+  const graph = graphOf({ output });
+  const leaves = [...graph.inputs, ...graph.parameters];
+  const values = leaves.map((leaf, i) => [
+    leafName(leaf),
+    randomArray(i, "float32", resolve(leaf.shape, 2)),
+  ]);
+  return toNumbers(evaluateFloat64(graph, Object.fromEntries(values))["output"]!);
+}
+
+describe("patches", () => {
+  it("put together again are the image, of any size", () => {
+    fc.assert(
+      fc.property(small, small, small, small, orders, (rows, columns, patch, channels, order) => {
+        const image = input("image", [batch, channels, rows * patch, columns * patch]);
+        const grid = patchGrid(image, patch);
+        expect(grid).toEqual([rows, columns]);
+        const tokens = patchify(image, patch, order);
+        expect(tokens.shape).toEqual([batch, rows * columns, channels * patch * patch]);
+        const again = unpatchify(tokens, grid, patch, order);
+        expect(again.shape).toEqual(image.shape);
+        expect(run(again)).toEqual(run(image.add(0)));
+      }),
+      { seed: 1, numRuns: 60 },
+    );
+  });
+
+  it("are cut row by row, and hold their pixels in the order that is asked for", () => {
+    const image = input("image", [1, 2, 2, 4]);
+    const values = { image: ndarray("float32", [1, 2, 2, 4], [...new Array(16).keys()]) };
+    const of = (order: PatchOrder) =>
+      toNumbers(evaluateFloat64(graphOf({ y: patchify(image, 2, order) }), values)["y"]!);
+    expect(of("c p q")).toEqual([0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15]);
+    expect(of("p q c")).toEqual([0, 8, 1, 9, 4, 12, 5, 13, 2, 10, 3, 11, 6, 14, 7, 15]);
+  });
+});
+
+describe("patchEmbedding", () => {
+  const image = input("image", [batch, 3, 4, 6]);
+
+  it("is a convolution with stride", () => {
+    const p = createParams();
+    const tokens = patchEmbedding(p, image, 2, 5, { kind: "linear" });
+    const [weight, bias] = ["proj.weight", "proj.bias"].map((key) => p.declared.get(key)!.tensor);
+    expect(weight!.shape).toEqual([5, 3, 2, 2]);
+    const convolved = image.conv(weight!, bias, { stride: 2 }).rearrange("b c h w -> b (h w) c");
+    for (const x of run(tokens.sub(convolved))) expect(x).toBeCloseTo(0, 12);
+  });
+
+  it("through a bottleneck is two", () => {
+    const p = createParams();
+    const tokens = patchEmbedding(p, image, 2, 5, { kind: "bottleneck", width: 4 });
+    const of = (key: string) => p.declared.get(key)!.tensor;
+    const narrow = image.conv(of("proj1.weight"), undefined, { stride: 2 });
+    const wide = narrow.conv(of("proj2.weight").reshape([5, 4, 1, 1]), of("proj2.bias"));
+    for (const x of run(tokens.sub(wide.rearrange("b c h w -> b (h w) c")))) {
+      expect(x).toBeCloseTo(0, 12);
+    }
+  });
+});

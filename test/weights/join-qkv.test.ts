@@ -1,0 +1,62 @@
+import { describe, expect, it } from "vitest";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
+import { joinQkv } from "../../src/weights/join-qkv.ts";
+
+const open = (tensors: Record<string, NdArray>) =>
+  openSafetensors(bytesSource(safetensorsBytes(Object.entries(tensors)), "it"));
+const rows = (...values: number[]) => ndarray("float32", [values.length / 2, 2], values);
+
+describe("joinQkv", () => {
+  it("puts q, k and v after one another and leaves the rest", async () => {
+    const weights = await joinQkv(
+      await open({
+        "a.to_q.weight": rows(1, 2),
+        "a.to_k.weight": rows(3, 4),
+        "a.to_v.weight": rows(5, 6),
+        "a.to_q.bias": ndarray("float16", [1], [1]),
+        "a.to_k.bias": ndarray("float16", [1], [2]),
+        "a.to_v.bias": ndarray("float16", [1], [3]),
+        "a.to_out.0.weight": rows(7, 8),
+      }),
+    );
+    expect([...weights.entries.keys()].sort()).toEqual([
+      "a.to_out.0.weight",
+      "a.to_qkv.bias",
+      "a.to_qkv.weight",
+    ]);
+    expect(await weights.read("a.to_qkv.weight")).toEqual(
+      ndarray("float32", [3, 2], [1, 2, 3, 4, 5, 6]),
+    );
+    const bias = await weights.read("a.to_qkv.bias");
+    expect([bias.dtype, bias.shape, toNumbers(bias)]).toEqual(["float16", [3], [1, 2, 3]]);
+    expect(await weights.read("a.to_out.0.weight")).toEqual(rows(7, 8));
+  });
+
+  it("leaves apart what does not fit together", async () => {
+    const tensors = {
+      "a.to_q.weight": rows(1, 2),
+      "a.to_k.weight": rows(3, 4),
+      "b.to_q.weight": rows(1, 2),
+      "b.to_k.weight": ndarray("float32", [1, 1], [3]),
+      "b.to_v.weight": rows(5, 6),
+      "c.to_q.weight": rows(1, 2),
+      "c.to_k.weight": ndarray("float16", [1, 2], [3, 4]),
+      "c.to_v.weight": rows(5, 6),
+    };
+    const weights = await joinQkv(await open(tensors));
+    expect([...weights.entries.keys()].sort()).toEqual(Object.keys(tensors).sort());
+  });
+
+  it("joins keys and values of another number of heads", async () => {
+    const weights = await joinQkv(
+      await open({
+        "to_q.weight": rows(0, 0),
+        "a.to_q.weight": rows(1, 2, 3, 4),
+        "a.to_k.weight": rows(5, 6),
+        "a.to_v.weight": rows(7, 8),
+      }),
+    );
+    expect((await weights.read("a.to_qkv.weight")).shape).toEqual([4, 2]);
+  });
+});
