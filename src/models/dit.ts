@@ -368,10 +368,9 @@ export function traceDiT(
  * @throws FormatError that names the field at fault
  */
 export function ditConfig(read: FieldReader): DiTConfig {
-  const size = read.count("input_size", 32);
   return {
     ...paper,
-    size: [size, size],
+    size: read.size("input_size", 32),
     patch: read.count("patch_size", 2),
     channels: read.count("in_channels", 4),
     hidden: read.count("hidden_size", 1152),
@@ -394,7 +393,6 @@ export function ditConfig(read: FieldReader): DiTConfig {
  * @throws FormatError that names the field at fault
  */
 export function diffusersDiTConfig(read: FieldReader): DiTConfig {
-  const size = read.count("sample_size", 32);
   const heads = read.count("num_attention_heads", 16);
   const channels = read.count("in_channels", 4);
   // Of the many models that the class can be, these are DiTs.
@@ -402,7 +400,7 @@ export function diffusersDiTConfig(read: FieldReader): DiTConfig {
   read.choice("activation_fn", ["gelu-approximate"], "gelu-approximate");
   return {
     ...paper,
-    size: [size, size],
+    size: read.size("sample_size", 32),
     patch: read.count("patch_size", 2),
     channels,
     heads,

@@ -13,6 +13,8 @@ export interface FieldReader {
   optionalCount(name: string): number | undefined;
   /** A list of whole numbers of at least 1, itself not empty. */
   counts(name: string, otherwise?: readonly number[]): readonly number[];
+  /** Height and width: two such numbers, or one for both. */
+  size(name: string, otherwise?: number): readonly [height: number, width: number];
   /** A finite number. */
   number(name: string, otherwise?: number): number;
   flag(name: string, otherwise?: boolean): boolean;
@@ -37,13 +39,16 @@ export interface FieldReader {
  * @throws FormatError, from each method, that names the field, what it is and what it must be
  */
 export function fieldReader(file: string, fields: ConfigFields): FieldReader {
+  /** Never what objects inherit. */
+  const valueOf = (name: string) => (Object.hasOwn(fields, name) ? fields[name] : undefined);
+
   function read<T>(
     name: string,
     expected: string,
     accepts: (value: unknown) => value is T,
     otherwise?: T,
   ): T {
-    const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    const value = valueOf(name);
     if (value === undefined || value === null) {
       if (otherwise !== undefined) return otherwise;
       throw new FormatError(`${file} says no ${JSON.stringify(name)}; give ${expected}.`);
@@ -62,11 +67,15 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     file,
     count: (name, otherwise) => read(name, "a whole number of at least 1", isCount, otherwise),
     optionalCount: (name) =>
-      (fields[name] ?? null) === null
+      (valueOf(name) ?? null) === null
         ? undefined
         : read(name, "a whole number of at least 1", isCount),
     counts: (name, otherwise) =>
       read(name, "a list of whole numbers of at least 1", listOf(isCount), otherwise),
+    size: (name, otherwise) => {
+      const value = read(name, "a whole number of at least 1, or two", isSize, otherwise);
+      return typeof value === "number" ? [value, value] : value;
+    },
     number: (name, otherwise) => read(name, "a number", isNumber, otherwise),
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
@@ -76,7 +85,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
       read(name, `a list of ${choices.join(" or ")}`, listOf(isOneOf(choices)), otherwise),
     object: (name) =>
       fieldReader(`${file} (${JSON.stringify(name)})`, read(name, "an object", isObject)),
-    isNull: (name) => Object.hasOwn(fields, name) && fields[name] === null,
+    isNull: (name) => valueOf(name) === null,
   };
 }
 
@@ -86,6 +95,10 @@ function isCount(value: unknown): value is number {
 
 function isNumber(value: unknown): value is number {
   return Number.isFinite(value);
+}
+
+function isSize(value: unknown): value is number | [number, number] {
+  return isCount(value) || (Array.isArray(value) && value.length === 2 && value.every(isCount));
 }
 
 function listOf<T>(accepts: (value: unknown) => value is T) {

@@ -114,12 +114,12 @@ function check({ list, preset }: KeyList, entries: ReturnType<typeof publishedKe
 describe.each(lists)("the published keys $list", (published) => {
   it("are accepted one by one, also among those of other models", () => {
     const entries = publishedKeys(published.list);
-    check(published, entries);
+    expect(() => check(published, entries)).not.toThrow();
     const whole = new Map([
       ["model.diffusion_model.out.2.bias", { shape: [4] }],
       ...[...entries].map(([key, entry]) => [`first_stage_model.${key}`, entry] as const),
     ]);
-    check(published, whole);
+    expect(() => check(published, whole)).not.toThrow();
   });
 
   it("are as many numbers as were counted", () => {
@@ -385,6 +385,12 @@ function countingDecoder(): typeof repeat {
   };
 }
 
+function chunks<T>(items: readonly T[], size: number): T[][] {
+  return Array.from({ length: items.length / size }, (_, i) =>
+    items.slice(i * size, (i + 1) * size),
+  );
+}
+
 /** The blend as it is defined: all tiles first, each faded into from above and then from the left, then cut. */
 async function blendedAsDefined(
   decode: typeof repeat,
@@ -405,13 +411,7 @@ async function blendedAsDefined(
         return z.data[(c * height + top + y) * width + left + x]!;
       });
       const { data } = await decode(ndarray("float32", [1, channels, h, w], piece));
-      row.push(
-        Array.from({ length: channels }, (_, c) =>
-          Array.from({ length: 2 * h }, (_, y) =>
-            Array.from({ length: 2 * w }, (_, x) => data[(c * 2 * h + y) * 2 * w + x]!),
-          ),
-        ),
-      );
+      row.push(chunks(chunks([...data], 2 * w), 2 * h));
     }
     rows.push(row);
   }
@@ -435,8 +435,8 @@ async function blendedAsDefined(
       }
     }
     for (let c = 0; c < channels; c++) {
-      const height = Math.min(2 * stride, row[0]![c]!.length);
-      for (let y = 0; y < height; y++) {
+      const lines = Math.min(2 * stride, row[0]![c]!.length);
+      for (let y = 0; y < lines; y++) {
         planes[c]!.push(row.flatMap((image) => image[c]![y]!.slice(0, 2 * stride)));
       }
     }

@@ -264,6 +264,14 @@ describe("sizes", () => {
     );
   });
 
+  it("are read from one number or two", () => {
+    expect(ditConfig(fieldReader("args", { input_size: 8 })).size).toEqual([8, 8]);
+    expect(ditConfig(fieldReader("args", { input_size: [8, 12] })).size).toEqual([8, 12]);
+    expect(() => ditConfig(fieldReader("args", { input_size: [8, 12, 2] }))).toThrow(
+      'args has "input_size" = [8,12,2], but it must be a whole number of at least 1, or two.',
+    );
+  });
+
   it("double the channels only where the variance is learned", () => {
     const { output } = traceDiT({ ...tiny, learnedVariance: false });
     expect(output.shape).toEqual([batch, 2, 4, 6]);

@@ -57,7 +57,7 @@ describe("the published keys of PixArt-Sigma-XL-2-1024", () => {
     checkKeys(params, { name: "file", entries });
 
   it("are accepted one by one, and are as many numbers as were counted", () => {
-    check(published());
+    expect(() => check(published())).not.toThrow();
     const sizes = [...params.declared.values()].map(({ tensor }) =>
       sizeOf(resolve(tensor.shape, undefined)),
     );
@@ -231,7 +231,12 @@ describe("pixArt", () => {
         Object.fromEntries(leaves.map((name) => [name, values[name]!])),
       );
     };
-    expect(gradients(true)).toEqual(gradients(false));
+    const [again, kept] = [gradients(true), gradients(false)];
+    expect(Object.keys(again)).toHaveLength(pixArtParams(tiny).declared.size);
+    for (const [name, array] of Object.entries(kept)) {
+      const numbers = toNumbers(again[name]!);
+      toNumbers(array).forEach((x, i) => expect(numbers[i]).toBeCloseTo(x, 10));
+    }
   });
 
   const sized = { x: inputs.x, t: inputs.t, text: inputs.text };

@@ -57,11 +57,11 @@ export function recordedInput(io: Weights, name: string): Tensor | undefined {
 }
 
 /** The same, where the model cannot do without. */
-export function requiredInput({ name, io }: Recording, input: string): Tensor {
-  const leaf = recordedInput(io, input);
+export function requiredInput({ name, io }: Recording, wanted: string): Tensor {
+  const leaf = recordedInput(io, wanted);
   if (leaf) return leaf;
   throw new FormatError(
-    `${name} has no tensor ${quote(`in.${input}`)} in ${io.name}; record the inputs with the outputs.`,
+    `${name} has no tensor ${quote(`in.${wanted}`)} in ${io.name}; record the inputs with the outputs.`,
   );
 }
 

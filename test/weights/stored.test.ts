@@ -1,0 +1,92 @@
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { evaluate } from "../../src/engine/evaluate.ts";
+import { input, parameter } from "../../src/engine/functional.ts";
+import { graphOf } from "../../src/engine/graph.ts";
+import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors-node.ts";
+import { storedWeights } from "../../src/weights/stored.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "patchwise-stored-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const values = (size: number, seed: number) =>
+  Array.from({ length: size }, (_, i) => Math.sin(1.7 * i + seed));
+const matrix = (dtype: NdArray["dtype"], seed: number) =>
+  castArray(ndarray("float32", [4, 4], values(16, seed)), dtype);
+
+const layers = {
+  "unused.bytes": ndarray("uint8", [3], [1, 2, 3]),
+  "a.weight": matrix("float32", 1),
+  "b.weight": matrix("float16", 2),
+  "c.weight": matrix("bfloat16", 3),
+};
+
+const x = input("x", [2, 4]);
+const chain = ["a", "b", "c"].reduce(
+  (y, name) => y.linear(parameter(`${name}.weight`, [4, 4])).tanh(),
+  x,
+);
+const graph = graphOf({ y: chain });
+const given = { x: ndarray("float32", [2, 4], values(8, 0)) };
+const expected = toNumbers(
+  evaluate(graph, {
+    ...given,
+    ...Object.fromEntries(
+      ["a.weight", "b.weight", "c.weight"].map((name) => [
+        name,
+        castArray(layers[name as keyof typeof layers], "float32"),
+      ]),
+    ),
+  })["y"]!,
+);
+
+async function expectSame(path: string): Promise<void> {
+  const weights = await openSafetensorsFile(path);
+  const program = await nodeBackend("cpu").compile(graph, { weights: storedWeights(weights) });
+  const { y } = await program.run(given);
+  for (const [i, value] of toNumbers(y!).entries()) {
+    expect(Math.abs(value - expected[i]!)).toBeLessThan(1e-6);
+  }
+  await program.dispose();
+  await weights.close();
+}
+
+describe("weights used in place", () => {
+  it("in float32, float16 and bfloat16, from one file", async () => {
+    const path = join(folder, "model.safetensors");
+    await writeSafetensors(path, Object.entries(layers));
+    await expectSame(path);
+  });
+
+  it("from shards, whose files are links into another folder, as in the Hugging Face cache", async () => {
+    const [blobs, snapshot] = [join(folder, "blobs"), join(folder, "snapshots", "main")];
+    mkdirSync(blobs);
+    mkdirSync(snapshot, { recursive: true });
+    const weightMap: Record<string, string> = {};
+    for (const [i, [name, array]] of Object.entries(layers).entries()) {
+      const file = `model-${i}.safetensors`;
+      await writeSafetensors(join(blobs, `blob${i}`), [[name, array]]);
+      symlinkSync(join(blobs, `blob${i}`), join(snapshot, file));
+      weightMap[name] = file;
+    }
+    const index = join(snapshot, "model.safetensors.index.json");
+    writeFileSync(index, JSON.stringify({ metadata: {}, weight_map: weightMap }));
+    await expectSame(index);
+  });
+
+  it("must have the shape that the model expects", async () => {
+    const path = join(folder, "other.safetensors");
+    const changed = { ...layers, "a.weight": ndarray("float32", [4, 5], values(20, 1)) };
+    await writeSafetensors(path, Object.entries(changed));
+    const weights = await openSafetensorsFile(path);
+    const compiled = nodeBackend("cpu").compile(graph, { weights: storedWeights(weights) });
+    await expect(compiled).rejects.toThrow(
+      "The stored weight a.weight is [4, 5], the model expects [4, 4].",
+    );
+    await weights.close();
+  });
+});
