@@ -27,16 +27,17 @@ export function combine(...terms: readonly (readonly [number, NdArray])[]): NdAr
   return { dtype, shape: like.shape, data };
 }
 
-/** f of the numbers at each place of arrays of one shape; rounded as `combine` rounds. */
+/** f of the numbers at each place of one to three arrays of one shape; rounded as `combine` rounds. */
 export function mapElements(
-  f: (...values: number[]) => number,
-  ...arrays: readonly NdArray[]
+  f: (a: number, b: number, c: number) => number,
+  ...arrays: readonly [NdArray, NdArray?, NdArray?]
 ): NdArray<Real> {
-  const { shape } = checked(arrays);
-  const sources = arrays.map((array) => real(array).data);
-  const dtype = arrays.some((array) => array.dtype === "float64") ? "float64" : "float32";
+  const [first, second = first, third = first] = arrays;
+  const { shape } = checked([first, second, third]);
+  const [a, b, c] = [real(first).data, real(second).data, real(third).data];
+  const dtype = arrays.some((array) => array?.dtype === "float64") ? "float64" : "float32";
   const data: DataOf[Real] = allocate(dtype, sizeOf(shape));
-  for (let i = 0; i < data.length; i++) data[i] = f(...sources.map((source) => source[i]!));
+  for (let i = 0; i < data.length; i++) data[i] = f(a[i]!, b[i]!, c[i]!);
   return { dtype, shape, data };
 }
 
@@ -80,7 +81,9 @@ export function splitChannels(batch: NdArray, at: number): [NdArray<Real>, NdArr
  */
 export function real(array: NdArray): NdArray<Real> {
   if (array.dtype === "float32" || array.dtype === "float64") return array as NdArray<Real>;
-  throw new ShapeError(`Samplers compute on float32 or float64, not ${array.dtype}; cast it first.`);
+  throw new ShapeError(
+    `Samplers compute on float32 or float64, not ${array.dtype}; cast it first.`,
+  );
 }
 
 function checked(arrays: readonly NdArray[]): NdArray {

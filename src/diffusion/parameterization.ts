@@ -3,7 +3,7 @@
  * equations in two unknowns, from which every conversion follows: of numbers for samplers, in the graph for losses.
  */
 import type { NdArray } from "../engine/ndarray.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { combine, type Real } from "./arrays.ts";
 
 /**

@@ -69,5 +69,5 @@ export function respaced(process: DiffusionProcess, kept: readonly number[]): Di
 /** Every level of a process, noisiest first, and the clean image. */
 export function levelsOf({ times, alphaBars }: DiffusionProcess): NoiseLevel[] {
   const levels = times.map((time, t) => levelOf(time, alphaBars[t]!));
-  return [...levels.reverse(), clean];
+  return [...levels.toReversed(), clean];
 }

@@ -44,7 +44,9 @@ export function spacedTimesteps(
       return Array.from({ length: steps }, (_, i) => roundHalfEven(trainSteps - i * stride) - 1);
     }
     case "linspace": {
-      const times = linspace(0, trainSteps - 1, points).reverse().slice(0, steps);
+      const times = linspace(0, trainSteps - 1, points)
+        .toReversed()
+        .slice(0, steps);
       return fractional ? times : times.map(roundHalfEven);
     }
   }
@@ -63,8 +65,7 @@ export function respacedTimesteps(
   if (typeof respacing === "string" && respacing.startsWith("ddim")) {
     return stridedTimesteps(trainSteps, Number(respacing.slice(4)), respacing);
   }
-  const counts =
-    typeof respacing === "string" ? respacing.split(",").map(toCount) : [...respacing];
+  const counts = typeof respacing === "string" ? respacing.split(",").map(toCount) : [...respacing];
   if (counts.some((count) => !Number.isInteger(count) || count < 0) || !counts.some(Boolean)) {
     throw new UsageError(
       `The respacing ${JSON.stringify(respacing)} is not known; give "250", "ddim50", or the steps of each section, as "10,15,20".`,

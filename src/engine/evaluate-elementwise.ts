@@ -70,6 +70,7 @@ export const elementwiseRules: Pick<
   floor: unary(Math.floor),
   ceil: unary(Math.ceil),
   round: unary(roundHalfEven),
+  detach: unary((x) => x),
 
   add: binary((a, b) => a + b),
   sub: binary((a, b) => a - b),

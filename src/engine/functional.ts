@@ -61,6 +61,11 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
   );
 }
 
+/** The same values, through which no gradient flows. */
+export function detach(x: Tensor): Tensor {
+  return apply("detach", [x], {});
+}
+
 /** a where the condition holds, else b; broadcasting. */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   return apply("where", [condition, a, b], {});

@@ -12,6 +12,7 @@ export {
   concat,
   constant,
   constantOf,
+  detach,
   full,
   input,
   onesLike,

@@ -72,6 +72,7 @@ export const inferRules: InferRules = {
   floor: unary,
   ceil: unary,
   round: unary,
+  detach: unary,
 
   add: binary,
   sub: binary,

@@ -37,6 +37,8 @@ interface UnaryOps {
   ceil: None;
   /** To the nearest whole number, halves to the even one. */
   round: None;
+  /** x itself, through which no gradient flows. */
+  detach: None;
 }
 
 /** (a, b) → f(a, b) with NumPy broadcasting; both of one dtype. */

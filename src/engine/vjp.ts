@@ -309,6 +309,7 @@ export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<
   floor: none,
   ceil: none,
   round: none,
+  detach: none,
 
   add: (dy) => [dy[0]!, dy[0]!],
   sub: (dy) => [dy[0]!, dy[0]!.neg()],

@@ -49,6 +49,8 @@ const activations = {
   swish: (x: Tensor) => x.silu(),
   gelu: (x: Tensor) => x.gelu(),
   relu: (x: Tensor) => x.relu(),
+  /** x·tanh(ln(1 + eˣ)) (Misra, 2019), the exponent never positive. */
+  mish: (x: Tensor) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
 };
 type Activation = keyof typeof activations;
 

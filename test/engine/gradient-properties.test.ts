@@ -4,6 +4,7 @@ import { evaluate, evaluateFloat64 } from "../../src/engine/evaluate.ts";
 import {
   attention,
   constantOf,
+  detach,
   full,
   input,
   parameter,
@@ -41,6 +42,7 @@ describe("gradient", () => {
     for (const f of ["sign", "floor", "ceil", "round"] as const) {
       expect(slopes((t) => t[f](), [-1.3, 0.2, 1.7])).toEqual([0, 0, 0]);
     }
+    expect(slopes((t) => detach(t), [1.5])).toEqual([0]);
     expect(slopes((t) => t.cast("int64").cast("float64"), [1.5])).toEqual([0]);
     expect(slopes((t) => t.less(1).cast("float64"), [0.5])).toEqual([0]);
   });

@@ -197,7 +197,7 @@ describe("autoencoderKLConfig", () => {
 
   it.each([
     [{ layers_per_block: 0 }, '"layers_per_block" = 0, but it must be a whole number'],
-    [{ act_fn: "mish" }, '"act_fn" = "mish", but it must be one of silu, swish, gelu, relu'],
+    [{ act_fn: "elu" }, '"act_fn" = "elu", but it must be one of silu, swish, gelu, relu, mish'],
     [{ block_out_channels: [64] }, 'but 1 "block_out_channels" (64); give one width a block'],
     [{ down_block_types: ["DownBlock2D"] }, '"down_block_types" = ["DownBlock2D"]'],
     [{ scaling_factor: "large" }, '"scaling_factor" = "large", but it must be a number'],
@@ -415,7 +415,7 @@ async function blendedAsDefined(
     }
     rows.push(row);
   }
-  const planes: Plane[] = Array.from({ length: channels }, () => []);
+  const planes: Plane[] = rows[0]![0]!.map(() => []);
   for (const [i, row] of rows.entries()) {
     for (const [j, image] of row.entries()) {
       for (const [c, plane] of image.entries()) {
@@ -434,7 +434,7 @@ async function blendedAsDefined(
         }
       }
     }
-    for (let c = 0; c < channels; c++) {
+    for (const c of planes.keys()) {
       const lines = Math.min(2 * stride, row[0]![c]!.length);
       for (let y = 0; y < lines; y++) {
         planes[c]!.push(row.flatMap((image) => image[c]![y]!.slice(0, 2 * stride)));

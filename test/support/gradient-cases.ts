@@ -9,6 +9,7 @@ import {
   attention,
   concat,
   constantOf,
+  detach,
   full,
   scatterSum,
   stack,
@@ -339,6 +340,8 @@ export const gradientCases: { readonly [K in OpName]: readonly GradientCase[] } 
   floor: unary((x) => x.floor()),
   ceil: unary((x) => x.ceil()),
   round: unary((x) => x.round()),
+  // Finite differences see through it: only what is flat anyway agrees with them.
+  detach: unary((x) => detach(x.sign())),
 
   add: binary((x, y) => x.add(y)),
   sub: binary((x, y) => x.sub(y)),

@@ -245,6 +245,7 @@ export const opSamples: { readonly [K in OpName]: Sampler<K> } = {
   floor: unary,
   ceil: unary,
   round: unary,
+  detach: unary,
 
   add: binary,
   sub: binary,

@@ -321,6 +321,7 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   floor: plain("Floor"),
   ceil: plain("Ceil"),
   round: plain("Round"),
+  detach: plain("Identity"),
 
   add: plain("Add"),
   sub: plain("Sub"),

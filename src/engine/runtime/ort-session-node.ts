@@ -23,6 +23,9 @@ function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession
   return InferenceSession.create(plan.model, {
     executionProviders: [device],
     graphOptimizationLevel: "all",
+    // The arena takes memory in powers of two and keeps it: twice what a training step needs, for
+    // no measured gain in speed.
+    enableCpuMemArena: false,
     logSeverityLevel: 3,
     ...(plan.threads === undefined ? {} : { intraOpNumThreads: plan.threads }),
     extra: {

@@ -2,7 +2,7 @@
 import type { DType } from "../../../src/engine/dtype.ts";
 import type { BinaryName, CompareName, OpName, UnaryName } from "../../../src/engine/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { where } from "../../../src/engine/functional.ts";
+import { detach, where } from "../../../src/engine/functional.ts";
 import type { Operand, Tensor } from "../../../src/engine/tensor.ts";
 import type { Case, CaseData, LeafOptions } from "../case.ts";
 
@@ -68,6 +68,7 @@ const unary: { readonly [K in UnaryName]: UnarySpec } = {
     edges: [...everyFloat, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5, 8388609],
     exact: true,
   },
+  detach: { apply: detach, edges: everyFloat, exact: true },
 };
 
 function unaryCases([name, spec]: readonly [string, UnarySpec]): Case[] {
