@@ -4,8 +4,10 @@
 import { isFloat } from "../../engine/dtype.ts";
 import { castArray, type NdArray } from "../../engine/ndarray.ts";
 
-/** Bounds |got - want| by a number, or element by element by a share of |want|. */
-export type Tolerance = { readonly atol: number } | { readonly rtol: number };
+/** Bounds |got - want| by a number, or element by element by a share of |want|, or of `floor` where |want| is less. */
+export type Tolerance =
+  | { readonly atol: number }
+  | { readonly rtol: number; readonly floor?: number };
 
 export interface Comparison {
   /** In the tolerance's own measure; NaN where a NaN met anything or the arrays cannot be compared. */
@@ -33,7 +35,7 @@ export function compare(
   const reason = mismatch(got, want);
   if (reason !== undefined) return { maxError: NaN, limit, ok: false, reason };
 
-  const maxError = exact ? integerError(got, want) : floatError(got, want, "rtol" in bound);
+  const maxError = exact ? integerError(got, want) : floatError(got, want, bound);
   if (Number.isNaN(maxError)) {
     return { maxError, limit, ok: false, reason: `NaN among the ${want.data.length} elements` };
   }
@@ -60,14 +62,18 @@ function integerError(got: NdArray, want: NdArray): number {
   return Number(error);
 }
 
-function floatError(got: NdArray, want: NdArray, relative: boolean): number {
+function floatError(got: NdArray, want: NdArray, bound: Tolerance): number {
+  const { floor = 0 } = "rtol" in bound ? bound : {};
   const [a, b] = [castArray(got, "float64").data, castArray(want, "float64").data];
   let error = 0;
   for (let i = 0; i < b.length; i++) {
     if (a[i] === b[i]) continue;
     const distance = Math.abs(a[i]! - b[i]!);
     // Math.max hands on a NaN, whichever of its arguments it is.
-    error = Math.max(error, relative ? distance / Math.abs(b[i]!) : distance);
+    error = Math.max(
+      error,
+      "rtol" in bound ? distance / Math.max(Math.abs(b[i]!), floor) : distance,
+    );
   }
   return error;
 }

@@ -2,9 +2,11 @@
  * Every family whose recordings can be verified, by the name that config.json calls it.
  */
 import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
+import { ditDiffusion } from "./dit-diffusion.ts";
 import { ditFamily } from "./dit.ts";
 import type { Family } from "./family.ts";
 import { pixArt } from "./pixart.ts";
+import { samplersFamily } from "./samplers.ts";
 import { torchRng } from "./torch-rng.ts";
 
 export const families: ReadonlyMap<string, Family> = new Map([
@@ -12,5 +14,7 @@ export const families: ReadonlyMap<string, Family> = new Map([
   ["autoencoder_kl", autoencoderKL],
   ["sd3_vae", sd3VAE],
   ["dit", ditFamily],
+  ["dit_diffusion", ditDiffusion],
+  ["samplers", samplersFamily],
   ["pixart", pixArt],
 ]);

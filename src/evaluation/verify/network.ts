@@ -138,7 +138,8 @@ function gradientsOf(
   return gradients.entries.has(LOSS) ? { [prefix + LOSS]: loss, ...named } : named;
 }
 
-function largest({ data }: NdArray): number {
+/** The largest magnitude. */
+export function largest({ data }: NdArray): number {
   let result = 0;
   for (const x of data) result = Math.max(result, Math.abs(Number(x)));
   return result;

@@ -1,0 +1,97 @@
+/** Arithmetic on host data, image by image: no number depends on what else is in the batch. */
+import { allocate, type DataOf } from "../engine/dtype.ts";
+import { ShapeError } from "../engine/errors.ts";
+import { type NdArray, sizeOf } from "../engine/ndarray.ts";
+
+/** Arrays that samplers compute on. */
+export type Real = "float32" | "float64";
+
+/**
+ * The sum of coefficient · array, in float64, rounded once: to float64 where one of the arrays is, else to float32.
+ * An array whose coefficient is 0 does not count, whatever it holds; one alone, with coefficient 1, is returned itself.
+ *
+ * @throws ShapeError when the arrays are not all floats of one shape
+ */
+export function combine(...terms: readonly (readonly [number, NdArray])[]): NdArray<Real> {
+  const counted = terms.filter(([coefficient]) => coefficient !== 0);
+  const like = checked(terms.map(([, array]) => array));
+  const [only] = counted;
+  if (only && counted.length === 1 && only[0] === 1) return real(only[1]);
+  const dtype = terms.some(([, array]) => array.dtype === "float64") ? "float64" : "float32";
+  const sums = new Float64Array(like.data.length);
+  for (const [coefficient, array] of counted) {
+    const { data } = real(array);
+    for (let i = 0; i < sums.length; i++) sums[i]! += coefficient * data[i]!;
+  }
+  const data = dtype === "float64" ? sums : Float32Array.from(sums);
+  return { dtype, shape: like.shape, data };
+}
+
+/** f of the numbers at each place of one to three arrays of one shape; rounded as `combine` rounds. */
+export function mapElements(
+  f: (a: number, b: number, c: number) => number,
+  ...arrays: readonly [NdArray, NdArray?, NdArray?]
+): NdArray<Real> {
+  const [first, second = first, third = first] = arrays;
+  const { shape } = checked([first, second, third]);
+  const [a, b, c] = [real(first).data, real(second).data, real(third).data];
+  const dtype = arrays.some((array) => array?.dtype === "float64") ? "float64" : "float32";
+  const data: DataOf[Real] = allocate(dtype, sizeOf(shape));
+  for (let i = 0; i < data.length; i++) data[i] = f(a[i]!, b[i]!, c[i]!);
+  return { dtype, shape, data };
+}
+
+/** The elements of each image of a batch [B, …], as views. */
+export function images({ shape, data }: NdArray<Real>): DataOf[Real][] {
+  const count = shape[0] ?? 1;
+  const size = data.length / count;
+  return Array.from({ length: count }, (_, i) => data.subarray(i * size, (i + 1) * size));
+}
+
+/**
+ * Channels [0, at) and [at, …) of a batch [B, C, …].
+ *
+ * @throws ShapeError when there are no more than `at` channels
+ */
+export function splitChannels(batch: NdArray, at: number): [NdArray<Real>, NdArray<Real>] {
+  const { dtype, shape, data } = real(batch);
+  const [count = 0, channels = 0, ...space] = shape;
+  if (channels <= at) {
+    throw new ShapeError(
+      `An array of shape [${shape.join(", ")}] has no channels behind the first ${at}; expected [B, C, …] with more than ${at} channels.`,
+    );
+  }
+  const size = sizeOf(space);
+  const part = (start: number, end: number): NdArray<Real> => {
+    const target: DataOf[Real] = allocate(dtype, count * (end - start) * size);
+    for (let i = 0; i < count; i++) {
+      const from = i * channels * size;
+      const elements = data.subarray(from + start * size, from + end * size);
+      target.set(elements, i * (end - start) * size);
+    }
+    return { dtype, shape: [count, end - start, ...space], data: target };
+  };
+  return [part(0, at), part(at, channels)];
+}
+
+/**
+ * The same array, known to be of floats that JavaScript computes on.
+ *
+ * @throws ShapeError when it is not
+ */
+export function real(array: NdArray): NdArray<Real> {
+  if (array.dtype === "float32" || array.dtype === "float64") return array as NdArray<Real>;
+  throw new ShapeError(
+    `Samplers compute on float32 or float64, not ${array.dtype}; cast it first.`,
+  );
+}
+
+function checked(arrays: readonly NdArray[]): NdArray {
+  const [first, ...rest] = arrays;
+  if (!first) throw new ShapeError("There is no array to compute on; give at least one.");
+  const other = rest.find((array) => array.shape.join() !== first.shape.join());
+  if (!other) return first;
+  throw new ShapeError(
+    `Arrays of shapes [${first.shape.join(", ")}] and [${other.shape.join(", ")}] met; both must be of one shape.`,
+  );
+}

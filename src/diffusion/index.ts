@@ -1,0 +1,84 @@
+/**
+ * Diffusion apart from any network: noise levels, what networks predict, losses as graphs, samplers, guidance.
+ */
+export { type Denoised, type Denoiser, denoiserOf, type Network } from "./denoiser.ts";
+export {
+  type DiffusersScheduler,
+  diffusersScheduler,
+  diffusersSchedulerNames,
+} from "./diffusers-schedulers.ts";
+export { type Guidance, guided } from "./guidance.ts";
+export {
+  clean,
+  flowLevels,
+  type FlowOptions,
+  karrasLevels,
+  type KarrasOptions,
+  logRatio,
+  type NoiseLevel,
+  noiseRatio,
+  shiftTime,
+  straight,
+  variancePreserving,
+} from "./levels.ts";
+export {
+  type Example,
+  flowLevel,
+  noised,
+  perImage,
+  regressionLoss,
+  type RegressionOptions,
+  type Weighting,
+} from "./losses.ts";
+export { keyedNoise, type NoiseSource, torchNoise } from "./noise.ts";
+export {
+  type Parameterization,
+  parameterizations,
+  type SignalAndNoise,
+  targetOf,
+  x0Of,
+} from "./parameterization.ts";
+export { type DiffusionProcess, diffusionProcess, levelsOf, respaced } from "./process.ts";
+export { ddim, type DDIMOptions, euler, eulerAncestral } from "./samplers/ddim.ts";
+export { ddpm, type DDPMOptions } from "./samplers/ddpm.ts";
+export {
+  dpmSolver,
+  dpmSolver2M,
+  dpmSolver2MSDE,
+  dpmSolver3M,
+  type DPMSolverOptions,
+} from "./samplers/dpm-solver.ts";
+export { exploding } from "./samplers/exploding.ts";
+export { heun } from "./samplers/heun.ts";
+export { type SamplerName, samplerNamed, samplers } from "./samplers/index.ts";
+export {
+  finalImages,
+  type Sampler,
+  type SamplerOptions,
+  type SampleStep,
+} from "./samplers/sampler.ts";
+export { unipc, type UniPCOptions } from "./samplers/unipc.ts";
+export { alphaBarsOf, type BetaSchedule, betasOf, levelsAt, zeroTerminalSNR } from "./schedule.ts";
+export { type Threshold, thresholded } from "./thresholding.ts";
+export {
+  respacedTimesteps,
+  spacedTimesteps,
+  type SpacingOptions,
+  type TimestepSpacing,
+} from "./timesteps.ts";
+export {
+  flowTimes,
+  type FlowTimesOptions,
+  type TimeDistribution,
+  uniformSteps,
+} from "./training-times.ts";
+export {
+  boundTerm,
+  type DiscreteExample,
+  exampleAt,
+  hybridLoss,
+  type HybridLoss,
+  type HybridOptions,
+  processLevel,
+  type StepVariance,
+} from "./variational-bound.ts";

@@ -1,0 +1,121 @@
+/**
+ * Noise levels: x = alpha · x0 + sigma · noise. Every process is a list of such levels, noisiest first: DDPM's
+ * discrete one, rectified flow, EDM. Samplers know nothing else of it.
+ */
+import { UsageError } from "../engine/errors.ts";
+
+export interface NoiseLevel {
+  /** What the network is told, in its own unit. */
+  readonly time: number;
+  /** Share of the image, in [0, 1]. */
+  readonly alpha: number;
+  /** Share of the noise, which has unit variance; not negative. */
+  readonly sigma: number;
+}
+
+/** Where sampling ends; no network is ever asked about it. */
+export const clean: NoiseLevel = { time: 0, alpha: 1, sigma: 0 };
+
+/** The variance-preserving level, alpha² + sigma² = 1, of a noise-to-signal ratio. */
+export function variancePreserving(time: number, ratio: number): NoiseLevel {
+  const alpha = 1 / Math.sqrt(ratio ** 2 + 1);
+  return { time, alpha, sigma: ratio * alpha };
+}
+
+/** The level of a straight path from noise to image, alpha + sigma = 1 (Liu et al., 2022, "Flow Straight and Fast"). */
+export function straight(time: number, sigma: number): NoiseLevel {
+  return { time, alpha: 1 - sigma, sigma };
+}
+
+/** sigma / alpha; infinite where nothing of the image is left. */
+export function noiseRatio({ alpha, sigma }: NoiseLevel): number {
+  return sigma / alpha;
+}
+
+/** λ = log(alpha / sigma), half the log signal-to-noise ratio (Lu et al., 2022). */
+export function logRatio({ alpha, sigma }: NoiseLevel): number {
+  return Math.log(alpha / sigma);
+}
+
+/** t′ = s·t / (1 + (s − 1)·t): more steps at high noise for larger images (Esser et al., 2024, eq. 23). */
+export function shiftTime(time: number, shift: number): number {
+  // Pure noise stays so to the last bit.
+  return time === 1 ? 1 : (shift * time) / (1 + (shift - 1) * time);
+}
+
+export interface FlowOptions {
+  /** s of eq. 23; 1, which changes nothing, unless given. */
+  readonly shift?: number;
+  /** The last noisy time before it is shifted; 1 / steps unless given, so that steps are equal without a shift. */
+  readonly lowest?: number;
+  /** Stretches the times so that the last noisy one is this. */
+  readonly terminal?: number;
+  /** What the network is told for time 1; 1000 unless given. */
+  readonly timeScale?: number;
+}
+
+/**
+ * Times from 1 to `lowest`, then 0, of rectified flow, where a time is its sigma.
+ *
+ * @throws UsageError unless steps is a whole number of at least 1 and the shift is positive
+ */
+export function flowLevels(steps: number, options: FlowOptions = {}): NoiseLevel[] {
+  checkSteps(steps);
+  const { shift = 1, lowest = 1 / steps, terminal, timeScale = 1000 } = options;
+  if (!(shift > 0)) {
+    throw new UsageError(
+      `The shift of flow times is ${shift}; give a positive number, 1 for no shift.`,
+    );
+  }
+  const shifted = linspace(1, lowest, steps).map((time) => shiftTime(time, shift));
+  const stretch = terminal === undefined ? 1 : (1 - terminal) / (1 - shifted.at(-1)!);
+  const times = shifted.map((time) => 1 - (1 - time) * stretch);
+  return [...times.map((sigma) => straight(sigma * timeScale, sigma)), clean];
+}
+
+/** Noise-to-signal ratios from max to min, evenly spaced in their rho-th root (Karras et al., 2022, eq. 5). */
+export function karrasRatios(steps: number, max: number, min: number, rho = 7): number[] {
+  return linspace(max ** (1 / rho), min ** (1 / rho), steps).map((root) => root ** rho);
+}
+
+/** Noise-to-signal ratios from max to min, evenly spaced in their logarithm (Lu et al., 2022). */
+export function exponentialRatios(steps: number, max: number, min: number): number[] {
+  return linspace(Math.log(max), Math.log(min), steps).map(Math.exp);
+}
+
+export interface KarrasOptions {
+  readonly max?: number;
+  readonly min?: number;
+  readonly rho?: number;
+}
+
+/**
+ * EDM's levels, alpha = 1, with the published ratios from 80 to 0.002; the network is told log(sigma) / 4
+ * (Karras et al., 2022, table 1).
+ *
+ * @throws UsageError unless steps is a whole number of at least 1
+ */
+export function karrasLevels(steps: number, options: KarrasOptions = {}): NoiseLevel[] {
+  checkSteps(steps);
+  const { max = 80, min = 0.002, rho = 7 } = options;
+  const ratios = karrasRatios(steps, max, min, rho);
+  return [...ratios.map((sigma) => ({ time: Math.log(sigma) / 4, alpha: 1, sigma })), clean];
+}
+
+/** `count` numbers from first to last, evenly spaced, as NumPy rounds them; the first alone when one is asked for. */
+export function linspace(first: number, last: number, count: number): number[] {
+  const step = (last - first) / (count - 1);
+  return Array.from({ length: count }, (_, i) =>
+    i > 0 && i === count - 1 ? last : i === 0 ? first : i * step + first,
+  );
+}
+
+/**
+ * @param most the largest number of steps that makes sense
+ * @throws UsageError unless steps is a whole number from 1 to `most`
+ */
+export function checkSteps(steps: number, most = Infinity): void {
+  if (Number.isInteger(steps) && steps >= 1 && steps <= most) return;
+  const range = most === Infinity ? "of at least 1" : `from 1 to ${most}`;
+  throw new UsageError(`${steps} sampling steps were asked for; give a whole number ${range}.`);
+}

@@ -1,0 +1,94 @@
+/**
+ * What training minimises, as graphs: a batch of images and noise goes in, one number an image comes out. Take their mean.
+ */
+import type { Tensor } from "../engine/tensor.ts";
+import { gain, type Parameterization, type SignalAndNoise, targetOf } from "./parameterization.ts";
+
+/** A batch of images, each with its own noise and noise level. */
+export interface Example {
+  /** [B, …] */
+  readonly x0: Tensor;
+  /** Standard normal, of x0's shape. */
+  readonly noise: Tensor;
+  /** Shares of each image and of its noise, broadcastable to x0: see `perImage`. */
+  readonly level: SignalAndNoise<Tensor>;
+}
+
+/** Numbers [B] as [B, 1, …], to be multiplied with images like x. */
+export function perImage(values: Tensor, x: Tensor): Tensor {
+  return values.reshape([values.dim(0), ...x.shape.slice(1).map(() => 1)]);
+}
+
+/** What the network is shown: x = alpha · x0 + sigma · noise. */
+export function noised({ x0, noise, level }: Example): Tensor {
+  return x0.mul(level.alpha).add(noise.mul(level.sigma));
+}
+
+/** Levels of rectified flow from times [B] in [0, 1]: alpha = 1 − time, sigma = time. */
+export function flowLevel(times: Tensor, x: Tensor): SignalAndNoise<Tensor> {
+  const sigma = perImage(times, x);
+  return { alpha: sigma.neg().add(1), sigma };
+}
+
+/** Mean over all but the batch: [B, …] → [B]. */
+export function meanOfImage(x: Tensor): Tensor {
+  return x.mean(x.shape.slice(1).map((_, i) => i + 1));
+}
+
+/** How much each noise level counts. */
+export type Weighting =
+  /**
+   * As if the distance were measured in another prediction. "flow" for a network that predicts x0 is the v-loss of JiT
+   * (Li & He, 2025, table 1), where no sigma counts as less than 0.05; as little as it is unless given.
+   */
+  | { readonly kind: "space"; readonly space: Parameterization; readonly lowestSigma?: number }
+  /** min(signal-to-noise ratio, gamma) times the distance in x0 (Hang et al., 2023, section 3.4); 5 in the paper. */
+  | { readonly kind: "min-snr"; readonly gamma: number };
+
+export interface RegressionOptions {
+  /** What the network predicts. */
+  readonly parameterization: Parameterization;
+  /** All levels alike unless given. */
+  readonly weighting?: Weighting | undefined;
+}
+
+/**
+ * Mean squared distance between what was predicted and what should have been, [B]. Without a weighting it is the simple
+ * loss of Ho et al. (2020, eq. 14), and on levels of rectified flow with "flow" it is flow matching.
+ *
+ * @param output of the network on `noised(example)`, of its shape
+ */
+export function regressionLoss(
+  output: Tensor,
+  { x0, noise, level }: Example,
+  { parameterization, weighting }: RegressionOptions,
+): Tensor {
+  const target = targetOf(parameterization, level, { x0, noise });
+  const loss = meanOfImage(output.sub(target).square());
+  if (!weighting) return loss;
+  // At one x, the errors of two predictions are multiples of each other.
+  if (weighting.kind === "space") {
+    const bounded = withSigma(level, weighting.lowestSigma ?? 0);
+    return weighted(loss, square(gain(parameterization, weighting.space, bounded)));
+  }
+  const ratio = level.alpha.div(level.sigma).square();
+  const inX0 = weighted(loss, square(gain(parameterization, "x0", level)));
+  return weighted(inX0, ratio.minimum(weighting.gamma));
+}
+
+/** The level with no less than this sigma, and less alpha for it. */
+function withSigma({ alpha, sigma }: SignalAndNoise<Tensor>, lowest: number) {
+  if (lowest === 0) return { alpha, sigma };
+  const raised = sigma.maximum(lowest);
+  return { alpha: alpha.add(sigma).sub(raised), sigma: raised };
+}
+
+function square(value: number | Tensor): number | Tensor {
+  return typeof value === "number" ? value ** 2 : value.square();
+}
+
+/** Losses [B] times weights [B, 1, …], or a number. */
+function weighted(loss: Tensor, weight: number | Tensor): Tensor {
+  if (typeof weight === "number") return weight === 1 ? loss : loss.mul(weight);
+  return loss.mul(weight.reshape(loss.shape));
+}

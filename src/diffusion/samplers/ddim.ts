@@ -1,0 +1,53 @@
+/**
+ * DDIM (Song et al., 2021), and what it is at its two ends in (alpha, sigma): Euler's method without noise, Euler ancestral
+ * with all of it.
+ */
+import type { NdArray } from "../../engine/ndarray.ts";
+import { combine } from "../arrays.ts";
+import { type Denoiser, noiseOf } from "../denoiser.ts";
+import { type NoiseLevel, noiseRatio } from "../levels.ts";
+import {
+  noiseFor,
+  report,
+  type Sampler,
+  type SamplerOptions,
+  type SampleStep,
+  transitions,
+} from "./sampler.ts";
+
+export interface DDIMOptions extends SamplerOptions {
+  /** Share of DDPM's noise that each step adds; 0, none, unless given. */
+  readonly eta?: number;
+}
+
+/** Song et al., eq. 12 and 16, for any alpha and sigma. */
+export async function* ddim(
+  denoise: Denoiser,
+  x: NdArray,
+  levels: readonly NoiseLevel[],
+  options: DDIMOptions = {},
+): AsyncGenerator<SampleStep, NdArray> {
+  for (const step of transitions(levels, options.signal)) {
+    const { from, to } = step;
+    const denoised = await denoise(x, from);
+    const added = (options.eta ?? 0) * ancestralDeviation(from, to);
+    const kept = Math.sqrt(Math.max(0, to.sigma ** 2 - added ** 2));
+    const next = combine([to.alpha, denoised.x0], [kept, noiseOf(denoised, x, from)]);
+    x = added === 0 ? next : combine([1, next], [added, noiseFor(step, x, options)]);
+    yield report(step, levels, x, denoised.x0);
+  }
+  return x;
+}
+
+/** Deviation of the noise with which the step is one of the process reversed: √β̃. */
+function ancestralDeviation(from: NoiseLevel, to: NoiseLevel): number {
+  return to.sigma * Math.sqrt(1 - (noiseRatio(to) / noiseRatio(from)) ** 2);
+}
+
+/** Euler's method for x / alpha against sigma / alpha (Karras et al., 2022); on straight levels, for x against time. Order 1. */
+export const euler: Sampler = (denoise, x, levels, options) =>
+  ddim(denoise, x, levels, { ...options, eta: 0 });
+
+/** Euler's method to less noise than asked for, and fresh noise on top (`sample_euler_ancestral` of k-diffusion). */
+export const eulerAncestral: Sampler = (denoise, x, levels, options) =>
+  ddim(denoise, x, levels, { ...options, eta: 1 });

@@ -1,0 +1,117 @@
+/** What all samplers have in common. */
+import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
+import type { NdArray } from "../../engine/ndarray.ts";
+import type { Denoiser } from "../denoiser.ts";
+import { type NoiseLevel, noiseRatio } from "../levels.ts";
+import type { NoiseSource } from "../noise.ts";
+
+export interface SamplerOptions {
+  /** Where the noise of stochastic samplers comes from. */
+  readonly noise?: NoiseSource | undefined;
+  /** Ends sampling before the next question to the network, by throwing the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Where sampling stands after a step. */
+export interface SampleStep {
+  /** Steps done, from 1. */
+  readonly step: number;
+  readonly steps: number;
+  /** The level that was reached. */
+  readonly level: NoiseLevel;
+  readonly x: NdArray;
+  /** The estimate that the step rests on: a preview. */
+  readonly x0: NdArray;
+}
+
+/**
+ * Takes x, images [B, …] at the first level, through all levels; yields after each step and returns x at the last level.
+ *
+ * @param levels noisiest first, at least two
+ */
+export type Sampler = (
+  denoise: Denoiser,
+  x: NdArray,
+  levels: readonly NoiseLevel[],
+  options?: SamplerOptions,
+) => AsyncGenerator<SampleStep, NdArray>;
+
+/** What a sampler returns, its steps passed over. */
+export async function finalImages(steps: AsyncGenerator<unknown, NdArray>): Promise<NdArray> {
+  for (;;) {
+    const next = await steps.next();
+    if (next.done) return next.value;
+  }
+}
+
+export interface Transition {
+  /** Number of this step, from 0. */
+  readonly index: number;
+  readonly from: NoiseLevel;
+  readonly to: NoiseLevel;
+  readonly last: boolean;
+}
+
+/**
+ * The steps between levels, each preceded by a look at the signal.
+ *
+ * @throws PatchwiseError unless there are at least two levels, none noisier than the one before
+ */
+export function* transitions(
+  levels: readonly NoiseLevel[],
+  signal: AbortSignal | undefined,
+): Generator<Transition> {
+  const count = levels.length - 1;
+  if (count < 1) {
+    throw new PatchwiseError(
+      `A sampler was given ${levels.length} noise levels; give at least two, the first to start from and the last to end at.`,
+    );
+  }
+  const at = levels.findIndex(
+    (level, i) => i > 0 && !(noiseRatio(level) <= noiseRatio(levels[i - 1]!)),
+  );
+  if (at > 0) {
+    const [before, level] = [levels[at - 1]!, levels[at]!];
+    throw new PatchwiseError(
+      `Noise level ${at} (alpha ${level.alpha}, sigma ${level.sigma}) is noisier than the one before (alpha ${before.alpha}, sigma ${before.sigma}); give levels that fall.`,
+    );
+  }
+  for (let index = 0; index < count; index++) {
+    signal?.throwIfAborted();
+    yield { index, from: levels[index]!, to: levels[index + 1]!, last: index === count - 1 };
+  }
+}
+
+/** Whether later steps can extrapolate from this one: pure noise has no finite λ, and a step to an equal level no length. */
+export function tellsChange({ from, to }: Transition): boolean {
+  return from.alpha !== 0 && noiseRatio(from) !== noiseRatio(to);
+}
+
+/** The report on a step that was done. */
+export function report(
+  { index, to }: Transition,
+  levels: readonly NoiseLevel[],
+  x: NdArray,
+  x0: NdArray,
+): SampleStep {
+  return { step: index + 1, steps: levels.length - 1, level: to, x, x0 };
+}
+
+/**
+ * Noise of x's shape for a step.
+ *
+ * @throws PatchwiseError when the sampler was given no source of noise
+ * @throws ShapeError when the source gives another shape
+ */
+export function noiseFor({ index }: Transition, x: NdArray, { noise }: SamplerOptions): NdArray {
+  if (!noise) {
+    throw new PatchwiseError(
+      "This sampler adds noise at each step, but was given none; give a source of it as `noise`, such as keyedNoise(keys).",
+    );
+  }
+  const drawn = noise(index, x.shape);
+  if (drawn.shape.join() === x.shape.join()) return drawn;
+  throw new ShapeError(
+    `The noise for step ${index} is of shape [${drawn.shape.join(", ")}], but the images are [${x.shape.join(", ")}].`,
+  );
+}

@@ -1,0 +1,197 @@
+/** The variational bound of a discrete process, in the graph (Ho et al., 2020, eq. 5; Nichol & Dhariwal, 2021). */
+import { constantOf, detach, where } from "../engine/functional.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { type Example, meanOfImage, noised, perImage, regressionLoss } from "./losses.ts";
+import { type Parameterization, type SignalAndNoise, x0Of } from "./parameterization.ts";
+import type { DiffusionProcess } from "./process.ts";
+
+/** Entries of a table at steps [B], as [B, 1, …] for images like x; in float32, as networks compute. */
+export function lookUp(table: Float64Array | readonly number[], steps: Tensor, x: Tensor): Tensor {
+  return perImage(constantOf([...table], [table.length]).gather(steps), x);
+}
+
+/** alpha and sigma of steps [B] of a process. */
+export function processLevel(
+  { alphaBars }: DiffusionProcess,
+  steps: Tensor,
+  x: Tensor,
+): SignalAndNoise<Tensor> {
+  return {
+    alpha: lookUp(alphaBars.map(Math.sqrt), steps, x),
+    sigma: lookUp(
+      alphaBars.map((alphaBar) => Math.sqrt(1 - alphaBar)),
+      steps,
+      x,
+    ),
+  };
+}
+
+/** The mean and the logarithm of the variance of a Gaussian. */
+interface Gaussian {
+  readonly mean: Tensor;
+  readonly logVariance: Tensor;
+}
+
+/** q(x[t − 1] | x[t], x0) of steps t [B], where log β̃ of the first step is the second's. */
+export function posteriorOf(
+  { posterior }: DiffusionProcess,
+  steps: Tensor,
+  x0: Tensor,
+  x: Tensor,
+): Gaussian {
+  const ofX0 = lookUp(posterior.ofX0, steps, x);
+  const ofX = lookUp(posterior.ofX, steps, x);
+  return {
+    mean: x0.mul(ofX0).add(x.mul(ofX)),
+    logVariance: lookUp(posterior.logVariance, steps, x),
+  };
+}
+
+/** The variance that the model's steps have: β̃, β, or learned between the two. */
+export type StepVariance = "small" | "large" | "learned";
+
+/**
+ * log variance of the model's steps, of x's shape or broadcastable to it.
+ *
+ * @param place the learned place between log β̃ (−1) and log β (1), of x's shape (Nichol & Dhariwal, eq. 15)
+ */
+function modelLogVariance(
+  { betas, posterior }: DiffusionProcess,
+  steps: Tensor,
+  x: Tensor,
+  variance: StepVariance,
+  place: Tensor | undefined,
+): Tensor {
+  if (variance === "small") return lookUp(posterior.logVariance, steps, x);
+  if (variance === "large" || !place) {
+    // β of the first step, which adds no noise when sampling, would make its likelihood worse.
+    const large = betas.map((beta, t) => (t === 0 ? posterior.logVariance[0]! : Math.log(beta)));
+    return lookUp(large, steps, x);
+  }
+  const low = lookUp(posterior.logVariance, steps, x);
+  const high = lookUp(betas.map(Math.log), steps, x);
+  const share = place.add(1).div(2);
+  return share.mul(high).add(share.neg().add(1).mul(low));
+}
+
+/** KL(a ‖ b) of Gaussians, element by element, in nats. */
+function gaussianKL(a: Gaussian, b: Gaussian): Tensor {
+  const ratio = a.logVariance.sub(b.logVariance);
+  const distance = a.mean.sub(b.mean).square().mul(b.logVariance.neg().exp());
+  return ratio.exp().sub(1).sub(ratio).add(distance).mul(0.5);
+}
+
+/** Φ by the approximation of Page (1977) that the published losses use. */
+function normalCDF(x: Tensor): Tensor {
+  return x
+    .add(x.mul(x).mul(x).mul(0.044715))
+    .mul(Math.sqrt(2 / Math.PI))
+    .tanh()
+    .add(1)
+    .mul(0.5);
+}
+
+/**
+ * log likelihood of images of 256 levels in [−1, 1], element by element, in nats: the Gaussian's mass between the halves
+ * to the neighbouring levels, of which the outermost reach to infinity (Ho et al., eq. 13).
+ */
+function discretizedLogLikelihood(x0: Tensor, { mean, logVariance }: Gaussian): Tensor {
+  const inverse = logVariance.mul(-0.5).exp();
+  const centred = x0.sub(mean);
+  const above = normalCDF(centred.add(1 / 255).mul(inverse));
+  const below = normalCDF(centred.sub(1 / 255).mul(inverse));
+  const log = (mass: Tensor) => mass.maximum(1e-12).log();
+  const inside = log(above.sub(below));
+  const upper = where(x0.greater(0.999), log(below.neg().add(1)), inside);
+  return where(x0.less(-0.999), log(above), upper);
+}
+
+/** A batch at steps of a discrete process. */
+export interface DiscreteExample {
+  readonly x0: Tensor;
+  readonly noise: Tensor;
+  /** [B], int64 in [0, number of steps). */
+  readonly steps: Tensor;
+}
+
+/** The same batch, with alpha and sigma of its steps. */
+export function exampleAt(
+  process: DiffusionProcess,
+  { x0, noise, steps }: DiscreteExample,
+): Example {
+  return { x0, noise, level: processLevel(process, steps, x0) };
+}
+
+/**
+ * The term of the variational bound at each image's step, in bits per dimension, [B]: the divergence of the model's step
+ * from the posterior, and at the first step the likelihood of the image.
+ *
+ * @param model its estimate of x0, and the learned place of its variance
+ */
+export function boundTerm(
+  process: DiffusionProcess,
+  { x0, steps }: Pick<DiscreteExample, "x0" | "steps">,
+  x: Tensor,
+  model: { readonly x0: Tensor; readonly place?: Tensor | undefined },
+  variance: StepVariance,
+): Tensor {
+  const truth = posteriorOf(process, steps, x0, x);
+  const guess: Gaussian = {
+    mean: posteriorOf(process, steps, model.x0, x).mean,
+    logVariance: modelLogVariance(process, steps, x, variance, model.place),
+  };
+  const divergence = meanOfImage(gaussianKL(truth, guess));
+  const likelihood = meanOfImage(discretizedLogLikelihood(x0, guess).neg());
+  return where(steps.equal(0), likelihood, divergence).div(Math.LN2);
+}
+
+export interface HybridOptions {
+  readonly parameterization: Parameterization;
+  readonly variance: StepVariance;
+  /**
+   * - mse: the simple loss, and where a variance is learned the bound, which trains nothing but it (DiT).
+   * - rescaled-mse: the same with the bound times steps / 1000 (Nichol & Dhariwal's λ·T).
+   * - kl: the bound alone.
+   * - rescaled-kl: the bound times the number of steps, an estimate of the whole bound.
+   */
+  readonly objective: "mse" | "rescaled-mse" | "kl" | "rescaled-kl";
+}
+
+export interface HybridLoss {
+  /** [B] */
+  readonly loss: Tensor;
+  /** Its parts, where it has them. */
+  readonly mse?: Tensor;
+  readonly bound?: Tensor;
+}
+
+/**
+ * The losses of Nichol & Dhariwal (2021, eq. 16).
+ *
+ * @param output of the network on `noised(exampleAt(process, batch))`: [B, C, …], twice as many channels with a learned variance
+ */
+export function hybridLoss(
+  process: DiffusionProcess,
+  output: Tensor,
+  batch: DiscreteExample,
+  { parameterization, variance, objective }: HybridOptions,
+): HybridLoss {
+  const example = exampleAt(process, batch);
+  const x = noised(example);
+  const learned = variance === "learned";
+  const [prediction, place] = learned ? (output.split(2, 1) as [Tensor, Tensor]) : [output];
+  const count = process.betas.length;
+  const bound = (mean: Tensor) => {
+    const estimate = x0Of(parameterization, example.level, x, mean);
+    return boundTerm(process, batch, x, { x0: estimate, place }, variance);
+  };
+  if (objective === "kl") return { loss: bound(prediction) };
+  if (objective === "rescaled-kl") return { loss: bound(prediction).mul(count) };
+
+  const mse = regressionLoss(prediction, example, { parameterization });
+  if (!learned) return { loss: mse, mse };
+  // The bound is far noisier than the simple loss: it shall not pull at the mean.
+  const term = bound(detach(prediction));
+  const scaled = objective === "rescaled-mse" ? term.mul(count / 1000) : term;
+  return { loss: mse.add(scaled), mse, bound: scaled };
+}
