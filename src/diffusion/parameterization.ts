@@ -57,11 +57,11 @@ const table: { readonly [P in Parameterization]: (level: SignalAndNoise) => Conv
   },
   flow: ({ alpha, sigma }) => {
     // 1 on straight levels.
-    const sum = plus(alpha, sigma);
+    const whole = plus(alpha, sigma);
     return {
       target: [-1, 1],
-      x0: [over(1, sum), over(minus(sigma), sum)],
-      noise: [over(1, sum), over(alpha, sum)],
+      x0: [over(1, whole), over(minus(sigma), whole)],
+      noise: [over(1, whole), over(alpha, whole)],
     };
   },
 };
