@@ -1,0 +1,132 @@
+import { describe, expect, it } from "vitest";
+import { combine, images } from "../../src/diffusion/arrays.ts";
+import { type Denoiser, denoiserOf, noiseOf } from "../../src/diffusion/denoiser.ts";
+import { guided } from "../../src/diffusion/guidance.ts";
+import { flowLevels, straight, variancePreserving } from "../../src/diffusion/levels.ts";
+import { keyedNoise } from "../../src/diffusion/noise.ts";
+import { parameterizations, predictionOf } from "../../src/diffusion/parameterization.ts";
+import { samplers } from "../../src/diffusion/samplers/index.ts";
+import { finalImages, type Sampler } from "../../src/diffusion/samplers/sampler.ts";
+import { thresholded } from "../../src/diffusion/thresholding.ts";
+import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random.ts";
+
+const draw = (seed: number) => normal(randomKey(seed), [2, 4, 3, 3]);
+const x = draw(1);
+const level = variancePreserving(500, 0.8);
+const outputs = { conditional: draw(2), unconditional: draw(3) };
+const network = (name: keyof typeof outputs) => async (seen: NdArray) =>
+  combine([0.3, seen], [1, outputs[name]]);
+const parts = (array: NdArray) => images(combine([1, array]));
+
+/** Standard deviation of each image. */
+const spreads = (array: NdArray) =>
+  parts(array).map((part) => {
+    const image = [...part];
+    const mean = image.reduce((sum, value) => sum + value, 0) / image.length;
+    return Math.sqrt(image.reduce((sum, value) => sum + (value - mean) ** 2, 0) / image.length);
+  });
+
+describe.each(parameterizations)("guidance of %s", (name) => {
+  const conditional = denoiserOf(network("conditional"), name);
+  const unconditional = denoiserOf(network("unconditional"), name);
+  const predictionAt = (x0: NdArray) =>
+    predictionOf(name, level, { x0, noise: noiseOf({ x0 }, x, level) });
+
+  it("guides what the network predicts, in whatever it predicts", async () => {
+    const { x0 } = await guided(conditional, unconditional, { scale: 4 })(x, level);
+    const want = toNumbers(
+      combine([0.3, x], [4, outputs.conditional], [-3, outputs.unconditional]),
+    );
+    for (const [i, value] of toNumbers(predictionAt(x0)).entries()) {
+      expect(value).toBeCloseTo(want[i]!, 4);
+    }
+  });
+
+  it("of 3 channels leaves the fourth to the condition", async () => {
+    const { x0 } = await guided(conditional, unconditional, { scale: 4, channels: 3 })(x, level);
+    const whole = await guided(conditional, unconditional, { scale: 4 })(x, level);
+    const plain = await conditional(x, level);
+    for (const [i, image] of parts(x0).entries()) {
+      expect(image.slice(0, 27)).toEqual(parts(whole.x0)[i]!.slice(0, 27));
+      expect(image.slice(27)).toEqual(parts(plain.x0)[i]!.slice(27));
+    }
+  });
+
+  it("rescaled has the spread of the condition, image by image", async () => {
+    const at = async (amount: number) => {
+      const rescale = { amount, parameterization: name };
+      const { x0 } = await guided(conditional, unconditional, { scale: 6, rescale })(x, level);
+      return spreads(predictionAt(x0));
+    };
+    const wanted = spreads(predictionAt((await conditional(x, level)).x0));
+    const [free, half, whole] = [await at(0), await at(0.5), await at(1)];
+    for (const [i, value] of wanted.entries()) {
+      expect(whole[i]).toBeCloseTo(value, 4);
+      expect(half[i]).toBeCloseTo((value + free[i]!) / 2, 4);
+    }
+  });
+});
+
+describe("guidance", () => {
+  const conditional = denoiserOf(network("conditional"), "flow");
+
+  it("of scale 1 is the conditional model, exactly, in every sampler", async () => {
+    const never: Denoiser = () => Promise.reject(new Error("nobody should ask"));
+    for (const sampler of Object.values(samplers) as Sampler[]) {
+      const run = (denoise: Denoiser) => {
+        const noise = keyedNoise([randomKey(5), randomKey(6)]);
+        return finalImages(sampler(denoise, x, flowLevels(6, { shift: 2 }), { noise }));
+      };
+      const once = await run(guided(conditional, never, { scale: 1, channels: 3 }));
+      expect(once.data).toEqual((await run(conditional)).data);
+    }
+  });
+
+  it("limited to an interval asks for no more outside", async () => {
+    const asked: number[] = [];
+    const watching: Denoiser = async (seen, { time }) => {
+      asked.push(time);
+      return { x0: seen };
+    };
+    const interval = { above: 0.25, upTo: 1 };
+    const denoise = guided(conditional, watching, { scale: 3, interval });
+    // sigma / alpha is infinite, 4, 1, 1/4 and 1/9.
+    const levels = [1, 0.8, 0.5, 0.2, 0.1].map((sigma) => straight(1000 * sigma, sigma));
+    for (const at of levels) await denoise(x, at);
+    expect(asked).toEqual([500]);
+    expect(await denoise(x, levels[4]!)).toEqual(await conditional(x, levels[4]!));
+  });
+
+  it("keeps the variance of the condition", async () => {
+    const variance = draw(7);
+    const one: Denoiser = async () => ({ x0: draw(8), variance });
+    const other: Denoiser = async () => ({ x0: draw(9), variance: draw(10) });
+    expect((await guided(one, other, { scale: 2 })(x, level)).variance).toBe(variance);
+  });
+});
+
+describe("thresholds", () => {
+  const estimate: Denoiser = async () => ({ x0: combine([3, draw(4)]), noise: draw(5) });
+
+  it("limit x0, and with it the noise that it implies", async () => {
+    const { x0, noise } = await thresholded(estimate, { kind: "static", range: 0.5 })(x, level);
+    expect(Math.max(...toNumbers(x0).map(Math.abs))).toBe(0.5);
+    expect(noise).toBeUndefined();
+    const kept = await thresholded(estimate, { kind: "static", keepNoise: true })(x, level);
+    expect(kept.noise).toEqual(draw(5));
+  });
+
+  it("by quantile scale each image by its own bright parts", async () => {
+    const threshold = { kind: "dynamic", quantile: 0.5, most: 100 } as const;
+    const { x0 } = await thresholded(estimate, threshold)(x, level);
+    for (const [i, image] of parts(x0).entries()) {
+      const before = parts(combine([3, draw(4)]))[i]!;
+      const magnitudes = before.map(Math.abs).sort((a, b) => a - b);
+      const bound = Math.max(1, (magnitudes[17]! + magnitudes[18]!) / 2);
+      for (const [j, value] of image.entries()) {
+        expect(value).toBeCloseTo(Math.max(-1, Math.min(1, before[j]! / bound)), 5);
+      }
+    }
+  });
+});
