@@ -14,9 +14,13 @@ export type Request =
   | { readonly kind: "readState" }
   | { readonly kind: "dispose" };
 
-export type Response =
-  | { readonly kind: "done"; readonly arrays: Arrays }
-  | { readonly kind: "failed"; readonly name: string; readonly message: string };
+export type Response = { readonly kind: "done"; readonly arrays: Arrays } | Failure;
+
+export interface Failure {
+  readonly kind: "failed";
+  readonly name: string;
+  readonly message: string;
+}
 
 /** One side of a channel; the other side answers each request once, in order. */
 export interface Port<Out, In> {
@@ -132,13 +136,14 @@ async function connect(start: () => Remote, plan: Plan): Promise<Connection> {
   return { ask, terminate };
 }
 
-function failure(error: unknown): Response {
+/** An error as it can be sent. */
+export function failure(error: unknown): Failure {
   const { name, message } = error instanceof Error ? error : new Error(String(error));
   return { kind: "failed", name, message };
 }
 
 /** An error of the class that was thrown on the other side. */
-function revive({ name, message }: { name: string; message: string }): Error {
+export function revive({ name, message }: Failure): Error {
   const known = Object.values(errors).find((type) => type.name === name);
   return known ? new known(message) : Object.assign(new Error(message), { name });
 }

@@ -1,0 +1,43 @@
+/** Opens the data set that a config names. */
+import type { DataConfig } from "./config.ts";
+import type { DataSet, PictureShape } from "./dataset.ts";
+
+/**
+ * Opens a data set whose pictures are brought to `shape`.
+ *
+ * @throws UsageError when it is not there or does not hold what the config asks for, FormatError when it is damaged
+ */
+export async function openData(config: DataConfig, shape: PictureShape): Promise<DataSet> {
+  const data = await open(config, shape);
+  // The emoji set spreads what it takes by itself.
+  if (config.kind === "emoji") return data;
+  return config.limit === undefined ? data : limited(data, config.limit);
+}
+
+/** Formats are loaded when they are asked for: each brings a library of its own. */
+async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
+  switch (config.kind) {
+    case "images":
+      return (await import("./image-folder-node.ts")).openImageFolder(config, shape);
+    case "idx":
+      return (await import("./idx-node.ts")).openIdx(config, shape);
+    case "parquet":
+      return (await import("./parquet-node.ts")).openParquet(config, shape);
+    case "tar":
+      return (await import("./tar-node.ts")).openTar(config, shape);
+    case "emoji":
+      return (await import("./emoji-node.ts")).openEmoji(config, shape);
+  }
+}
+
+/** So many examples, evenly from all, because the first ones may be of one class. */
+function limited(data: DataSet, limit: number): DataSet {
+  const count = Math.min(limit, data.count);
+  const at = (index: number) => Math.floor((index * data.count) / count);
+  return {
+    ...data,
+    count,
+    nameOf: (index) => data.nameOf(at(index)),
+    example: (index) => data.example(at(index)),
+  };
+}

@@ -1,0 +1,273 @@
+import { symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { examplesOf, folderOf, messageOf, open, png, redsOf } from "./support.ts";
+
+/** PNGs by name, each with its number as colour, and other files. */
+async function pictures(
+  reds: Record<string, number>,
+  others: Record<string, string> = {},
+): Promise<string> {
+  const files: Record<string, string | Uint8Array> = { ...others };
+  for (const [name, red] of Object.entries(reds)) files[name] = await png(red);
+  return folderOf(files);
+}
+
+const images = (path: string, config: object = {}) => open({ kind: "images", path, ...config });
+const captionsOf = async (path: string, config: object = {}) =>
+  (await examplesOf(await images(path, config))).map(({ captions }) => captions);
+const labelsOf = async (path: string, config: object = {}) =>
+  (await examplesOf(await images(path, config))).map(({ label }) => label);
+
+describe("pictures in a folder", () => {
+  it("are found in all sub-folders, sorted, hidden ones left out", async () => {
+    const path = await pictures(
+      {
+        "b.PNG": 2,
+        "a.png": 1,
+        "x/a.png": 3,
+        ".hidden.png": 9,
+        "__MACOSX/a.png": 9,
+        ".g/a.png": 9,
+      },
+      { "notes.md": "" },
+    );
+    const data = await images(path, { classes: false });
+    expect(await redsOf(data)).toEqual([1, 2, 3]);
+    expect(data).toMatchObject({ name: path, count: 3, classes: undefined, captioned: false });
+    expect(data.nameOf(2)).toBe(join(path, "x/a.png"));
+  });
+
+  it("are found behind links, once", async () => {
+    const path = await pictures({ "x/a.png": 1 });
+    await symlink(path, join(path, "x/loop"));
+    await symlink(join(path, "x/a.png"), join(path, "x/b.png"));
+    await symlink(await pictures({ "c.png": 2 }), join(path, "x/other"));
+    expect(await redsOf(await images(path))).toEqual([1, 1, 2]);
+  });
+
+  it("are spread evenly by a limit", async () => {
+    const path = await pictures(Object.fromEntries([0, 1, 2, 3, 4, 5].map((i) => [`${i}.png`, i])));
+    expect(await redsOf(await images(path, { limit: 3 }))).toEqual([0, 2, 4]);
+  });
+
+  it("are named when they cannot be read", async () => {
+    const path = await pictures({ "b.png": 1 }, { "a.png": "no picture" });
+    await symlink(join(path, "gone.png"), join(path, "c.png"));
+    const data = await images(path);
+    expect(data.count).toBe(3);
+    const message = (index: number) => messageOf(data.example(index));
+    expect(await message(0)).toContain(`FormatError: ${path}/a.png cannot be read as a picture`);
+    expect(await message(2)).toContain(`FormatError: Cannot read ${path}/c.png: there is no such`);
+  });
+
+  it.each([
+    [{ "a.txt": "x" }, / holds no pictures, only 1 other files such as a\.txt; give a folder/],
+    [{}, / holds no pictures; give a folder with PNG, JPEG, WebP, AVIF or GIF files\.$/],
+  ])("are missed where there are none: %o", async (files, message) => {
+    expect(await messageOf(images(await folderOf(files)))).toMatch(message);
+  });
+
+  it("are missed where there is no folder", async () => {
+    const path = await pictures({ "a.png": 1 });
+    expect(await messageOf(images(join(path, "none")))).toMatch(
+      /^UsageError: Cannot open the folder .*none: there is no such file or folder/,
+    );
+    expect(await messageOf(images(join(path, "a.png")))).toMatch(
+      /^UsageError: Cannot open the folder .*a\.png: a part of the path is a file/,
+    );
+  });
+});
+
+describe("sub-folders", () => {
+  it("are the classes, with all that lies below them", async () => {
+    const path = await pictures({ "dog/a.png": 1, "cat/b.png": 2, "cat/young/c.png": 3 });
+    const data = await images(path);
+    expect(data.classes).toEqual(["cat", "dog"]);
+    expect((await examplesOf(data)).map(({ label }) => label)).toEqual([0, 0, 1]);
+  });
+
+  it("that are numbers are sorted as numbers", async () => {
+    const path = await pictures({ "10/a.png": 1, "9/a.png": 2 });
+    expect((await images(path)).classes).toEqual(["9", "10"]);
+  });
+
+  it("are none where there is only one, unless that is asked for", async () => {
+    const path = await pictures({ "all/a.png": 1 });
+    expect((await images(path)).classes).toBeUndefined();
+    expect((await images(path, { classes: true })).classes).toEqual(["all"]);
+  });
+
+  it("may be classes beside captions, when that is asked for", async () => {
+    const path = await pictures({ "x/a.png": 1, "y/b.png": 2 }, { "x/a.txt": "A", "y/b.txt": "B" });
+    expect((await images(path)).classes).toBeUndefined();
+    const both = await images(path, { classes: true });
+    expect(both.classes).toEqual(["x", "y"]);
+    expect((await both.example(1)).captions).toEqual(["B"]);
+  });
+
+  it("are no classes when pictures stand beside them", async () => {
+    const path = await pictures({ "a.png": 0, "x/b.png": 1, "y/c.png": 2 });
+    expect(await messageOf(images(path))).toMatch(
+      /^UsageError: .* has pictures both in its sub-folders and beside them.*; move a\.png and its like into them, or set `classes: false`\.$/,
+    );
+    expect(await messageOf(images(await pictures({ "a.png": 0 }), { classes: true }))).toContain(
+      "has no sub-folders with pictures, which `classes: true` asks for",
+    );
+  });
+
+  it("that are parts of a data set are not mixed by mistake", async () => {
+    const path = await pictures({ "train/cat/a.png": 1, "test/cat/b.png": 2 });
+    expect(await messageOf(images(path))).toMatch(
+      /^UsageError: .* is divided into test and train; set `path` to .*train or another/,
+    );
+    expect((await images(path, { classes: false })).count).toBe(2);
+  });
+});
+
+describe("text files beside pictures", () => {
+  it("have one caption a line", async () => {
+    const path = await pictures(
+      { "a.png": 1, "b.png": 2 },
+      { "a.txt": "\ufeffa red dot\r\n\r\n the dot  \n", "b.txt": "two" },
+    );
+    expect(await captionsOf(path)).toEqual([["a red dot", "the dot"], ["two"]]);
+    expect((await images(path)).captioned).toBe(true);
+    expect((await images(path, { caption: false })).captioned).toBe(false);
+  });
+
+  it("must be there for all pictures, unless the config says otherwise", async () => {
+    const path = await pictures({ "a.png": 1, "b.png": 2, "c.png": 3 }, { "b.txt": "two" });
+    expect(await messageOf(images(path))).toMatch(
+      /^UsageError: 2 of the 3 pictures in .* have no caption \(the first is a\.png\)/,
+    );
+    expect(await captionsOf(path, { undescribed: "skip" })).toEqual([["two"]]);
+    expect(await captionsOf(path, { undescribed: "keep" })).toEqual([[], ["two"], []]);
+  });
+
+  it("are named when they are not UTF-8", async () => {
+    const path = await folderOf({ "a.png": await png(1), "a.txt": Uint8Array.from([0xff, 0x41]) });
+    const data = await images(path);
+    expect(await messageOf(data.example(0))).toContain("a.txt is not UTF-8 text");
+  });
+});
+
+describe("metadata", () => {
+  const rows = (...lines: object[]) => lines.map((line) => JSON.stringify(line)).join("\n");
+
+  it("in JSON lines have captions, several for a picture in a list or in several rows", async () => {
+    const path = await pictures(
+      { "a.png": 1, "x/b.png": 2 },
+      {
+        "metadata.jsonl": rows(
+          { file_name: "x/b.png", text: ["two", " "] },
+          { file_name: "./a.png", text: "one" },
+          { file_name: "x/b.png", text: "zwei" },
+        ),
+      },
+    );
+    expect(await captionsOf(path)).toEqual([["one"], ["two", "zwei"]]);
+  });
+
+  it("as CSV speak of the folder they lie in, and may name classes", async () => {
+    const path = await pictures(
+      { "x/a.png": 1, "x/b.png": 2 },
+      { "x/metadata.csv": 'file_name,caption,label\na.png,"one, a",10\nb.png,two,9\n' },
+    );
+    const data = await images(path);
+    expect(data.classes).toEqual(["9", "10"]);
+    expect(await captionsOf(path)).toEqual([["one, a"], ["two"]]);
+    expect(await labelsOf(path)).toEqual([1, 0]);
+    expect((await images(path, { label: false })).classes).toBeUndefined();
+    expect((await images(path, { caption: false })).captioned).toBe(false);
+  });
+
+  it("come before text files and sub-folders", async () => {
+    const path = await pictures(
+      { "x/a.png": 1, "y/b.png": 2 },
+      {
+        "metadata.csv": "file_name,text\nx/a.png,one\ny/b.png,two\n",
+        "x/a.txt": "not this",
+      },
+    );
+    expect(await captionsOf(path)).toEqual([["one"], ["two"]]);
+    expect((await images(path)).classes).toBeUndefined();
+  });
+
+  it("may speak of pictures whose endings are unusual", async () => {
+    const path = await folderOf({
+      "a.picture": await png(7),
+      "b.png": await png(8),
+      "metadata.csv": "file_name,text\na.picture,seven\nb.png,eight\n",
+    });
+    expect(new Set(await redsOf(await images(path)))).toEqual(new Set([7, 8]));
+  });
+
+  const refused: readonly [string, string, object, RegExp][] = [
+    [
+      "pictures that are not there",
+      "file_name,text\na.png,one\ngone.png,two\nx/lost.png,three\n",
+      {},
+      /^UsageError: The metadata speak of 2 pictures that are not there: "gone\.png" on line 3 of .*metadata\.csv, "x\/lost\.png" on line 4/,
+    ],
+    [
+      "a column that is not there",
+      "file_name,texte,n\na.png,one,2\n",
+      { caption: "text" },
+      /^UsageError: .*metadata\.csv has no column "text", which `caption` names; the nearest is "texte"\.$/,
+    ],
+    [
+      "two columns that may be meant",
+      "file_name,text,caption\na.png,one,two\n",
+      {},
+      /^UsageError: .* has the columns text and caption; say with `caption` which one to use, or `caption: false`/,
+    ],
+    [
+      "no file names",
+      "file,text\na.png,one\n",
+      {},
+      /^FormatError: .* has no column file_name.*; it has "file", "text"\.$/,
+    ],
+    [
+      "files outside the folder",
+      "file_name,text\n../a.png,one\n",
+      {},
+      /^FormatError: .*on line 2, file_name is "\.\.\/a\.png", which does not lie in the folder\.$/,
+    ],
+    ["a column twice", "file_name,text,text\na.png,1,2\n", {}, /has the column "text" twice/],
+    [
+      "two classes for a picture",
+      "file_name,label\na.png,1\na.png,2\n",
+      {},
+      /^UsageError: .* says on line 3 that "a\.png" is of the class "2", but before that it is "1"/,
+    ],
+  ];
+  it.each(refused)("are refused with %s", async (_, csv, config, message) => {
+    const path = await pictures({ "a.png": 1 }, { "metadata.csv": csv });
+    expect(await messageOf(images(path, config))).toMatch(message);
+  });
+
+  it.each([
+    ['{"file_name": "a.png", "text": 5}', "its text is neither a text nor a list of texts"],
+    ['{"file_name": "a.png", "label": 0.5}', "its label is neither a text nor a whole number"],
+    ['{"file_name": 5}', "file_name is not a text"],
+    ["[1]", "what stands there is no JSON object"],
+    ['{"file_name": ', "what stands there is not valid JSON"],
+  ])("are refused with the line %s", async (line, message) => {
+    const path = await pictures({ "a.png": 1 }, { "metadata.jsonl": `\n${line}` });
+    expect(await messageOf(images(path))).toMatch(
+      new RegExp(`^FormatError: .*metadata\\.jsonl cannot be used: on line 2, ${message}`),
+    );
+  });
+
+  it("are refused in two formats at once, and with pictures that have no label", async () => {
+    const table = "file_name,label\na.png,x\n";
+    const twice = { "metadata.csv": table, "metadata.jsonl": '{"file_name":"a.png"}' };
+    expect(await messageOf(images(await pictures({ "a.png": 1 }, twice)))).toContain(
+      "has both a metadata.csv and a metadata.jsonl",
+    );
+    const path = await pictures({ "a.png": 1, "b.png": 2 }, { "metadata.csv": table });
+    expect(await messageOf(images(path))).toContain("1 of the 2 pictures");
+    expect(await labelsOf(path, { undescribed: "keep" })).toEqual([0, undefined]);
+  });
+});
