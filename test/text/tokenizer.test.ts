@@ -1,0 +1,135 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { FormatError } from "../../src/engine/errors.ts";
+import { loadTokenizer } from "../../src/text/tokenizer.ts";
+
+const root = path.resolve(import.meta.dirname, "../..");
+const file = readFileSync(path.join(root, "models/words/tokenizer.json"), "utf8");
+const json = JSON.parse(file) as { model: { vocab: [string, number][] } };
+const tokenizer = loadTokenizer(json);
+
+/** The pieces of a text, in words. */
+function piecesOf(text: string, length = 32): string {
+  const { ids, mask } = tokenizer.encode(text, length);
+  const count = mask.reduce((sum, bit) => sum + bit, 0);
+  return [...ids.subarray(0, count)].map((id) => json.model.vocab[id]![0]).join(" ");
+}
+
+describe("the words that come with Patchwise", () => {
+  it.each([
+    ["a red apple, flat style", "▁a ▁red ▁apple , ▁flat ▁style"],
+    ["A Red  APPLE ", "▁a ▁red ▁apple"],
+    ["flowers", "▁flower s"],
+    ["antique", "▁anti que"],
+    ["woman’s boot", "▁woman ' s ▁boot"],
+    ["3d twemoji", "▁3d ▁twemoji"],
+    ["ﬁre", "▁fire"],
+    ["red 苹果", "▁red ▁ \ufffd"],
+    ["", ""],
+  ])("cut %j", (text, pieces) => {
+    expect(piecesOf(text)).toBe(pieces);
+  });
+
+  it("have a number each, of which no two are the same", () => {
+    expect(tokenizer.size).toBe(json.model.vocab.length);
+    expect(new Set(json.model.vocab.map(([piece]) => piece)).size).toBe(tokenizer.size);
+  });
+
+  it("make something of any text", () => {
+    fc.assert(
+      fc.property(
+        fc.string({ unit: "grapheme" }),
+        fc.integer({ min: 1, max: 8 }),
+        (text, length) => {
+          const { ids, mask, lost } = tokenizer.encode(text, length);
+          const count = mask.reduce((sum, bit) => sum + bit, 0);
+          expect(ids).toHaveLength(length);
+          expect([...mask]).toEqual(Array.from({ length }, (_, i) => (i < count ? 1 : 0)));
+          expect(Math.max(...ids)).toBeLessThan(tokenizer.size);
+          expect(Math.min(...ids)).toBeGreaterThanOrEqual(0);
+          expect([...ids.subarray(count)].every((id) => id === 0)).toBe(true);
+          expect(text).toContain(lost);
+          expect(lost === "" || count === length).toBe(true);
+        },
+      ),
+      { seed: 1 },
+    );
+  });
+});
+
+describe("a text that does not fit", () => {
+  it("loses its last words, which are named", () => {
+    expect(tokenizer.encode("one two three, four five", 4)).toMatchObject({
+      mask: Uint8Array.of(1, 1, 1, 1),
+      lost: "four five",
+    });
+    expect(tokenizer.encode("red flowers", 2).lost).toBe("flowers");
+    expect(tokenizer.encode("red flowers", 3).lost).toBe("");
+  });
+
+  it("is named by its words where no spaces part them", () => {
+    expect(tokenizer.encode("red,apple,green,pear", 5).lost).toBe("green,pear");
+  });
+
+  it("keeps its special tokens at both ends", () => {
+    const special = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+    const template = loadTokenizer({
+      version: "1.0",
+      added_tokens: [
+        { id: 4, content: "<s>", special: true, ...special },
+        { id: 5, content: "</s>", special: true, ...special },
+      ],
+      padding: { strategy: { Fixed: 8 }, pad_id: 5, pad_type_id: 0, pad_token: "</s>" },
+      normalizer: null,
+      pre_tokenizer: { type: "WhitespaceSplit" },
+      post_processor: {
+        type: "TemplateProcessing",
+        single: [
+          { SpecialToken: { id: "<s>", type_id: 0 } },
+          { Sequence: { id: "A", type_id: 0 } },
+          { SpecialToken: { id: "</s>", type_id: 0 } },
+        ],
+        pair: [],
+        special_tokens: {
+          "<s>": { id: "<s>", ids: [4], tokens: ["<s>"] },
+          "</s>": { id: "</s>", ids: [5], tokens: ["</s>"] },
+        },
+      },
+      decoder: null,
+      model: {
+        type: "WordLevel",
+        unk_token: "a",
+        vocab: { a: 0, b: 1, c: 2, d: 3, "<s>": 4, "</s>": 5 },
+      },
+    });
+    expect(template.size).toBe(6);
+    expect(template.encode("b c", 6)).toEqual({
+      ids: Int32Array.of(4, 1, 2, 5, 5, 5),
+      mask: Uint8Array.of(1, 1, 1, 1, 0, 0),
+      lost: "",
+    });
+    expect(template.encode("b c d", 4)).toEqual({
+      ids: Int32Array.of(4, 1, 2, 5),
+      mask: Uint8Array.of(1, 1, 1, 1),
+      lost: "d",
+    });
+  });
+});
+
+it.each([
+  [null],
+  ["tokenizer"],
+  [{}],
+  [{ model: null }],
+  [{ model: { type: "Unigram" } }],
+  [{ model: { type: "Nonsense", vocab: [] } }],
+  [{ model: { type: "Unigram", vocab: [], unk_id: 0 } }],
+  [{ ...json, normalizer: { type: "Nonsense" } }],
+])("refuses what is no tokenizer (%#)", (wrong) => {
+  expect(() => loadTokenizer(wrong)).toThrow(FormatError);
+  expect(() => loadTokenizer(wrong)).toThrow(
+    "This is not a tokenizer.json that Patchwise can read",
+  );
+});
