@@ -1,4 +1,5 @@
 /** Tables, times and noise levels of the schedulers of diffusers, rounded where they are rounded there. */
+import { FormatError } from "../engine/errors.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
 import {
   clean,
@@ -47,7 +48,14 @@ export function diffusersTables(
   const kind = read.choice("beta_schedule", kinds, "linear");
   const ends = { start: read.number("beta_start", start), end: read.number("beta_end", end) };
   const zeroTerminal = read.flag("rescale_betas_zero_snr", false);
-  const plain = betas32(kind, ends, trainSteps);
+  const trained = read.numbers("trained_betas", []);
+  if (trained.length > 0 && trained.length !== trainSteps) {
+    throw new FormatError(
+      `${read.file} has ${trained.length} trained_betas for ${trainSteps} steps; give one for each.`,
+    );
+  }
+  const plain =
+    trained.length > 0 ? Float64Array.from(trained, float32) : betas32(kind, ends, trainSteps);
   const betas = zeroTerminal ? zeroTerminalSNR(plain, float32) : plain;
   const alphaBars = alphaBarsOf(betas, float32);
   if (zeroTerminal && lowest) alphaBars[trainSteps - 1] = 2 ** -24;

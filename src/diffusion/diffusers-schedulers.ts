@@ -234,6 +234,7 @@ function unipcScheduler(read: FieldReader): DiffusersScheduler {
     order: read.count("solver_order", 2),
     variant: read.choice("solver_type", solvers, "bh2") === "bh1" ? "bh1" : "bh2",
     lowerOrderFinal: read.flag("lower_order_final", true),
+    uncorrected: read.numbers("disable_corrector", []),
   } as const;
   return multistep(read, tables, (denoise, x, levels, options) =>
     unipc(denoise, x, levels, { ...options, ...settings }),

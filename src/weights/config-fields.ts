@@ -17,7 +17,14 @@ export interface FieldReader {
   size(name: string, otherwise?: number): readonly [height: number, width: number];
   /** A finite number. */
   number(name: string, otherwise?: number): number;
+  numbers(name: string, otherwise?: readonly number[]): readonly number[];
   flag(name: string, otherwise?: boolean): boolean;
+  text(name: string, otherwise?: string): string;
+  /** Texts by name. */
+  texts(
+    name: string,
+    otherwise?: Readonly<Record<string, string>>,
+  ): Readonly<Record<string, string>>;
   /** One of several names. */
   choice<T extends string>(name: string, choices: readonly T[], otherwise?: T): T;
   /** A list of such names. */
@@ -77,8 +84,11 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
       return typeof value === "number" ? [value, value] : value;
     },
     number: (name, otherwise) => read(name, "a number", isNumber, otherwise),
+    numbers: (name, otherwise) => read(name, "a list of numbers", isNumbers, otherwise),
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
+    text: (name, otherwise) => read(name, "a text", isText, otherwise),
+    texts: (name, otherwise) => read(name, "an object of texts", areTexts, otherwise),
     choice: (name, choices, otherwise) =>
       read(name, `one of ${choices.join(", ")}`, isOneOf(choices), otherwise),
     choices: (name, choices, otherwise) =>
@@ -97,6 +107,10 @@ function isNumber(value: unknown): value is number {
   return Number.isFinite(value);
 }
 
+function isNumbers(value: unknown): value is readonly number[] {
+  return Array.isArray(value) && value.every(isNumber);
+}
+
 function isSize(value: unknown): value is number | [number, number] {
   return isCount(value) || (Array.isArray(value) && value.length === 2 && value.every(isCount));
 }
@@ -104,6 +118,14 @@ function isSize(value: unknown): value is number | [number, number] {
 function listOf<T>(accepts: (value: unknown) => value is T) {
   return (value: unknown): value is readonly T[] =>
     Array.isArray(value) && value.length > 0 && value.every(accepts);
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+function areTexts(value: unknown): value is Readonly<Record<string, string>> {
+  return isObject(value) && Object.values(value).every(isText);
 }
 
 function isObject(value: unknown): value is ConfigFields {

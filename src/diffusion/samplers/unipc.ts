@@ -22,6 +22,8 @@ export interface UniPCOptions extends SamplerOptions {
   readonly variant?: "bh1" | "bh2";
   /** Whether the last steps are of lower order; true unless given. */
   readonly lowerOrderFinal?: boolean;
+  /** Numbers of the steps, from 0, that are not corrected by the estimate after them; none unless given. */
+  readonly uncorrected?: readonly number[];
 }
 
 interface Estimate {
@@ -45,7 +47,7 @@ export async function* unipc(
   levels: readonly NoiseLevel[],
   options: UniPCOptions = {},
 ): AsyncGenerator<SampleStep, NdArray> {
-  const { order = 2, variant = "bh2", lowerOrderFinal = true, signal } = options;
+  const { order = 2, variant = "bh2", lowerOrderFinal = true, uncorrected = [], signal } = options;
   if (!Number.isInteger(order) || order < 1) {
     throw new UsageError(
       `UniPC of order ${order} was asked for; give a whole number of at least 1.`,
@@ -57,7 +59,7 @@ export async function* unipc(
     const { from, to, index } = step;
     const { x0 } = await denoise(x, from);
     const estimate = { x0, lambda: logRatio(from) };
-    if (taken) x = advanced(taken, variant, estimate);
+    if (taken && !uncorrected.includes(index - 1)) x = advanced(taken, variant, estimate);
     const estimates = [estimate, ...earlier].slice(0, order);
     const left = lowerOrderFinal ? levels.length - 1 - index : order;
     const single = to.sigma === 0 || !tellsChange(step);
