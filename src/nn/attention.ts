@@ -1,7 +1,7 @@
 /** Multi-head attention (Vaswani et al., 2017). */
 import { attention, full, where } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { linear } from "./linear.ts";
+import { linear, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
 import { rotate, type RotaryTable } from "./rotary.ts";
@@ -27,7 +27,7 @@ export function selfAttention(
   { qkNorm, rotary, bias }: SelfAttentionOptions = {},
 ): Tensor {
   const width = x.size(-1);
-  const [q, k, v] = linear(p.at("qkv"), x, 3 * width).split(3, -1) as [Tensor, Tensor, Tensor]; // 3 × [B, N, C]
+  const [q, k, v] = linearParts(p.at("qkv"), x, 3, width) as [Tensor, Tensor, Tensor]; // 3 × [B, N, C]
   const prepared = (y: Tensor, name: string) => {
     if (!qkNorm && !rotary) return y;
     const split = y.reshape([y.dim(0), y.dim(1), heads, width / heads]); // [B, N, heads, D]

@@ -15,3 +15,20 @@ export function linear(p: Params, x: Tensor, outputs: number, options: LinearOpt
   const weight = p.param("weight", shape, options.init ?? xavierUniform(shape));
   return x.linear(weight, options.bias === false ? undefined : p.param("bias", [outputs], zero));
 }
+
+/**
+ * Several linear layers of one input that are stored as one, `weight` [parts · outputs, in]: [..., in] → parts × [..., outputs].
+ *
+ * The weight is cut, which costs nothing, and not what would come out of it, which is far larger.
+ */
+export function linearParts(
+  p: Params,
+  x: Tensor,
+  parts: number,
+  outputs: number,
+): readonly Tensor[] {
+  const shape = [parts * outputs, x.size(-1)];
+  const weights = p.param("weight", shape, xavierUniform(shape)).split(parts, 0);
+  const biases = p.param("bias", [parts * outputs], zero).split(parts, 0);
+  return weights.map((weight, i) => x.linear(weight, biases[i]));
+}

@@ -1,6 +1,6 @@
 /** The feed-forward half of a transformer block. */
 import type { Tensor } from "../engine/tensor.ts";
-import { linear } from "./linear.ts";
+import { linear, linearParts } from "./linear.ts";
 import type { Params } from "./params.ts";
 
 /** Two linear layers around a GELU, or SwiGLU (Shazeer, 2020). */
@@ -29,6 +29,6 @@ export function mlp(
 
 /** A SiLU gate times a linear branch, both from `w12`, then `w3`: [B, N, C] → [B, N, C]. */
 function swiGlu(p: Params, x: Tensor, hidden: number): Tensor {
-  const [gate, value] = linear(p.at("w12"), x, 2 * hidden).split(2, -1) as [Tensor, Tensor]; // 2 × [B, N, hidden]
+  const [gate, value] = linearParts(p.at("w12"), x, 2, hidden) as [Tensor, Tensor]; // 2 × [B, N, hidden]
   return linear(p.at("w3"), gate.silu().mul(value), x.size(-1)); // [B, N, C]
 }

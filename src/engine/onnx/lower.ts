@@ -2,15 +2,15 @@
  * Graph → ONNX model: one row an op. What a row emits is what runs, on every device, and what
  * `patchwise export` writes.
  */
-import { ShapeError } from "../errors.ts";
 import type { Graph } from "../graph.ts";
 import { leafName } from "../graph.ts";
 import type { OpName } from "../ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
-import { formatDim, formatShape, sameShape, type Shape } from "../shape.ts";
+import { formatDim, type Shape } from "../shape.ts";
 import type { Node, Tensor } from "../tensor.ts";
 import { Emitter } from "./emitter.ts";
 import { lowerRules } from "./lower-rules.ts";
+import { lowerWeight } from "./lower-weights.ts";
 import { dataTypes, encodeModel, type ValueInfoProto } from "./proto.ts";
 
 /** ONNX opset and IR that the rows are written for. */
@@ -39,29 +39,19 @@ export function lower(graph: Graph, weights: WeightSource = () => undefined): Lo
   for (const input of graph.inputs) names.set(input, leafName(input));
   for (const parameter of graph.parameters) {
     const name = leafName(parameter);
-    names.set(parameter, name);
     const stored = weights(name);
     if (!stored) {
+      names.set(parameter, name);
       feeds.push(parameter);
       continue;
     }
-    const { shape, dtype } = stored.kind === "array" ? stored.array : stored;
-    if (!sameShape(shape, parameter.shape)) {
-      throw new ShapeError(
-        `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
-      );
-    }
-    if (stored.kind === "array") emitter.initializer(name, stored.array);
-    else emitter.external(name, stored);
-    // bfloat16 and float16 checkpoints: stored as they are, read as the model computes.
-    if (dtype !== parameter.dtype) {
-      emitter.scope = parameter.node.scope;
-      names.set(parameter, emitter.emit("Cast", [name], { to: dataTypes[parameter.dtype] }));
-    }
+    for (const entry of lowerWeight(name, parameter, stored, graph, emitter)) names.set(...entry);
   }
 
   for (const node of graph.nodes) {
     if (node.op === "input" || node.op === "parameter") continue;
+    // The parts of a weight are there already.
+    if (node.outputs.every((output) => names.has(output))) continue;
     emitter.scope = node.scope || node.op;
     const inputs = node.inputs.map((tensor) => names.get(tensor)!);
     const outputs = applyRule(node, inputs, emitter, (tensor) => used.has(tensor));

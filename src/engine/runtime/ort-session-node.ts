@@ -23,9 +23,9 @@ function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession
   return InferenceSession.create(plan.model, {
     executionProviders: [device],
     graphOptimizationLevel: "all",
-    // The arena takes memory in powers of two and keeps it: twice what a training step needs, for
-    // no measured gain in speed.
-    enableCpuMemArena: false,
+    // The arena keeps its memory, which spares a training step the fresh pages that cost it up to a fifth of its time;
+    // what only draws gives memory back.
+    enableCpuMemArena: plan.state.length > 0,
     logSeverityLevel: 3,
     ...(plan.threads === undefined ? {} : { intraOpNumThreads: plan.threads }),
     extra: {

@@ -1,0 +1,86 @@
+/** Stored weights as initializers: whole, or where the graph only cuts one into rows, as ranges of its bytes. */
+import { byteSize, type DType } from "../dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { type Graph, is } from "../graph.ts";
+import { sizeOf } from "../ndarray.ts";
+import type { StoredWeight } from "../runtime/backend.ts";
+import { formatShape, resolve, sameShape } from "../shape.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Emitter } from "./emitter.ts";
+import { dataTypes } from "./proto.ts";
+
+/**
+ * Emits a weight.
+ *
+ * @returns the names of the parameter and of its parts, as far as the graph uses them
+ * @throws ShapeError when it has another shape than its parameter
+ */
+export function lowerWeight(
+  name: string,
+  parameter: Tensor,
+  stored: StoredWeight,
+  { nodes, outputs }: Graph,
+  emitter: Emitter,
+): Map<Tensor, string> {
+  const { shape, dtype } = typeOf(stored);
+  if (!sameShape(shape, parameter.shape)) {
+    throw new ShapeError(
+      `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
+    );
+  }
+  const readers = nodes.filter(({ inputs }) => inputs.includes(parameter));
+  const cuts = readers.filter((node) => is(node, "split") && node.attributes.axis === 0);
+  const whole = cuts.length < readers.length || Object.values(outputs).includes(parameter);
+  const emit = (as: string, part: StoredWeight): string => {
+    if (part.kind === "array") emitter.initializer(as, part.array);
+    else emitter.external(as, part);
+    if (dtype === parameter.dtype) return as;
+    // bfloat16 and float16 checkpoints: stored as they are, read as the model computes.
+    emitter.scope = parameter.node.scope;
+    return emitter.emit("Cast", [as], { to: dataTypes[parameter.dtype] });
+  };
+
+  const names = new Map<Tensor, string>();
+  if (whole || readers.length === 0) names.set(parameter, emit(name, stored));
+  for (const output of cuts.flatMap((cut) => cut.outputs)) {
+    const [start, rows] = rowsOf(output);
+    const as =
+      cuts.length > 1
+        ? `${name}[${start}:${start + rows}]#${cuts.indexOf(output.node)}`
+        : `${name}[${start}:${start + rows}]`;
+    names.set(output, emit(as, rowsOfWeight(stored, start, rows)));
+  }
+  return names;
+}
+
+function typeOf(stored: StoredWeight): {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+} {
+  return stored.kind === "array" ? stored.array : stored;
+}
+
+/** Where a part of a split along the rows begins, and how many it has. */
+function rowsOf(output: Tensor): [start: number, rows: number] {
+  const sizes = output.node.outputs.map(({ shape }) => resolve(shape, undefined)[0]!);
+  const start = sizes.slice(0, output.index).reduce((sum, rows) => sum + rows, 0);
+  return [start, sizes[output.index]!];
+}
+
+/** Rows of a weight are a range of its bytes. */
+function rowsOfWeight(stored: StoredWeight, start: number, rows: number): StoredWeight {
+  const { dtype, shape } = typeOf(stored);
+  const inRow = sizeOf(shape.slice(1));
+  const part = [rows, ...shape.slice(1)];
+  if (stored.kind === "array") {
+    const data = stored.array.data.subarray(start * inRow, (start + rows) * inRow);
+    return { kind: "array", array: { dtype, shape: part, data } };
+  }
+  const rowBytes = inRow * byteSize(dtype);
+  return {
+    ...stored,
+    shape: part,
+    offset: stored.offset + start * rowBytes,
+    length: rows * rowBytes,
+  };
+}
