@@ -91,7 +91,7 @@ const contender: Contender = {
       settings: `onnxruntime-node, ${work.threads} threads`,
       async step() {
         const { ms, result } = await timed(() => trainer.step(inputs));
-        return { ms, value: result };
+        return { ms, value: result.loss };
       },
     };
   },

@@ -110,7 +110,7 @@ for (let i = 1, seconds = 0; seconds < SECONDS; i++) {
     labels.push(drop[row]! < 0.1 ? NONE : digits.labels[Number(index)]!);
   }
   const times = drawNormal(fork(key, "time"), [BATCH]).data.map((z) => 1 / (1 + Math.exp(0.5 - z)));
-  const value = await trainer.step({
+  const { loss: value } = await trainer.step({
     x: ndarray("float32", [BATCH, 1, SIZE, SIZE], images),
     noise: drawNormal(fork(key, "noise"), [BATCH, 1, SIZE, SIZE]),
     time: ndarray("float32", [BATCH], times),

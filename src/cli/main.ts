@@ -2,30 +2,32 @@
 /**
  * What a person types. Exit codes: 0 done, 1 failed or out of tolerance, 2 bad usage.
  */
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
-import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
+import { addGenerate } from "./generate.ts";
 import { addInfo } from "./info.ts";
+import { addTrain } from "./train.ts";
 import { addVerify } from "./verify.ts";
-
-const manifest = JSON.parse(
-  readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
-) as { version: string; description: string };
+import { description, version } from "./version.ts";
 
 const program = new Command("patchwise")
-  .description(manifest.description)
-  .version(manifest.version, "-V, --version", "print the version")
+  .description(description)
+  .version(version, "-V, --version", "print the version")
   .helpOption("-h, --help", "print this help")
   .showSuggestionAfterError()
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+addGenerate(program);
 addInfo(program);
+addTrain(program);
 addVerify(program);
 
 /** Tells an error and gives its exit code. */
 function report(error: unknown, asJson: boolean): number {
-  const usage = error instanceof UsageError || error instanceof CommanderError;
+  // A file that is not what it should be is bad input, as a wrong option is.
+  const usage =
+    error instanceof UsageError || error instanceof FormatError || error instanceof CommanderError;
   if (error instanceof CommanderError && error.code === "commander.help") return 2;
   const { message, stack } = error as Error;
   const text = error instanceof CommanderError ? sentence(error) : message;

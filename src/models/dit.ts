@@ -58,6 +58,8 @@ export interface DiTConfig {
   readonly feedForward: FeedForward;
   /** Norm of each head's queries and keys. */
   readonly qkNorm: Norm | null;
+  /** Makes the blocks' modulations through so many channels, which saves most of their weights; whole unless given. */
+  readonly modulationRank?: number | undefined;
 }
 
 /** What the model draws: anything, one of some classes, or a text given as embeddings of its tokens. */
@@ -215,14 +217,17 @@ function branches(
   p: Params,
   names: readonly string[],
   vector: Tensor | undefined,
-  { norm, block, hidden }: DiTConfig,
+  { norm, block, hidden, modulationRank }: DiTConfig,
   gates = block.kind === "adaLN-zero",
 ): readonly Branch[] {
   if (!vector) return names.map((name) => plainBranch(p.at(name), norm));
   const each = gates ? 3 : 2;
   const parts = each * names.length;
   const init = block.kind === "adaLN-zero" ? { init: zero } : {};
-  const values = linear(p.at("adaLN_modulation.1"), vector, parts * hidden, init).split(parts, -1);
+  const narrow = modulationRank
+    ? linear(p.at("adaLN_modulation.0"), vector, modulationRank, { bias: false }) // [B, rank]
+    : vector;
+  const values = linear(p.at("adaLN_modulation.1"), narrow, parts * hidden, init).split(parts, -1);
   return names.map((name, i) => {
     const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
     return adaptiveBranch(p.at(name), norm, [shift!, scale!, gate]);

@@ -86,7 +86,7 @@ export async function trainSmallTransformer(backend: Backend): Promise<number[]>
   const step = trainingStep({ loss, params, optimizer, emaDecay: 0.9 });
   const trainer = await createTrainer(backend, step, weights);
   const losses: number[] = [];
-  for (let i = 0; i < STEPS; i++) losses.push(await trainer.step(makeBatch(i)));
+  for (let i = 0; i < STEPS; i++) losses.push((await trainer.step(makeBatch(i))).loss);
   await trainer.dispose();
   return losses;
 }

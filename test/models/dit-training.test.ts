@@ -48,7 +48,7 @@ async function overfit(config: DiTConfig, condition: object): Promise<number> {
   });
   const trainer = await createTrainer(nodeBackend("cpu"), step, initialize(params, randomKey(3)));
   let last = Infinity;
-  for (let i = 0; i < STEPS; i++) last = await trainer.step({ ...inputs, ...condition });
+  for (let i = 0; i < STEPS; i++) last = (await trainer.step({ ...inputs, ...condition })).loss;
   await trainer.dispose();
   return last;
 }

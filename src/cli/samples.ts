@@ -1,0 +1,26 @@
+/** Grids of what a model in training draws. */
+import { pictureGrid } from "../data/grid.ts";
+import type { Picture } from "../data/dataset.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { finished } from "../pipelines/pipeline.ts";
+import { createPipeline } from "../pipelines/trained-model.ts";
+import type { DrawSamples } from "../training/train-node.ts";
+
+/** One row for each prompt or class, always with the same seeds. */
+export function drawSamples(backend: Backend): DrawSamples {
+  return async ({ card, weights, tokenizer }, { of, each, seed }) => {
+    const pipeline = createPipeline({ backend, card, weights, tokenizer });
+    const byText = card.network.condition.kind === "text";
+    const wishes = of ?? card.classes ?? [undefined];
+    const pictures: Picture[] = [];
+    try {
+      for (const wish of wishes) {
+        const told = byText ? { prompt: wish ?? "" } : { class: wish };
+        pictures.push(...(await finished(pipeline.generate({ ...told, count: each, seed }))));
+      }
+    } finally {
+      await pipeline.dispose();
+    }
+    return pictureGrid(pictures, each);
+  };
+}

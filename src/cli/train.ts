@@ -1,0 +1,122 @@
+/**
+ * patchwise train CONFIG.yaml: from pictures to a model that draws.
+ */
+import { readFile } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import type { Command } from "commander";
+import { UsageError } from "../engine/errors.ts";
+import { nodeBackend } from "../engine/runtime/ort-node.ts";
+import { readTrainingConfig } from "../training/config-file.ts";
+import { train, type TrainingEvent } from "../training/train-node.ts";
+import { describeSystemError } from "../weights/system-error-node.ts";
+import { progressLine } from "../training/progress.ts";
+import { deviceNames, onDevice } from "./options.ts";
+import { progressWriter, type ProgressWriter } from "./progress.ts";
+import { drawSamples } from "./samples.ts";
+
+interface TrainCommandOptions {
+  readonly out?: string;
+  readonly resume?: true;
+  readonly set: readonly string[];
+  readonly device: string;
+  readonly json?: true;
+}
+
+export function addTrain(program: Command): void {
+  program
+    .command("train")
+    .summary("train a model on pictures, as a YAML file says")
+    .description(
+      "Trains a diffusion transformer on a folder of pictures, and writes a folder that patchwise generate draws with. " +
+        "Ctrl-C writes a checkpoint and ends; --resume goes on, bit for bit as if nothing had happened.",
+    )
+    .argument("<config>", "YAML file: data, picture, model, diffusion, training")
+    .option(
+      "--out <dir>",
+      "folder of the training and of the model (default: runs/NAME, by the file's name)",
+    )
+    .option("--resume", "go on with the training in the folder")
+    .option(
+      "--set <key.path=value>",
+      "override a field of the file; may be given again",
+      collect,
+      [],
+    )
+    .option("--device <name>", deviceNames, "cpu")
+    .option(
+      "--json",
+      "print one JSON object at the end: { out, steps, seconds, loss, finished, skipped }",
+    )
+    .action(trainCommand);
+}
+
+async function trainCommand(file: string, options: TrainCommandOptions): Promise<void> {
+  const text = await readFile(file, "utf8").catch((error: unknown) => {
+    throw new UsageError(`Cannot read the config ${file}: ${describeSystemError(error)}.`, {
+      cause: error,
+    });
+  });
+  const config = readTrainingConfig(file, text, options.set);
+  const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
+  const backend = await onDevice(options.device, async (device) => nodeBackend(device));
+  const progress = progressWriter(process.stderr);
+  const controller = new AbortController();
+  // The first Ctrl-C ends with a checkpoint; Node's own answer to a second one ends at once.
+  const stop = () => controller.abort();
+  process.once("SIGINT", stop).once("SIGTERM", stop);
+  try {
+    const result = await train(config, {
+      backend,
+      out,
+      resume: options.resume === true,
+      draw: drawSamples(backend),
+      report: (event) => tell(progress, event),
+      signal: controller.signal,
+    });
+    progress.end();
+    const { skipped } = result;
+    if (skipped.length > 0) {
+      const names = skipped.slice(0, 5).map(({ name, reason }) => `${name} (${reason})`);
+      progress.line(
+        `Skipped ${skipped.length} unreadable pictures: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
+      );
+    }
+    progress.line(
+      result.finished
+        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; draw with: patchwise generate --model ${out}`
+        : `Stopped after step ${result.steps}; go on with: patchwise train ${file} --out ${out} --resume`,
+    );
+    if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
+    // As a shell says it of a process that a signal ended.
+    if (!result.finished) process.exitCode = 130;
+  } finally {
+    progress.end();
+    process.off("SIGINT", stop).off("SIGTERM", stop);
+  }
+}
+
+function tell(progress: ProgressWriter, event: TrainingEvent): void {
+  switch (event.kind) {
+    case "start":
+      progress.line(
+        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a model of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}.`,
+      );
+      break;
+    case "step":
+      progress.update(progressLine(event));
+      break;
+    case "validation":
+      progress.line(`step ${event.step}: validation loss ${event.loss.toPrecision(4)}`);
+      break;
+    case "samples":
+      progress.line(`drew ${event.path}`);
+      break;
+    case "checkpoint":
+      // The progress line goes on; a checkpoint is what one expects.
+      break;
+  }
+}
+
+function collect(value: string, before: readonly string[]): string[] {
+  return [...before, value];
+}

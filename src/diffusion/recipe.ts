@@ -1,0 +1,152 @@
+/**
+ * A recipe: by which process a network is trained and sampled, as plain data that a config file and a trained folder hold.
+ * Loss, draws and levels all follow from it, so that what samples is what was trained.
+ */
+import { z } from "zod";
+import { constantOf, input } from "../engine/functional.ts";
+import type { NdArray } from "../engine/ndarray.ts";
+import { fork, normal, type RandomKey } from "../engine/random.ts";
+import { batch } from "../engine/shape.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { checkSteps, flowLevels, type NoiseLevel } from "./levels.ts";
+import { flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
+import { diffusionProcess, type DiffusionProcess, levelsOf, respaced } from "./process.ts";
+import { betasOf, zeroTerminalSNR } from "./schedule.ts";
+import { respacedTimesteps } from "./timesteps.ts";
+import { flowTimes, uniformSteps } from "./training-times.ts";
+import { exampleAt, hybridLoss } from "./variational-bound.ts";
+
+const parameterization = z.enum(["epsilon", "x0", "v", "flow"]);
+
+const weighting = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("space"),
+    space: parameterization,
+    lowestSigma: z.number().min(0).max(1).optional(),
+  }),
+  z.strictObject({ kind: z.literal("min-snr"), gamma: z.number().positive() }),
+]);
+
+const flow = z.strictObject({
+  process: z.literal("flow"),
+  predicts: parameterization.default("x0"),
+  /** As errors of the velocity, unless said otherwise: JiT's v-loss (Li & He, 2025). */
+  weighting: weighting.default({ kind: "space", space: "flow", lowestSigma: 0.05 }),
+  times: z
+    .discriminatedUnion("kind", [
+      z.strictObject({ kind: z.literal("uniform") }),
+      z.strictObject({
+        kind: z.literal("logit-normal"),
+        mean: z.number().default(0),
+        std: z.number().positive().default(1),
+      }),
+    ])
+    // JiT's, which counts times from the noise: the mean is 0.8 here, −0.8 there.
+    .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
+  shift: z.number().positive().default(1),
+});
+
+const discrete = z.strictObject({
+  process: z.literal("discrete"),
+  predicts: parameterization.default("epsilon"),
+  steps: z.int().min(2).default(1000),
+  schedule: z
+    .discriminatedUnion("kind", [
+      z.strictObject({
+        kind: z.enum(["linear", "scaled-linear"]),
+        start: z.number().positive().optional(),
+        end: z.number().positive().optional(),
+      }),
+      z.strictObject({ kind: z.literal("cosine"), maxBeta: z.number().positive().optional() }),
+    ])
+    .default({ kind: "linear" }),
+  zeroTerminalSNR: z.boolean().default(false),
+  /** All steps alike unless given; not together with a learned variance, which has a loss of its own. */
+  weighting: weighting.optional(),
+});
+
+export const recipeSchema = z.discriminatedUnion("process", [flow, discrete]);
+
+export type Recipe = z.output<typeof recipeSchema>;
+
+/** What the network is told at time 1 of a flow. */
+const timeScale = 1000;
+
+/**
+ * Loss [B] of a network on images x0 [B, …], as a graph with two inputs more: `noise`, of x0's shape, and `time` [B], which
+ * `drawExamples` draws.
+ *
+ * @param network x [B, …] and its times [B], in the network's unit → its prediction
+ * @param learnedVariance whether the prediction has a variance in a second half of its channels
+ */
+export function recipeLoss(
+  recipe: Recipe,
+  x0: Tensor,
+  network: (x: Tensor, t: Tensor) => Tensor,
+  learnedVariance: boolean,
+): Tensor {
+  const noise = input("noise", x0.shape, x0.dtype);
+  const parameterizationOf = { parameterization: recipe.predicts };
+  if (recipe.process === "flow") {
+    const time = input("time", [batch]);
+    const example = { x0, noise, level: flowLevel(time, x0) };
+    const output = network(noised(example), time.mul(timeScale));
+    const [prediction] = learnedVariance ? output.split(2, 1) : [output];
+    return regressionLoss(prediction!, example, {
+      ...parameterizationOf,
+      weighting: recipe.weighting as Weighting,
+    });
+  }
+  const process = processOf(recipe);
+  const steps = input("time", [batch], "int64");
+  const times = constantOf([...process.times], [process.times.length]).gather(steps);
+  const discreteExample = { x0, noise, steps };
+  const example = exampleAt(process, discreteExample);
+  const output = network(noised(example), times);
+  if (!learnedVariance) {
+    const { weighting: given } = recipe;
+    return regressionLoss(output, example, {
+      ...parameterizationOf,
+      weighting: given as Weighting | undefined,
+    });
+  }
+  return hybridLoss(process, output, discreteExample, {
+    ...parameterizationOf,
+    variance: "learned",
+    objective: "mse",
+  }).loss;
+}
+
+/** The inputs that the loss's graph has beside images and conditions, for images of a shape [B, …]. */
+export function drawExamples(
+  recipe: Recipe,
+  key: RandomKey,
+  shape: readonly number[],
+): { readonly noise: NdArray; readonly time: NdArray } {
+  const [count] = shape as readonly [number, ...number[]];
+  const times = fork(key, "time");
+  return {
+    noise: normal(fork(key, "noise"), shape),
+    time:
+      recipe.process === "flow"
+        ? flowTimes(times, count, { distribution: recipe.times, shift: recipe.shift })
+        : uniformSteps(times, count, recipe.steps),
+  };
+}
+
+/**
+ * Levels for sampling in so many steps, noisiest first: of a discrete process, steps evenly spaced from its first to its
+ * last, as DiT's code takes them.
+ *
+ * @throws UsageError when there cannot be so many steps
+ */
+export function recipeLevels(recipe: Recipe, steps: number): NoiseLevel[] {
+  if (recipe.process === "flow") return flowLevels(steps, { shift: recipe.shift, timeScale });
+  checkSteps(steps, recipe.steps);
+  return levelsOf(respaced(processOf(recipe), respacedTimesteps(recipe.steps, [steps])));
+}
+
+function processOf(recipe: Extract<Recipe, { process: "discrete" }>): DiffusionProcess {
+  const betas = betasOf(recipe.schedule as Parameters<typeof betasOf>[0], recipe.steps);
+  return diffusionProcess(recipe.zeroTerminalSNR ? zeroTerminalSNR(betas) : betas);
+}

@@ -1,0 +1,160 @@
+/** What a training is: the fields of its YAML file, their ranges and their defaults. */
+import { z } from "zod";
+import { dataSchema } from "../data/config.ts";
+import { recipeSchema } from "../diffusion/recipe.ts";
+import { samplingSchema } from "../models/card.ts";
+import { ditFields } from "../models/dit-schema.ts";
+import { ditPresets } from "../models/dit.ts";
+
+const count = z.int().min(1);
+const share = z.number().min(0).max(1);
+
+/** Where null says as much as nothing, so that --set can take a field away. */
+function unset<T extends z.ZodType>(schema: T) {
+  return schema.nullish().transform((value) => value ?? undefined);
+}
+
+const size = z.union([count, z.tuple([count, count])]);
+
+/** A text encoder that is trained with the network, on words whose meaning it is given. */
+const prompt = z.strictObject({
+  /** Folder with tokenizer.json and words.safetensors; the one that comes with Patchwise unless given. */
+  words: z.string().optional(),
+  /** Whether the table of words is trained too. */
+  trainWords: z.boolean().default(false),
+  width: count.optional(),
+  depth: count.default(2),
+  heads: count.optional(),
+  /** Tokens of a prompt; more are cut off. */
+  length: count.default(16),
+});
+
+const { size: _size, channels: _channels, condition: _condition, ...architecture } = ditFields;
+
+const modelSchema = z.strictObject({
+  kind: z.literal("dit").default("dit"),
+  /** A published size to start from; the fields beside it override it. */
+  preset: z.enum(Object.keys(ditPresets) as [keyof typeof ditPresets]).optional(),
+  /** What it is told: text where the data has captions, else a class where it has classes, unless given. */
+  condition: z.enum(["none", "class", "text"]).optional(),
+  prompt: prompt.prefault({}),
+  ...z.object(architecture).partial().shape,
+});
+
+const optimizerSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("adamw"),
+    rate: z.number().positive().default(1e-3),
+    beta1: share.default(0.9),
+    beta2: share.default(0.99),
+    epsilon: z.number().positive().default(1e-8),
+    weightDecay: z.number().min(0).default(0),
+  }),
+  z.strictObject({
+    kind: z.literal("muon"),
+    rate: z.number().positive().default(1e-3),
+    momentum: share.default(0.95),
+    weightDecay: z.number().min(0).default(0),
+    /** Of the AdamW that moves all but the hidden matrices. */
+    beta1: share.default(0.9),
+    beta2: share.default(0.99),
+    epsilon: z.number().positive().default(1e-8),
+  }),
+]);
+
+const decaySchema = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("none") }),
+  z.strictObject({
+    kind: z.enum(["linear", "cosine"]),
+    over: z.number().gt(0).max(1).default(0.35),
+    to: share.default(0),
+  }),
+]);
+
+const trainingSchema = z
+  .strictObject({
+    /** Images in a step's batch. */
+    batch: count.default(64),
+    /** Batches whose gradients a step takes together. */
+    accumulate: count.default(1),
+    /** Ends after so many steps … */
+    steps: unset(count),
+    /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal. */
+    minutes: unset(z.number().positive()),
+    optimizer: optimizerSchema.prefault({ kind: "adamw" }),
+    warmUp: z.int().min(0).default(100),
+    decay: decaySchema.prefault({ kind: "linear" }),
+    /** Longest gradient; null for any. */
+    clip: z.number().positive().nullable().default(1),
+    /** Decay of the weights' moving average, which is what draws. */
+    ema: z.number().gt(0).lt(1).default(0.999),
+    /** Share of examples that are learned without their condition. */
+    dropCondition: share.default(0.1),
+    /** Computes activations again in the backward pass: less memory, more time. */
+    recompute: z.boolean().default(false),
+    /** Threads for CPU work; as many as there are cores unless given. */
+    threads: count.optional(),
+    /** A trained folder or weights file to start from. */
+    from: z.string().optional(),
+  })
+  .refine(({ steps, minutes }) => (steps === undefined) !== (minutes === undefined), {
+    error: "give either steps or minutes, to say how long to train",
+  });
+
+export const trainingConfigSchema = z.strictObject({
+  /** What the model is called; the output folder's name unless given. */
+  name: z.string().optional(),
+  /** Of weights, batches, noise and samples. */
+  seed: z.int().min(0).default(0),
+  data: dataSchema,
+  /** What every picture is made to be. */
+  picture: z.strictObject({
+    size,
+    channels: z.union([z.literal(1), z.literal(3)]).default(3),
+  }),
+  model: modelSchema.prefault({}),
+  diffusion: recipeSchema.prefault({ process: "flow" }),
+  training: trainingSchema,
+  /** How the model draws unless told otherwise, and while it trains. */
+  sampling: samplingSchema.prefault({}),
+  checkpoint: z
+    .strictObject({
+      /** Steps between checkpoints … */
+      steps: unset(count),
+      /** … or minutes; 5 unless either is given. */
+      minutes: unset(z.number().positive()),
+      /** How many of the last are kept. */
+      keep: count.default(2),
+      /** How the model that draws is stored; float16 halves its file. */
+      weights: z.enum(["float32", "float16"]).default("float32"),
+    })
+    .prefault({}),
+  samples: z
+    .strictObject({
+      /** Steps between sample grids; none unless given. */
+      steps: unset(count),
+      /** Prompts, or names of classes; every class, or nothing in particular, unless given. */
+      of: z.array(z.string()).optional(),
+      /** Pictures of each. */
+      each: count.default(4),
+      seed: z.int().min(0).default(0),
+    })
+    .prefault({}),
+  log: z
+    .strictObject({
+      /** Steps between lines of metrics. */
+      steps: count.default(20),
+    })
+    .prefault({}),
+  validation: z
+    .strictObject({
+      data: dataSchema,
+      /** Steps between measurements. */
+      steps: count.default(500),
+      /** Batches to measure on. */
+      batches: count.default(8),
+    })
+    .optional(),
+});
+
+export type TrainingConfig = z.output<typeof trainingConfigSchema>;

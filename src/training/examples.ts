@@ -1,0 +1,96 @@
+/** From pictures and captions to the inputs of a training step. */
+import { type NdArray, ndarray } from "../engine/ndarray.ts";
+import { fork, type RandomKey, uniform } from "../engine/random.ts";
+import { drawExamples, type Recipe } from "../diffusion/recipe.ts";
+import { canDrop, type NetworkConfig } from "../models/index.ts";
+import { valuesOf } from "../data/pixels.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+
+/** Pictures with what they show. */
+export interface LabelledPictures {
+  /** [B, H, W, C] */
+  readonly pixels: Uint8Array;
+  /** Negative where a picture's class is not known. */
+  readonly labels: Int32Array | undefined;
+  readonly captions: readonly string[] | undefined;
+}
+
+export interface ExampleOptions {
+  readonly network: NetworkConfig;
+  readonly recipe: Recipe;
+  /** Of a network that is told a text. */
+  readonly tokenizer: Tokenizer | undefined;
+  /** Share of the examples whose condition is left out. */
+  readonly dropCondition: number;
+}
+
+/** The inputs of `objective` for a batch; noise, times and drops depend on the key alone. */
+export function examplesOf(
+  batch: LabelledPictures,
+  key: RandomKey,
+  { network, recipe, tokenizer, dropCondition }: ExampleOptions,
+): Record<string, NdArray> {
+  const [height, width] = network.size;
+  const shape = { height, width, channels: network.channels as 1 | 3 };
+  const x0 = valuesOf(batch.pixels, shape); // [B, C, H, W]
+  const [count] = x0.shape as readonly [number];
+  return {
+    x0,
+    ...drawExamples(recipe, key, x0.shape),
+    ...conditions(batch, count, network, tokenizer),
+    ...(canDrop(network) && { drop: dropped(fork(key, "drop"), batch, count, dropCondition) }),
+  };
+}
+
+function conditions(
+  { labels, captions }: LabelledPictures,
+  count: number,
+  { condition }: NetworkConfig,
+  tokenizer: Tokenizer | undefined,
+): Record<string, NdArray> {
+  switch (condition.kind) {
+    case "none":
+      return {};
+    case "class":
+      return {
+        y: ndarray(
+          "int64",
+          [count],
+          BigInt64Array.from(labels!, (label) => BigInt(Math.max(0, label))),
+        ),
+      };
+    case "text":
+      return encodedPrompts(captions!, tokenizer!, condition.length);
+  }
+}
+
+/** Prompts as inputs `ids` and `mask`, [B, length]. */
+export function encodedPrompts(
+  prompts: readonly string[],
+  tokenizer: Tokenizer,
+  length: number,
+): { readonly ids: NdArray; readonly mask: NdArray } {
+  const ids = new BigInt64Array(prompts.length * length);
+  const mask = new Uint8Array(prompts.length * length);
+  for (const [i, prompt] of prompts.entries()) {
+    const encoded = tokenizer.encode(prompt, length);
+    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * length);
+    mask.set(encoded.mask, i * length);
+  }
+  const shape = [prompts.length, length];
+  return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
+}
+
+/** Whose condition is left out: some by chance, and all whose class is not known. */
+function dropped(
+  key: RandomKey,
+  { labels }: LabelledPictures,
+  count: number,
+  share: number,
+): NdArray {
+  const drawn = uniform(key, [count]).data;
+  const drop = Uint8Array.from(drawn, (value, i) =>
+    value < share || (labels?.[i] ?? 0) < 0 ? 1 : 0,
+  );
+  return ndarray("bool", [count], drop);
+}

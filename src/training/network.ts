@@ -1,0 +1,154 @@
+/** From what a config says, and what its data is, to the network that is trained. */
+import { UsageError } from "../engine/errors.ts";
+import type { DataSet, PictureShape } from "../data/dataset.ts";
+import { type DiTConfig, ditPresets } from "../models/dit.ts";
+import { type NetworkConfig, networkSchema } from "../models/index.ts";
+import type { TrainingConfig } from "./config.ts";
+
+type ModelSettings = TrainingConfig["model"];
+
+/** What the network has to know of its data. */
+export type DataFacts = Pick<DataSet, "name" | "classes" | "captioned">;
+
+/** Words that a prompt encoder starts from. */
+export interface Words {
+  /** Pieces of the tokenizer. */
+  readonly vocabulary: number;
+  /** Width of each one's vector. */
+  readonly width: number;
+}
+
+/** Head width that is common from ViT on. */
+const headWidth = 64;
+/** Tokens that a small model can afford on a CPU. */
+const fewTokens = 64;
+/** What JiT (Li & He, 2025) squeezes a patch of pixels through, for a network of this size. */
+const bottleneckWidth = 96;
+
+/**
+ * The network of a config. Without a preset, what is not said is as later recipes for pixels have it (JiT), at a size
+ * that a few cores train in an hour.
+ *
+ * @param words where the condition is a text
+ * @throws UsageError when data and condition, or sizes, do not fit each other
+ */
+export function networkOf(
+  settings: ModelSettings,
+  picture: PictureShape,
+  data: DataFacts,
+  words: Words | undefined,
+): NetworkConfig {
+  const { kind, preset, condition: wanted, prompt, ...fields } = settings;
+  const given = defined(fields);
+  const base = preset ? ditPresets[preset] : recent(picture, given);
+  const condition = wanted ?? conditionOf(data);
+  const whole = { ...base, ...given };
+  const encoder = condition === "text" && {
+    vocabulary: words!.vocabulary,
+    wordWidth: words!.width,
+    width: prompt.width ?? whole.hidden,
+    depth: prompt.depth,
+    heads: prompt.heads ?? headsOf(prompt.width ?? whole.hidden),
+    length: prompt.length,
+  };
+  const config = {
+    ...whole,
+    kind,
+    size: [picture.height, picture.width],
+    channels: picture.channels,
+    learnedVariance: given.learnedVariance ?? false,
+    block: textBlock(whole.block, condition, given.block !== undefined),
+    condition: conditionConfig(condition, data, encoder),
+    ...(encoder && { prompt: encoder }),
+  };
+  const result = networkSchema.safeParse(config);
+  if (result.success) return result.data;
+  const { path, message } = result.error.issues[0]!;
+  throw new UsageError(`The model (${path.join(".")}): ${message}.`);
+}
+
+/** What data can tell a network. */
+export function conditionOf({ captioned, classes }: DataFacts): "text" | "class" | "none" {
+  return captioned ? "text" : classes ? "class" : "none";
+}
+
+/** The fields that are there, for spreading over others. */
+function defined(fields: Omit<ModelSettings, "kind" | "preset" | "condition" | "prompt">) {
+  const present = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(present) as Partial<DiTConfig>;
+}
+
+function conditionConfig(
+  condition: "none" | "class" | "text",
+  { name, classes, captioned }: DataFacts,
+  encoder: { readonly width: number; readonly length: number } | false,
+): DiTConfig["condition"] {
+  if (encoder) {
+    if (!captioned) {
+      throw new UsageError(
+        `The model is to be told a text, but ${name} has no captions; set model.condition to ${classes ? "class" : "none"}, or add captions in metadata.jsonl.`,
+      );
+    }
+    return { kind: "text", width: encoder.width, length: encoder.length };
+  }
+  if (condition !== "class") return { kind: "none" };
+  if (!classes) {
+    throw new UsageError(
+      `The model is to be told a class, but ${name} has no classes; set model.condition to ${captioned ? "text" : "none"}, or sort the pictures into one folder a class.`,
+    );
+  }
+  return { kind: "class", classes: classes.length, nullClass: true };
+}
+
+function recent(
+  picture: PictureShape,
+  given: Partial<DiTConfig>,
+): Omit<DiTConfig, "size" | "channels" | "condition"> {
+  const hidden = given.hidden ?? 192;
+  const patch = given.patch ?? patchFor(picture);
+  const values = patch * patch * picture.channels;
+  return {
+    patch,
+    hidden,
+    depth: 6,
+    heads: headsOf(hidden),
+    mlpRatio: 4,
+    learnedVariance: false,
+    block: { kind: "adaLN-zero" },
+    patches:
+      values > bottleneckWidth
+        ? { kind: "bottleneck", width: bottleneckWidth }
+        : { kind: "linear" },
+    positions: { kind: "sin-cos" },
+    rotary: { theta: 100 },
+    norm: { kind: "rms", affine: false, epsilon: 1e-6 },
+    feedForward: { kind: "swiglu" },
+    qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
+  };
+}
+
+function headsOf(hidden: number): number {
+  return Math.max(1, Math.round(hidden / headWidth));
+}
+
+/** The patch that divides the picture and comes nearest to few tokens. */
+function patchFor({ height, width }: PictureShape): number {
+  const shorter = Math.min(height, width);
+  const fitting = Array.from({ length: shorter }, (_, i) => i + 1).filter(
+    (patch) => height % patch === 0 && width % patch === 0,
+  );
+  const distance = (patch: number) =>
+    Math.abs(Math.log((height * width) / (patch * patch) / fewTokens));
+  return fitting.reduce((best, patch) => (distance(patch) < distance(best) ? patch : best));
+}
+
+/** Tokens of a text join the patches, unless the config says another way. */
+function textBlock(
+  block: DiTConfig["block"],
+  condition: "none" | "class" | "text",
+  asGiven: boolean,
+): DiTConfig["block"] {
+  const modulated = block.kind === "adaLN" || block.kind === "adaLN-zero";
+  if (asGiven || condition !== "text" || !modulated) return block;
+  return { ...block, text: "in-context" };
+}

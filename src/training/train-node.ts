@@ -1,0 +1,417 @@
+/**
+ * From a config to a trained model, top to bottom: data, network, graph, steps, checkpoints.
+ *
+ * What a step sees depends on the config and its number alone, so that a training which was interrupted ends in the same
+ * weights, bit for bit, as one which was not.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import { PatchwiseError } from "../engine/errors.ts";
+import { input } from "../engine/functional.ts";
+import { type NdArray, scalar } from "../engine/ndarray.ts";
+import { fork, randomKey } from "../engine/random.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { countParameters } from "../engine/cost.ts";
+import { graphOf } from "../engine/graph.ts";
+import type { Picture, PictureShape } from "../data/dataset.ts";
+import { type Loader, openLoader } from "../data/loader-node.ts";
+import { writePicture } from "../data/picture-file-node.ts";
+import { type Card, modelFiles } from "../models/card.ts";
+import type { NetworkConfig } from "../models/index.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { writeFileAtomic } from "../weights/atomic-node.ts";
+import { adamW } from "./adamw.ts";
+import { writeCheckpoint } from "./checkpoint-node.ts";
+import type { TrainingConfig } from "./config.ts";
+import { type ExampleOptions, examplesOf } from "./examples.ts";
+import { initialWeights, openWords } from "./initial-weights-node.ts";
+import { type Metrics, openMetrics } from "./metrics-node.ts";
+import { muon } from "./muon.ts";
+import { conditionOf, networkOf } from "./network.ts";
+import { objective, wordsKey } from "./objective.ts";
+import type { Optimizer } from "./optimizer.ts";
+import { rateAt } from "./rate.ts";
+import { openRunFolder, type RunFolder, writeModel } from "./run-folder-node.ts";
+import { createTrainer, emaPrefix, type Trainer, trainingStep } from "./step.ts";
+import { validator } from "./validation-node.ts";
+
+/** Draws with a model in training: one picture a row, several a prompt or class. */
+export type DrawSamples = (
+  model: {
+    readonly card: Card;
+    readonly weights: Readonly<Record<string, NdArray>>;
+    readonly tokenizer: Tokenizer | undefined;
+  },
+  samples: {
+    readonly of: readonly string[] | undefined;
+    readonly each: number;
+    readonly seed: number;
+  },
+) => Promise<Picture>;
+
+export interface TrainOptions {
+  readonly backend: Backend;
+  /** Folder of the training, and of the model that comes out. */
+  readonly out: string;
+  /** Whether to go on with the training in the folder. */
+  readonly resume: boolean;
+  readonly report: (event: TrainingEvent) => void;
+  /** Where sample grids are asked for. */
+  readonly draw: DrawSamples;
+  /** Ends the training after the step at hand, with a checkpoint. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a training tells while it goes on. */
+export type TrainingEvent =
+  | {
+      readonly kind: "start";
+      readonly step: number;
+      readonly parameters: number;
+      readonly pictures: number;
+      readonly data: string;
+    }
+  | ({ readonly kind: "step" } & StepReport)
+  | { readonly kind: "validation"; readonly step: number; readonly loss: number }
+  | { readonly kind: "samples"; readonly path: string }
+  | { readonly kind: "checkpoint"; readonly step: number };
+
+export interface StepReport {
+  readonly step: number;
+  /** Of the whole training, where it is known. */
+  readonly steps: number | undefined;
+  readonly loss: number;
+  readonly imagesPerSecond: number;
+  readonly secondsLeft: number;
+}
+
+export interface TrainingResult {
+  readonly steps: number;
+  readonly seconds: number;
+  /** Mean of the last steps' losses. */
+  readonly loss: number;
+  /** Whether it went to its end. */
+  readonly finished: boolean;
+  /** Pictures that could not be read, and why. */
+  readonly skipped: readonly { readonly name: string; readonly reason: string }[];
+}
+
+/**
+ * Trains.
+ *
+ * @throws UsageError when config, data and folder do not fit each other
+ * @throws PatchwiseError when the loss is no longer a number, or the disk is full: the last good checkpoint is kept
+ */
+export async function train(
+  config: TrainingConfig,
+  options: TrainOptions,
+): Promise<TrainingResult> {
+  const shape = pictureShape(config);
+  const folder = await openRunFolder(options.out, config, options.resume);
+  const loader = await openLoader({
+    data: config.data,
+    shape,
+    batch: config.training.batch,
+    seed: config.seed,
+    from: (folder.from?.step ?? 0) * config.training.accumulate,
+  });
+  try {
+    return await trainOn(loader, folder, config, shape, options);
+  } finally {
+    await loader.close();
+  }
+}
+
+async function trainOn(
+  loader: Loader,
+  folder: RunFolder,
+  config: TrainingConfig,
+  shape: PictureShape,
+  { backend, report, draw, signal }: TrainOptions,
+): Promise<TrainingResult> {
+  const { training, diffusion: recipe } = config;
+  const key = randomKey(config.seed);
+  const told = config.model.condition ?? conditionOf(loader.info);
+  const words = told === "text" ? await openWords(config.model.prompt.words) : undefined;
+  const network = networkOf(
+    config.model,
+    shape,
+    loader.info,
+    words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
+  );
+
+  const { loss, params } = objective(network, recipe, training);
+  const fixed = words && !config.model.prompt.trainWords ? [wordsKey] : [];
+  const trained = Object.fromEntries(
+    [...params.declared]
+      .filter(([name]) => !fixed.includes(name))
+      .map(([name, { tensor }]) => [name, tensor]),
+  );
+  const step = trainingStep({
+    loss,
+    params: trained,
+    optimizer: optimizerOf(training.optimizer),
+    emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
+    clip: training.clip ?? undefined,
+    accumulate: training.accumulate,
+  });
+  const initial = await initialWeights(params, fork(key, "weights"), words, training.from);
+  const unmoved = Object.fromEntries(fixed.map((name) => [name, initial[name]!]));
+  await folder.begin();
+  if (words) await writeFileAtomic(join(folder.path, modelFiles.tokenizer), words.tokenizerFile);
+  const trainer = await createTrainer(backend, step, folder.from ?? without(initial, fixed), {
+    weights: (name) => unmoved[name] && { kind: "array", array: unmoved[name] },
+    ...(training.threads && { threads: training.threads }),
+  });
+  const metrics = await openMetrics(folder.path, { resumeFrom: folder.from?.step });
+  const examples = {
+    network,
+    recipe,
+    tokenizer: words?.tokenizer,
+    dropCondition: training.dropCondition,
+  };
+  const run: Run = {
+    config,
+    folder,
+    loader,
+    key,
+    network,
+    examples,
+    unmoved,
+    trainer,
+    metrics,
+    backend,
+    report,
+    draw,
+  };
+  report({
+    kind: "start",
+    step: folder.from?.step ?? 0,
+    parameters: countParameters(graphOf({ loss })),
+    pictures: loader.info.count,
+    data: loader.info.name,
+  });
+  try {
+    return await steps(run, signal);
+  } finally {
+    await metrics.close();
+    await trainer.dispose();
+  }
+}
+
+/** All that the steps need. */
+interface Run {
+  readonly config: TrainingConfig;
+  readonly folder: RunFolder;
+  readonly loader: Loader;
+  readonly key: ReturnType<typeof randomKey>;
+  readonly network: NetworkConfig;
+  readonly examples: ExampleOptions;
+  /** Weights that are not trained. */
+  readonly unmoved: Readonly<Record<string, NdArray>>;
+  readonly trainer: Trainer;
+  readonly metrics: Metrics;
+  readonly backend: Backend;
+  readonly report: (event: TrainingEvent) => void;
+  readonly draw: DrawSamples;
+}
+
+async function steps(run: Run, signal: AbortSignal | undefined): Promise<TrainingResult> {
+  const { config, folder, trainer, metrics, report } = run;
+  const { training } = config;
+  const clock = stopwatch(folder.from?.seconds ?? 0);
+  const validate = config.validation && (await validator(config.validation, config, run));
+  let count = folder.from?.step ?? 0;
+  let saved = { step: count, seconds: clock.seconds() };
+  const recent: number[] = [];
+  const progress = () =>
+    training.steps === undefined
+      ? clock.seconds() / (60 * training.minutes!)
+      : count / training.steps;
+
+  const stopped = () => signal?.aborted === true;
+  while (progress() < 1 && !stopped()) {
+    const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
+    const batches = await nextBatches(run, count);
+    const begun = performance.now();
+    const { loss, gradientNorm } = await trainer.step(
+      ...batches.map((batch) => ({ ...batch, rate: scalar(rate) })),
+    );
+    count++;
+    requireFinite(loss, gradientNorm, count, saved.step, folder);
+    recent.push(loss);
+    if (recent.length > config.log.steps) recent.shift();
+    const imagesPerSecond =
+      (1000 * training.batch * training.accumulate) / (performance.now() - begun);
+    const done = progress();
+    report({
+      kind: "step",
+      step: count,
+      steps: training.steps,
+      loss: mean(recent),
+      imagesPerSecond,
+      secondsLeft: done > 0 ? (clock.seconds() * (1 - done)) / done : Infinity,
+    });
+    if (count % config.log.steps === 0) {
+      await metrics.log(count, {
+        loss: mean(recent),
+        rate,
+        imagesPerSecond,
+        ...(gradientNorm !== undefined && { gradientNorm }),
+      });
+    }
+    if (validate && count % config.validation!.steps === 0) {
+      const value = await validate(await drawingWeights(run));
+      await metrics.log(count, { validation: value });
+      report({ kind: "validation", step: count, loss: value });
+    }
+    if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
+    if (isDue(config.checkpoint, count, saved, clock.seconds())) {
+      await save(run, count, clock.seconds());
+      saved = { step: count, seconds: clock.seconds() };
+    }
+    // Signals and the loader's messages come in between steps only, since a run holds the thread.
+    await setImmediate();
+  }
+  if (saved.step !== count || count === 0) await save(run, count, clock.seconds());
+  return {
+    steps: count,
+    seconds: clock.seconds(),
+    loss: mean(recent),
+    finished: progress() >= 1,
+    skipped: run.loader.skipped(),
+  };
+}
+
+/** The inputs of a step, from 0: each of its batches has a key of its own. */
+async function nextBatches({ config, loader, key, examples }: Run, step: number) {
+  const batches: Record<string, NdArray>[] = [];
+  for (let i = 0; i < config.training.accumulate; i++) {
+    const batch = await loader.next();
+    const drawn = fork(fork(key, "steps"), step * config.training.accumulate + i);
+    batches.push(examplesOf(batch, drawn, examples));
+  }
+  return batches;
+}
+
+function requireFinite(
+  loss: number,
+  norm: number | undefined,
+  step: number,
+  saved: number,
+  { checkpoints, path }: RunFolder,
+): void {
+  if (Number.isFinite(loss) && (norm === undefined || Number.isFinite(norm))) return;
+  const kept =
+    saved > 0
+      ? `the checkpoint of step ${saved} in ${checkpoints} is kept`
+      : "nothing was saved yet";
+  throw new PatchwiseError(
+    `Training stopped at step ${step}, where the ${Number.isFinite(loss) ? "gradient" : "loss"} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${saved > 0 ? `, and begin from ${path} with training.from` : ""}.`,
+  );
+}
+
+/** Writes the checkpoint, and the model as it draws now. */
+async function save(run: Run, step: number, seconds: number): Promise<void> {
+  const { folder, trainer, config, report } = run;
+  const state = await trainer.readState();
+  await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
+  await writeModel(
+    folder.path,
+    cardOf(run, step),
+    averagedWeights(run, state),
+    config.checkpoint.weights,
+  );
+  report({ kind: "checkpoint", step });
+}
+
+async function drawSamples(run: Run, step: number): Promise<void> {
+  const { folder, config, metrics, report, examples } = run;
+  const weights = await drawingWeights(run);
+  const picture = await run.draw(
+    { card: cardOf(run, step), weights, tokenizer: examples.tokenizer },
+    { ...config.samples, of: config.samples.of },
+  );
+  await mkdir(folder.samples, { recursive: true });
+  const path = join(folder.samples, `step-${String(step).padStart(8, "0")}.png`);
+  const png = await writePicture(path, picture);
+  await metrics.image(step, "samples", png);
+  report({ kind: "samples", path });
+}
+
+async function drawingWeights(run: Run): Promise<Record<string, NdArray>> {
+  return averagedWeights(run, await run.trainer.readState());
+}
+
+function averagedWeights(
+  { unmoved }: Run,
+  state: Readonly<Record<string, NdArray>>,
+): Record<string, NdArray> {
+  const averages = Object.entries(state)
+    .filter(([name]) => name.startsWith(emaPrefix))
+    .map(([name, value]) => [name.slice(emaPrefix.length), value]);
+  return { ...Object.fromEntries(averages), ...unmoved };
+}
+
+function cardOf({ config, folder, network, loader }: Run, step: number): Card {
+  const { classes } = loader.info;
+  return {
+    format: "patchwise",
+    version: 1,
+    name: config.name ?? folder.path.split(/[/\\]/).at(-1)!,
+    network,
+    diffusion: config.diffusion,
+    picture: pictureShape(config),
+    ...(network.condition.kind === "class" && { classes: [...classes!] }),
+    sampling: config.sampling,
+    trained: { steps: step, images: step * config.training.batch * config.training.accumulate },
+  };
+}
+
+function optimizerOf(options: TrainingConfig["training"]["optimizer"]): Optimizer {
+  const learningRate = input("rate", []);
+  const { beta1, beta2, epsilon, weightDecay } = options;
+  const adam = adamW({ learningRate, beta1, beta2, epsilon, weightDecay });
+  if (options.kind === "adamw") return adam;
+  const { momentum } = options;
+  return muon({ learningRate, momentum, weightDecay, rest: adam, matricesIn });
+}
+
+/** Muon's matrices are those inside of blocks; q, k and v stand one upon the other, and modulations begin at zero. */
+function matricesIn(name: string, { shape }: { readonly shape: readonly unknown[] }): number {
+  if (shape.length !== 2 || !/\bblocks\.\d/.test(name) || name.includes("adaLN")) return 0;
+  return name.includes(".qkv.") ? 3 : 1;
+}
+
+function isDue(
+  { steps: every, minutes }: TrainingConfig["checkpoint"],
+  step: number,
+  saved: { readonly step: number; readonly seconds: number },
+  seconds: number,
+): boolean {
+  if (every !== undefined && step % every === 0) return true;
+  const pause = minutes ?? (every === undefined ? 5 : Infinity);
+  return seconds - saved.seconds >= 60 * pause;
+}
+
+function pictureShape({ picture: { size, channels } }: TrainingConfig): PictureShape {
+  const [height, width] = typeof size === "number" ? [size, size] : size;
+  return { height, width, channels };
+}
+
+function stopwatch(before: number): { seconds(): number } {
+  const begun = performance.now();
+  return { seconds: () => before + (performance.now() - begun) / 1000 };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function without<T>(
+  record: Readonly<Record<string, T>>,
+  names: readonly string[],
+): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).filter(([name]) => !names.includes(name)));
+}

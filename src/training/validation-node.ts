@@ -1,0 +1,40 @@
+/** The loss on pictures that were not trained on, always the same with the same noise. */
+import { graphOf } from "../engine/graph.ts";
+import type { NdArray } from "../engine/ndarray.ts";
+import { fork, randomKey } from "../engine/random.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { openLoader } from "../data/loader-node.ts";
+import type { TrainingConfig } from "./config.ts";
+import { type ExampleOptions, examplesOf } from "./examples.ts";
+import { objective } from "./objective.ts";
+
+/** Reads its pictures now; the function that it returns measures weights. */
+export async function validator(
+  { data, batches: count }: NonNullable<TrainingConfig["validation"]>,
+  { picture, training, diffusion }: TrainingConfig,
+  { examples, backend }: { readonly examples: ExampleOptions; readonly backend: Backend },
+): Promise<(weights: Readonly<Record<string, NdArray>>) => Promise<number>> {
+  const [height, width] = examples.network.size;
+  const shape = { height, width, channels: picture.channels };
+  const loader = await openLoader({ data, shape, batch: training.batch, seed: 0, from: 0 });
+  const batches: Record<string, NdArray>[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      const key = fork(randomKey(0, 1), i);
+      batches.push(examplesOf(await loader.next(), key, { ...examples, dropCondition: 0 }));
+    }
+  } finally {
+    await loader.close();
+  }
+  const { loss } = objective(examples.network, diffusion, { recompute: false });
+  return async (weights) => {
+    const program = await backend.compile(graphOf({ loss }), {
+      weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+      ...(training.threads && { threads: training.threads }),
+    });
+    let sum = 0;
+    for (const inputs of batches) sum += Number((await program.run(inputs))["loss"]!.data[0]);
+    await program.dispose();
+    return sum / count;
+  };
+}
