@@ -1,10 +1,11 @@
 /**
- * `npm run demo`: trains a small diffusion transformer on handwritten digits for a minute and a half,
- * then draws each digit with it and writes `digits.png`.
+ * The whole story in one file: trains a small diffusion transformer on handwritten digits for a minute and a half, then
+ * draws each digit with it and writes `digits.png`.
  *
- * The whole story is in this file: patches → tokens → transformer blocks with adaLN-zero
- * (Peebles & Xie, 2022) → the clean image, trained by flow matching (Lipman et al., 2023) with
- * x-prediction, drawn by Euler steps with classifier-free guidance (Ho & Salimans, 2022).
+ *   node scripts/run.mjs examples/digits.ts
+ *
+ * Patches → tokens → transformer blocks with adaLN-zero (Peebles & Xie, 2022) → the clean image, trained by flow matching
+ * (Lipman et al., 2023) with x-prediction, drawn by Euler steps with classifier-free guidance (Ho & Salimans, 2022).
  */
 import { createRequire } from "node:module";
 import sharp from "sharp";

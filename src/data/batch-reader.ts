@@ -1,12 +1,12 @@
 /** Reads the examples of a batch, keeps what it has decoded, and replaces what cannot be read. */
 import { FormatError } from "../engine/errors.ts";
-import { copyPicture, drawing } from "./batches.ts";
-import type { DataSet, Example, PictureShape } from "./dataset.ts";
+import { drawing, type Layout } from "./batches.ts";
+import type { DataSet, Example } from "./dataset.ts";
 
 /** Pictures and what is known of them. */
 export interface Batch {
   readonly index: number;
-  /** [batch, height, width, channels]. */
+  /** [batch, height, width, channels]; of a latent cache, the bytes of each picture's latents. */
   readonly pixels: Uint8Array;
   /** Class indices, −1 where none is known; undefined for a data set without classes. */
   readonly labels: Int32Array | undefined;
@@ -26,7 +26,7 @@ export interface BatchReader {
 }
 
 export interface ReadOptions {
-  readonly shape: PictureShape;
+  readonly layout: Layout;
   readonly batch: number;
   readonly seed: number;
   readonly flip: boolean;
@@ -52,10 +52,10 @@ const TOLERATED_COUNT = 7;
  * @throws FormatError from `read` when more than a tenth of the examples tried, and at least 8, cannot be read, or none can
  */
 export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
-  const { shape, batch: size, signal } = options;
+  const { layout, batch: size, signal } = options;
+  const { bytes } = layout;
   const draw = drawing(options.seed, data.count, options);
   const readable = readableExamples(data, options.cache);
-  const bytes = shape.height * shape.width * shape.channels;
   return {
     async read(index) {
       const pixels = new Uint8Array(size * bytes);
@@ -66,7 +66,7 @@ export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
         const drawn = draw(index * size + i);
         const example = await readable.example(drawn.index);
         const target = pixels.subarray(i * bytes, (i + 1) * bytes);
-        copyPicture(example.pixels, shape.width, shape.channels, drawn.flipped, target);
+        layout.put(example.pixels, drawn.flipped, target);
         if (labels) labels[i] = example.label ?? -1;
         if (captions) captions[i] = example.captions[drawn.caption(example.captions.length)] ?? "";
       });
@@ -153,7 +153,12 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
   };
 }
 
-function refuseTooMany(data: DataSet, unreadable: readonly number[], tried: number): void {
+/** @throws FormatError when more than a tenth of the examples tried, and at least 8, are unreadable */
+export function refuseTooMany(
+  data: Pick<DataSet, "name" | "nameOf">,
+  unreadable: readonly number[],
+  tried: number,
+): void {
   if (unreadable.length <= TOLERATED_COUNT || unreadable.length <= TOLERATED_SHARE * tried) return;
   const names = unreadable.slice(0, 3).map((index) => data.nameOf(index));
   throw new FormatError(

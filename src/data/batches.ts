@@ -3,6 +3,7 @@
  * run that is resumed sees what it would have seen.
  */
 import { fork, permutation, randomBits, randomKey, type RandomKey } from "../engine/random.ts";
+import type { PictureShape } from "./dataset.ts";
 
 /** What is shown at one position of the endless sequence of examples. */
 export interface Draw {
@@ -45,6 +46,22 @@ function lastUsed<T>(make: (n: number) => T): (n: number) => T {
     kept.set(n, known);
     for (const other of kept.keys()) if (kept.size > 2 && other !== n) kept.delete(other);
     return known;
+  };
+}
+
+/** How an example lies in a batch. */
+export interface Layout {
+  /** Bytes that it takes there. */
+  readonly bytes: number;
+  /** Writes it to its place, mirrored where asked. */
+  put(pixels: Uint8Array, flipped: boolean, target: Uint8Array): void;
+}
+
+/** Pictures as they are. */
+export function pictureLayout({ height, width, channels }: PictureShape): Layout {
+  return {
+    bytes: height * width * channels,
+    put: (pixels, flipped, target) => copyPicture(pixels, width, channels, flipped, target),
   };
 }
 

@@ -6,8 +6,10 @@ import { Worker } from "node:worker_threads";
 import { PatchwiseError } from "../engine/errors.ts";
 import { type Failure, revive } from "../engine/runtime/worker-protocol.ts";
 import { type Batch, EXAMPLE_BYTES, type Skipped } from "./batch-reader.ts";
+import { pictureLayout } from "./batches.ts";
 import type { DataConfig } from "./config.ts";
 import type { DataSet, PictureShape } from "./dataset.ts";
+import { type LatentCache, latentLayout } from "./latents.ts";
 
 export type { Batch, Skipped } from "./batch-reader.ts";
 
@@ -35,6 +37,8 @@ export interface LoaderOptions {
   readonly seed: number;
   /** Index of the first batch to give. */
   readonly from: number;
+  /** Where latents are to be given in place of the pictures themselves. */
+  readonly latents?: LatentCache | undefined;
 }
 
 /** What the worker is told at its start. */
@@ -64,9 +68,10 @@ const MAX_AHEAD = 16;
  * @throws UsageError or FormatError as `openData` does
  */
 export async function openLoader(options: LoaderOptions): Promise<Loader> {
-  const { shape, batch } = options;
-  const pictureBytes = shape.height * shape.width * shape.channels;
-  const batchBytes = batch * pictureBytes;
+  const { shape, batch, latents } = options;
+  const { bytes } = latents ? latentLayout(latents) : pictureLayout(shape);
+  const exampleBytes = latents?.mirrored ? 2 * bytes : bytes;
+  const batchBytes = batch * bytes;
   const ahead = Math.min(MAX_AHEAD, Math.max(2, Math.floor(AHEAD_BYTES / batchBytes)));
   const settings: LoaderSettings = { ...options, ahead, cache: CACHE_BYTES };
   // A native library that only the worker had loaded would be unloaded under the feet of its own threads when that ends.
@@ -76,7 +81,7 @@ export async function openLoader(options: LoaderOptions): Promise<Loader> {
   if (opened.kind !== "open")
     throw new PatchwiseError("The loader's thread did not open the data.");
   const skipped: Skipped[] = [];
-  const cached = Math.min(CACHE_BYTES, opened.info.count * (pictureBytes + EXAMPLE_BYTES));
+  const cached = Math.min(CACHE_BYTES, opened.info.count * (exampleBytes + EXAMPLE_BYTES));
   return {
     info: opened.info,
     memory: cached + (ahead + 1) * batchBytes + opened.memory,

@@ -2,6 +2,9 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { failure } from "../engine/runtime/worker-protocol.ts";
 import { batchReader } from "./batch-reader.ts";
+import { pictureLayout } from "./batches.ts";
+import { openLatentFolder } from "./latent-folder-node.ts";
+import { latentLayout } from "./latents.ts";
 import type { FromLoader, LoaderSettings, ToLoader } from "./loader-node.ts";
 import { openData } from "./open-node.ts";
 
@@ -20,12 +23,14 @@ port.on("message", (message: ToLoader) => {
 });
 
 async function produce(): Promise<void> {
-  const { data: config, shape, from } = settings;
-  const data = await openData(config, shape);
+  const { data: config, shape, from, latents } = settings;
+  const data = latents ? await openLatentFolder(latents.folder) : await openData(config, shape);
+  const layout = latents ? latentLayout(latents) : pictureLayout(shape);
   try {
     const { name, count, classes, captioned, memory = 0 } = data;
     post({ kind: "open", info: { name, count, classes, captioned }, memory });
-    const reader = batchReader(data, { ...settings, flip: config.flip, signal: closing.signal });
+    const { flip } = config;
+    const reader = batchReader(data, { ...settings, layout, flip, signal: closing.signal });
     for (let index = from; !closing.signal.aborted;) {
       if (index < allowed) {
         const { batch, skipped } = await reader.read(index++);

@@ -26,7 +26,7 @@ export interface AutoencoderKLConfig {
   /** Width of each level, from full size down; every further level halves height and width. */
   readonly widths: readonly number[];
   /** Width behind the encoder's first convolution; as the first level unless given. */
-  readonly stem?: number;
+  readonly stem?: number | undefined;
   /** Residual blocks of a level of the encoder; the decoder has one more. */
   readonly layers: number;
   readonly groups: number;
@@ -53,6 +53,8 @@ const activations = {
   mish: (x: Tensor) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
 };
 type Activation = keyof typeof activations;
+
+export const activationNames = Object.keys(activations) as Activation[];
 
 const stableDiffusion: AutoencoderKLConfig = {
   inputs: 3,
@@ -112,7 +114,7 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
     widths,
     layers: read.count("layers_per_block", 1),
     groups: read.count("norm_num_groups", 32),
-    activation: read.choice("act_fn", Object.keys(activations) as Activation[], "silu"),
+    activation: read.choice("act_fn", activationNames, "silu"),
     encoderAttention: downBlocks.map((block) => block === attendingDown),
     // Up blocks are listed in the order in which they run: from the smallest size up.
     decoderAttention: upBlocks.map((block) => block === attendingUp).toReversed(),
@@ -122,6 +124,11 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
     scale: read.number("scaling_factor", 0.18215),
     shift: read.number("shift_factor", 0),
   };
+}
+
+/** Pixels along a side that one latent stands for: each level but the first halves the size. */
+export function latentFactor({ widths }: AutoencoderKLConfig): number {
+  return 2 ** (widths.length - 1);
 }
 
 /** A Gaussian over latents, each [B, latentChannels, H/f, W/f]; its mean is also its mode. */
@@ -235,7 +242,7 @@ export function autoencoderKLParams(
   decoder: AutoencoderKLConfig = encoder,
 ): ParamsRoot {
   const p = createParams();
-  const factor = 2 ** (encoder.widths.length - 1);
+  const factor = latentFactor(encoder);
   encodeImages(p, input("images", [batch, encoder.inputs, factor, factor]), encoder);
   decodeLatents(p, input("latents", [batch, decoder.latentChannels, 1, 1]), decoder);
   return p;

@@ -13,6 +13,14 @@ import { ditSchema } from "./dit-schema.ts";
 import { promptEncoder } from "./prompt-encoder.ts";
 import { promptEncoderSchema } from "./prompt-encoder-schema.ts";
 
+export {
+  type AutoencoderKLConfig,
+  autoencoderKLPresets,
+  decodeLatents,
+  encodeImages,
+} from "./autoencoder-kl.ts";
+export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit.ts";
+
 /** A DiT, whose text, if it is told one, comes from a prompt encoder that is trained with it. */
 const ditNetwork = ditSchema
   .safeExtend({ prompt: promptEncoderSchema.optional() })

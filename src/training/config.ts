@@ -1,6 +1,7 @@
 /** What a training is: the fields of its YAML file, their ranges and their defaults. */
 import { z } from "zod";
 import { dataSchema } from "../data/config.ts";
+import type { PictureShape } from "../data/dataset.ts";
 import { recipeSchema } from "../diffusion/recipe.ts";
 import { samplingSchema } from "../models/card.ts";
 import { ditFields } from "../models/dit-schema.ts";
@@ -101,6 +102,21 @@ const trainingSchema = z
     error: "give either steps or minutes, to say how long to train",
   });
 
+/** Where the network works on the latents of an autoencoder in place of pixels. */
+const latentsSchema = z.strictObject({
+  /** Stable Diffusion's: a folder in diffusers' layout, or a .safetensors file. */
+  autoencoder: z.string().min(1, "a path cannot be empty"),
+  /** Latents become (z − shift)·scale; as the autoencoder says unless given. */
+  scale: z.number().positive().optional(),
+  shift: z.number().optional(),
+  /** Folder for what the encoder says of each picture; `latents` in the output folder unless given. */
+  cache: z.string().min(1, "a path cannot be empty").optional(),
+  /** A sample of the encoder's Gaussian each time a picture is shown, or always its mean. */
+  posterior: z.enum(["sample", "mean"]).default("sample"),
+  /** Of the latents in the cache. */
+  precision: z.enum(["float16", "float32"]).default("float16"),
+});
+
 export const trainingConfigSchema = z.strictObject({
   /** What the model is called; the output folder's name unless given. */
   name: z.string().optional(),
@@ -112,6 +128,7 @@ export const trainingConfigSchema = z.strictObject({
     size,
     channels: z.union([z.literal(1), z.literal(3)]).default(3),
   }),
+  latents: latentsSchema.optional(),
   model: modelSchema.prefault({}),
   diffusion: recipeSchema.prefault({ process: "flow" }),
   training: trainingSchema,
@@ -158,3 +175,11 @@ export const trainingConfigSchema = z.strictObject({
 });
 
 export type TrainingConfig = z.output<typeof trainingConfigSchema>;
+
+/** Of the pictures, whose latents the network may see in their place. */
+export function pictureShape({
+  picture: { size: side, channels },
+}: Pick<TrainingConfig, "picture">): PictureShape {
+  const [height, width] = typeof side === "number" ? [side, side] : side;
+  return { height, width, channels };
+}

@@ -3,12 +3,13 @@ import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import { fork, type RandomKey, uniform } from "../engine/random.ts";
 import { drawExamples, type Recipe } from "../diffusion/recipe.ts";
 import { canDrop, type NetworkConfig } from "../models/index.ts";
+import { type LatentDraw, latentValues } from "../data/latents.ts";
 import { valuesOf } from "../data/pixels.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** Pictures with what they show. */
 export interface LabelledPictures {
-  /** [B, H, W, C] */
+  /** [B, H, W, C], or the bytes of their latents as a cache holds them. */
   readonly pixels: Uint8Array;
   /** Negative where a picture's class is not known. */
   readonly labels: Int32Array | undefined;
@@ -20,19 +21,23 @@ export interface ExampleOptions {
   readonly recipe: Recipe;
   /** Of a network that is told a text. */
   readonly tokenizer: Tokenizer | undefined;
+  /** Where the pictures are given as latents. */
+  readonly latents?: LatentDraw | undefined;
   /** Share of the examples whose condition is left out. */
   readonly dropCondition: number;
 }
 
-/** The inputs of `objective` for a batch; noise, times and drops depend on the key alone. */
+/** The inputs of `objective` for a batch; latents, noise, times and drops depend on the key alone. */
 export function examplesOf(
   batch: LabelledPictures,
   key: RandomKey,
-  { network, recipe, tokenizer, dropCondition }: ExampleOptions,
+  { network, recipe, tokenizer, latents, dropCondition }: ExampleOptions,
 ): Record<string, NdArray> {
   const [height, width] = network.size;
   const shape = { height, width, channels: network.channels as 1 | 3 };
-  const x0 = valuesOf(batch.pixels, shape); // [B, C, H, W]
+  const x0 = latents
+    ? latentValues(batch.pixels, latents, fork(key, "latents"))
+    : valuesOf(batch.pixels, shape); // [B, C, H, W]
   const [count] = x0.shape as readonly [number];
   return {
     x0,

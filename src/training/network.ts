@@ -1,6 +1,6 @@
 /** From what a config says, and what its data is, to the network that is trained. */
 import { UsageError } from "../engine/errors.ts";
-import type { DataSet, PictureShape } from "../data/dataset.ts";
+import type { DataSet } from "../data/dataset.ts";
 import { type DiTConfig, ditPresets } from "../models/dit.ts";
 import { type NetworkConfig, networkSchema } from "../models/index.ts";
 import type { TrainingConfig } from "./config.ts";
@@ -9,6 +9,13 @@ type ModelSettings = TrainingConfig["model"];
 
 /** What the network has to know of its data. */
 export type DataFacts = Pick<DataSet, "name" | "classes" | "captioned">;
+
+/** What it sees of a picture: pixels, or their latents. */
+export interface ImageShape {
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+}
 
 /** Words that a prompt encoder starts from. */
 export interface Words {
@@ -34,7 +41,7 @@ const bottleneckWidth = 96;
  */
 export function networkOf(
   settings: ModelSettings,
-  picture: PictureShape,
+  picture: ImageShape,
   data: DataFacts,
   words: Words | undefined,
 ): NetworkConfig {
@@ -101,7 +108,7 @@ function conditionConfig(
 }
 
 function recent(
-  picture: PictureShape,
+  picture: ImageShape,
   given: Partial<DiTConfig>,
 ): Omit<DiTConfig, "size" | "channels" | "condition"> {
   const hidden = given.hidden ?? 192;
@@ -132,7 +139,7 @@ function headsOf(hidden: number): number {
 }
 
 /** The patch that divides the picture and comes nearest to few tokens. */
-function patchFor({ height, width }: PictureShape): number {
+function patchFor({ height, width }: ImageShape): number {
   const shorter = Math.min(height, width);
   const fitting = Array.from({ length: shorter }, (_, i) => i + 1).filter(
     (patch) => height % patch === 0 && width % patch === 0,

@@ -25,6 +25,16 @@ export function progressLine(progress: Progress): string {
     .join("  ");
 }
 
+/** @example encodingLine({ done: 30, pictures: 120, secondsLeft: 90 }) // "encoded 30 of 120 pictures (25 %)  1 min 30 s left" */
+export function encodingLine(progress: {
+  readonly done: number;
+  readonly pictures: number;
+  readonly secondsLeft: number;
+}): string {
+  const { done, pictures, secondsLeft } = progress;
+  return `encoded ${done} of ${pictures} pictures (${Math.floor((100 * done) / pictures)} %)  ${duration(secondsLeft)} left`;
+}
+
 function rate(perSecond: number): string {
   return perSecond < 9.95 ? perSecond.toPrecision(2) : perSecond.toFixed(0);
 }

@@ -27,7 +27,7 @@ export interface RunFolder {
 const configFile = "config.json";
 
 /** What may change when a training goes on: how long it takes and what it tells, not what it computes. */
-const free = ["name", "training.steps", "training.minutes", "training.threads"];
+const free = ["name", "latents.cache", "training.steps", "training.minutes", "training.threads"];
 const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."];
 
 /**

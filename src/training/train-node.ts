@@ -8,29 +8,30 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { PatchwiseError } from "../engine/errors.ts";
-import { input } from "../engine/functional.ts";
 import { type NdArray, scalar } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { countParameters } from "../engine/cost.ts";
 import { graphOf } from "../engine/graph.ts";
-import type { Picture, PictureShape } from "../data/dataset.ts";
-import { type Loader, openLoader } from "../data/loader-node.ts";
+import type { Picture } from "../data/dataset.ts";
+import type { LatentEvent } from "../data/latent-cache-node.ts";
 import { writePicture } from "../data/picture-file-node.ts";
 import { type Card, modelFiles } from "../models/card.ts";
 import type { NetworkConfig } from "../models/index.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { writeFileAtomic } from "../weights/atomic-node.ts";
-import { adamW } from "./adamw.ts";
+import { openSafetensorsFile } from "../weights/safetensors-node.ts";
+import type { Weights } from "../weights/safetensors.ts";
 import { writeCheckpoint } from "./checkpoint-node.ts";
-import type { TrainingConfig } from "./config.ts";
+import { pictureShape, type TrainingConfig } from "./config.ts";
+import { optimizerOf } from "./configured-optimizer.ts";
 import { type ExampleOptions, examplesOf } from "./examples.ts";
+import { type Batches, type Feed, pictureFeed } from "./feed-node.ts";
 import { initialWeights, openWords } from "./initial-weights-node.ts";
+import { latentFeed } from "./latent-feed-node.ts";
 import { type Metrics, openMetrics } from "./metrics-node.ts";
-import { muon } from "./muon.ts";
 import { conditionOf, networkOf } from "./network.ts";
 import { objective, wordsKey } from "./objective.ts";
-import type { Optimizer } from "./optimizer.ts";
 import { rateAt } from "./rate.ts";
 import { openRunFolder, type RunFolder, writeModel } from "./run-folder-node.ts";
 import { createTrainer, emaPrefix, type Trainer, trainingStep } from "./step.ts";
@@ -42,6 +43,8 @@ export type DrawSamples = (
     readonly card: Card;
     readonly weights: Readonly<Record<string, NdArray>>;
     readonly tokenizer: Tokenizer | undefined;
+    /** Open, and for the drawer to close; of models of latents. */
+    readonly autoencoder: Weights | undefined;
   },
   samples: {
     readonly of: readonly string[] | undefined;
@@ -59,12 +62,13 @@ export interface TrainOptions {
   readonly report: (event: TrainingEvent) => void;
   /** Where sample grids are asked for. */
   readonly draw: DrawSamples;
-  /** Ends the training after the step at hand, with a checkpoint. */
+  /** Ends the training after the step, or the pictures being encoded, at hand; all that was done is kept. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /** What a training tells while it goes on. */
 export type TrainingEvent =
+  | LatentEvent
   | {
       readonly kind: "start";
       readonly step: number;
@@ -107,37 +111,32 @@ export async function train(
   config: TrainingConfig,
   options: TrainOptions,
 ): Promise<TrainingResult> {
-  const shape = pictureShape(config);
   const folder = await openRunFolder(options.out, config, options.resume);
-  const loader = await openLoader({
-    data: config.data,
-    shape,
-    batch: config.training.batch,
-    seed: config.seed,
-    from: (folder.from?.step ?? 0) * config.training.accumulate,
-  });
+  const step = folder.from?.step ?? 0;
+  const feed = config.latents
+    ? await latentFeed(config, config.latents, step, options)
+    : await pictureFeed(config, step);
   try {
-    return await trainOn(loader, folder, config, shape, options);
+    return await trainOn(feed, folder, config, options);
   } finally {
-    await loader.close();
+    await feed.close();
   }
 }
 
 async function trainOn(
-  loader: Loader,
+  feed: Feed,
   folder: RunFolder,
   config: TrainingConfig,
-  shape: PictureShape,
   { backend, report, draw, signal }: TrainOptions,
 ): Promise<TrainingResult> {
   const { training, diffusion: recipe } = config;
   const key = randomKey(config.seed);
-  const told = config.model.condition ?? conditionOf(loader.info);
+  const told = config.model.condition ?? conditionOf(feed.info);
   const words = told === "text" ? await openWords(config.model.prompt.words) : undefined;
   const network = networkOf(
     config.model,
-    shape,
-    loader.info,
+    feed.image,
+    feed.info,
     words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
   );
 
@@ -160,6 +159,8 @@ async function trainOn(
   const unmoved = Object.fromEntries(fixed.map((name) => [name, initial[name]!]));
   await folder.begin();
   if (words) await writeFileAtomic(join(folder.path, modelFiles.tokenizer), words.tokenizerFile);
+  const batches = await feed.begin();
+  if (!batches) return endedEarly(folder);
   const trainer = await createTrainer(backend, step, folder.from ?? without(initial, fixed), {
     weights: (name) => unmoved[name] && { kind: "array", array: unmoved[name] },
     ...(training.threads && { threads: training.threads }),
@@ -169,12 +170,14 @@ async function trainOn(
     network,
     recipe,
     tokenizer: words?.tokenizer,
+    latents: batches.latents,
     dropCondition: training.dropCondition,
   };
   const run: Run = {
     config,
     folder,
-    loader,
+    feed,
+    batches,
     key,
     network,
     examples,
@@ -189,8 +192,8 @@ async function trainOn(
     kind: "start",
     step: folder.from?.step ?? 0,
     parameters: countParameters(graphOf({ loss })),
-    pictures: loader.info.count,
-    data: loader.info.name,
+    pictures: feed.info.count,
+    data: feed.info.name,
   });
   try {
     return await steps(run, signal);
@@ -200,11 +203,18 @@ async function trainOn(
   }
 }
 
+/** Told to stop before the first step. */
+function endedEarly({ from }: RunFolder): TrainingResult {
+  const { step, seconds } = from ?? { step: 0, seconds: 0 };
+  return { steps: step, seconds, loss: NaN, finished: false, skipped: [] };
+}
+
 /** All that the steps need. */
 interface Run {
   readonly config: TrainingConfig;
   readonly folder: RunFolder;
-  readonly loader: Loader;
+  readonly feed: Feed;
+  readonly batches: Batches;
   readonly key: ReturnType<typeof randomKey>;
   readonly network: NetworkConfig;
   readonly examples: ExampleOptions;
@@ -221,7 +231,8 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
   const { config, folder, trainer, metrics, report } = run;
   const { training } = config;
   const clock = stopwatch(folder.from?.seconds ?? 0);
-  const validate = config.validation && (await validator(config.validation, config, run));
+  const { validation } = run.batches;
+  const validate = validation && (await validator(validation, config, run));
   let count = folder.from?.step ?? 0;
   let saved = { step: count, seconds: clock.seconds() };
   const recent: number[] = [];
@@ -280,12 +291,12 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     seconds: clock.seconds(),
     loss: mean(recent),
     finished: progress() >= 1,
-    skipped: run.loader.skipped(),
+    skipped: run.batches.loader.skipped(),
   };
 }
 
 /** The inputs of a step, from 0: each of its batches has a key of its own. */
-async function nextBatches({ config, loader, key, examples }: Run, step: number) {
+async function nextBatches({ config, batches: { loader }, key, examples }: Run, step: number) {
   const batches: Record<string, NdArray>[] = [];
   for (let i = 0; i < config.training.accumulate; i++) {
     const batch = await loader.next();
@@ -330,7 +341,14 @@ async function drawSamples(run: Run, step: number): Promise<void> {
   const { folder, config, metrics, report, examples } = run;
   const weights = await drawingWeights(run);
   const picture = await run.draw(
-    { card: cardOf(run, step), weights, tokenizer: examples.tokenizer },
+    {
+      card: cardOf(run, step),
+      weights,
+      tokenizer: examples.tokenizer,
+      autoencoder:
+        run.feed.autoencoder &&
+        (await openSafetensorsFile(join(folder.path, modelFiles.autoencoder))),
+    },
     { ...config.samples, of: config.samples.of },
   );
   await mkdir(folder.samples, { recursive: true });
@@ -354,8 +372,9 @@ function averagedWeights(
   return { ...Object.fromEntries(averages), ...unmoved };
 }
 
-function cardOf({ config, folder, network, loader }: Run, step: number): Card {
-  const { classes } = loader.info;
+function cardOf({ config, folder, network, feed }: Run, step: number): Card {
+  const { autoencoder } = feed;
+  const { classes } = feed.info;
   return {
     format: "patchwise",
     version: 1,
@@ -363,25 +382,11 @@ function cardOf({ config, folder, network, loader }: Run, step: number): Card {
     network,
     diffusion: config.diffusion,
     picture: pictureShape(config),
+    ...(autoencoder && { latents: { autoencoder } }),
     ...(network.condition.kind === "class" && { classes: [...classes!] }),
     sampling: config.sampling,
     trained: { steps: step, images: step * config.training.batch * config.training.accumulate },
   };
-}
-
-function optimizerOf(options: TrainingConfig["training"]["optimizer"]): Optimizer {
-  const learningRate = input("rate", []);
-  const { beta1, beta2, epsilon, weightDecay } = options;
-  const adam = adamW({ learningRate, beta1, beta2, epsilon, weightDecay });
-  if (options.kind === "adamw") return adam;
-  const { momentum } = options;
-  return muon({ learningRate, momentum, weightDecay, rest: adam, matricesIn });
-}
-
-/** Muon's matrices are those inside of blocks; q, k and v stand one upon the other, and modulations begin at zero. */
-function matricesIn(name: string, { shape }: { readonly shape: readonly unknown[] }): number {
-  if (shape.length !== 2 || !/\bblocks\.\d/.test(name) || name.includes("adaLN")) return 0;
-  return name.includes(".qkv.") ? 3 : 1;
 }
 
 function isDue(
@@ -393,11 +398,6 @@ function isDue(
   if (every !== undefined && step % every === 0) return true;
   const pause = minutes ?? (every === undefined ? 5 : Infinity);
   return seconds - saved.seconds >= 60 * pause;
-}
-
-function pictureShape({ picture: { size, channels } }: TrainingConfig): PictureShape {
-  const [height, width] = typeof size === "number" ? [size, size] : size;
-  return { height, width, channels };
 }
 
 function stopwatch(before: number): { seconds(): number } {

@@ -3,20 +3,18 @@ import { graphOf } from "../engine/graph.ts";
 import type { NdArray } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { openLoader } from "../data/loader-node.ts";
+import type { Loader } from "../data/loader-node.ts";
 import type { TrainingConfig } from "./config.ts";
 import { type ExampleOptions, examplesOf } from "./examples.ts";
 import { objective } from "./objective.ts";
 
-/** Reads its pictures now; the function that it returns measures weights. */
+/** Reads its pictures now, and closes their loader; the function that it returns measures weights. */
 export async function validator(
-  { data, batches: count }: NonNullable<TrainingConfig["validation"]>,
-  { picture, training, diffusion }: TrainingConfig,
+  loader: Loader,
+  { training, diffusion, validation }: TrainingConfig,
   { examples, backend }: { readonly examples: ExampleOptions; readonly backend: Backend },
 ): Promise<(weights: Readonly<Record<string, NdArray>>) => Promise<number>> {
-  const [height, width] = examples.network.size;
-  const shape = { height, width, channels: picture.channels };
-  const loader = await openLoader({ data, shape, batch: training.batch, seed: 0, from: 0 });
+  const { batches: count } = validation!;
   const batches: Record<string, NdArray>[] = [];
   try {
     for (let i = 0; i < count; i++) {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { batchReader, type ReadOptions } from "../../src/data/batch-reader.ts";
-import { copyPicture, drawing } from "../../src/data/batches.ts";
+import { copyPicture, drawing, pictureLayout } from "../../src/data/batches.ts";
 import type { DataSet } from "../../src/data/dataset.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
 import { messageOf } from "./support.ts";
@@ -30,7 +30,7 @@ function dataOf(count: number, options: Partial<DataSet> & { bad?: readonly numb
 
 const readerOf = (data: DataSet, options: Partial<ReadOptions> = {}) =>
   batchReader(data, {
-    shape,
+    layout: pictureLayout(shape),
     batch: 4,
     seed: 1,
     flip: false,

@@ -21,6 +21,7 @@ describe("importProblem", () => {
     ["src/models/dit.ts", "../nn/linear.ts"],
     ["src/models/dit.ts", "./dit/presets.ts"],
     ["src/models/index.ts", "./dit.ts"],
+    ["src/models/vae-node.ts", "./vae.ts"],
     ["test/engine/tensor.test.ts", "../../src/cli/main.ts"],
     ["bench/matmul.ts", "onnxruntime-node"],
   ])("lets %s import %s", (file, specifier) => {

@@ -1,6 +1,10 @@
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { readTrainingConfig } from "../../src/training/config-file.ts";
+
+const examples = path.resolve(import.meta.dirname, "../../examples");
 
 const good = `data:
   kind: images
@@ -29,6 +33,14 @@ describe("a training config", () => {
     expect(config.training.optimizer).toMatchObject({ kind: "muon", rate: 0.5 });
     expect(config.model.hidden).toBe(64);
   });
+
+  it.each(readdirSync(examples).filter((name) => name.endsWith(".yaml")))(
+    "is what the example %s is",
+    (name) => {
+      const text = readFileSync(path.join(examples, name), "utf8");
+      expect(readTrainingConfig(name, text).training.batch).toBeGreaterThan(0);
+    },
+  );
 
   it.each([
     [

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { progressLine } from "../../src/training/progress.ts";
+import { encodingLine, progressLine } from "../../src/training/progress.ts";
 
 describe("progressLine", () => {
   it("says what is known", () => {
@@ -33,5 +33,13 @@ describe("progressLine", () => {
   it("is not done before the end", () => {
     expect(progressLine({ step: 9999, steps: 10000, secondsLeft: 1 })).toContain("(99 %)");
     expect(progressLine({ step: 10000, steps: 10000, secondsLeft: 0 })).toContain("(100 %)");
+  });
+});
+
+describe("encodingLine", () => {
+  it("says how far it is", () => {
+    expect(encodingLine({ done: 41, pictures: 120, secondsLeft: 90 })).toBe(
+      "encoded 41 of 120 pictures (34 %)  1 min 30 s left",
+    );
   });
 });

@@ -1,0 +1,24 @@
+/**
+ * `npm run demo`, or `npm run demo -- "blue car"`: draws a prompt with the model that comes along, and writes `demo.png`.
+ *
+ * What `patchwise generate` does, through the library.
+ */
+import { pictureGrid } from "../src/data/grid.ts";
+import { writePicture } from "../src/data/picture-file-node.ts";
+import { openPipeline } from "../src/pipelines/open-node.ts";
+
+const prompt = process.argv.slice(2).join(" ") || "red apple";
+const pipeline = await openPipeline("emoji", { device: "cpu" });
+console.log(`Drawing ${JSON.stringify(prompt)} four times with the model "${pipeline.name}" …`);
+const drawing = pipeline.generate({ prompt, count: 4, seed: 1 });
+for (;;) {
+  const next = await drawing.next();
+  if (next.done) {
+    await writePicture("demo.png", pictureGrid(next.value, 2, { scale: 4, gap: 4 }));
+    break;
+  }
+  const { step, steps } = next.value;
+  if (step % 10 === 0) console.log(`step ${step} of ${steps}`);
+}
+await pipeline.dispose();
+console.log("Wrote demo.png.");
