@@ -14,15 +14,25 @@ function reply(message: object): void {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }
 
-/** Highest resident set of this process, in MB. `ru_maxrss` would also count the parent before exec. */
+/**
+ * Highest resident sets of this process and of those that it started, in MB. `ru_maxrss` would also count the parent
+ * before exec.
+ */
 function peakRssMb(): number {
   try {
-    const kilobytes = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
-    if (kilobytes !== undefined) return Number(kilobytes) / 1024;
+    return highWaterMb(process.pid);
   } catch {
     // No /proc outside Linux.
+    return process.resourceUsage().maxRSS / 1024;
   }
-  return process.resourceUsage().maxRSS / 1024;
+}
+
+function highWaterMb(pid: number): number {
+  const kilobytes = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
+  return children
+    .filter((child) => child.trim() !== "")
+    .reduce((sum, child) => sum + highWaterMb(Number(child)), Number(kilobytes) / 1024);
 }
 
 async function serve(modulePath: string, workDir: string): Promise<void> {

@@ -27,6 +27,8 @@ export interface StepResult {
   readonly value: number;
   /** Milliseconds of the parts that make up `ms`, by name. */
   readonly parts?: Readonly<Record<string, number>>;
+  /** What was computed, where contenders must agree on more than one number. */
+  readonly result?: readonly number[];
 }
 
 /** Milliseconds that `work` takes, and what it gives. */

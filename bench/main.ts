@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { type Child, startChild } from "./child.ts";
 import type { StepResult } from "./contender.ts";
 import { compileFmaPeak } from "./fma-peak.ts";
-import { disagreement, reportOf, type Run, tableOf, warmupSteps } from "./report.ts";
+import { disagreement, reportOf, type Run, tableOf } from "./report.ts";
 import { contenderNames, type ContenderName, entrants, launchOf } from "./roster.ts";
 import { type Suite, suites, writeWork } from "./suites.ts";
 
@@ -33,8 +33,7 @@ interface Running {
 
 /** A pause before each step, in which the threads of the last contender go to sleep. */
 const settleMs = 250;
-/** A peer whose timed steps took longer than this together takes no more, once it has `leastTimedSteps`. */
-const patienceMs = 30_000;
+/** Timed steps that a peer takes however slow it is. */
 const leastTimedSteps = 2;
 
 function readOptions(): Options {
@@ -42,7 +41,7 @@ function readOptions(): Options {
     allowPositionals: true,
     options: {
       json: { type: "boolean", default: false },
-      rounds: { type: "string", default: "10" },
+      rounds: { type: "string" },
       threads: { type: "string", default: String(availableParallelism()) },
       only: { type: "string", default: contenderNames.join(",") },
     },
@@ -61,11 +60,12 @@ function readOptions(): Options {
     throw new RangeError(`--only ${name} is no contender: name ${contenderNames.join(", ")}.`);
   });
   const threads = positiveInteger("threads", values.threads);
+  const suite = makeSuite(threads);
   return {
     suiteName,
-    suite: makeSuite(threads),
+    suite,
     json: values.json,
-    rounds: positiveInteger("rounds", values.rounds),
+    rounds: positiveInteger("rounds", values.rounds ?? String(suite.rounds)),
     threads,
     only,
   };
@@ -85,8 +85,8 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-function tired({ steps }: Running): boolean {
-  const timed = steps.slice(warmupSteps);
+function tired({ steps }: Running, { warmups, patienceMs }: Suite): boolean {
+  const timed = steps.slice(warmups);
   const spent = timed.reduce((sum, { ms }) => sum + ms, 0);
   return spent > patienceMs && timed.length >= leastTimedSteps;
 }
@@ -120,6 +120,10 @@ async function bench(options: Options, workDir: string): Promise<number> {
     if (typeof fma !== "string") peaks.push(await fma.measure());
   };
 
+  for (const name of options.only) {
+    const why = suite.absent?.[name];
+    if (why !== undefined) skip(name, why);
+  }
   try {
     for (const entrant of entrants(options.suiteName)) {
       const { name } = entrant;
@@ -141,14 +145,16 @@ async function bench(options: Options, workDir: string): Promise<number> {
       await sleep(settleMs);
       await attempt(name, async () => {
         const step = await child.step();
-        const note = steps.length < warmupSteps ? " (warm-up)" : "";
+        const note = steps.length < suite.warmups ? " (warm-up)" : "";
         steps.push(step);
         progress(`${name}: ${step.ms.toFixed(1)} ms, ${suite.valueName} ${step.value}${note}`);
       });
     };
     const ours = running.get("ours");
-    for (let round = 0; round < warmupSteps + options.rounds; round++) {
-      const peers = [...running.values()].filter((entrant) => entrant !== ours && !tired(entrant));
+    for (let round = 0; round < suite.warmups + options.rounds; round++) {
+      const peers = [...running.values()].filter(
+        (entrant) => entrant !== ours && !tired(entrant, suite),
+      );
       if (ours !== undefined && peers.length === 0) await takeStep(ours);
       for (const peer of peers) {
         if (ours !== undefined) await takeStep(ours);

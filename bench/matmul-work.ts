@@ -40,7 +40,9 @@ export function* matmulTensors(work: MatmulWork): Generator<readonly [string, Ho
   }
 }
 
-/** Floating-point operations behind a step's `ms`: one product of each shape. */
-export function matmulFlops(work: MatmulWork): number {
-  return Object.values(work.shapes).reduce((sum, [m, k, n]) => sum + 2 * m * k * n, 0);
+/** Floating-point operations of one product of each shape, which together are a step. */
+export function matmulFlops(work: MatmulWork): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(work.shapes).map(([name, [m, k, n]]) => [name, 2 * m * k * n]),
+  );
 }

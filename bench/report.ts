@@ -22,6 +22,14 @@ export interface Timing {
   readonly parts_ms?: Readonly<Record<string, number>>;
   /** What each step gave, warm-up included: the losses or checksums that must agree. */
   readonly values: readonly number[];
+  /** How far the first step's result is from ours, as a share of its size, where a step has a result. */
+  readonly distance?: number;
+}
+
+export interface PartReport {
+  readonly gflop: number;
+  readonly ratio: Readonly<Record<string, number>>;
+  readonly fma_peak_share: number | null;
 }
 
 export interface Report {
@@ -32,12 +40,11 @@ export interface Report {
   readonly ratio: Readonly<Record<string, number>>;
   readonly fma_peak_share: number | null;
   readonly fma_peak_gflops: number | null;
+  /** The same for each part of a step, where it has any. */
+  readonly parts?: Readonly<Record<string, PartReport>>;
   /** Why a contender is missing, by name. */
   readonly skipped: Readonly<Record<string, string>>;
 }
-
-/** The second step still grows the heap to its size on some machines. */
-export const warmupSteps = 2;
 
 export function reportOf(
   name: string,
@@ -46,26 +53,53 @@ export function reportOf(
   fmaPeakGflops: number | null,
   skipped: Readonly<Record<string, string>>,
 ): Report {
-  const timings = new Map([...runs].map(([contender, run]) => [contender, timingOf(run, suite)]));
+  const expected = runs.get("ours")?.steps[0]?.result;
+  const timings = new Map(
+    [...runs].map(([contender, run]) => [contender, timingOf(run, suite, expected)]),
+  );
   const ours = timings.get("ours") ?? null;
   const peers = [...timings].filter(([contender]) => contender !== "ours");
+  const share = (gflops: number): number | null =>
+    fmaPeakGflops === null ? null : gflops / fmaPeakGflops;
+  const ratioBy = (medianOf: (timing: Timing) => number | undefined): Record<string, number> => {
+    const own = ours === null ? undefined : medianOf(ours);
+    return Object.fromEntries(
+      peers.flatMap(([peer, timing]) => {
+        const other = medianOf(timing);
+        return own === undefined || other === undefined ? [] : [[peer, other / own] as const];
+      }),
+    );
+  };
   return {
     suite: name,
     work: { description: suite.description, gflop: suite.flops / 1e9, ...suite.work },
     ours,
     peers: Object.fromEntries(peers),
-    ratio:
-      ours === null
-        ? {}
-        : Object.fromEntries(peers.map(([peer, t]) => [peer, t.median_ms / ours.median_ms])),
-    fma_peak_share: ours === null || fmaPeakGflops === null ? null : ours.gflops / fmaPeakGflops,
+    ratio: ratioBy((timing) => timing.median_ms),
+    fma_peak_share: ours === null ? null : share(ours.gflops),
     fma_peak_gflops: fmaPeakGflops,
+    ...(suite.partFlops && {
+      parts: Object.fromEntries(
+        Object.entries(suite.partFlops).map(([part, flops]) => {
+          const ms = ours?.parts_ms?.[part];
+          return [
+            part,
+            {
+              gflop: flops / 1e9,
+              ratio: ratioBy((timing) => timing.parts_ms?.[part]),
+              fma_peak_share: ms === undefined ? null : share(flops / 1e6 / ms),
+            },
+          ];
+        }),
+      ),
+    }),
     skipped,
   };
 }
 
-function timingOf(run: Run, suite: Suite): Timing {
-  const timed = run.steps.slice(warmupSteps);
+function timingOf(run: Run, suite: Suite, expected: readonly number[] | undefined): Timing {
+  const result = run.steps[0]?.result;
+  const timed = run.steps.slice(suite.warmups);
   const times = timed.map((step) => step.ms);
   const parts = Object.keys(timed[0]?.parts ?? {});
   const medianMs = median(times);
@@ -82,6 +116,7 @@ function timingOf(run: Run, suite: Suite): Timing {
       ),
     }),
     values: run.steps.map((step) => step.value),
+    ...(result && expected && { distance: distance(result, expected) }),
   };
 }
 
@@ -97,6 +132,20 @@ function median(values: readonly number[]): number {
  */
 const valueTolerance = 1e-4;
 
+/** Of whole results, by `distance`. Rounding alone takes the latents of 50 steps of `sample` 3e-7 apart. */
+const resultTolerance = 1e-5;
+
+/** ‖a − b‖ / ‖b‖: how far a result a is from the one expected. */
+function distance(a: readonly number[], b: readonly number[]): number {
+  if (a.length !== b.length) return Infinity;
+  let [apart, size] = [0, 0];
+  for (const [i, expected] of b.entries()) {
+    apart += (a[i]! - expected) ** 2;
+    size += expected ** 2;
+  }
+  return size === 0 ? apart : Math.sqrt(apart / size);
+}
+
 /** One sentence about the first step whose values differ too much; undefined where all agree. */
 export function disagreement(
   runs: ReadonlyMap<ContenderName, Run>,
@@ -104,15 +153,18 @@ export function disagreement(
 ): string | undefined {
   const [reference, ...others] = runs;
   if (reference === undefined) return undefined;
+  const cause = (tolerance: number) =>
+    `they must agree to ${tolerance} relative, so one of the two does not do the work described.`;
   for (const [name, run] of others) {
-    for (const [i, { value }] of run.steps.entries()) {
-      const expected = reference[1].steps[i]?.value;
+    for (const [i, { value, result }] of run.steps.entries()) {
+      const expected = reference[1].steps[i];
       if (expected === undefined) break;
-      if (!(Math.abs(value - expected) <= valueTolerance * Math.abs(expected))) {
-        return (
-          `The ${valueName} of step ${i + 1} is ${expected} for ${reference[0]} but ${value} for ${name}: ` +
-          `they must agree to ${valueTolerance} relative, so one of the two does not do the work described.`
-        );
+      if (!(Math.abs(value - expected.value) <= valueTolerance * Math.abs(expected.value))) {
+        return `The ${valueName} of step ${i + 1} is ${expected.value} for ${reference[0]} but ${value} for ${name}: ${cause(valueTolerance)}`;
+      }
+      const apart = distance(result ?? [], expected.result ?? []);
+      if (!(apart <= resultTolerance)) {
+        return `The results of step ${i + 1} of ${reference[0]} and ${name} are ${apart} apart: ${cause(resultTolerance)}`;
       }
     }
   }

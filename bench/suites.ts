@@ -1,7 +1,9 @@
 /** The suites: what is prepared for the contenders, and what is told about it. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { ContenderName } from "./roster.ts";
 import { matmulFlops, matmulTensors, matmulWork } from "./matmul-work.ts";
+import { sampleFlops, sampleTensors, sampleWork } from "./sample-work.ts";
 import { type HostTensor, writeTensors } from "./tensor-file.ts";
 import { trainFlops, trainTensors, trainWork } from "./train-work.ts";
 
@@ -11,18 +13,39 @@ export interface Suite {
   /** The numbers that define the work; contenders read them from `work.json`. */
   readonly work: object;
   readonly flops: number;
+  /** Those of each part of a step, where it has any. */
+  readonly partFlops?: Readonly<Record<string, number>>;
+  /** Rounds that are measured, unless asked for otherwise. */
+  readonly rounds: number;
+  /** Steps in front of them that are not timed. */
+  readonly warmups: number;
+  /** A peer whose timed steps took longer than this together takes no more, once it has a few. */
+  readonly patienceMs: number;
   /** What the contenders' `value`s are, which must agree. */
   readonly valueName: "loss" | "checksum";
+  /** Why contenders of other suites take no part in this one. */
+  readonly absent?: Partial<Readonly<Record<ContenderName, string>>>;
   tensors(): Iterable<readonly [string, HostTensor]>;
 }
+
+/** The second step still grows the heap to its size on some machines. */
+const warmups = 2;
+const patienceMs = 30_000;
+
+const tooSlow = "its products take several times as long (suite matmul), 50 steps many minutes";
 
 export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
   matmul: (threads) => {
     const work = matmulWork(threads);
+    const partFlops = matmulFlops(work);
     return {
       description: "float32 matrix products, ms of one product of each shape added up",
       work,
-      flops: matmulFlops(work),
+      flops: total(partFlops),
+      partFlops,
+      rounds: 10,
+      warmups,
+      patienceMs,
       valueName: "checksum",
       tensors: () => matmulTensors(work),
     };
@@ -33,11 +56,35 @@ export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
       description: "DiT-shaped training step: forward, backward, AdamW and EMA in float32",
       work,
       flops: trainFlops(work),
+      rounds: 10,
+      warmups,
+      patienceMs,
       valueName: "loss",
       tensors: () => trainTensors(work),
     };
   },
+  sample: (threads) => {
+    const work = sampleWork(threads);
+    const partFlops = sampleFlops(work);
+    return {
+      description: `${work.stride} of ${work.steps} Euler steps with guidance of a DiT-S/2 in float32, for each batch size`,
+      work,
+      flops: total(partFlops),
+      partFlops,
+      rounds: work.steps / work.stride,
+      // Each contender has run the network for each batch size.
+      warmups: 0,
+      patienceMs: 600_000,
+      valueName: "checksum",
+      absent: { "jax-js": tooSlow, tfjs: tooSlow },
+      tensors: () => sampleTensors(work),
+    };
+  },
 };
+
+function total(parts: Readonly<Record<string, number>>): number {
+  return Object.values(parts).reduce((sum, flops) => sum + flops, 0);
+}
 
 export function writeWork(suite: Suite, workDir: string): void {
   writeFileSync(join(workDir, "work.json"), JSON.stringify(suite.work));

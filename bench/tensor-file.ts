@@ -3,8 +3,10 @@
  * ({ name: { shape, offset } }, offsets in elements) beside `tensors.bin` (float32, little-endian), and the
  * numbers that define the work in `work.json`.
  */
-import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { sizeOf } from "../src/engine/ndarray.ts";
+import type { WeightSource } from "../src/engine/runtime/backend.ts";
 
 export interface HostTensor {
   readonly shape: readonly number[];
@@ -33,14 +35,40 @@ export function readWork(dir: string): unknown {
 
 /** All tensors by name; the arrays are views of one buffer. */
 export function readTensors(dir: string): Map<string, HostTensor> {
-  const index = JSON.parse(readFileSync(join(dir, "tensors.json"), "utf8")) as Index;
   const bytes = new Uint8Array(readFileSync(join(dir, "tensors.bin")));
   return new Map(
-    Object.entries(index).map(([name, { shape, offset }]) => {
-      const size = shape.reduce((product, dim) => product * dim, 1);
-      return [name, { shape, data: new Float32Array(bytes.buffer, 4 * offset, size) }];
+    Object.entries(readIndex(dir)).map(([name, { shape, offset }]) => {
+      const data = new Float32Array(bytes.buffer, 4 * offset, sizeOf(shape));
+      return [name, { shape, data }];
     }),
   );
+}
+
+/** One tensor, without a look at the others. */
+export function readTensor(dir: string, name: string): HostTensor {
+  const { shape, offset } = readIndex(dir)[name]!;
+  const data = new Float32Array(sizeOf(shape));
+  const file = openSync(join(dir, "tensors.bin"), "r");
+  readSync(file, data, { position: 4 * offset });
+  closeSync(file);
+  return { shape, data };
+}
+
+function readIndex(dir: string): Index {
+  return JSON.parse(readFileSync(join(dir, "tensors.json"), "utf8")) as Index;
+}
+
+/** The tensors as weights that a program takes straight from `tensors.bin`. */
+export function storedTensors(dir: string): WeightSource {
+  const index = readIndex(dir);
+  return (name) => {
+    const entry = index[name];
+    if (entry === undefined) return undefined;
+    const { shape, offset } = entry;
+    const length = 4 * sizeOf(shape);
+    const path = join(dir, "tensors.bin");
+    return { kind: "file", path, offset: 4 * offset, length, dtype: "float32", shape };
+  };
 }
 
 /** A seeded source of standard normal numbers: mulberry32 with the Box-Muller transform. */
@@ -72,7 +100,7 @@ export function normalTensor(
   shape: readonly number[],
   deviation: number,
 ): HostTensor {
-  const data = new Float32Array(shape.reduce((product, dim) => product * dim, 1));
+  const data = new Float32Array(sizeOf(shape));
   for (let i = 0; i < data.length; i++) data[i] = deviation * normal();
   return { shape, data };
 }

@@ -8,8 +8,9 @@ import type { DrawSamples } from "../training/train-node.ts";
 
 /** One row for each prompt or class, always with the same seeds. */
 export function drawSamples(backend: Backend): DrawSamples {
-  return async ({ card, weights, tokenizer }, { of, each, seed }) => {
-    const pipeline = createPipeline({ backend, card, weights, tokenizer });
+  return async (model, { of, each, seed }) => {
+    const pipeline = createPipeline({ backend, ...model });
+    const { card } = model;
     const byText = card.network.condition.kind === "text";
     const wishes = of ?? card.classes ?? [undefined];
     const pictures: Picture[] = [];

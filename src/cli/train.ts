@@ -9,7 +9,7 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config-file.ts";
 import { train, type TrainingEvent } from "../training/train-node.ts";
 import { describeSystemError } from "../weights/system-error-node.ts";
-import { progressLine } from "../training/progress.ts";
+import { encodingLine, progressLine } from "../training/progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { progressWriter, type ProgressWriter } from "./progress.ts";
 import { drawSamples } from "./samples.ts";
@@ -97,6 +97,12 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
 
 function tell(progress: ProgressWriter, event: TrainingEvent): void {
   switch (event.kind) {
+    case "latents":
+      progress.line(latentsLine(event));
+      break;
+    case "encoding":
+      progress.update(encodingLine(event));
+      break;
     case "start":
       progress.line(
         `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a model of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}.`,
@@ -115,6 +121,19 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
       // The progress line goes on; a checkpoint is what one expects.
       break;
   }
+}
+
+type EventOf<K extends TrainingEvent["kind"]> = Extract<TrainingEvent, { kind: K }>;
+
+function latentsLine({ folder, found, pictures, anew }: EventOf<"latents">): string {
+  const all = pictures.toLocaleString("en");
+  if (anew !== undefined) {
+    return `The latents in ${folder} do not fit: ${anew}. They are made anew, of ${all} pictures.`;
+  }
+  if (found === pictures) return `Found the latents of ${all} pictures in ${folder}.`;
+  return found === 0
+    ? `Making the latents of ${all} pictures in ${folder}.`
+    : `Making the rest of the latents in ${folder}, of ${(pictures - found).toLocaleString("en")} of ${all} pictures.`;
 }
 
 function collect(value: string, before: readonly string[]): string[] {

@@ -74,6 +74,30 @@ export function splitChannels(batch: NdArray, at: number): [NdArray<Real>, NdArr
   return [part(0, at), part(at, channels)];
 }
 
+/** Batches [Bi, …] of one dtype, one after another. */
+export function stackRows(batches: readonly NdArray[]): NdArray {
+  const [first] = batches;
+  if (!first) throw new ShapeError("There is no batch to stack; give at least one.");
+  if (batches.length === 1) return first;
+  const rows = batches.reduce((sum, { shape }) => sum + shape[0]!, 0);
+  const shape = [rows, ...first.shape.slice(1)];
+  // Whatever the elements are, those of one dtype can be set in one array.
+  const data = allocate(first.dtype, sizeOf(shape)) as Float32Array<ArrayBuffer>;
+  let at = 0;
+  for (const batch of batches) {
+    data.set(batch.data as Float32Array, at);
+    at += batch.data.length;
+  }
+  return { dtype: first.dtype, shape, data };
+}
+
+/** Rows [from, from + count) of a batch, as a view. */
+export function rowsOf({ dtype, shape, data }: NdArray, from: number, count: number): NdArray {
+  const size = sizeOf(shape.slice(1));
+  const part = (data as Float32Array<ArrayBuffer>).subarray(from * size, (from + count) * size);
+  return { dtype, shape: [count, ...shape.slice(1)], data: part };
+}
+
 /**
  * The same array, known to be of floats that JavaScript computes on.
  *

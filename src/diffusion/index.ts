@@ -1,7 +1,16 @@
 /**
  * Diffusion apart from any network: noise levels, what networks predict, losses as graphs, samplers, guidance.
  */
-export { type Denoised, type Denoiser, denoiserOf, type Network } from "./denoiser.ts";
+export {
+  type Conditions,
+  dealtRows,
+  type Denoised,
+  type Denoiser,
+  denoiserOf,
+  type Network,
+  type RunRows,
+  sharedNetwork,
+} from "./denoiser.ts";
 export {
   type DiffusersScheduler,
   diffusersScheduler,

@@ -7,6 +7,10 @@ const suite: Suite = {
   description: "nothing at all",
   work: { threads: 2 },
   flops: 2e9,
+  partFlops: { all: 2e9 },
+  rounds: 3,
+  warmups: 2,
+  patienceMs: 1000,
   valueName: "loss",
   tensors: () => [],
 };
@@ -32,6 +36,38 @@ test("warm-up steps count for nothing, ratios are of medians, the share is of th
 
 test("without a measured peak the share is null", () => {
   expect(reportOf("train", suite, runs, null, {}).fma_peak_share).toBeNull();
+});
+
+test("each part has its ratio and its share of the peak", () => {
+  const parts = { half: 5e8, none: 1 };
+  const halves = new Map<ContenderName, Run>(
+    [...runs].map(([name, given]) => {
+      const steps = given.steps.map((step) => ({ ...step, parts: { half: step.ms / 2 } }));
+      return [name, { ...given, steps }];
+    }),
+  );
+  const report = reportOf("sample", { ...suite, partFlops: parts }, halves, 400, {});
+  expect(report.parts?.["half"]).toEqual({
+    gflop: 0.5,
+    ratio: { pytorch: 2.5 },
+    fma_peak_share: 50 / 400,
+  });
+  expect(report.parts?.["none"]).toEqual({ gflop: 1e-9, ratio: {}, fma_peak_share: null });
+});
+
+test("results are compared whole", () => {
+  const steps = (result: readonly number[]) => [{ ms: 1, value: 1, result }];
+  const against = (result: readonly number[]) =>
+    new Map<ContenderName, Run>([
+      ["ours", { ...run([]), steps: steps([3, 4]) }],
+      ["pytorch", { ...run([]), steps: steps(result) }],
+    ]);
+  expect(disagreement(against([3.00001, 4.00001]), "checksum")).toBeUndefined();
+  expect(disagreement(against([4, 3]), "checksum")).toMatch(/step 1 of ours and pytorch are 0\.28/);
+  expect(disagreement(against([3, NaN]), "checksum")).toContain("NaN apart");
+  expect(disagreement(against([3]), "checksum")).toContain("Infinity apart");
+  const { peers } = reportOf("sample", { ...suite, warmups: 0 }, against([3, 9]), null, {});
+  expect(peers["pytorch"]?.distance).toBe(1);
 });
 
 test("the table names every contender, and why one is missing", () => {

@@ -1,6 +1,13 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { combine, images } from "../../src/diffusion/arrays.ts";
-import { type Denoiser, denoiserOf, noiseOf } from "../../src/diffusion/denoiser.ts";
+import {
+  type Denoiser,
+  dealtRows,
+  denoiserOf,
+  noiseOf,
+  sharedNetwork,
+} from "../../src/diffusion/denoiser.ts";
 import { guided } from "../../src/diffusion/guidance.ts";
 import { flowLevels, straight, variancePreserving } from "../../src/diffusion/levels.ts";
 import { keyedNoise } from "../../src/diffusion/noise.ts";
@@ -8,7 +15,7 @@ import { parameterizations, predictionOf } from "../../src/diffusion/parameteriz
 import { samplers } from "../../src/diffusion/samplers/index.ts";
 import { finalImages, type Sampler } from "../../src/diffusion/samplers/sampler.ts";
 import { thresholded } from "../../src/diffusion/thresholding.ts";
-import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { normal, randomKey } from "../../src/engine/random.ts";
 
 const draw = (seed: number) => normal(randomKey(seed), [2, 4, 3, 3]);
@@ -103,6 +110,126 @@ describe("guidance", () => {
     const one: Denoiser = async () => ({ x0: draw(8), variance });
     const other: Denoiser = async () => ({ x0: draw(9), variance: draw(10) });
     expect((await guided(one, other, { scale: 2 })(x, level)).variance).toBe(variance);
+  });
+});
+
+describe("a shared network", () => {
+  /** Weighs each image by the `y` of its row, so that a row in a wrong place shows. */
+  const weighted = (inputs: Readonly<Record<string, NdArray>>) => {
+    const { x: seen, t, y } = inputs as { [K in "x" | "t" | "y"]: NdArray };
+    const [weights, times] = [toNumbers(y), toNumbers(t)];
+    const size = seen.data.length / seen.shape[0]!;
+    const values = toNumbers(seen).map((value, i) => {
+      const row = Math.floor(i / size);
+      return value * weights[row]! + times[row]! / 1000;
+    });
+    return ndarray("float32", seen.shape, values);
+  };
+  const conditions = (...classes: number[]) => ({ y: ndarray("int64", [classes.length], classes) });
+
+  it("answers what guidance asks in one run, as two runs would", async () => {
+    const runs: number[] = [];
+    const told = sharedNetwork(async (inputs) => {
+      runs.push(inputs["x"]!.shape[0]!);
+      return weighted(inputs);
+    });
+    const apart = (y: Readonly<Record<string, NdArray>>) =>
+      denoiserOf(
+        async (seen, { time }) =>
+          weighted({ ...y, x: seen, t: ndarray("float32", [2], [time, time]) }),
+        "v",
+      );
+    const [wanted, free] = [conditions(2, 5), conditions(10, 10)];
+    const run = (ask: (y: Readonly<Record<string, NdArray>>) => Denoiser) =>
+      finalImages(samplers.euler(guided(ask(wanted), ask(free), { scale: 1.5 }), x, flowLevels(3)));
+    const together = await run((y) => denoiserOf(told(y), "v"));
+    expect(runs).toEqual([4, 4, 4]);
+    expect(together).toEqual(await run(apart));
+  });
+
+  it("asked again later runs again, and tells everyone who asked of a failure", async () => {
+    const runs: number[] = [];
+    const told = sharedNetwork(async (inputs) => {
+      runs.push(inputs["x"]!.shape[0]!);
+      if (runs.length === 3) throw new Error("out of memory");
+      return weighted(inputs);
+    });
+    const ask = told(conditions(1, 1));
+    await ask(x, level);
+    await ask(x, level);
+    expect(runs).toEqual([2, 2]);
+    const failed = await Promise.allSettled([ask(x, level), ask(x, level)]);
+    expect(failed.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+    expect((await ask(x, level)).shape).toEqual(x.shape);
+    expect(runs).toEqual([2, 2, 4, 2]);
+  });
+});
+
+describe("dealt rows", () => {
+  type Inputs = Readonly<Record<string, NdArray>>;
+  const inputs = (rows: number) => ({
+    x: normal(randomKey(rows), [rows, 3]),
+    t: ndarray("float32", [rows], new Array<number>(rows).fill(7)),
+    y: ndarray(
+      "int64",
+      [rows],
+      Array.from({ length: rows }, (_, i) => i),
+    ),
+  });
+  /** Tells for each row which one it was. */
+  const numbered = (given: Inputs) =>
+    ndarray("float32", [given["x"]!.shape[0]!, 1], toNumbers(given["y"]!));
+
+  it("come back in order, whoever is late", () =>
+    fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 40 }),
+        fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 5 }),
+        async (rows, delays) => {
+          const copies = delays.map((delay) => async (given: Inputs) => {
+            for (let i = 0; i < delay; i++) await Promise.resolve();
+            return numbered(given);
+          });
+          const answer = await dealtRows(copies)(inputs(rows));
+          expect(toNumbers(answer)).toEqual(Array.from({ length: rows }, (_, i) => i));
+        },
+      ),
+    ));
+
+  it("of two images go one to each copy, and a free copy takes over from a slow one", async () => {
+    const taken: [string, number][] = [];
+    let finish = () => {};
+    const stuck = new Promise<void>((resolve) => (finish = resolve));
+    const slow = async (given: Inputs) => {
+      taken.push(["slow", given["x"]!.shape[0]!]);
+      await stuck;
+      return numbered(given);
+    };
+    const fast = async (given: Inputs) => {
+      taken.push(["fast", given["x"]!.shape[0]!]);
+      if (toNumbers(given["y"]!).at(-1) === 15) finish();
+      return numbered(given);
+    };
+    const run = dealtRows([slow, fast]);
+    await run(inputs(16));
+    expect(taken[0]).toEqual(["slow", 4]);
+    expect(taken.slice(1)).toEqual([3, 3, 2, 1, 1, 1, 1].map((count) => ["fast", count]));
+    taken.length = 0;
+    await run(inputs(2));
+    expect(taken).toEqual([
+      ["slow", 1],
+      ["fast", 1],
+    ]);
+  });
+
+  it("are given to nobody any more after a failure", async () => {
+    let runs = 0;
+    const failing = async () => {
+      runs++;
+      throw new Error("the worker ended");
+    };
+    await expect(dealtRows([failing, failing])(inputs(16))).rejects.toThrow("the worker ended");
+    expect(runs).toBe(2);
   });
 });
 

@@ -17,7 +17,8 @@ export function openInWorker(device: NodeDevice, plan: Plan): Promise<Executor> 
 }
 
 function startWorker(device: NodeDevice): Remote {
-  const entry = fileURLToPath(new URL("./worker-entry-node.js", import.meta.url));
+  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+  const entry = fileURLToPath(new URL(`./worker-entry-node.${extension}`, import.meta.url));
   // "advanced" passes typed arrays as they are.
   const child = fork(entry, [device], { serialization: "advanced" });
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));

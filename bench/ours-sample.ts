@@ -1,0 +1,77 @@
+/** The work of `sample-work.ts` by the library's own model, guidance and sampler. */
+import { dealtRows, denoiserOf, sharedNetwork } from "../src/diffusion/denoiser.ts";
+import { guided } from "../src/diffusion/guidance.ts";
+import { flowLevels } from "../src/diffusion/levels.ts";
+import { samplers } from "../src/diffusion/samplers/index.ts";
+import { graphOf } from "../src/engine/graph.ts";
+import { type NdArray, ndarray } from "../src/engine/ndarray.ts";
+import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
+import { traceDiT } from "../src/models/dit.ts";
+import { type Contender, timed } from "./contender.ts";
+import { batchName, sampleModel, type SampleWork } from "./sample-work.ts";
+import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
+
+const contender: Contender = {
+  async setup(workDir) {
+    const work = readWork(workDir) as SampleWork;
+    const backend = nodeBackend("cpu", { worker: true });
+    const graph = graphOf({ output: traceDiT(sampleModel).output });
+    // As many copies as the smallest batch has rows, with and without its class: threads that work on rows of their
+    // own need not wait for each other.
+    const copies = Math.min(work.threads, 2 * Math.min(...work.batches));
+    const threads = Math.floor(work.threads / copies);
+    const options = { weights: storedTensors(workDir), prepack: true, threads };
+    const programs = await Promise.all(
+      Array.from({ length: copies }, () => backend.compile(graph, options)),
+    );
+    const run = dealtRows(
+      programs.map((program) => async (inputs) => (await program.run(inputs))["output"]!),
+    );
+    const { learnedVariance } = sampleModel;
+    const levels = flowLevels(work.steps);
+
+    const drawing = (batch: number) => {
+      const told = sharedNetwork(run);
+      const under = (classes: readonly number[]) =>
+        denoiserOf(told({ y: ndarray("int64", [batch], classes) }), "flow", { learnedVariance });
+      const { shape, data } = readTensor(workDir, `noise.${batch}`);
+      const denoise = guided(
+        under([...readTensor(workDir, `y.${batch}`).data]),
+        under(new Array<number>(batch).fill(work.classes)),
+        { scale: work.guidance },
+      );
+      return samplers.euler(denoise, ndarray("float32", shape, data), levels);
+    };
+    for (const batch of work.batches) await drawing(batch).next();
+
+    const begun = new Map<number, ReturnType<typeof drawing>>();
+    /** Takes a batch `stride` steps further. */
+    const advance = async (batch: number): Promise<NdArray> => {
+      const steps = begun.get(batch) ?? drawing(batch);
+      begun.set(batch, steps);
+      for (let i = 1; ; i++) {
+        const { value, done } = await steps.next();
+        if (done) throw new Error(`Sampling ended before ${work.stride} more steps.`);
+        if (value.step === work.steps) begun.delete(batch);
+        if (i === work.stride) return value.x;
+      }
+    };
+
+    return {
+      settings: `onnxruntime-node, ${copies} workers, ${threads} threads each`,
+      async step() {
+        const parts: Record<string, number> = {};
+        const result: number[] = [];
+        for (const batch of work.batches) {
+          const { ms, result: latents } = await timed(() => advance(batch));
+          parts[batchName(batch)] = ms;
+          for (const value of latents.data) result.push(Number(value));
+        }
+        const value = result.reduce((sum, x) => sum + x * x, 0) / result.length;
+        return { ms: Object.values(parts).reduce((sum, ms) => sum + ms), value, parts, result };
+      },
+    };
+  },
+};
+
+export default contender;

@@ -1,0 +1,109 @@
+/**
+ * The work of the suite `sample`: pictures drawn by a DiT-S/2 (Peebles & Xie, 2022; `ditPresets` in
+ * `src/models/dit.ts`), class-conditional, with adaLN-zero blocks and learned variance, on latents [4, 32, 32], in
+ * float32. For each batch B of `batches`:
+ *
+ *     x = noise                                                                        [B, 4, 32, 32]
+ *     for i in 0 … steps − 1, from time s = 1 − i/steps to s' = s − 1/steps:
+ *       v, variance = dit(x, 1000·s, y)      the first and the last 4 of 8 output channels; no use is made of the variance
+ *       u, variance = dit(x, 1000·s, none)   `none` is the class behind all classes
+ *       x += (s' − s) · (u + guidance · (v − u))
+ *
+ * that is Euler's method on rectified flow with classifier-free guidance. How a contender arranges the 2B rows of a
+ * step is its own affair; all of them are fastest in one forward pass.
+ *
+ * A step of the benchmark takes every batch through the next `stride` of these steps, and begins anew after the last
+ * one: `parts` holds milliseconds for each batch, `ms` is their sum. `result` is the latents of all batches in order,
+ * on which contenders must agree; the checksum is their mean square.
+ *
+ * `tensors.*` (see `tensor-file.ts`) holds every weight under its name in facebookresearch/DiT, the constant
+ * `pos_embed`, and for each batch `noise.B` [B, 4, 32, 32] and the classes `y.B` [B]. `work.json` holds the numbers
+ * below. Gates, modulations and the last layer start far from zero, where training starts them, so that a mistake
+ * anywhere in a contender moves the latents.
+ */
+import { countMultiplyAdds } from "../src/engine/cost.ts";
+import { graphOf } from "../src/engine/graph.ts";
+import { sizeOf } from "../src/engine/ndarray.ts";
+import { type DiTConfig, ditPresets, traceDiT } from "../src/models/dit.ts";
+import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
+
+export interface SampleWork {
+  readonly threads: number;
+  readonly hidden: number;
+  readonly depth: number;
+  readonly heads: number;
+  readonly patch: number;
+  readonly size: number;
+  readonly channels: number;
+  readonly classes: number;
+  readonly frequencies: number;
+  readonly steps: number;
+  /** Divides `steps`. */
+  readonly stride: number;
+  readonly guidance: number;
+  readonly batches: readonly number[];
+}
+
+export const sampleModel: DiTConfig = ditPresets["DiT-S/2"];
+
+export function sampleWork(threads: number): SampleWork {
+  const { hidden, depth, heads, patch } = ditPresets["DiT-S/2"];
+  return {
+    threads,
+    hidden,
+    depth,
+    heads,
+    patch,
+    size: 32,
+    channels: 4,
+    classes: 1000,
+    frequencies: 256,
+    steps: 50,
+    stride: 5,
+    guidance: 4,
+    batches: [1, 4],
+  };
+}
+
+/** What a batch is called among the parts of a step. */
+export function batchName(batch: number): string {
+  return `batch ${batch}`;
+}
+
+export function* sampleTensors(work: SampleWork): Generator<readonly [string, HostTensor]> {
+  const normal = normalSource(3);
+  const { declared, buffers } = traceDiT(sampleModel).params;
+  for (const [name, { tensor }] of declared) {
+    const shape = tensor.shape as readonly number[];
+    yield [name, normalTensor(normal, shape, deviationOf(name, shape))];
+  }
+  for (const [name, { value }] of buffers) {
+    yield [name, { shape: value.shape, data: Float32Array.from(value.data, Number) }];
+  }
+  for (const batch of work.batches) {
+    const noise = normalTensor(normal, [batch, work.channels, work.size, work.size], 1);
+    yield [`noise.${batch}`, noise];
+    const classes = Float32Array.from({ length: batch }, (_, i) => (i * 207 + 88) % work.classes);
+    yield [`y.${batch}`, { shape: [batch], data: classes }];
+  }
+}
+
+/** Keeps what goes through a layer about as large as it was. */
+function deviationOf(name: string, shape: readonly number[]): number {
+  if (name.endsWith("bias")) return 0.1;
+  return name.endsWith("embedding_table.weight") ? 0.5 : 1 / Math.sqrt(sizeOf(shape.slice(1)));
+}
+
+/**
+ * Floating-point operations of each part: two for each multiply-add of the network's matrix products, with and
+ * without the class. Elementwise work counts nothing.
+ */
+export function sampleFlops(work: SampleWork): Record<string, number> {
+  const graph = graphOf({ output: traceDiT(sampleModel).output });
+  return Object.fromEntries(
+    work.batches.map((batch) => [
+      batchName(batch),
+      2 * work.stride * countMultiplyAdds(graph, 2 * batch),
+    ]),
+  );
+}
