@@ -83,9 +83,14 @@ export function checkedWeights(
     const weight = stored(name);
     const shape = whole.declared.get(name)?.tensor.shape;
     if (!weight || !shape || !isStatic(shape)) return weight;
-    return weight.kind === "file"
-      ? { ...weight, shape }
-      : { kind: "array", array: { ...weight.array, shape } };
+    switch (weight.kind) {
+      case "array":
+        return { kind: "array", array: { ...weight.array, shape } };
+      case "file":
+        return { ...weight, shape };
+      case "rows":
+        return weight;
+    }
   };
 }
 

@@ -3,13 +3,13 @@ import { formatShape } from "../engine/shape.ts";
 import type { Weights } from "./safetensors.ts";
 import { weightsOf } from "./safetensors.ts";
 import type { TensorEntry } from "./safetensors-header.ts";
-import { bytesSource } from "./source.ts";
+import { type ByteSource, checkRange } from "./source.ts";
 
 /**
  * The same weights, but `X.to_q.Y`, `X.to_k.Y` and `X.to_v.Y` as one tensor `X.to_qkv.Y`, one after another along
- * axis 0. The joined tensors are copies in memory; all others stay where they are.
+ * axis 0. All stay where they are.
  */
-export async function joinQkv(weights: Weights): Promise<Weights> {
+export function joinQkv(weights: Weights): Weights {
   const entries = new Map(weights.entries);
   for (const [name, q] of weights.entries) {
     const [, path, rest] = /^(.*\.)to_q(\..*)$/.exec(name) ?? [];
@@ -18,7 +18,7 @@ export async function joinQkv(weights: Weights): Promise<Weights> {
     const [k, v] = [entries.get(key("k")), entries.get(key("v"))];
     if (!k || !v || !joins(q, k) || !joins(q, v)) continue;
     for (const part of ["q", "k", "v"]) entries.delete(key(part));
-    entries.set(key("qkv"), await joined(key("qkv"), [q, k, v]));
+    entries.set(key("qkv"), joined(key("qkv"), [q, k, v]));
   }
   return weightsOf(weights.name, weights.metadata, entries, () => weights.close());
 }
@@ -27,23 +27,41 @@ function joins(a: TensorEntry, b: TensorEntry): boolean {
   return a.tag === b.tag && formatShape(a.shape.slice(1)) === formatShape(b.shape.slice(1));
 }
 
-async function joined(name: string, parts: readonly TensorEntry[]): Promise<TensorEntry> {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let end = 0;
-  for (const { source, offset, length } of parts) {
-    bytes.set(await source.read(offset, length), end);
-    end += length;
-  }
-  const { tag, dtype, shape, source } = parts[0]!;
+function joined(name: string, parts: readonly TensorEntry[]): TensorEntry {
+  const { tag, dtype, shape } = parts[0]!;
   const rows = parts.reduce((sum, part) => sum + (part.shape[0] ?? 1), 0);
+  const source = joinedSource(parts);
   return {
     name,
     tag,
     dtype,
     shape: [rows, ...shape.slice(1)],
-    source: bytesSource(bytes, source.name),
+    source,
     offset: 0,
-    length: bytes.length,
+    length: source.size,
     aligned: true,
+    parts,
   };
+}
+
+/** The bytes of tensors one after another. */
+function joinedSource(parts: readonly TensorEntry[]): ByteSource {
+  const source: ByteSource = {
+    name: parts[0]!.source.name,
+    size: parts.reduce((sum, { length }) => sum + length, 0),
+    async read(offset, length) {
+      checkRange(source, offset, length);
+      const bytes = new Uint8Array(length);
+      let top = 0;
+      for (const part of parts) {
+        const [from, to] = [Math.max(offset, top), Math.min(offset + length, top + part.length)];
+        if (from < to) {
+          bytes.set(await part.source.read(part.offset + from - top, to - from), from - offset);
+        }
+        top += part.length;
+      }
+      return bytes;
+    },
+  };
+  return source;
 }

@@ -22,6 +22,8 @@ export interface TensorEntry {
   readonly offset: number;
   /** Bytes. */
   readonly length: number;
+  /** Where it lies in parts, one after another along the first axis; `source` then gives their bytes as one. */
+  readonly parts?: readonly TensorEntry[];
   /** Whether `offset` is a multiple of the element size. Old writers did not see to it; reading copes. */
   readonly aligned: boolean;
 }

@@ -1,9 +1,10 @@
 /** From checkpoint to program: where each parameter's bytes lie. */
 import { byteSize, viewOf } from "../engine/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
-import type { WeightSource } from "../engine/runtime/backend.ts";
+import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
 import { quote } from "./json.ts";
 import type { Weights } from "./safetensors.ts";
+import type { TensorEntry } from "./safetensors-header.ts";
 
 /**
  * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read, or with
@@ -19,19 +20,23 @@ export function storedWeights(
 ): WeightSource {
   return (name) => {
     const entry = weights.entries.get(rename(name));
-    if (!entry) return undefined;
-    const { tag, dtype, shape, offset, length, source } = entry;
-    if (dtype !== null && source.bytes) {
-      const bytes = source.bytes.subarray(offset, offset + length);
-      const aligned = bytes.byteOffset % byteSize(dtype) === 0 ? bytes : new Uint8Array(bytes);
-      const data = viewOf(dtype, aligned.buffer, aligned.byteOffset, length / byteSize(dtype));
-      return { kind: "array", array: { dtype, shape, data } };
-    }
-    if (dtype === null || source.path === undefined) {
-      throw new FormatError(
-        `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,
-      );
-    }
-    return { kind: "file", path: source.path, offset, length, dtype, shape };
+    return entry && storedAt(entry);
   };
+}
+
+function storedAt(entry: TensorEntry): StoredWeight {
+  const { tag, dtype, shape, offset, length, source, parts } = entry;
+  if (parts) return { kind: "rows", parts: parts.map(storedAt) };
+  if (dtype !== null && source.bytes) {
+    const bytes = source.bytes.subarray(offset, offset + length);
+    const aligned = bytes.byteOffset % byteSize(dtype) === 0 ? bytes : new Uint8Array(bytes);
+    const data = viewOf(dtype, aligned.buffer, aligned.byteOffset, length / byteSize(dtype));
+    return { kind: "array", array: { dtype, shape, data } };
+  }
+  if (dtype === null || source.path === undefined) {
+    throw new FormatError(
+      `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,
+    );
+  }
+  return { kind: "file", path: source.path, offset, length, dtype, shape };
 }

@@ -1,6 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { countMultiplyAdds, countParameters, peakMemory } from "../../src/engine/cost.ts";
+import {
+  countMultiplyAdds,
+  countParameters,
+  estimateMemory,
+  peakMemory,
+} from "../../src/engine/cost.ts";
 import { attention, constantOf, full, input, parameter } from "../../src/engine/functional.ts";
 import { gradient } from "../../src/engine/gradient.ts";
 import { graphOf } from "../../src/engine/graph.ts";
@@ -52,6 +57,9 @@ describe("parameters and multiply-adds", () => {
       attention(input("q", [2, 3, 8]), input("k", [2, 5, 8]), input("v", [2, 5, 6]), { heads: 2 }),
       2 * 3 * 5 * (8 + 6),
     ],
+    ["layerNorm", input("a", [2, 3, 4]).layerNorm({ epsilon: 1e-6 }), 2 * 3 * 4],
+    ["rmsNorm", input("a", [2, 3, 4]).rmsNorm({ epsilon: 1e-6 }), 2 * 3 * 4],
+    ["groupNorm", input("a", [2, 4, 5]).groupNorm(2), 2 * 4 * 5],
     ["elementwise and reductions", input("a", [4]).exp().mul(2).softmax().sum(), 0],
   ])("of %s", (_, y, expected) => {
     expect(countMultiplyAdds(graphOf({ y }))).toBe(expected);
@@ -67,14 +75,17 @@ describe("parameters and multiply-adds", () => {
   it("of a DiT block by hand", () => {
     const graph = graphOf({ y: ditBlocks({ tokens: 16, hidden: 8, heads: 2, depth: 1 }) });
     expect(countParameters(graph)).toBe(18 * 8 ** 2 + 15 * 8);
-    expect(countMultiplyAdds(graph, 3)).toBe(3 * (6 * 8 ** 2 + 16 * 12 * 8 ** 2 + 2 * 16 ** 2 * 8));
+    const products = 6 * 8 ** 2 + 16 * 12 * 8 ** 2 + 2 * 16 ** 2 * 8;
+    const norms = 2 * 16 * 8;
+    expect(countMultiplyAdds(graph, 3)).toBe(3 * (products + norms));
   });
 
   it("of DiT-XL/2's blocks are the paper's 118.64 Gflops, but for embedding and final layer", () => {
     const config = { tokens: 256, hidden: 1152, heads: 16, depth: 28 };
     const graph = graphOf({ y: ditBlocks(config, true) });
     const counted = countMultiplyAdds(graph, 1);
-    expect(counted).toBe(28 * (6 * 1152 ** 2 + 256 * 12 * 1152 ** 2 + 2 * 256 ** 2 * 1152));
+    const products = 6 * 1152 ** 2 + 256 * 12 * 1152 ** 2 + 2 * 256 ** 2 * 1152;
+    expect(counted).toBe(28 * (products + 2 * 256 * 1152));
     expect(Math.abs(counted / 118.64e9 - 1)).toBeLessThan(0.001);
     expect(countParameters(graph)).toBe(28 * (18 * 1152 ** 2 + 15 * 1152));
   });
@@ -145,6 +156,17 @@ describe("peakMemory", () => {
     });
   });
 
+  it("counts an output that replaces a state in the state's memory, or in a second of its size", () => {
+    const w = input("w", [4, 10]);
+    const product = x.linear(w).sum();
+    const plain = graphOf({ product, next: w.mul(2) });
+    expect(peakMemory(plain, 2)).toMatchObject({ inputs: 240, activations: 4 + 4 + 160 });
+    // The product may be read after the new value is written, so two buffers take turns.
+    expect(peakMemory(plain, 2, { w: "next" })).toMatchObject({ inputs: 400, activations: 36 });
+    const after = graphOf({ next: w.mul(product) });
+    expect(peakMemory(after, 2, { w: "next" })).toMatchObject({ inputs: 240, activations: 36 });
+  });
+
   it("of training falls with checkpoints from all activations to those of one block", () => {
     const config = { tokens: 64, hidden: 32, heads: 4, depth: 12 };
     const plain = peakMemory(ditTraining(config), 16);
@@ -152,5 +174,34 @@ describe("peakMemory", () => {
     expect(kept.weights).toBe(plain.weights);
     expect(kept.inputs).toBe(plain.inputs);
     expect(kept.activations).toBeLessThan(plain.activations / 4);
+  });
+});
+
+describe("estimateMemory", () => {
+  const graph = graphOf({ y: x.linear(parameter("w", [5, 10])) });
+
+  it("adds the process to what the graph needs", () => {
+    const { total, ...parts } = estimateMemory(graph, 2);
+    expect(parts).toEqual({ weights: 200, inputs: 80, activations: 40 });
+    expect(total - 320).toBeGreaterThan(100 * 2 ** 20);
+    expect(total - 320).toBeLessThan(150 * 2 ** 20);
+  });
+
+  it("counts state twice, since the runtime returns it", () => {
+    const size = 2 ** 20;
+    const w = input("w", [size]);
+    const step = graphOf({ next: w.mul(2) });
+    const stateless = estimateMemory(step).total;
+    const held = estimateMemory(step, undefined, { w: "next" }).total;
+    expect(held - stateless).toBeGreaterThan(4 * size - 1);
+  });
+
+  it("follows ONNX Runtime's order: depth first from the last output", () => {
+    const wide = (from: Tensor) => from.expand([100, 10]);
+    const a = input("a", [10]);
+    // Each of these is wide for a moment, and in no order are two wide at once.
+    const sums = [1, 2, 3].map((k) => wide(a.mul(k)).exp().sum());
+    const outputs = Object.fromEntries(sums.map((sum, i) => [`sum${i}`, sum]));
+    expect(estimateMemory(graphOf(outputs)).activations).toBeLessThan(2.5 * 4000);
   });
 });

@@ -135,7 +135,7 @@ describe("diffusers' checkpoint", () => {
   );
 
   it("computes what the original's does", async () => {
-    const weights = await joinQkv(await diffusersFile());
+    const weights = joinQkv(await diffusersFile());
     const { params, output } = traceDiT(config);
     const graph = graphOf({ output });
     const inputs = {
@@ -154,7 +154,7 @@ describe("diffusers' checkpoint", () => {
   });
 
   it("names what is missing by diffusers' names", async () => {
-    const weights = await joinQkv(await diffusersFile());
+    const weights = joinQkv(await diffusersFile());
     const entries = new Map(weights.entries);
     entries.delete("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight");
     const { params } = traceDiT(config);

@@ -9,7 +9,7 @@ const rows = (...values: number[]) => ndarray("float32", [values.length / 2, 2],
 
 describe("joinQkv", () => {
   it("puts q, k and v after one another and leaves the rest", async () => {
-    const weights = await joinQkv(
+    const weights = joinQkv(
       await open({
         "a.to_q.weight": rows(1, 2),
         "a.to_k.weight": rows(3, 4),
@@ -44,12 +44,12 @@ describe("joinQkv", () => {
       "c.to_k.weight": ndarray("float16", [1, 2], [3, 4]),
       "c.to_v.weight": rows(5, 6),
     };
-    const weights = await joinQkv(await open(tensors));
+    const weights = joinQkv(await open(tensors));
     expect([...weights.entries.keys()].sort()).toEqual(Object.keys(tensors).sort());
   });
 
   it("joins keys and values of another number of heads", async () => {
-    const weights = await joinQkv(
+    const weights = joinQkv(
       await open({
         "to_q.weight": rows(0, 0),
         "a.to_q.weight": rows(1, 2, 3, 4),

@@ -1,9 +1,10 @@
 /** Stored weights as initializers: whole, or where the graph only cuts one into rows, as ranges of its bytes. */
-import { byteSize, type DType } from "../dtype.ts";
+import { byteSize } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Graph, is } from "../graph.ts";
 import { sizeOf } from "../ndarray.ts";
 import type { StoredWeight } from "../runtime/backend.ts";
+import { typeOfWeight } from "../runtime/stored-weight.ts";
 import { formatShape, resolve, sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Emitter } from "./emitter.ts";
@@ -22,7 +23,7 @@ export function lowerWeight(
   { nodes, outputs }: Graph,
   emitter: Emitter,
 ): Map<Tensor, string> {
-  const { shape, dtype } = typeOf(stored);
+  const { shape, dtype } = typeOfWeight(stored);
   if (!sameShape(shape, parameter.shape)) {
     throw new ShapeError(
       `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
@@ -32,6 +33,11 @@ export function lowerWeight(
   const cuts = readers.filter((node) => is(node, "split") && node.attributes.axis === 0);
   const whole = cuts.length < readers.length || Object.values(outputs).includes(parameter);
   const emit = (as: string, part: StoredWeight): string => {
+    if (part.kind === "rows") {
+      const parts = part.parts.map((each, i) => emit(`${as}#${i}`, each));
+      emitter.scope = parameter.node.scope;
+      return emitter.emit("Concat", parts, { axis: 0 });
+    }
     if (part.kind === "array") emitter.initializer(as, part.array);
     else emitter.external(as, part);
     if (dtype === parameter.dtype) return as;
@@ -53,13 +59,6 @@ export function lowerWeight(
   return names;
 }
 
-function typeOf(stored: StoredWeight): {
-  readonly dtype: DType;
-  readonly shape: readonly number[];
-} {
-  return stored.kind === "array" ? stored.array : stored;
-}
-
 /** Where a part of a split along the rows begins, and how many it has. */
 function rowsOf(output: Tensor): [start: number, rows: number] {
   const sizes = output.node.outputs.map(({ shape }) => resolve(shape, undefined)[0]!);
@@ -67,9 +66,10 @@ function rowsOf(output: Tensor): [start: number, rows: number] {
   return [start, sizes[output.index]!];
 }
 
-/** Rows of a weight are a range of its bytes. */
+/** Rows of a weight are a range of its bytes, or of those of its parts. */
 function rowsOfWeight(stored: StoredWeight, start: number, rows: number): StoredWeight {
-  const { dtype, shape } = typeOf(stored);
+  const { dtype, shape } = typeOfWeight(stored);
+  if (stored.kind === "rows") return rowsOfParts(stored.parts, start, rows);
   const inRow = sizeOf(shape.slice(1));
   const part = [rows, ...shape.slice(1)];
   if (stored.kind === "array") {
@@ -83,4 +83,16 @@ function rowsOfWeight(stored: StoredWeight, start: number, rows: number): Stored
     offset: stored.offset + start * rowBytes,
     length: rows * rowBytes,
   };
+}
+
+function rowsOfParts(parts: readonly StoredWeight[], start: number, rows: number): StoredWeight {
+  const found: StoredWeight[] = [];
+  let top = 0;
+  for (const part of parts) {
+    const count = typeOfWeight(part).shape[0]!;
+    const [from, to] = [Math.max(start, top), Math.min(start + rows, top + count)];
+    if (from < to) found.push(rowsOfWeight(part, from - top, to - from));
+    top += count;
+  }
+  return found.length === 1 ? found[0]! : { kind: "rows", parts: found };
 }

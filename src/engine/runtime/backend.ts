@@ -71,4 +71,9 @@ export type StoredWeight =
       readonly length: number;
       readonly dtype: DType;
       readonly shape: readonly number[];
+    }
+  | {
+      /** Parts of one dtype, one after another along the first axis, each where it lies. */
+      readonly kind: "rows";
+      readonly parts: readonly StoredWeight[];
     };

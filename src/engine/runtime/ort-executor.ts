@@ -7,6 +7,7 @@ import { type DataOf, type DType, viewOf } from "../dtype.ts";
 import { DeviceError } from "../errors.ts";
 import { type NdArray, zeros } from "../ndarray.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
+import { release } from "./release.ts";
 
 /** The part of a session that running a plan needs. */
 export interface OrtSession {
@@ -34,17 +35,18 @@ export interface OrtRuntime {
 export async function openOrtExecutor(runtime: OrtRuntime, plan: Plan): Promise<Executor> {
   const session = await openSession(runtime, plan);
   const state = createState(runtime, plan.state);
+  // Not the plan itself: it holds the first values of the state, which need no longer be kept.
+  const { feeds: fed, outputs: returned } = plan;
   return {
     async run(inputs) {
       const feeds: Record<string, OrtTensor> = {};
-      for (const name of plan.feeds)
-        feeds[name] = state.feed(name) ?? toOrt(runtime, inputs[name]!);
+      for (const name of fed) feeds[name] = state.feed(name) ?? toOrt(runtime, inputs[name]!);
       const fetches: Record<string, OrtTensor | null> = state.fetches();
-      for (const { name } of plan.outputs) fetches[name] = null;
+      for (const { name } of returned) fetches[name] = null;
       const results = await session.run(feeds, fetches);
       state.advance(results);
       const outputs: Record<string, NdArray> = {};
-      for (const { name, dtype } of plan.outputs) {
+      for (const { name, dtype } of returned) {
         outputs[name] = await fromOrt(results[name]!, dtype);
         results[name]!.dispose();
       }
@@ -72,17 +74,18 @@ function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
+function createState(runtime: OrtRuntime, planned: readonly StateSlot[]) {
   const onHost = runtime.stateLocation === "host-buffers";
   const current = new Map<string, OrtTensor>();
   /** Where the next run writes: another buffer, or the same one where nothing reads it any more. */
   const next = new Map<string, OrtTensor>();
-  for (const { leaf, first, inPlace } of slots) {
+  for (const { leaf, first, inPlace } of planned) {
     // A copy of its own: the caller's array must stay as it is.
     const tensor = toOrt(runtime, { ...first, data: first.data.slice() });
     current.set(leaf, tensor);
     if (onHost) next.set(leaf, inPlace ? tensor : toOrt(runtime, zeros(first.dtype, first.shape)));
   }
+  const slots = planned.map(({ leaf, output, first }) => ({ leaf, output, dtype: first.dtype }));
   return {
     feed: (name: string): OrtTensor | undefined => current.get(name),
     fetches: (): Record<string, OrtTensor | null> =>
@@ -99,11 +102,13 @@ function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
           before.dispose();
         }
       }
+      // What was written into our buffers is returned too, as copies that nobody wants.
+      if (onHost) release(slots.map(({ output }) => copyIn(results[output]!)));
     },
     async read(): Promise<Record<string, NdArray>> {
       const values: Record<string, NdArray> = {};
-      for (const { leaf, first } of slots) {
-        const array = await fromOrt(current.get(leaf)!, first.dtype);
+      for (const { leaf, dtype } of slots) {
+        const array = await fromOrt(current.get(leaf)!, dtype);
         values[leaf] = { ...array, data: array.data.slice() };
       }
       return values;
@@ -112,6 +117,10 @@ function createState(runtime: OrtRuntime, slots: readonly StateSlot[]) {
       for (const tensor of new Set([...current.values(), ...next.values()])) tensor.dispose();
     },
   };
+}
+
+function copyIn({ data }: OrtTensor): ArrayBufferView<ArrayBuffer> {
+  return data as Float32Array<ArrayBuffer>;
 }
 
 function toOrt(runtime: OrtRuntime, array: NdArray): OrtTensor {

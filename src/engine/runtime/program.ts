@@ -3,14 +3,16 @@
  * run is given, and lets runs follow one another.
  */
 import { PatchwiseError, ShapeError } from "../errors.ts";
-import { type Graph, is, leafName, nodesBehind } from "../graph.ts";
+import { type Graph, is, leafName } from "../graph.ts";
 import type { NdArray } from "../ndarray.ts";
 import { lower } from "../onnx/lower.ts";
+import { mayOverwrite } from "../overwrite.ts";
 import { formatShape, matchBatch } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { Tensor } from "../tensor.ts";
 import type { CompileOptions, Program, StoredWeight, WeightSource } from "./backend.ts";
 import type { Mount, OpenExecutor, StateSlot } from "./executor.ts";
+import { piecesOfWeight, withPieces } from "./stored-weight.ts";
 
 /**
  * Compiles a graph.
@@ -93,7 +95,8 @@ export function disposedError(): PatchwiseError {
 function weightFiles(graph: Graph, weights: WeightSource): string[] {
   const files = graph.parameters.flatMap((parameter) => {
     const stored = weights(leafName(parameter));
-    return stored?.kind === "file" ? [stored.path] : [];
+    if (!stored) return [];
+    return piecesOfWeight(stored).flatMap((piece) => (piece.kind === "file" ? [piece.path] : []));
   });
   return [...new Set(files)];
 }
@@ -102,9 +105,12 @@ function relocated(weights: WeightSource, { files }: Mount): WeightSource {
   const locations = new Map(Object.entries(files).map(([location, path]) => [path, location]));
   return (name): StoredWeight | undefined => {
     const stored = weights(name);
-    return stored?.kind === "file"
-      ? { ...stored, path: locations.get(stored.path) ?? stored.path }
-      : stored;
+    return (
+      stored &&
+      withPieces(stored, (piece) =>
+        piece.kind === "file" ? { ...piece, path: locations.get(piece.path) ?? piece.path } : piece,
+      )
+    );
   };
 }
 
@@ -130,14 +136,6 @@ function stateSlots(
     }
     return { leaf, output, first, inPlace: mayOverwrite(simple, leaf, simple.outputs[output]!) };
   });
-}
-
-/** Whether every node that reads the leaf comes before the output, and so before it is written. */
-function mayOverwrite(graph: Graph, leaf: string, output: Tensor): boolean {
-  const tensor = [...graph.inputs, ...graph.parameters].find((other) => leafName(other) === leaf);
-  if (!tensor || tensor === output) return false;
-  const before = new Set(nodesBehind([output]));
-  return graph.nodes.every((node) => !node.inputs.includes(tensor) || before.has(node));
 }
 
 /**

@@ -6,6 +6,7 @@ import { type Graph, leafName } from "../graph.ts";
 import { castArray } from "../ndarray.ts";
 import type { StoredWeight, WeightSource } from "./backend.ts";
 import type { Mount } from "./executor.ts";
+import { piecesOfWeight, typeOfWeight, type WeightPiece, withPieces } from "./stored-weight.ts";
 
 /** Contents of a file by the name that weights' `path` holds. */
 export type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
@@ -27,18 +28,24 @@ export async function prepareWeights(
     const name = leafName(parameter);
     const stored = weights(name);
     if (!stored) continue;
-    const { dtype } = stored.kind === "array" ? stored.array : stored;
+    const { dtype } = typeOfWeight(stored);
     const fits = dtype === parameter.dtype || (dtype !== "bfloat16" && dtype !== "float64");
-    if (fits) prepared.set(name, stored);
-    else if (stored.kind === "array") {
-      prepared.set(name, { kind: "array", array: castArray(stored.array, "float32") });
-    } else {
-      const path = `${name} as float32`;
-      const values = await readFloat32(stored, files);
+    const replaced = new Map<WeightPiece, WeightPiece>();
+    for (const [i, piece] of (fits ? [] : piecesOfWeight(stored)).entries()) {
+      if (piece.kind === "array") {
+        replaced.set(piece, { kind: "array", array: castArray(piece.array, "float32") });
+        continue;
+      }
+      const path = `${name} as float32, ${i}`;
+      const values = await readFloat32(piece, files);
       converted.set(path, new Blob([values]));
       const length = values.byteLength;
-      prepared.set(name, { ...stored, path, offset: 0, length, dtype: "float32" });
+      replaced.set(piece, { ...piece, path, offset: 0, length, dtype: "float32" });
     }
+    prepared.set(
+      name,
+      withPieces(stored, (piece) => replaced.get(piece) ?? piece),
+    );
   }
   return {
     weights: (name) => prepared.get(name),
