@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
+import { addExport } from "./export.ts";
 import { addGenerate } from "./generate.ts";
 import { addInfo } from "./info.ts";
 import { addTrain } from "./train.ts";
@@ -18,6 +19,7 @@ const program = new Command("patchwise")
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+addExport(program);
 addGenerate(program);
 addInfo(program);
 addTrain(program);

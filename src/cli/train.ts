@@ -105,7 +105,7 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a model of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}.`,
+        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a model of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":

@@ -1,14 +1,25 @@
-import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { oneSentence, patchwise } from "../support/cli.ts";
+import { writeDiffusersDiT, writeOriginalDiT } from "../support/model-folders.ts";
+import { writeTrained } from "../support/trained-folder.ts";
 
-const root = path.resolve(import.meta.dirname, "../..");
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-info-"));
+const at = (...parts: string[]) => path.join(scratch, ...parts);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
-function info(...args: string[]) {
-  const command = ["scripts/run.mjs", "src/cli/main.ts", "info", ...args];
-  const run = spawnSync(process.execPath, command, { cwd: root, encoding: "utf8" });
-  return { code: run.status, out: run.stdout, err: run.stderr };
-}
+beforeAll(async () => {
+  await writeTrained(at("classes"));
+  await writeDiffusersDiT(at("diffusers"));
+  await writeOriginalDiT(at("dit.safetensors"));
+});
+
+const info = (...args: string[]) => patchwise(["info", ...args]);
+
+/** What the process takes by itself. */
+const PROCESS = 128 * 2 ** 20;
 
 describe("patchwise info", () => {
   it("prints one JSON object and nothing else with --json", () => {
@@ -17,35 +28,53 @@ describe("patchwise info", () => {
     const costs = JSON.parse(out);
     expect(costs).toEqual({
       parameters: 32_865_056,
-      gflops: expect.closeTo(6.0557, 4),
+      gflops: expect.closeTo(6.0581, 4),
       tokens: 256,
       memory_bytes: expect.any(Number),
     });
     // Weights in float32, and activations that are small beside them.
-    expect(costs.memory_bytes / (4 * costs.parameters)).toBeGreaterThan(1);
-    expect(costs.memory_bytes / (4 * costs.parameters)).toBeLessThan(1.2);
+    const own = costs.memory_bytes - PROCESS;
+    expect(own / (4 * costs.parameters)).toBeGreaterThan(1);
+    expect(own / (4 * costs.parameters)).toBeLessThan(1.2);
   });
 
   it("prints a line for each cost", () => {
     const { code, out } = info("DiT-S/8");
     expect(code).toBe(0);
     expect(out).toMatch(
-      /^DiT-S\/8\n {2}parameters +33,142,016\n {2}Gflops +0\.36 .*\n {2}tokens +16\n {2}memory +\d+ MiB\n$/,
+      /^DiT-S\/8\n {2}parameters +33,142,016\n {2}Gflops +0\.36 .*\n {2}tokens +16\n {2}memory +\d+ MiB to draw one picture\n$/,
     );
+  });
+
+  it("tells the same of a network in any layout, and counts a decoder's memory", () => {
+    const costs = (...args: string[]) => JSON.parse(info(...args, "--json").out);
+    const diffusers = costs(at("diffusers"));
+    const original = costs(at("dit.safetensors"));
+    const { memory_bytes, ...counts } = original;
+    expect(diffusers).toMatchObject(counts);
+    expect(counts).toMatchObject({ tokens: 4 });
+    expect(diffusers.memory_bytes).toBeGreaterThan(memory_bytes);
+    expect(costs(at("dit.safetensors"), "--vae", at("diffusers/vae"))).toEqual(diffusers);
+  });
+
+  it("tells of a trained folder", () => {
+    const { code, out } = info(at("classes"), "--json");
+    expect(code).toBe(0);
+    expect(JSON.parse(out)).toMatchObject({ tokens: 4 });
   });
 
   it.each([
     [
       "DiT-LX/2",
-      /^patchwise: There is no model "DiT-LX\/2"; the nearest are DiT-L\/2, [^\n]+\.\n$/,
+      /There is no model "DiT-LX\/2", nor a folder or file of that name; the nearest are DiT-L\/2, /,
     ],
-    [
-      "nothing-alike",
-      /^patchwise: There is no model "nothing-alike"; known are DiT-S\/8, [^\n]+\.\n$/,
-    ],
-  ])("names presets where %s is none", (name, sentence) => {
+    ["nothing-alike", /There is no model "nothing-alike", .*; known are DiT-S\/8, /],
+    ["test", /test holds neither a model\.json/],
+    ["package.json", /package\.json is no model file that is known/],
+  ])("refuses %s in one sentence", (name, sentence) => {
     const { code, out, err } = info(name);
     expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toMatch(oneSentence);
     expect(err).toMatch(sentence);
   });
 });

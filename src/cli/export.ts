@@ -1,0 +1,75 @@
+/**
+ * patchwise export MODEL: the graph that runs, as ONNX.
+ */
+import type { Command } from "commander";
+import { UsageError } from "../engine/errors.ts";
+import { type Exported, exportGraph } from "../pipelines/export-node.ts";
+import { decoderGraph, networkGraph } from "../pipelines/graphs.ts";
+import { openModel } from "../pipelines/open-node.ts";
+import { latentSize } from "../pipelines/settings.ts";
+import { quote } from "../weights/json.ts";
+import { sizeOption } from "./options.ts";
+import { checkWritable } from "./output-files.ts";
+
+interface ExportCommandOptions {
+  readonly out: string;
+  readonly size?: readonly [height: number, width: number];
+  readonly part: string;
+  readonly half?: true;
+  readonly vae?: string;
+  readonly json?: true;
+}
+
+export function addExport(program: Command): void {
+  program
+    .command("export")
+    .summary("write a model as ONNX")
+    .description(
+      "Writes the program that draws with a model, weights inside (beside it, as X.onnx.data, from 2 GiB on). The network " +
+        "takes images or latents x, times t (0 to 1000) and its condition: classes y, of which the one behind the last is " +
+        "none, or ids and mask of a text's tokens and drop, whether the text is left out. It gives output, its prediction " +
+        "(and the variance in a second half of the channels, where it learns one).",
+    )
+    .argument("<model>", "name of a model that comes along, a folder, or a file")
+    .requiredOption("--out <file>", "an .onnx file")
+    .option("--size <WxH>", "of pictures, in pixels; the model's own unless given", sizeOption)
+    .option("--part <name>", "network, or the decoder that makes pictures of latents", "network")
+    .option("--half", "store weights in float16; they are computed with in float32")
+    .option("--vae <dir|file>", "Stable Diffusion's autoencoder, for models of latents without one")
+    .option("--json", "print one JSON object: { files, inputs, outputs }")
+    .action(exportModel);
+}
+
+async function exportModel(source: string, options: ExportCommandOptions): Promise<void> {
+  const { out, part, half, vae } = options;
+  if (part !== "network" && part !== "decoder") {
+    throw new UsageError(`--part is ${quote(part)}; give network or decoder.`);
+  }
+  await checkWritable([out]);
+  const model = await openModel(source, { vae });
+  try {
+    const size = latentSize(options.size, model);
+    const { network, decoder, weights } = model;
+    if (part === "decoder" && !decoder) {
+      throw new UsageError(`${model.name} has no decoder: it draws pixels; export its network.`);
+    }
+    const exported =
+      part === "network"
+        ? await exportGraph(networkGraph(network, size), weights, out, { half })
+        : await exportGraph(decoderGraph(decoder!.config, size), decoder!.weights, out, { half });
+    process.stdout.write(options.json ? `${JSON.stringify(exported)}\n` : text(exported));
+  } finally {
+    await model.close();
+  }
+}
+
+function text({ files, inputs, outputs }: Exported): string {
+  const ports = [
+    ...inputs.map((port) => ["takes", port] as const),
+    ...outputs.map((port) => ["gives", port] as const),
+  ];
+  const lines = ports.map(
+    ([verb, { name, dtype, shape }]) => `  ${verb}  ${name} ${dtype} ${shape}\n`,
+  );
+  return `${files.join("\n")}\n${lines.join("")}`;
+}

@@ -1,0 +1,72 @@
+/** Names of files to write, found and checked before the work that fills them. */
+import { randomBytes } from "node:crypto";
+import { open, rm, stat } from "node:fs/promises";
+import { dirname, extname, join } from "node:path";
+import { UsageError } from "../engine/errors.ts";
+import { describeSystemError } from "../weights/system-error-node.ts";
+
+/** `name.png` as `name-1.png`, `name-2.png`, …, or itself where there is one file. */
+export function numbered(path: string, count: number): string[] {
+  if (count === 1) return [path];
+  return Array.from({ length: count }, (_, i) => withSuffix(path, String(i + 1)));
+}
+
+/** `name-SUFFIX.png` */
+export function withSuffix(path: string, suffix: string): string {
+  const extension = extname(path);
+  return `${path.slice(0, path.length - extension.length)}-${suffix}${extension}`;
+}
+
+/**
+ * The first of `name.png`, `name-2.png`, `name-3.png`, … under which nothing would be overwritten.
+ *
+ * @param files all that would be written under a name
+ */
+export async function unusedName(
+  path: string,
+  files: (path: string) => readonly string[],
+): Promise<string> {
+  for (let i = 1; ; i++) {
+    const name = i === 1 ? path : withSuffix(path, String(i));
+    const taken = await Promise.all(files(name).map(exists));
+    if (!taken.includes(true)) return name;
+  }
+}
+
+/**
+ * Whether files could be written now.
+ *
+ * @throws UsageError that names the folder, or what stands where a file should be
+ */
+export async function checkWritable(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const status = await stat(path).catch(() => undefined);
+    if (status && !status.isFile()) {
+      throw new UsageError(
+        `Cannot write ${path}: it is ${status.isDirectory() ? "a folder" : "no regular file"}; choose another name.`,
+      );
+    }
+  }
+  for (const folder of new Set(paths.map((path) => dirname(path)))) {
+    // Only a try tells: permissions, read-only disks and quotas each have rules of their own.
+    const probe = join(folder, `.patchwise-${randomBytes(6).toString("hex")}.tmp`);
+    try {
+      await (await open(probe, "wx")).close();
+      await rm(probe, { force: true });
+    } catch (error) {
+      throw new UsageError(
+        `Cannot write into the folder ${folder}: ${describeSystemError(error)}.`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

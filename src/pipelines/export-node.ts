@@ -1,0 +1,151 @@
+/** The programs that draw, as ONNX files for use elsewhere: what is written is what runs here. */
+import { open } from "node:fs/promises";
+import { basename } from "node:path";
+import { float32ToFloat16 } from "../engine/convert.ts";
+import { allocate, byteSize } from "../engine/dtype.ts";
+import { FormatError } from "../engine/errors.ts";
+import { type Graph, leafName } from "../engine/graph.ts";
+import { type NdArray, sizeOf } from "../engine/ndarray.ts";
+import { lower } from "../engine/onnx/lower.ts";
+import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
+import { piecesOfWeight, typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import { formatShape } from "../engine/shape.ts";
+import { simplify } from "../engine/simplify.ts";
+import { writeFileAtomic } from "../weights/atomic-node.ts";
+
+export interface ExportOptions {
+  /** Stores float32 weights as float16, which are computed with as float32: half the file, nearly the same numbers. */
+  readonly half?: boolean | undefined;
+  /** Bytes of weights from which on they go into a file beside the model; what one protobuf message can hold unless given. */
+  readonly inside?: number | undefined;
+}
+
+/** A value that an exported program takes or gives; B in a shape is the size of the batch. */
+export interface Port {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: string;
+}
+
+export interface Exported {
+  /** The model, and its weights where they are in a file of their own. */
+  readonly files: readonly string[];
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+}
+
+/** Less than 2 GiB, which a protobuf message cannot exceed, by what the graph itself takes. */
+const INSIDE = 2 ** 31 - 2 ** 26;
+/** Of each weight in a file of its own, so that it can be mapped. */
+const ALIGNMENT = 64;
+
+/**
+ * Writes a graph with its weights as ONNX.
+ *
+ * @throws PatchwiseError when the disk refuses; no half-written file is left
+ */
+export async function exportGraph(
+  graph: Graph,
+  weights: WeightSource,
+  path: string,
+  { half = false, inside = INSIDE }: ExportOptions = {},
+): Promise<Exported> {
+  const names = graph.parameters.map(leafName);
+  const stored = new Map(names.map((name) => [name, weights(name)!] as const));
+  const read = async (name: string) => converted(await readStored(stored.get(name)!), half);
+  const total = [...stored.values()].reduce((sum, weight) => sum + lengthOf(weight, half), 0);
+
+  const files = [path];
+  let source: WeightSource;
+  if (total <= inside) {
+    const arrays = new Map<string, NdArray>();
+    for (const name of names) arrays.set(name, await read(name));
+    source = (name) => ({ kind: "array", array: arrays.get(name)! });
+  } else {
+    const data = `${path}.data`;
+    files.push(data);
+    const places = new Map<string, StoredWeight>();
+    await writeFileAtomic(data, piecesOf(names, read, basename(data), places));
+    source = (name) => places.get(name);
+  }
+  const simple = simplify(graph);
+  await writeFileAtomic(path, lower({ ...simple, inputs: graph.inputs }, source).model);
+  return {
+    files,
+    inputs: graph.inputs.map((leaf) => portOf(leafName(leaf), leaf)),
+    outputs: Object.entries(graph.outputs).map(([name, tensor]) => portOf(name, tensor)),
+  };
+}
+
+/** Every weight after the other; where each lies is told when it is asked for. */
+async function* piecesOf(
+  names: readonly string[],
+  read: (name: string) => Promise<NdArray>,
+  location: string,
+  places: Map<string, StoredWeight>,
+): AsyncGenerator<Uint8Array> {
+  let offset = 0;
+  for (const name of names) {
+    const { dtype, shape, data } = await read(name);
+    const length = data.byteLength;
+    places.set(name, { kind: "file", path: location, offset, length, dtype, shape });
+    yield new Uint8Array(data.buffer, data.byteOffset, length);
+    const rest = (ALIGNMENT - (length % ALIGNMENT)) % ALIGNMENT;
+    if (rest > 0) yield new Uint8Array(rest);
+    offset += length + rest;
+  }
+}
+
+async function readStored(weight: StoredWeight): Promise<NdArray> {
+  const { dtype, shape } = typeOfWeight(weight);
+  const data = allocate(dtype, sizeOf(shape));
+  const bytes = new Uint8Array(data.buffer);
+  let top = 0;
+  for (const piece of piecesOfWeight(weight)) {
+    const length = lengthOf(piece);
+    const target = bytes.subarray(top, top + length);
+    if (piece.kind === "file") await readInto(target, piece.path, piece.offset);
+    else {
+      const { buffer, byteOffset } = piece.array.data;
+      target.set(new Uint8Array(buffer, byteOffset, length));
+    }
+    top += length;
+  }
+  return { dtype, shape, data };
+}
+
+async function readInto(target: Uint8Array, path: string, offset: number): Promise<void> {
+  const file = await open(path);
+  try {
+    // One read call takes a 32-bit length.
+    for (let done = 0; done < target.length;) {
+      const length = Math.min(target.length - done, 2 ** 30);
+      const { bytesRead } = await file.read(target, done, length, offset + done);
+      if (bytesRead === 0) {
+        throw new FormatError(`${path} ended at byte ${offset + done} while it was being read.`);
+      }
+      done += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+function converted(array: NdArray, half: boolean): NdArray {
+  if (!half || array.dtype !== "float32") return array;
+  const data = new Uint16Array(sizeOf(array.shape));
+  float32ToFloat16(array.data as Float32Array, data);
+  return { dtype: "float16", shape: array.shape, data };
+}
+
+function lengthOf(weight: StoredWeight, half = false): number {
+  const { dtype, shape } = typeOfWeight(weight);
+  return sizeOf(shape) * byteSize(half && dtype === "float32" ? "float16" : dtype);
+}
+
+function portOf(
+  name: string,
+  { dtype, shape }: { readonly dtype: string; readonly shape: Parameters<typeof formatShape>[0] },
+): Port {
+  return { name, dtype, shape: formatShape(shape) };
+}

@@ -1,0 +1,2 @@
+/** Pipelines on models on disk. */
+export { openPipeline, type OpenPipelineOptions, shippedModels } from "./open-node.ts";

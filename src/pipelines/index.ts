@@ -1,0 +1,13 @@
+/**
+ * From a prompt or class to pictures, in Node and in the browser. `patchwise/pipelines/node` opens models on disk.
+ */
+export { type Card, readCard } from "../models/card.ts";
+export {
+  type DrawnPicture,
+  finished,
+  type GenerateRequest,
+  type GenerateSettings,
+  type GenerateStep,
+  type Pipeline,
+} from "./pipeline.ts";
+export { createPipeline, type TrainedModel } from "./trained-model.ts";

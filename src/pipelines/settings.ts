@@ -1,0 +1,160 @@
+/** A request decided: each setting checked, or the model's own where none was given. */
+import { checkSteps } from "../diffusion/levels.ts";
+import { UsageError } from "../engine/errors.ts";
+import { latentFactor } from "../models/autoencoder-kl.ts";
+import { canDrop } from "../models/index.ts";
+import { quote } from "../weights/json.ts";
+import { avoidedBy, nothing, type Told, toldBy, unheard } from "./conditions.ts";
+import type { ImageModel } from "./image-model.ts";
+import type { GenerateRequest, GenerateSettings } from "./pipeline.ts";
+
+/** What a generation goes by. */
+export interface Decided {
+  readonly settings: GenerateSettings;
+  readonly told: Told;
+  readonly avoided: Told;
+}
+
+/** @throws UsageError that names what cannot be */
+export function decide(request: GenerateRequest, model: ImageModel): Decided {
+  const told = toldBy(request, model);
+  const avoided = avoidedBy(request, model);
+  const { seed = 0, count = 1, steps = model.defaults.steps } = request;
+  const { sampler = model.process.sampler } = request;
+  checkCount(count);
+  checkSeed(seed, count);
+  checkSteps(steps);
+  model.process.samplerNamed(sampler);
+  model.process.levels(steps);
+  const guidance = guidanceOf(request, told, model);
+  const guidedChannels = channelsOf(request, model);
+  return {
+    told,
+    avoided,
+    settings: {
+      ...(told.kind === "text" && { prompt: told.text }),
+      ...(told.kind === "class" && { class: told.name }),
+      ...(request.negative !== undefined && { negative: request.negative }),
+      seed,
+      steps,
+      guidance,
+      ...(guidance !== 1 && guidedChannels !== undefined && { guidedChannels }),
+      size: sizeOf(request.size, model),
+      count,
+      sampler,
+      warnings: warningsOf(told, avoided, request, guidance, model),
+    },
+  };
+}
+
+function checkCount(count: number): void {
+  if (Number.isSafeInteger(count) && count >= 1) return;
+  throw new UsageError(`${count} pictures were asked for; give a whole number of at least 1.`);
+}
+
+function checkSeed(seed: number, count: number): void {
+  if (Number.isSafeInteger(seed) && seed >= 0 && Number.isSafeInteger(seed + (count - 1))) return;
+  throw new UsageError(
+    `The seed ${seed} is not one; give a whole number from 0 to ${Number.MAX_SAFE_INTEGER - count + 1}.`,
+  );
+}
+
+function guidanceOf(request: GenerateRequest, told: Told, model: ImageModel): number {
+  const { name, network, defaults } = model;
+  const guidable = canDrop(network) || request.negative !== undefined;
+  const { guidance = guidable && told !== nothing ? defaults.guidance : 1 } = request;
+  if (!Number.isFinite(guidance) || guidance < 0) {
+    throw new UsageError(
+      `The guidance ${guidance} is not one; give a number of at least 0, where 1 is no guidance.`,
+    );
+  }
+  if (guidance !== 1 && !guidable) {
+    throw new UsageError(
+      network.condition.kind === "none"
+        ? `${name} draws nothing in particular, so there is nothing to guide towards; leave the guidance of ${guidance} out.`
+        : `${name} never learned to draw without a condition, which a guidance of ${guidance} needs; leave it out, or give a negative class to lead away from.`,
+    );
+  }
+  return guidance;
+}
+
+function channelsOf(request: GenerateRequest, { network, defaults }: ImageModel) {
+  const { guidedChannels = defaults.guidedChannels } = request;
+  if (guidedChannels === undefined) return undefined;
+  if (
+    Number.isInteger(guidedChannels) &&
+    guidedChannels >= 1 &&
+    guidedChannels <= network.channels
+  ) {
+    return guidedChannels;
+  }
+  throw new UsageError(
+    `Guidance for the first ${guidedChannels} channels was asked for, but there are ${network.channels}; give a whole number from 1 to ${network.channels}.`,
+  );
+}
+
+/** Pixels along a side that one number of the network's input stands for. */
+function pixelsPerLatent({ decoder }: ImageModel): number {
+  return decoder ? latentFactor(decoder.config) : 1;
+}
+
+/**
+ * Height and width of what the network draws, for pictures of a size.
+ *
+ * @throws UsageError when it cannot draw that size
+ */
+export function latentSize(
+  size: GenerateRequest["size"],
+  model: ImageModel,
+): readonly [height: number, width: number] {
+  const [height, width] = sizeOf(size, model);
+  const scale = pixelsPerLatent(model);
+  return [height / scale, width / scale];
+}
+
+function sizeOf(size: GenerateRequest["size"], model: ImageModel): readonly [number, number] {
+  const { name, network } = model;
+  const scale = pixelsPerLatent(model);
+  const own = network.size.map((side) => side * scale) as [number, number];
+  const [height, width] = size ?? own;
+  const unit = network.patch * scale;
+  const shown = (sides: readonly number[]) => sides.toReversed().join("×");
+  if (
+    ![height, width].every((side) => Number.isSafeInteger(side) && side > 0 && side % unit === 0)
+  ) {
+    const near = [height, width].map((side) =>
+      Number.isFinite(side) ? Math.max(1, Math.round(side / unit)) * unit : unit,
+    );
+    throw new UsageError(
+      `${name} cannot draw ${shown([height, width])} pixels, since it draws in patches of ${unit}×${unit}; give a multiple of ${unit} for width and height, such as ${shown(near)}.`,
+    );
+  }
+  if (network.positions.kind === "learned" && (height !== own[0] || width !== own[1])) {
+    throw new UsageError(
+      `${name} has learned the places of ${shown(own)} pixels and no others, so it cannot draw ${shown([height, width])}; leave the size out.`,
+    );
+  }
+  return [height, width];
+}
+
+function warningsOf(
+  told: Told,
+  avoided: Told,
+  { negative }: GenerateRequest,
+  guidance: number,
+  model: ImageModel,
+): string[] {
+  const cut = (what: string, lost: string) =>
+    lost === ""
+      ? []
+      : [
+          `The ${what} is longer than the ${model.network.prompt?.length} tokens that ${model.name} hears; it does not hear ${quote(lost)}.`,
+        ];
+  return [
+    ...cut("prompt", unheard(told, model)),
+    ...cut("negative", unheard(avoided, model)),
+    ...(negative !== undefined && guidance === 1
+      ? [`The negative ${quote(negative)} does not count, since a guidance of 1 is none.`]
+      : []),
+  ];
+}

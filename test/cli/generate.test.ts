@@ -1,0 +1,186 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { decodePicture } from "../../src/data/picture-decode-node.ts";
+import { readPictureMetadata } from "../../src/data/picture-file-node.ts";
+import { interrupted, oneSentence, patchwise } from "../support/cli.ts";
+import { writeDiffusersDiT, writeOriginalDiT } from "../support/model-folders.ts";
+import { tinyTextNetwork } from "../support/tiny-model.ts";
+import { writeTrained } from "../support/trained-folder.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-generate-"));
+const at = (...parts: string[]) => path.join(scratch, ...parts);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+beforeAll(async () => {
+  await writeTrained(at("classes"));
+  await writeTrained(at("prompts"), tinyTextNetwork);
+  await writeDiffusersDiT(at("diffusers"));
+  await writeOriginalDiT(at("dit.safetensors"));
+});
+
+/** A folder to draw into. */
+function room(name: string): string {
+  mkdirSync(at(name));
+  return at(name);
+}
+
+const classes = ["generate", "--model", at("classes"), "--class", "cat"];
+const prompts = ["generate", "--model", at("prompts")];
+
+async function pixels(file: string, width = 8, height = 8): Promise<Uint8Array> {
+  const shape = { width, height, channels: 3 as const };
+  return decodePicture(readFileSync(file), file, shape, { fit: "cover", background: "white" });
+}
+
+describe("patchwise generate", () => {
+  it("draws a file under the next free name, and says so", () => {
+    const cwd = room("names");
+    const first = patchwise([...classes, "--seed", "3"], cwd);
+    expect(first).toMatchObject({ code: 0, out: "picture.png\n" });
+    expect(first.err).toMatch(/^Drawn in \d+\.\d s with seed 3\.$/m);
+    expect(patchwise([...classes, "--seed", "3"], cwd).out).toBe("picture-2.png\n");
+    expect(readdirSync(cwd).toSorted()).toEqual(["picture-2.png", "picture.png"]);
+    expect(readFileSync(path.join(cwd, "picture.png"))).toEqual(
+      readFileSync(path.join(cwd, "picture-2.png")),
+    );
+  });
+
+  it("writes how a picture was drawn into it, and draws it again from that", async () => {
+    const cwd = room("again");
+    const drawn = patchwise(
+      [
+        ...prompts,
+        "a red cat",
+        "--negative",
+        "blue",
+        "--seed",
+        "7",
+        "--steps",
+        "3",
+        "--guidance",
+        "1.5",
+        "--sampler",
+        "heun",
+        "--size",
+        "12x8",
+        "--out",
+        "cat.webp",
+      ],
+      cwd,
+    );
+    expect(drawn).toMatchObject({ code: 0, out: "cat.webp\n" });
+    const metadata = await readPictureMetadata(path.join(cwd, "cat.webp"));
+    expect(metadata).toMatchObject({
+      prompt: "a red cat",
+      negative: "blue",
+      seed: 7,
+      steps: 3,
+      guidance: 1.5,
+      sampler: "heun",
+      size: [8, 12],
+      model: "prompts",
+    });
+    const again = ["generate", "--from-image", "cat.webp", "--model", at("prompts")];
+    expect(patchwise([...again, "--out", "same.png"], cwd).code).toBe(0);
+    const [cat, same] = ["cat.webp", "same.png"].map((file) => path.join(cwd, file));
+    expect(await pixels(same!, 12)).toEqual(await pixels(cat!, 12));
+    expect(await readPictureMetadata(same!)).toEqual(metadata);
+    // What is typed comes first.
+    expect(patchwise([...again, "a dog", "--seed", "8", "--out", "other.png"], cwd).code).toBe(0);
+    expect(await readPictureMetadata(path.join(cwd, "other.png"))).toEqual({
+      ...metadata,
+      prompt: "a dog",
+      seed: 8,
+    });
+  });
+
+  it("draws several pictures, each as it is drawn alone, and a grid", async () => {
+    const cwd = room("several");
+    const together = patchwise(
+      [...classes, "--seed", "3", "--count", "3", "--grid", "--json", "--out", "cat.png"],
+      cwd,
+    );
+    expect(together.code).toBe(0);
+    const report = JSON.parse(together.out);
+    expect(report).toEqual({
+      files: ["cat-1.png", "cat-2.png", "cat-3.png"],
+      grid: "cat-grid.png",
+      seeds: [3, 4, 5],
+      model: "classes",
+      class: "cat",
+      steps: 4,
+      guidance: 2,
+      sampler: "euler",
+      size: [8, 8],
+      seconds: expect.any(Number),
+      warnings: [],
+    });
+    expect(readdirSync(cwd)).toHaveLength(4);
+    expect(patchwise([...classes, "--seed", "4", "--out", "alone.png"], cwd).code).toBe(0);
+    const [second, alone] = await Promise.all(
+      ["cat-2.png", "alone.png"].map((file) => pixels(path.join(cwd, file))),
+    );
+    const apart = second!.map((value, i) => Math.abs(value - alone![i]!));
+    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+  });
+
+  it("draws with a folder of diffusers, and a file of the original code", () => {
+    const cwd = room("layouts");
+    const json = (...args: string[]) =>
+      JSON.parse(patchwise(["generate", ...args, "--steps", "2", "--json"], cwd).out);
+    expect(json("--model", at("diffusers"), "--class", "tench")).toMatchObject({
+      class: "tench",
+      size: [8, 8],
+      sampler: "ddpm",
+    });
+    const vae = at("diffusers/vae");
+    expect(json("--model", at("dit.safetensors"), "--vae", vae, "--class", "1")).toMatchObject({
+      class: "1",
+      guidedChannels: 3,
+    });
+  });
+
+  it("warns of words that are not heard", () => {
+    const cwd = room("heard");
+    const { code, err } = patchwise([...prompts, "a red cat on the moon", "--steps", "1"], cwd);
+    expect(code).toBe(0);
+    expect(err).toContain("Warning: The prompt is longer than the 4 tokens that prompts hears;");
+  });
+
+  it("stops at Ctrl-C and leaves nothing behind", async () => {
+    const cwd = room("stopped");
+    const { code, out, err } = await interrupted([...classes, "--steps", "100000"], /step/, cwd);
+    expect({ code, out }).toEqual({ code: 130, out: "" });
+    expect(err).toMatch(/^Stopped; nothing was written\.$/m);
+    expect(readdirSync(cwd)).toEqual([]);
+  });
+});
+
+describe("patchwise generate refuses in one sentence, with 2", () => {
+  const cwd = () => at("refused");
+  beforeAll(() => {
+    room("refused");
+    writeFileSync(at("refused/plain.png"), "no picture");
+  });
+
+  it.each<[string, string[], RegExp]>([
+    ["an unknown model", ["generate", "x", "--model", "nowhere"], /no model "nowhere"/],
+    ["an unknown class", [...classes, "--class", "cta"], /no class "cta"; the nearest are cat/],
+    ["an unknown sampler", [...classes, "--sampler", "eular"], /did you mean euler/],
+    ["a negative seed", [...classes, "--seed", "-1"], /The seed -1 is not one/],
+    ["a fractional seed", [...classes, "--seed", "1.5"], /The seed 1.5 is not one/],
+    ["parts of patches", [...classes, "--size", "10x8"], /multiple of 4 .* such as 12×8\./],
+    ["a missing device", [...classes, "--device", "coreml"], /device coreml is not available/],
+    ["a missing folder", [...classes, "--out", "no/a.png"], /into the folder no: .*ENOENT/],
+    ["a folder as file", [...classes, "--out", ".", "--json"], /Cannot write/],
+    ["a picture of no settings", [...classes, "--from-image", "plain.png"], /plain\.png/],
+  ])("%s", (_, args, sentence) => {
+    const { code, err } = patchwise(args, cwd());
+    expect(err).toMatch(oneSentence);
+    expect(err).toMatch(sentence);
+    expect(code).toBe(2);
+    expect(readdirSync(cwd())).toEqual(["plain.png"]);
+  });
+});

@@ -1,0 +1,183 @@
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { graphOf } from "../../src/engine/graph.ts";
+import type { NdArray } from "../../src/engine/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { exportGraph } from "../../src/pipelines/export-node.ts";
+import { decoderGraph, networkGraph, tracedForDrawing } from "../../src/pipelines/graphs.ts";
+import type { ImageModel } from "../../src/pipelines/image-model.ts";
+import { openModel } from "../../src/pipelines/open-node.ts";
+import { randomArray } from "../support/arrays.ts";
+import { patchwise } from "../support/cli.ts";
+import { writeDiffusersDiT } from "../support/model-folders.ts";
+import { tinyTextNetwork } from "../support/tiny-model.ts";
+import { writeTrained } from "../support/trained-folder.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-export-"));
+const at = (...parts: string[]) => path.join(scratch, ...parts);
+const models: ImageModel[] = [];
+afterAll(async () => {
+  for (const model of models) await model.close();
+  rmSync(scratch, { recursive: true, force: true });
+});
+
+let classes: ImageModel;
+let prompts: ImageModel;
+let latents: ImageModel;
+beforeAll(async () => {
+  await writeTrained(at("classes"));
+  await writeTrained(at("prompts"), tinyTextNetwork);
+  await writeDiffusersDiT(at("latents"));
+  classes = await openModel(at("classes"));
+  prompts = await openModel(at("prompts"));
+  latents = await openModel(at("latents"));
+  models.push(classes, prompts, latents);
+});
+
+/** What ONNX Runtime itself makes of a file. */
+async function runFile(file: string, inputs: Readonly<Record<string, NdArray>>) {
+  const session = await InferenceSession.create(file);
+  const feeds = Object.entries(inputs).map(([name, { dtype, data, shape }]) => [
+    name,
+    new Tensor(dtype as "float32", data as Float32Array, shape),
+  ]);
+  const results = await session.run(Object.fromEntries(feeds));
+  await session.release();
+  return Object.values(results)[0]!.data as Float32Array;
+}
+
+/** What the pipeline's own program makes of the same. */
+async function runHere(model: ImageModel, inputs: Readonly<Record<string, NdArray>>) {
+  const program = await nodeBackend("cpu").compile(networkGraph(model.network), model);
+  const { output } = await program.run(inputs);
+  await program.dispose();
+  return output!.data as Float32Array;
+}
+
+function farthest(a: Float32Array, b: Float32Array): number {
+  expect(a.length).toBe(b.length);
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0);
+}
+
+const image = {
+  x: randomArray(1, "float32", [2, 3, 8, 8]),
+  t: randomArray(2, "float32", [2], 0, 999),
+};
+const ofClass = { ...image, y: randomArray(3, "int64", [2], 0, 4) };
+const ofText = {
+  ...image,
+  ids: randomArray(4, "int64", [2, 4], 0, 10),
+  mask: randomArray(5, "bool", [2, 4], 1, 2),
+  drop: randomArray(6, "bool", [2], 0, 2),
+};
+
+describe("an exported network", () => {
+  it("gives in ONNX Runtime what the pipeline's program gives", async () => {
+    const exported = await exportGraph(
+      networkGraph(classes.network),
+      classes.weights,
+      at("a.onnx"),
+    );
+    expect(exported).toEqual({
+      files: [at("a.onnx")],
+      inputs: [
+        { name: "x", dtype: "float32", shape: "[B, 3, 8, 8]" },
+        { name: "t", dtype: "float32", shape: "[B]" },
+        { name: "y", dtype: "int64", shape: "[B]" },
+      ],
+      outputs: [{ name: "output", dtype: "float32", shape: "[B, 3, 8, 8]" }],
+    });
+    const got = await runFile(at("a.onnx"), ofClass);
+    expect(farthest(got, await runHere(classes, ofClass))).toBeLessThan(1e-5);
+  });
+
+  it("takes a text as tokens", async () => {
+    const { inputs } = await exportGraph(
+      networkGraph(prompts.network),
+      prompts.weights,
+      at("text.onnx"),
+    );
+    expect(inputs.map(({ name }) => name).toSorted()).toEqual(["drop", "ids", "mask", "t", "x"]);
+    const got = await runFile(at("text.onnx"), ofText);
+    expect(farthest(got, await runHere(prompts, ofText))).toBeLessThan(1e-5);
+  });
+
+  it("has its weights beside it where they are too many for one message", async () => {
+    const graph = networkGraph(classes.network);
+    const { files } = await exportGraph(graph, classes.weights, at("big.onnx"), { inside: 1000 });
+    expect(files).toEqual([at("big.onnx"), at("big.onnx.data")]);
+    expect(statSync(at("big.onnx.data")).size).toBeGreaterThan(statSync(at("big.onnx")).size);
+    const got = await runFile(at("big.onnx"), ofClass);
+    expect(farthest(got, await runHere(classes, ofClass))).toBeLessThan(1e-5);
+  });
+
+  it("is half as large in float16, and nearly the same", async () => {
+    const graph = networkGraph(classes.network);
+    await exportGraph(graph, classes.weights, at("whole.onnx"));
+    await exportGraph(graph, classes.weights, at("half.onnx"), { half: true });
+    expect(statSync(at("half.onnx")).size / statSync(at("whole.onnx")).size).toBeLessThan(0.65);
+    const [whole, half] = [
+      await runFile(at("whole.onnx"), ofClass),
+      await runFile(at("half.onnx"), ofClass),
+    ];
+    const largest = Math.max(...whole.map(Math.abs));
+    expect(farthest(whole, half) / largest).toBeLessThan(0.01);
+  });
+
+  it("of weights that were joined runs too", async () => {
+    const { output } = tracedForDrawing(latents.network, [8, 4]);
+    await exportGraph(graphOf({ output }), latents.weights, at("joined.onnx"));
+    const x = randomArray(1, "float32", [1, 4, 8, 4]);
+    const got = await runFile(at("joined.onnx"), {
+      x,
+      t: randomArray(2, "float32", [1], 0, 999),
+      y: randomArray(3, "int64", [1], 0, 4),
+    });
+    expect(got).toHaveLength(8 * 8 * 4);
+  });
+});
+
+describe("an exported decoder", () => {
+  it("makes pictures of latents", async () => {
+    const { config, weights } = latents.decoder!;
+    await exportGraph(decoderGraph(config, [4, 4]), weights, at("decoder.onnx"));
+    const got = await runFile(at("decoder.onnx"), {
+      latents: randomArray(1, "float32", [2, 4, 4, 4]),
+    });
+    expect(got).toHaveLength(2 * 3 * 8 * 8);
+  });
+});
+
+describe("patchwise export", () => {
+  it("writes a file and tells what it takes", () => {
+    const { code, out, err } = patchwise([
+      "export",
+      at("classes"),
+      "--out",
+      at("c.onnx"),
+      "--size",
+      "12x8",
+    ]);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toBe(
+      `${at("c.onnx")}\n  takes  x float32 [B, 3, 8, 12]\n  takes  t float32 [B]\n  takes  y int64 [B]\n  gives  output float32 [B, 3, 8, 12]\n`,
+    );
+  });
+
+  it.each([
+    ["no file to write", ["classes"], /required option '--out/],
+    ["parts of patches", ["classes", "--out", "x.onnx", "--size", "7"], /multiple of 4/],
+    ["an unknown part", ["classes", "--out", "x.onnx", "--part", "head"], /--part is "head"/],
+    ["a decoder of pixels", ["classes", "--out", "x.onnx", "--part", "decoder"], /no decoder/],
+    ["no model", ["nothing", "--out", "x.onnx"], /no model "nothing"/],
+  ])("refuses %s", (_, args, sentence) => {
+    const before = readdirSync(scratch);
+    const { code, err } = patchwise(["export", ...args], scratch);
+    expect(err).toMatch(sentence);
+    expect(code).toBe(2);
+    expect(readdirSync(scratch)).toEqual(before);
+  });
+});

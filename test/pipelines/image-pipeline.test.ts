@@ -1,0 +1,344 @@
+import fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import type { Backend } from "../../src/engine/runtime/backend.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { UsageError } from "../../src/engine/errors.ts";
+import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
+import { samplers } from "../../src/diffusion/samplers/index.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
+import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import { createPipeline } from "../../src/pipelines/trained-model.ts";
+import {
+  randomWeights,
+  tinyCard,
+  tinyNetwork,
+  tinyTextNetwork,
+  tinyTokenizer,
+} from "../support/tiny-model.ts";
+
+type Inputs = Readonly<Record<string, NdArray>>;
+
+/** The CPU, and what its programs were asked. */
+function watchedBackend(): { backend: Backend; asked: Inputs[] } {
+  const cpu = nodeBackend("cpu");
+  const asked: Inputs[] = [];
+  const backend: Backend = {
+    device: "cpu",
+    async compile(graph, options) {
+      const program = await cpu.compile(graph, options);
+      return {
+        ...program,
+        run(inputs, runOptions) {
+          asked.push(inputs);
+          return program.run(inputs, runOptions);
+        },
+      };
+    },
+  };
+  return { backend, asked };
+}
+
+const { backend, asked } = watchedBackend();
+const weights = randomWeights(tinyNetwork);
+const pipeline = createPipeline({ backend, card: tinyCard(), weights });
+
+const textPipeline = createPipeline({
+  backend,
+  card: tinyCard(tinyTextNetwork),
+  weights: randomWeights(tinyTextNetwork),
+  tokenizer: tinyTokenizer,
+});
+
+const discrete = createPipeline({
+  backend,
+  card: tinyCard(tinyNetwork, {
+    diffusion: { process: "discrete", predicts: "epsilon" },
+  } as object),
+  weights,
+});
+
+const plainNetwork: NetworkConfig = {
+  ...tinyNetwork,
+  condition: { kind: "none" },
+  positions: { kind: "learned" },
+};
+const plainPipeline = createPipeline({
+  backend,
+  card: tinyCard(plainNetwork),
+  weights: randomWeights(plainNetwork),
+});
+
+const noNull: NetworkConfig = {
+  ...tinyNetwork,
+  condition: { kind: "class", classes: 3, nullClass: false },
+};
+const unguided = createPipeline({
+  backend,
+  card: tinyCard(noNull),
+  weights: randomWeights(noNull),
+});
+
+afterAll(async () => {
+  for (const each of [pipeline, textPipeline, discrete, plainPipeline, unguided]) {
+    await each.dispose();
+  }
+});
+
+const draw = (request: GenerateRequest, from = pipeline) => finished(from.generate(request));
+const pixelsOf = async (request: GenerateRequest, from = pipeline) =>
+  (await draw(request, from)).map(({ pixels }) => [...pixels]);
+
+/** The largest difference of two pictures, in 256ths. */
+function apart(a: readonly number[], b: readonly number[]): number {
+  expect(a.length).toBe(b.length);
+  return Math.max(...a.map((value, i) => Math.abs(value - b[i]!)));
+}
+
+describe("a pipeline", () => {
+  it("draws as many pictures as asked for, in the model's size, each with its seed", async () => {
+    const pictures = await draw({ class: "dog", count: 3, seed: 5 });
+    expect(
+      pictures.map(({ seed, width, height, channels }) => [seed, width, height, channels]),
+    ).toEqual([5, 6, 7].map((seed) => [seed, 8, 8, 3]));
+    const [first, second] = pictures;
+    expect(first!.pixels).not.toEqual(second!.pixels);
+  });
+
+  it("draws the same picture for the same seed, in any batch, with any sampler", async () => {
+    const names = Object.keys(samplers);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.nat(1e6),
+        fc.integer({ min: 2, max: 5 }),
+        fc.constantFrom(...names),
+        fc.constantFrom(1, 3),
+        async (seed, count, sampler, guidance) => {
+          const settings = { class: 1, sampler, guidance, steps: 3 };
+          const together = await pixelsOf({ ...settings, seed, count }, discrete);
+          for (const [i, picture] of together.entries()) {
+            const [alone] = await pixelsOf({ ...settings, seed: seed + i }, discrete);
+            // Matrix products of other sizes may be added up in another order.
+            expect(apart(picture, alone!)).toBeLessThanOrEqual(1);
+          }
+        },
+      ),
+      { numRuns: 12, seed: 1 },
+    );
+  });
+
+  it("draws other sizes in whole patches", async () => {
+    const [picture] = await draw({ class: 0, size: [4, 12] });
+    expect(picture).toMatchObject({ height: 4, width: 12 });
+  });
+
+  it("asks the network once a step, for the conditional and the unconditional rows together", async () => {
+    asked.length = 0;
+    await draw({ class: "bird", count: 2, steps: 3, guidance: 2 });
+    expect(asked).toHaveLength(3);
+    for (const { x, y } of asked) {
+      expect(x!.shape[0]).toBe(4);
+      expect(toNumbers(y!)).toEqual([2, 2, 3, 3]);
+    }
+  });
+
+  it("is the conditional network alone with a guidance of 1", async () => {
+    asked.length = 0;
+    const [picture] = await pixelsOf({ class: "bird", steps: 3, guidance: 1 });
+    expect(asked.map(({ y }) => toNumbers(y!))).toEqual([[2], [2], [2]]);
+    // What leads away from a class towards the same class leads nowhere.
+    for (const guidance of [0.5, 4]) {
+      const [same] = await pixelsOf({ class: "bird", steps: 3, guidance, negative: "bird" });
+      expect(apart(picture!, same!)).toBeLessThanOrEqual(1);
+    }
+    const [guided] = await pixelsOf({ class: "bird", steps: 3, guidance: 4 });
+    expect(apart(picture!, guided!)).toBeGreaterThan(10);
+  });
+
+  it("leads away from a negative class", async () => {
+    asked.length = 0;
+    await draw({ class: "cat", negative: "dog", steps: 1, guidance: 2 });
+    expect(toNumbers(asked[0]!["y"]!)).toEqual([0, 1]);
+  });
+
+  it("guides the first channels only where asked to", async () => {
+    const steps = 1;
+    const [one] = await pixelsOf({ class: 0, steps, guidance: 5, guidedChannels: 1 });
+    const [all] = await pixelsOf({ class: 0, steps, guidance: 5 });
+    const [none] = await pixelsOf({ class: 0, steps, guidance: 1 });
+    const channel = (pixels: number[], c: number) => pixels.filter((_, i) => i % 3 === c);
+    expect(apart(channel(one!, 0), channel(all!, 0))).toBeLessThanOrEqual(1);
+    expect(apart(channel(one!, 2), channel(none!, 2))).toBeLessThanOrEqual(1);
+    expect(apart(channel(one!, 2), channel(all!, 2))).toBeGreaterThan(1);
+  });
+
+  it("shows previews when they are asked for, the last of which is the picture", async () => {
+    const generation = pipeline.generate({ class: 0, steps: 3 });
+    const seen: [number, number][] = [];
+    let preview: readonly { pixels: Uint8Array }[] = [];
+    let next = await generation.next();
+    for (; !next.done; next = await generation.next()) {
+      seen.push([next.value.step, next.value.steps]);
+      preview = await next.value.preview();
+    }
+    expect(preview.map(({ pixels }) => pixels)).toEqual(next.value.map(({ pixels }) => pixels));
+    expect(seen).toEqual([
+      [1, 3],
+      [2, 3],
+      [3, 3],
+    ]);
+  });
+
+  it("ends with the signal's reason before the next step", async () => {
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    asked.length = 0;
+    const generation = pipeline.generate({ class: 0, steps: 50, signal: controller.signal });
+    await generation.next();
+    await generation.next();
+    controller.abort(reason);
+    await expect(generation.next()).rejects.toBe(reason);
+    expect(asked).toHaveLength(2);
+    await expect(draw({ class: 0, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+  });
+
+  it("tells all settings beforehand, with which another request draws the same", async () => {
+    const settings = pipeline.settings({ class: 1 });
+    expect(settings).toEqual({
+      class: "dog",
+      seed: 0,
+      steps: 4,
+      guidance: 2,
+      size: [8, 8],
+      count: 1,
+      sampler: "euler",
+      warnings: [],
+    });
+    expect(await pixelsOf(settings)).toEqual(await pixelsOf({ class: 1 }));
+  });
+
+  it("finds classes whatever their case, and by number", () => {
+    const named = (label: string | number) => pipeline.settings({ class: label }).class;
+    expect(["cat", "CAT", 0, "0", " 2 "].map(named)).toEqual(["cat", "cat", "cat", "cat", "bird"]);
+  });
+});
+
+describe("a pipeline that takes prompts", () => {
+  it("tells the network the words, and leaves them out for guidance", async () => {
+    asked.length = 0;
+    await draw({ prompt: "a red cat", steps: 1, guidance: 3 }, textPipeline);
+    const [{ ids, mask, drop }] = asked as [Inputs];
+    expect(toNumbers(ids!).slice(0, 4)).toEqual([2, 3, 5, 0]);
+    expect(toNumbers(mask!).slice(0, 4)).toEqual([1, 1, 1, 0]);
+    expect(toNumbers(drop!)).toEqual([0, 1]);
+  });
+
+  it("draws by the words", async () => {
+    const [red] = await pixelsOf({ prompt: "red cat", steps: 2 }, textPipeline);
+    const [blue] = await pixelsOf({ prompt: "blue dog", steps: 2 }, textPipeline);
+    expect(apart(red!, blue!)).toBeGreaterThan(1);
+  });
+
+  it("takes a negative prompt in place of none", async () => {
+    asked.length = 0;
+    await draw({ prompt: "cat", negative: "dog", steps: 1, guidance: 3 }, textPipeline);
+    expect(toNumbers(asked[0]!["drop"]!)).toEqual([0, 0]);
+    expect(toNumbers(asked[0]!["ids"]!)).toEqual([5, 0, 0, 0, 6, 0, 0, 0]);
+  });
+
+  it("draws anything for an empty prompt, without guidance", async () => {
+    asked.length = 0;
+    await draw({ prompt: " ", steps: 1 }, textPipeline);
+    expect(toNumbers(asked[0]!["drop"]!)).toEqual([1]);
+  });
+
+  it("warns of words that the model does not hear", () => {
+    const long = { prompt: "a red cat on the moon", negative: "a blue dog" };
+    expect(textPipeline.settings(long).warnings).toEqual([
+      'The prompt is longer than the 4 tokens that tiny hears; it does not hear "the moon".',
+    ]);
+    expect(textPipeline.settings({ ...long, prompt: "cat", guidance: 1 }).warnings).toEqual([
+      'The negative "a blue dog" does not count, since a guidance of 1 is none.',
+    ]);
+  });
+});
+
+describe("what cannot be drawn", () => {
+  it.each<[string, GenerateRequest, RegExp, typeof pipeline]>([
+    [
+      "an unknown class",
+      { class: "bard" },
+      /knows no class "bard"; the nearest are bird\.$/,
+      pipeline,
+    ],
+    [
+      "a class beyond the last",
+      { class: 3 },
+      /no class "3"; give one of cat, dog, bird\.$/,
+      pipeline,
+    ],
+    ["no class", {}, /draws classes; give one: cat, dog, bird\.$/, pipeline],
+    ["a prompt for classes", { prompt: "a cat" }, /takes no prompt such as "a cat"/, pipeline],
+    ["an unknown negative", { class: 0, negative: "x" }, /knows no class "x"/, pipeline],
+    ["a class for prompts", { class: "cat" }, /knows no class such as "cat"/, textPipeline],
+    ["no prompt", {}, /draws what a prompt says; give one/, textPipeline],
+    ["a prompt for nothing", { prompt: "a" }, /nothing in particular, so a prompt/, plainPipeline],
+    ["a class for nothing", { class: 1 }, /nothing in particular, so a class/, plainPipeline],
+    [
+      "a negative of nothing",
+      { negative: "a" },
+      /so the negative "a" means nothing/,
+      plainPipeline,
+    ],
+    ["guidance to nothing", { guidance: 2 }, /nothing to guide towards/, plainPipeline],
+    ["another size", { size: [4, 8] }, /learned the places of 8×8 pixels/, plainPipeline],
+    ["guidance untaught", { class: 0, guidance: 2 }, /never learned to draw without/, unguided],
+    ["a negative seed", { class: 0, seed: -1 }, /The seed -1 is not one; give a whole/, pipeline],
+    ["a fractional seed", { class: 0, seed: 0.5 }, /The seed 0.5 is not one/, pipeline],
+    [
+      "a huge seed",
+      { class: 0, seed: 2 ** 53 - 1, count: 2 },
+      /from 0 to 9007199254740990/,
+      pipeline,
+    ],
+    ["no pictures", { class: 0, count: 0 }, /^0 pictures were asked for/, pipeline],
+    ["half a picture", { class: 0, count: 1.5 }, /^1.5 pictures were asked for/, pipeline],
+    ["no steps", { class: 0, steps: 0 }, /^0 sampling steps/, pipeline],
+    ["too many steps", { class: 0, steps: 1001 }, /from 1 to 1000/, discrete],
+    ["an unknown sampler", { class: 0, sampler: "eular" }, /did you mean euler/, pipeline],
+    ["no number as guidance", { class: 0, guidance: NaN }, /The guidance NaN is not one/, pipeline],
+    ["negative guidance", { class: 0, guidance: -1 }, /The guidance -1 is not one/, pipeline],
+    ["guidance of 4 channels of 3", { class: 0, guidedChannels: 4 }, /from 1 to 3/, pipeline],
+    ["parts of patches", { class: 0, size: [10, 8] }, /multiple of 4 .* such as 8×12\.$/, pipeline],
+    ["a size of none", { class: 0, size: [0, NaN] }, /NaN×0 pixels.* such as 4×4\.$/, pipeline],
+  ])("%s", async (_, request, sentence, from) => {
+    expect(() => from.settings(request)).toThrow(UsageError);
+    expect(() => from.settings(request)).toThrow(sentence);
+    asked.length = 0;
+    await expect(draw(request, from)).rejects.toThrow(sentence);
+    expect(asked).toEqual([]);
+  });
+});
+
+describe("createPipeline", () => {
+  it("names weights that do not fit", () => {
+    const { "final_layer.linear.bias": _, ...rest } = weights;
+    expect(() => createPipeline({ backend, card: tinyCard(), weights: rest })).toThrow(
+      /tiny does not fit the model: it lacks "final_layer.linear.bias" \[48\]/,
+    );
+  });
+
+  it("asks for a tokenizer where prompts are to be read", () => {
+    const model = {
+      backend,
+      card: tinyCard(tinyTextNetwork),
+      weights: randomWeights(tinyTextNetwork),
+    };
+    expect(() => createPipeline(model)).toThrow(/takes prompts, but there is no tokenizer/);
+  });
+
+  it("refuses models of texts that only another encoder could read", () => {
+    const { prompt: _, ...network } = tinyTextNetwork;
+    const model = { backend, card: tinyCard(network), weights: {}, tokenizer: tinyTokenizer };
+    expect(() => createPipeline(model)).toThrow(/embeddings of an encoder that it does not bring/);
+  });
+});

@@ -1,0 +1,307 @@
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
+import { castArray } from "../../src/engine/ndarray.ts";
+import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/open-node.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
+import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import { writeSafetensors } from "../../src/weights/index-node.ts";
+import { autoencoderKLConfig } from "../../src/models/autoencoder-kl.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import {
+  narrowVAE,
+  writeDiffusersDiT,
+  writeOriginalDiT,
+  writeVAE,
+} from "../support/model-folders.ts";
+import { randomWeights, tinyNetwork, tinyTextNetwork } from "../support/tiny-model.ts";
+import { writeTrained } from "../support/trained-folder.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-open-"));
+const at = (...parts: string[]) => path.join(scratch, ...parts);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+beforeAll(async () => {
+  await writeDiffusersDiT(at("diffusers"));
+  await writeDiffusersDiT(at("half"), { half: true });
+  await writeOriginalDiT(at("dit.safetensors"));
+  await writeVAE(at("autoencoder"));
+});
+
+async function draw(source: string, request: GenerateRequest, options: OpenPipelineOptions = {}) {
+  const pipeline = await openPipeline(source, options);
+  try {
+    return await finished(pipeline.generate(request));
+  } finally {
+    await pipeline.dispose();
+  }
+}
+
+function apart(a: Uint8Array, b: Uint8Array): number {
+  expect(a.length).toBe(b.length);
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0);
+}
+
+async function trained(name: string, network?: NetworkConfig) {
+  await writeTrained(at(name), network);
+  return at(name);
+}
+
+describe("a trained folder", () => {
+  it("draws classes", async () => {
+    const [picture] = await draw(await trained("classes"), { class: "cat" });
+    expect(picture).toMatchObject({ width: 8, height: 8, channels: 3, seed: 0 });
+  });
+
+  it("draws prompts with the tokenizer beside it", async () => {
+    const folder = await trained("prompts", tinyTextNetwork);
+    const [red, blue] = await Promise.all(
+      ["red cat", "blue dog"].map((prompt) => draw(folder, { prompt })),
+    );
+    expect(red![0]!.pixels).not.toEqual(blue![0]!.pixels);
+  });
+
+  it("of latents draws with the autoencoder in it", async () => {
+    const latents = { autoencoder: autoencoderKLConfig(fieldReader("vae", narrowVAE)) };
+    await writeTrained(at("latents"), { ...tinyNetwork, channels: 4 }, { latents });
+    copyFileSync(
+      at("autoencoder/diffusion_pytorch_model.safetensors"),
+      at("latents/vae.safetensors"),
+    );
+    const [picture] = await draw(at("latents"), { class: 0 });
+    expect(picture).toMatchObject({ width: 16, height: 16, channels: 3 });
+    rmSync(at("latents/vae.safetensors"));
+    await expect(draw(at("latents"), { class: 0 })).rejects.toThrow(
+      /Cannot open .*vae\.safetensors/,
+    );
+  });
+
+  it("draws nearly the same from weights in float16", async () => {
+    const folder = await trained("precise");
+    const half = await trained("halved");
+    await writeSafetensors(
+      path.join(half, "model.safetensors"),
+      Object.entries(randomWeights(tinyNetwork)).map(
+        ([name, array]) => [name, castArray(array, "float16")] as const,
+      ),
+    );
+    const [a, b] = await Promise.all([folder, half].map((each) => draw(each, { class: 0 })));
+    expect(apart(a![0]!.pixels, b![0]!.pixels)).toBeLessThanOrEqual(8);
+  });
+});
+
+describe("a folder in diffusers' layout", () => {
+  it("draws the classes of its id2label", async () => {
+    const pipeline = await openPipeline(at("diffusers"));
+    const classOf = (name: string) => pipeline.settings({ class: name }).class;
+    expect(["Tinca tinca", "tench", "crane", "1", "2"].map(classOf)).toEqual([
+      "tench",
+      "tench",
+      "crane",
+      "1",
+      "crane",
+    ]);
+    expect(pipeline.settings({ class: 0 })).toMatchObject({
+      steps: 50,
+      guidance: 4,
+      sampler: "ddpm",
+      size: [8, 8],
+    });
+    await pipeline.dispose();
+  });
+
+  it.each([
+    { _class_name: "DDIMScheduler" },
+    { _class_name: "DDIMScheduler", timestep_spacing: "trailing" },
+    { _class_name: "EulerDiscreteScheduler" },
+    { _class_name: "DPMSolverMultistepScheduler", variance_type: "learned_range" },
+    { _class_name: "UniPCMultistepScheduler" },
+    { _class_name: "FlowMatchEulerDiscreteScheduler" },
+  ])("draws by its scheduler: %j", async (scheduler) => {
+    const folder = at(Object.values(scheduler).join("-"));
+    await writeDiffusersDiT(folder, { scheduler });
+    const [picture] = await draw(folder, { class: 0, steps: 3 });
+    expect(new Set(picture!.pixels).size).toBeGreaterThan(10);
+  });
+
+  it("draws by another sampler when asked to, and with another autoencoder", async () => {
+    const request = { class: 0, steps: 3 };
+    const [own] = await draw(at("diffusers"), request);
+    const [other] = await draw(at("diffusers"), { ...request, sampler: "heun" });
+    expect(apart(own!.pixels, other!.pixels)).toBeGreaterThan(1);
+    const [same] = await draw(at("diffusers"), request, { vae: at("autoencoder") });
+    expect(apart(own!.pixels, same!.pixels)).toBeLessThanOrEqual(1);
+  });
+
+  it("draws nearly the same from weights in float16", async () => {
+    const request = { class: 0, steps: 3, sampler: "ddim" };
+    const [own] = await draw(at("diffusers"), request);
+    const [half] = await draw(at("half"), request);
+    expect(apart(own!.pixels, half!.pixels)).toBeLessThanOrEqual(8);
+  });
+});
+
+describe("a single file of facebookresearch/DiT", () => {
+  it("draws what diffusers' folder of the same weights draws", async () => {
+    const request = { class: 1, count: 2, steps: 5, seed: 3, guidance: 2, guidedChannels: 3 };
+    const original = await draw(at("dit.safetensors"), request, { vae: at("autoencoder") });
+    const diffusers = await draw(at("diffusers"), request);
+    for (const [i, picture] of original.entries()) {
+      expect(apart(picture.pixels, diffusers[i]!.pixels)).toBeLessThanOrEqual(1);
+    }
+    const [free] = await draw(at("diffusers"), { ...request, guidance: 1 });
+    expect(apart(original[0]!.pixels, free!.pixels)).toBeGreaterThan(1);
+  });
+
+  it("is drawn with as by its own sample.py, unless told otherwise", async () => {
+    const pipeline = await openPipeline(at("dit.safetensors"), { vae: at("diffusers") });
+    expect(pipeline.name).toBe("dit");
+    expect(pipeline.settings({ class: 2 })).toEqual({
+      class: "2",
+      seed: 0,
+      steps: 250,
+      guidance: 4,
+      guidedChannels: 3,
+      size: [8, 8],
+      count: 1,
+      sampler: "ddpm",
+      warnings: [],
+    });
+    await pipeline.dispose();
+  });
+});
+
+describe("what is no model", () => {
+  const write = (name: string, content: string) => {
+    mkdirSync(path.dirname(at(name)), { recursive: true });
+    writeFileSync(at(name), content);
+    return at(name);
+  };
+  const without = async (name: string, part: string) => {
+    await writeDiffusersDiT(at(name));
+    rmSync(at(name, part), { recursive: true });
+    return at(name);
+  };
+
+  it.each<
+    [string, () => string | Promise<string>, new (m: string) => Error, RegExp, OpenPipelineOptions?]
+  >([
+    ["a path of nothing", () => "nowhere", UsageError, /no model "nowhere": neither a folder/],
+    ["an architecture", () => "DiT-XL/2", UsageError, /has no weights here/],
+    ["another folder", () => at(), UsageError, /neither a model\.json.* nor a model_index\.json/],
+    ["a pickle", () => write("a.pt", ""), FormatError, /convert it in Python: safetensors\.torch/],
+    ["a picture", () => write("a.png", ""), UsageError, /is no model file that is known/],
+    ["no card", () => path.dirname(write("b/model.json", "{")), FormatError, /not valid JSON/],
+    [
+      "a card of something else",
+      () => path.dirname(write("c/model.json", "{}")),
+      FormatError,
+      /is not the card of a trained model \(format/,
+    ],
+    [
+      "the weights of a trained folder alone",
+      async () => path.join(await trained("alone"), "model.safetensors"),
+      UsageError,
+      /is the weights alone; give their folder/,
+    ],
+    [
+      "a trained folder without weights",
+      async () => {
+        const folder = await trained("weightless");
+        rmSync(path.join(folder, "model.safetensors"));
+        return folder;
+      },
+      PatchwiseError,
+      /Cannot open .*model\.safetensors: there is no such file/,
+    ],
+    [
+      "a truncated file",
+      async () => {
+        const folder = await trained("truncated");
+        truncateSync(path.join(folder, "model.safetensors"), 5000);
+        return folder;
+      },
+      FormatError,
+      /truncated/,
+    ],
+    [
+      "a checkpoint of another model",
+      async () => {
+        const folder = await trained("exchanged");
+        copyFileSync(at("dit.safetensors"), path.join(folder, "model.safetensors"));
+        return folder;
+      },
+      FormatError,
+      /does not fit the model: .*it lacks|does not fit the model: .*instead of/,
+    ],
+    [
+      "a file of another model",
+      () => at("autoencoder/diffusion_pytorch_model.safetensors"),
+      FormatError,
+      /is no checkpoint of a DiT.* no "x_embedder\.proj\.weight", but tensors such as "/,
+    ],
+    ["latents without a VAE", () => at("dit.safetensors"), UsageError, /draws latents.*--vae/],
+    [
+      "a VAE that is not there",
+      () => at("dit.safetensors"),
+      UsageError,
+      /There is no VAE nowhere/,
+      { vae: "nowhere" },
+    ],
+    [
+      "a VAE that is none",
+      () => at("dit.safetensors"),
+      FormatError,
+      /does not fit the model/,
+      { vae: at("dit.safetensors") },
+    ],
+    [
+      "a folder without VAE",
+      () => at("dit.safetensors"),
+      UsageError,
+      /has no config\.json/,
+      { vae: at("diffusers/scheduler") },
+    ],
+    [
+      "a pipeline of another class",
+      () =>
+        path.dirname(write("sd/model_index.json", '{ "_class_name": "StableDiffusionPipeline" }')),
+      FormatError,
+      /describes a StableDiffusionPipeline, but .* only DiTPipeline is known/,
+    ],
+    ["no transformer", () => without("d", "transformer"), FormatError, /lacks its transformer/],
+    ["no scheduler", () => without("e", "scheduler"), FormatError, /lacks its scheduler/],
+    ["no vae", () => without("f", "vae"), FormatError, /lacks its vae/],
+    [
+      "no weights",
+      () => without("g", "transformer/diffusion_pytorch_model.safetensors"),
+      FormatError,
+      /holds no weights/,
+    ],
+    [
+      "pickled weights",
+      async () => {
+        const folder = await without("h", "vae/diffusion_pytorch_model.safetensors");
+        writeFileSync(path.join(folder, "vae/diffusion_pytorch_model.bin"), "");
+        return folder;
+      },
+      FormatError,
+      /PyTorch pickle.*safe_serialization=True/,
+    ],
+    [
+      "an unknown scheduler",
+      async () => {
+        await writeDiffusersDiT(at("i"), { scheduler: { _class_name: "DDIMSchedular" } });
+        return at("i");
+      },
+      FormatError,
+      /"DDIMSchedular", which is not known; nearest are DDIMScheduler/,
+    ],
+  ])("%s", async (_, source, kind, sentence, options = {}) => {
+    const opening = openPipeline(await source(), options);
+    await expect(opening).rejects.toThrow(sentence);
+    await expect(opening).rejects.toBeInstanceOf(kind);
+  });
+});
