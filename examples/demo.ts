@@ -1,5 +1,5 @@
 /**
- * `npm run demo`, or `npm run demo -- "blue car"`: draws a prompt with the model that comes along, and writes `demo.png`.
+ * `npm run demo`, or `npm run demo -- "sad face"`: draws a prompt with the model that comes along, and writes `demo.png`.
  *
  * What `patchwise generate` does, through the library.
  */
@@ -7,7 +7,7 @@ import { pictureGrid } from "../src/data/grid.ts";
 import { writePicture } from "../src/data/picture-file-node.ts";
 import { openPipeline } from "../src/pipelines/open-node.ts";
 
-const prompt = process.argv.slice(2).join(" ") || "red apple";
+const prompt = process.argv.slice(2).join(" ") || "smiling face";
 const pipeline = await openPipeline("emoji", { device: "cpu" });
 console.log(`Drawing ${JSON.stringify(prompt)} four times with the model "${pipeline.name}" …`);
 const drawing = pipeline.generate({ prompt, count: 4, seed: 1 });
