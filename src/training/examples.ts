@@ -70,7 +70,7 @@ function conditions(
 }
 
 /** Prompts as inputs `ids` and `mask`, [B, length]. */
-export function encodedPrompts(
+function encodedPrompts(
   prompts: readonly string[],
   tokenizer: Tokenizer,
   length: number,

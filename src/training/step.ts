@@ -46,7 +46,7 @@ export interface TrainingStep {
 export const optimizerPrefix = "optimizer/";
 export const emaPrefix = "ema/";
 /** Sums of gradients inside a step; between steps they mean nothing. */
-export const gatheredPrefix = "gathered/";
+const gatheredPrefix = "gathered/";
 
 /**
  * Builds the step.

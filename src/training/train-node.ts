@@ -11,7 +11,7 @@ import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { countParameters } from "../engine/cost.ts";
+import { countParameters, estimateMemory } from "../engine/cost.ts";
 import { graphOf } from "../engine/graph.ts";
 import type { Picture } from "../data/dataset.ts";
 import type { LatentEvent } from "../data/latent-cache-node.ts";
@@ -34,7 +34,7 @@ import { conditionOf, networkOf } from "./network.ts";
 import { objective, wordsKey } from "./objective.ts";
 import { rateAt } from "./rate.ts";
 import { openRunFolder, type RunFolder, writeModel } from "./run-folder-node.ts";
-import { createTrainer, emaPrefix, type Trainer, trainingStep } from "./step.ts";
+import { createTrainer, emaPrefix, type Trainer, type TrainingStep, trainingStep } from "./step.ts";
 import { validator } from "./validation-node.ts";
 
 /** Draws with a model in training: one picture a row, several a prompt or class. */
@@ -75,6 +75,8 @@ export type TrainingEvent =
       readonly parameters: number;
       readonly pictures: number;
       readonly data: string;
+      /** Bytes that the process will take at most. */
+      readonly memory: number;
     }
   | ({ readonly kind: "step" } & StepReport)
   | { readonly kind: "validation"; readonly step: number; readonly loss: number }
@@ -161,6 +163,14 @@ async function trainOn(
   if (words) await writeFileAtomic(join(folder.path, modelFiles.tokenizer), words.tokenizerFile);
   const batches = await feed.begin();
   if (!batches) return endedEarly(folder);
+  report({
+    kind: "start",
+    step: folder.from?.step ?? 0,
+    parameters: countParameters(graphOf({ loss })),
+    pictures: feed.info.count,
+    data: feed.info.name,
+    memory: memoryOf(step, batches, config),
+  });
   const trainer = await createTrainer(backend, step, folder.from ?? without(initial, fixed), {
     weights: (name) => unmoved[name] && { kind: "array", array: unmoved[name] },
     ...(training.threads && { threads: training.threads }),
@@ -188,13 +198,6 @@ async function trainOn(
     report,
     draw,
   };
-  report({
-    kind: "start",
-    step: folder.from?.step ?? 0,
-    parameters: countParameters(graphOf({ loss })),
-    pictures: feed.info.count,
-    data: feed.info.name,
-  });
   try {
     return await steps(run, signal);
   } finally {
@@ -202,6 +205,21 @@ async function trainOn(
     await trainer.dispose();
   }
 }
+
+/** Bytes that the process takes at most; models on other devices keep most of it there. */
+function memoryOf(
+  { graph, state }: TrainingStep,
+  { loader, validation }: Batches,
+  { training, samples }: TrainingConfig,
+): number {
+  const { total, weights } = estimateMemory(graph, training.batch, state);
+  // A grid takes the weights three times: read from the state, in the program that draws, and packed for it.
+  const drawing = samples.steps === undefined ? 0 : 3 * weights;
+  return total + loaderBytes + loader.memory + (validation?.memory ?? 0) + drawing;
+}
+
+/** The loader's thread with what decodes pictures. */
+const loaderBytes = 128 * 2 ** 20;
 
 /** Told to stop before the first step. */
 function endedEarly({ from }: RunFolder): TrainingResult {
