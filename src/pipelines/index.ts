@@ -2,6 +2,7 @@
  * From a prompt or class to pictures, in Node and in the browser. `patchwise/pipelines/node` opens models on disk.
  */
 export { type Card, readCard } from "../models/card.ts";
+export { openPipelineUrl, type OpenUrlOptions } from "./open-web.ts";
 export {
   type DrawnPicture,
   finished,

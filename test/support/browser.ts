@@ -62,10 +62,12 @@ const contentTypes: Readonly<Record<string, string>> = {
  *
  * @param entry path of the module
  * @param workers further modules that the page starts as workers: URL path → path of the module
+ * @param folders further files that the page loads: URL path with a slash at its end → folder
  */
 export async function openPage<M extends PageModule>(
   entry: string,
   workers: Readonly<Record<string, string>> = {},
+  folders: Readonly<Record<string, string>> = {},
 ): Promise<BrowserPage<M>> {
   const scripts = new Map(
     await Promise.all(
@@ -74,7 +76,7 @@ export async function openPage<M extends PageModule>(
       ),
     ),
   );
-  const server = await serve(scripts);
+  const server = await serve(scripts, folders);
   const { port } = server.address() as AddressInfo;
   const browser = await chromium.launch({ executablePath: ensureChromium(), args: chromiumFlags });
   const close = async () => {
@@ -138,12 +140,19 @@ async function bundle(entry: string): Promise<string> {
 }
 
 /** The page, its scripts, and ONNX Runtime's own files under /ort/. */
-async function serve(scripts: ReadonlyMap<string, string>): Promise<Server> {
+async function serve(
+  scripts: ReadonlyMap<string, string>,
+  folders: Readonly<Record<string, string>>,
+): Promise<Server> {
   const ort = path.dirname(createRequire(import.meta.url).resolve("onnxruntime-web/webgpu"));
   const find = async (url: string): Promise<string | Buffer | undefined> => {
     if (url === "/") return html;
-    const [, name] = /^\/ort\/([\w.-]+)$/.exec(url) ?? [];
-    return name === undefined ? scripts.get(url) : readFile(path.join(ort, name));
+    const script = scripts.get(url);
+    if (script !== undefined) return script;
+    for (const [prefix, folder] of Object.entries({ ...folders, "/ort/": ort })) {
+      if (url.startsWith(prefix)) return readFile(path.join(folder, url.slice(prefix.length)));
+    }
+    return undefined;
   };
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://127.0.0.1");

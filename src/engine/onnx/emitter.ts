@@ -25,13 +25,21 @@ export class Emitter {
   scope = "";
   private readonly constants = new Map<string, string>();
   private readonly firsts = new Map<string, number>();
+  readonly fusedAttention: boolean;
   private readonly batchInput: { name: string; axis: number; factor: number } | undefined;
   private batchSize: string | undefined;
   private count = 0;
 
-  /** @param batchInput an input whose given axis is factor·B: where the batch size is read at run time */
-  constructor(batchInput?: { name: string; axis: number; factor: number }) {
+  /** @param options.batchInput an input whose given axis is factor·B: where the batch size is read at run time */
+  constructor({
+    batchInput,
+    fusedAttention,
+  }: {
+    readonly batchInput: { name: string; axis: number; factor: number } | undefined;
+    readonly fusedAttention: boolean;
+  }) {
     this.batchInput = batchInput;
+    this.fusedAttention = fusedAttention;
   }
 
   /** Adds a node and returns the names of its outputs; an empty input name leaves an optional input out. */

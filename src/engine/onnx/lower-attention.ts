@@ -6,13 +6,14 @@ import type { LowerContext, LowerRule } from "./lower-rules.ts";
 
 /**
  * ONNX Runtime's fused attention takes heads side by side, so that nothing is transposed, and never
- * holds the probabilities; where they are read (by a backward pass) the parts are written out.
+ * holds the probabilities; where they are read (by a backward pass), or the device's fused op cannot be
+ * trusted, the parts are written out.
  */
 export const attention: LowerRule<"attention"> = (context) => {
   const { node, inputs, emitter, isUsed } = context;
   const { heads, scale } = node.attributes;
   const [q, k, , bias] = node.inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
-  if (isUsed(node.outputs[1]!)) return attentionParts(context);
+  if (isUsed(node.outputs[1]!) || !emitter.fusedAttention) return attentionParts(context);
   const optional = bias ? ["", "", attentionBias(q, k, bias, inputs[3]!, emitter)] : [];
   return emitter.emit(
     "MultiHeadAttention",

@@ -23,14 +23,23 @@ export interface Lowered {
   readonly feeds: readonly string[];
 }
 
+export interface LowerOptions {
+  /** Whether attention may be one op of ONNX Runtime's; true unless given. */
+  readonly fusedAttention?: boolean;
+}
+
 /**
  * Serialises a graph as an ONNX model.
  *
  * @param weights parameters that become initializers; the others become inputs
  * @throws ShapeError when a stored weight has another shape than its parameter
  */
-export function lower(graph: Graph, weights: WeightSource = () => undefined): Lowered {
-  const emitter = new Emitter(findBatch(graph));
+export function lower(
+  graph: Graph,
+  weights: WeightSource = () => undefined,
+  { fusedAttention = true }: LowerOptions = {},
+): Lowered {
+  const emitter = new Emitter({ batchInput: findBatch(graph), fusedAttention });
   const names = new Map<Tensor, string>();
   const used = new Set(graph.nodes.flatMap((node) => node.inputs));
   for (const output of Object.values(graph.outputs)) used.add(output);

@@ -7,6 +7,7 @@ import { input } from "../functional.ts";
 import { graphOf } from "../graph.ts";
 import { lower } from "../onnx/lower.ts";
 import type { Backend } from "./backend.ts";
+import { fusedAttentionWorks } from "./fused-attention.ts";
 import { mountFiles } from "./mount-node.ts";
 import { type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import type { OpenExecutor } from "./executor.ts";
@@ -54,10 +55,13 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
       );
     }
   };
+  let attentionWorks: Promise<boolean> | undefined;
+  const trustsAttention = async () =>
+    device !== "webgpu" || (attentionWorks ??= fusedAttentionWorks(open));
   return {
     device,
     compile: (graph, compileOptions = {}) =>
-      compileProgram(graph, compileOptions, open, mountFiles),
+      compileProgram(graph, compileOptions, open, mountFiles, trustsAttention),
   };
 }
 

@@ -10,6 +10,7 @@ import {
   webDevices,
   type WebRuntimeSettings,
 } from "./ort-session-web.ts";
+import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
 import { prepareWeights, type WebFiles } from "./weights-web.ts";
 import { openInWebWorker, type StartWebWorker } from "./worker-web.ts";
@@ -55,15 +56,20 @@ export function webBackend(options: WebBackendOptions): Backend {
   const open: OpenExecutor = worker
     ? (plan) => openInWebWorker(settings, plan, worker === true ? undefined : worker)
     : (plan) => openWebExecutor(settings, plan);
+  const trustsAttention = async () =>
+    device !== "webgpu" || (attentionOfGpu ??= fusedAttentionWorks(open));
   return {
     device,
     async compile(graph, compileOptions = {}) {
       if (device === "webgpu") await requireAdapter(graph);
       const { weights, mount } = await prepareWeights(graph, compileOptions.weights, files);
-      return compileProgram(graph, { ...compileOptions, weights }, open, mount);
+      return compileProgram(graph, { ...compileOptions, weights }, open, mount, trustsAttention);
     },
   };
 }
+
+/** Asked once a page, which has one adapter. */
+let attentionOfGpu: Promise<boolean> | undefined;
 
 interface Adapter {
   readonly features: ReadonlySet<string>;

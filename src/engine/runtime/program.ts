@@ -19,6 +19,7 @@ import { piecesOfWeight, withPieces } from "./stored-weight.ts";
  *
  * @param open makes the plan ready to run on the runtime
  * @param mount gives the files of weights the names that the model uses
+ * @param trustsAttention asks whether the device's fused attention computes what it should; unless given, it does
  * @throws ShapeError when weights or first states do not fit the graph
  * @throws DeviceError when the runtime refuses the program
  */
@@ -27,12 +28,16 @@ export async function compileProgram(
   options: CompileOptions,
   open: OpenExecutor,
   mount: (paths: readonly string[]) => Mount,
+  trustsAttention: () => Promise<boolean> = async () => true,
 ): Promise<Program> {
   const { weights = () => undefined, prepack = false, threads } = options;
   const mounted = mount(weightFiles(graph, weights));
   const simple = simplify(graph);
   // An input that no longer matters may still be the only one that tells the batch size.
-  const { model, feeds } = lower({ ...simple, inputs: graph.inputs }, relocated(weights, mounted));
+  const attends = simple.nodes.some(({ op }) => op === "attention");
+  const { model, feeds } = lower({ ...simple, inputs: graph.inputs }, relocated(weights, mounted), {
+    fusedAttention: !attends || (await trustsAttention()),
+  });
   const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
   const executor = await open({

@@ -133,6 +133,16 @@ export const normCases = {
       },
     },
     {
+      name: "attention of many tokens, whose kernels work in tiles",
+      build: (data) => {
+        const [q, k, v] = [41, 70, 70].map((tokens) => data.uniform([batch, tokens, 32]));
+        return {
+          plain: attention(q!, k!, v!, { heads: 1 }),
+          masked: attention(q!, k!, v!, { heads: 4, bias: data.uniform([batch, 1, 1, 70]) }),
+        };
+      },
+    },
+    {
       name: "attention with a bias of every broadcast shape",
       build: (data) => {
         const [q, k, v] = [5, 7, 7].map((tokens) => data.uniform([batch, tokens, 8]));

@@ -1,0 +1,57 @@
+/**
+ * Whether a device's fused attention can be trusted. ONNX Runtime's flash attention for WebGPU is written for certain
+ * widths of the adapter's subgroups: on others it leaves keys out, without an error.
+ */
+import { evaluate } from "../evaluate.ts";
+import { attention, input } from "../functional.ts";
+import { graphOf } from "../graph.ts";
+import { ndarray, sizeOf, toNumbers } from "../ndarray.ts";
+import { lower } from "../onnx/lower.ts";
+import type { OpenExecutor } from "./executor.ts";
+
+/** More tokens than the kernels for few take, and no multiple of any tile. */
+const queries = 41;
+const keys = 70;
+/** Rounding makes 1e-6 of values about 1; a key left out, 0.1 and more. */
+const tolerance = 1e-3;
+
+/** Asks the device for attention whose result is known. */
+export async function fusedAttentionWorks(open: OpenExecutor): Promise<boolean> {
+  const leaves = {
+    q: input("q", [1, queries, 64]),
+    k: input("k", [1, keys, 64]),
+    v: input("v", [1, keys, 64]),
+    bias: input("bias", [1, 1, 1, keys]),
+  };
+  const { q, k, v, bias } = leaves;
+  const graph = graphOf({
+    plain: attention(q, k, v, { heads: 1 }),
+    biased: attention(q, k, v, { heads: 2, bias }),
+  });
+  const inputs = Object.fromEntries(
+    Object.entries(leaves).map(([name, { shape }], i) => {
+      const sides = shape as readonly number[];
+      const values = Float32Array.from({ length: sizeOf(sides) }, (_, j) => Math.sin(j * (i + 2)));
+      return [name, ndarray("float32", sides, values)];
+    }),
+  );
+  const { model, feeds } = lower(graph);
+  const executor = await open({
+    model,
+    feeds,
+    outputs: Object.keys(graph.outputs).map((name) => ({ name, dtype: "float32" })),
+    state: [],
+    mount: { files: {} },
+    prepack: false,
+  });
+  try {
+    const expected = evaluate(graph, inputs);
+    const outputs = await executor.run(inputs);
+    return Object.entries(outputs).every(([name, output]) => {
+      const wanted = toNumbers(expected[name]!);
+      return toNumbers(output).every((value, i) => Math.abs(value - wanted[i]!) < tolerance);
+    });
+  } finally {
+    await executor.dispose();
+  }
+}

@@ -1,0 +1,26 @@
+/** What pipeline.test.ts asks of a page: to draw with a folder that `patchwise train` wrote. */
+import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
+import { webBackend } from "../../src/engine/runtime/ort-web.ts";
+import { finished, type GenerateRequest, openPipelineUrl } from "../../src/pipelines/index.ts";
+
+/** Values [H · W · C] of each picture. */
+export async function draw(
+  folder: string,
+  device: WebDevice,
+  worker: boolean,
+  request: GenerateRequest,
+): Promise<number[][]> {
+  const pipeline = await openPipelineUrl(folder, {
+    backend: webBackend({
+      device,
+      wasmPaths: "/ort/",
+      ...(worker && { worker: () => new Worker("/worker.js", { type: "module" }) }),
+    }),
+  });
+  try {
+    const pictures = await finished(pipeline.generate(request));
+    return pictures.map(({ pixels }) => [...pixels]);
+  } finally {
+    await pipeline.dispose();
+  }
+}
