@@ -64,7 +64,13 @@ export async function startChild(launch: Launch): Promise<Child | string> {
     return answer<T>();
   };
 
-  const ready = await answer<{ settings: string } | { absent: string }>();
+  const ready = await answer<{ settings: string } | { absent: string }>().catch(
+    (error: unknown) => {
+      // One that is left running would keep the harness from ending.
+      child.kill("SIGKILL");
+      throw error;
+    },
+  );
   if ("absent" in ready) {
     child.kill();
     return ready.absent;

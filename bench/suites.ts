@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { ContenderName } from "./roster.ts";
 import { matmulFlops, matmulTensors, matmulWork } from "./matmul-work.ts";
 import { sampleFlops, sampleTensors, sampleWork } from "./sample-work.ts";
+import { sd3Flops, sd3Tensors, sd3Work } from "./sd3-work.ts";
 import { type HostTensor, writeTensors } from "./tensor-file.ts";
 import { trainFlops, trainTensors, trainWork } from "./train-work.ts";
 
@@ -78,6 +79,22 @@ export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
       valueName: "checksum",
       absent: { "jax-js": tooSlow, tfjs: tooSlow },
       tensors: () => sampleTensors(work),
+    };
+  },
+  sd3: (threads) => {
+    const work = sd3Work(threads);
+    const partFlops = sd3Flops(work);
+    return {
+      description: `a step of Stable Diffusion 3 medium with guidance at ${16 * work.side}×${16 * work.side} pixels in float32; peers run one block, and the step is ${work.depth} times that`,
+      work,
+      flops: partFlops["whole step"]!,
+      partFlops,
+      rounds: 3,
+      // Each contender has run everything once.
+      warmups: 0,
+      patienceMs: 600_000,
+      valueName: "checksum",
+      tensors: () => sd3Tensors(work),
     };
   },
 };

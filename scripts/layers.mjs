@@ -69,7 +69,9 @@ export function importProblem(file, specifier) {
  * @param {readonly string[]} to path below src/models/
  */
 function modelProblem(from, to) {
-  const [model, other] = [from[0], to[0]].map((name) => name?.replace(/(-schema|-node)?\.ts$/, ""));
+  const [model, other] = [from[0], to[0]].map((name) =>
+    name?.replace(/(-schema|-checkpoint|-node)?\.ts$/, ""),
+  );
   if (model === "index" || model === "card" || model === other) return undefined;
   return `model ${model} may not import model ${other}: what two models share belongs in src/nn`;
 }

@@ -6,23 +6,24 @@ import { UsageError } from "../engine/errors.ts";
 import { type Exported, exportGraph } from "../pipelines/export-node.ts";
 import { decoderGraph, networkGraph } from "../pipelines/graphs.ts";
 import { openModel } from "../pipelines/open-node.ts";
+import type { ChosenLora } from "../pipelines/lora-node.ts";
+import type { OpenModelOptions } from "../pipelines/open-options.ts";
 import { latentSize } from "../pipelines/settings.ts";
 import { quote } from "../weights/json.ts";
-import { sizeOption } from "./options.ts";
+import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
 
-interface ExportCommandOptions {
+interface ExportCommandOptions extends OpenModelOptions {
   readonly out: string;
+  readonly lora?: readonly ChosenLora[];
   readonly size?: readonly [height: number, width: number];
   readonly part: string;
   readonly half?: true;
-  readonly vae?: string;
   readonly json?: true;
 }
 
 export function addExport(program: Command): void {
-  program
-    .command("export")
+  addModelOptions(addLoraOption(program.command("export")))
     .summary("write a model as ONNX")
     .description(
       "Writes the program that draws with a model, weights inside (beside it, as X.onnx.data, from 2 GiB on). The network " +
@@ -35,18 +36,18 @@ export function addExport(program: Command): void {
     .option("--size <WxH>", "of pictures, in pixels; the model's own unless given", sizeOption)
     .option("--part <name>", "network, or the decoder that makes pictures of latents", "network")
     .option("--half", "store weights in float16; they are computed with in float32")
-    .option("--vae <dir|file>", "Stable Diffusion's autoencoder, for models of latents without one")
     .option("--json", "print one JSON object: { files, inputs, outputs }")
     .action(exportModel);
 }
 
 async function exportModel(source: string, options: ExportCommandOptions): Promise<void> {
-  const { out, part, half, vae } = options;
+  const { out, part, half } = options;
   if (part !== "network" && part !== "decoder") {
     throw new UsageError(`--part is ${quote(part)}; give network or decoder.`);
   }
   await checkWritable([out]);
-  const model = await openModel(source, { vae });
+  const model = await openModel(source, { ...modelOptions(options), loras: options.lora });
+  for (const warning of model.warnings ?? []) process.stderr.write(`Warning: ${warning}\n`);
   try {
     const size = latentSize(options.size, model);
     const { network, decoder, weights } = model;

@@ -8,7 +8,10 @@ import { UsageError } from "../engine/errors.ts";
 import { pictureGrid } from "../data/grid.ts";
 import { pictureFormat, readPictureMetadata, writePicture } from "../data/picture-file-node.ts";
 import { type PictureMetadata, pictureMetadataSchema } from "../data/picture-metadata.ts";
-import { openPipeline, shippedModels } from "../pipelines/open-node.ts";
+import { shippedModels } from "../models/card-node.ts";
+import { openPipeline } from "../pipelines/open-node.ts";
+import type { ChosenLora } from "../pipelines/lora-node.ts";
+import type { OpenModelOptions } from "../pipelines/open-options.ts";
 import type {
   DrawnPicture,
   GenerateRequest,
@@ -16,14 +19,25 @@ import type {
   Pipeline,
 } from "../pipelines/pipeline.ts";
 import { quote } from "../weights/json.ts";
-import { numberOption, onDevice, deviceNames, sizeOption } from "./options.ts";
+import {
+  addLoraOption,
+  addModelOptions,
+  deviceNames,
+  modelOptions,
+  numberOption,
+  onDevice,
+  sizeOption,
+} from "./options.ts";
+import { addSamplingOptions, type SamplingOptions, samplingRequest } from "./sampling-options.ts";
 import { checkWritable, numbered, unusedName, withSuffix } from "./output-files.ts";
+import { showingDownload } from "./download-progress.ts";
 import { progressWriter } from "./progress.ts";
 import { showPicture } from "./terminal-picture.ts";
 import { version } from "./version.ts";
 
-interface GenerateOptions {
+interface GenerateOptions extends OpenModelOptions, SamplingOptions {
   readonly model?: string;
+  readonly lora?: readonly ChosenLora[];
   readonly class?: string;
   readonly negative?: string;
   readonly seed?: number;
@@ -33,7 +47,7 @@ interface GenerateOptions {
   readonly size?: readonly [height: number, width: number];
   readonly count: number;
   readonly sampler?: string;
-  readonly vae?: string;
+  readonly memory?: number;
   readonly device: string;
   readonly out?: string;
   readonly grid?: true;
@@ -45,15 +59,16 @@ const defaultModel = "emoji";
 const defaultFile = "picture.png";
 
 export function addGenerate(program: Command): void {
-  program
-    .command("generate")
+  addSamplingOptions(addModelOptions(addLoraOption(program.command("generate"))))
     .summary("draw pictures of a prompt or class")
     .description(
       "Draws with a trained model. A model is the name of one that comes along, a folder that patchwise train wrote, a " +
-        "folder in diffusers' layout (DiTPipeline), or a .safetensors file of facebookresearch/DiT with --vae.",
+        "folder in diffusers' layout (DiTPipeline, StableDiffusion3Pipeline), or a .safetensors file: Stable Diffusion 3, or " +
+        "facebookresearch/DiT with --vae; or one of these on the Hugging Face Hub, as owner/name, owner/name@revision or " +
+        "owner/name:file.safetensors.",
     )
     .argument("[prompt]", "what to draw, for models that take prompts")
-    .option("--model <name|dir|file>", `model to draw with (default: ${defaultModel})`)
+    .option("--model <name|dir|file|id>", `model to draw with (default: ${defaultModel})`)
     .option("--class <name|number>", "what to draw, for models that know classes")
     .option("--negative <text>", "what guidance leads away from: a prompt, or a class")
     .option("--seed <n>", "of the first picture; a random one unless given", numberOption("--seed"))
@@ -71,7 +86,11 @@ export function addGenerate(program: Command): void {
     .option("--size <WxH>", "in pixels; the model's own unless given", sizeOption)
     .option("--count <n>", "pictures, of seeds that follow one another", numberOption("--count"), 1)
     .option("--sampler <name>", Object.keys(samplers).join(", "))
-    .option("--vae <dir|file>", "Stable Diffusion's autoencoder, for models of latents without one")
+    .option(
+      "--memory <GiB>",
+      "to stay below; unless given, what the machine has left",
+      numberOption("--memory"),
+    )
     .option("--device <name>", deviceNames, "cpu")
     .option(
       "--out <file>",
@@ -88,7 +107,7 @@ export function addGenerate(program: Command): void {
 
 async function generate(prompt: string | undefined, options: GenerateOptions): Promise<void> {
   const recorded = options.fromImage ? await readPictureMetadata(options.fromImage) : undefined;
-  const request = requestOf(prompt, options, recorded);
+  const request = await requestOf(prompt, options, recorded);
   const source = await sourceOf(options, recorded);
   if (options.out !== undefined) pictureFormat(options.out);
 
@@ -98,7 +117,15 @@ async function generate(prompt: string | undefined, options: GenerateOptions): P
   process.once("SIGINT", stop).once("SIGTERM", stop);
   try {
     await onDevice(options.device, async (device) => {
-      const pipeline = await openPipeline(source, { device, vae: options.vae });
+      const pipeline = await showingDownload(source, (onProgress) =>
+        openPipeline(source, {
+          ...modelOptions(options),
+          loras: options.lora ?? recorded?.loras,
+          device,
+          memory: options.memory === undefined ? undefined : options.memory * 2 ** 30,
+          hub: { onProgress, signal: stopped.signal },
+        }),
+      );
       try {
         await draw(pipeline, { ...request, signal: stopped.signal }, options);
       } finally {
@@ -115,11 +142,11 @@ async function generate(prompt: string | undefined, options: GenerateOptions): P
 }
 
 /** What was typed, and for the rest what a picture says of itself. */
-function requestOf(
+async function requestOf(
   prompt: string | undefined,
   options: GenerateOptions,
   recorded: PictureMetadata | undefined,
-): GenerateRequest {
+): Promise<GenerateRequest> {
   const { negative, steps, guidance, guidedChannels, size, sampler, count } = options;
   const told =
     prompt === undefined && options.class === undefined
@@ -134,6 +161,7 @@ function requestOf(
     guidedChannels: guidedChannels ?? recorded?.guidedChannels,
     size: size ?? recorded?.size,
     sampler: sampler ?? recorded?.sampler,
+    ...(await samplingRequest(options, recorded)),
     count,
   };
 }

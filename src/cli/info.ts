@@ -2,22 +2,32 @@
  * patchwise info MODEL: what a model costs, counted from its graph.
  */
 import type { Command } from "commander";
-import { countMultiplyAdds, countParameters, estimateMemory } from "../engine/cost.ts";
+import {
+  countMultiplyAdds,
+  countParameters,
+  estimateMemory,
+  estimateTogether,
+} from "../engine/cost.ts";
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
-import { ditPresets } from "../models/dit.ts";
-import { canDrop, type NetworkConfig } from "../models/index.ts";
-import { decoderGraph, networkGraph, tracedForDrawing } from "../pipelines/graphs.ts";
-import type { LatentDecoder } from "../pipelines/image-model.ts";
-import { openModel, shippedModels } from "../pipelines/open-node.ts";
+import { canDrop, networkPresets } from "../models/index.ts";
+import { networkGraph, tracedForDrawing } from "../pipelines/graphs.ts";
+import { memoryPlan } from "../pipelines/memory.ts";
+import { shippedModels } from "../models/card-node.ts";
+import { openModel } from "../pipelines/open-node.ts";
+import type { OpenModelOptions } from "../pipelines/open-options.ts";
+import { type Staged, stagesOf } from "../pipelines/stages.ts";
+import { type TextEncoderPreset, textEncoderPresets } from "../pipelines/text-encoder-presets.ts";
+import { parseHubId } from "../weights/hub-id.ts";
 import { quote } from "../weights/json.ts";
 import { exists } from "../weights/files-node.ts";
+import { showingDownload } from "./download-progress.ts";
+import { addModelOptions, modelOptions } from "./options.ts";
 
-/** A model at the size that it is made for. */
-interface Described {
-  readonly network: NetworkConfig;
-  /** Of models of latents that bring one. */
-  readonly decoder?: Pick<LatentDecoder, "config"> | undefined;
+interface StageCosts {
+  readonly name: string;
+  readonly parameters: number;
+  readonly memory_bytes: number;
 }
 
 interface Costs {
@@ -25,41 +35,58 @@ interface Costs {
   readonly parameters: number;
   readonly gflops: number;
   readonly tokens: number;
+  /** Of the text, where it is told one: the Gflops are with so many. */
+  readonly text_tokens?: number;
+  /** To draw one picture where memory suffices to keep every program. */
   readonly memory_bytes: number;
+  /** The same where it does not, and each program is dropped for the next. */
+  readonly least_memory_bytes: number;
+  /** In the order of drawing. */
+  readonly stages: readonly StageCosts[];
 }
 
+const presetNames = [...networkPresets.keys(), ...textEncoderPresets.keys()];
+
 export function addInfo(program: Command): void {
-  program
-    .command("info")
+  addModelOptions(program.command("info"))
     .summary("what a model costs: parameters, Gflops, tokens, memory")
     .description(
       "Counts the parameters of a model's network, the multiply-adds of one forward pass for one image (in 10⁹: what " +
         "papers call Gflops), the tokens of one image, and the most memory that a process takes which draws one picture " +
-        "on the CPU. Nothing is run.",
+        "on the CPU, in all and stage by stage. Nothing is run.",
     )
-    .argument("<model>", "name of a preset or of a model that comes along, a folder, or a file")
-    .option("--vae <dir|file>", "Stable Diffusion's autoencoder, for models of latents without one")
-    .option("--json", "print one JSON object: { parameters, gflops, tokens, memory_bytes }")
-    .addHelpText("after", `\nPresets: ${Object.keys(ditPresets).join(", ")}`)
+    .argument(
+      "<model>",
+      "name of a preset or of a model that comes along, a folder, a file, or owner/name on the Hugging Face Hub",
+    )
+    .option(
+      "--json",
+      "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages }",
+    )
+    .addHelpText("after", `\nPresets: ${presetNames.join(", ")}`)
     .action(info);
 }
 
-async function info(model: string, options: { vae?: string; json?: true }): Promise<void> {
-  const costs = costsOf(await describe(model, options.vae));
-  process.stdout.write(options.json ? `${JSON.stringify(costs)}\n` : text(model, costs));
+async function info(model: string, options: OpenModelOptions & { json?: true }): Promise<void> {
+  const encoder = textEncoderPresets.get(model);
+  const costs = encoder
+    ? encoderCosts(model, encoder)
+    : costsOf(await describe(model, modelOptions(options)));
+  process.stdout.write(options.json ? `${JSON.stringify(costs)}\n` : text(model, costs, !encoder));
 }
 
-async function describe(model: string, vae: string | undefined): Promise<Described> {
-  if (Object.hasOwn(ditPresets, model)) {
-    return { network: { kind: "dit", ...ditPresets[model as keyof typeof ditPresets] } };
-  }
+async function describe(model: string, options: OpenModelOptions): Promise<Staged> {
+  const network = networkPresets.get(model);
+  if (network) return { network, weights: () => undefined };
   const shipped = await shippedModels();
-  if (shipped.includes(model) || (await exists(model))) {
-    const opened = await openModel(model, { vae });
+  if (shipped.includes(model) || (await exists(model)) || parseHubId(model)) {
+    const opened = await showingDownload(model, (onProgress) =>
+      openModel(model, options, { onProgress }),
+    );
     await opened.close();
     return opened;
   }
-  const known = [...Object.keys(ditPresets), ...shipped];
+  const known = [...presetNames, ...shipped];
   const nearest = nearestNames(model, known);
   const names = nearest.length > 0 ? nearest : known;
   throw new UsageError(
@@ -67,35 +94,67 @@ async function describe(model: string, vae: string | undefined): Promise<Describ
   );
 }
 
-function costsOf({ network, decoder }: Described): Costs {
-  const graph = networkGraph(network);
+function costsOf(model: Staged): Costs {
+  const { network } = model;
   // With guidance a picture is two rows: one with its condition, one without.
-  const drawing = estimateMemory(graph, canDrop(network) ? 2 : 1);
+  const rows = canDrop(network) ? 2 : 1;
+  const plan = memoryPlan(stagesOf(model), { size: network.size, texts: rows, rows });
+  const graph = networkGraph(network);
   return {
     parameters: countParameters(graph),
     gflops: countMultiplyAdds(graph, 1) / 1e9,
     tokens: tracedForDrawing(network).tokens,
-    memory_bytes: decoder ? withDecoder(drawing, network, decoder) : drawing.total,
+    ...(network.condition.kind === "text" && { text_tokens: network.condition.length }),
+    memory_bytes: estimateTogether(plan.map(({ memory }) => memory)),
+    least_memory_bytes: Math.max(...plan.map(({ memory }) => memory.total)),
+    stages: plan.map(({ stage, memory }) => ({
+      name: stage.name,
+      parameters: countParameters(stage.graph()),
+      memory_bytes: memory.total,
+    })),
   };
 }
 
-/** The network stays while the decoder runs, but what it computed is gone. */
-function withDecoder(
-  drawing: ReturnType<typeof estimateMemory>,
-  { size }: NetworkConfig,
-  { config }: Pick<LatentDecoder, "config">,
-): number {
-  const decoding = estimateMemory(decoderGraph(config, size), 1);
-  const more = Math.max(0, decoding.activations - drawing.activations);
-  return drawing.total + decoding.weights + decoding.inputs + more;
+/** Of a text encoder by itself, for one text. */
+function encoderCosts(name: string, { tokens, graph: trace }: TextEncoderPreset): Costs {
+  const graph = trace();
+  const parameters = countParameters(graph);
+  const memory_bytes = estimateMemory(graph, 1).total;
+  return {
+    parameters,
+    gflops: countMultiplyAdds(graph, 1) / 1e9,
+    tokens,
+    memory_bytes,
+    least_memory_bytes: memory_bytes,
+    stages: [{ name, parameters, memory_bytes }],
+  };
 }
 
-function text(model: string, costs: Costs): string {
+function text(model: string, costs: Costs, draws: boolean): string {
+  const { stages, memory_bytes: together, least_memory_bytes: least } = costs;
+  const several = stages.length > 1;
   const rows = [
     ["parameters", costs.parameters.toLocaleString("en")],
-    ["Gflops", `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one image)`],
-    ["tokens", costs.tokens.toLocaleString("en")],
-    ["memory", `${(costs.memory_bytes / 2 ** 20).toFixed(0)} MiB to draw one picture`],
+    [
+      "Gflops",
+      `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${draws ? "image" : "text"})`,
+    ],
+    [
+      "tokens",
+      `${costs.tokens.toLocaleString("en")}${costs.text_tokens === undefined ? "" : `, and ${costs.text_tokens} of the text`}`,
+    ],
+    [
+      "memory",
+      `${mebibytes(together)} to ${draws ? "draw one picture" : "read one text"}${several ? `, ${mebibytes(least)} at least:` : ""}`,
+    ],
+    ...(several ? stages : []).map(({ name, parameters, memory_bytes }) => [
+      "",
+      `${mebibytes(memory_bytes)} for ${name} (${parameters.toLocaleString("en")} parameters)`,
+    ]),
   ];
   return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}`;
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 }

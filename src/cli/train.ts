@@ -25,12 +25,16 @@ interface TrainCommandOptions {
 export function addTrain(program: Command): void {
   program
     .command("train")
-    .summary("train a model on pictures, as a YAML file says")
+    .summary("train a model, or a LoRA, on pictures, as a YAML file says")
     .description(
       "Trains a diffusion transformer on a folder of pictures, and writes a folder that patchwise generate draws with. " +
+        "With `base` and `lora` in the file, it trains a LoRA on a model, for patchwise generate --lora. " +
         "Ctrl-C writes a checkpoint and ends; --resume goes on, bit for bit as if nothing had happened.",
     )
-    .argument("<config>", "YAML file: data, picture, model, diffusion, training")
+    .argument(
+      "<config>",
+      "YAML file: data, picture, model, diffusion, training; or base, lora, data, training",
+    )
     .option(
       "--out <dir>",
       "folder of the training and of the model (default: runs/NAME, by the file's name)",
@@ -83,8 +87,8 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     }
     progress.line(
       result.finished
-        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; draw with: patchwise generate --model ${out}`
-        : `Stopped after step ${result.steps}; go on with: patchwise train ${file} --out ${out} --resume`,
+        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; draw with: patchwise generate --model ${"lora" in config ? `${config.base} --lora ${out}` : out}`
+        : `Stopped after step ${result.steps}; go on with: ${resumption(file, out, options)}`,
     );
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
     // As a shell says it of a process that a signal ended.
@@ -105,7 +109,7 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a model of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
+        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":
@@ -121,6 +125,19 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
       // The progress line goes on; a checkpoint is what one expects.
       break;
   }
+}
+
+/** The command that goes on, with what was set on the command line, without which the config would be another. */
+function resumption(file: string, out: string, { set, device }: TrainCommandOptions): string {
+  const settings = set.flatMap((setting) => ["--set", setting]);
+  const others = device === "cpu" ? [] : ["--device", device];
+  const words = ["train", file, "--out", out, ...settings, ...others, "--resume"];
+  return ["patchwise", ...words.map(quotedForShell)].join(" ");
+}
+
+/** In quotes where a shell would read anything into it. */
+function quotedForShell(word: string): string {
+  return /^[\w./:=@%+,\\-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 type EventOf<K extends TrainingEvent["kind"]> = Extract<TrainingEvent, { kind: K }>;

@@ -47,7 +47,7 @@ const TOLERATED_SHARE = 0.1;
 const TOLERATED_COUNT = 7;
 
 /**
- * Batches of a data set. An example that cannot be read is replaced by the next one, in the data set's order, that can.
+ * Batches of a data set. An example that cannot be read is replaced by another one, which depends on nothing but the files.
  *
  * @throws FormatError from `read` when more than a tenth of the examples tried, and at least 8, cannot be read, or none can
  */
@@ -91,7 +91,7 @@ async function inParallel(count: number, work: (i: number) => Promise<void>): Pr
 }
 
 interface ReadableExamples {
-  /** The example, or the first readable one after it. */
+  /** The example, or a readable one in its place. */
   example(index: number): Promise<Example>;
   /** What was found unreadable since this was asked last, in the data set's order. */
   newlySkipped(): Skipped[];
@@ -99,6 +99,7 @@ interface ReadableExamples {
 
 function readableExamples(data: DataSet, limit: number): ReadableExamples {
   const state = new Uint8Array(data.count);
+  const stride = strideThrough(data.count);
   const reasons = new Map<number, string>();
   const cached = new Map<number, Example>();
   let cachedBytes = 0;
@@ -137,7 +138,7 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
   return {
     async example(index) {
       for (let step = 0; step < data.count; step++) {
-        const at = (index + step) % data.count;
+        const at = (index + step * stride) % data.count;
         const example = state[at] === UNREADABLE ? undefined : await attempt(at);
         if (example) return example;
       }
@@ -151,6 +152,21 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
       return indices.map((index) => ({ name: data.nameOf(index), reason: reasons.get(index)! }));
     },
   };
+}
+
+/**
+ * The way from one of `count` places to all others. It is a long one, because bad files often lie side by side: to try one
+ * neighbour after the other would make few of them look like many.
+ */
+function strideThrough(count: number): number {
+  // By the golden ratio, the places of any few steps are far from each other.
+  let stride = Math.max(1, Math.round(count * 0.618));
+  while (greatestCommonDivisor(stride, count) > 1) stride++;
+  return stride;
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
 /** @throws FormatError when more than a tenth of the examples tried, and at least 8, are unreadable */

@@ -1,6 +1,8 @@
 /** Picture files of any size → pixels of the shape that a network takes. */
+import { readFile } from "node:fs/promises";
 import sharp, { type Sharp } from "sharp";
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, UsageError } from "../engine/errors.ts";
+import { describeSystemError } from "../weights/system-error-node.ts";
 import type { Fitting } from "./common-config.ts";
 import { refuseLfsPointer } from "./lfs-pointer.ts";
 import type { Picture, PictureShape } from "./dataset.ts";
@@ -22,11 +24,44 @@ export async function decodePicture(
   shape: PictureShape,
   fitting: Fitting,
 ): Promise<Uint8Array> {
+  return decoded(bytes, name, (picture) => fitted(picture, shape, fitting));
+}
+
+/**
+ * Reads a picture file in its own size, in grey if it is grey.
+ *
+ * @param background what shows where it is transparent
+ * @throws UsageError when there is no such file; FormatError as `decodePicture`
+ */
+export async function readPicture(path: string, background: "white" | "black"): Promise<Picture> {
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new UsageError(
+      `Cannot read the picture ${path}: ${describeSystemError(cause)}; give a picture file.`,
+      { cause },
+    );
+  });
+  return decoded(bytes, path, async (picture) => {
+    const { space } = await picture.metadata();
+    const { data, info } = await picture
+      .flatten({ background })
+      .toColourspace(space === "b-w" || space === "grey16" ? "b-w" : "srgb")
+      .raw({ depth: "uchar" })
+      .toBuffer({ resolveWithObject: true });
+    const { width, height, channels } = info;
+    return { width, height, channels: channels as 1 | 3, pixels: new Uint8Array(data) };
+  });
+}
+
+async function decoded<T>(
+  bytes: Uint8Array,
+  name: string,
+  use: (picture: Sharp) => Promise<T>,
+): Promise<T> {
   if (bytes.length === 0) throw new FormatError(`${name} is empty; fetch it again or remove it.`);
   refuseLfsPointer(bytes, name);
   try {
     // Warnings about oddities that decoders put right by themselves are none of a training run's business.
-    return await fitted(sharp(bytes, { failOn: "error" }).autoOrient(), shape, fitting);
+    return await use(sharp(bytes, { failOn: "error" }).autoOrient());
   } catch (cause) {
     const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
     throw new FormatError(

@@ -11,6 +11,27 @@ export const pictureMetadataSchema = z.object({
   /** Channels that guidance counted for; all unless given. */
   guidedChannels: z.int().min(1).optional(),
   sampler: z.string(),
+  /** Of the times of a rectified flow, where it was not the model's own. */
+  shift: z.number().optional(),
+  guidanceInterval: z.tuple([z.number(), z.number()]).readonly().optional(),
+  rescale: z.number().optional(),
+  skipLayers: z
+    .object({
+      layers: z.array(z.int().min(0)).readonly(),
+      scale: z.number(),
+      from: z.number(),
+      to: z.number(),
+    })
+    .optional(),
+  /** Of a picture that was drawn on from another one. */
+  strength: z.number().optional(),
+  /** Whether a mask told what was drawn anew. */
+  masked: z.boolean().optional(),
+  /** Mixed into the model: files or folders, and how much of each. */
+  loras: z
+    .array(z.object({ file: z.string(), weight: z.number() }))
+    .readonly()
+    .optional(),
   /** [height, width] in pixels. */
   size: z.tuple([z.int().min(1), z.int().min(1)]).readonly(),
   /** Name of the model. */
@@ -27,6 +48,7 @@ export type PictureMetadata = z.output<typeof pictureMetadataSchema>;
  */
 export function parametersText(metadata: PictureMetadata): string {
   const { prompt, negative, seed, steps, guidance, sampler, size, model, version } = metadata;
+  const { strength, loras } = metadata;
   const [height, width] = size;
   const settings = {
     Steps: steps,
@@ -34,7 +56,9 @@ export function parametersText(metadata: PictureMetadata): string {
     "CFG scale": guidance,
     Seed: seed,
     Size: `${width}x${height}`,
+    ...(strength !== undefined && { "Denoising strength": strength }),
     Model: model,
+    ...(loras && { Loras: loras.map(({ file, weight }) => `${file}:${weight}`).join(" ") }),
     Version: `patchwise ${version}`,
   };
   return [

@@ -35,3 +35,16 @@ export function picturesOf(values: NdArray): Picture[] {
     return { width, height, channels, pixels: new Uint8Array(pixels.buffer) };
   });
 }
+
+/** A picture in grey or in colour; of colours, grey has their luma (ITU-R BT.601). */
+export function withChannels(picture: Picture, channels: 1 | 3): Picture {
+  const { pixels, channels: own } = picture;
+  if (own === channels) return picture;
+  const count = pixels.length / own;
+  const grey = (i: number) =>
+    Math.round(0.299 * pixels[i]! + 0.587 * pixels[i + 1]! + 0.114 * pixels[i + 2]!);
+  const converted = Uint8Array.from({ length: count * channels }, (_, i) =>
+    channels === 1 ? grey(3 * i) : pixels[Math.floor(i / 3)]!,
+  );
+  return { ...picture, channels, pixels: converted };
+}

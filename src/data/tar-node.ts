@@ -32,7 +32,8 @@ export async function openTar(config: Config, shape: PictureShape): Promise<Data
     for (const path of await findShards(config.path, ".tar", config.split)) {
       const archive = await openShard(path);
       archives.push(archive);
-      samples.push(...samplesOf(archive, await tarEntries(archive)));
+      // One by one: a call takes no more arguments than the stack holds.
+      for (const sample of samplesOf(archive, await tarEntries(archive))) samples.push(sample);
     }
     return { ...(await describe(config, shape, samples)), close };
   } catch (error) {
@@ -178,9 +179,9 @@ async function readText(
   if (entry.size > MAX_TEXT) {
     throw new FormatError(`${name}: its .${extension} has ${entry.size} bytes; that is no text.`);
   }
+  const bytes = await archive.read(entry.offset, entry.size);
   try {
-    const decoder = new TextDecoder("utf-8", { fatal: true });
-    return decoder.decode(await archive.read(entry.offset, entry.size));
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
     throw new FormatError(`${name}: its .${extension} is not UTF-8 text.`, { cause });
   }

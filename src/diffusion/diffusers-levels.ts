@@ -172,9 +172,10 @@ export function flowMatchLevels(
   read: FieldReader,
   steps: number,
   mu: number | undefined,
+  given: number | undefined,
 ): NoiseLevel[] {
   const timeScale = read.count("num_train_timesteps", 1000);
-  const shift = mu === undefined ? read.number("shift", 1) : Math.exp(mu);
+  const shift = mu === undefined ? (given ?? read.number("shift", 1)) : Math.exp(mu);
   const lowest = mu === undefined ? float32(shiftTime(1 / timeScale, shift)) : 1 / timeScale;
   const terminal = read.number("shift_terminal", 0);
   const levels = flowLevels(steps, { shift, lowest, ...(terminal !== 0 && { terminal }) });

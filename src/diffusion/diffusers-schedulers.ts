@@ -16,7 +16,7 @@ import {
   singleStepTimes,
   type Tables,
 } from "./diffusers-levels.ts";
-import { clean, type NoiseLevel } from "./levels.ts";
+import { clean, type NoiseLevel, refuseShift } from "./levels.ts";
 import type { Parameterization } from "./parameterization.ts";
 import { ddim, euler, eulerAncestral } from "./samplers/ddim.ts";
 import { ddpm } from "./samplers/ddpm.ts";
@@ -39,8 +39,10 @@ export interface DiffusersScheduler {
    * Noise levels for a number of steps, and the last one.
    *
    * @param options.mu logarithm of the shift, where the config says that it depends on the image
+   * @param options.shift in place of the config's
+   * @throws UsageError when there cannot be so many steps, or levels that are no flow's are to be shifted
    */
-  levels(steps: number, options?: LevelOptions): NoiseLevel[];
+  levels(steps: number, options?: SchedulerLevelOptions): NoiseLevel[];
   /** Standard deviation of what sampling starts with, as the network sees it. */
   start(first: NoiseLevel): number;
   /** Whether diffusers keeps x / alpha where we keep x. */
@@ -53,8 +55,9 @@ export interface DiffusersScheduler {
   readonly targets?: (steps: number) => NoiseLevel[];
 }
 
-export interface LevelOptions {
+interface SchedulerLevelOptions {
   readonly mu?: number | undefined;
+  readonly shift?: number | undefined;
 }
 
 /** What a call of `step` was given beside the images. */
@@ -107,7 +110,15 @@ export function diffusersScheduler(
       `${read.file} has "${field}" = ${!known}, which is not known; expected ${known}.`,
     );
   }
-  return build(read, step);
+  const built = build(read, step);
+  if (name === "FlowMatchEulerDiscreteScheduler") return built;
+  return {
+    ...built,
+    levels(steps, { shift } = {}) {
+      refuseShift(shift);
+      return built.levels(steps);
+    },
+  };
 }
 
 const predictions = {
@@ -256,13 +267,15 @@ function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
   return {
     parameterization: "flow",
     sampler: euler,
-    levels(steps, { mu } = {}) {
-      if (mu === undefined && read.flag("use_dynamic_shifting", false)) {
+    levels(steps, { mu: given, shift } = {}) {
+      const dynamic = read.flag("use_dynamic_shifting", false);
+      const mu = given ?? (dynamic && shift !== undefined ? Math.log(shift) : undefined);
+      if (mu === undefined && dynamic) {
         throw new UsageError(
-          `${read.file} says that the shift depends on the image; give its logarithm as mu.`,
+          `${read.file} says that the shift depends on the image; give a shift, or its logarithm as mu.`,
         );
       }
-      return flowMatchLevels(read, steps, mu);
+      return flowMatchLevels(read, steps, mu, shift);
     },
     start: unit,
     exploding: false,

@@ -2,39 +2,60 @@
 import type { NdArray } from "../engine/ndarray.ts";
 import { combine, images, mapElements, type Real, splitChannels } from "./arrays.ts";
 import { type Denoised, type Denoiser, noiseOf } from "./denoiser.ts";
-import { type NoiseLevel, noiseRatio } from "./levels.ts";
+import { isWithin, type NoiseInterval, type NoiseLevel } from "./levels.ts";
 import { type Parameterization, estimatesOf, predictionOf } from "./parameterization.ts";
 
 export interface Guidance {
   /** How far to go from the unconditional estimate through the conditional one; 1 is the conditional one itself. */
   readonly scale: number;
-  /** Guides only where sigma / alpha is in (above, upTo] (Kynkäänniemi et al., 2024). */
-  readonly interval?: { readonly above: number; readonly upTo: number };
+  /** Guides only where sigma / alpha is within (Kynkäänniemi et al., 2024). */
+  readonly interval?: NoiseInterval | undefined;
   /** Guides the first channels only: DiT's published figures rest on 3 of 4. */
-  readonly channels?: number;
+  readonly channels?: number | undefined;
   /** Gives guided predictions back the standard deviation of conditional ones (Lin et al., 2024, eq. 15 and 16). */
-  readonly rescale?: {
-    /** φ: 0 leaves the guided prediction as it is, 1 rescales it wholly; 0.7 in the paper. */
-    readonly amount: number;
-    /** Of what the standard deviation is taken: what the network predicts. */
-    readonly parameterization: Parameterization;
-  };
+  readonly rescale?:
+    | {
+        /** φ: 0 leaves the guided prediction as it is, 1 rescales it wholly; 0.7 in the paper. */
+        readonly amount: number;
+        /** Of what the standard deviation is taken: what the network predicts. */
+        readonly parameterization: Parameterization;
+      }
+    | undefined;
+  /** Leads away from what the network says without some of its layers, as the code of Stable Diffusion 3.5. */
+  readonly skipLayers?:
+    | {
+        /** How far; 0 is not at all. */
+        readonly scale: number;
+        /** The conditional denoiser without these layers. */
+        readonly weakened: Denoiser;
+        readonly interval: NoiseInterval;
+      }
+    | undefined;
 }
 
-/** Asks both denoisers, or the conditional one alone where guidance changes nothing. A learned variance is the conditional one's. */
+/** Asks those denoisers that count at a level, at once. A learned variance is the conditional one's. */
 export function guided(
   conditional: Denoiser,
   unconditional: Denoiser,
   guidance: Guidance,
 ): Denoiser {
-  const { scale, interval, channels, rescale } = guidance;
+  const { scale, interval, channels, rescale, skipLayers } = guidance;
   return async (x, level) => {
-    const ratio = noiseRatio(level);
-    const outside = interval && !(ratio > interval.above && ratio <= interval.upTo);
-    if (scale === 1 || outside) return conditional(x, level);
-    const [wanted, free] = await Promise.all([conditional(x, level), unconditional(x, level)]);
+    const guides = scale !== 1 && (!interval || isWithin(interval, level));
+    const skips = skipLayers && skipLayers.scale !== 0 && isWithin(skipLayers.interval, level);
+    const [wanted, free, weak] = await Promise.all([
+      conditional(x, level),
+      guides ? unconditional(x, level) : undefined,
+      skips ? skipLayers.weakened(x, level) : undefined,
+    ]);
+    if (!free && !weak) return wanted;
     // At one x, x0 and every prediction are linear in each other: guiding one guides all.
-    let x0 = combine([scale, wanted.x0], [1 - scale, free.x0]);
+    const away = skipLayers && weak ? skipLayers.scale : 0;
+    let x0 = combine(
+      [(free ? scale : 1) + away, wanted.x0],
+      ...(free ? [[1 - scale, free.x0] as const] : []),
+      ...(weak ? [[-away, weak.x0] as const] : []),
+    );
     if (rescale) x0 = rescaled(x0, wanted, x, level, rescale);
     if (channels !== undefined && channels < x.shape[1]!) {
       x0 = withFirstChannels(wanted.x0, x0, channels);

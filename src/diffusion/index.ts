@@ -17,6 +17,7 @@ export {
   diffusersSchedulerNames,
 } from "./diffusers-schedulers.ts";
 export { type Guidance, guided } from "./guidance.ts";
+export { keeping } from "./inpainting.ts";
 export {
   clean,
   flowLevels,
@@ -24,8 +25,13 @@ export {
   karrasLevels,
   type KarrasOptions,
   logRatio,
+  type NoiseInterval,
   type NoiseLevel,
+  noiseOfSteps,
   noiseRatio,
+  sd3Levels,
+  type Shift,
+  shiftAt,
   shiftTime,
   straight,
   variancePreserving,
@@ -54,6 +60,7 @@ export {
   dpmSolver,
   dpmSolver2M,
   dpmSolver2MSDE,
+  dpmSolver2MSigma,
   dpmSolver3M,
   type DPMSolverOptions,
 } from "./samplers/dpm-solver.ts";

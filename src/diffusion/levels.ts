@@ -43,6 +43,23 @@ export function shiftTime(time: number, shift: number): number {
   return time === 1 ? 1 : (shift * time) / (1 + (shift - 1) * time);
 }
 
+/** A shift s, or one that grows with the image: `value` where it has `area` places, and else value·√(places / area). */
+export type Shift = number | { readonly value: number; readonly area: number };
+
+/** The shift for images of a height and width, as the network sees them (Esser et al., 2024, eq. 23: s = √(m/n)). */
+export function shiftAt(shift: Shift, [height, width]: readonly [number, number]): number {
+  if (typeof shift === "number") return shift;
+  return shift.value * Math.sqrt((height * width) / shift.area);
+}
+
+/** @throws UsageError when a shift was asked for, of a process that is no rectified flow */
+export function refuseShift(shift: number | undefined): void {
+  if (shift === undefined) return;
+  throw new UsageError(
+    `A shift of ${shift} was asked for, but this model is sampled by a schedule of fixed steps, and only the times of a rectified flow can be shifted; leave it out.`,
+  );
+}
+
 export interface FlowOptions {
   /** s of eq. 23; 1, which changes nothing, unless given. */
   readonly shift?: number;
@@ -71,6 +88,16 @@ export function flowLevels(steps: number, options: FlowOptions = {}): NoiseLevel
   const stretch = terminal === undefined ? 1 : (1 - terminal) / (1 - shifted.at(-1)!);
   const times = shifted.map((time) => 1 - (1 - time) * stretch);
   return [...times.map((sigma) => straight(sigma * timeScale, sigma)), clean];
+}
+
+/**
+ * The levels of Stable Diffusion 3's own code: down to the shifted last of 1000 times, which is then shifted with the
+ * others once more.
+ *
+ * @throws UsageError as `flowLevels`
+ */
+export function sd3Levels(steps: number, shift: number): NoiseLevel[] {
+  return flowLevels(steps, { shift, lowest: shiftTime(1 / 1000, shift) });
 }
 
 /** Noise-to-signal ratios from max to min, evenly spaced in their rho-th root (Karras et al., 2022, eq. 5). */
@@ -108,6 +135,50 @@ export function linspace(first: number, last: number, count: number): number[] {
   return Array.from({ length: count }, (_, i) =>
     i > 0 && i === count - 1 ? last : i === 0 ? first : i * step + first,
   );
+}
+
+/**
+ * The levels that an image is drawn on at, as Stable Diffusion 3's code takes them: without the first ones of its schedule,
+ * but with a step at least.
+ *
+ * @param strength share of the steps, in (0, 1]
+ */
+export function levelsOfStrength(
+  schedule: readonly NoiseLevel[],
+  steps: number,
+  strength: number,
+): readonly NoiseLevel[] {
+  return schedule.slice(Math.min(Math.trunc(steps * (1 - strength)), schedule.length - 2));
+}
+
+/** Ratios of noise to signal in (above, upTo]. */
+export interface NoiseInterval {
+  readonly above: number;
+  readonly upTo: number;
+}
+
+export function isWithin({ above, upTo }: NoiseInterval, level: NoiseLevel): boolean {
+  const ratio = noiseRatio(level);
+  return ratio > above && ratio <= upTo;
+}
+
+/**
+ * The noise of the steps whose number, from 0, is more than the share `from` of all and less than the share `to`.
+ *
+ * @param steps of the whole schedule, of which `levels` may be the last ones only
+ */
+export function noiseOfSteps(
+  levels: readonly NoiseLevel[],
+  steps: number,
+  { from, to }: { readonly from: number; readonly to: number },
+): NoiseInterval {
+  const asked = levels.slice(0, -1);
+  const first = asked.findIndex((_, step) => step > from * steps);
+  const end = asked.findIndex((_, step) => step >= to * steps);
+  return {
+    above: noiseRatio(levels.at(end)!),
+    upTo: first < 0 ? 0 : noiseRatio(asked[first]!),
+  };
 }
 
 /**

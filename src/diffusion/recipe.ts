@@ -8,12 +8,12 @@ import type { NdArray } from "../engine/ndarray.ts";
 import { fork, normal, type RandomKey } from "../engine/random.ts";
 import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { checkSteps, flowLevels, type NoiseLevel } from "./levels.ts";
+import { checkSteps, flowLevels, type NoiseLevel, refuseShift, shiftAt } from "./levels.ts";
 import { flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
 import { diffusionProcess, type DiffusionProcess, levelsOf, respaced } from "./process.ts";
 import { betasOf, zeroTerminalSNR } from "./schedule.ts";
 import { respacedTimesteps } from "./timesteps.ts";
-import { flowTimes, uniformSteps } from "./training-times.ts";
+import { flowTimes, largestModeScale, uniformSteps } from "./training-times.ts";
 import { exampleAt, hybridLoss } from "./variational-bound.ts";
 
 const parameterization = z.enum(["epsilon", "x0", "v", "flow"]);
@@ -40,10 +40,21 @@ const flow = z.strictObject({
         mean: z.number().default(0),
         std: z.number().positive().default(1),
       }),
+      z.strictObject({
+        kind: z.literal("mode"),
+        scale: z.number().min(-1).max(largestModeScale).default(1.29),
+      }),
+      z.strictObject({ kind: z.literal("cosmap") }),
     ])
     // JiT's, which counts times from the noise: the mean is 0.8 here, −0.8 there.
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
-  shift: z.number().positive().default(1),
+  /** A number, or what it is for images of `area` places (height × width as the network sees them), from which others follow. */
+  shift: z
+    .union([
+      z.number().positive(),
+      z.strictObject({ value: z.number().positive().default(1), area: z.int().min(1) }),
+    ])
+    .default(1),
 });
 
 const discrete = z.strictObject({
@@ -124,24 +135,43 @@ export function drawExamples(
   shape: readonly number[],
 ): { readonly noise: NdArray; readonly time: NdArray } {
   const [count] = shape as readonly [number, ...number[]];
+  const size = shape.slice(-2) as [number, number];
   const times = fork(key, "time");
   return {
     noise: normal(fork(key, "noise"), shape),
     time:
       recipe.process === "flow"
-        ? flowTimes(times, count, { distribution: recipe.times, shift: recipe.shift })
+        ? flowTimes(times, count, {
+            distribution: recipe.times,
+            shift: shiftAt(recipe.shift, size),
+          })
         : uniformSteps(times, count, recipe.steps),
   };
+}
+
+/** What levels depend on beside the number of steps. */
+export interface LevelOptions {
+  /** Height and width of the images, as the network sees them. */
+  readonly size: readonly [height: number, width: number];
+  /** Of a flow, in place of its own. */
+  readonly shift?: number | undefined;
 }
 
 /**
  * Levels for sampling in so many steps, noisiest first: of a discrete process, steps evenly spaced from its first to its
  * last, as DiT's code takes them.
  *
- * @throws UsageError when there cannot be so many steps
+ * @throws UsageError when there cannot be so many steps, or a discrete process is to be shifted
  */
-export function recipeLevels(recipe: Recipe, steps: number): NoiseLevel[] {
-  if (recipe.process === "flow") return flowLevels(steps, { shift: recipe.shift, timeScale });
+export function recipeLevels(
+  recipe: Recipe,
+  steps: number,
+  { size, shift }: LevelOptions,
+): NoiseLevel[] {
+  if (recipe.process === "flow") {
+    return flowLevels(steps, { shift: shiftAt(shift ?? recipe.shift, size), timeScale });
+  }
+  refuseShift(shift);
   checkSteps(steps, recipe.steps);
   return levelsOf(respaced(processOf(recipe), respacedTimesteps(recipe.steps, [steps])));
 }

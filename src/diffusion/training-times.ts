@@ -3,11 +3,18 @@ import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import { integers, normal, type RandomKey, uniform } from "../engine/random.ts";
 import { shiftTime } from "./levels.ts";
 
-/** How often each time of [0, 1] is trained. */
+/** How often each time of [0, 1] is trained (Esser et al., 2024, section 3.1). */
 export type TimeDistribution =
   | { readonly kind: "uniform" }
-  /** sigmoid of a normal: mostly the middle, where prediction is hardest (Esser et al., 2024, section 3.1); 0 and 1 unless given. */
-  | { readonly kind: "logit-normal"; readonly mean?: number; readonly std?: number };
+  /** sigmoid of a normal: mostly the middle, where prediction is hardest; 0 and 1 unless given. */
+  | { readonly kind: "logit-normal"; readonly mean?: number; readonly std?: number }
+  /** A positive scale prefers the middle without neglecting the ends, a negative one the ends; from −1 to 2/(π − 2), 1.29 unless given. */
+  | { readonly kind: "mode"; readonly scale?: number }
+  /** As often as the cosine schedule has its ratio of noise to signal. */
+  | { readonly kind: "cosmap" };
+
+/** Beyond it a time would no longer rise with what it is made of. */
+export const largestModeScale = 2 / (Math.PI - 2);
 
 export interface FlowTimesOptions {
   readonly distribution?: TimeDistribution;
@@ -21,15 +28,28 @@ export function flowTimes(
   count: number,
   { distribution = { kind: "uniform" }, shift = 1 }: FlowTimesOptions = {},
 ): NdArray<"float32"> {
-  const drawn = distribution.kind === "uniform" ? uniform(key, [count]) : normal(key, [count]);
+  const drawn = distribution.kind === "logit-normal" ? normal(key, [count]) : uniform(key, [count]);
   const times = drawn.data.map((value) => shiftTime(timeOf(value, distribution), shift));
   return ndarray("float32", [count], times);
 }
 
+/** Of a standard normal value where the distribution is "logit-normal", else of a uniform one. */
 function timeOf(value: number, distribution: TimeDistribution): number {
-  if (distribution.kind === "uniform") return value;
-  const { mean = 0, std = 1 } = distribution;
-  return 1 / (1 + Math.exp(-(mean + std * value)));
+  switch (distribution.kind) {
+    case "uniform":
+      return value;
+    case "logit-normal": {
+      const { mean = 0, std = 1 } = distribution;
+      return 1 / (1 + Math.exp(-(mean + std * value)));
+    }
+    case "mode": {
+      const { scale = 1.29 } = distribution;
+      // What is published, of 1 − value, so that times rise with it: 0 is as rare as 1 is never.
+      return value + scale * (value - Math.sin((Math.PI / 2) * value) ** 2);
+    }
+    case "cosmap":
+      return 1 - 1 / (Math.tan((Math.PI / 2) * value) + 1);
+  }
 }
 
 /** Steps [B] of a discrete process, int64, all equally likely. */

@@ -1,6 +1,6 @@
 /** What a graph costs, told from the graph alone: parameters, multiply-adds, memory. */
 import { byteSize } from "./dtype.ts";
-import { type Graph, is } from "./graph.ts";
+import { type Graph, is, leafName } from "./graph.ts";
 import { bytesOf, sizeOf } from "./ndarray.ts";
 import type { OpName } from "./ops.ts";
 import { mayOverwrite } from "./overwrite.ts";
@@ -8,11 +8,15 @@ import { inRuntimeOrder } from "./runtime-order.ts";
 import { resolve, type Shape } from "./shape.ts";
 import { simplify } from "./simplify.ts";
 import type { Node, Tensor } from "./tensor.ts";
+import { readsOf } from "./weight-rows.ts";
 
-/** Numbers in all parameters. */
+/** Numbers in all parameters, but not in fixed tables. */
 export function countParameters(graph: Graph): number {
   return graph.parameters.reduce(
-    (total, { shape }) => total + sizeOf(resolve(shape, undefined)),
+    (total, { node, shape }) =>
+      is(node, "parameter") && node.attributes.fixed
+        ? total
+        : total + sizeOf(resolve(shape, undefined)),
     0,
   );
 }
@@ -89,7 +93,13 @@ export function peakMemory(graph: Graph, batchSize?: number, state: State = {}):
     ([leaf, name]) => [leaf, graph.outputs[name]!] as const,
   );
   const second = replacing.filter(([leaf, output]) => !mayOverwrite(graph, leaf, output));
-  const weights = total(graph.parameters) + bytesOfConstants(graph.nodes);
+  // What no run replaces is read as far as it is used.
+  const used = graph.parameters.flatMap((weight) => {
+    const { whole, cuts } = readsOf(weight, graph);
+    if (whole || Object.hasOwn(state, leafName(weight))) return [weight];
+    return cuts.flatMap((cut) => cut.map(({ output }) => output));
+  });
+  const weights = total(used) + bytesOfConstants(graph.nodes);
   const inputs = total(graph.inputs) + total(second.map(([, output]) => output));
   // What replaces a state is written into its memory, or into a second one that takes turns with it.
   const owned = new Set(replacing.map(([, output]) => storageOf(output)));
@@ -117,6 +127,12 @@ export function estimateMemory(
   const own = processBytes + total;
   const returned = Object.keys(state).length > 0 ? arenaSlack + weights + inputs : 0;
   return { weights, inputs, activations, total: own + returned };
+}
+
+/** The most memory of a process that keeps several programs and runs one at a time, each as `estimateMemory` has it. */
+export function estimateTogether(estimates: readonly MemoryEstimate[]): number {
+  const kept = estimates.reduce((sum, { weights, inputs }) => sum + weights + inputs, 0);
+  return processBytes + kept + Math.max(0, ...estimates.map(({ activations }) => activations));
 }
 
 function bytesOfConstants(nodes: readonly Node[]): number {

@@ -17,6 +17,11 @@ export function parameter(name: string, shape: Shape, dtype: DType = "float32"):
   return apply("parameter", [], { name, shape, dtype });
 }
 
+/** A table under its checkpoint key, which is neither trained nor counted. */
+export function storedTable(name: string, shape: Shape): Tensor {
+  return apply("parameter", [], { name, shape, dtype: "float32", fixed: true });
+}
+
 /** Host data frozen into the graph. */
 export function constant(value: NdArray): Tensor {
   return apply("constant", [], { value });

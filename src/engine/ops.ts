@@ -90,8 +90,13 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
   // Leaves
   /** Data that a run is given. */
   input: { readonly name: string; readonly shape: Shape; readonly dtype: DType };
-  /** A weight, named by its key in a checkpoint. */
-  parameter: { readonly name: string; readonly shape: Shape; readonly dtype: DType };
+  /** A weight, named by its key in a checkpoint; a fixed one is a table there, which is neither trained nor counted. */
+  parameter: {
+    readonly name: string;
+    readonly shape: Shape;
+    readonly dtype: DType;
+    readonly fixed?: true;
+  };
   constant: { readonly value: NdArray };
   /** One number everywhere. */
   full: { readonly value: number; readonly shape: Shape; readonly dtype: DType };

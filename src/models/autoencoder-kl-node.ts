@@ -2,46 +2,27 @@
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
-import type { WeightSource } from "../engine/runtime/backend.ts";
-import { checkedWeights } from "../weights/check-keys.ts";
 import { diffusersWeights } from "../weights/diffusers-weights-node.ts";
 import { closingOnFailure, exists, readFields } from "../weights/files-node.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import type { Weights } from "../weights/safetensors.ts";
-import {
-  type AutoencoderKLConfig,
-  autoencoderKLConfig,
-  autoencoderKLKeys,
-  autoencoderKLParams,
-  autoencoderKLPresets,
-} from "./autoencoder-kl.ts";
+import { autoencoderKLConfig } from "./autoencoder-kl.ts";
+import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
 
-export interface OpenAutoencoder {
-  readonly config: AutoencoderKLConfig;
-  /** By diffusers' names, whatever those in the file are; already checked. */
-  readonly weights: WeightSource;
-  readonly file: Weights;
-  /** The file's key of a weight. */
-  readonly keyOf: (name: string) => string;
-}
+export type { OpenAutoencoder };
 
 /**
  * Opens an autoencoder.
  *
  * @param path a folder with config.json, one that holds such a folder as `vae`, or a `.safetensors` file, whose config is
- *   Stable Diffusion's unless there is a config.json of one beside it
+ *   told from its shapes unless there is a config.json of one beside it
  * @throws UsageError when there is none; FormatError when its files are not sound
  */
 export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
   const { weightsFile, configFile } = await locate(path);
   const file = await openSafetensorsFile(weightsFile);
   return closingOnFailure([file], async () => {
-    const config = configFile
-      ? autoencoderKLConfig(await readFields(configFile))
-      : autoencoderKLPresets["SD-VAE"];
-    const keys = autoencoderKLKeys(file.entries.keys(), config);
-    const weights = checkedWeights(autoencoderKLParams(config), file, keys);
-    return { config, weights, file, keyOf: keys.keyOf };
+    const config = configFile ? autoencoderKLConfig(await readFields(configFile)) : undefined;
+    return autoencoderIn(file, config);
   });
 }
 

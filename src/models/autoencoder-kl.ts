@@ -303,6 +303,9 @@ export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKL
   };
 }
 
+/** Height and width of the latents that are decoded at once. */
+export const defaultTile = 64;
+
 export interface TileOptions {
   /** Height and width of a tile of latents. */
   readonly tile?: number;
@@ -319,7 +322,7 @@ export interface TileOptions {
 export async function tiledDecode(
   decode: (latents: NdArray<"float32">) => Promise<NdArray>,
   latents: NdArray<"float32">,
-  { tile = 64, overlap = 16 }: TileOptions = {},
+  { tile = defaultTile, overlap = 16 }: TileOptions = {},
 ): Promise<NdArray<"float32">> {
   if (!Number.isInteger(tile) || !Number.isInteger(overlap) || overlap < 0 || overlap >= tile) {
     throw new ShapeError(

@@ -15,6 +15,8 @@ export const modelFiles = {
   tokenizer: "tokenizer.json",
   /** Of models of latents: the autoencoder, whole, under diffusers' names. */
   autoencoder: "vae.safetensors",
+  /** Of LoRA: in a folder of its own. */
+  lora: "lora.safetensors",
 } as const;
 
 export const samplingSchema = z.strictObject({

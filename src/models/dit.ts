@@ -17,7 +17,7 @@ import { crossAttention } from "../nn/cross-attention.ts";
 import { embedLabels } from "../nn/label-embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { type FeedForward, feedForward } from "../nn/mlp.ts";
-import { adaptiveBranch, type Branch, plainBranch } from "../nn/modulation.ts";
+import { adaptiveBranch, type Branch, modulation, plainBranch } from "../nn/modulation.ts";
 import type { Norm } from "../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot, zero } from "../nn/params.ts";
 import {
@@ -217,17 +217,14 @@ function branches(
   p: Params,
   names: readonly string[],
   vector: Tensor | undefined,
-  { norm, block, hidden, modulationRank }: DiTConfig,
+  { norm, block, modulationRank }: DiTConfig,
   gates = block.kind === "adaLN-zero",
 ): readonly Branch[] {
   if (!vector) return names.map((name) => plainBranch(p.at(name), norm));
   const each = gates ? 3 : 2;
   const parts = each * names.length;
-  const init = block.kind === "adaLN-zero" ? { init: zero } : {};
-  const narrow = modulationRank
-    ? linear(p.at("adaLN_modulation.0"), vector, modulationRank, { bias: false }) // [B, rank]
-    : vector;
-  const values = linear(p.at("adaLN_modulation.1"), narrow, parts * hidden, init).split(parts, -1);
+  const init = block.kind === "adaLN-zero" ? zero : undefined;
+  const values = modulation(p, vector, parts, { rank: modulationRank, init });
   return names.map((name, i) => {
     const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
     return adaptiveBranch(p.at(name), norm, [shift!, scale!, gate]);

@@ -7,10 +7,12 @@ import { input } from "../engine/functional.ts";
 import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { patchGrid } from "../nn/patch-embedding.ts";
-import { createParams, type ParamsRoot } from "../nn/params.ts";
-import { dit } from "./dit.ts";
+import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
+import { dit, type DiTConfig, ditPresets } from "./dit.ts";
 import { ditSchema } from "./dit-schema.ts";
-import { promptEncoder } from "./prompt-encoder.ts";
+import { embedCondition, mmdit, type MMDiTConfig, mmditPresets, type MMDiTTold } from "./mmdit.ts";
+import { mmditSchema } from "./mmdit-schema.ts";
+import { promptEncoder, type PromptEncoderConfig } from "./prompt-encoder.ts";
 import { promptEncoderSchema } from "./prompt-encoder-schema.ts";
 
 export {
@@ -20,29 +22,52 @@ export {
   encodeImages,
 } from "./autoencoder-kl.ts";
 export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit.ts";
+export { mmdit, type MMDiTConfig, type MMDiTInputs, mmditPresets } from "./mmdit.ts";
 
-/** A DiT, whose text, if it is told one, comes from a prompt encoder that is trained with it. */
-const ditNetwork = ditSchema
-  .safeExtend({ prompt: promptEncoderSchema.optional() })
-  .superRefine(({ condition, prompt }, context) => {
-    const refuse = (message: string) =>
-      context.addIssue({ code: "custom", path: ["prompt"], message });
-    if (prompt && condition.kind !== "text") {
-      refuse(`a prompt encoder needs a text condition, but the condition is ${condition.kind}`);
-    } else if (
-      prompt &&
-      condition.kind === "text" &&
-      (prompt.width !== condition.width || prompt.length !== condition.length)
-    ) {
-      refuse(
-        `the prompt encoder gives ${prompt.length} tokens of width ${prompt.width}, but the condition is ${condition.length} of ${condition.width}`,
-      );
-    }
-  });
+/** Whether a prompt encoder gives what its network is told. */
+function checkPrompt(
+  {
+    condition,
+    prompt,
+  }: {
+    readonly condition: (DiTConfig | MMDiTConfig)["condition"];
+    readonly prompt?: PromptEncoderConfig | undefined;
+  },
+  context: z.core.$RefinementCtx,
+): void {
+  const refuse = (message: string) =>
+    context.addIssue({ code: "custom", path: ["prompt"], message });
+  if (!prompt) return;
+  if (condition.kind !== "text") {
+    refuse(`a prompt encoder needs a text condition, but the condition is ${condition.kind}`);
+  } else if (prompt.width !== condition.width || prompt.length !== condition.length) {
+    refuse(
+      `the prompt encoder gives ${prompt.length} tokens of width ${prompt.width}, but the condition is ${condition.length} of ${condition.width}`,
+    );
+  } else if ("pooled" in condition && condition.pooled !== undefined) {
+    refuse("a prompt encoder gives no pooled text, which this network takes beside the tokens");
+  }
+}
 
-export const networkSchema = z.discriminatedUnion("kind", [ditNetwork]);
+const ownPrompt = promptEncoderSchema.optional();
+
+/** Networks whose text, if they are told one, may come from a prompt encoder that is trained with them. */
+export const networkSchema = z.discriminatedUnion("kind", [
+  ditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
+  mmditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
+]);
 
 export type NetworkConfig = z.output<typeof networkSchema>;
+
+/** Published sizes, by name. */
+export const networkPresets: ReadonlyMap<string, NetworkConfig> = new Map([
+  ...Object.entries<DiTConfig>(ditPresets).map(([name, config]) => {
+    return [name, { kind: "dit", ...config }] as const;
+  }),
+  ...Object.entries<MMDiTConfig>(mmditPresets).map(([name, config]) => {
+    return [name, { kind: "mmdit", ...config }] as const;
+  }),
+] as readonly (readonly [string, NetworkConfig])[]);
 
 /** Where the prompt encoder's weights are among the network's. */
 export const promptScope = "prompt_encoder";
@@ -50,7 +75,10 @@ export const promptScope = "prompt_encoder";
 /** A network as a graph. */
 export interface TracedNetwork {
   readonly params: ParamsRoot;
-  /** `x` [B, C, H, W] and `t` [B]; by its condition `y` [B] or `ids` and `mask` [B, L]; `drop` [B] where it was asked for. */
+  /**
+   * `x` [B, C, H, W] and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or what encoders give: `context`
+   * [B, L, width] and `pooled` [B, pooled]; `drop` and `skip` [B] where they were asked for.
+   */
   readonly inputs: Readonly<Record<string, Tensor>>;
   readonly output: Tensor;
   /** Patches of an image. */
@@ -64,6 +92,8 @@ export interface TraceOptions {
   readonly drop?: boolean;
   /** Computes each block again in the backward pass instead of keeping its activations. */
   readonly recompute?: boolean;
+  /** Layers that the rows pass unchanged for which an input `skip` [B] bool says so; fewer than `skippableLayers`. */
+  readonly skippable?: readonly number[];
   /** In place of the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
 }
@@ -71,26 +101,33 @@ export interface TraceOptions {
 /** Traces a network; `params` may be given to trace it again on the same weights. */
 export function traceNetwork(
   config: NetworkConfig,
-  { size = config.size, drop: drops = false, recompute = false, from }: TraceOptions = {},
+  {
+    size = config.size,
+    drop: drops = false,
+    recompute = false,
+    skippable = [],
+    from,
+  }: TraceOptions = {},
   params: ParamsRoot = createParams(),
 ): TracedNetwork {
-  const { condition, prompt, channels, patch } = config;
+  const { channels, patch } = config;
   const x = from?.x ?? input("x", [batch, channels, ...size]);
   const t = from?.t ?? input("t", [batch]);
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
+  const skip = skippable.length > 0 ? { skip: input("skip", [batch], "bool") } : {};
   const given = conditionInputs(config);
-  const told: { y?: Tensor; mask?: Tensor } =
-    condition.kind === "text" && prompt
-      ? {
-          y: promptEncoder(params.at(promptScope), given["ids"]!, given["mask"]!, prompt),
-          mask: given["mask"]!,
-        }
-      : given;
-  const output = dit(params, { x, t, ...told, ...drop }, config, { recompute });
+  const told = { ...heard(params, given, config), ...drop };
+  const output =
+    config.kind === "mmdit"
+      ? mmdit(params, { x, t, ...embedCondition(params, told, config), ...skip }, config, {
+          recompute,
+          skippable,
+        })
+      : dit(params, { x, t, ...told }, config, { recompute });
   const [rows, columns] = patchGrid(x, patch);
   return {
     params,
-    inputs: { ...(from ? {} : { x, t }), ...given, ...drop },
+    inputs: { ...(from ? {} : { x, t }), ...given, ...drop, ...skip },
     output,
     tokens: rows * columns,
   };
@@ -104,6 +141,12 @@ function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, T
       return { y: input("y", [batch], "int64") };
     case "text": {
       const { length, width } = condition;
+      if ("pooled" in condition && condition.pooled !== undefined) {
+        return {
+          context: input("context", [batch, length, width]),
+          pooled: input("pooled", [batch, condition.pooled]),
+        };
+      }
       const mask = input("mask", [batch, length], "bool");
       return prompt
         ? { ids: input("ids", [batch, length], "int64"), mask }
@@ -112,7 +155,22 @@ function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, T
   }
 }
 
+/** What a network is told, after its prompt encoder has read it. */
+function heard(
+  params: Params,
+  { ids, ...given }: Readonly<Record<string, Tensor>>,
+  { prompt }: NetworkConfig,
+): MMDiTTold {
+  if (!prompt || !ids) return given;
+  return { ...given, y: promptEncoder(params.at(promptScope), ids, given["mask"]!, prompt) };
+}
+
 /** Whether a network can be asked without its condition, which guidance needs. */
 export function canDrop({ condition }: NetworkConfig): boolean {
   return condition.kind === "text" || (condition.kind === "class" && condition.nullClass);
+}
+
+/** Layers that rows may skip, as skip-layer guidance asks; numbered from 0. */
+export function skippableLayers(network: NetworkConfig): number {
+  return network.kind === "mmdit" ? network.depth : 0;
 }

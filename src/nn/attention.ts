@@ -6,13 +6,39 @@ import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
 import { rotate, type RotaryTable } from "./rotary.ts";
 
-export interface SelfAttentionOptions {
-  /** Norm of each head's queries and keys (Henry et al., 2020), named `q_norm` and `k_norm`. */
+export interface ProjectionOptions {
+  /** Norm of each head's queries and keys (Henry et al., 2020). */
   readonly qkNorm?: Norm | null | undefined;
+  /** What its norms are called; `q_norm` and `k_norm` unless given. */
+  readonly normNames?: readonly [queries: string, keys: string];
   /** Turns queries and keys by their positions, one row a token. */
   readonly rotary?: RotaryTable | null | undefined;
+  /** Whether q, k and v have a bias; they have unless this is false. */
+  readonly qkvBias?: boolean;
+}
+
+export interface SelfAttentionOptions extends ProjectionOptions {
   /** Added to the scores, broadcastable to [B, heads, N, M]. */
   readonly bias?: Tensor | undefined;
+}
+
+/** Queries, keys and values of all heads, from one projection (timm's name `qkv`): [B, N, C] → 3 × [B, N, C]. */
+export function queriesKeysValues(
+  p: Params,
+  x: Tensor,
+  heads: number,
+  { qkNorm, normNames = ["q_norm", "k_norm"], rotary, qkvBias = true }: ProjectionOptions,
+): [q: Tensor, k: Tensor, v: Tensor] {
+  const width = x.size(-1);
+  const parts = linearParts(p.at("qkv"), x, 3, width, { bias: qkvBias }); // 3 × [B, N, C]
+  const [q, k, v] = parts as [Tensor, Tensor, Tensor];
+  const prepared = (y: Tensor, name: string) => {
+    if (!qkNorm && !rotary) return y;
+    const split = y.reshape([y.dim(0), y.dim(1), heads, width / heads]); // [B, N, heads, D]
+    const normed = qkNorm ? norm(p.at(name), split, qkNorm) : split;
+    return (rotary ? rotate(normed, rotary) : normed).reshape(y.shape);
+  };
+  return [prepared(q, normNames[0]), prepared(k, normNames[1]), v];
 }
 
 /**
@@ -24,19 +50,11 @@ export function selfAttention(
   p: Params,
   x: Tensor,
   heads: number,
-  { qkNorm, rotary, bias }: SelfAttentionOptions = {},
+  { bias, ...projection }: SelfAttentionOptions = {},
 ): Tensor {
-  const width = x.size(-1);
-  const [q, k, v] = linearParts(p.at("qkv"), x, 3, width) as [Tensor, Tensor, Tensor]; // 3 × [B, N, C]
-  const prepared = (y: Tensor, name: string) => {
-    if (!qkNorm && !rotary) return y;
-    const split = y.reshape([y.dim(0), y.dim(1), heads, width / heads]); // [B, N, heads, D]
-    const normed = qkNorm ? norm(p.at(name), split, qkNorm) : split;
-    return (rotary ? rotate(normed, rotary) : normed).reshape(y.shape);
-  };
-  const [query, key] = [prepared(q, "q_norm"), prepared(k, "k_norm")];
-  const mixed = attention(query, key, v, { heads, ...(bias && { bias }) }); // [B, N, C]
-  return linear(p.at("proj"), mixed, width); // [B, N, C]
+  const [q, k, v] = queriesKeysValues(p, x, heads, projection); // 3 × [B, N, C]
+  const mixed = attention(q, k, v, { heads, ...(bias && { bias }) }); // [B, N, C]
+  return linear(p.at("proj"), mixed, x.size(-1)); // [B, N, C]
 }
 
 /**

@@ -26,9 +26,10 @@ export function linearParts(
   x: Tensor,
   parts: number,
   outputs: number,
+  { bias = true }: { readonly bias?: boolean } = {},
 ): readonly Tensor[] {
   const shape = [parts * outputs, x.size(-1)];
   const weights = p.param("weight", shape, xavierUniform(shape)).split(parts, 0);
-  const biases = p.param("bias", [parts * outputs], zero).split(parts, 0);
+  const biases = bias ? p.param("bias", [parts * outputs], zero).split(parts, 0) : [];
   return weights.map((weight, i) => x.linear(weight, biases[i]));
 }

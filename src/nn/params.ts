@@ -5,11 +5,11 @@
  * same line. Because `Params` is an interface, LoRA, quantised weights and EMA are other answers to
  * the same question.
  */
-import { ShapeError } from "../engine/errors.ts";
+import { ShapeError, UsageError } from "../engine/errors.ts";
 import { type NdArray, sizeOf, zeros } from "../engine/ndarray.ts";
 import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
-import { constant, parameter } from "../engine/functional.ts";
+import { constant, parameter, storedTable } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 export interface Params {
@@ -21,12 +21,14 @@ export interface Params {
   buffer(name: string, value: NdArray): Tensor;
 }
 
-/** How a weight begins; `uniform` is over [−bound, bound). */
+/** How a weight begins; `uniform` is over [−bound, bound), and `stored` is a table that only checkpoints can give. */
 export type Init =
+  | { readonly kind: "stored" }
   | { readonly kind: "constant"; readonly value: number }
   | { readonly kind: "normal"; readonly std: number }
   | { readonly kind: "uniform"; readonly bound: number };
 
+export const stored: Init = { kind: "stored" };
 export const zero: Init = { kind: "constant", value: 0 };
 export const one: Init = { kind: "constant", value: 1 };
 export const normal = (std: number): Init => ({ kind: "normal", std });
@@ -66,7 +68,7 @@ export function createParams(): ParamsRoot {
       const key = prefix + name;
       const known = declared.get(key);
       if (!known) {
-        const tensor = parameter(key, shape);
+        const tensor = init.kind === "stored" ? storedTable(key, shape) : parameter(key, shape);
         declared.set(key, { tensor, init });
         return tensor;
       }
@@ -91,22 +93,26 @@ export function createParams(): ParamsRoot {
  * a weight to a model changes no other.
  */
 export function initialize(
-  { declared }: ParamsRoot,
+  { declared }: Pick<ParamsRoot, "declared">,
   key: RandomKey,
 ): Record<string, NdArray<"float32">> {
   return Object.fromEntries(
     [...declared].map(([name, { tensor, init }]) => [
       name,
-      firstValue(tensor.shape, init, fork(key, name)),
+      firstValue(name, tensor.shape, init, fork(key, name)),
     ]),
   );
 }
 
-function firstValue(shape: Shape, init: Init, key: RandomKey): NdArray<"float32"> {
+function firstValue(name: string, shape: Shape, init: Init, key: RandomKey): NdArray<"float32"> {
   if (!isStatic(shape)) {
     throw new ShapeError(`A weight of shape ${formatShape(shape)} depends on the batch size.`);
   }
   switch (init.kind) {
+    case "stored":
+      throw new UsageError(
+        `The table ${name} is only known from checkpoints; begin with one, or compute the table by the config.`,
+      );
     case "constant":
       return filled(zeros("float32", shape), () => init.value);
     case "normal":

@@ -5,30 +5,44 @@ import { mlp } from "./mlp.ts";
 import { normal, type Params } from "./params.ts";
 
 export interface TextTokens {
-  /** [B, L, hidden] */
+  /** [B, L, C] */
   readonly tokens: Tensor;
   /** [B, L] bool, false for padding; undefined where all count. */
   readonly mask: Tensor | undefined;
 }
 
-/**
- * Text [B, L, width] → tokens [B, L, hidden] (names `y_proj`, and `null` for no text).
- *
- * @param text.mask [B, L] bool, false for padding
- * @param text.drop [B] bool: where true, a trained token takes the text's place
- */
+export interface TextOptions {
+  /** [B, L] bool, false for padding. */
+  readonly mask?: Tensor | undefined;
+  /** [B] bool: where true, a trained token takes the text's place. */
+  readonly drop?: Tensor | undefined;
+}
+
+/** Text [B, L, width] → tokens [B, L, hidden] (names `y_proj`, and `null` for no text). */
 export function embedText(
   p: Params,
   text: Tensor,
   hidden: number,
-  { mask, drop }: { readonly mask?: Tensor | undefined; readonly drop?: Tensor | undefined } = {},
+  options: TextOptions = {},
 ): TextTokens {
-  const [length, width] = [text.size(1), text.size(2)];
-  const none = p.param("null", [width], normal(0.02));
-  const kept = drop ? where(drop.reshape([drop.dim(0), 1, 1]), none, text) : text;
-  const tokens = mlp(p.at("y_proj"), kept, hidden, "tanh", hidden); // [B, L, hidden]
-  if (!mask || !drop) return { tokens, mask };
+  // Published checkpoints hold it, whether it is asked for or not.
+  const none = p.param("null", [text.size(2)], normal(0.02));
+  const { tokens, mask } = withoutDropped(none, text, options);
+  return { tokens: mlp(p.at("y_proj"), tokens, hidden, "tanh", hidden), mask };
+}
+
+/** Text [B, L, width] as it is, but for a trained vector (name `null`) where it is dropped. */
+export function keptText(p: Params, text: Tensor, options: TextOptions): TextTokens {
+  if (!options.drop) return { tokens: text, mask: options.mask };
+  return withoutDropped(p.param("null", [text.size(2)], normal(0.02)), text, options);
+}
+
+function withoutDropped(none: Tensor, text: Tensor, { mask, drop }: TextOptions): TextTokens {
+  if (!drop) return { tokens: text, mask };
+  const tokens = where(drop.reshape([drop.dim(0), 1, 1]), none, text);
+  if (!mask) return { tokens, mask };
   // One token stands for no text, however long the text was.
+  const length = text.size(1);
   const first = constantOf([1, ...new Array<number>(length - 1).fill(0)], [1, length], "bool");
   const dropped = drop.unsqueeze(1); // [B, 1]
   return { tokens, mask: dropped.and(first).or(dropped.not().and(mask)) };

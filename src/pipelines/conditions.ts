@@ -1,11 +1,11 @@
 /** What a network is told, from words and names to its inputs. */
 import type { Conditions } from "../diffusion/denoiser.ts";
+import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
-import { ndarray } from "../engine/ndarray.ts";
+import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
-import { canDrop } from "../models/index.ts";
 import { quote } from "../weights/json.ts";
-import type { ImageModel } from "./image-model.ts";
+import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 
 /** A condition that was found sound. */
@@ -111,46 +111,57 @@ function someClasses({ classes, network }: ImageModel): string {
   return classes.size > LISTED ? `${names.join(", ")} … or ${numbers}` : names.join(", ");
 }
 
-/**
- * The words of a prompt that the model does not hear, because it is too long; empty where it hears all.
- *
- * @param told by `toldBy` or `avoidedBy`
- */
-export function unheard(told: Told, { tokenizer, network: { prompt } }: ImageModel): string {
-  if (told.kind !== "text" || !tokenizer || !prompt) return "";
-  return tokenizer.encode(told.text, prompt.length).lost.trim();
+/** Conditions of one row for each text. */
+export type Embed = (texts: readonly string[]) => Promise<readonly Conditions[]>;
+
+/** As many texts as are remembered; those of a long prompt take some megabytes. */
+const REMEMBERED = 8;
+
+/** Asks the model's embedder about what it was not asked lately. */
+export function rememberedEmbeddings({ embedder }: ImageModel, run: RunStage): Embed {
+  /** In the order of their last use. */
+  const known = new Map<string, Conditions>();
+  return async (texts) => {
+    const unknown = [...new Set(texts)].filter((text) => !known.has(text));
+    const made = unknown.length > 0 ? await embedder!.embed(unknown, run) : [];
+    const found = new Map([...known, ...unknown.map((text, i) => [text, made[i]!] as const)]);
+    for (const text of texts) {
+      known.delete(text);
+      known.set(text, found.get(text)!);
+    }
+    for (const text of [...known.keys()].slice(0, -REMEMBERED)) known.delete(text);
+    return texts.map((text) => found.get(text)!);
+  };
 }
 
-/** The inputs for `count` images of one condition. */
-export function conditionsFor(told: Told, count: number, model: ImageModel): Conditions {
-  const { network, tokenizer } = model;
-  const { condition, prompt } = network;
+/** The inputs for `count` images of each of several conditions, all of one model. */
+export async function conditionsFor(
+  told: readonly Told[],
+  count: number,
+  { network: { condition } }: ImageModel,
+  embed: Embed,
+): Promise<readonly Conditions[]> {
   switch (condition.kind) {
     case "none":
-      return {};
-    case "class": {
-      // The row behind the classes stands for none.
-      const index = told.kind === "class" ? told.index : condition.classes;
-      return { y: ndarray("int64", [count], new Array<number>(count).fill(index)) };
-    }
+      return told.map(() => ({}));
+    case "class":
+      return told.map((each) => {
+        // The row behind the classes stands for none.
+        const index = each.kind === "class" ? each.index : condition.classes;
+        return { y: ndarray("int64", [count], new Array<number>(count).fill(index)) };
+      });
     case "text": {
-      const { ids, mask } = tokenizer!.encode(
-        told.kind === "text" ? told.text : "",
-        prompt!.length,
-      );
-      const repeated = (values: ArrayLike<number>) =>
-        Array.from({ length: count }, () => Array.from(values)).flat();
-      return {
-        ids: ndarray("int64", [count, ids.length], repeated(ids)),
-        mask: ndarray("bool", [count, mask.length], repeated(mask)),
-        ...(canDrop(network) && {
-          drop: ndarray(
-            "bool",
-            [count],
-            new Array<number>(count).fill(told.kind === "text" ? 0 : 1),
-          ),
-        }),
-      };
+      const embedded = await embed(told.map((each) => (each.kind === "text" ? each.text : "")));
+      return embedded.map((conditions) => repeated(conditions, count));
     }
   }
+}
+
+function repeated(conditions: Conditions, count: number): Conditions {
+  return Object.fromEntries(
+    Object.entries(conditions).map(([name, row]) => [
+      name,
+      stackRows(new Array<NdArray>(count).fill(row)),
+    ]),
+  );
 }

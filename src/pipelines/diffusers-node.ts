@@ -1,52 +1,63 @@
 /** Folders in diffusers' layout: `model_index.json`, and a folder each for transformer, autoencoder and scheduler. */
 import { basename, join, resolve } from "node:path";
-import { diffusersScheduler } from "../diffusion/diffusers-schedulers.ts";
 import { FormatError } from "../engine/errors.ts";
 import { diffusersDiTConfig, diffusersDiTKeys } from "../models/dit.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { checkTables } from "../weights/check-tables.ts";
 import { joinQkv } from "../weights/join-qkv.ts";
-import { quote } from "../weights/json.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import { diffusersWeights } from "../weights/diffusers-weights-node.ts";
-import { closingOnFailure, exists, readFields } from "../weights/files-node.ts";
+import { closeAll, closingOnFailure, readFields } from "../weights/files-node.ts";
+import { component, schedulerOf } from "./diffusers-component-node.ts";
 import { tracedForDrawing } from "./graphs.ts";
 import type { ImageModel } from "./image-model.ts";
-import { schedulerProcess } from "./process.ts";
+import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
+import { openSD3Folder } from "./sd3-node.ts";
 import { openVAE } from "./vae-node.ts";
 
 /** What diffusers' pipeline draws with unless told otherwise. */
 const defaults = { steps: 50, guidance: 4 };
 
+const openers: Readonly<
+  Record<string, (path: string, options: OpenModelOptions) => Promise<ImageModel>>
+> = {
+  DiTPipeline: openDiT,
+  StableDiffusion3Pipeline: openSD3Folder,
+  StableDiffusion3Img2ImgPipeline: openSD3Folder,
+  StableDiffusion3InpaintPipeline: openSD3Folder,
+};
+
 /**
- * Opens a DiTPipeline.
+ * Opens a folder with a model_index.json.
  *
- * @param vae in place of the folder's own
- * @throws FormatError when it is of another class, or a component is missing or unsound
+ * @throws FormatError when it is of another class, or a component is missing or unsound; UsageError when an option means
+ *   nothing to it
  */
 export async function openDiffusersFolder(
   path: string,
-  vae: string | undefined,
+  options: OpenModelOptions,
 ): Promise<ImageModel> {
   const indexFile = join(path, "model_index.json");
-  const index = await readFields(indexFile);
-  const pipeline = index.text("_class_name");
-  if (pipeline !== "DiTPipeline") {
-    throw new FormatError(
-      `${indexFile} describes a ${pipeline}, but of diffusers' pipelines only DiTPipeline is known; give a DiT.`,
-    );
-  }
-  const transformer = await component(path, "transformer", "config.json");
-  const scheduler = await component(path, "scheduler", "scheduler_config.json");
-  const decoderPath = vae ?? (await component(path, "vae", "config.json")).folder;
+  const pipeline = (await readFields(indexFile)).text("_class_name");
+  checkPipelineClass(indexFile, pipeline);
+  return openers[pipeline]!(path, options);
+}
 
-  const schedulerFields = await readFields(scheduler.config);
-  const schedulerName = schedulerFields.text("_class_name");
-  const process = schedulerProcess(
-    schedulerName,
-    diffusersScheduler(schedulerName, schedulerFields),
+/** @throws FormatError when no pipeline of this class can be opened */
+export function checkPipelineClass(indexFile: string, pipeline: string): void {
+  if (Object.hasOwn(openers, pipeline)) return;
+  throw new FormatError(
+    `${indexFile} describes a ${pipeline}, but of diffusers' pipelines only DiTPipeline and StableDiffusion3Pipeline are known; give a DiT or a Stable Diffusion 3.`,
   );
-  const config = diffusersDiTConfig(await readFields(transformer.config));
+}
+
+async function openDiT(path: string, options: OpenModelOptions): Promise<ImageModel> {
+  refuseOptions(path, options, ["vae"]);
+  const index = await readFields(join(path, "model_index.json"));
+  const transformer = await component(path, "transformer", "DiTTransformer2DModel");
+  const process = await schedulerOf(path);
+  const decoderPath = options.vae ?? (await component(path, "vae", "AutoencoderKL")).folder;
+  const config = diffusersDiTConfig(transformer.fields);
   const network = { kind: "dit" as const, ...config };
 
   const file = await openSafetensorsFile(await diffusersWeights(transformer.folder));
@@ -65,20 +76,9 @@ export async function openDiffusersFolder(
       classes: classNames(index.texts("id2label", {})),
       decoder,
       defaults,
-      close: async () => {
-        for (const each of opened) await each.close();
-      },
+      close: () => closeAll(opened),
     };
   });
-}
-
-async function component(path: string, name: string, configName: string) {
-  const folder = join(path, name);
-  const config = join(folder, configName);
-  if (await exists(config)) return { folder, config };
-  throw new FormatError(
-    `${path} lacks its ${name}: there is no ${quote(`${name}/${configName}`)}; download the whole folder.`,
-  );
 }
 
 /** A class may have several names, parted by commas; of classes that share one the last has it, as in diffusers. */

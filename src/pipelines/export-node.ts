@@ -1,17 +1,16 @@
 /** The programs that draw, as ONNX files for use elsewhere: what is written is what runs here. */
-import { open } from "node:fs/promises";
 import { basename } from "node:path";
 import { float32ToFloat16 } from "../engine/convert.ts";
-import { allocate, byteSize } from "../engine/dtype.ts";
-import { FormatError } from "../engine/errors.ts";
+import { byteSize } from "../engine/dtype.ts";
 import { type Graph, leafName } from "../engine/graph.ts";
 import { type NdArray, sizeOf } from "../engine/ndarray.ts";
 import { lower } from "../engine/onnx/lower.ts";
 import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
-import { piecesOfWeight, typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
 import { formatShape } from "../engine/shape.ts";
 import { simplify } from "../engine/simplify.ts";
 import { writeFileAtomic } from "../weights/atomic-node.ts";
+import { readStored } from "../weights/stored-node.ts";
 
 export interface ExportOptions {
   /** Stores float32 weights as float16, which are computed with as float32: half the file, nearly the same numbers. */
@@ -93,41 +92,6 @@ async function* piecesOf(
     const rest = (ALIGNMENT - (length % ALIGNMENT)) % ALIGNMENT;
     if (rest > 0) yield new Uint8Array(rest);
     offset += length + rest;
-  }
-}
-
-async function readStored(weight: StoredWeight): Promise<NdArray> {
-  const { dtype, shape } = typeOfWeight(weight);
-  const data = allocate(dtype, sizeOf(shape));
-  const bytes = new Uint8Array(data.buffer);
-  let top = 0;
-  for (const piece of piecesOfWeight(weight)) {
-    const length = lengthOf(piece);
-    const target = bytes.subarray(top, top + length);
-    if (piece.kind === "file") await readInto(target, piece.path, piece.offset);
-    else {
-      const { buffer, byteOffset } = piece.array.data;
-      target.set(new Uint8Array(buffer, byteOffset, length));
-    }
-    top += length;
-  }
-  return { dtype, shape, data };
-}
-
-async function readInto(target: Uint8Array, path: string, offset: number): Promise<void> {
-  const file = await open(path);
-  try {
-    // One read call takes a 32-bit length.
-    for (let done = 0; done < target.length;) {
-      const length = Math.min(target.length - done, 2 ** 30);
-      const { bytesRead } = await file.read(target, done, length, offset + done);
-      if (bytesRead === 0) {
-        throw new FormatError(`${path} ended at byte ${offset + done} while it was being read.`);
-      }
-      done += bytesRead;
-    }
-  } finally {
-    await file.close();
   }
 }
 

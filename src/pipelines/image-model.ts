@@ -1,12 +1,15 @@
 /** What drawing needs of a model, wherever it comes from: a trained folder, diffusers' folder, or a single file. */
+import type { Conditions } from "../diffusion/denoiser.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
 import type { NoiseLevel } from "../diffusion/levels.ts";
+import type { LevelOptions } from "../diffusion/recipe.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
 import type { Threshold } from "../diffusion/thresholding.ts";
-import type { WeightSource } from "../engine/runtime/backend.ts";
+import type { Graph } from "../engine/graph.ts";
+import type { NdArray } from "../engine/ndarray.ts";
+import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
 import type { AutoencoderKLConfig } from "../models/autoencoder-kl.ts";
 import type { NetworkConfig } from "../models/index.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
 
 export interface ImageModel {
   /** What a person calls it. */
@@ -17,8 +20,8 @@ export interface ImageModel {
   readonly process: SamplingProcess;
   /** Every name of each class; models with classes know them by number too. */
   readonly classes?: ReadonlyMap<string, number> | undefined;
-  /** Of models that take prompts. */
-  readonly tokenizer?: Tokenizer | undefined;
+  /** Of models that take prompts; else `lacks` says why there is none. */
+  readonly embedder?: PromptEmbedder | undefined;
   /** Makes pixels of latents; without it the network sees pixels itself. */
   readonly decoder?: LatentDecoder | undefined;
   readonly defaults: {
@@ -26,8 +29,57 @@ export interface ImageModel {
     readonly guidance: number;
     readonly guidedChannels?: number | undefined;
   };
+  /** What was mixed into the weights. */
+  readonly loras?: readonly MixedLora[] | undefined;
+  /** Sentences on what of its files does not count. */
+  readonly warnings?: readonly string[] | undefined;
+  /** What cannot be drawn without, and how to give it, where a part is not there. */
+  readonly lacks?: string | undefined;
   /** Gives files back. */
   close(): Promise<void>;
+}
+
+/** A LoRA, by its file or folder, and how much of it. */
+export interface MixedLora {
+  readonly file: string;
+  readonly weight: number;
+}
+
+/** A program of a model. */
+export interface Stage {
+  /** What it is to a person. */
+  readonly name: string;
+  readonly kind: "text encoder" | "image encoder" | "network" | "decoder";
+  /** Traces it. */
+  readonly graph: () => Graph;
+  readonly weights: WeightSource;
+  /** What a person can do where memory does not suffice for it, beside drawing less. */
+  readonly remedy?: string;
+}
+
+/** Runs a stage, whose program is made if there is none. */
+export type RunStage = (
+  stage: Stage,
+  inputs: Readonly<Record<string, NdArray>>,
+  options?: RunOptions,
+) => Promise<Readonly<Record<string, NdArray>>>;
+
+/** How a text becomes what the network is told. */
+export interface PromptEmbedder {
+  /** Programs that read the text before the network runs; none where the network has a prompt encoder of its own. */
+  readonly encoders: readonly Stage[];
+  /** Words of a text that are not heard, because it is too long; empty where all are. */
+  unheard(text: string): readonly Unheard[];
+  /** The conditions of each text, arrays of one row; the empty text stands for none. */
+  embed(texts: readonly string[], run: RunStage): Promise<readonly Conditions[]>;
+}
+
+export interface Unheard {
+  /** Who does not hear them. */
+  readonly by: string;
+  /** Tokens that they hear. */
+  readonly length: number;
+  readonly words: string;
 }
 
 export interface LatentDecoder {
@@ -43,10 +95,13 @@ export interface SamplingProcess {
   readonly threshold?: Threshold | undefined;
   /** Name of the model's own sampler. */
   readonly sampler: string;
-  /** @throws UsageError when there is no sampler of that name */
-  samplerNamed(name: string): Sampler;
-  /** Noisiest first. @throws UsageError when there cannot be so many steps */
-  levels(steps: number): readonly NoiseLevel[];
+  /**
+   * @param steps of the whole schedule, through whose last levels it may be asked to go
+   * @throws UsageError when there is no sampler of that name
+   */
+  samplerNamed(name: string, steps: number): Sampler;
+  /** Noisiest first. @throws UsageError when there cannot be so many steps, or no such shift */
+  levels(steps: number, options: LevelOptions): readonly NoiseLevel[];
   /** Standard deviation of what sampling begins with. */
   start(first: NoiseLevel): number;
 }

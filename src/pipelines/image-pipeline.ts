@@ -3,40 +3,70 @@
  * the file is how each of its steps is done.
  */
 import { combine, rowsOf } from "../diffusion/arrays.ts";
-import { type Denoiser, denoiserOf, sharedNetwork } from "../diffusion/denoiser.ts";
+import {
+  type Conditions,
+  type Denoiser,
+  denoiserOf,
+  sharedNetwork,
+} from "../diffusion/denoiser.ts";
 import { guided } from "../diffusion/guidance.ts";
+import { keeping } from "../diffusion/inpainting.ts";
+import { levelsOfStrength, type NoiseLevel, noiseOfSteps } from "../diffusion/levels.ts";
 import { keyedNoise } from "../diffusion/noise.ts";
 import { thresholded } from "../diffusion/thresholding.ts";
 import type { Picture } from "../data/dataset.ts";
 import { picturesOf } from "../data/pixels.ts";
 import { UsageError } from "../engine/errors.ts";
-import { castArray, type NdArray } from "../engine/ndarray.ts";
+import { castArray, type NdArray, ndarray } from "../engine/ndarray.ts";
 import { randomKey } from "../engine/random.ts";
-import type { Backend, Program } from "../engine/runtime/backend.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
 import { tiledDecode } from "../models/autoencoder-kl.ts";
-import { conditionsFor, type Told } from "./conditions.ts";
-import { decoderGraph, networkGraph } from "./graphs.ts";
-import type { ImageModel, LatentDecoder } from "./image-model.ts";
+import { conditionsFor, type Embed, rememberedEmbeddings } from "./conditions.ts";
+import { givenImage } from "./given-image.ts";
+import { skippedLayers } from "./guidance-settings.ts";
+import type { ImageModel, RunStage } from "./image-model.ts";
+import { checkMemory } from "./memory.ts";
 import type { DrawnPicture, GenerateRequest, GenerateStep, Pipeline } from "./pipeline.ts";
+import { stagePrograms } from "./programs.ts";
 import { type Decided, decide, latentSize } from "./settings.ts";
+import { type Stages, stagesOf } from "./stages.ts";
+
+export interface PipelineOptions {
+  /** Bytes that drawing may take; asked for more, it refuses. Unknown unless given. */
+  readonly memory?: number | undefined;
+}
 
 /**
  * A pipeline on a model; programs are made when they are first needed, and kept.
  *
- * @throws UsageError when the model draws latents, and there is nothing that makes pictures of them
+ * @throws UsageError when the model draws latents, and there is nothing that makes pictures of them, or lacks
+ *   another part
  */
-export function imagePipeline(model: ImageModel, backend: Backend): Pipeline {
+export function imagePipeline(
+  model: ImageModel,
+  backend: Backend,
+  { memory }: PipelineOptions = {},
+): Pipeline {
   const { channels } = model.network;
   if (!model.decoder && channels !== 1 && channels !== 3) {
     throw new UsageError(
       `${model.name} draws latents of ${channels} channels, and brings no autoencoder that makes pictures of them; give Stable Diffusion's as the VAE (--vae), a folder or a .safetensors file.`,
     );
   }
-  const programs = compiledOnce(model, backend);
+  if (model.lacks !== undefined) throw new UsageError(model.lacks);
+  const programs = stagePrograms(backend, memory);
+  const stages = stagesOf(model);
+  const run: RunStage = programs.run;
+  const embed = rememberedEmbeddings(model, run);
+  const decideAll = (request: GenerateRequest): Decided => {
+    const decided = decide(request, model);
+    if (memory !== undefined) checkMemory(decided, model, stages, memory);
+    return decided;
+  };
   return {
     name: model.name,
-    settings: (request) => decide(request, model).settings,
-    generate: (request) => drawPictures(request, model, programs),
+    settings: (request) => decideAll(request).settings,
+    generate: (request) => drawPictures(request, { model, decideAll, stages, run, embed }),
     async dispose() {
       await programs.dispose();
       await model.close();
@@ -44,27 +74,45 @@ export function imagePipeline(model: ImageModel, backend: Backend): Pipeline {
   };
 }
 
+/** What drawing goes by. */
+interface Drawing {
+  readonly model: ImageModel;
+  readonly decideAll: (request: GenerateRequest) => Decided;
+  readonly stages: Stages;
+  readonly run: RunStage;
+  readonly embed: Embed;
+}
+
 async function* drawPictures(
   request: GenerateRequest,
-  model: ImageModel,
-  programs: Programs,
+  drawing: Drawing,
 ): AsyncGenerator<GenerateStep, readonly DrawnPicture[]> {
   const { signal } = request;
-  const runOptions = signal ? { signal } : {};
-  const decided = decide(request, model);
-  const { size, seed, count, sampler, steps } = decided.settings;
+  const { process, network } = drawing.model;
+  const decided = drawing.decideAll(request);
+  const { size, seed, count, sampler, steps, shift, strength } = decided.settings;
   const seeds = Array.from({ length: count }, (_, i) => seed + i);
 
-  const [height, width] = latentSize(size, model);
-  const program = await programs.network([height, width]);
-  const denoise = denoiserFor(decided, model, (inputs) => program.run(inputs, runOptions));
+  const [height, width] = latentSize(size, drawing.model);
+  const schedule = process.levels(steps, { size: [height, width], shift });
+  const levels = strength === undefined ? schedule : levelsOfStrength(schedule, steps, strength);
   const noise = keyedNoise(seeds.map((each) => randomKey(each)));
-  const levels = model.process.levels(steps);
-  const shape = [count, model.network.channels, height, width];
-  const start = combine([model.process.start(levels[0]!), noise("start", shape)]);
-  const decode = (latents: NdArray) => decodedPictures(latents, model, programs, signal);
+  const shape = [count, network.channels, height, width] as const;
+  const [first] = levels as [NoiseLevel];
+  const fresh = noise("start", shape);
+  const given = await givenImage(request, shape, drawing);
+  const start = given
+    ? combine([first.alpha, given.latents], [first.sigma, fresh])
+    : combine([process.start(first), fresh]);
+  const drawn = await denoiserFor(decided, [height, width], levels, drawing, signal);
+  const denoise = given?.mask ? keeping(drawn, given.latents, given.mask) : drawn;
+  const decode = async (latents: NdArray) => {
+    const pictures = await decodedPictures(latents, drawing, signal);
+    return given ? pictures.map(given.finish) : pictures;
+  };
 
-  const sampling = model.process.samplerNamed(sampler)(denoise, start, levels, { noise, signal });
+  const sample = process.samplerNamed(sampler, steps);
+  const sampling = sample(denoise, start, levels, { noise, signal });
   for (;;) {
     const next = await sampling.next();
     if (next.done) {
@@ -77,76 +125,62 @@ async function* drawPictures(
 }
 
 /** Told what to draw, guided away from what to avoid where guidance is asked for, and kept in range. */
-function denoiserFor(
+async function denoiserFor(
   { settings, told, avoided }: Decided,
-  model: ImageModel,
-  run: Program["run"],
-): Denoiser {
-  const { guidance: scale, guidedChannels, count } = settings;
+  size: readonly [height: number, width: number],
+  levels: readonly NoiseLevel[],
+  { model, stages, run, embed }: Drawing,
+  signal: AbortSignal | undefined,
+): Promise<Denoiser> {
+  const { guidance: scale, guidedChannels, count, steps, skipLayers } = settings;
   const { parameterization, threshold } = model.process;
-  const network = sharedNetwork(async (inputs) => (await run(inputs))["output"]!);
-  const under = (what: Told) =>
-    denoiserOf(network(conditionsFor(what, count, model)), parameterization, model.network);
-  const channels = guidedChannels === undefined ? {} : { channels: guidedChannels };
-  const denoise =
-    scale === 1 ? under(told) : guided(under(told), under(avoided), { scale, ...channels });
+  const asked = scale === 1 ? [told] : [told, avoided];
+  const [wanted, free = wanted] = (await conditionsFor(asked, count, model, embed)) as [
+    Conditions,
+    Conditions?,
+  ];
+
+  const skippable = skippedLayers(settings);
+  const stage = stages.network(size, skippable);
+  const network = sharedNetwork(
+    async (inputs) => (await run(stage, inputs, signal ? { signal } : {}))["output"]!,
+  );
+  const under = (conditions: Conditions, skips = 0) => {
+    const skip = ndarray("bool", [count], new Array<number>(count).fill(skips));
+    const inputs = skippable.length > 0 ? { ...conditions, skip } : conditions;
+    return denoiserOf(network(inputs), parameterization, model.network);
+  };
+  const { guidanceInterval: interval, rescale: amount } = settings;
+  const denoise = guided(under(wanted), under(free), {
+    scale,
+    channels: guidedChannels,
+    interval: interval && { above: interval[0], upTo: interval[1] },
+    rescale: amount === undefined ? undefined : { amount, parameterization },
+    skipLayers: skipLayers && {
+      scale: skipLayers.scale,
+      weakened: under(wanted, 1),
+      interval: noiseOfSteps(levels, steps, skipLayers),
+    },
+  });
   return threshold ? thresholded(denoise, threshold) : denoise;
 }
 
 /** Latents, or pixels in [−1, 1], as pictures; latents one by one, since decoding takes most of the memory. */
 async function decodedPictures(
   latents: NdArray,
-  { decoder }: ImageModel,
-  programs: Programs,
+  { model, stages, run }: Drawing,
   signal: AbortSignal | undefined,
 ): Promise<Picture[]> {
-  if (!decoder) return picturesOf(latents);
+  if (!model.decoder) return picturesOf(latents);
   const pictures: Picture[] = [];
   for (let row = 0; row < latents.shape[0]!; row++) {
     signal?.throwIfAborted();
     const decode = async (tile: NdArray) => {
-      const program = await programs.decoder(decoder, tile.shape.slice(2) as [number, number]);
-      return (await program.run({ latents: tile }))["pixels"]!;
+      const stage = stages.decoder(tile.shape.slice(2) as [number, number])!;
+      return (await run(stage, { latents: tile }))["pixels"]!;
     };
     const pixels = await tiledDecode(decode, castArray(rowsOf(latents, row, 1), "float32"));
     pictures.push(...picturesOf(pixels));
   }
   return pictures;
-}
-
-interface Programs {
-  /** The network for images of a height and width. */
-  network(size: readonly [height: number, width: number]): Promise<Program>;
-  /** For latents of a height and width. */
-  decoder(decoder: LatentDecoder, size: readonly [height: number, width: number]): Promise<Program>;
-  dispose(): Promise<void>;
-}
-
-function compiledOnce(model: ImageModel, backend: Backend): Programs {
-  const made = new Map<string, Promise<Program>>();
-  const once = (name: string, compile: () => Promise<Program>): Promise<Program> => {
-    const program = made.get(name) ?? compile();
-    made.set(name, program);
-    // A failure is told to who asked, and may be gone the next time.
-    program.catch(() => made.delete(name));
-    return program;
-  };
-  return {
-    network: (size) =>
-      once(`network ${size.join("×")}`, () =>
-        backend.compile(networkGraph(model.network, size), {
-          weights: model.weights,
-          prepack: true,
-        }),
-      ),
-    decoder: ({ config, weights }, size) =>
-      once(`decoder ${size.join("×")}`, () =>
-        backend.compile(decoderGraph(config, size), { weights, prepack: true }),
-      ),
-    async dispose() {
-      const programs = await Promise.allSettled(made.values());
-      made.clear();
-      for (const each of programs) if (each.status === "fulfilled") await each.value.dispose();
-    },
-  };
 }

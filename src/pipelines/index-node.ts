@@ -1,2 +1,3 @@
 /** Pipelines on models on disk. */
-export { openPipeline, type OpenPipelineOptions, shippedModels } from "./open-node.ts";
+export { openPipeline, type OpenPipelineOptions } from "./open-node.ts";
+export { shippedModels } from "../models/card-node.ts";

@@ -10,5 +10,6 @@ export {
   type GenerateSettings,
   type GenerateStep,
   type Pipeline,
+  type SkipLayers,
 } from "./pipeline.ts";
 export { createPipeline, type TrainedModel } from "./trained-model.ts";

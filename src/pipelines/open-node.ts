@@ -1,75 +1,105 @@
 /** Models on disk, in every layout that is known: a shipped one, a trained folder, diffusers' folder, a single file. */
-import { readdir, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
+import { availableMemory } from "../engine/runtime/available-memory-node.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
-import { modelFiles, readCard } from "../models/card.ts";
-import { ditPresets } from "../models/dit.ts";
-import { loadTokenizer } from "../text/tokenizer.ts";
+import { modelFiles } from "../models/card.ts";
+import { networkPresets } from "../models/index.ts";
+import {
+  isTrainedFolder,
+  readTrainedFolder,
+  shippedModel,
+  shippedModels,
+} from "../models/card-node.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { checkTables } from "../weights/check-tables.ts";
+import { parseHubId } from "../weights/hub-id.ts";
+import type { HubOptions } from "../weights/hub-node.ts";
 import { quote } from "../weights/json.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import { openDiffusersFolder } from "./diffusers-node.ts";
 import { checkpointConfig, ditDefaults, ditRecipe } from "./dit-checkpoint.ts";
-import { closingOnFailure, exists, readJson } from "../weights/files-node.ts";
+import { closeAll, closingOnFailure, exists } from "../weights/files-node.ts";
 import { tracedForDrawing } from "./graphs.ts";
 import type { ImageModel } from "./image-model.ts";
+import { downloadModel } from "./hub-model-node.ts";
 import { imagePipeline } from "./image-pipeline.ts";
+import { type ChosenLora, withLoras } from "./lora-node.ts";
+import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { recipeProcess } from "./process.ts";
+import { isSD3 } from "./sd3-file.ts";
+import { openSD3File } from "./sd3-file-node.ts";
 import { trainedModel } from "./trained-model.ts";
 import { openVAE } from "./vae-node.ts";
 
-/** Models that come with the package, a folder each. */
-const shippedFolder = fileURLToPath(new URL("../../models", import.meta.url));
-
-export interface OpenModelOptions {
-  /** Stable Diffusion's autoencoder, a folder or a file, for models of latents that bring none. */
-  readonly vae?: string | undefined;
-}
-
 export interface OpenPipelineOptions extends OpenModelOptions {
+  /** LoRA to mix into the network. */
+  readonly loras?: readonly ChosenLora[] | undefined;
   /** "cpu" unless given. */
   readonly device?: NodeDevice | undefined;
+  /** Bytes that drawing on the CPU may take; unless given, what the machine has left. */
+  readonly memory?: number | undefined;
+  /** How a model of the Hub is downloaded. */
+  readonly hub?: HubOptions | undefined;
 }
 
 /**
  * A pipeline on a model.
  *
  * @param source name of a shipped model, a folder that `patchwise train` wrote, a folder in diffusers' layout, or a
- *   `.safetensors` file of facebookresearch/DiT
+ *   `.safetensors` file of Stable Diffusion 3 or facebookresearch/DiT; or either on the Hugging Face Hub, as
+ *   `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is downloaded into the shared cache
  * @example const pipeline = await openPipeline("emoji");
  * @throws UsageError when there is no such model; FormatError when its files are not sound; DeviceError when the machine
  *   has no such device
  */
 export async function openPipeline(
   source: string,
-  { device = "cpu", ...options }: OpenPipelineOptions = {},
+  { device = "cpu", memory, hub, ...options }: OpenPipelineOptions = {},
 ): Promise<Pipeline> {
   const backend = nodeBackend(device);
-  const model = await openModel(source, options);
-  return closingOnFailure([model], async () => imagePipeline(model, backend));
+  // Other devices have memory of their own.
+  const most = device === "cpu" ? (memory ?? availableMemory()) : memory;
+  const model = await openModel(source, options, hub);
+  return closingOnFailure([model], async () => imagePipeline(model, backend, { memory: most }));
 }
 
 /** The same without a backend: what there is to draw with, open but not running; also what lacks an autoencoder. */
 export async function openModel(
   source: string,
-  options: OpenModelOptions = {},
+  { loras = [], ...options }: Pick<OpenPipelineOptions, "loras"> & OpenModelOptions = {},
+  hub?: HubOptions,
 ): Promise<ImageModel> {
-  const shipped = await shippedModels();
-  if (shipped.includes(source)) return openTrainedFolder(join(shippedFolder, source));
+  const model = await openSource(source, options, hub);
+  return closingOnFailure([model], () => withLoras(model, loras));
+}
+
+async function openSource(
+  source: string,
+  options: OpenModelOptions,
+  hub: HubOptions | undefined,
+): Promise<ImageModel> {
+  const shippedPath = await shippedModel(source);
+  if (shippedPath !== undefined) return openTrainedFolder(shippedPath, options);
   const status = await stat(source).catch(() => undefined);
   if (status?.isDirectory()) return openFolder(source, options);
   if (status) return openFile(source, options);
-  if (Object.hasOwn(ditPresets, source)) {
+  if (networkPresets.has(source)) {
     throw new UsageError(
       `${source} is the name of an architecture, which has no weights here; give a folder or file of a trained one.`,
     );
   }
+  const id = parseHubId(source);
+  if (id) {
+    if (id.file !== undefined) checkExtension(id.file);
+    const model = await openSource(await downloadModel(id, options, hub), options, hub);
+    return { ...model, name: source };
+  }
+  const shipped = await shippedModels();
   const near = nearestNames(source, shipped);
   const names = near.length > 0 ? near : shipped;
   throw new UsageError(
@@ -77,29 +107,22 @@ export async function openModel(
   );
 }
 
-/** Names of the models that come with the package. */
-export async function shippedModels(): Promise<string[]> {
-  const names = await readdir(shippedFolder).catch(() => []);
-  const found: string[] = [];
-  for (const name of names) {
-    if (await exists(join(shippedFolder, name, modelFiles.card))) found.push(name);
-  }
-  return found.toSorted();
-}
-
 async function openFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
-  if (await exists(join(path, modelFiles.card))) return openTrainedFolder(path);
-  if (await exists(join(path, "model_index.json"))) return openDiffusersFolder(path, options.vae);
+  if (await isTrainedFolder(path)) return openTrainedFolder(path, options);
+  if (await exists(join(path, "model_index.json"))) return openDiffusersFolder(path, options);
+  if (await exists(join(path, modelFiles.lora))) {
+    throw new UsageError(
+      `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
+    );
+  }
   throw new UsageError(
     `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a model_index.json, as diffusers does; give the folder of a model.`,
   );
 }
 
-async function openTrainedFolder(path: string): Promise<ImageModel> {
-  const cardFile = join(path, modelFiles.card);
-  const card = readCard(cardFile, await readJson(cardFile));
-  const tokenizerFile = join(path, modelFiles.tokenizer);
-  const tokenizer = card.network.prompt && loadTokenizer(await readJson(tokenizerFile));
+async function openTrainedFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
+  refuseOptions(path, options, []);
+  const { card, tokenizer } = await readTrainedFolder(path);
   const weights = await openSafetensorsFile(join(path, modelFiles.weights));
   return closingOnFailure([weights], async (opened) => {
     const autoencoder =
@@ -109,7 +132,7 @@ async function openTrainedFolder(path: string): Promise<ImageModel> {
   });
 }
 
-async function openFile(path: string, { vae }: OpenModelOptions): Promise<ImageModel> {
+async function openFile(path: string, options: OpenModelOptions): Promise<ImageModel> {
   checkExtension(path);
   const folder = dirname(resolve(path));
   if (basename(path) === modelFiles.weights && (await exists(join(folder, modelFiles.card)))) {
@@ -119,12 +142,15 @@ async function openFile(path: string, { vae }: OpenModelOptions): Promise<ImageM
   }
   const weights = await openSafetensorsFile(path);
   return closingOnFailure([weights], async (opened) => {
+    if (isSD3(weights)) return openSD3File(path, weights, options, opened);
+    refuseOptions(path, options, ["vae"]);
     const config = checkpointConfig(weights);
     const network = { kind: "dit" as const, ...config };
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, weights);
     await checkTables(params, weights);
-    const decoder = vae === undefined ? undefined : await openVAE(vae, config.channels);
+    const decoder =
+      options.vae === undefined ? undefined : await openVAE(options.vae, config.channels);
     if (decoder) opened.push(decoder.file);
     return {
       name: basename(path, extname(path)),
@@ -133,9 +159,7 @@ async function openFile(path: string, { vae }: OpenModelOptions): Promise<ImageM
       process: recipeProcess(ditRecipe, ditDefaults.sampler),
       decoder,
       defaults: ditDefaults,
-      close: async () => {
-        for (const file of opened) await file.close();
-      },
+      close: () => closeAll(opened),
     };
   });
 }

@@ -20,8 +20,37 @@ export interface GenerateRequest {
   /** Pictures; 1 unless given. */
   readonly count?: number | undefined;
   readonly sampler?: string | undefined;
+  /** Of the times of a rectified flow, in place of the model's own: more steps at high noise above 1, for larger pictures. */
+  readonly shift?: number | undefined;
+  /** Guides only where the ratio of noise to signal is in (above, upTo] (Kynkäänniemi et al., 2024). */
+  readonly guidanceInterval?: readonly [above: number, upTo: number] | undefined;
+  /** Share, from 0 to 1, to which guided predictions get the contrast of unguided ones back (Lin et al., 2024). */
+  readonly rescale?: number | undefined;
+  /** Leads away from what the network says without some of its layers; for an MMDiT. */
+  readonly skipLayers?: Partial<SkipLayers> | undefined;
+  /** Draws on from this picture, which is of the size that is drawn. */
+  readonly image?: Picture | undefined;
+  /**
+   * Share of the steps that are gone through, in (0, 1], from the image with as much noise as is left there: 1 keeps nothing
+   * of it. 0.6 unless given; 1 with a mask.
+   */
+  readonly strength?: number | undefined;
+  /** What of the image is drawn anew: white; black stays as it is, and grey in between. Of the image's size. */
+  readonly mask?: Picture | undefined;
   /** Ends drawing before the next step, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** Skip-layer guidance, as Stable Diffusion 3.5 is drawn with. */
+export interface SkipLayers {
+  /** From 0. */
+  readonly layers: readonly number[];
+  /** How far to go away from the prediction without them; 2.8 unless given. */
+  readonly scale: number;
+  /** In the steps whose number, from 0, is more than this share of all; 0.01 unless given. */
+  readonly from: number;
+  /** And less than this share; 0.2 unless given. */
+  readonly to: number;
 }
 
 /** A request with everything decided: the same settings give the same pictures. */
@@ -36,6 +65,16 @@ export interface GenerateSettings {
   readonly size: readonly [height: number, width: number];
   readonly count: number;
   readonly sampler: string;
+  readonly shift?: number;
+  readonly guidanceInterval?: readonly [above: number, upTo: number];
+  readonly rescale?: number;
+  readonly skipLayers?: SkipLayers;
+  /** Of pictures that are drawn on from an image. */
+  readonly strength?: number;
+  /** Whether a mask says what of the image is drawn anew. */
+  readonly masked?: boolean;
+  /** LoRA that was mixed into the model when it was opened. */
+  readonly loras?: readonly { readonly file: string; readonly weight: number }[];
   /** Sentences on what of the request does not count, such as words beyond the longest prompt. */
   readonly warnings: readonly string[];
 }

@@ -11,7 +11,7 @@ export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingPro
     parameterization: recipe.predicts,
     sampler,
     samplerNamed,
-    levels: (steps) => recipeLevels(recipe, steps),
+    levels: (steps, options) => recipeLevels(recipe, steps, options),
     start: () => 1,
   };
 }
@@ -36,17 +36,18 @@ export function schedulerProcess(name: string, scheduler: DiffusersScheduler): S
     parameterization,
     threshold,
     sampler: own,
-    samplerNamed: (wanted) => (wanted === own ? ownSampler(scheduler) : samplerNamed(wanted)),
-    levels: (steps) => scheduler.levels(steps),
+    samplerNamed: (wanted, steps) =>
+      wanted === own ? ownSampler(scheduler, steps) : samplerNamed(wanted),
+    levels: (steps, { shift }) => scheduler.levels(steps, { shift }),
     start: (first) => scheduler.start(first),
   };
 }
 
-function ownSampler({ sampler, targets }: DiffusersScheduler): Sampler {
+function ownSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sampler {
   if (!targets) return sampler;
   return async function* aimed(denoise, x, levels, options = {}) {
     const steps = levels.length - 1;
-    for (const [index, target] of targets(steps).entries()) {
+    for (const [index, target] of targets(whole).slice(-steps).entries()) {
       const pair: readonly NoiseLevel[] = [levels[index]!, target];
       const { noise } = options;
       const run = sampler(denoise, x, pair, {

@@ -4,7 +4,9 @@ import { UsageError } from "../engine/errors.ts";
 import { latentFactor } from "../models/autoencoder-kl.ts";
 import { canDrop } from "../models/index.ts";
 import { quote } from "../weights/json.ts";
-import { avoidedBy, nothing, type Told, toldBy, unheard } from "./conditions.ts";
+import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
+import { strengthOf } from "./given-image.ts";
+import { guidanceDetails } from "./guidance-settings.ts";
 import type { ImageModel } from "./image-model.ts";
 import type { GenerateRequest, GenerateSettings } from "./pipeline.ts";
 
@@ -24,8 +26,10 @@ export function decide(request: GenerateRequest, model: ImageModel): Decided {
   checkCount(count);
   checkSeed(seed, count);
   checkSteps(steps);
-  model.process.samplerNamed(sampler);
-  model.process.levels(steps);
+  model.process.samplerNamed(sampler, steps);
+  const strength = strengthOf(request);
+  const size = sizeOf(request.size ?? sizeOfImage(request), model);
+  model.process.levels(steps, { size: latentSize(size, model), shift: request.shift });
   const guidance = guidanceOf(request, told, model);
   const guidedChannels = channelsOf(request, model);
   return {
@@ -39,9 +43,14 @@ export function decide(request: GenerateRequest, model: ImageModel): Decided {
       steps,
       guidance,
       ...(guidance !== 1 && guidedChannels !== undefined && { guidedChannels }),
-      size: sizeOf(request.size, model),
+      size,
       count,
       sampler,
+      ...(request.shift !== undefined && { shift: request.shift }),
+      ...guidanceDetails(request, model),
+      ...(strength !== undefined && { strength }),
+      ...(request.mask && { masked: true }),
+      ...(model.loras && { loras: model.loras }),
       warnings: warningsOf(told, avoided, request, guidance, model),
     },
   };
@@ -112,6 +121,10 @@ export function latentSize(
   return [height / scale, width / scale];
 }
 
+function sizeOfImage({ image }: GenerateRequest): GenerateRequest["size"] {
+  return image && [image.height, image.width];
+}
+
 function sizeOf(size: GenerateRequest["size"], model: ImageModel): readonly [number, number] {
   const { name, network } = model;
   const scale = pixelsPerLatent(model);
@@ -129,6 +142,14 @@ function sizeOf(size: GenerateRequest["size"], model: ImageModel): readonly [num
       `${name} cannot draw ${shown([height, width])} pixels, since it draws in patches of ${unit}×${unit}; give a multiple of ${unit} for width and height, such as ${shown(near)}.`,
     );
   }
+  if ("max" in network.positions) {
+    const most = network.positions.max * unit;
+    if (Math.max(height, width) > most) {
+      throw new UsageError(
+        `${name} knows the places of at most ${shown([most, most])} pixels, so it cannot draw ${shown([height, width])}; give a smaller size.`,
+      );
+    }
+  }
   if (network.positions.kind === "learned" && (height !== own[0] || width !== own[1])) {
     throw new UsageError(
       `${name} has learned the places of ${shown(own)} pixels and no others, so it cannot draw ${shown([height, width])}; leave the size out.`,
@@ -144,15 +165,19 @@ function warningsOf(
   guidance: number,
   model: ImageModel,
 ): string[] {
-  const cut = (what: string, lost: string) =>
-    lost === ""
+  const cut = (what: string, heard: Told) =>
+    heard.kind !== "text"
       ? []
-      : [
-          `The ${what} is longer than the ${model.network.prompt?.length} tokens that ${model.name} hears; it does not hear ${quote(lost)}.`,
-        ];
+      : model
+          .embedder!.unheard(heard.text)
+          .map(
+            ({ by, length, words }) =>
+              `The ${what} is longer than the ${length} tokens that ${by} hears; it does not hear ${quote(words)}.`,
+          );
   return [
-    ...cut("prompt", unheard(told, model)),
-    ...cut("negative", unheard(avoided, model)),
+    ...(model.warnings ?? []),
+    ...cut("prompt", told),
+    ...cut("negative", avoided),
     ...(negative !== undefined && guidance === 1
       ? [`The negative ${quote(negative)} does not count, since a guidance of 1 is none.`]
       : []),

@@ -1,14 +1,15 @@
 /** Pipelines on models that `patchwise train` made. */
 import { UsageError } from "../engine/errors.ts";
-import type { NdArray } from "../engine/ndarray.ts";
+import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
 import { autoencoderKLParams } from "../models/autoencoder-kl.ts";
 import { type Card, modelFiles } from "../models/card.ts";
 import { traceNetwork } from "../models/index.ts";
+import type { PromptEncoderConfig } from "../models/prompt-encoder.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../weights/check-keys.ts";
 import type { Weights } from "../weights/safetensors.ts";
-import type { ImageModel, LatentDecoder } from "./image-model.ts";
+import type { ImageModel, LatentDecoder, PromptEmbedder } from "./image-model.ts";
 import { imagePipeline } from "./image-pipeline.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { recipeProcess } from "./process.ts";
@@ -64,13 +65,37 @@ export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedM
       : arraySource(name, params, weights as Readonly<Record<string, NdArray>>),
     process: recipeProcess(diffusion, sampling.sampler),
     classes: classes && new Map(classes.map((each, i) => [each, i])),
-    tokenizer,
+    embedder: tokenizer && prompt && ownEmbedder(name, tokenizer, prompt),
     decoder: decoderOf(card, autoencoder),
     defaults: sampling,
     close: async () => {
       await opened?.close();
       await autoencoder?.close();
     },
+  };
+}
+
+/** Of a network that reads tokens with a prompt encoder of its own. */
+function ownEmbedder(
+  name: string,
+  tokenizer: Tokenizer,
+  { length }: PromptEncoderConfig,
+): PromptEmbedder {
+  return {
+    encoders: [],
+    unheard(text) {
+      const { lost } = tokenizer.encode(text, length);
+      return lost === "" ? [] : [{ by: name, length, words: lost.trim() }];
+    },
+    embed: async (texts) =>
+      texts.map((text) => {
+        const { ids, mask } = tokenizer.encode(text, length);
+        return {
+          ids: ndarray("int64", [1, length], Array.from(ids)),
+          mask: ndarray("bool", [1, length], Array.from(mask)),
+          drop: ndarray("bool", [1], [text === "" ? 1 : 0]),
+        };
+      }),
   };
 }
 

@@ -1,6 +1,7 @@
 /** Text to the numbers of its pieces, by a tokenizer.json of Hugging Face's format. */
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../engine/errors.ts";
+import { quote } from "../weights/json.ts";
 
 export interface EncodedText {
   /** [length], padded behind the text. */
@@ -18,18 +19,30 @@ export interface Tokenizer {
   encode(text: string, length: number): EncodedText;
 }
 
-/** @throws FormatError when it is no tokenizer.json, or one of a kind that is not known */
-export function loadTokenizer(json: unknown): Tokenizer {
+export interface TokenizerOptions {
+  /** The piece to pad with; what the file says unless given. */
+  readonly padding?: string | undefined;
+}
+
+/**
+ * @param options.prepare rewrites a text before it is cut
+ * @throws FormatError when it is no tokenizer.json, or one of a kind that is not known, or has no such padding
+ */
+export function loadTokenizer(
+  json: unknown,
+  options: TokenizerOptions & { readonly prepare?: (text: string) => string } = {},
+): Tokenizer {
   const pieces = construct(json);
-  const size = 1 + [...pieces.get_vocab(true).values()].reduce((a, b) => Math.max(a, b), -1);
-  const padding = paddingId(json);
-  const idsOf = (text: string) => pieces.encode(text).ids;
+  const size = 1 + idsIn(json as TokenizerJson).reduce((a, b) => Math.max(a, b), -1);
+  const padding = paddingId(json, pieces, options);
+  const { prepare = (text) => text } = options;
+  const idsOf = (text: string) => pieces.encode(prepare(text)).ids;
   return {
     size,
     encode(text, length) {
       const all = idsOf(text);
       const fits = all.length <= length;
-      const kept = fits ? all : shortened(all, pieces.encode(text, bare).ids, length);
+      const kept = fits ? all : shortened(all, pieces.encode(prepare(text), bare).ids, length);
       const ids = new Int32Array(length).fill(padding);
       ids.set(kept);
       const mask = new Uint8Array(length).fill(1, 0, kept.length);
@@ -44,24 +57,59 @@ export function loadTokenizer(json: unknown): Tokenizer {
 
 const bare = { add_special_tokens: false };
 
+interface TokenizerJson {
+  readonly model: { readonly vocab: object };
+  readonly added_tokens?: readonly { readonly id: number }[] | null;
+  readonly padding?: { readonly pad_id?: unknown } | null;
+}
+
+/** More than any vocabulary has; what a wrong id could make of memory is bounded by it. */
+const MAX_SIZE = 2 ** 24;
+
 function construct(json: unknown): PieceTokenizer {
   const refused = (reason: string, cause?: unknown) =>
     new FormatError(
       `This is not a tokenizer.json that Patchwise can read (${reason}); take the one that was published with the model.`,
       { cause },
     );
-  const model = (json as { model?: { vocab?: unknown } } | null | undefined)?.model;
-  if (typeof model?.vocab !== "object") throw refused("it has no model with a vocabulary");
+  const model = (json as Partial<TokenizerJson> | null | undefined)?.model;
+  if (typeof model?.vocab !== "object" || model.vocab === null) {
+    throw refused("it has no model with a vocabulary");
+  }
   try {
-    return new PieceTokenizer(json, {});
+    const pieces = new PieceTokenizer(json, {});
+    const wrong = idsIn(json as TokenizerJson).find((id) => !isId(id));
+    if (wrong === undefined) return pieces;
+    throw new Error(`it numbers a piece ${JSON.stringify(wrong)}`);
   } catch (error) {
     throw refused((error as Error).message, error);
   }
 }
 
-/** The id that the file pads with, or 0: masked, it means nothing. */
-function paddingId(json: unknown): number {
-  const { padding } = json as { padding?: { pad_id?: unknown } | null };
+/** Lists have their ids by their places. */
+function idsIn({ model: { vocab }, added_tokens: added }: TokenizerJson): readonly number[] {
+  const own = Array.isArray(vocab) ? vocab.map((_, id) => id) : (Object.values(vocab) as number[]);
+  return [...own, ...(added ?? []).map(({ id }) => id)];
+}
+
+function isId(id: number): boolean {
+  return Number.isInteger(id) && id >= 0 && id < MAX_SIZE;
+}
+
+/** The id that is asked for, or that the file pads with, or 0: masked, it means nothing. */
+function paddingId(
+  json: unknown,
+  pieces: PieceTokenizer,
+  { padding: wanted }: TokenizerOptions,
+): number {
+  if (wanted !== undefined) {
+    const id = pieces.token_to_id(wanted);
+    if (id !== undefined) return id;
+    throw new FormatError(
+      `The tokenizer pads with ${quote(wanted)}, which is none of its pieces; give its files from one and the same model.`,
+    );
+  }
+  const { padding } = json as TokenizerJson;
   return typeof padding?.pad_id === "number" ? padding.pad_id : 0;
 }
 

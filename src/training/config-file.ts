@@ -4,10 +4,15 @@ import { z } from "zod";
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
 import { quote } from "../weights/json.ts";
-import { type TrainingConfig, trainingConfigSchema } from "./config.ts";
+import {
+  loraConfigSchema,
+  type LoraTrainingConfig,
+  type TrainingConfig,
+  trainingConfigSchema,
+} from "./config.ts";
 
 /**
- * Reads a config.
+ * Reads a config: of a LoRA where it names a `base` or says `lora`.
  *
  * @param file how messages call it
  * @param settings `key.path=value` from the command line, which override the file's
@@ -17,7 +22,7 @@ export function readTrainingConfig(
   file: string,
   text: string,
   settings: readonly string[] = [],
-): TrainingConfig {
+): TrainingConfig | LoraTrainingConfig {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const [problem] = document.errors;
@@ -36,9 +41,11 @@ export function readTrainingConfig(
   for (const [path, value] of overridden) document.setIn(path.split("."), value);
 
   const content: unknown = document.toJS({ maxAliasCount: 100 });
-  const result = trainingConfigSchema.safeParse(content, { reportInput: true });
+  const schema =
+    document.has("base") || document.has("lora") ? loraConfigSchema : trainingConfigSchema;
+  const result = schema.safeParse(content, { reportInput: true });
   if (result.success) return result.data;
-  const { path, message } = explained(firstIssue(result.error.issues));
+  const { path, message } = explained(firstIssue(result.error.issues), schema);
   const line = lineOf(document.contents, path, lines);
   const key = path.join(".");
   if ([...overridden.keys()].some((set) => set === key)) {
@@ -59,12 +66,21 @@ function firstIssue(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
 }
 
 /** The sentence for an issue, and the path of the key that it is about. */
-function explained(issue: z.core.$ZodIssue): { path: readonly string[]; message: string } {
+function explained(
+  issue: z.core.$ZodIssue,
+  schema: z.ZodType,
+): { path: readonly string[]; message: string } {
   const path = issue.path.map(String);
   const place = path.length === 0 ? "a training config" : quote(path.join("."));
   if (issue.code === "unrecognized_keys") {
     const unknown = issue.keys[0]!;
-    const known = keysAt(path);
+    const known = keysAt(schema, path);
+    if (schema === loraConfigSchema && keysAt(trainingConfigSchema, path).includes(unknown)) {
+      return {
+        path: [...path, unknown],
+        message: `${quote([...path, unknown].join("."))} comes from the base of a LoRA; leave it out.`,
+      };
+    }
     const near = nearestNames(unknown, known);
     const hint =
       near.length > 0 ? `did you mean ${near.join(" or ")}?` : `it has ${known.join(", ")}.`;
@@ -139,10 +155,8 @@ interface JsonSchema {
 }
 
 /** Every key that a map at this place may have. */
-function keysAt(path: readonly string[]): readonly string[] {
-  let places: readonly JsonSchema[] = [
-    z.toJSONSchema(trainingConfigSchema, { io: "input" }) as JsonSchema,
-  ];
+function keysAt(schema: z.ZodType, path: readonly string[]): readonly string[] {
+  let places: readonly JsonSchema[] = [z.toJSONSchema(schema, { io: "input" }) as JsonSchema];
   for (const part of path) {
     places = alternatives(places).flatMap(({ properties }) => properties?.[part] ?? []);
   }

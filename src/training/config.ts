@@ -6,6 +6,9 @@ import { recipeSchema } from "../diffusion/recipe.ts";
 import { samplingSchema } from "../models/card.ts";
 import { ditFields } from "../models/dit-schema.ts";
 import { ditPresets } from "../models/dit.ts";
+import { mmditFields } from "../models/mmdit-schema.ts";
+import { mmditPresets } from "../models/mmdit.ts";
+import { attentionAndMlp } from "../nn/lora.ts";
 
 const count = z.int().min(1);
 const share = z.number().min(0).max(1);
@@ -30,17 +33,32 @@ const prompt = z.strictObject({
   length: count.default(16),
 });
 
-const { size: _size, channels: _channels, condition: _condition, ...architecture } = ditFields;
+/** What the data says, and not the config. */
+const ofData = { size: true, channels: true, condition: true } as const;
 
-const modelSchema = z.strictObject({
-  kind: z.literal("dit").default("dit"),
-  /** A published size to start from; the fields beside it override it. */
-  preset: z.enum(Object.keys(ditPresets) as [keyof typeof ditPresets]).optional(),
-  /** What it is told: text where the data has captions, else a class where it has classes, unless given. */
-  condition: z.enum(["none", "class", "text"]).optional(),
-  prompt: prompt.prefault({}),
-  ...z.object(architecture).partial().shape,
-});
+const modelSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z
+      .literal("dit")
+      .optional()
+      .transform(() => "dit" as const),
+    /** A published size to start from; the fields beside it override it. */
+    preset: z.enum(Object.keys(ditPresets) as [keyof typeof ditPresets]).optional(),
+    /** What it is told: text where the data has captions, else a class where it has classes, unless given. */
+    condition: z.enum(["none", "class", "text"]).optional(),
+    prompt: prompt.prefault({}),
+    ...z.object(ditFields).omit(ofData).partial().shape,
+  }),
+  z.strictObject({
+    kind: z.literal("mmdit"),
+    preset: z.enum(Object.keys(mmditPresets) as [keyof typeof mmditPresets]).optional(),
+    condition: z.enum(["class", "text"]).optional(),
+    prompt: prompt.prefault({}),
+    ...z.object(mmditFields).omit(ofData).partial().shape,
+    /** Only checkpoints hold a table of another kind. */
+    positions: z.strictObject({ kind: z.literal("sin-cos"), max: count }).optional(),
+  }),
+]);
 
 const optimizerSchema = z.discriminatedUnion("kind", [
   z.strictObject({
@@ -72,35 +90,43 @@ const decaySchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
+const trainingFields = {
+  /** Images in a step's batch. */
+  batch: count.default(64),
+  /** Batches whose gradients a step takes together. */
+  accumulate: count.default(1),
+  /** Ends after so many steps … */
+  steps: unset(count),
+  /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal. */
+  minutes: unset(z.number().positive()),
+  optimizer: optimizerSchema.prefault({ kind: "adamw" }),
+  warmUp: z.int().min(0).default(100),
+  decay: decaySchema.prefault({ kind: "linear" }),
+  /** Longest gradient; null for any. */
+  clip: z.number().positive().nullable().default(1),
+  /** Decay of the weights' moving average, which is what draws. */
+  ema: z.number().gt(0).lt(1).default(0.999),
+  /** Share of examples that are learned without their condition. */
+  dropCondition: share.default(0.1),
+  /** Computes activations again in the backward pass: less memory, more time. */
+  recompute: z.boolean().default(false),
+  /** Threads for CPU work; as many as there are cores unless given. */
+  threads: count.optional(),
+};
+
+const stepsOrMinutes = [
+  ({ steps, minutes }: { steps?: unknown; minutes?: unknown }) =>
+    (steps === undefined) !== (minutes === undefined),
+  { error: "give either steps or minutes, to say how long to train" },
+] as const;
+
 const trainingSchema = z
   .strictObject({
-    /** Images in a step's batch. */
-    batch: count.default(64),
-    /** Batches whose gradients a step takes together. */
-    accumulate: count.default(1),
-    /** Ends after so many steps … */
-    steps: unset(count),
-    /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal. */
-    minutes: unset(z.number().positive()),
-    optimizer: optimizerSchema.prefault({ kind: "adamw" }),
-    warmUp: z.int().min(0).default(100),
-    decay: decaySchema.prefault({ kind: "linear" }),
-    /** Longest gradient; null for any. */
-    clip: z.number().positive().nullable().default(1),
-    /** Decay of the weights' moving average, which is what draws. */
-    ema: z.number().gt(0).lt(1).default(0.999),
-    /** Share of examples that are learned without their condition. */
-    dropCondition: share.default(0.1),
-    /** Computes activations again in the backward pass: less memory, more time. */
-    recompute: z.boolean().default(false),
-    /** Threads for CPU work; as many as there are cores unless given. */
-    threads: count.optional(),
+    ...trainingFields,
     /** A trained folder or weights file to start from. */
     from: z.string().optional(),
   })
-  .refine(({ steps, minutes }) => (steps === undefined) !== (minutes === undefined), {
-    error: "give either steps or minutes, to say how long to train",
-  });
+  .refine(...stepsOrMinutes);
 
 /** Where the network works on the latents of an autoencoder in place of pixels. */
 const latentsSchema = z.strictObject({
@@ -117,35 +143,24 @@ const latentsSchema = z.strictObject({
   precision: z.enum(["float16", "float32"]).default("float16"),
 });
 
-export const trainingConfigSchema = z.strictObject({
+const checkpointFields = {
+  /** Steps between checkpoints … */
+  steps: unset(count),
+  /** … or minutes; 5 unless either is given. */
+  minutes: unset(z.number().positive()),
+  /** How many of the last are kept. */
+  keep: count.default(2),
+};
+
+const precision = z.enum(["float32", "float16"]);
+
+/** What every training has. */
+const commonFields = {
   /** What the model is called; the output folder's name unless given. */
   name: z.string().optional(),
   /** Of weights, batches, noise and samples. */
   seed: z.int().min(0).default(0),
   data: dataSchema,
-  /** What every picture is made to be. */
-  picture: z.strictObject({
-    size,
-    channels: z.union([z.literal(1), z.literal(3)]).default(3),
-  }),
-  latents: latentsSchema.optional(),
-  model: modelSchema.prefault({}),
-  diffusion: recipeSchema.prefault({ process: "flow" }),
-  training: trainingSchema,
-  /** How the model draws unless told otherwise, and while it trains. */
-  sampling: samplingSchema.prefault({}),
-  checkpoint: z
-    .strictObject({
-      /** Steps between checkpoints … */
-      steps: unset(count),
-      /** … or minutes; 5 unless either is given. */
-      minutes: unset(z.number().positive()),
-      /** How many of the last are kept. */
-      keep: count.default(2),
-      /** How the model that draws is stored; float16 halves its file. */
-      weights: z.enum(["float32", "float16"]).default("float32"),
-    })
-    .prefault({}),
   samples: z
     .strictObject({
       /** Steps between sample grids; none unless given. */
@@ -172,14 +187,64 @@ export const trainingConfigSchema = z.strictObject({
       batches: count.default(8),
     })
     .optional(),
+};
+
+export const trainingConfigSchema = z.strictObject({
+  ...commonFields,
+  /** What every picture is made to be. */
+  picture: z.strictObject({
+    size,
+    channels: z.union([z.literal(1), z.literal(3)]).default(3),
+  }),
+  latents: latentsSchema.optional(),
+  model: modelSchema.prefault({}),
+  diffusion: recipeSchema.prefault({ process: "flow" }),
+  training: trainingSchema,
+  /** How the model draws unless told otherwise, and while it trains. */
+  sampling: samplingSchema.prefault({}),
+  checkpoint: z
+    .strictObject({
+      ...checkpointFields,
+      /** How the model that draws is stored; float16 halves its file. */
+      weights: precision.default("float32"),
+    })
+    .prefault({}),
 });
 
 export type TrainingConfig = z.output<typeof trainingConfigSchema>;
 
+/** Of a LoRA: what pictures are made to be, what the network is and how it draws are its base's. */
+export const loraConfigSchema = z.strictObject({
+  ...commonFields,
+  /** The model that it changes: the name of one that comes along, or a trained folder. */
+  base: z.string().min(1, "a name cannot be empty"),
+  lora: z
+    .strictObject({
+      rank: count.default(8),
+      /** As many times as alpha / rank it counts; the rank unless given. */
+      alpha: z.number().positive().optional(),
+      /** Linear layers by path, with * for anything but dots and ** for anything. */
+      targets: z
+        .array(z.string().min(1, "a target cannot be empty"))
+        .min(1)
+        .default([...attentionAndMlp]),
+    })
+    .transform((lora) => ({ ...lora, alpha: lora.alpha ?? lora.rank })),
+  training: z.strictObject(trainingFields).refine(...stepsOrMinutes),
+  checkpoint: z
+    .strictObject({ ...checkpointFields, weights: precision.default("float16") })
+    .prefault({}),
+});
+
+export type LoraTrainingConfig = z.output<typeof loraConfigSchema>;
+
+/** What the steps of a training go by, whatever it changes. */
+export type RunConfig = Omit<TrainingConfig, "model">;
+
 /** Of the pictures, whose latents the network may see in their place. */
 export function pictureShape({
   picture: { size: side, channels },
-}: Pick<TrainingConfig, "picture">): PictureShape {
+}: Pick<RunConfig, "picture">): PictureShape {
   const [height, width] = typeof side === "number" ? [side, side] : side;
   return { height, width, channels };
 }

@@ -25,13 +25,15 @@ export interface ExampleOptions {
   readonly latents?: LatentDraw | undefined;
   /** Share of the examples whose condition is left out. */
   readonly dropCondition: number;
+  /** The network's class of each class of the data; the same unless given. */
+  readonly classes?: readonly number[] | undefined;
 }
 
 /** The inputs of `objective` for a batch; latents, noise, times and drops depend on the key alone. */
 export function examplesOf(
   batch: LabelledPictures,
   key: RandomKey,
-  { network, recipe, tokenizer, latents, dropCondition }: ExampleOptions,
+  { network, recipe, tokenizer, latents, dropCondition, classes }: ExampleOptions,
 ): Record<string, NdArray> {
   const [height, width] = network.size;
   const shape = { height, width, channels: network.channels as 1 | 3 };
@@ -42,7 +44,7 @@ export function examplesOf(
   return {
     x0,
     ...drawExamples(recipe, key, x0.shape),
-    ...conditions(batch, count, network, tokenizer),
+    ...conditions(batch, count, network, tokenizer, classes),
     ...(canDrop(network) && { drop: dropped(fork(key, "drop"), batch, count, dropCondition) }),
   };
 }
@@ -52,6 +54,7 @@ function conditions(
   count: number,
   { condition }: NetworkConfig,
   tokenizer: Tokenizer | undefined,
+  classes: readonly number[] | undefined,
 ): Record<string, NdArray> {
   switch (condition.kind) {
     case "none":
@@ -61,7 +64,7 @@ function conditions(
         y: ndarray(
           "int64",
           [count],
-          BigInt64Array.from(labels!, (label) => BigInt(Math.max(0, label))),
+          BigInt64Array.from(labels!, (label) => BigInt(classes?.[label] ?? Math.max(0, label))),
         ),
       };
     case "text":

@@ -3,7 +3,7 @@ import { type Loader, openLoader } from "../data/loader-node.ts";
 import type { LatentDraw, LatentCache } from "../data/latents.ts";
 import type { DataConfig } from "../data/config.ts";
 import type { AutoencoderKLConfig } from "../models/autoencoder-kl.ts";
-import { pictureShape, type TrainingConfig } from "./config.ts";
+import { pictureShape, type RunConfig } from "./config.ts";
 import type { ImageShape } from "./network.ts";
 
 export interface Feed {
@@ -37,7 +37,7 @@ export interface Loaders {
 }
 
 /** Pictures, of which the first are decoded at once. */
-export async function pictureFeed(config: TrainingConfig, step: number): Promise<Feed> {
+export async function pictureFeed(config: RunConfig, step: number): Promise<Feed> {
   const loaders = loadersOf(config);
   const loader = await loaders.training(step);
   return {
@@ -49,7 +49,7 @@ export async function pictureFeed(config: TrainingConfig, step: number): Promise
   };
 }
 
-export function loadersOf(config: TrainingConfig): Loaders {
+export function loadersOf(config: RunConfig): Loaders {
   const { batch, accumulate } = config.training;
   const shape = pictureShape(config);
   const opened: Loader[] = [];

@@ -1,5 +1,5 @@
 /** Training from a config, as `patchwise train` does it. */
-export type { TrainingConfig } from "./config.ts";
+export type { LoraTrainingConfig, TrainingConfig } from "./config.ts";
 export { readTrainingConfig } from "./config-file.ts";
 export {
   type DrawSamples,

@@ -19,7 +19,7 @@ import { modelFiles } from "../models/card.ts";
 import { closingOnFailure, exists } from "../weights/files-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors-node.ts";
 import { readTensor } from "../weights/safetensors.ts";
-import { pictureShape, type TrainingConfig } from "./config.ts";
+import { pictureShape, type RunConfig } from "./config.ts";
 import { type Feed, loadersOf } from "./feed-node.ts";
 
 export interface LatentFeedOptions {
@@ -41,8 +41,8 @@ const hashKey = "autoencoder";
  * @throws UsageError when there is no autoencoder, or it does not fit the pictures or the training that goes on
  */
 export async function latentFeed(
-  config: TrainingConfig,
-  latents: NonNullable<TrainingConfig["latents"]>,
+  config: RunConfig,
+  latents: NonNullable<RunConfig["latents"]>,
   step: number,
   { out, resume, ...running }: LatentFeedOptions,
 ): Promise<Feed> {
@@ -127,8 +127,8 @@ function latentShape({ height, width }: PictureShape, config: AutoencoderKLConfi
 
 /** As many pictures as a validation shows, so that no others are encoded. */
 function shown(
-  { data, batches }: NonNullable<TrainingConfig["validation"]>,
-  { training }: TrainingConfig,
+  { data, batches }: NonNullable<RunConfig["validation"]>,
+  { training }: RunConfig,
 ): DataConfig {
   const all = batches * training.batch;
   return { ...data, limit: Math.min(data.limit ?? all, all) };

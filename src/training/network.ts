@@ -3,6 +3,7 @@ import { UsageError } from "../engine/errors.ts";
 import type { DataSet } from "../data/dataset.ts";
 import { type DiTConfig, ditPresets } from "../models/dit.ts";
 import { type NetworkConfig, networkSchema } from "../models/index.ts";
+import { type MMDiTConfig, mmditPresets } from "../models/mmdit.ts";
 import type { TrainingConfig } from "./config.ts";
 
 type ModelSettings = TrainingConfig["model"];
@@ -45,11 +46,12 @@ export function networkOf(
   data: DataFacts,
   words: Words | undefined,
 ): NetworkConfig {
-  const { kind, preset, condition: wanted, prompt, ...fields } = settings;
-  const given = defined(fields);
-  const base = preset ? ditPresets[preset] : recent(picture, given);
+  const { kind, condition: wanted, prompt } = settings;
   const condition = wanted ?? conditionOf(data);
-  const whole = { ...base, ...given };
+  const whole =
+    kind === "mmdit"
+      ? mmditOf(settings, picture, condition, data)
+      : ditOf(settings, picture, condition);
   const encoder = condition === "text" && {
     vocabulary: words!.vocabulary,
     wordWidth: words!.width,
@@ -63,8 +65,7 @@ export function networkOf(
     kind,
     size: [picture.height, picture.width],
     channels: picture.channels,
-    learnedVariance: given.learnedVariance ?? false,
-    block: textBlock(whole.block, condition, given.block !== undefined),
+    learnedVariance: settings.learnedVariance ?? false,
     condition: conditionConfig(condition, data, encoder),
     ...(encoder && { prompt: encoder }),
   };
@@ -74,19 +75,58 @@ export function networkOf(
   throw new UsageError(`The model (${path.join(".")}): ${message}.`);
 }
 
+type Told = "none" | "class" | "text";
+
+function ditOf(
+  settings: Extract<ModelSettings, { kind: "dit" }>,
+  picture: ImageShape,
+  condition: Told,
+) {
+  const { preset } = settings;
+  const given = architecture<DiTConfig>(settings);
+  const whole = { ...(preset ? ditPresets[preset] : recent(picture, given)), ...given };
+  return { ...whole, block: textBlock(whole.block, condition, given.block !== undefined) };
+}
+
+/** @throws UsageError where there is nothing to tell it */
+function mmditOf(
+  settings: Extract<ModelSettings, { kind: "mmdit" }>,
+  picture: ImageShape,
+  condition: Told,
+  { name }: DataFacts,
+) {
+  if (condition === "none") {
+    throw new UsageError(
+      `An MMDiT is told a text or a class, but ${name} has neither captions nor classes; set model.kind to dit, or add captions in metadata.jsonl.`,
+    );
+  }
+  const { preset } = settings;
+  const given = architecture<MMDiTConfig>(settings);
+  const base = preset ? mmditPresets[preset] : small(picture, given);
+  // Of a published table only checkpoints know what is in it.
+  const positions = { kind: "sin-cos", max: base.positions.max } as const;
+  return { ...base, positions, ...given };
+}
+
 /** What data can tell a network. */
-export function conditionOf({ captioned, classes }: DataFacts): "text" | "class" | "none" {
+export function conditionOf({ captioned, classes }: DataFacts): Told {
   return captioned ? "text" : classes ? "class" : "none";
 }
 
 /** The fields that are there, for spreading over others. */
-function defined(fields: Omit<ModelSettings, "kind" | "preset" | "condition" | "prompt">) {
+function architecture<Config>({
+  kind: _kind,
+  preset: _preset,
+  condition: _condition,
+  prompt: _prompt,
+  ...fields
+}: ModelSettings) {
   const present = Object.entries(fields).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(present) as Partial<DiTConfig>;
+  return Object.fromEntries(present) as Partial<Config>;
 }
 
 function conditionConfig(
-  condition: "none" | "class" | "text",
+  condition: Told,
   { name, classes, captioned }: DataFacts,
   encoder: { readonly width: number; readonly length: number } | false,
 ): DiTConfig["condition"] {
@@ -111,9 +151,7 @@ function recent(
   picture: ImageShape,
   given: Partial<DiTConfig>,
 ): Omit<DiTConfig, "size" | "channels" | "condition"> {
-  const hidden = given.hidden ?? 192;
-  const patch = given.patch ?? patchFor(picture);
-  const values = patch * patch * picture.channels;
+  const { patch, hidden, patches } = sizes(picture, given);
   return {
     patch,
     hidden,
@@ -122,15 +160,51 @@ function recent(
     mlpRatio: 4,
     learnedVariance: false,
     block: { kind: "adaLN-zero" },
-    patches:
-      values > bottleneckWidth
-        ? { kind: "bottleneck", width: bottleneckWidth }
-        : { kind: "linear" },
+    patches,
     positions: { kind: "sin-cos" },
     rotary: { theta: 100 },
     norm: { kind: "rms", affine: false, epsilon: 1e-6 },
     feedForward: { kind: "swiglu" },
-    qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
+    qkNorm,
+  };
+}
+
+const qkNorm = { kind: "rms", affine: true, epsilon: 1e-6 } as const;
+
+/** Stable Diffusion 3.5's at another size, with places for pictures twice as large. */
+function small(
+  picture: ImageShape,
+  given: Partial<MMDiTConfig>,
+): Omit<MMDiTConfig, "size" | "channels" | "condition"> {
+  const { patch, hidden, patches } = sizes(picture, given);
+  return {
+    ...mmditPresets["SD3-medium"],
+    patch,
+    hidden,
+    depth: 6,
+    heads: headsOf(hidden),
+    patches,
+    positions: {
+      kind: "sin-cos",
+      max: 2 * Math.ceil(Math.max(picture.height, picture.width) / patch),
+    },
+    qkNorm,
+  };
+}
+
+function sizes(
+  picture: ImageShape,
+  given: { readonly patch?: number; readonly hidden?: number },
+): Pick<DiTConfig, "patch" | "hidden" | "patches"> {
+  const { patch = patchFor(picture), hidden = 192 } = given;
+  const values = patch * patch * picture.channels;
+  return {
+    patch,
+    hidden,
+    patches:
+      values > bottleneckWidth
+        ? { kind: "bottleneck", width: bottleneckWidth }
+        : { kind: "linear" },
   };
 }
 
@@ -152,7 +226,7 @@ function patchFor({ height, width }: ImageShape): number {
 /** Tokens of a text join the patches, unless the config says another way. */
 function textBlock(
   block: DiTConfig["block"],
-  condition: "none" | "class" | "text",
+  condition: Told,
   asGiven: boolean,
 ): DiTConfig["block"] {
   const modulated = block.kind === "adaLN" || block.kind === "adaLN-zero";

@@ -4,6 +4,7 @@ import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { type Recipe, recipeLoss } from "../diffusion/recipe.ts";
 import { canDrop, type NetworkConfig, promptScope, traceNetwork } from "../models/index.ts";
+import { type LoraOptions, withLora } from "../nn/lora.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
 
 export interface Objective {
@@ -12,13 +13,13 @@ export interface Objective {
   readonly params: ParamsRoot;
 }
 
-/** Inputs: `x0` [B, C, H, W], what the recipe draws, and what the network is told. */
+/** With LoRA where it is asked for. Inputs: `x0` [B, C, H, W], what the recipe draws, and what the network is told. */
 export function objective(
   network: NetworkConfig,
   recipe: Recipe,
-  { recompute }: { readonly recompute: boolean },
+  { recompute, lora }: { readonly recompute: boolean; readonly lora?: LoraOptions },
 ): Objective {
-  const params = createParams();
+  const params = lora ? withLora(createParams(), lora) : createParams();
   const x0 = input("x0", [batch, network.channels, ...network.size]);
   const predict = (x: Tensor, t: Tensor) =>
     traceNetwork(network, { from: { x, t }, drop: canDrop(network), recompute }, params).output;

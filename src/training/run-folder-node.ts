@@ -11,7 +11,6 @@ import { writeFileAtomic } from "../weights/atomic-node.ts";
 import { writeSafetensors } from "../weights/safetensors-node.ts";
 import { describeSystemError } from "../weights/system-error-node.ts";
 import { type Checkpoint, checkpointSteps, readLastCheckpoint } from "./checkpoint-node.ts";
-import type { TrainingConfig } from "./config.ts";
 
 export interface RunFolder {
   readonly path: string;
@@ -38,7 +37,7 @@ const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."
  */
 export async function openRunFolder(
   path: string,
-  config: TrainingConfig,
+  config: object,
   resume: boolean,
 ): Promise<RunFolder> {
   const checkpoints = join(path, "checkpoints");
@@ -71,7 +70,7 @@ export async function openRunFolder(
   };
 }
 
-async function begin(path: string, config: TrainingConfig): Promise<void> {
+async function begin(path: string, config: object): Promise<void> {
   await mkdir(join(path, "samples"), { recursive: true }).catch((error: unknown) => {
     throw new UsageError(
       `The output folder ${path} cannot be made: ${describeSystemError(error)}; choose another with --out.`,

@@ -11,31 +11,33 @@ import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { countParameters, estimateMemory } from "../engine/cost.ts";
-import { graphOf } from "../engine/graph.ts";
+import { estimateMemory } from "../engine/cost.ts";
 import type { Picture } from "../data/dataset.ts";
 import type { LatentEvent } from "../data/latent-cache-node.ts";
 import { writePicture } from "../data/picture-file-node.ts";
 import { type Card, modelFiles } from "../models/card.ts";
-import type { NetworkConfig } from "../models/index.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { writeFileAtomic } from "../weights/atomic-node.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import type { Weights } from "../weights/safetensors.ts";
 import { writeCheckpoint } from "./checkpoint-node.ts";
-import { pictureShape, type TrainingConfig } from "./config.ts";
+import {
+  type LoraTrainingConfig,
+  pictureShape,
+  type RunConfig,
+  type TrainingConfig,
+} from "./config.ts";
 import { optimizerOf } from "./configured-optimizer.ts";
 import { type ExampleOptions, examplesOf } from "./examples.ts";
 import { type Batches, type Feed, pictureFeed } from "./feed-node.ts";
-import { initialWeights, openWords } from "./initial-weights-node.ts";
 import { latentFeed } from "./latent-feed-node.ts";
+import { loraPlan } from "./lora-node.ts";
 import { type Metrics, openMetrics } from "./metrics-node.ts";
-import { conditionOf, networkOf } from "./network.ts";
-import { objective, wordsKey } from "./objective.ts";
+import type { Arrays, Subject } from "./plan-node.ts";
 import { rateAt } from "./rate.ts";
-import { openRunFolder, type RunFolder, writeModel } from "./run-folder-node.ts";
+import { openRunFolder, type RunFolder } from "./run-folder-node.ts";
 import { createTrainer, emaPrefix, type Trainer, type TrainingStep, trainingStep } from "./step.ts";
 import { validator } from "./validation-node.ts";
+import { wholeModelPlan } from "./whole-model-node.ts";
 
 /** Draws with a model in training: one picture a row, several a prompt or class. */
 export type DrawSamples = (
@@ -72,6 +74,8 @@ export type TrainingEvent =
   | {
       readonly kind: "start";
       readonly step: number;
+      readonly what: Subject["kind"];
+      /** Of what is trained. */
       readonly parameters: number;
       readonly pictures: number;
       readonly data: string;
@@ -110,76 +114,71 @@ export interface TrainingResult {
  * @throws PatchwiseError when the loss is no longer a number, or the disk is full: the last good checkpoint is kept
  */
 export async function train(
-  config: TrainingConfig,
+  given: TrainingConfig | LoraTrainingConfig,
   options: TrainOptions,
 ): Promise<TrainingResult> {
-  const folder = await openRunFolder(options.out, config, options.resume);
-  const step = folder.from?.step ?? 0;
-  const feed = config.latents
-    ? await latentFeed(config, config.latents, step, options)
-    : await pictureFeed(config, step);
+  const plan = "lora" in given ? await loraPlan(given) : wholeModelPlan(given);
+  const { config } = plan;
+  return closing(plan, async () => {
+    const folder = await openRunFolder(options.out, plan.recorded, options.resume);
+    const step = folder.from?.step ?? 0;
+    const feed = config.latents
+      ? await latentFeed(config, config.latents, step, options)
+      : await pictureFeed(config, step);
+    return closing(feed, async () => {
+      return trainOn(feed, await plan.subject(feed), folder, config, options);
+    });
+  });
+}
+
+async function closing<T>(opened: { close(): Promise<void> }, use: () => Promise<T>): Promise<T> {
   try {
-    return await trainOn(feed, folder, config, options);
+    return await use();
   } finally {
-    await feed.close();
+    await opened.close();
   }
 }
 
 async function trainOn(
   feed: Feed,
+  subject: Subject,
   folder: RunFolder,
-  config: TrainingConfig,
+  config: RunConfig,
   { backend, report, draw, signal }: TrainOptions,
 ): Promise<TrainingResult> {
   const { training, diffusion: recipe } = config;
-  const key = randomKey(config.seed);
-  const told = config.model.condition ?? conditionOf(feed.info);
-  const words = told === "text" ? await openWords(config.model.prompt.words) : undefined;
-  const network = networkOf(
-    config.model,
-    feed.image,
-    feed.info,
-    words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
-  );
-
-  const { loss, params } = objective(network, recipe, training);
-  const fixed = words && !config.model.prompt.trainWords ? [wordsKey] : [];
-  const trained = Object.fromEntries(
-    [...params.declared]
-      .filter(([name]) => !fixed.includes(name))
-      .map(([name, { tensor }]) => [name, tensor]),
-  );
+  const { network, loss } = subject;
   const step = trainingStep({
     loss,
-    params: trained,
+    params: subject.trained,
     optimizer: optimizerOf(training.optimizer),
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
-  const initial = await initialWeights(params, fork(key, "weights"), words, training.from);
-  const unmoved = Object.fromEntries(fixed.map((name) => [name, initial[name]!]));
   await folder.begin();
-  if (words) await writeFileAtomic(join(folder.path, modelFiles.tokenizer), words.tokenizerFile);
+  await subject.begin(folder.path);
   const batches = await feed.begin();
   if (!batches) return endedEarly(folder);
   report({
     kind: "start",
     step: folder.from?.step ?? 0,
-    parameters: countParameters(graphOf({ loss })),
+    what: subject.kind,
+    parameters: subject.parameters,
     pictures: feed.info.count,
     data: feed.info.name,
     memory: memoryOf(step, batches, config),
   });
-  const trainer = await createTrainer(backend, step, folder.from ?? without(initial, fixed), {
-    weights: (name) => unmoved[name] && { kind: "array", array: unmoved[name] },
+  const trainer = await createTrainer(backend, step, folder.from ?? subject.initial, {
+    weights: subject.fixed,
     ...(training.threads && { threads: training.threads }),
   });
   const metrics = await openMetrics(folder.path, { resumeFrom: folder.from?.step });
   const examples = {
     network,
     recipe,
-    tokenizer: words?.tokenizer,
+    tokenizer: subject.tokenizer,
+    classes: subject.classes,
     latents: batches.latents,
     dropCondition: training.dropCondition,
   };
@@ -187,11 +186,10 @@ async function trainOn(
     config,
     folder,
     feed,
+    subject,
     batches,
-    key,
-    network,
+    key: randomKey(config.seed),
     examples,
-    unmoved,
     trainer,
     metrics,
     backend,
@@ -210,7 +208,7 @@ async function trainOn(
 function memoryOf(
   { graph, state }: TrainingStep,
   { loader, validation }: Batches,
-  { training, samples }: TrainingConfig,
+  { training, samples }: RunConfig,
 ): number {
   const { total, weights } = estimateMemory(graph, training.batch, state);
   // A grid takes the weights three times: read from the state, in the program that draws, and packed for it.
@@ -229,15 +227,13 @@ function endedEarly({ from }: RunFolder): TrainingResult {
 
 /** All that the steps need. */
 interface Run {
-  readonly config: TrainingConfig;
+  readonly config: RunConfig;
   readonly folder: RunFolder;
   readonly feed: Feed;
+  readonly subject: Subject;
   readonly batches: Batches;
   readonly key: ReturnType<typeof randomKey>;
-  readonly network: NetworkConfig;
   readonly examples: ExampleOptions;
-  /** Weights that are not trained. */
-  readonly unmoved: Readonly<Record<string, NdArray>>;
   readonly trainer: Trainer;
   readonly metrics: Metrics;
   readonly backend: Backend;
@@ -346,12 +342,7 @@ async function save(run: Run, step: number, seconds: number): Promise<void> {
   const { folder, trainer, config, report } = run;
   const state = await trainer.readState();
   await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
-  await writeModel(
-    folder.path,
-    cardOf(run, step),
-    averagedWeights(run, state),
-    config.checkpoint.weights,
-  );
+  await run.subject.write(folder.path, cardOf(run, step), averagesIn(state));
   report({ kind: "checkpoint", step });
 }
 
@@ -376,23 +367,20 @@ async function drawSamples(run: Run, step: number): Promise<void> {
   report({ kind: "samples", path });
 }
 
-async function drawingWeights(run: Run): Promise<Record<string, NdArray>> {
-  return averagedWeights(run, await run.trainer.readState());
+async function drawingWeights({ subject, trainer }: Run): Promise<Record<string, NdArray>> {
+  return subject.drawing(averagesIn(await trainer.readState()));
 }
 
-function averagedWeights(
-  { unmoved }: Run,
-  state: Readonly<Record<string, NdArray>>,
-): Record<string, NdArray> {
+function averagesIn(state: Arrays): Record<string, NdArray> {
   const averages = Object.entries(state)
     .filter(([name]) => name.startsWith(emaPrefix))
     .map(([name, value]) => [name.slice(emaPrefix.length), value]);
-  return { ...Object.fromEntries(averages), ...unmoved };
+  return Object.fromEntries(averages);
 }
 
-function cardOf({ config, folder, network, feed }: Run, step: number): Card {
+function cardOf({ config, folder, subject, feed }: Run, step: number): Card {
   const { autoencoder } = feed;
-  const { classes } = feed.info;
+  const { network, classNames } = subject;
   return {
     format: "patchwise",
     version: 1,
@@ -401,14 +389,14 @@ function cardOf({ config, folder, network, feed }: Run, step: number): Card {
     diffusion: config.diffusion,
     picture: pictureShape(config),
     ...(autoencoder && { latents: { autoencoder } }),
-    ...(network.condition.kind === "class" && { classes: [...classes!] }),
+    ...(network.condition.kind === "class" && { classes: [...classNames!] }),
     sampling: config.sampling,
     trained: { steps: step, images: step * config.training.batch * config.training.accumulate },
   };
 }
 
 function isDue(
-  { steps: every, minutes }: TrainingConfig["checkpoint"],
+  { steps: every, minutes }: RunConfig["checkpoint"],
   step: number,
   saved: { readonly step: number; readonly seconds: number },
   seconds: number,
@@ -425,11 +413,4 @@ function stopwatch(before: number): { seconds(): number } {
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function without<T>(
-  record: Readonly<Record<string, T>>,
-  names: readonly string[],
-): Record<string, T> {
-  return Object.fromEntries(Object.entries(record).filter(([name]) => !names.includes(name)));
 }

@@ -35,7 +35,7 @@ export async function readFields(path: string): Promise<FieldReader> {
   throw new FormatError(`${path} holds no object; copy or download it again.`);
 }
 
-interface Closable {
+export interface Closable {
   close(): Promise<void>;
 }
 
@@ -47,7 +47,11 @@ export async function closingOnFailure<T>(
   try {
     return await use(opened);
   } catch (error) {
-    for (const each of opened) await each.close();
+    await closeAll(opened);
     throw error;
   }
+}
+
+export async function closeAll(opened: readonly Closable[]): Promise<void> {
+  for (const each of opened) await each.close();
 }

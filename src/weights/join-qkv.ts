@@ -1,26 +1,42 @@
-/** Checkpoints that keep the projections of an attention apart, read by models that have one for all three. */
+/** Checkpoints whose rows are parted or ordered in another way than the model's: read by it where they lie. */
 import { formatShape } from "../engine/shape.ts";
 import type { Weights } from "./safetensors.ts";
 import { weightsOf } from "./safetensors.ts";
 import type { TensorEntry } from "./safetensors-header.ts";
 import { type ByteSource, checkRange } from "./source.ts";
 
+/** The projections of an attention that models have in one: their names, of which the letter varies. */
+const projections = /^(.*\.)(?:to_q|add_q_proj)(\..*)$/;
+
 /**
  * The same weights, but `X.to_q.Y`, `X.to_k.Y` and `X.to_v.Y` as one tensor `X.to_qkv.Y`, one after another along
- * axis 0. All stay where they are.
+ * axis 0, and `X.add_q_proj.Y`, … as `X.add_qkv_proj.Y`. All stay where they are.
  */
 export function joinQkv(weights: Weights): Weights {
   const entries = new Map(weights.entries);
   for (const [name, q] of weights.entries) {
-    const [, path, rest] = /^(.*\.)to_q(\..*)$/.exec(name) ?? [];
+    const [, path, rest] = projections.exec(name) ?? [];
     if (path === undefined || rest === undefined) continue;
-    const key = (part: string) => `${path}to_${part}${rest}`;
+    const added = name.startsWith("add_", path.length);
+    const key = (part: string) => `${path}${added ? `add_${part}_proj` : `to_${part}`}${rest}`;
     const [k, v] = [entries.get(key("k")), entries.get(key("v"))];
     if (!k || !v || !joins(q, k) || !joins(q, v)) continue;
     for (const part of ["q", "k", "v"]) entries.delete(key(part));
     entries.set(key("qkv"), joined(key("qkv"), [q, k, v]));
   }
   return weightsOf(weights.name, weights.metadata, entries, () => weights.close());
+}
+
+/** The same weights, but of some the second half of the rows before the first. All stay where they are. */
+export function swapHalves(weights: Weights, swaps: (name: string) => boolean): Weights {
+  const entries = [...weights.entries].map(([name, entry]) => {
+    const [rows = 0, ...rest] = entry.shape;
+    if (!swaps(name) || rows % 2 !== 0) return [name, entry] as const;
+    const half = { ...entry, shape: [rows / 2, ...rest], length: entry.length / 2 };
+    const second = { ...half, offset: entry.offset + half.length };
+    return [name, joined(name, [second, half])] as const;
+  });
+  return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
 }
 
 function joins(a: TensorEntry, b: TensorEntry): boolean {

@@ -25,7 +25,7 @@ export async function openSharded(
   index: ByteSource,
   openShard: (fileName: string) => Promise<ByteSource>,
 ): Promise<Weights> {
-  const weightMap = await readIndex(index);
+  const weightMap = await readShardIndex(index);
   const shards = new Map<string, Weights>();
   const close = async () => {
     await Promise.all([...shards.values()].map((shard) => shard.close()));
@@ -54,7 +54,8 @@ export async function openSharded(
   }
 }
 
-async function readIndex(index: ByteSource): Promise<Map<string, string>> {
+/** Tensors by name, each with the file that holds it. */
+export async function readShardIndex(index: ByteSource): Promise<Map<string, string>> {
   // An index is a header without shapes and offsets, so the header's cap is generous for it.
   if (index.size > MAX_HEADER_BYTES) {
     throw new FormatError(

@@ -152,8 +152,9 @@ function withoutSecrets(url: string | URL): string {
     .replace(/\/\/[^/@]*@/, "//");
 }
 
-/** Node hides the reason of a failed fetch in `cause`. */
-function reasonOf(error: unknown): string {
+/** Node hides the reason of a failed fetch in `cause`, which has no more than a code where it tried several addresses. */
+export function reasonOf(error: unknown): string {
   const { cause } = error as { cause?: unknown };
-  return cause instanceof Error ? cause.message : (error as Error).message;
+  if (!(cause instanceof Error)) return (error as Error).message;
+  return cause.message || ((cause as Error & { code?: string }).code ?? cause.name);
 }

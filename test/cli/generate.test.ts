@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decodePicture } from "../../src/data/picture-decode-node.ts";
-import { readPictureMetadata } from "../../src/data/picture-file-node.ts";
+import { readPictureMetadata, writePicture } from "../../src/data/picture-file-node.ts";
+import { randomKey, uniform } from "../../src/engine/random.ts";
 import { interrupted, oneSentence, patchwise } from "../support/cli.ts";
 import { writeDiffusersDiT, writeOriginalDiT } from "../support/model-folders.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";
@@ -28,6 +29,10 @@ function room(name: string): string {
 
 const classes = ["generate", "--model", at("classes"), "--class", "cat"];
 const prompts = ["generate", "--model", at("prompts")];
+
+function randomPixels(count: number): Uint8Array {
+  return Uint8Array.from(uniform(randomKey(1), [count]).data, (value) => 256 * value);
+}
 
 async function pixels(file: string, width = 8, height = 8): Promise<Uint8Array> {
   const shape = { width, height, channels: 3 as const };
@@ -93,6 +98,43 @@ describe("patchwise generate", () => {
       ...metadata,
       prompt: "a dog",
       seed: 8,
+    });
+  });
+
+  it("draws on from an image, in a mask, and again from what the picture says of it", async () => {
+    const cwd = room("image");
+    const file = (name: string) => path.join(cwd, name);
+    const image = randomPixels(8 * 8 * 3);
+    const shape = { width: 8, height: 8, channels: 3 as const };
+    await writePicture(file("photo.png"), { ...shape, pixels: image });
+    const mask = image.map((_, i) => (Math.floor(i / 3) % 8 < 4 ? 255 : 0));
+    await writePicture(file("mask.png"), { ...shape, pixels: mask });
+    const given = ["--image", "photo.png", "--strength", "0.75", "--mask", "mask.png"];
+    const details = ["--shift", "2", "--rescale", "0.5", "--guidance-interval", "0.1,9"];
+    const drawn = patchwise([...classes, ...given, ...details, "--json", "--out", "a.png"], cwd);
+    expect(JSON.parse(drawn.out)).toMatchObject({ strength: 0.75, masked: true, size: [8, 8] });
+    const metadata = await readPictureMetadata(file("a.png"));
+    expect(metadata).toMatchObject({
+      strength: 0.75,
+      masked: true,
+      shift: 2,
+      rescale: 0.5,
+      guidanceInterval: [0.1, 9],
+    });
+    const kept = (pixel: number, i: number) => mask[i] === 0 && pixel === image[i];
+    expect((await pixels(file("a.png"))).filter(kept).length).toBe(96);
+
+    const again = ["generate", "--from-image", "a.png", "--model", at("classes")];
+    const same = [...again, "--image", "photo.png", "--mask", "mask.png", "--out", "b.png"];
+    expect(patchwise(same, cwd).code).toBe(0);
+    expect(readFileSync(file("b.png"))).toEqual(readFileSync(file("a.png")));
+    expect(patchwise(again, cwd)).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/drawn on from an image, at a strength of 0.75, .* as --image/),
+    });
+    expect(patchwise([...again, "--image", "photo.png"], cwd)).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/which a mask told; give the mask too, as --mask/),
     });
   });
 
@@ -175,6 +217,12 @@ describe("patchwise generate refuses in one sentence, with 2", () => {
     ["a missing device", [...classes, "--device", "coreml"], /device coreml is not available/],
     ["a missing folder", [...classes, "--out", "no/a.png"], /into the folder no: .*ENOENT/],
     ["a folder as file", [...classes, "--out", ".", "--json"], /Cannot write/],
+    ["an image that is none", [...classes, "--image", "plain.png"], /plain\.png cannot be read/],
+    ["a missing image", [...classes, "--image", "no.png"], /the picture no\.png: .*ENOENT/],
+    ["a strength of no image", [...classes, "--strength", "0.5"], /no image that it could be of/],
+    ["half an interval", [...classes, "--guidance-interval", "2"], /two numbers, such as 0.1,0.5/],
+    ["no layers", [...classes, "--skip-guidance", "2"], /no layers to skip; give them/],
+    ["layers of a DiT", [...classes, "--skip-layers", "1"], /is a dit and has no layers that/],
     ["a picture of no settings", [...classes, "--from-image", "plain.png"], /plain\.png/],
   ])("%s", (_, args, sentence) => {
     const { code, err } = patchwise(args, cwd());

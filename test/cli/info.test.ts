@@ -31,11 +31,26 @@ describe("patchwise info", () => {
       gflops: expect.closeTo(6.0581, 4),
       tokens: 256,
       memory_bytes: expect.any(Number),
+      least_memory_bytes: costs.memory_bytes,
+      stages: [{ name: "the network", parameters: 32_865_056, memory_bytes: costs.memory_bytes }],
     });
     // Weights in float32, and activations that are small beside them.
     const own = costs.memory_bytes - PROCESS;
     expect(own / (4 * costs.parameters)).toBeGreaterThan(1);
     expect(own / (4 * costs.parameters)).toBeLessThan(1.2);
+  });
+
+  it.each([
+    ["CLIP-L", 123_650_304, 77],
+    ["CLIP-G", 694_659_840, 77],
+    ["T5-XXL", 4_762_310_656, 512],
+  ])("tells what the text encoder %s costs by itself", (name, parameters, tokens) => {
+    const { code, out } = info(name, "--json");
+    expect(code).toBe(0);
+    const costs = JSON.parse(out);
+    expect(costs).toMatchObject({ parameters, tokens, stages: [{ name, parameters }] });
+    expect(costs.memory_bytes).toBeGreaterThan(4 * parameters);
+    expect(info("CLIP-L").out).toMatch(/one text\)\n.*\n {2}memory +\d+ MiB to read one text\n$/);
   });
 
   it("prints a line for each cost", () => {
@@ -50,8 +65,10 @@ describe("patchwise info", () => {
     const costs = (...args: string[]) => JSON.parse(info(...args, "--json").out);
     const diffusers = costs(at("diffusers"));
     const original = costs(at("dit.safetensors"));
-    const { memory_bytes, ...counts } = original;
+    const { memory_bytes, least_memory_bytes, stages, ...counts } = original;
     expect(diffusers).toMatchObject(counts);
+    expect(diffusers.stages[0]).toEqual(stages[0]);
+    expect(diffusers.least_memory_bytes).toBeGreaterThanOrEqual(least_memory_bytes);
     expect(counts).toMatchObject({ tokens: 4 });
     expect(diffusers.memory_bytes).toBeGreaterThan(memory_bytes);
     expect(costs(at("dit.safetensors"), "--vae", at("diffusers/vae"))).toEqual(diffusers);

@@ -128,9 +128,11 @@ describe("patchwise train", () => {
     const out = path.join(folder, "stopped");
     const child = spawn(
       process.execPath,
-      command(file, "--out", out, "--set", "training.steps=100000"),
-      { cwd: root, stdio: "ignore" },
+      command(file, "--out", out, "--set", "training.steps= 100000"),
+      { cwd: root, stdio: ["ignore", "ignore", "pipe"] },
     );
+    let told = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (told += text));
     const ended = new Promise<number | null>((resolve) => {
       child.on("close", resolve);
     });
@@ -138,6 +140,9 @@ describe("patchwise train", () => {
       await new Promise((resolve) => setTimeout(resolve, 20));
     child.kill("SIGINT");
     expect(await ended).toBe(130);
+    expect(told).toContain(
+      `go on with: patchwise train ${file} --out ${out} --set 'training.steps= 100000' --resume`,
+    );
     const step = Number(/\d+$/.exec(checkpoints("stopped").sort().at(-1)!)![0]);
     const next = trained(
       file,

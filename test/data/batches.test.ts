@@ -156,13 +156,14 @@ describe("batchReader", () => {
     expect(plain.batch).toMatchObject({ labels: undefined, captions: undefined });
   });
 
-  it("replaces what cannot be read by the next that can, and says so once", async () => {
+  it("replaces what cannot be read by another that can, and says so once", async () => {
     const { data, reads } = dataOf(12, { bad: [3, 4, 11] });
     const reader = readerOf(data, { batch: 12 });
     const first = await reader.read(0);
     const indices = [...first.batch.pixels].filter((_, i) => i % 2 === 0);
     const order = drawing(1, 12, { flip: false });
-    const replaced = (index: number) => ({ 3: 5, 4: 5, 11: 0 })[index] ?? index;
+    // In steps of 7, the first number from 0.618 · 12 on that has no divisor in common with 12.
+    const replaced = (index: number) => ({ 3: 10, 4: 6, 11: 6 })[index] ?? index;
     expect(indices).toEqual(Array.from({ length: 12 }, (_, i) => replaced(order(i).index)));
     expect(first.skipped).toEqual([
       { name: "#3", reason: "#3 is bad." },
@@ -185,6 +186,14 @@ describe("batchReader", () => {
     expect(await shown(seven.data, 5)).toHaveLength(20);
     const few = dataOf(200, { bad: Array.from({ length: 9 }, (_, i) => 20 * i) });
     expect(await shown(few.data, 50, { seed: 2 })).toHaveLength(200);
+  });
+
+  it("does not take a few that lie side by side for many", async () => {
+    const bad = Array.from({ length: 20 }, (_, i) => 980 + i);
+    for (let seed = 0; seed < 20; seed++) {
+      const all = await shown(dataOf(1000, { bad }).data, 250, { seed });
+      expect(all.filter((index) => index < 980)).toHaveLength(1000);
+    }
   });
 
   it("says so when nothing can be read", async () => {

@@ -9,7 +9,13 @@ import {
   sharedNetwork,
 } from "../../src/diffusion/denoiser.ts";
 import { guided } from "../../src/diffusion/guidance.ts";
-import { flowLevels, straight, variancePreserving } from "../../src/diffusion/levels.ts";
+import { keeping } from "../../src/diffusion/inpainting.ts";
+import {
+  flowLevels,
+  type NoiseLevel,
+  straight,
+  variancePreserving,
+} from "../../src/diffusion/levels.ts";
 import { keyedNoise } from "../../src/diffusion/noise.ts";
 import { parameterizations, predictionOf } from "../../src/diffusion/parameterization.ts";
 import { samplers } from "../../src/diffusion/samplers/index.ts";
@@ -103,6 +109,44 @@ describe("guidance", () => {
     for (const at of levels) await denoise(x, at);
     expect(asked).toEqual([500]);
     expect(await denoise(x, levels[4]!)).toEqual(await conditional(x, levels[4]!));
+  });
+
+  it("by skipping layers of scale 0 is guidance without", async () => {
+    const never: Denoiser = () => Promise.reject(new Error("nobody should ask"));
+    const interval = { above: 0, upTo: Infinity };
+    const free = denoiserOf(network("unconditional"), "flow");
+    for (const scale of [1, 4]) {
+      const plain = await guided(conditional, free, { scale })(x, level);
+      const skipLayers = { scale: 0, weakened: never, interval };
+      expect(await guided(conditional, free, { scale, skipLayers })(x, level)).toEqual(plain);
+    }
+  });
+
+  it("by skipping layers leads away from what they are not in, only while it is active", async () => {
+    const free = denoiserOf(network("unconditional"), "flow");
+    const interval = { above: 0.5, upTo: 2 };
+    const skipLayers = { scale: 2.5, weakened: denoiserOf(async () => draw(12), "flow"), interval };
+    const [active, inactive] = [straight(500, 0.5), straight(300, 0.3)];
+    for (const scale of [1, 4]) {
+      const both = guided(conditional, free, { scale, skipLayers });
+      const plain = guided(conditional, free, { scale });
+      const [{ x0 }, base, wanted] = [
+        await both(x, active),
+        await plain(x, active),
+        await conditional(x, active),
+      ];
+      const weak = await skipLayers.weakened(x, active);
+      const want = toNumbers(combine([1, base.x0], [2.5, wanted.x0], [-2.5, weak.x0]));
+      for (const [i, value] of toNumbers(x0).entries()) expect(value).toBeCloseTo(want[i]!, 4);
+      expect(await both(x, inactive)).toEqual(await plain(x, inactive));
+    }
+    // Away from itself leads nowhere.
+    const same = { ...skipLayers, weakened: conditional };
+    const nowhere = await guided(conditional, free, { scale: 1, skipLayers: same })(x, active);
+    const still = toNumbers((await conditional(x, active)).x0);
+    for (const [i, value] of toNumbers(nowhere.x0).entries()) {
+      expect(value).toBeCloseTo(still[i]!, 5);
+    }
   });
 
   it("keeps the variance of the condition", async () => {
@@ -230,6 +274,51 @@ describe("dealt rows", () => {
     };
     await expect(dealtRows([failing, failing])(inputs(16))).rejects.toThrow("the worker ended");
     expect(runs).toBe(2);
+  });
+});
+
+describe("a part that is known", () => {
+  const shape = [2, 3, 4, 4];
+  const known = normal(randomKey(31), shape);
+  const mask = ndarray(
+    "float32",
+    shape,
+    toNumbers(known).map((_, i) => (i % 4 < 2 ? 1 : 0)),
+  );
+  const everySampler = Object.entries(samplers) as [string, Sampler][];
+
+  it.each(everySampler)("is taken along by %s, noised as the rest", async (_, sampler) => {
+    const levels = flowLevels(12, { shift: 2 }).slice(3);
+    const [first] = levels as [NoiseLevel];
+    const noise = keyedNoise([randomKey(5), randomKey(6)]);
+    const start = combine([first.alpha, known], [first.sigma, noise("start", shape)]);
+    const drawn: Denoiser = async (seen, at) => ({ x0: combine([0.4 * at.alpha, seen]) });
+    const outside: number[] = [];
+    const watched: Denoiser = async (seen, at) => {
+      // Of what was added to the known part; standard normal at every level.
+      const added = toNumbers(noiseOf({ x0: known }, seen, at)).filter((_value, i) => i % 4 >= 2);
+      outside.push(Math.sqrt(added.reduce((sum, value) => sum + value ** 2, 0) / added.length));
+      return drawn(seen, at);
+    };
+    const end = await finalImages(sampler(keeping(watched, known, mask), start, levels, { noise }));
+    expect(outside.length).toBeGreaterThanOrEqual(9);
+    for (const spread of outside) expect(Math.abs(spread - 1)).toBeLessThan(0.45);
+    const free = await finalImages(sampler(drawn, start, levels, { noise }));
+    for (const [i, value] of toNumbers(end).entries()) {
+      const want = i % 4 < 2 ? toNumbers(free)[i]! : toNumbers(known)[i]!;
+      expect(value).toBeCloseTo(want, 5);
+    }
+  });
+
+  it("has the noise of the known part where the network tells its own", async () => {
+    const estimate: Denoiser = async () => ({ x0: draw(4), noise: draw(5) });
+    const half = ndarray("float32", [2, 4, 3, 3], new Array<number>(72).fill(0));
+    const { x0, noise } = await keeping(estimate, draw(6), half)(x, level);
+    expect(toNumbers(x0)).toEqual(toNumbers(draw(6)));
+    const again = combine([level.alpha, x0], [level.sigma, noise!]);
+    for (const [i, value] of toNumbers(again).entries()) {
+      expect(value).toBeCloseTo(toNumbers(x)[i]!, 5);
+    }
   });
 });
 

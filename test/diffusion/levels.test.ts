@@ -4,14 +4,19 @@ import {
   clean,
   exponentialRatios,
   flowLevels,
+  isWithin,
   karrasLevels,
   karrasRatios,
   logRatio,
   type NoiseLevel,
+  noiseOfSteps,
   noiseRatio,
+  sd3Levels,
+  shiftAt,
   shiftTime,
 } from "../../src/diffusion/levels.ts";
 import { diffusionProcess, levelsOf, respaced } from "../../src/diffusion/process.ts";
+import { drawExamples, recipeLevels, recipeSchema } from "../../src/diffusion/recipe.ts";
 import {
   alphaBarsOf,
   type BetaSchedule,
@@ -28,6 +33,8 @@ import {
   timestepSpacings,
 } from "../../src/diffusion/timesteps.ts";
 import { UsageError } from "../../src/engine/errors.ts";
+import { toNumbers } from "../../src/engine/ndarray.ts";
+import { randomKey } from "../../src/engine/random.ts";
 
 // The same cases each time.
 fc.configureGlobal({ seed: 7 });
@@ -150,8 +157,78 @@ describe("levels of rectified flow", () => {
     expect(levels[4]!.sigma).toBeCloseTo(0.1, 12);
   });
 
+  it("are shifted for larger images as eq. 23 says, whatever the size that the shift is told for", () => {
+    const side = fc.integer({ min: 1, max: 500 });
+    fc.assert(
+      fc.property(
+        side,
+        side,
+        side,
+        fc.double({ min: 0.1, max: 9, noNaN: true }),
+        (h, w, n, value) => {
+          const shift = shiftAt({ value, area: n * n }, [h, w]);
+          expect(shift).toBeCloseTo((value * Math.sqrt(h * w)) / n, 9);
+          expect(shiftAt(value, [h, w])).toBe(value);
+          // From a size by way of another is from the one to the other.
+          expect(shiftAt({ value: shift, area: h * w }, [n, n])).toBeCloseTo(value, 9);
+        },
+      ),
+    );
+    // The spread of what n places say of their mean at noise t / (1 − t) is that of m places at the shifted time.
+    const [n, m, t] = [64, 256, 0.4];
+    const shifted = shiftTime(t, shiftAt({ value: 1, area: n }, [16, 16]));
+    expect(shifted / (1 - shifted) / Math.sqrt(m)).toBeCloseTo(t / (1 - t) / Math.sqrt(n), 12);
+  });
+
+  it("are those of a recipe for the size that is drawn, and for the shift that is asked for", () => {
+    const recipe = recipeSchema.parse({ process: "flow", shift: { area: 64 } });
+    const levels = (side: number, shift?: number) =>
+      recipeLevels(recipe, 6, { size: [side, side], shift });
+    expect(levels(8)).toEqual(flowLevels(6));
+    expect(levels(24)).toEqual(flowLevels(6, { shift: 3 }));
+    expect(levels(24, 1.5)).toEqual(flowLevels(6, { shift: 1.5 }));
+    const times = (side: number) =>
+      toNumbers(drawExamples(recipe, randomKey(1), [50, 3, side, side]).time);
+    for (const [i, time] of times(24).entries()) {
+      expect(time).toBeCloseTo(shiftTime(times(8)[i]!, 3), 5);
+    }
+    const discrete = recipeSchema.parse({ process: "discrete" });
+    expect(() => recipeLevels(discrete, 6, { size: [8, 8], shift: 2 })).toThrow(
+      "only the times of a rectified flow can be shifted",
+    );
+  });
+
+  it("of Stable Diffusion 3 are shifted twice at their lower end", () => {
+    for (const shift of [1, 3, 5.5]) {
+      const levels = sd3Levels(10, shift);
+      expect(levels[0]!.sigma).toBe(1);
+      expect(levels[9]!.sigma).toBeCloseTo(shiftTime(shiftTime(0.001, shift), shift), 12);
+      expectFalling(levels);
+    }
+    expect(sd3Levels(1, 3).map(({ sigma }) => sigma)).toEqual([1, 0]);
+  });
+
   it.each([0, -1, NaN])("refuse a shift of %s", (shift) => {
     expect(() => flowLevels(4, { shift })).toThrow("give a positive number");
+  });
+});
+
+describe("the noise of some steps", () => {
+  it("is that of the levels whose number is between two shares of all", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 40 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.nat(39),
+        (steps, from, to, begun) => {
+          const levels = flowLevels(steps, { shift: 3 }).slice(begun % steps);
+          const interval = noiseOfSteps(levels, steps, { from, to });
+          const active = levels.slice(0, -1).map((level) => isWithin(interval, level));
+          expect(active).toEqual(active.map((_, i) => i > from * steps && i < to * steps));
+        },
+      ),
+    );
   });
 });
 

@@ -13,7 +13,12 @@ import {
 } from "../../src/diffusion/parameterization.ts";
 import { diffusionProcess } from "../../src/diffusion/process.ts";
 import { betasOf } from "../../src/diffusion/schedule.ts";
-import { flowTimes, uniformSteps } from "../../src/diffusion/training-times.ts";
+import {
+  flowTimes,
+  largestModeScale,
+  type TimeDistribution,
+  uniformSteps,
+} from "../../src/diffusion/training-times.ts";
 import {
   boundTerm,
   exampleAt,
@@ -189,6 +194,56 @@ describe("times to train at", () => {
     expect(Math.abs(plain.mean + 0.8)).toBeLessThan(0.02);
     expect(Math.abs(plain.std - 0.6)).toBeLessThan(0.02);
     expect(logits({ distribution, shift: 3 }).mean - plain.mean).toBeCloseTo(Math.log(3), 4);
+  });
+
+  /** The sum of a density (Esser et al., 2024, section 3.1) up to a time. */
+  const summed = (density: (t: number) => number) => (t: number) => {
+    const steps = 2000;
+    let sum = 0;
+    for (let i = 0; i < steps; i++) sum += density(((i + 0.5) / steps) * t);
+    return (sum / steps) * t;
+  };
+
+  /** The share below t = 1 − u − s·(cos²(πu/2) − 1 + u), which falls as the uniform u rises. */
+  const modeShare = (s: number) => (t: number) => {
+    let [low, high] = [0, 1];
+    for (let i = 0; i < 60; i++) {
+      const u = (low + high) / 2;
+      if (1 - u - s * (Math.cos((Math.PI * u) / 2) ** 2 - 1 + u) > t) low = u;
+      else high = u;
+    }
+    return 1 - low;
+  };
+
+  const logitNormal = (t: number) => {
+    const z = (Math.log(t / (1 - t)) - 0.5) / 0.6;
+    return Math.exp((-z * z) / 2) / (0.6 * Math.sqrt(2 * Math.PI) * t * (1 - t));
+  };
+
+  const shares: [TimeDistribution, (t: number) => number][] = [
+    [{ kind: "uniform" }, (t) => t],
+    [{ kind: "logit-normal", mean: 0.5, std: 0.6 }, summed(logitNormal)],
+    ...[-1, -0.4, 0, 0.81, 1.29, largestModeScale].map(
+      (scale): [TimeDistribution, (t: number) => number] => [
+        { kind: "mode", scale },
+        modeShare(scale),
+      ],
+    ),
+    [{ kind: "cosmap" }, summed((t) => 2 / (Math.PI - 2 * Math.PI * t + 2 * Math.PI * t * t))],
+  ];
+
+  it.each(shares)("are as frequent as published: %o", (distribution, share) => {
+    const count = 20_000;
+    const drawn = flowTimes(randomKey(9), count, { distribution }).data.toSorted();
+    expect(drawn[0]).toBeGreaterThanOrEqual(0);
+    expect(drawn.at(-1)).toBeLessThanOrEqual(1);
+    const apart = Array.from({ length: 200 }, (_, i) => {
+      const rank = (i * count) / 200;
+      return Math.abs(share(drawn[rank]!) - rank / count);
+    });
+    // What a right sample exceeds once in 1000 times (Kolmogorov).
+    expect(Math.max(...apart)).toBeLessThan(1.95 / Math.sqrt(count));
+    expect(share(1)).toBeCloseTo(1, 5);
   });
 
   it("are the same for the same key, and all steps of a process alike", () => {

@@ -87,6 +87,8 @@ describe("the probability flow of a Gaussian mixture", () => {
     ["heun on x / alpha", exploding(heun), 2],
     ["dpm-solver of order 1", dpm({ order: 1 }), 1],
     ["dpmpp-2m", samplers["dpmpp-2m"], 2],
+    ["dpmpp-2m-sigma", samplers["dpmpp-2m-sigma"], 2],
+    ["dpm-solver of order 1 over sigma", dpm({ order: 1, clock: "sigma" }), 1],
     ["dpm-solver with heun", dpm({ integration: "heun" }), 2],
     ["dpmpp-3m", samplers["dpmpp-3m"], 2],
     ["unipc", samplers.unipc, 2],
@@ -126,6 +128,45 @@ describe("the probability flow of a Gaussian mixture", () => {
       expect(orderOf(errors, counts)).toBeLessThan(4.2);
     },
   );
+});
+
+describe("DPM-Solver++(2M) over sigma", () => {
+  const mixture = mixtureDenoiser([
+    { weight: 0.3, mean: -1.2, std: 0.3 },
+    { weight: 0.7, mean: 0.8, std: 0.5 },
+  ]);
+  const x = normal(randomKey(2), [6, 1]);
+  const run = (sampler: Sampler, levels: readonly NoiseLevel[]) =>
+    finalImages(sampler(mixture, x, levels));
+
+  it("is k-diffusion's `sample_dpmpp_2m` on the levels of a flow, from pure noise", async () => {
+    const levels = flowLevels(7, { shift: 3, lowest: 0.01 });
+    let state = Float64Array.from(x.data);
+    let before: readonly number[] | undefined;
+    for (const [i, from] of levels.slice(0, -1).entries()) {
+      const to = levels[i + 1]!;
+      const { x0 } = await mixture(ndarray("float64", [6, 1], state), from);
+      const found = toNumbers(x0);
+      const h = Math.log(from.sigma / to.sigma);
+      const r = i === 0 ? NaN : Math.log(levels[i - 1]!.sigma / from.sigma) / h;
+      const earlier = to.sigma === 0 ? undefined : before;
+      state = state.map((value, j) => {
+        const estimate = earlier
+          ? (1 + 1 / (2 * r)) * found[j]! - (1 / (2 * r)) * earlier[j]!
+          : found[j]!;
+        return (to.sigma / from.sigma) * value + (1 - to.sigma / from.sigma) * estimate;
+      });
+      before = found;
+    }
+    const got = toNumbers(await run(samplers["dpmpp-2m-sigma"], levels));
+    for (const [i, value] of got.entries()) expect(value).toBeCloseTo(state[i]!, 5);
+  });
+
+  it("is the solver over λ where alpha is 1", async () => {
+    const levels = paths["exploding"]!(20);
+    const got = await run(samplers["dpmpp-2m-sigma"], levels);
+    expect(got.data).toEqual((await run(samplers["dpmpp-2m"], levels)).data);
+  });
 });
 
 /**
@@ -383,10 +424,13 @@ describe("samplerNamed", () => {
   it.each([
     [dpmSolver, { order: 4 }, "DPM-Solver++ of order 4 was asked for"],
     [dpmSolver, { order: 3, stochastic: true }, "from 1 to 2 for the stochastic equation"],
+    [dpmSolver, { order: 3, clock: "sigma" }, "from 1 to 2 over sigma"],
+    [dpmSolver, { integration: "heun", clock: "sigma" }, 'by "midpoint" alone'],
+    [dpmSolver, { stochastic: true, clock: "sigma" }, "the deterministic equation"],
     [unipc, { order: 0 }, "UniPC of order 0 was asked for"],
     [unipc, { order: 1.5 }, "UniPC of order 1.5 was asked for"],
   ])("checks orders", async (sampler, options, message) => {
-    const run = (sampler as typeof unipc)(known, picture, schedules["EDM"]!, options);
+    const run = (sampler as typeof unipc)(known, picture, schedules["EDM"]!, options as object);
     await expect(finalImages(run)).rejects.toThrow(message);
   });
 

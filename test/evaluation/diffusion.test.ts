@@ -7,7 +7,7 @@ import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 
 describe("recordings of diffusion processes and samplers", () => {
-  it.each(["dit_diffusion", "dit_diffusion_wide", "samplers", "samplers_wide"])(
+  it.each(["dit_diffusion", "dit_diffusion_wide", "samplers", "samplers_wide", "sd3_sampling"])(
     "%s: every output is within its tolerance",
     async (folder) => {
       const report = await withRecording(path.join(fixtures, folder), async (recording) =>

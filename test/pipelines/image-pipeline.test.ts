@@ -1,9 +1,7 @@
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
-import type { Backend } from "../../src/engine/runtime/backend.ts";
-import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { UsageError } from "../../src/engine/errors.ts";
-import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
+import { toNumbers } from "../../src/engine/ndarray.ts";
 import { samplers } from "../../src/diffusion/samplers/index.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
@@ -15,28 +13,7 @@ import {
   tinyTextNetwork,
   tinyTokenizer,
 } from "../support/tiny-model.ts";
-
-type Inputs = Readonly<Record<string, NdArray>>;
-
-/** The CPU, and what its programs were asked. */
-function watchedBackend(): { backend: Backend; asked: Inputs[] } {
-  const cpu = nodeBackend("cpu");
-  const asked: Inputs[] = [];
-  const backend: Backend = {
-    device: "cpu",
-    async compile(graph, options) {
-      const program = await cpu.compile(graph, options);
-      return {
-        ...program,
-        run(inputs, runOptions) {
-          asked.push(inputs);
-          return program.run(inputs, runOptions);
-        },
-      };
-    },
-  };
-  return { backend, asked };
-}
+import { type Inputs, watchedBackend } from "../support/watched-backend.ts";
 
 const { backend, asked } = watchedBackend();
 const weights = randomWeights(tinyNetwork);

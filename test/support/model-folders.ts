@@ -74,7 +74,9 @@ export async function writeDiffusersDiT(
   json("model_index.json", {
     _class_name: "DiTPipeline",
     id2label: { 0: "tench, Tinca tinca", 1: "crane", 2: "crane" },
+    scheduler: ["diffusers", "DDPMScheduler"],
     transformer: ["diffusers", "DiTTransformer2DModel"],
+    vae: ["diffusers", "AutoencoderKL"],
   });
   json("transformer/config.json", {
     _class_name: "DiTTransformer2DModel",

@@ -127,6 +127,8 @@ it.each([
   [{ model: { type: "Nonsense", vocab: [] } }],
   [{ model: { type: "Unigram", vocab: [], unk_id: 0 } }],
   [{ ...json, normalizer: { type: "Nonsense" } }],
+  [{ ...json, added_tokens: [{ id: 4_000_000_000, content: "x", special: true }] }],
+  [{ ...json, model: { type: "WordLevel", vocab: { a: "0" } } }],
 ])("refuses what is no tokenizer (%#)", (wrong) => {
   expect(() => loadTokenizer(wrong)).toThrow(FormatError);
   expect(() => loadTokenizer(wrong)).toThrow(

@@ -2,6 +2,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
+import { attentionAndMlp } from "../../src/nn/lora.ts";
+import type { LoraTrainingConfig, TrainingConfig } from "../../src/training/config.ts";
 import { readTrainingConfig } from "../../src/training/config-file.ts";
 
 const examples = path.resolve(import.meta.dirname, "../../examples");
@@ -15,16 +17,19 @@ training:
   steps: 100
 `;
 
+const read = (text: string, settings: readonly string[] = []) =>
+  readTrainingConfig("a.yaml", text, settings) as TrainingConfig;
+
 describe("a training config", () => {
   it("has defaults for all that it leaves out", () => {
-    const config = readTrainingConfig("a.yaml", good);
+    const config = read(good);
     expect(config.training.optimizer).toMatchObject({ kind: "adamw", rate: 1e-3 });
     expect(config.diffusion).toMatchObject({ process: "flow", predicts: "x0" });
     expect(config.picture.channels).toBe(3);
   });
 
   it("is overridden by settings, whose values are YAML", () => {
-    const config = readTrainingConfig("a.yaml", good, [
+    const config = read(good, [
       "training.steps=7",
       "training.optimizer={ kind: muon, rate: 0.5 }",
       "model.hidden=64",
@@ -121,5 +126,51 @@ describe("a training config", () => {
     }
     expect(error).toBeInstanceOf(UsageError);
     expect((error as Error).message).toMatch(message);
+  });
+});
+
+describe("a config of a LoRA", () => {
+  const lora = `base: emoji
+lora: { rank: 4 }
+data:
+  kind: images
+  path: photos
+training:
+  steps: 100
+`;
+
+  it("has a base, and targets and an alpha where it leaves them out", () => {
+    const config = readTrainingConfig("a.yaml", lora) as LoraTrainingConfig;
+    expect(config).toMatchObject({ base: "emoji", checkpoint: { weights: "float16" } });
+    expect(config.lora).toEqual({ rank: 4, alpha: 4, targets: [...attentionAndMlp] });
+    const other = readTrainingConfig("a.yaml", lora, ["lora.alpha=8"]) as LoraTrainingConfig;
+    expect(other.lora.alpha).toBe(8);
+  });
+
+  it.each([
+    ["base: emoji\n", "", /^a\.yaml: "base" is missing; give a text\.$/],
+    ["lora: { rank: 4 }\n", "", /^a\.yaml: "lora" is missing; give a map of its fields\.$/],
+    ["rank: 4", "rank: 0", /^a\.yaml, line 2: "lora\.rank" is 0, but must be at least 1\.$/],
+    [
+      "rank: 4",
+      "rang: 4",
+      /^a\.yaml, line 2: there is no key "rang" in "lora"; did you mean rank\?$/,
+    ],
+    ["rank: 4", "targets: []", /"lora\.targets" is \[\], but must be a list of at least 1\.$/],
+    [
+      "data:",
+      "picture: { size: 32 }\ndata:",
+      /^a\.yaml, line 3: "picture" comes from the base of a LoRA; leave it out\.$/,
+    ],
+    [
+      "steps: 100",
+      "steps: 9\n  from: x",
+      /^a\.yaml, line 8: "training\.from" comes from the base of a LoRA; leave it out\.$/,
+    ],
+    ["steps: 100", "batch: 4", /give either steps or minutes/],
+  ])("with %j as %j is refused in one sentence", (before, after, sentence) => {
+    const reading = () => readTrainingConfig("a.yaml", lora.replace(before, after));
+    expect(reading).toThrow(UsageError);
+    expect(reading).toThrow(sentence);
   });
 });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
-import { joinQkv } from "../../src/weights/join-qkv.ts";
+import { joinQkv, swapHalves } from "../../src/weights/join-qkv.ts";
 
 const open = (tensors: Record<string, NdArray>) =>
   openSafetensors(bytesSource(safetensorsBytes(Object.entries(tensors)), "it"));
@@ -58,5 +58,37 @@ describe("joinQkv", () => {
       }),
     );
     expect((await weights.read("a.to_qkv.weight")).shape).toEqual([4, 2]);
+  });
+
+  it("joins what diffusers adds for a text beside what it has for an image", async () => {
+    const weights = joinQkv(
+      await open({
+        "a.add_q_proj.weight": rows(1, 2),
+        "a.add_k_proj.weight": rows(3, 4),
+        "a.add_v_proj.weight": rows(5, 6),
+        "a.to_q.weight": rows(7, 8),
+        "a.to_k.weight": rows(9, 10),
+        "a.to_v.weight": rows(11, 12),
+      }),
+    );
+    expect(toNumbers(await weights.read("a.add_qkv_proj.weight"))).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(toNumbers(await weights.read("a.to_qkv.weight"))).toEqual([7, 8, 9, 10, 11, 12]);
+    expect(weights.entries.size).toBe(2);
+  });
+});
+
+describe("swapHalves", () => {
+  it("puts the second half of the rows first, and leaves other tensors", async () => {
+    const weights = swapHalves(
+      await open({
+        "norm.weight": rows(1, 2, 3, 4, 5, 6, 7, 8),
+        "norm.bias": ndarray("float16", [2], [1, 2]),
+        "other.bias": ndarray("float16", [2], [1, 2]),
+      }),
+      (name) => name.startsWith("norm."),
+    );
+    expect(await weights.read("norm.weight")).toEqual(rows(5, 6, 7, 8, 1, 2, 3, 4));
+    expect(toNumbers(await weights.read("norm.bias"))).toEqual([2, 1]);
+    expect(toNumbers(await weights.read("other.bias"))).toEqual([1, 2]);
   });
 });

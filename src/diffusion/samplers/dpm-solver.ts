@@ -29,14 +29,22 @@ export interface DPMSolverOptions extends SamplerOptions {
   readonly lowerOrderFinal?: boolean;
   /** Whether the last step is always of order 1. The step to sigma 0 is, anyway. */
   readonly eulerAtFinal?: boolean;
+  /**
+   * Over what x0 is taken to change evenly: λ, or −log sigma, as k-diffusion has it. That is finite at pure noise, from which
+   * the second step can thus learn; for order 2 at most, by "midpoint", without noise. λ unless given.
+   */
+  readonly clock?: "lambda" | "sigma";
 }
+
+const clocks = { lambda: logRatio, sigma: ({ sigma }: NoiseLevel) => -Math.log(sigma) } as const;
 
 interface Estimate {
   readonly x0: NdArray;
-  readonly lambda: number;
+  /** By the solver's clock. */
+  readonly time: number;
 }
 
-/** @throws UsageError when the order is none of 1, 2, 3, or 3 of the stochastic equation */
+/** @throws UsageError when the order is none of 1, 2, 3, or 3 of the stochastic equation or over sigma */
 export async function* dpmSolver(
   denoise: Denoiser,
   x: NdArray,
@@ -44,28 +52,35 @@ export async function* dpmSolver(
   options: DPMSolverOptions = {},
 ): AsyncGenerator<SampleStep, NdArray> {
   checkOrder(options);
+  const timeOf = clocks[options.clock ?? "lambda"];
   let earlier: Estimate[] = [];
   for (const step of transitions(levels, options.signal)) {
     const { from } = step;
     const { x0 } = await denoise(x, from);
-    const estimates = [{ x0, lambda: logRatio(from) }, ...earlier];
+    const estimates = [{ x0, time: timeOf(from) }, ...earlier];
     const order = orderOf(step, levels.length - 1, estimates.length, options);
     x = advanced(x, step, estimates.slice(0, order), options);
-    earlier = tellsChange(step) ? estimates.slice(0, 2) : [];
+    earlier = ticks(step, options) ? estimates.slice(0, 2) : [];
     yield report(step, levels, x, x0);
   }
   return x;
+}
+
+/** Whether the clock goes on during a step, from a time that it can tell. */
+function ticks(step: Transition, { clock }: DPMSolverOptions): boolean {
+  return clock === "sigma" ? step.from.sigma !== step.to.sigma : tellsChange(step);
 }
 
 function orderOf(
   step: Transition,
   steps: number,
   known: number,
-  { order = 2, lowerOrderFinal = true, eulerAtFinal = false }: DPMSolverOptions,
+  options: DPMSolverOptions,
 ): number {
+  const { order = 2, lowerOrderFinal = true, eulerAtFinal = false } = options;
   const { index, to, last } = step;
   const few = lowerOrderFinal && steps < 15;
-  if (!tellsChange(step) || (last && (few || eulerAtFinal || to.sigma === 0))) return 1;
+  if (!ticks(step, options) || (last && (few || eulerAtFinal || to.sigma === 0))) return 1;
   return Math.min(order, known, few && index === steps - 2 ? 2 : 3);
 }
 
@@ -77,20 +92,20 @@ function advanced(
   options: DPMSolverOptions,
 ): NdArray {
   const { from, to } = step;
-  const { stochastic = false, integration = "midpoint" } = options;
+  const { stochastic = false, integration = "midpoint", clock = "lambda" } = options;
   const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also where h is infinite
   const decay = stochastic ? shrink ** 2 : shrink;
   const [ofX, ofX0] = [(to.sigma / from.sigma) * (stochastic ? shrink : 1), to.alpha * (1 - decay)];
   // Weights of the differences m0 − m1 and m1 − m2.
   let [newer, older] = [0, 0];
   if (m1) {
-    const h = logRatio(to) - m0!.lambda;
+    const h = clocks[clock](to) - m0!.time;
     const exponent = stochastic ? 2 * h : h;
-    const r0 = (m0!.lambda - m1.lambda) / h;
+    const r0 = (m0!.time - m1.time) / h;
     const linear = to.alpha * (1 - (1 - decay) / exponent); // of the first derivative of x0 over λ
     newer = (m2 || integration === "heun" ? linear : ofX0 / 2) / r0;
     if (m2) {
-      const r1 = (m1.lambda - m2.lambda) / h;
+      const r1 = (m1.time - m2.time) / h;
       // Half of what Taylor's series has, as published: so the order stays 2, at a smaller error.
       const quadratic = to.alpha * ((1 - decay - exponent) / exponent ** 2 + 0.5);
       const bend = (linear * r0 + quadratic) / (r0 + r1);
@@ -108,17 +123,32 @@ function advanced(
   return added === 0 ? next : combine([1, next], [added, noiseFor(step, x, options)]);
 }
 
-function checkOrder({ order = 2, stochastic = false }: DPMSolverOptions): void {
-  const most = stochastic ? 2 : 3;
+function checkOrder(options: DPMSolverOptions): void {
+  const { order = 2, stochastic = false, integration = "midpoint", clock = "lambda" } = options;
+  if (clock === "sigma" && (stochastic || integration === "heun")) {
+    throw new UsageError(
+      'DPM-Solver++ over sigma solves the deterministic equation by "midpoint" alone; leave the other out, or the clock.',
+    );
+  }
+  const most = stochastic || clock === "sigma" ? 2 : 3;
   if (Number.isInteger(order) && order >= 1 && order <= most) return;
+  const where = stochastic
+    ? " for the stochastic equation"
+    : clock === "sigma"
+      ? " over sigma"
+      : "";
   throw new UsageError(
-    `DPM-Solver++ of order ${order} was asked for; give a whole number from 1 to ${most}${stochastic ? " for the stochastic equation" : ""}.`,
+    `DPM-Solver++ of order ${order} was asked for; give a whole number from 1 to ${most}${where}.`,
   );
 }
 
 /** DPM-Solver++(2M). */
 export const dpmSolver2M: Sampler = (denoise, x, levels, options) =>
   dpmSolver(denoise, x, levels, { ...options, order: 2 });
+
+/** The same as k-diffusion has it, and Stable Diffusion 3 with it: over −log sigma, of order 2 from the second step on. */
+export const dpmSolver2MSigma: Sampler = (denoise, x, levels, options) =>
+  dpmSolver(denoise, x, levels, { ...options, order: 2, clock: "sigma", lowerOrderFinal: false });
 
 /** SDE-DPM-Solver++(2M). */
 export const dpmSolver2MSDE: Sampler = (denoise, x, levels, options) =>

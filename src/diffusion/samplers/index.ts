@@ -3,7 +3,7 @@ import { UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/nearest-names.ts";
 import { ddim, euler, eulerAncestral } from "./ddim.ts";
 import { ddpm } from "./ddpm.ts";
-import { dpmSolver2M, dpmSolver2MSDE, dpmSolver3M } from "./dpm-solver.ts";
+import { dpmSolver2M, dpmSolver2MSDE, dpmSolver2MSigma, dpmSolver3M } from "./dpm-solver.ts";
 import { heun } from "./heun.ts";
 import type { Sampler } from "./sampler.ts";
 import { unipc } from "./unipc.ts";
@@ -15,6 +15,7 @@ export const samplers = {
   "euler-ancestral": eulerAncestral,
   heun,
   "dpmpp-2m": dpmSolver2M,
+  "dpmpp-2m-sigma": dpmSolver2MSigma,
   "dpmpp-2m-sde": dpmSolver2MSDE,
   "dpmpp-3m": dpmSolver3M,
   unipc,

@@ -1,12 +1,13 @@
 /** Stored weights as initializers: whole, or where the graph only cuts one into rows, as ranges of its bytes. */
 import { byteSize } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
-import { type Graph, is } from "../graph.ts";
+import type { Graph } from "../graph.ts";
 import { sizeOf } from "../ndarray.ts";
 import type { StoredWeight } from "../runtime/backend.ts";
 import { typeOfWeight } from "../runtime/stored-weight.ts";
-import { formatShape, resolve, sameShape } from "../shape.ts";
+import { formatShape, sameShape } from "../shape.ts";
 import type { Tensor } from "../tensor.ts";
+import { readsOf, rowAxis } from "../weight-rows.ts";
 import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
 
@@ -20,7 +21,7 @@ export function lowerWeight(
   name: string,
   parameter: Tensor,
   stored: StoredWeight,
-  { nodes, outputs }: Graph,
+  graph: Graph,
   emitter: Emitter,
 ): Map<Tensor, string> {
   const { shape, dtype } = typeOfWeight(stored);
@@ -29,9 +30,7 @@ export function lowerWeight(
       `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
     );
   }
-  const readers = nodes.filter(({ inputs }) => inputs.includes(parameter));
-  const cuts = readers.filter((node) => is(node, "split") && node.attributes.axis === 0);
-  const whole = cuts.length < readers.length || Object.values(outputs).includes(parameter);
+  const { whole, cuts } = readsOf(parameter, graph);
   const emit = (as: string, part: StoredWeight): string => {
     if (part.kind === "rows") {
       const parts = part.parts.map((each, i) => emit(`${as}#${i}`, each));
@@ -47,31 +46,32 @@ export function lowerWeight(
   };
 
   const names = new Map<Tensor, string>();
-  if (whole || readers.length === 0) names.set(parameter, emit(name, stored));
-  for (const output of cuts.flatMap((cut) => cut.outputs)) {
-    const [start, rows] = rowsOf(output);
-    const as =
-      cuts.length > 1
-        ? `${name}[${start}:${start + rows}]#${cuts.indexOf(output.node)}`
-        : `${name}[${start}:${start + rows}]`;
-    names.set(output, emit(as, rowsOfWeight(stored, start, rows)));
+  if (whole) names.set(parameter, emit(name, stored));
+  for (const [i, cut] of cuts.entries()) {
+    for (const { output, start, rows } of cut) {
+      const as = `${name}[${start}:${start + rows}]${cuts.length > 1 ? `#${i}` : ""}`;
+      names.set(output, emit(as, rowsOfWeight(stored, rowAxis(shape), start, rows)));
+    }
   }
   return names;
 }
 
-/** Where a part of a split along the rows begins, and how many it has. */
-function rowsOf(output: Tensor): [start: number, rows: number] {
-  const sizes = output.node.outputs.map(({ shape }) => resolve(shape, undefined)[0]!);
-  const start = sizes.slice(0, output.index).reduce((sum, rows) => sum + rows, 0);
-  return [start, sizes[output.index]!];
-}
-
-/** Rows of a weight are a range of its bytes, or of those of its parts. */
-function rowsOfWeight(stored: StoredWeight, start: number, rows: number): StoredWeight {
+/** Rows of a weight, along the axis that has them, are a range of its bytes, or of those of its parts. */
+function rowsOfWeight(
+  stored: StoredWeight,
+  axis: number,
+  start: number,
+  rows: number,
+): StoredWeight {
   const { dtype, shape } = typeOfWeight(stored);
-  if (stored.kind === "rows") return rowsOfParts(stored.parts, start, rows);
-  const inRow = sizeOf(shape.slice(1));
-  const part = [rows, ...shape.slice(1)];
+  if (stored.kind === "rows") {
+    // What is 1 long has one part.
+    return axis > 0
+      ? rowsOfWeight(stored.parts[0]!, axis, start, rows)
+      : rowsOfParts(stored.parts, start, rows);
+  }
+  const inRow = sizeOf(shape.slice(axis + 1));
+  const part = [...shape.slice(0, axis), rows, ...shape.slice(axis + 1)];
   if (stored.kind === "array") {
     const data = stored.array.data.subarray(start * inRow, (start + rows) * inRow);
     return { kind: "array", array: { dtype, shape: part, data } };
@@ -91,7 +91,7 @@ function rowsOfParts(parts: readonly StoredWeight[], start: number, rows: number
   for (const part of parts) {
     const count = typeOfWeight(part).shape[0]!;
     const [from, to] = [Math.max(start, top), Math.min(start + rows, top + count)];
-    if (from < to) found.push(rowsOfWeight(part, from - top, to - from));
+    if (from < to) found.push(rowsOfWeight(part, 0, from - top, to - from));
     top += count;
   }
   return found.length === 1 ? found[0]! : { kind: "rows", parts: found };

@@ -7,6 +7,9 @@ import { ditFamily } from "./dit.ts";
 import type { Family } from "./family.ts";
 import { pixArt } from "./pixart.ts";
 import { samplersFamily } from "./samplers.ts";
+import { clipTextFamily, t5EncoderFamily } from "./text-encoders.ts";
+import { sd3MMDiT } from "./sd3-mmdit.ts";
+import { sd3Sampling } from "./sd3-sampling.ts";
 import { torchRng } from "./torch-rng.ts";
 
 export const families: ReadonlyMap<string, Family> = new Map([
@@ -17,4 +20,8 @@ export const families: ReadonlyMap<string, Family> = new Map([
   ["dit_diffusion", ditDiffusion],
   ["samplers", samplersFamily],
   ["pixart", pixArt],
+  ["sd3_mmdit", sd3MMDiT],
+  ["sd3_sampling", sd3Sampling],
+  ["clip_text", clipTextFamily],
+  ["t5_encoder", t5EncoderFamily],
 ]);

@@ -1,0 +1,78 @@
+/**
+ * Writes a Stable Diffusion 3 of made-up weights: node scripts/run.mjs scripts/make-sd3.ts folder|file|network PATH
+ *
+ * `folder` is one in diffusers' layout and `file` a single file under Stability's names, both small and of the same weights;
+ * `network` is the transformer of Stable Diffusion 3 medium in its full size, 4 GB in float16, to measure with.
+ */
+import { parseArgs } from "node:util";
+import { float32ToFloat16 } from "../src/engine/convert.ts";
+import { sizeOf } from "../src/engine/ndarray.ts";
+import { normal, randomKey } from "../src/engine/random.ts";
+import { writeFileAtomic } from "../src/weights/atomic-node.ts";
+import {
+  mediumSD3,
+  networkShapes,
+  spreadOf,
+  tinySD3,
+  writeSD3File,
+  writeSD3Folder,
+} from "./sd3-parts.ts";
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seed: { type: "string", default: "1" },
+    dtype: { type: "string", default: "float32" },
+  },
+});
+const [what, path] = positionals;
+const options = {
+  seed: Number(values.seed),
+  dtype: values.dtype as "float32" | "float16" | "bfloat16",
+};
+switch (path === undefined ? undefined : what) {
+  case "folder":
+    await writeSD3Folder(path!, tinySD3, options);
+    break;
+  case "file":
+    await writeSD3File(path!, tinySD3, options);
+    break;
+  case "network":
+    await writeFileAtomic(path!, fullNetwork());
+    break;
+  default:
+    process.stderr.write(
+      "Usage: make-sd3.ts folder|file|network PATH [--seed N] [--dtype float16]\n",
+    );
+    process.exitCode = 2;
+}
+
+/** The file in pieces, so that it is never in memory whole. */
+function* fullNetwork(): Generator<Uint8Array> {
+  const shapes = [...networkShapes(mediumSD3)];
+  let end = 0;
+  const entries = shapes.map(([name, shape]) => {
+    const start = end;
+    end += 2 * sizeOf(shape);
+    const entry = { dtype: "F16", shape, data_offsets: [start, end] };
+    return [`model.diffusion_model.${name}`, entry] as const;
+  });
+  const text = JSON.stringify(Object.fromEntries(entries));
+  const header = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 8) * 8));
+  const length = new DataView(new ArrayBuffer(8));
+  length.setBigUint64(0, BigInt(header.length), true);
+  yield new Uint8Array(length.buffer);
+  yield header;
+
+  // The same numbers again and again, scaled: what they are matters little, and drawing two thousand million takes long.
+  const drawn = normal(randomKey(options.seed), [2 ** 22]).data;
+  for (const [name, shape] of shapes) {
+    const [mean, deviation] = spreadOf(name, shape);
+    const values = drawn.map((value) => mean + deviation * value);
+    const halves = new Uint16Array(values.length);
+    float32ToFloat16(values, halves);
+    for (let left = sizeOf(shape); left > 0; left -= halves.length) {
+      yield new Uint8Array(halves.buffer, 0, 2 * Math.min(left, halves.length));
+    }
+  }
+}

@@ -1,0 +1,45 @@
+/** Folders that `patchwise train` writes, and those that come with the package. */
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { exists, readJson } from "../weights/files-node.ts";
+import { type Card, modelFiles, readCard } from "./card.ts";
+
+/** Models that come with the package, a folder each. */
+const shippedFolder = fileURLToPath(new URL("../../models", import.meta.url));
+
+/** Names of the models that come with the package. */
+export async function shippedModels(): Promise<string[]> {
+  const names = await readdir(shippedFolder).catch(() => []);
+  const found: string[] = [];
+  for (const name of names) {
+    if (await isTrainedFolder(join(shippedFolder, name))) found.push(name);
+  }
+  return found.toSorted();
+}
+
+/** The folder of a model that comes with the package; undefined where none has this name. */
+export async function shippedModel(name: string): Promise<string | undefined> {
+  return (await shippedModels()).includes(name) ? join(shippedFolder, name) : undefined;
+}
+
+export function isTrainedFolder(path: string): Promise<boolean> {
+  return exists(join(path, modelFiles.card));
+}
+
+/**
+ * What a trained folder says beside its weights.
+ *
+ * @throws FormatError when a file is missing or unsound
+ */
+export async function readTrainedFolder(
+  path: string,
+): Promise<{ readonly card: Card; readonly tokenizer: Tokenizer | undefined }> {
+  const cardFile = join(path, modelFiles.card);
+  const card = readCard(cardFile, await readJson(cardFile));
+  const tokenizer = card.network.prompt
+    ? loadTokenizer(await readJson(join(path, modelFiles.tokenizer)))
+    : undefined;
+  return { card, tokenizer };
+}

@@ -1,0 +1,95 @@
+/**
+ * LoRA, "Low-Rank Adaptation of Large Language Models" (Hu et al., 2021): the weight W of a linear layer stays as it is, and
+ * what is trained is a product of two narrow matrices beside it, W + (alpha / rank)·B·A.
+ *
+ * It is a view of `Params`: layers and models ask for `weight` as ever. The sum is one small product more a step, and merging
+ * it into W later gives the same numbers.
+ */
+import { UsageError } from "../engine/errors.ts";
+import { nearestNames } from "../engine/nearest-names.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { type Declared, type Params, type ParamsRoot, zero } from "./params.ts";
+
+export interface LoraOptions {
+  /** Width of the narrow matrices. */
+  readonly rank: number;
+  /** The product counts alpha / rank times. */
+  readonly alpha: number;
+  /** Patterns of paths of linear layers, in which * stands for anything but dots, and ** for anything. */
+  readonly targets: readonly string[];
+}
+
+/** Every projection of attentions, and every layer of the feed-forward halves, in the network's own blocks. */
+export const attentionAndMlp: readonly string[] = ["*blocks.**attn*.**", "*blocks.**mlp.**"];
+
+/**
+ * The same parameters, but the weights of targeted linear layers are W + (alpha / rank)·B·A, with parameters
+ * `lora_A.weight` [rank, in] and `lora_B.weight` [out, rank] in the layer's scope. B is zero at first, so that nothing changes.
+ *
+ * @example const output = dit(withLora(params, { rank: 8, alpha: 8, targets: ["blocks.*.attn.*"] }), inputs, config);
+ */
+export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptions): ParamsRoot {
+  const patterns = targets.map(patternOf);
+  const sums = new Map<string, Tensor>();
+  const view = (p: Params, path: readonly string[]): Params => ({
+    at: (part) => view(p.at(part), [...path, part]),
+    param(name, shape, init) {
+      const weight = p.param(name, shape, init);
+      const layer = path.join(".");
+      const [outputs, inputs] = weight.shape as readonly number[];
+      if (!isLinear(`${layer}.${name}`, weight) || !patterns.some((each) => each.test(layer))) {
+        return weight;
+      }
+      // As PyTorch begins any linear layer, and PEFT and kohya this one.
+      const first = { kind: "uniform", bound: 1 / Math.sqrt(inputs!) } as const;
+      const a = p.at("lora_A").param("weight", [rank, inputs!], first);
+      const b = p.at("lora_B").param("weight", [outputs!, rank], zero);
+      const sum = sums.get(layer) ?? weight.add(b.matmul(a).mul(alpha / rank));
+      sums.set(layer, sum);
+      return sum;
+    },
+    buffer: (name, value) => p.buffer(name, value),
+  });
+  return { ...view(params, []), declared: params.declared, buffers: params.buffers };
+}
+
+/** Whether a parameter is one that `withLora` adds. */
+export function isLora(name: string): boolean {
+  return /\.lora_[AB]\.weight$/.test(name);
+}
+
+/**
+ * Whether every target is a linear layer of the model.
+ *
+ * @param declared what the model asked for while it was traced
+ * @throws UsageError that names a target which is not, and the nearest layers
+ */
+export function checkTargets(
+  declared: ReadonlyMap<string, Declared>,
+  targets: readonly string[],
+): void {
+  const layers = [...declared].flatMap(([name, { tensor }]) =>
+    isLinear(name, tensor) ? [name.replace(/\.weight$/, "")] : [],
+  );
+  for (const target of targets) {
+    const pattern = patternOf(target);
+    if (layers.some((layer) => pattern.test(layer))) continue;
+    const kinds = [...new Set(layers.map((layer) => layer.replace(/\b\d+\b/g, "*")))];
+    const near = nearestNames(target, kinds);
+    throw new UsageError(
+      `The LoRA's target "${target}" is no linear layer of the model; ${near.length > 0 ? `the nearest are ${near.join(", ")}` : `it has such as ${kinds.slice(0, 3).join(", ")}`}.`,
+    );
+  }
+}
+
+/** Tables that are looked up have a matrix too, but no product. */
+function isLinear(name: string, { rank }: Tensor): boolean {
+  return rank === 2 && name.endsWith(".weight") && !isLora(name) && !/embedding_table/.test(name);
+}
+
+function patternOf(target: string): RegExp {
+  const source = target
+    .replace(/[.+?^${}()|[\]\\]/g, "\\$&")
+    .replace(/\*+/g, (stars) => (stars.length > 1 ? ".*" : "[^.]*"));
+  return new RegExp(`^${source}$`);
+}

@@ -1,0 +1,99 @@
+/** The memory that drawing takes, stage by stage: known before anything is loaded. */
+import { estimateMemory, type MemoryEstimate } from "../engine/cost.ts";
+import { UsageError } from "../engine/errors.ts";
+import { defaultTile } from "../models/autoencoder-kl.ts";
+import type { ImageModel, Stage } from "./image-model.ts";
+import { skippedLayers } from "./guidance-settings.ts";
+import { type Decided, latentSize } from "./settings.ts";
+import type { Stages } from "./stages.ts";
+
+const estimates = new WeakMap<Stage, Map<number, MemoryEstimate>>();
+
+/** Bytes of a process that runs the stage on so many rows, and nothing else. */
+export function stageMemory(stage: Stage, rows: number): MemoryEstimate {
+  const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
+  estimates.set(stage, known);
+  const memory = known.get(rows) ?? estimateMemory(stage.graph(), rows);
+  known.set(rows, memory);
+  return memory;
+}
+
+export interface PlannedStage {
+  readonly stage: Stage;
+  readonly memory: MemoryEstimate;
+}
+
+/** What of a request its memory depends on. */
+export interface Load {
+  /** Of the network's input. */
+  readonly size: readonly [height: number, width: number];
+  /** Texts that are told apart: with guidance, two. */
+  readonly texts: number;
+  /** Rows of a run of the network. */
+  readonly rows: number;
+  /** Layers that some of the rows skip. */
+  readonly skippable?: readonly number[] | undefined;
+  /** Height and width of the image that is drawn on from, in pixels. */
+  readonly image?: readonly [height: number, width: number] | undefined;
+}
+
+/** Every stage in the order of drawing. */
+export function memoryPlan(
+  stages: Stages,
+  { size, texts, rows, skippable, image }: Load,
+): readonly PlannedStage[] {
+  const planned = (stage: Stage, count: number) => ({ stage, memory: stageMemory(stage, count) });
+  // Larger latents are decoded in tiles.
+  const tile = size.map((side) => Math.min(side, defaultTile)) as [number, number];
+  const decoder = stages.decoder(tile);
+  const imageEncoder = image && stages.imageEncoder(image);
+  return [
+    ...stages.encoders.map((stage) => planned(stage, texts)),
+    ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
+    planned(stages.network(size, skippable), rows),
+    ...(decoder ? [planned(decoder, 1)] : []),
+  ];
+}
+
+/**
+ * Whether a request can be drawn: each stage must fit by itself, since any other can be dropped.
+ *
+ * @param memory bytes that the process may take
+ * @throws UsageError that names what does not fit, and the way out
+ */
+export function checkMemory(
+  { settings }: Decided,
+  model: ImageModel,
+  stages: Stages,
+  memory: number,
+): void {
+  const { count, guidance, size, strength } = settings;
+  const texts = guidance === 1 ? 1 : 2;
+  const skippable = skippedLayers(settings);
+  const sides = texts + (skippable.length > 0 ? 1 : 0);
+  const image = strength === undefined ? undefined : size;
+  const load = { size: latentSize(size, model), texts, rows: sides * count, skippable, image };
+  for (const { stage, memory: needed } of memoryPlan(stages, load)) {
+    if (needed.total <= memory) continue;
+    throw new UsageError(
+      `${model.name} needs ${shown(needed.total)} of memory for ${stage.name}, but only ${shown(memory)} are available; ${wayOut(stage, needed, memory, count)}.`,
+    );
+  }
+}
+
+function wayOut(stage: Stage, needed: MemoryEstimate, memory: number, count: number): string {
+  if (stage.remedy !== undefined) return stage.remedy;
+  // All but the weights is less for smaller pictures.
+  if (needed.total - needed.activations - needed.inputs > memory) {
+    return "close other programs, or use a machine with more";
+  }
+  return count > 1 && stage.kind === "network"
+    ? "draw fewer pictures at once, or smaller ones"
+    : "draw a smaller picture";
+}
+
+/** In GiB, or below one in MiB. */
+function shown(bytes: number): string {
+  const [size, unit] = bytes >= 2 ** 30 ? [2 ** 30, "GiB"] : [2 ** 20, "MiB"];
+  return `${(bytes / size).toFixed(unit === "GiB" ? 1 : 0)} ${unit}`;
+}

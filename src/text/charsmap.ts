@@ -1,0 +1,93 @@
+/**
+ * How SentencePiece (Kudo & Richardson, 2018) tidies a text before it is cut: by a table of what stands for what, Unicode's
+ * NFKC and more, precompiled into a double array of the kind of Darts-clone. Of several beginnings of the text that the
+ * table knows, the longest counts.
+ */
+
+/** Rewrites a text. */
+export type Rewrite = (text: string) => string;
+
+/**
+ * Reads a precompiled table: the bytes of the array, 4 of them an element, behind their number; then what things become,
+ * each with a 0 behind it. An empty one leaves all as it is, but for halves of characters.
+ *
+ * @returns undefined where it is no such table
+ */
+export function charsmapRewrite(table: Uint8Array): Rewrite | undefined {
+  const [encoder, decoder] = [new TextEncoder(), new TextDecoder("utf-8", { ignoreBOM: true })];
+  if (table.length === 0) return (text) => decoder.decode(encoder.encode(text));
+  if (table.length < 8) return undefined;
+  const view = new DataView(table.buffer, table.byteOffset, table.length);
+  const size = view.getUint32(0, true);
+  if (size === 0 || size % 4 !== 0 || size > table.length - 4) return undefined;
+  const units = Uint32Array.from({ length: size / 4 }, (_, i) => view.getUint32(4 + 4 * i, true));
+  const results = table.subarray(4 + size);
+
+  const resultAt = (start: number): Uint8Array => {
+    const end = results.indexOf(0, start);
+    return results.subarray(start, end < 0 ? results.length : end);
+  };
+  return (text) => {
+    const bytes = encoder.encode(text);
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < bytes.length;) {
+      const found = longestMatch(units, bytes, at);
+      const length = found?.length ?? characterLength(bytes[at]!);
+      parts.push(found ? resultAt(found.value) : bytes.subarray(at, at + length));
+      at += length;
+    }
+    return decoder.decode(joined(parts));
+  };
+}
+
+interface Match {
+  readonly value: number;
+  /** Bytes of the text. */
+  readonly length: number;
+}
+
+/** Walks the array along the bytes from `start`, as far as it goes. */
+function longestMatch(units: Uint32Array, bytes: Uint8Array, start: number): Match | undefined {
+  let found: Match | undefined;
+  let node = offsetOf(units[0]!);
+  for (let at = start; at < bytes.length; at++) {
+    node ^= bytes[at]!;
+    const unit = units[node];
+    if (unit === undefined || labelOf(unit) !== bytes[at]) break;
+    node ^= offsetOf(unit);
+    const leaf = units[node];
+    if (hasLeaf(unit) && leaf !== undefined) {
+      found = { value: leaf & 0x7fffffff, length: at + 1 - start };
+    }
+  }
+  return found;
+}
+
+/** Bits 10 to 30, by 256 where bit 9 says so. */
+function offsetOf(unit: number): number {
+  return (unit >>> 10) << ((unit & 0x200) >>> 6);
+}
+
+function hasLeaf(unit: number): boolean {
+  return (unit & 0x100) !== 0;
+}
+
+/** A byte; with the highest bit set, which no byte has, the unit is a leaf. */
+function labelOf(unit: number): number {
+  return (unit & 0x800000ff) >>> 0;
+}
+
+/** Bytes of the UTF-8 character that a byte begins. */
+function characterLength(first: number): number {
+  return first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
+}

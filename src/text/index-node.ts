@@ -1,0 +1,2 @@
+/** Tokenizers on disk. */
+export { openTokenizer } from "./tokenizer-node.ts";

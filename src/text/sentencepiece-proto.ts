@@ -1,0 +1,87 @@
+/**
+ * The part of SentencePiece's protocol buffers that tells how a trained model cuts a text (sentencepiece_model.proto). The
+ * wire format itself is protobufjs'.
+ */
+import protobuf from "protobufjs/minimal.js";
+
+export interface SentencePieceProto {
+  readonly pieces: readonly PieceProto[];
+  readonly modelType: number;
+  readonly treatWhitespaceAsSuffix: boolean;
+  readonly byteFallback: boolean;
+  readonly precompiledCharsmap: Uint8Array;
+  readonly addDummyPrefix: boolean;
+  readonly removeExtraWhitespaces: boolean;
+  readonly escapeWhitespaces: boolean;
+}
+
+export interface PieceProto {
+  readonly piece: string;
+  /** Logarithm of its probability. */
+  readonly score: number;
+  readonly type: number;
+}
+
+/** How a model cuts. */
+export const modelTypes = { unigram: 1, bpe: 2, word: 3, char: 4 } as const;
+/** What a piece is for: only normal and user-defined ones are looked for in a text. */
+export const pieceTypes = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
+
+type Reader = protobuf.Reader;
+/** By number, what reads a field; the others are skipped. */
+type Fields = Readonly<Record<number, (reader: Reader) => void>>;
+
+/** @throws an error of protobufjs where the bytes are no such message */
+export function decodeSentencePiece(bytes: Uint8Array): SentencePieceProto {
+  const pieces: PieceProto[] = [];
+  const model: { -readonly [K in keyof SentencePieceProto]: SentencePieceProto[K] } = {
+    pieces,
+    modelType: modelTypes.unigram,
+    treatWhitespaceAsSuffix: false,
+    byteFallback: false,
+    precompiledCharsmap: new Uint8Array(0),
+    addDummyPrefix: true,
+    removeExtraWhitespaces: true,
+    escapeWhitespaces: true,
+  };
+  message(protobuf.Reader.create(bytes), bytes.length, {
+    1: (reader) => pieces.push(pieceOf(reader)),
+    // TrainerSpec
+    2: nested({
+      3: (reader) => (model.modelType = reader.int32()),
+      24: (reader) => (model.treatWhitespaceAsSuffix = reader.bool()),
+      35: (reader) => (model.byteFallback = reader.bool()),
+    }),
+    // NormalizerSpec
+    3: nested({
+      2: (reader) => (model.precompiledCharsmap = reader.bytes()),
+      3: (reader) => (model.addDummyPrefix = reader.bool()),
+      4: (reader) => (model.removeExtraWhitespaces = reader.bool()),
+      5: (reader) => (model.escapeWhitespaces = reader.bool()),
+    }),
+  });
+  return model;
+}
+
+function pieceOf(reader: Reader): PieceProto {
+  const found = { piece: "", score: 0, type: pieceTypes.normal as number };
+  nested({
+    1: () => (found.piece = reader.string()),
+    2: () => (found.score = reader.float()),
+    3: () => (found.type = reader.int32()),
+  })(reader);
+  return found;
+}
+
+function nested(fields: Fields): (reader: Reader) => void {
+  return (reader) => message(reader, reader.pos + reader.uint32(), fields);
+}
+
+function message(reader: Reader, end: number, fields: Fields): void {
+  while (reader.pos < end) {
+    const tag = reader.uint32();
+    const read = fields[tag >>> 3];
+    if (read) read(reader);
+    else reader.skipType(tag & 7);
+  }
+}

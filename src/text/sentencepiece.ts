@@ -1,0 +1,151 @@
+/** Tokenizers that SentencePiece trained, as T5's: its `.model` file, by which a text is cut into the likeliest pieces. */
+import { FormatError } from "../engine/errors.ts";
+import { quote } from "../weights/json.ts";
+import { charsmapRewrite, type Rewrite } from "./charsmap.ts";
+import {
+  decodeSentencePiece,
+  modelTypes,
+  pieceTypes,
+  type SentencePieceProto,
+} from "./sentencepiece-proto.ts";
+import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenizer.ts";
+
+/** What stands for a space. */
+const SPACE = "▁";
+/** What a text ends with, as transformers has it. */
+const END = "</s>";
+const PADDING = "<pad>";
+/** Score of a piece that a person defined: always preferred to what it could be cut into, as SentencePiece has it. */
+const DEFINED = -0.1;
+
+/**
+ * Reads a model of the kind "unigram" (Kudo, 2018).
+ *
+ * @param bytes the file
+ * @param name what messages call it
+ * @throws FormatError when it is no such model, or does what is not known here
+ */
+export function loadSentencePiece(
+  bytes: Uint8Array,
+  name: string,
+  { padding = PADDING }: TokenizerOptions = {},
+): Tokenizer {
+  const model = decoded(bytes, name);
+  checkKind(model, name);
+  const rewrite = charsmapRewrite(model.precompiledCharsmap);
+  if (!rewrite) {
+    throw new FormatError(`${name} has a damaged table of characters; download it again.`);
+  }
+  return loadTokenizer(unigram(model, name, padding), { prepare: preparation(model, rewrite) });
+}
+
+function decoded(bytes: Uint8Array, name: string): SentencePieceProto {
+  const refused = (reason: string, cause?: unknown) =>
+    new FormatError(
+      `${name} is no model of SentencePiece (${reason}); take the one that was published with the model.`,
+      { cause },
+    );
+  let model: SentencePieceProto;
+  try {
+    model = decodeSentencePiece(bytes);
+  } catch (error) {
+    throw refused((error as Error).message, error);
+  }
+  const { pieces } = model;
+  if (pieces.some(({ piece }) => piece === "")) throw refused("one of its pieces is empty");
+  if (new Set(pieces.map(({ piece }) => piece)).size < pieces.length) {
+    throw refused("it has a piece twice");
+  }
+  if (!pieces.some(({ type }) => type === pieceTypes.unknown)) {
+    throw refused("it has no piece for what it does not know");
+  }
+  return model;
+}
+
+function checkKind(model: SentencePieceProto, name: string): void {
+  const unread = [
+    model.modelType !== modelTypes.unigram && `cuts texts by another rule than "unigram"`,
+    model.byteFallback && "falls back to bytes",
+    model.treatWhitespaceAsSuffix && "puts spaces behind words",
+    !model.escapeWhitespaces && "leaves spaces as they are",
+  ].find((reason) => reason !== false);
+  if (unread === undefined) return;
+  throw new FormatError(
+    `${name} ${unread}, which is not read here; give a model of T5, or a tokenizer.json in its place.`,
+  );
+}
+
+/** What SentencePiece does to a text before it cuts it. */
+function preparation(model: SentencePieceProto, rewrite: Rewrite): Rewrite {
+  const { pieces, addDummyPrefix, removeExtraWhitespaces: tidy } = model;
+  const defined = pieces.filter(({ type }) => type === pieceTypes.userDefined);
+  const names = defined.map(({ piece }) => piece);
+  const rewritten = names.length === 0 ? rewrite : around(names, rewrite);
+  return (text) => {
+    if (text === "") return text;
+    const plain = rewritten(text);
+    const tidied = tidy ? plain.replaceAll(/ +/g, " ").replace(/^ /, "") : plain;
+    const escaped = ((addDummyPrefix ? " " : "") + tidied).replaceAll(" ", SPACE);
+    return tidy ? withoutLastSpaces(escaped) : escaped;
+  };
+}
+
+function withoutLastSpaces(text: string): string {
+  let end = text.length;
+  while (text[end - 1] === SPACE) end--;
+  return text.slice(0, end);
+}
+
+/** Rewrites what is between these pieces, of which the longest counts. */
+function around(kept: readonly string[], rewrite: Rewrite): Rewrite {
+  const longest = kept.toSorted((a, b) => b.length - a.length);
+  const pattern = longest.map((piece) => piece.replaceAll(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  const cut = new RegExp(`(${pattern.join("|")})`, "u");
+  return (text) =>
+    text
+      .split(cut)
+      .map((part, i) => (i % 2 === 0 ? rewrite(part) : part))
+      .join("");
+}
+
+/** The model as a tokenizer.json, for texts that are prepared already. */
+function unigram({ pieces }: SentencePieceProto, name: string, padding: string): object {
+  const { normal, unknown, userDefined } = pieceTypes;
+  const idOf = (wanted: string) => {
+    const id = pieces.findIndex(({ piece }) => piece === wanted);
+    if (id >= 0) return id;
+    throw new FormatError(
+      `${name} has no piece ${quote(wanted)}; give a model of T5, or a tokenizer.json in its place.`,
+    );
+  };
+  const vocab = pieces.map(({ piece, score, type }, id): readonly [string, number] => {
+    if (type === normal) return [piece, score];
+    if (type === userDefined) return [piece, DEFINED];
+    return [hidden(id), 0];
+  });
+  const end = vocab[idOf(END)]![0];
+  return {
+    version: "1.0",
+    added_tokens: [],
+    padding: { pad_id: idOf(padding) },
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: {
+      type: "TemplateProcessing",
+      single: [{ Sequence: { id: "A", type_id: 0 } }, { SpecialToken: { id: end, type_id: 0 } }],
+      pair: [],
+      special_tokens: {},
+    },
+    decoder: null,
+    model: {
+      type: "Unigram",
+      unk_id: pieces.findIndex(({ type }) => type === unknown),
+      vocab,
+    },
+  };
+}
+
+/** A piece that no text holds: half of a character. */
+function hidden(id: number): string {
+  return `\ud800${id}`;
+}

@@ -1,0 +1,112 @@
+import { describe, expect, it } from "vitest";
+import { input } from "../../src/engine/functional.ts";
+import { graphOf } from "../../src/engine/graph.ts";
+import { ndarray, zeros } from "../../src/engine/ndarray.ts";
+import type { Backend } from "../../src/engine/runtime/backend.ts";
+import { batch } from "../../src/engine/shape.ts";
+import { createParams, zero } from "../../src/nn/params.ts";
+import type { Stage } from "../../src/pipelines/image-model.ts";
+import { stageMemory } from "../../src/pipelines/memory.ts";
+import { stagePrograms } from "../../src/pipelines/programs.ts";
+
+const MiB = 2 ** 20;
+
+/** A stage whose weights take so many MiB. */
+function stage(name: string, kind: Stage["kind"], size: number): Stage {
+  return {
+    name,
+    kind,
+    weights: () => ({ kind: "array", array: zeros("float32", [size * 2 ** 18]) }),
+    graph: () => {
+      const weight = createParams().param("weight", [size * 2 ** 18], zero);
+      return graphOf({ y: input("x", [batch, 1]).add(weight.sum()) });
+    },
+  };
+}
+
+const encoder = stage("encoder", "text encoder", 30);
+const network = stage("network", "network", 20);
+const decoder = stage("decoder", "decoder", 10);
+const inputs = { x: ndarray("float32", [1, 1], [1]) };
+
+/** Writes down what is made and dropped, and computes nothing. */
+function recorder() {
+  const log: string[] = [];
+  let running = 0;
+  const backend: Backend = {
+    device: "none",
+    async compile(graph, { prepack } = {}) {
+      const megabytes = graph.parameters.map(({ shape }) => (shape[0] as number) / 2 ** 18);
+      const name = `${megabytes.join()}${prepack ? "p" : ""}`;
+      log.push(`+${name}`);
+      return {
+        async run({ x }) {
+          running++;
+          expect(running).toBe(1);
+          await new Promise((resolve) => setTimeout(resolve, 1));
+          running--;
+          return { y: x! };
+        },
+        readState: async () => ({}),
+        dispose: async () => {
+          expect(running).toBe(0);
+          log.push(`-${name}`);
+        },
+      };
+    },
+  };
+  return { backend, log };
+}
+
+async function logOf(memory: number | undefined, stages: readonly Stage[]): Promise<string> {
+  const { backend, log } = recorder();
+  const programs = stagePrograms(backend, memory);
+  await Promise.all(stages.map((each) => programs.run(each, inputs)));
+  const used = log.join(" ");
+  await programs.dispose();
+  const [made, dropped] = ["+", "-"].map((sign) => log.filter((each) => each.startsWith(sign)));
+  expect(dropped!.length).toBe(made!.length);
+  return used;
+}
+
+describe("programs of stages", () => {
+  const drawing = [encoder, network, network, decoder, encoder, network];
+
+  it("are kept where memory is enough for all", async () => {
+    expect(await logOf(2 ** 40, drawing)).toBe("+30 +20p +10p");
+  });
+
+  it("are dropped for one another where it is not, the one that was not used for longest first", async () => {
+    const own = stageMemory(encoder, 1).total - 30 * MiB;
+    expect(await logOf(own + 35 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p -10p +30 -30 +20p");
+    expect(await logOf(own + 45 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p +30 -10p -30 +20p");
+  });
+
+  it("of texts are dropped for others where nobody says how much there is", async () => {
+    expect(await logOf(undefined, drawing)).toBe("+30 -30 +20p +10p +30 -30");
+  });
+
+  it("that fail to be made are made anew, and hold up nothing", async () => {
+    const { backend, log } = recorder();
+    let failures = 1;
+    const programs = stagePrograms({
+      ...backend,
+      compile: async (graph, options) => {
+        if (failures-- > 0) throw new Error("no room");
+        return backend.compile(graph, options);
+      },
+    });
+    await expect(programs.run(network, inputs)).rejects.toThrow("no room");
+    await programs.run(network, inputs);
+    expect(log).toEqual(["+20p"]);
+    await programs.dispose();
+  });
+
+  it("are not made for who has given up", async () => {
+    const { backend, log } = recorder();
+    const programs = stagePrograms(backend);
+    const signal = AbortSignal.abort(new Error("stopped"));
+    await expect(programs.run(network, inputs, { signal })).rejects.toThrow("stopped");
+    expect(log).toEqual([]);
+  });
+});
