@@ -27,25 +27,27 @@ const weighting = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("min-snr"), gamma: z.number().positive() }),
 ]);
 
+/** How often each time of a flow is trained. */
+export const timesSchema = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("uniform") }),
+  z.strictObject({
+    kind: z.literal("logit-normal"),
+    mean: z.number().default(0),
+    std: z.number().positive().default(1),
+  }),
+  z.strictObject({
+    kind: z.literal("mode"),
+    scale: z.number().min(-1).max(largestModeScale).default(1.29),
+  }),
+  z.strictObject({ kind: z.literal("cosmap") }),
+]);
+
 const flow = z.strictObject({
   process: z.literal("flow"),
   predicts: parameterization.default("x0"),
   /** As errors of the velocity, unless said otherwise: JiT's v-loss (Li & He, 2025). */
   weighting: weighting.default({ kind: "space", space: "flow", lowestSigma: 0.05 }),
-  times: z
-    .discriminatedUnion("kind", [
-      z.strictObject({ kind: z.literal("uniform") }),
-      z.strictObject({
-        kind: z.literal("logit-normal"),
-        mean: z.number().default(0),
-        std: z.number().positive().default(1),
-      }),
-      z.strictObject({
-        kind: z.literal("mode"),
-        scale: z.number().min(-1).max(largestModeScale).default(1.29),
-      }),
-      z.strictObject({ kind: z.literal("cosmap") }),
-    ])
+  times: timesSchema
     // JiT's, which counts times from the noise: the mean is 0.8 here, −0.8 there.
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
   /** A number, or what it is for images of `area` places (height × width as the network sees them), from which others follow. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { dataSchema } from "../data/config.ts";
 import type { PictureShape } from "../data/dataset.ts";
-import { recipeSchema } from "../diffusion/recipe.ts";
+import { recipeSchema, timesSchema } from "../diffusion/recipe.ts";
 import { samplingSchema } from "../models/card.ts";
 import { ditFields } from "../models/dit-schema.ts";
 import { ditPresets } from "../models/dit.ts";
@@ -185,6 +185,8 @@ const commonFields = {
       steps: count.default(500),
       /** Batches to measure on. */
       batches: count.default(8),
+      /** Of a flow, which times to measure at; those of the training unless given. */
+      times: timesSchema.optional(),
     })
     .optional(),
 };

@@ -14,12 +14,18 @@ export async function validator(
   { training, diffusion, validation }: RunConfig,
   { examples, backend }: { readonly examples: ExampleOptions; readonly backend: Backend },
 ): Promise<(weights: Readonly<Record<string, NdArray>>) => Promise<number>> {
-  const { batches: count } = validation!;
+  const { batches: count, times } = validation!;
+  const { recipe } = examples;
+  const measured = {
+    ...examples,
+    recipe: times && recipe.process === "flow" ? { ...recipe, times } : recipe,
+    dropCondition: 0,
+  };
   const batches: Record<string, NdArray>[] = [];
   try {
     for (let i = 0; i < count; i++) {
       const key = fork(randomKey(0, 1), i);
-      batches.push(examplesOf(await loader.next(), key, { ...examples, dropCondition: 0 }));
+      batches.push(examplesOf(await loader.next(), key, measured));
     }
   } finally {
     await loader.close();
