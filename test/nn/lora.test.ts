@@ -103,6 +103,48 @@ describe("a view with LoRA", () => {
     }
   });
 
+  it("has the same gradients where activations are computed again", async () => {
+    const slopes = async (recompute: boolean) => {
+      const params = withLora(createParams(), lora);
+
+      const { output } = traceNetwork(tinyNetwork, { recompute }, params);
+      const own = [...params.declared].filter(([name]) => isLora(name));
+      const gradients = gradient(
+        output.square().mean(),
+        own.map(([, { tensor }]) => tensor),
+      );
+      const graph = graphOf(
+        Object.fromEntries(own.map(([name], i) => [`d ${name}`, gradients[i]!])),
+      );
+      const values = Object.fromEntries(
+        [...params.declared].map(([name, { tensor }], i) => [
+          name,
+          randomArray(i, "float32", tensor.shape as number[], -0.2, 0.2),
+        ]),
+      );
+      const program = await nodeBackend().compile(graph, {
+        weights: (name) => values[name] && { kind: "array", array: values[name] },
+      });
+      const told = await program.run({
+        x: randomArray(1, "float32", [2, 3, 8, 8]),
+        t: ndarray("float32", [2], [3, 700]),
+        y: ndarray("int64", [2], [0, 2]),
+      });
+      await program.dispose();
+      return told;
+    };
+    const [once, again] = [await slopes(false), await slopes(true)];
+    expect(Object.keys(once)).toHaveLength(16);
+    for (const [name, { data }] of Object.entries(once)) {
+      const values = Array.from(data as Float32Array);
+      const largest = Math.max(...values.map(Math.abs));
+      expect(largest).toBeGreaterThan(0);
+      const other = again[name]!.data as Float32Array;
+      const errors = values.map((value, i) => Math.abs(value - other[i]!));
+      expect(Math.max(...errors)).toBeLessThan(1e-5 * largest);
+    }
+  });
+
   it("is what merging gives, whatever the shape, the rank and the alpha", () => {
     const size = fc.integer({ min: 1, max: 9 });
     fc.assert(
