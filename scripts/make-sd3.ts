@@ -2,11 +2,11 @@
  * Writes a Stable Diffusion 3 of made-up weights: node scripts/run.mjs scripts/make-sd3.ts folder|file|network PATH
  *
  * `folder` is one in diffusers' layout and `file` a single file under Stability's names, both small and of the same weights;
- * `network` is the transformer of Stable Diffusion 3 medium in its full size, 4 GB in float16, to measure with.
+ * `network` is the transformer of Stable Diffusion 3 medium in its full size, to measure with: 8 GB, or 4 GB with --dtype float16.
  */
 import { parseArgs } from "node:util";
-import { float32ToFloat16 } from "../src/engine/convert.ts";
-import { sizeOf } from "../src/engine/ndarray.ts";
+import { byteSize } from "../src/engine/dtype.ts";
+import { castArray, sizeOf } from "../src/engine/ndarray.ts";
 import { normal, randomKey } from "../src/engine/random.ts";
 import { writeFileAtomic } from "../src/weights/atomic-node.ts";
 import {
@@ -49,13 +49,17 @@ switch (path === undefined ? undefined : what) {
 
 /** The file in pieces, so that it is never in memory whole. */
 function* fullNetwork(): Generator<Uint8Array> {
+  const { dtype, seed } = options;
+  const tag = { float32: "F32", float16: "F16", bfloat16: "BF16" }[dtype];
   const shapes = [...networkShapes(mediumSD3)];
   let end = 0;
   const entries = shapes.map(([name, shape]) => {
     const start = end;
-    end += 2 * sizeOf(shape);
-    const entry = { dtype: "F16", shape, data_offsets: [start, end] };
-    return [`model.diffusion_model.${name}`, entry] as const;
+    end += byteSize(dtype) * sizeOf(shape);
+    return [
+      `model.diffusion_model.${name}`,
+      { dtype: tag, shape, data_offsets: [start, end] },
+    ] as const;
   });
   const text = JSON.stringify(Object.fromEntries(entries));
   const header = new TextEncoder().encode(text.padEnd(Math.ceil(text.length / 8) * 8));
@@ -66,14 +70,13 @@ function* fullNetwork(): Generator<Uint8Array> {
 
   // The same numbers again and again, since drawing two thousand million takes long; but no tensor twice, of which ONNX
   // Runtime would keep one.
-  const drawn = normal(randomKey(options.seed), [2 ** 20]).data;
+  const drawn = normal(randomKey(seed), [2 ** 20]);
   for (const [i, [name, shape]] of shapes.entries()) {
     const [mean, deviation] = spreadOf(name, shape);
-    const values = drawn.map((value) => mean + (1 + i / 1000) * deviation * value);
-    const halves = new Uint16Array(values.length);
-    float32ToFloat16(values, halves);
-    for (let left = sizeOf(shape); left > 0; left -= halves.length) {
-      yield new Uint8Array(halves.buffer, 0, 2 * Math.min(left, halves.length));
+    const data = drawn.data.map((value) => mean + (1 + i / 1000) * deviation * value);
+    const { buffer, byteLength } = castArray({ ...drawn, data }, dtype).data;
+    for (let left = byteSize(dtype) * sizeOf(shape); left > 0; left -= byteLength) {
+      yield new Uint8Array(buffer, 0, Math.min(left, byteLength));
     }
   }
 }

@@ -1,6 +1,11 @@
 /** The memory that drawing takes, stage by stage: known before anything is loaded. */
 import { estimateMemory, type MemoryEstimate } from "../engine/cost.ts";
+import { byteSize } from "../engine/dtype.ts";
 import { UsageError } from "../engine/errors.ts";
+import { leafName } from "../engine/graph.ts";
+import { sizeOf } from "../engine/ndarray.ts";
+import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import { resolve } from "../engine/shape.ts";
 import { defaultTile } from "../models/autoencoder-kl.ts";
 import type { ImageModel, Stage } from "./image-model.ts";
 import { skippedLayers } from "./guidance-settings.ts";
@@ -9,13 +14,46 @@ import type { Stages } from "./stages.ts";
 
 const estimates = new WeakMap<Stage, Map<number, MemoryEstimate>>();
 
+/** Of weights that are converted once, what more that takes, as measured: memory falls in pieces. */
+const CONVERTING = 1 / 8;
+
 /** Bytes of a process that runs the stage on so many rows, and nothing else. */
 export function stageMemory(stage: Stage, rows: number): MemoryEstimate {
   const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
   estimates.set(stage, known);
-  const memory = known.get(rows) ?? estimateMemory(stage.graph(), rows);
+  const memory = known.get(rows) ?? estimated(stage, rows);
   known.set(rows, memory);
   return memory;
+}
+
+/** Weights in half precision take what they take in their file where each run converts them, one after the other. */
+function estimated(stage: Stage, rows: number): MemoryEstimate {
+  const graph = stage.graph();
+  const memory = estimateMemory(graph, rows);
+  let [all, saved, largest] = [0, 0, 0];
+  for (const parameter of graph.parameters) {
+    const stored = stage.weights(leafName(parameter));
+    if (!stored || typeOfWeight(stored).dtype === parameter.dtype) continue;
+    const count = sizeOf(resolve(parameter.shape, undefined));
+    const [own, kept] = [parameter, typeOfWeight(stored)].map(
+      ({ dtype }) => count * byteSize(dtype),
+    );
+    all += own!;
+    saved += own! - kept!;
+    largest = Math.max(largest, own!);
+  }
+  const [weights, activations] = isEncoder(stage) ? [-saved, largest] : [CONVERTING * all, 0];
+  return {
+    ...memory,
+    weights: memory.weights + weights,
+    activations: memory.activations + activations,
+    total: memory.total + weights + activations,
+  };
+}
+
+/** What runs once a drawing. */
+export function isEncoder({ kind }: Stage): boolean {
+  return kind === "text encoder" || kind === "image encoder";
 }
 
 export interface PlannedStage {

@@ -2,7 +2,7 @@
 import { estimateTogether } from "../engine/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import type { RunStage, Stage } from "./image-model.ts";
-import { stageMemory } from "./memory.ts";
+import { isEncoder, stageMemory } from "./memory.ts";
 
 export interface StagePrograms {
   readonly run: RunStage;
@@ -52,8 +52,9 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
       found?.program ??
       (await backend.compile(stage.graph(), {
         weights: stage.weights,
-        // Of the weights of what runs once a drawing no rearranged copy is worth its making.
+        // Of the weights of what runs once a drawing no copy is worth its making, neither rearranged nor converted.
         prepack: !isEncoder(stage),
+        convertEachRun: isEncoder(stage),
       }));
     kept.delete(stage);
     kept.set(stage, { program, rows: Math.max(rows, found?.rows ?? 0) });
@@ -78,8 +79,4 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
         for (const stage of [...kept.keys()]) await drop(stage);
       }),
   };
-}
-
-function isEncoder({ kind }: Stage): boolean {
-  return kind === "text encoder" || kind === "image encoder";
 }

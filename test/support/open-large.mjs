@@ -5,6 +5,7 @@ import { storedWeights } from "patchwise/weights";
 import { openSafetensorsFile } from "patchwise/weights/node";
 
 const path = String(process.argv[2]);
+const convertEachRun = process.argv[3] === "each run";
 const backend = nodeBackend("cpu");
 const x = input("x", [1, 4096]);
 // The runtime's own libraries are loaded before anything is measured.
@@ -15,7 +16,10 @@ const start = performance.now();
 const weights = await openSafetensorsFile(path);
 let y = x;
 for (const [name, { shape }] of weights.entries) y = y.linear(parameter(name, shape)).tanh();
-const program = await backend.compile(graphOf({ y }), { weights: storedWeights(weights) });
+const program = await backend.compile(graphOf({ y }), {
+  weights: storedWeights(weights),
+  convertEachRun,
+});
 const openMs = performance.now() - start;
 const opened = process.memoryUsage.rss();
 const { y: result } = await program.run({

@@ -38,7 +38,10 @@ interface Report {
   readonly first: number;
 }
 
-async function openInChild(tag: "F32" | "BF16"): Promise<Report & { fileBytes: number }> {
+async function openInChild(
+  tag: "F32" | "BF16",
+  conversion = "once",
+): Promise<Report & { fileBytes: number }> {
   const folder = mkdtempSync(join(tmpdir(), "patchwise-large-"));
   try {
     const path = join(folder, "model.safetensors");
@@ -46,6 +49,7 @@ async function openInChild(tag: "F32" | "BF16"): Promise<Report & { fileBytes: n
     const { stdout } = await promisify(execFile)(process.execPath, [
       "test/support/open-large.mjs",
       path,
+      conversion,
     ]);
     return { ...(JSON.parse(stdout) as Report), fileBytes };
   } finally {
@@ -71,6 +75,12 @@ describe("a checkpoint of a gigabyte, used in place", () => {
   it("bfloat16: memory grows by no more than the converted size and 1 %", async () => {
     const { growth, fileBytes, first } = await openInChild("BF16");
     expect(growth).toBeLessThan(1.01 * 2 * fileBytes);
+    expect(first / expectedOutput()).toBeCloseTo(1, 5);
+  });
+
+  it("bfloat16, converted in each run: memory grows by no more than the file and two layers", async () => {
+    const { growth, fileBytes, first } = await openInChild("BF16", "each run");
+    expect(growth).toBeLessThan(fileBytes + 2 * 4 * SIZE * SIZE);
     expect(first / expectedOutput()).toBeCloseTo(1, 5);
   });
 });

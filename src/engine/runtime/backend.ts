@@ -31,6 +31,11 @@ export interface CompileOptions {
   readonly initialState?: Readonly<Record<string, NdArray>>;
   /** Rearrange weights for speed when the program is made: faster products, but a second copy of them in memory and a slower start. */
   readonly prepack?: boolean;
+  /**
+   * Convert weights in float16 or bfloat16 anew in each run, on the CPU in Node, and not once when the program is made:
+   * then they take no more memory than their file, and each run longer.
+   */
+  readonly convertEachRun?: boolean;
   /** Threads for CPU work; as many as there are cores unless given. */
   readonly threads?: number;
 }

@@ -22,10 +22,10 @@ export function cachedBackend(backend: Backend, capacity = 8): Backend {
   let sources = 0;
 
   const keyOf = (graph: Graph, options: CompileOptions): string => {
-    const { weights, prepack = false, threads = 0 } = options;
+    const { weights, prepack = false, convertEachRun = false, threads = 0 } = options;
     if (weights && !sourceNumbers.has(weights)) sourceNumbers.set(weights, sources++);
     const source = weights ? sourceNumbers.get(weights) : "none";
-    return [hashGraph(graph), source, prepack, threads].join();
+    return [hashGraph(graph), source, prepack, convertEachRun, threads].join();
   };
 
   const free = async (entry: Entry): Promise<void> => {

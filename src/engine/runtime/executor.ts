@@ -17,6 +17,8 @@ export interface Plan {
   /** Where the model's weights lie. */
   readonly mount: Mount;
   readonly prepack: boolean;
+  /** Whether half-precision weights stay as they are stored. */
+  readonly convertEachRun?: boolean;
   readonly threads?: number;
 }
 

@@ -38,6 +38,13 @@ function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession
           ? {}
           : { model_external_initializers_file_folder_path: plan.mount.folder }),
       },
+      // Else the optimizer computes the casts behind the weights, and holds all of them in float32.
+      ...(plan.convertEachRun && {
+        optimization: {
+          constant_folding_max_output_size_in_bytes: String(2 ** 20),
+          disable_specified_optimizers: "FuseFp16InitializerToFp32NodeTransformer",
+        },
+      }),
     },
   });
 }

@@ -30,7 +30,7 @@ export async function compileProgram(
   mount: (paths: readonly string[]) => Mount,
   trustsAttention: () => Promise<boolean> = async () => true,
 ): Promise<Program> {
-  const { weights = () => undefined, prepack = false, threads } = options;
+  const { weights = () => undefined, prepack = false, convertEachRun = false, threads } = options;
   const mounted = mount(weightFiles(graph, weights));
   const simple = simplify(graph);
   // An input that no longer matters may still be the only one that tells the batch size.
@@ -49,6 +49,7 @@ export async function compileProgram(
     state,
     mount: mounted,
     prepack,
+    ...(convertEachRun && { convertEachRun }),
     ...(threads === undefined ? {} : { threads }),
   });
 
