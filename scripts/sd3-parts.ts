@@ -370,12 +370,15 @@ async function writeText(path: string, text: string): Promise<void> {
 
 /** What diffusers' own conversion script makes of Stability's names. */
 function* diffusersNetwork(network: Weights): Generator<readonly [string, NdArray]> {
-  const depth = [...network.keys()].filter((key) => /x_block\.attn\.qkv\.weight$/.test(key)).length;
+  const depth = [...network.keys()].filter((key) => key.endsWith("x_block.attn.qkv.weight")).length;
   for (const [name, array] of network) {
     const [, block, part, layer] =
       /^joint_blocks\.(\d+)\.(x|context)_block\.(.*)$/.exec(name) ?? [];
     if (block === undefined) {
-      const key = plainNames.reduce((key, [theirs, ours]) => key.replace(theirs, ours), name);
+      const key = plainNames.reduce(
+        (renamed, [theirs, ours]) => renamed.replace(theirs, ours),
+        name,
+      );
       yield [key, name.startsWith("final_layer.adaLN") ? swapped(array) : array];
       continue;
     }

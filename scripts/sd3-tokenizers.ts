@@ -53,7 +53,7 @@ function mergedWords(): { pieces: string[]; merges: string[] } {
   const pieces = new Set<string>();
   const merges = new Set<string>();
   for (const word of words) {
-    const letters = [...word];
+    const letters = Array.from(word);
     letters.push(`${letters.pop()}</w>`);
     let piece = letters[0]!;
     for (const letter of letters.slice(1)) {
@@ -68,7 +68,11 @@ function mergedWords(): { pieces: string[]; merges: string[] } {
 /** Files of T5's tokenizer folder, by their names. */
 export function t5TokenizerFiles(): Record<string, string> {
   const special = ["<pad>", "</s>", "<unk>"];
-  const pieces = [...words.map((word) => `▁${word}`), "▁", ..."abcdefghijklmnopqrstuvwxyz.,!"];
+  const pieces = [
+    ...words.map((word) => `▁${word}`),
+    "▁",
+    ...Array.from("abcdefghijklmnopqrstuvwxyz.,!"),
+  ];
   const vocab = [
     ...special.map((piece) => [piece, 0]),
     ...pieces.map((piece, i) => [piece, -1 - (i < words.length ? 1 : 8)]),

@@ -14,8 +14,8 @@ import type { Stages } from "./stages.ts";
 
 const estimates = new WeakMap<Stage, Map<number, MemoryEstimate>>();
 
-/** Of weights that are converted once, what more that takes, as measured: memory falls in pieces. */
-const CONVERTING = 1 / 8;
+/** Of weights that are rearranged, what more that takes, as measured; and of those that are converted too, whose memory falls in pieces. */
+const [REARRANGING, CONVERTING] = [1 / 50, 1 / 8];
 
 /** Bytes of a process that runs the stage on so many rows, and nothing else. */
 export function stageMemory(stage: Stage, rows: number): MemoryEstimate {
@@ -42,7 +42,9 @@ function estimated(stage: Stage, rows: number): MemoryEstimate {
     saved += own! - kept!;
     largest = Math.max(largest, own!);
   }
-  const [weights, activations] = isEncoder(stage) ? [-saved, largest] : [CONVERTING * all, 0];
+  const [weights, activations] = isEncoder(stage)
+    ? [-saved, largest]
+    : [REARRANGING * (memory.weights - all) + CONVERTING * all, 0];
   return {
     ...memory,
     weights: memory.weights + weights,

@@ -76,7 +76,7 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
       }),
     dispose: () =>
       inTurn(async () => {
-        for (const stage of [...kept.keys()]) await drop(stage);
+        for (const stage of kept.keys()) await drop(stage);
       }),
   };
 }

@@ -79,9 +79,25 @@ describe("Stable Diffusion 3", () => {
     expect(new Set(folderPixels).size).toBeGreaterThan(20);
     expect(await drawn(at("file/sd3.safetensors"))).toEqual(folderPixels);
     const { code, err } = patchwise([
-      ...["generate", prompt, "--model", at("folder"), "--prompt-tokens", "24", "--size", "64"],
-      ...["--steps", "3", "--guidance", "4", "--seed", "5", "--sampler", "euler"],
-      ...["--out", at("cli.png"), "--json"],
+      "generate",
+      prompt,
+      "--model",
+      at("folder"),
+      "--prompt-tokens",
+      "24",
+      "--size",
+      "64",
+      "--steps",
+      "3",
+      "--guidance",
+      "4",
+      "--seed",
+      "5",
+      "--sampler",
+      "euler",
+      "--out",
+      at("cli.png"),
+      "--json",
     ]);
     expect({ code, err: err.includes("patchwise:") }).toEqual({ code: 0, err: false });
     const pixels = await sharp(at("cli.png")).raw().toBuffer();
@@ -326,8 +342,14 @@ describe("memory", () => {
     ]);
     expect(least_memory_bytes).toBeLessThan(memory_bytes);
     const refused = patchwise([
-      ...["generate", "a cat", "--model", at("folder"), "--memory", "0.12"],
-      ...["--out", at("never.png")],
+      "generate",
+      "a cat",
+      "--model",
+      at("folder"),
+      "--memory",
+      "0.12",
+      "--out",
+      at("never.png"),
     ]);
     expect(refused).toMatchObject({ code: 2, out: "" });
     expect(refused.err).toMatch(oneSentence);
