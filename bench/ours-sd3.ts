@@ -44,7 +44,7 @@ const contender: Contender = {
       async step() {
         const one = await timed(() => block.run(blockInputs));
         const whole = await timed(() => step.run(stepInputs));
-        const result = ["image", "text"].flatMap((name) =>
+        const result = ["imageAfter", "textAfter"].flatMap((name) =>
           toNumbers(one.result[name]!).filter((_, i) => i % work.every === 0),
         );
         const value = result.reduce((sum, x) => sum + x * x, 0) / result.length;

@@ -38,7 +38,7 @@ export function sd3Work(threads: number): SD3Work {
   return { threads, rows: 2, hidden, heads, depth, side: 32, words: 333, every: 101 };
 }
 
-/** `image`, `text` and `vector` → both streams behind one block. */
+/** `image`, `text` and `vector` → `imageAfter` and `textAfter`, behind one block. */
 export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: ParamsRoot } {
   const params = createParams();
   const [x, context] = [
@@ -47,7 +47,7 @@ export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: 
   ];
   const shared = { vector: input("vector", [batch, hidden]), bias: undefined, config: model };
   const after = jointBlock(params, { x, context }, shared, 0);
-  return { ...graphOf({ image: after.x, text: after.context }), params };
+  return { ...graphOf({ imageAfter: after.x, textAfter: after.context }), params };
 }
 
 /** The whole network: `x`, `t`, `context` and `pooled` → `velocity`. */

@@ -52,7 +52,7 @@ def setup(work, weights):
     @torch.inference_mode()
     def step():
         start = time.perf_counter()
-        x, context = block(weights["x"], weights["context"])
+        x, context = block(weights["image"], weights["text"])
         ms = (time.perf_counter() - start) * 1e3
         # One block in `depth` stands for all of them.
         result = torch.cat([x.flatten()[:: work["every"]], context.flatten()[:: work["every"]]])

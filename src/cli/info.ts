@@ -16,13 +16,14 @@ import { memoryPlan } from "../pipelines/memory.ts";
 import { shippedModels } from "../models/card-node.ts";
 import { openModel } from "../pipelines/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open-options.ts";
+import { latentSize, type Sized } from "../pipelines/settings.ts";
 import { type Staged, stagesOf } from "../pipelines/stages.ts";
 import { type TextEncoderPreset, textEncoderPresets } from "../pipelines/text-encoder-presets.ts";
 import { parseHubId } from "../weights/hub-id.ts";
 import { quote } from "../weights/json.ts";
 import { exists } from "../weights/files-node.ts";
 import { showingDownload } from "./download-progress.ts";
-import { addModelOptions, modelOptions } from "./options.ts";
+import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
 
 interface StageCosts {
   readonly name: string;
@@ -39,7 +40,7 @@ interface Costs {
   readonly text_tokens?: number;
   /** To draw one picture where memory suffices to keep every program. */
   readonly memory_bytes: number;
-  /** The same where it does not, and each program is dropped for the next. */
+  /** The same where it does not: each program is dropped for the next, and its weights are kept as they are stored. */
   readonly least_memory_bytes: number;
   /** In the order of drawing. */
   readonly stages: readonly StageCosts[];
@@ -59,6 +60,7 @@ export function addInfo(program: Command): void {
       "<model>",
       "name of a preset or of a model that comes along, a folder, a file, or owner/name on the Hugging Face Hub",
     )
+    .option("--size <WxH>", "of the picture, in pixels; the model's own unless given", sizeOption)
     .option(
       "--json",
       "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages }",
@@ -67,17 +69,22 @@ export function addInfo(program: Command): void {
     .action(info);
 }
 
-async function info(model: string, options: OpenModelOptions & { json?: true }): Promise<void> {
+interface InfoOptions extends OpenModelOptions {
+  readonly size?: readonly [height: number, width: number];
+  readonly json?: true;
+}
+
+async function info(model: string, options: InfoOptions): Promise<void> {
   const encoder = textEncoderPresets.get(model);
   const costs = encoder
     ? encoderCosts(model, encoder)
-    : costsOf(await describe(model, modelOptions(options)));
+    : costsOf(await describe(model, modelOptions(options)), options.size);
   process.stdout.write(options.json ? `${JSON.stringify(costs)}\n` : text(model, costs, !encoder));
 }
 
-async function describe(model: string, options: OpenModelOptions): Promise<Staged> {
+async function describe(model: string, options: OpenModelOptions): Promise<Staged & Sized> {
   const network = networkPresets.get(model);
-  if (network) return { network, weights: () => undefined };
+  if (network) return { name: model, network, weights: () => undefined };
   const shipped = await shippedModels();
   if (shipped.includes(model) || (await exists(model)) || parseHubId(model)) {
     const opened = await showingDownload(model, (onProgress) =>
@@ -94,19 +101,20 @@ async function describe(model: string, options: OpenModelOptions): Promise<Stage
   );
 }
 
-function costsOf(model: Staged): Costs {
+function costsOf(model: Staged & Sized, pixels: InfoOptions["size"]): Costs {
   const { network } = model;
+  const size = latentSize(pixels, model);
   // With guidance a picture is two rows: one with its condition, one without.
   const rows = canDrop(network) ? 2 : 1;
-  const plan = memoryPlan(stagesOf(model), { size: network.size, texts: rows, rows });
-  const graph = networkGraph(network);
+  const plan = memoryPlan(stagesOf(model), { size, texts: rows, rows });
+  const graph = networkGraph(network, size);
   return {
     parameters: countParameters(graph),
     gflops: countMultiplyAdds(graph, 1) / 1e9,
-    tokens: tracedForDrawing(network).tokens,
+    tokens: tracedForDrawing(network, size).tokens,
     ...(network.condition.kind === "text" && { text_tokens: network.condition.length }),
     memory_bytes: estimateTogether(plan.map(({ memory }) => memory)),
-    least_memory_bytes: Math.max(...plan.map(({ memory }) => memory.total)),
+    least_memory_bytes: Math.max(...plan.map(({ least }) => least.total)),
     stages: plan.map(({ stage, memory }) => ({
       name: stage.name,
       parameters: countParameters(stage.graph()),
@@ -145,7 +153,7 @@ function text(model: string, costs: Costs, draws: boolean): string {
     ],
     [
       "memory",
-      `${mebibytes(together)} to ${draws ? "draw one picture" : "read one text"}${several ? `, ${mebibytes(least)} at least:` : ""}`,
+      `${mebibytes(together)} to ${draws ? "draw one picture" : "read one text"}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,
     ],
     ...(several ? stages : []).map(({ name, parameters, memory_bytes }) => [
       "",

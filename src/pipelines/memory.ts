@@ -12,22 +12,28 @@ import { skippedLayers } from "./guidance-settings.ts";
 import { type Decided, latentSize } from "./settings.ts";
 import type { Stages } from "./stages.ts";
 
-const estimates = new WeakMap<Stage, Map<number, MemoryEstimate>>();
+/**
+ * How a program keeps its weights: rearranged for speed and converted to float32 once, or as they are stored, so that each
+ * run converts those in half precision one after the other.
+ */
+export type Keeping = "fast" | "stored";
 
-/** Of weights that are rearranged, what more that takes, as measured; and of those that are converted too, whose memory falls in pieces. */
+const estimates = new WeakMap<Stage, Map<string, MemoryEstimate>>();
+
+/** Of weights that are rearranged, what more it takes, as measured; and of those that are converted too, whose memory falls in pieces. */
 const [REARRANGING, CONVERTING] = [1 / 50, 1 / 8];
 
 /** Bytes of a process that runs the stage on so many rows, and nothing else. */
-export function stageMemory(stage: Stage, rows: number): MemoryEstimate {
-  const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
+export function stageMemory(stage: Stage, rows: number, keeping: Keeping): MemoryEstimate {
+  const known = estimates.get(stage) ?? new Map<string, MemoryEstimate>();
   estimates.set(stage, known);
-  const memory = known.get(rows) ?? estimated(stage, rows);
-  known.set(rows, memory);
+  const key = `${rows} ${keeping}`;
+  const memory = known.get(key) ?? estimated(stage, rows, keeping);
+  known.set(key, memory);
   return memory;
 }
 
-/** Weights in half precision take what they take in their file where each run converts them, one after the other. */
-function estimated(stage: Stage, rows: number): MemoryEstimate {
+function estimated(stage: Stage, rows: number, keeping: Keeping): MemoryEstimate {
   const graph = stage.graph();
   const memory = estimateMemory(graph, rows);
   let [all, saved, largest] = [0, 0, 0];
@@ -42,9 +48,10 @@ function estimated(stage: Stage, rows: number): MemoryEstimate {
     saved += own! - kept!;
     largest = Math.max(largest, own!);
   }
-  const [weights, activations] = isEncoder(stage)
-    ? [-saved, largest]
-    : [REARRANGING * (memory.weights - all) + CONVERTING * all, 0];
+  const [weights, activations] =
+    keeping === "stored"
+      ? [-saved, largest]
+      : [Math.round(REARRANGING * (memory.weights - all) + CONVERTING * all), 0];
   return {
     ...memory,
     weights: memory.weights + weights,
@@ -53,14 +60,25 @@ function estimated(stage: Stage, rows: number): MemoryEstimate {
   };
 }
 
+/**
+ * How the weights of a stage are kept: of what runs once a drawing no copy is worth its making, and of others where memory
+ * does not suffice for it.
+ */
+export function keepingOf(stage: Stage, rows: number, memory = Infinity): Keeping {
+  if (isEncoder(stage)) return "stored";
+  return stageMemory(stage, rows, "fast").total <= memory ? "fast" : "stored";
+}
+
 /** What runs once a drawing. */
-export function isEncoder({ kind }: Stage): boolean {
+function isEncoder({ kind }: Stage): boolean {
   return kind === "text encoder" || kind === "image encoder";
 }
 
 export interface PlannedStage {
   readonly stage: Stage;
   readonly memory: MemoryEstimate;
+  /** The same where the weights are kept as they are stored. */
+  readonly least: MemoryEstimate;
 }
 
 /** What of a request its memory depends on. */
@@ -82,7 +100,11 @@ export function memoryPlan(
   stages: Stages,
   { size, texts, rows, skippable, image }: Load,
 ): readonly PlannedStage[] {
-  const planned = (stage: Stage, count: number) => ({ stage, memory: stageMemory(stage, count) });
+  const planned = (stage: Stage, count: number): PlannedStage => ({
+    stage,
+    memory: stageMemory(stage, count, keepingOf(stage, count)),
+    least: stageMemory(stage, count, "stored"),
+  });
   // Larger latents are decoded in tiles.
   const tile = size.map((side) => Math.min(side, defaultTile)) as [number, number];
   const decoder = stages.decoder(tile);
@@ -113,23 +135,27 @@ export function checkMemory(
   const sides = texts + (skippable.length > 0 ? 1 : 0);
   const image = strength === undefined ? undefined : size;
   const load = { size: latentSize(size, model), texts, rows: sides * count, skippable, image };
-  for (const { stage, memory: needed } of memoryPlan(stages, load)) {
-    if (needed.total <= memory) continue;
+  for (const planned of memoryPlan(stages, load)) {
+    const { stage, least } = planned;
+    if (least.total <= memory) continue;
     throw new UsageError(
-      `${model.name} needs ${shown(needed.total)} of memory for ${stage.name}, but only ${shown(memory)} are available; ${wayOut(stage, needed, memory, count)}.`,
+      `${model.name} needs ${shown(least.total)} of memory for ${stage.name}, but only ${shown(memory)} are available; ${wayOut(planned, memory, count)}.`,
     );
   }
 }
 
-function wayOut(stage: Stage, needed: MemoryEstimate, memory: number, count: number): string {
+function wayOut({ stage, memory: fast, least }: PlannedStage, memory: number, count: number) {
   if (stage.remedy !== undefined) return stage.remedy;
   // All but the weights is less for smaller pictures.
-  if (needed.total - needed.activations - needed.inputs > memory) {
-    return "close other programs, or use a machine with more";
+  if (least.total - least.activations - least.inputs <= memory) {
+    return count > 1 && stage.kind === "network"
+      ? "draw fewer pictures at once, or smaller ones"
+      : "draw a smaller picture";
   }
-  return count > 1 && stage.kind === "network"
-    ? "draw fewer pictures at once, or smaller ones"
-    : "draw a smaller picture";
+  const isHalf = least.weights < 0.75 * fast.weights;
+  return isHalf || least.total - least.weights / 2 > memory
+    ? "close other programs, or use a machine with more"
+    : "give its weights in float16, which take half as much";
 }
 
 /** In GiB, or below one in MiB. */

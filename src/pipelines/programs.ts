@@ -2,7 +2,7 @@
 import { estimateTogether } from "../engine/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import type { RunStage, Stage } from "./image-model.ts";
-import { isEncoder, stageMemory } from "./memory.ts";
+import { type Keeping, keepingOf, stageMemory } from "./memory.ts";
 
 export interface StagePrograms {
   readonly run: RunStage;
@@ -11,6 +11,7 @@ export interface StagePrograms {
 
 interface Kept {
   readonly program: Program;
+  readonly keeping: Keeping;
   /** The most rows that it ran. */
   rows: number;
 }
@@ -31,19 +32,21 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
     await program.dispose();
   };
   /** What must go before a stage is run. */
-  const nextToDrop = (stage: Stage, rows: number): Stage | undefined => {
-    const others = [...kept.keys()].filter((other) => other !== stage);
-    if (memory === undefined) return others.find(isEncoder);
-    const own = stageMemory(stage, rows);
+  const nextToDrop = (stage: Stage, rows: number, keeping: Keeping): Stage | undefined => {
+    if (kept.get(stage)?.keeping === "fast" && keeping === "stored") return stage;
+    const others = [...kept].filter(([other]) => other !== stage);
+    if (memory === undefined) return others.find(([, { keeping }]) => keeping === "stored")?.[0];
     const total = estimateTogether([
-      own,
-      ...others.map((other) => stageMemory(other, kept.get(other)!.rows)),
+      stageMemory(stage, rows, keeping),
+      ...others.map(([other, { rows, keeping }]) => stageMemory(other, rows, keeping)),
     ]);
-    return total > memory ? others[0] : undefined;
+    return total > memory ? others[0]?.[0] : undefined;
   };
   const ready = async (stage: Stage, rows: number): Promise<Program> => {
+    const keeping =
+      kept.get(stage)?.keeping === "stored" ? "stored" : keepingOf(stage, rows, memory);
     for (;;) {
-      const other = nextToDrop(stage, rows);
+      const other = nextToDrop(stage, rows, keeping);
       if (!other) break;
       await drop(other);
     }
@@ -52,12 +55,11 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
       found?.program ??
       (await backend.compile(stage.graph(), {
         weights: stage.weights,
-        // Of the weights of what runs once a drawing no copy is worth its making, neither rearranged nor converted.
-        prepack: !isEncoder(stage),
-        convertEachRun: isEncoder(stage),
+        prepack: keeping === "fast",
+        convertEachRun: keeping === "stored",
       }));
     kept.delete(stage);
-    kept.set(stage, { program, rows: Math.max(rows, found?.rows ?? 0) });
+    kept.set(stage, { program, keeping, rows: Math.max(rows, found?.rows ?? 0) });
     return program;
   };
 

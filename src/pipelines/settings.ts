@@ -102,8 +102,11 @@ function channelsOf(request: GenerateRequest, { network, defaults }: ImageModel)
   );
 }
 
+/** What of a model the sizes of its pictures depend on. */
+export type Sized = Pick<ImageModel, "name" | "network" | "decoder">;
+
 /** Pixels along a side that one number of the network's input stands for. */
-function pixelsPerLatent({ decoder }: ImageModel): number {
+function pixelsPerLatent({ decoder }: Sized): number {
   return decoder ? latentFactor(decoder.config) : 1;
 }
 
@@ -114,7 +117,7 @@ function pixelsPerLatent({ decoder }: ImageModel): number {
  */
 export function latentSize(
   size: GenerateRequest["size"],
-  model: ImageModel,
+  model: Sized,
 ): readonly [height: number, width: number] {
   const [height, width] = sizeOf(size, model);
   const scale = pixelsPerLatent(model);
@@ -125,7 +128,7 @@ function sizeOfImage({ image }: GenerateRequest): GenerateRequest["size"] {
   return image && [image.height, image.width];
 }
 
-function sizeOf(size: GenerateRequest["size"], model: ImageModel): readonly [number, number] {
+function sizeOf(size: GenerateRequest["size"], model: Sized): readonly [number, number] {
   const { name, network } = model;
   const scale = pixelsPerLatent(model);
   const own = network.size.map((side) => side * scale) as [number, number];

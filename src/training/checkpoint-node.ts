@@ -23,7 +23,8 @@ export type Progress = z.output<typeof progressSchema>;
 
 export interface Checkpoint extends Progress {
   readonly path: string;
-  readonly state: Readonly<Record<string, NdArray>>;
+  /** Reads the whole state, which is large: nothing here keeps it. */
+  readState(): Promise<Record<string, NdArray>>;
 }
 
 const files = { state: "state.safetensors", progress: "progress.json" } as const;
@@ -42,7 +43,10 @@ export async function writeCheckpoint(
 ): Promise<void> {
   const path = join(folder, nameOf(progress.step));
   const temporary = join(folder, `${unfinished}${nameOf(progress.step)}`);
-  await rm(temporary, { recursive: true, force: true });
+  // Also of other steps, where a training was killed.
+  for (const name of await namesIn(folder)) {
+    if (name.startsWith(unfinished)) await rm(join(folder, name), { recursive: true, force: true });
+  }
   try {
     await system(`Cannot make ${temporary}`, mkdir(temporary, { recursive: true }));
     await writeSafetensors(join(temporary, files.state), Object.entries(state));
@@ -78,27 +82,34 @@ export async function readLastCheckpoint(folder: string): Promise<Checkpoint | u
       `${join(path, files.progress)} does not tell the progress of step ${step}; remove the folder to go on from the checkpoint before.`,
     );
   }
-  const weights = await openSafetensorsFile(join(path, files.state));
+  return { ...progress.data, path, readState: () => readState(join(path, files.state)) };
+}
+
+async function readState(path: string): Promise<Record<string, NdArray>> {
+  const weights = await openSafetensorsFile(path);
   try {
     const state: Record<string, NdArray> = {};
     for (const [name, entry] of weights.entries) state[name] = await readTensor(entry);
-    return { ...progress.data, path, state };
+    return state;
   } finally {
-    await weights.close?.();
+    await weights.close();
   }
 }
 
 /** Steps of all whole checkpoints, rising. */
 export async function checkpointSteps(folder: string): Promise<number[]> {
-  const names = await readdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new UsageError(`Cannot read ${folder}: ${describeSystemError(error)}.`, { cause: error });
-  });
-  return names
+  return (await namesIn(folder))
     .map((name) => /^step-(\d{8,})$/.exec(name)?.[1])
     .filter((digits) => digits !== undefined)
     .map(Number)
     .toSorted((a, b) => a - b);
+}
+
+function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw new UsageError(`Cannot read ${folder}: ${describeSystemError(error)}.`, { cause: error });
+  });
 }
 
 function nameOf(step: number): string {

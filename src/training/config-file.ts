@@ -38,7 +38,16 @@ export function readTrainingConfig(
     );
   }
   const overridden = new Map(settings.map(parseSetting));
-  for (const [path, value] of overridden) document.setIn(path.split("."), value);
+  for (const [path, value] of overridden) {
+    try {
+      document.setIn(path.split("."), value);
+    } catch (error) {
+      throw new UsageError(
+        `--set ${path}: a part of this path is a single value in ${file}, and has no keys; set that whole part instead.`,
+        { cause: error },
+      );
+    }
+  }
 
   const content: unknown = document.toJS({ maxAliasCount: 100 });
   const schema =

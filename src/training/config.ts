@@ -12,6 +12,8 @@ import { attentionAndMlp } from "../nn/lora.ts";
 
 const count = z.int().min(1);
 const share = z.number().min(0).max(1);
+/** Of a moving average, which at 1 would never move. */
+const decay = z.number().min(0).lt(1);
 
 /** Where null says as much as nothing, so that --set can take a field away. */
 function unset<T extends z.ZodType>(schema: T) {
@@ -64,19 +66,19 @@ const optimizerSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("adamw"),
     rate: z.number().positive().default(1e-3),
-    beta1: share.default(0.9),
-    beta2: share.default(0.99),
+    beta1: decay.default(0.9),
+    beta2: decay.default(0.99),
     epsilon: z.number().positive().default(1e-8),
     weightDecay: z.number().min(0).default(0),
   }),
   z.strictObject({
     kind: z.literal("muon"),
     rate: z.number().positive().default(1e-3),
-    momentum: share.default(0.95),
+    momentum: decay.default(0.95),
     weightDecay: z.number().min(0).default(0),
     /** Of the AdamW that moves all but the hidden matrices. */
-    beta1: share.default(0.9),
-    beta2: share.default(0.99),
+    beta1: decay.default(0.9),
+    beta2: decay.default(0.99),
     epsilon: z.number().positive().default(1e-8),
   }),
 ]);

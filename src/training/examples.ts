@@ -41,11 +41,19 @@ export function examplesOf(
     ? latentValues(batch.pixels, latents, fork(key, "latents"))
     : valuesOf(batch.pixels, shape); // [B, C, H, W]
   const [count] = x0.shape as readonly [number];
+  const told = network.condition.kind;
   return {
     x0,
     ...drawExamples(recipe, key, x0.shape),
     ...conditions(batch, count, network, tokenizer, classes),
-    ...(canDrop(network) && { drop: dropped(fork(key, "drop"), batch, count, dropCondition) }),
+    ...(canDrop(network) && {
+      drop: dropped(
+        fork(key, "drop"),
+        told === "class" ? batch.labels : undefined,
+        count,
+        dropCondition,
+      ),
+    }),
   };
 }
 
@@ -89,10 +97,10 @@ function encodedPrompts(
   return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
 }
 
-/** Whose condition is left out: some by chance, and all whose class is not known. */
+/** Whose condition is left out: some by chance, and of networks that are told classes all whose class is not known. */
 function dropped(
   key: RandomKey,
-  { labels }: LabelledPictures,
+  labels: Int32Array | undefined,
   count: number,
   share: number,
 ): NdArray {

@@ -8,8 +8,9 @@ import type { RandomKey } from "../engine/random.ts";
 import { modelFiles } from "../models/card.ts";
 import { initialize, type ParamsRoot } from "../nn/params.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { readJson } from "../weights/files-node.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import { readFloat32 } from "../weights/safetensors.ts";
+import { readFloat32, type Weights } from "../weights/safetensors.ts";
 import { wordsKey } from "./objective.ts";
 
 /** Words that come with Patchwise. */
@@ -32,9 +33,8 @@ export async function openWords(folder: string = ownWords): Promise<WordTable> {
       { cause: error },
     );
   });
-  const tokenizer = loadTokenizer(JSON.parse(tokenizerFile.toString("utf8")));
-  const weights = await openSafetensorsFile(join(folder, "words.safetensors"));
-  try {
+  const tokenizer = loadTokenizer(await readJson(path));
+  return using(join(folder, "words.safetensors"), async (weights) => {
     const entry = weights.entries.get("words");
     if (entry?.shape.length !== 2 || entry.shape[0] !== tokenizer.size) {
       throw new FormatError(
@@ -42,13 +42,11 @@ export async function openWords(folder: string = ownWords): Promise<WordTable> {
       );
     }
     return { tokenizer, tokenizerFile, vectors: await readFloat32(entry) };
-  } finally {
-    await weights.close?.();
-  }
+  });
 }
 
 /**
- * First values of all weights.
+ * First values of the weights of these names, drawn or read each time they are asked for.
  *
  * @param from a trained folder or a weights file; what it holds under the same name and shape is taken, and it must hold all
  * @throws FormatError when `from` is of another model
@@ -58,24 +56,41 @@ export async function initialWeights(
   key: RandomKey,
   words: WordTable | undefined,
   from: string | undefined,
-): Promise<Record<string, NdArray>> {
-  const drawn: Record<string, NdArray> = initialize(params, key);
-  if (words) drawn[wordsKey] = words.vectors;
-  if (from === undefined) return drawn;
+): Promise<(names: readonly string[]) => Promise<Record<string, NdArray>>> {
+  if (from === undefined) {
+    return async (names) => {
+      const drawn = names.filter((name) => !(words && name === wordsKey));
+      const declared = new Map(drawn.map((name) => [name, params.declared.get(name)!]));
+      const values = initialize({ declared }, key);
+      return Object.fromEntries(names.map((name) => [name, values[name] ?? words!.vectors]));
+    };
+  }
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
-  const weights = await openSafetensorsFile(isFolder ? join(from, modelFiles.weights) : from);
-  try {
-    for (const [name, { shape }] of Object.entries(drawn)) {
+  const path = isFolder ? join(from, modelFiles.weights) : from;
+  await using(path, async (weights) => {
+    for (const [name, { tensor }] of params.declared) {
       const entry = weights.entries.get(name);
-      if (entry?.shape.join() !== shape.join()) {
+      if (entry?.shape.join() !== tensor.shape.join()) {
         throw new FormatError(
-          `${weights.name} is of another model than the config: ${name} is ${entry ? `[${entry.shape.join(", ")}]` : "missing"} there, but [${shape.join(", ")}] here; set model as it was trained.`,
+          `${weights.name} is of another model than the config: ${name} is ${entry ? `[${entry.shape.join(", ")}]` : "missing"} there, but [${tensor.shape.join(", ")}] here; set model as it was trained.`,
         );
       }
-      drawn[name] = await readFloat32(entry);
     }
-    return drawn;
+  });
+  return (names) =>
+    using(path, async (weights) => {
+      const values: Record<string, NdArray> = {};
+      for (const name of names) values[name] = await readFloat32(weights.entries.get(name)!);
+      return values;
+    });
+}
+
+/** What `use` makes of a file of weights, which is open as long. */
+async function using<T>(path: string, use: (weights: Weights) => Promise<T>): Promise<T> {
+  const weights = await openSafetensorsFile(path);
+  try {
+    return await use(weights);
   } finally {
-    await weights.close?.();
+    await weights.close();
   }
 }

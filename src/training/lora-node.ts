@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
 import { castArray, type NdArray, sizeOf } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
+import { resolve } from "../engine/shape.ts";
 import { type Card, modelFiles } from "../models/card.ts";
 import { publishedNames } from "./lora-layers.ts";
 import {
@@ -111,7 +112,6 @@ function loraOn(base: Base, config: LoraTrainingConfig, feed: Feed): Subject {
   const others = new Map(declared.filter(([name]) => !isLora(name)));
   const fixed = checkedWeights({ declared: others, buffers: params.buffers }, weights);
   const scale = lora.alpha / lora.rank;
-  const initial = initialize({ declared: own }, fork(randomKey(seed), "weights"));
   return {
     kind: "LoRA",
     network,
@@ -120,9 +120,12 @@ function loraOn(base: Base, config: LoraTrainingConfig, feed: Feed): Subject {
     classes,
     loss,
     trained: Object.fromEntries([...own].map(([name, { tensor }]) => [name, tensor])),
-    initial,
+    initial: async () => initialize({ declared: own }, fork(randomKey(seed), "weights")),
     fixed,
-    parameters: Object.values(initial).reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+    parameters: [...own.values()].reduce(
+      (sum, { tensor }) => sum + sizeOf(resolve(tensor.shape, undefined)),
+      0,
+    ),
     begin: () => Promise.resolve(),
     async drawing(averages) {
       const byLayer = matricesOf(averages);

@@ -57,7 +57,7 @@ export function networkOf(
     wordWidth: words!.width,
     width: prompt.width ?? whole.hidden,
     depth: prompt.depth,
-    heads: prompt.heads ?? headsOf(prompt.width ?? whole.hidden),
+    heads: prompt.heads ?? headsOf(prompt.width ?? whole.hidden, 2),
     length: prompt.length,
   };
   const config = {
@@ -156,7 +156,7 @@ function recent(
     patch,
     hidden,
     depth: 6,
-    heads: headsOf(hidden),
+    heads: headsOf(hidden, given.rotary === null ? 1 : 4),
     mlpRatio: 4,
     learnedVariance: false,
     block: { kind: "adaLN-zero" },
@@ -182,7 +182,7 @@ function small(
     patch,
     hidden,
     depth: 6,
-    heads: headsOf(hidden),
+    heads: headsOf(hidden, 1),
     patches,
     positions: {
       kind: "sin-cos",
@@ -208,8 +208,13 @@ function sizes(
   };
 }
 
-function headsOf(hidden: number): number {
-  return Math.max(1, Math.round(hidden / headWidth));
+/** As many heads of a width that is a multiple of `unit`, as rotary positions need it, as come nearest to `headWidth`. */
+function headsOf(hidden: number, unit: number): number {
+  const wanted = Math.max(1, Math.round(hidden / headWidth));
+  const apart = (heads: number) => Math.abs(Math.log(hidden / heads / headWidth));
+  return Array.from({ length: 2 * wanted }, (_, i) => i + 1)
+    .filter((heads) => hidden % (unit * heads) === 0)
+    .reduce((best, heads) => (apart(heads) < apart(best) ? heads : best), 1);
 }
 
 /** The patch that divides the picture and comes nearest to few tokens. */

@@ -34,8 +34,8 @@ export interface Subject {
   readonly loss: Tensor;
   /** Parameters to train, by name. */
   readonly trained: Tree;
-  /** Their first values. */
-  readonly initial: Arrays;
+  /** Draws or reads their first values, which are large: nothing here keeps them. */
+  initial(): Promise<Arrays>;
   /** Those that stay as they are. */
   readonly fixed: WeightSource;
   /** Numbers that a person counts as the parameters of what is trained. */

@@ -43,6 +43,11 @@ export async function openRunFolder(
   const checkpoints = join(path, "checkpoints");
   const [steps, before] = [await checkpointSteps(checkpoints), await readConfig(path)];
   if (before === undefined) {
+    if (steps.length > 0) {
+      throw new UsageError(
+        `${path} holds a training of ${steps.at(-1)} steps without its ${configFile}, so that nothing can go on with it; choose another folder with --out.`,
+      );
+    }
     if (resume) {
       throw new UsageError(
         `There is no training in ${path} to resume; leave out --resume to begin one, or name its folder with --out.`,
@@ -60,7 +65,7 @@ export async function openRunFolder(
       `${path} holds a training${steps.length > 0 ? ` of ${steps.at(-1)} steps` : ""}; go on with it by --resume, or choose another folder with --out.`,
     );
   }
-  const from = await readLastCheckpoint(checkpoints);
+  const from = resume ? await readLastCheckpoint(checkpoints) : undefined;
   return {
     path,
     checkpoints,

@@ -5,7 +5,7 @@
  * weights, bit for bit, as one which was not.
  */
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/ndarray.ts";
@@ -35,6 +35,7 @@ import { type Metrics, openMetrics } from "./metrics-node.ts";
 import type { Arrays, Subject } from "./plan-node.ts";
 import { rateAt } from "./rate.ts";
 import { openRunFolder, type RunFolder } from "./run-folder-node.ts";
+import { requireKnownSamples } from "./samples.ts";
 import { createTrainer, emaPrefix, type Trainer, type TrainingStep, trainingStep } from "./step.ts";
 import { validator } from "./validation-node.ts";
 import { wholeModelPlan } from "./whole-model-node.ts";
@@ -156,6 +157,7 @@ async function trainOn(
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
+  requireKnownSamples(config.samples.of, subject);
   await folder.begin();
   await subject.begin(folder.path);
   const batches = await feed.begin();
@@ -169,11 +171,14 @@ async function trainOn(
     data: feed.info.name,
     memory: memoryOf(step, batches, config),
   });
-  const trainer = await createTrainer(backend, step, folder.from ?? subject.initial, {
-    weights: subject.fixed,
-    ...(training.threads && { threads: training.threads }),
-  });
-  const metrics = await openMetrics(folder.path, { resumeFrom: folder.from?.step });
+  const { from } = folder;
+  const trainer = await createTrainer(
+    backend,
+    step,
+    // Into the program only: a variable would keep them in memory all along.
+    from ? { step: from.step, state: await from.readState() } : await subject.initial(),
+    { weights: subject.fixed, ...(training.threads && { threads: training.threads }) },
+  );
   const examples = {
     network,
     recipe,
@@ -182,7 +187,7 @@ async function trainOn(
     latents: batches.latents,
     dropCondition: training.dropCondition,
   };
-  const run: Run = {
+  const run = {
     config,
     folder,
     feed,
@@ -191,17 +196,14 @@ async function trainOn(
     key: randomKey(config.seed),
     examples,
     trainer,
-    metrics,
     backend,
     report,
     draw,
   };
-  try {
-    return await steps(run, signal);
-  } finally {
-    await metrics.close();
-    await trainer.dispose();
-  }
+  return closing({ close: () => trainer.dispose() }, async () => {
+    const metrics = await openMetrics(folder.path, { resumeFrom: from?.step });
+    return closing(metrics, () => steps({ ...run, metrics }, signal));
+  });
 }
 
 /** Bytes that the process takes at most; models on other devices keep most of it there. */
@@ -258,13 +260,14 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
   const stopped = () => signal?.aborted === true;
   while (progress() < 1 && !stopped()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
-    const batches = await nextBatches(run, count);
     const begun = performance.now();
+    const batches = await nextBatches(run, count);
     const { loss, gradientNorm } = await trainer.step(
       ...batches.map((batch) => ({ ...batch, rate: scalar(rate) })),
     );
     count++;
-    requireFinite(loss, gradientNorm, count, saved.step, folder);
+    if (!Number.isFinite(loss)) throw noNumber("loss", count, saved.step, folder);
+    if (!Number.isFinite(gradientNorm ?? 0)) throw noNumber("gradient", count, saved.step, folder);
     recent.push(loss);
     if (recent.length > config.log.steps) recent.shift();
     const imagesPerSecond =
@@ -293,13 +296,15 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     }
     if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
     if (isDue(config.checkpoint, count, saved, clock.seconds())) {
-      await save(run, count, clock.seconds());
+      await save(run, count, clock.seconds(), saved.step);
       saved = { step: count, seconds: clock.seconds() };
     }
     // Signals and the loader's messages come in between steps only, since a run holds the thread.
     await setImmediate();
   }
-  if (saved.step !== count || count === 0) await save(run, count, clock.seconds());
+  if (saved.step !== count || count === 0) {
+    await save(run, count, clock.seconds(), saved.step);
+  }
   return {
     steps: count,
     seconds: clock.seconds(),
@@ -320,30 +325,35 @@ async function nextBatches({ config, batches: { loader }, key, examples }: Run, 
   return batches;
 }
 
-function requireFinite(
-  loss: number,
-  norm: number | undefined,
+function noNumber(
+  what: string,
   step: number,
   saved: number,
   { checkpoints, path }: RunFolder,
-): void {
-  if (Number.isFinite(loss) && (norm === undefined || Number.isFinite(norm))) return;
+): PatchwiseError {
   const kept =
     saved > 0
       ? `the checkpoint of step ${saved} in ${checkpoints} is kept`
       : "nothing was saved yet";
-  throw new PatchwiseError(
-    `Training stopped at step ${step}, where the ${Number.isFinite(loss) ? "gradient" : "loss"} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${saved > 0 ? `, and begin from ${path} with training.from` : ""}.`,
+  return new PatchwiseError(
+    `Training stopped at step ${step}, where the ${what} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${saved > 0 ? `, and begin from ${path} with training.from` : ""}.`,
   );
 }
 
 /** Writes the checkpoint, and the model as it draws now. */
-async function save(run: Run, step: number, seconds: number): Promise<void> {
+async function save(run: Run, step: number, seconds: number, saved: number): Promise<void> {
   const { folder, trainer, config, report } = run;
   const state = await trainer.readState();
+  // A step's loss tells of the weights before it.
+  const broken = Object.keys(state).find((name) => !isFinite(state[name]!));
+  if (broken !== undefined) throw noNumber(`state ${broken}`, step, saved, folder);
   await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
   await run.subject.write(folder.path, cardOf(run, step), averagesIn(state));
   report({ kind: "checkpoint", step });
+}
+
+function isFinite({ dtype, data }: NdArray): boolean {
+  return dtype !== "float32" || (data as Float32Array).every(Number.isFinite);
 }
 
 async function drawSamples(run: Run, step: number): Promise<void> {
@@ -384,7 +394,7 @@ function cardOf({ config, folder, subject, feed }: Run, step: number): Card {
   return {
     format: "patchwise",
     version: 1,
-    name: config.name ?? folder.path.split(/[/\\]/).at(-1)!,
+    name: config.name ?? basename(resolve(folder.path)),
     network,
     diffusion: config.diffusion,
     picture: pictureShape(config),

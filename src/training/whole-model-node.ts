@@ -10,7 +10,7 @@ import type { Feed } from "./feed-node.ts";
 import { initialWeights, openWords } from "./initial-weights-node.ts";
 import { conditionOf, networkOf } from "./network.ts";
 import { objective, wordsKey } from "./objective.ts";
-import { type Arrays, type Plan, pick, type Subject } from "./plan-node.ts";
+import type { Arrays, Plan, Subject } from "./plan-node.ts";
 import { writeModel } from "./run-folder-node.ts";
 
 export function wholeModelPlan(config: TrainingConfig): Plan {
@@ -39,7 +39,7 @@ async function wholeModel(config: TrainingConfig, feed: Feed): Promise<Subject> 
   const trained = names.filter((name) => !isFixed(name));
   const key = fork(randomKey(seed), "weights");
   const initial = await initialWeights(params, key, words, training.from);
-  const fixed = pick(initial, names.filter(isFixed));
+  const fixed = await initial(names.filter(isFixed));
   const whole = (averages: Arrays) => ({ ...averages, ...fixed });
   return {
     kind: "model",
@@ -48,7 +48,7 @@ async function wholeModel(config: TrainingConfig, feed: Feed): Promise<Subject> 
     classNames: feed.info.classes,
     loss,
     trained: Object.fromEntries(trained.map((name) => [name, params.declared.get(name)!.tensor])),
-    initial: pick(initial, trained),
+    initial: () => initial(trained),
     fixed: (name) => fixed[name] && { kind: "array", array: fixed[name] },
     parameters: countParameters(graphOf({ loss })),
     async begin(folder) {

@@ -31,13 +31,23 @@ describe("patchwise info", () => {
       gflops: expect.closeTo(6.0581, 4),
       tokens: 256,
       memory_bytes: expect.any(Number),
-      least_memory_bytes: costs.memory_bytes,
+      least_memory_bytes: expect.any(Number),
       stages: [{ name: "the network", parameters: 32_865_056, memory_bytes: costs.memory_bytes }],
     });
+    expect(costs.least_memory_bytes / costs.memory_bytes).toBeCloseTo(1, 1);
     // Weights in float32, and activations that are small beside them.
     const own = costs.memory_bytes - PROCESS;
     expect(own / (4 * costs.parameters)).toBeGreaterThan(1);
     expect(own / (4 * costs.parameters)).toBeLessThan(1.2);
+  });
+
+  it("tells the same at another size", () => {
+    const { tokens, memory_bytes } = JSON.parse(info("DiT-S/2", "--size", "64x32", "--json").out);
+    expect(tokens).toBe(32 * 16);
+    expect(memory_bytes).toBeGreaterThan(JSON.parse(info("DiT-S/2", "--json").out).memory_bytes);
+    const { code, err } = info("DiT-S/2", "--size", "33");
+    expect(code).toBe(2);
+    expect(err).toMatch(/DiT-S\/2 cannot draw 33×33 pixels/);
   });
 
   it.each([

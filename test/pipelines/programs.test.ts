@@ -12,11 +12,16 @@ import { stagePrograms } from "../../src/pipelines/programs.ts";
 const MiB = 2 ** 20;
 
 /** A stage whose weights take so many MiB. */
-function stage(name: string, kind: Stage["kind"], size: number): Stage {
+function stage(
+  name: string,
+  kind: Stage["kind"],
+  size: number,
+  dtype: "float32" | "float16" = "float32",
+): Stage {
   return {
     name,
     kind,
-    weights: () => ({ kind: "array", array: zeros("float32", [size * 2 ** 18]) }),
+    weights: () => ({ kind: "array", array: zeros(dtype, [size * 2 ** 18]) }),
     graph: () => {
       const weight = createParams().param("weight", [size * 2 ** 18], zero);
       return graphOf({ y: input("x", [batch, 1]).add(weight.sum()) });
@@ -35,7 +40,8 @@ function recorder() {
   let running = 0;
   const backend: Backend = {
     device: "none",
-    async compile(graph, { prepack } = {}) {
+    async compile(graph, { prepack, convertEachRun } = {}) {
+      expect(convertEachRun).toBe(!prepack);
       const megabytes = graph.parameters.map(({ shape }) => (shape[0] as number) / 2 ** 18);
       const name = `${megabytes.join()}${prepack ? "p" : ""}`;
       log.push(`+${name}`);
@@ -77,9 +83,21 @@ describe("programs of stages", () => {
   });
 
   it("are dropped for one another where it is not, the one that was not used for longest first", async () => {
-    const own = stageMemory(encoder, 1).total - 30 * MiB;
+    const own = stageMemory(encoder, 1, "stored").total - 30 * MiB;
     expect(await logOf(own + 35 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p -10p +30 -30 +20p");
     expect(await logOf(own + 45 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p +30 -10p -30 +20p");
+  });
+
+  it("keep their weights as they are stored where they do not fit otherwise", async () => {
+    const half = stage("half", "network", 20, "float16");
+    const [fast, stored] = (["fast", "stored"] as const).map((keeping) =>
+      stageMemory(half, 1, keeping),
+    );
+    // Half of the weights, and what is converted at once: here all of them.
+    expect(fast!.weights - stored!.weights).toBe((20 / 8 + 10) * MiB);
+    expect(stored!.activations - fast!.activations).toBe(20 * MiB);
+    expect(await logOf(2 ** 40, [half])).toBe("+20p");
+    expect(await logOf(fast!.total - 1, [half])).toBe("+20");
   });
 
   it("of texts are dropped for others where nobody says how much there is", async () => {
