@@ -5,12 +5,15 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { finished } from "../pipelines/pipeline.ts";
 import { createPipeline } from "../pipelines/trained-model.ts";
 import type { DrawSamples } from "../training/train-node.ts";
+import { closingOnFailure } from "../weights/files-node.ts";
 
 /** One row for each prompt or class, always with the same seeds. */
 export function drawSamples(backend: Backend): DrawSamples {
   return async (model, { of, each, seed }) => {
-    const pipeline = createPipeline({ backend, ...model });
-    const { card } = model;
+    const { card, autoencoder } = model;
+    const pipeline = await closingOnFailure(autoencoder ? [autoencoder] : [], async () =>
+      createPipeline({ backend, ...model }),
+    );
     const byText = card.network.condition.kind === "text";
     const wishes = of ?? card.classes ?? [undefined];
     const pictures: Picture[] = [];

@@ -61,13 +61,17 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     });
   });
   const config = readTrainingConfig(file, text, options.set);
+  if (options.out === "") throw new UsageError("--out is empty; name the folder to write.");
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
   const controller = new AbortController();
   // The first Ctrl-C ends with a checkpoint; Node's own answer to a second one ends at once.
   const stop = () => controller.abort();
-  process.once("SIGINT", stop).once("SIGTERM", stop);
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const signal of signals) process.once(signal, stop);
+  // A reader that goes away, such as a closed terminal, is no reason to end.
+  process.stderr.on("error", ignore);
   try {
     const result = await train(config, {
       backend,
@@ -95,9 +99,12 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     if (!result.finished) process.exitCode = 130;
   } finally {
     progress.end();
-    process.off("SIGINT", stop).off("SIGTERM", stop);
+    for (const signal of signals) process.off(signal, stop);
+    process.stderr.off("error", ignore);
   }
 }
+
+function ignore(): void {}
 
 function tell(progress: ProgressWriter, event: TrainingEvent): void {
   switch (event.kind) {

@@ -48,6 +48,12 @@ export function parseMetadata(
   }
   const caption = chooseColumn("caption", columns.caption, captionNames, available, name);
   const label = chooseColumn("label", columns.label, labelNames, available, name);
+  if (!caption && !label && columns.caption !== false && columns.label !== false) {
+    const columnsThere = available.slice(0, 8).map(quote).join(", ");
+    throw new FormatError(
+      `${name} says nothing of its pictures: its columns are ${columnsThere}, of which none is called ${[...captionNames, ...labelNames].join(", ")}; rename one, or name it in the config as data.caption or data.label.`,
+    );
+  }
   return {
     captioned: caption !== undefined,
     labelled: label !== undefined,

@@ -78,7 +78,18 @@ const discrete = z.strictObject({
   weighting: weighting.optional(),
 });
 
-export const recipeSchema = z.discriminatedUnion("process", [flow, discrete]);
+export const recipeSchema = z
+  .discriminatedUnion("process", [flow, discrete])
+  .superRefine((recipe, context) => {
+    if (recipe.predicts !== "epsilon") return;
+    if (recipe.process === "discrete" && !recipe.zeroTerminalSNR) return;
+    context.addIssue({
+      code: "custom",
+      path: ["predicts"],
+      // Lin et al., 2024, section 3.2: there x is the noise already, whatever the image.
+      message: `a network that predicts epsilon learns nothing at pure noise, where ${recipe.process === "flow" ? "a flow" : "zeroTerminalSNR"} begins to draw; predict v or x0`,
+    });
+  });
 
 export type Recipe = z.output<typeof recipeSchema>;
 

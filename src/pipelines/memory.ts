@@ -2,7 +2,7 @@
 import { estimateMemory, type MemoryEstimate } from "../engine/cost.ts";
 import { byteSize } from "../engine/dtype.ts";
 import { UsageError } from "../engine/errors.ts";
-import { leafName } from "../engine/graph.ts";
+import { is, leafName } from "../engine/graph.ts";
 import { sizeOf } from "../engine/ndarray.ts";
 import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
 import { resolve } from "../engine/shape.ts";
@@ -20,8 +20,8 @@ export type Keeping = "fast" | "stored";
 
 const estimates = new WeakMap<Stage, Map<string, MemoryEstimate>>();
 
-/** Of weights that are rearranged, what more it takes, as measured; and of those that are converted too, whose memory falls in pieces. */
-const [REARRANGING, CONVERTING] = [1 / 50, 1 / 8];
+/** What more than themselves weights take, as measured: memory falls in pieces, and several are converted at once. */
+const slack = { rearranged: 1 / 50, convertedOnce: 1 / 8, convertedEachRun: 1 / 12 } as const;
 
 /** Bytes of a process that runs the stage on so many rows, and nothing else. */
 export function stageMemory(stage: Stage, rows: number, keeping: Keeping): MemoryEstimate {
@@ -36,27 +36,28 @@ export function stageMemory(stage: Stage, rows: number, keeping: Keeping): Memor
 function estimated(stage: Stage, rows: number, keeping: Keeping): MemoryEstimate {
   const graph = stage.graph();
   const memory = estimateMemory(graph, rows);
-  let [all, saved, largest] = [0, 0, 0];
+  let [whole, stored, largest] = [0, 0, 0];
   for (const parameter of graph.parameters) {
-    const stored = stage.weights(leafName(parameter));
-    if (!stored || typeOfWeight(stored).dtype === parameter.dtype) continue;
+    const found = stage.weights(leafName(parameter));
+    const dtype = found ? typeOfWeight(found).dtype : parameter.dtype;
+    const { node } = parameter;
+    // Of a fixed table, only what is read is taken.
+    if (dtype === parameter.dtype || (is(node, "parameter") && node.attributes.fixed)) continue;
     const count = sizeOf(resolve(parameter.shape, undefined));
-    const [own, kept] = [parameter, typeOfWeight(stored)].map(
-      ({ dtype }) => count * byteSize(dtype),
-    );
-    all += own!;
-    saved += own! - kept!;
-    largest = Math.max(largest, own!);
+    whole += count * byteSize(parameter.dtype);
+    stored += count * byteSize(dtype);
+    largest = Math.max(largest, count * byteSize(parameter.dtype));
   }
   const [weights, activations] =
     keeping === "stored"
-      ? [-saved, largest]
-      : [Math.round(REARRANGING * (memory.weights - all) + CONVERTING * all), 0];
+      ? [stored - whole + slack.convertedEachRun * stored, largest]
+      : [slack.rearranged * (memory.weights - whole) + slack.convertedOnce * whole, 0];
+  const more = Math.round(weights);
   return {
     ...memory,
-    weights: memory.weights + weights,
+    weights: memory.weights + more,
     activations: memory.activations + activations,
-    total: memory.total + weights + activations,
+    total: memory.total + more + activations,
   };
 }
 

@@ -35,10 +35,10 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
   const nextToDrop = (stage: Stage, rows: number, keeping: Keeping): Stage | undefined => {
     if (kept.get(stage)?.keeping === "fast" && keeping === "stored") return stage;
     const others = [...kept].filter(([other]) => other !== stage);
-    if (memory === undefined) return others.find(([, { keeping }]) => keeping === "stored")?.[0];
+    if (memory === undefined) return others.find(([, has]) => has.keeping === "stored")?.[0];
     const total = estimateTogether([
       stageMemory(stage, rows, keeping),
-      ...others.map(([other, { rows, keeping }]) => stageMemory(other, rows, keeping)),
+      ...others.map(([other, has]) => stageMemory(other, has.rows, has.keeping)),
     ]);
     return total > memory ? others[0]?.[0] : undefined;
   };

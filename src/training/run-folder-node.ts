@@ -53,6 +53,8 @@ export async function openRunFolder(
         `There is no training in ${path} to resume; leave out --resume to begin one, or name its folder with --out.`,
       );
     }
+  } else if (steps.length === 0) {
+    // It ended before anything was worth keeping: there is nothing to go on with, and nothing to lose.
   } else if (resume) {
     const changed = differences(before, JSON.parse(JSON.stringify(config)));
     if (changed.length > 0) {
@@ -62,7 +64,7 @@ export async function openRunFolder(
     }
   } else {
     throw new UsageError(
-      `${path} holds a training${steps.length > 0 ? ` of ${steps.at(-1)} steps` : ""}; go on with it by --resume, or choose another folder with --out.`,
+      `${path} holds a training of ${steps.at(-1)} steps; go on with it by --resume, or choose another folder with --out.`,
     );
   }
   const from = resume ? await readLastCheckpoint(checkpoints) : undefined;
@@ -71,7 +73,7 @@ export async function openRunFolder(
     checkpoints,
     samples: join(path, "samples"),
     from,
-    begin: async () => (before === undefined ? begin(path, config) : undefined),
+    begin: async () => (steps.length === 0 ? begin(path, config) : undefined),
   };
 }
 

@@ -345,14 +345,14 @@ async function save(run: Run, step: number, seconds: number, saved: number): Pro
   const { folder, trainer, config, report } = run;
   const state = await trainer.readState();
   // A step's loss tells of the weights before it.
-  const broken = Object.keys(state).find((name) => !isFinite(state[name]!));
+  const broken = Object.keys(state).find((name) => !allFinite(state[name]!));
   if (broken !== undefined) throw noNumber(`state ${broken}`, step, saved, folder);
   await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
   await run.subject.write(folder.path, cardOf(run, step), averagesIn(state));
   report({ kind: "checkpoint", step });
 }
 
-function isFinite({ dtype, data }: NdArray): boolean {
+function allFinite({ dtype, data }: NdArray): boolean {
   return dtype !== "float32" || (data as Float32Array).every(Number.isFinite);
 }
 

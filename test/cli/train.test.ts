@@ -203,6 +203,16 @@ describe("patchwise train", () => {
     expect(JSON.parse(last.out)).toMatchObject({ steps: 40, finished: true });
   });
 
+  it("begins in a folder where another training ended before its first checkpoint", () => {
+    const out = path.join(folder, "begun");
+    mkdirSync(out, { recursive: true });
+    writeFileSync(path.join(out, "config.json"), '{"name":"another"}');
+    const { code, out: text } = trained(file, "--out", out, "--json");
+    expect(code).toBe(0);
+    expect(JSON.parse(text)).toMatchObject({ finished: true });
+    expect(readFileSync(path.join(out, "config.json"), "utf8")).not.toContain("another");
+  });
+
   it.each([
     [
       "a folder that holds a training",

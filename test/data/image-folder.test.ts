@@ -211,6 +211,12 @@ describe("metadata", () => {
       /^UsageError: The metadata speak of 2 pictures that are not there: "gone\.png" on line 3 of .*metadata\.csv, "x\/lost\.png" on line 4/,
     ],
     [
+      "no column of captions or labels",
+      "file_name,txt\na.png,one\n",
+      {},
+      /^FormatError: .*metadata\.csv says nothing of its pictures: its columns are "file_name", "txt", of which none is called text, caption/,
+    ],
+    [
       "a column that is not there",
       "file_name,texte,n\na.png,one,2\n",
       { caption: "text" },
