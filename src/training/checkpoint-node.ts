@@ -43,7 +43,7 @@ export async function writeCheckpoint(
 ): Promise<void> {
   const path = join(folder, nameOf(progress.step));
   const temporary = join(folder, `${unfinished}${nameOf(progress.step)}`);
-  // Also of other steps, where a training was killed.
+  // Those of other steps too, where a training was killed.
   for (const name of await namesIn(folder)) {
     if (name.startsWith(unfinished)) await rm(join(folder, name), { recursive: true, force: true });
   }

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { NdArray } from "../engine/ndarray.ts";
 import type { RandomKey } from "../engine/random.ts";
+import { resolve } from "../engine/shape.ts";
 import { modelFiles } from "../models/card.ts";
 import { initialize, type ParamsRoot } from "../nn/params.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -70,9 +71,10 @@ export async function initialWeights(
   await using(path, async (weights) => {
     for (const [name, { tensor }] of params.declared) {
       const entry = weights.entries.get(name);
-      if (entry?.shape.join() !== tensor.shape.join()) {
+      const shape = resolve(tensor.shape, undefined);
+      if (entry?.shape.join() !== shape.join()) {
         throw new FormatError(
-          `${weights.name} is of another model than the config: ${name} is ${entry ? `[${entry.shape.join(", ")}]` : "missing"} there, but [${tensor.shape.join(", ")}] here; set model as it was trained.`,
+          `${weights.name} is of another model than the config: ${name} is ${entry ? `[${entry.shape.join(", ")}]` : "missing"} there, but [${shape.join(", ")}] here; set model as it was trained.`,
         );
       }
     }

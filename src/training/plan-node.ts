@@ -47,8 +47,3 @@ export interface Subject {
   /** Writes what came out. */
   write(folder: string, card: Card, averages: Arrays): Promise<void>;
 }
-
-/** Some of the arrays, in the order of their names. */
-export function pick(arrays: Arrays, names: readonly string[]): Record<string, NdArray> {
-  return Object.fromEntries(names.map((name) => [name, arrays[name]!]));
-}

@@ -175,9 +175,35 @@ describe("patchwise train", () => {
     );
   });
 
+  it("saves no weights that are no longer numbers", () => {
+    const out = path.join(folder, "broken");
+    const { code, err } = trained(
+      file,
+      "--out",
+      out,
+      "--set",
+      "training.optimizer={ kind: adamw, rate: 1e+39 }",
+      "--set",
+      "training.warmUp=0",
+      "--set",
+      "checkpoint.steps=1",
+    );
+    expect(code).toBe(1);
+    expect(err).toMatch(
+      /patchwise: Training stopped at step 1, where the state .* is no longer a number; nothing was saved yet\./,
+    );
+    expect(checkpoints("broken")).toEqual([]);
+    expect(existsSync(path.join(out, "model.safetensors"))).toBe(false);
+  });
+
   it("names what a file-size limit refused, and keeps the checkpoint before", () => {
     const out = path.join(folder, "full");
-    expect(trained(file, "--out", out, "--set", "training.steps=3")).toMatchObject({ code: 0 });
+    expect(trained(file, "--out", `${out}/`, "--set", "training.steps=3")).toMatchObject({
+      code: 0,
+    });
+    expect(JSON.parse(readFileSync(path.join(out, "model.json"), "utf8"))).toMatchObject({
+      name: "full",
+    });
     const before = readFileSync(path.join(out, "checkpoints/step-00000003/state.safetensors"));
     // No file may grow beyond 64 KiB, as when the disk is full.
     const limited = spawnSync(
@@ -248,6 +274,11 @@ describe("patchwise train", () => {
       "captions that are not there",
       ["--out", path.join(folder, "none"), "--set", "model.condition=text"],
       /has no captions; set model\.condition to class/,
+    ],
+    [
+      "samples of no class",
+      ["--out", path.join(folder, "none"), "--set", "samples.of=[acros]"],
+      /samples\.of has "acros", which is no class of the data; did you mean across\?/,
     ],
     ["a folder below a file", ["--out", path.join(file, "out")], /patchwise: .*stripes\.yaml/],
   ])("refuses %s in one sentence, and leaves nothing behind", (_, args, sentence) => {

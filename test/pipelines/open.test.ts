@@ -269,7 +269,7 @@ describe("what is no model", () => {
       () =>
         path.dirname(write("sd/model_index.json", '{ "_class_name": "StableDiffusionPipeline" }')),
       FormatError,
-      /describes a StableDiffusionPipeline, but .* only DiTPipeline is known/,
+      /describes a StableDiffusionPipeline, but .* only DiTPipeline and StableDiffusion3Pipeline are/,
     ],
     ["no transformer", () => without("d", "transformer"), FormatError, /lacks its transformer/],
     ["no scheduler", () => without("e", "scheduler"), FormatError, /lacks its scheduler/],

@@ -112,6 +112,30 @@ describe("a training config", () => {
       /^--set training\.steps: "training\.steps" is -3, but must be at least 1\.$/,
     ],
     [
+      "a setting inside a number",
+      good,
+      ["training.steps.x=3"],
+      /^--set training\.steps\.x: a part of this path is a single value in a\.yaml, and has no keys/,
+    ],
+    [
+      "an average that never moves",
+      good,
+      ["training.optimizer.kind=adamw", "training.optimizer.beta2=1"],
+      /^--set training\.optimizer\.beta2: "training\.optimizer\.beta2" is 1, but must be less than 1\.$/,
+    ],
+    [
+      "the noise at pure noise",
+      good,
+      ["diffusion={ process: discrete, zeroTerminalSNR: true }"],
+      /"diffusion\.predicts": a network that predicts epsilon learns nothing at pure noise, where zeroTerminalSNR begins to draw; predict v or x0\.$/,
+    ],
+    [
+      "the noise of a flow",
+      good,
+      ["diffusion={ process: flow, predicts: epsilon }"],
+      /"diffusion\.predicts": .* at pure noise, where a flow begins to draw/,
+    ],
+    [
       "an unknown setting",
       good,
       ["training.step=3"],

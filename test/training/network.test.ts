@@ -62,6 +62,17 @@ describe("a network that is trained", () => {
     });
   });
 
+  it.each([
+    [96, 2],
+    [160, 2],
+    [192, 3],
+    [200, 2],
+    [352, 4],
+    [1024, 16],
+  ])("of width %i has %i heads, which divide it for rotary positions", (hidden, heads) => {
+    expect(networkOf(model({ hidden }), picture, classed, undefined)).toMatchObject({ heads });
+  });
+
   it("is refused where there is nothing to tell an MMDiT, or its sizes do not fit", () => {
     const plain = { name: "noise", classes: undefined, captioned: false };
     const build = (settings: object) => () =>

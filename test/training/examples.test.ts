@@ -1,0 +1,34 @@
+import { expect, it } from "vitest";
+import { recipeSchema } from "../../src/diffusion/recipe.ts";
+import { toNumbers } from "../../src/engine/ndarray.ts";
+import { randomKey } from "../../src/engine/random.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
+import { examplesOf } from "../../src/training/examples.ts";
+import { tinyNetwork } from "../support/tiny-model.ts";
+
+/** Which of two pictures, the second of no known class, is learned without its condition. */
+function dropped(condition: NetworkConfig["condition"]): number[] {
+  const network = { ...tinyNetwork, condition } as NetworkConfig;
+  const [height, width] = network.size;
+  const batch = {
+    pixels: new Uint8Array(2 * height * width * network.channels),
+    labels: Int32Array.of(0, -1),
+    captions: ["a cat", "a dog"],
+  };
+  const length = "length" in condition ? condition.length : 0;
+  const inputs = examplesOf(batch, randomKey(0), {
+    network,
+    recipe: recipeSchema.parse({ process: "flow" }),
+    tokenizer: {
+      size: 1,
+      encode: () => ({ ids: new Int32Array(length), mask: new Uint8Array(length), lost: "" }),
+    },
+    dropCondition: 0,
+  });
+  return toNumbers(inputs["drop"]!);
+}
+
+it("leaves out classes that are not known, but no captions", () => {
+  expect(dropped({ kind: "class", classes: 2, nullClass: true })).toEqual([0, 1]);
+  expect(dropped({ kind: "text", width: 8, length: 4 })).toEqual([0, 0]);
+});

@@ -1,0 +1,55 @@
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { UsageError } from "../../src/engine/errors.ts";
+import { ndarray } from "../../src/engine/ndarray.ts";
+import { writeCheckpoint } from "../../src/training/checkpoint-node.ts";
+import { openWords } from "../../src/training/initial-weights-node.ts";
+import { openRunFolder } from "../../src/training/run-folder-node.ts";
+import { messageOf } from "../data/support.ts";
+
+let root: string;
+beforeAll(async () => {
+  root = await mkdtemp(path.join(tmpdir(), "patchwise-run-"));
+});
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+const state = { weight: ndarray("float32", [2], [1, 2]) };
+const write = (out: string, step: number) =>
+  writeCheckpoint(path.join(out, "checkpoints"), { step, seconds: 1 }, state, 2);
+
+it("reads the state when it is asked for, and only where it goes on", async () => {
+  const out = path.join(root, "whole");
+  const begun = await openRunFolder(out, {}, false);
+  expect(begun.from).toBeUndefined();
+  await begun.begin();
+  await write(out, 3);
+  const { from } = await openRunFolder(out, {}, true);
+  expect(from).toMatchObject({ step: 3, seconds: 1 });
+  expect(from).not.toHaveProperty("state");
+  expect(await from!.readState()).toEqual(state);
+});
+
+it("never begins in a folder with checkpoints, though the config is gone", async () => {
+  const out = path.join(root, "bare");
+  await write(out, 3);
+  for (const resume of [false, true]) {
+    const opened = openRunFolder(out, {}, resume);
+    await expect(opened).rejects.toThrow(UsageError);
+    await expect(opened).rejects.toThrow("holds a training of 3 steps without its config.json");
+  }
+});
+
+it("removes what killed trainings left of any step", async () => {
+  const checkpoints = path.join(root, "killed", "checkpoints");
+  mkdirSync(path.join(checkpoints, ".unfinished-step-00000007"), { recursive: true });
+  await write(path.join(root, "killed"), 9);
+  expect(readdirSync(checkpoints)).toEqual(["step-00000009"]);
+});
+
+it("names a tokenizer of words that is damaged", async () => {
+  writeFileSync(path.join(root, "tokenizer.json"), '{"model":');
+  expect(await messageOf(openWords(root))).toMatch(/tokenizer\.json is not valid JSON/);
+});
