@@ -48,13 +48,7 @@ export function parseMetadata(
   }
   const caption = chooseColumn("caption", columns.caption, captionNames, available, name);
   const label = chooseColumn("label", columns.label, labelNames, available, name);
-  if (!caption && !label && columns.caption !== false && columns.label !== false) {
-    const columnsThere = available.slice(0, 8).map(quote).join(", ");
-    throw new FormatError(
-      `${name} says nothing of its pictures: its columns are ${columnsThere}, of which none is called ${[...captionNames, ...labelNames].join(", ")}; rename one, or name it in the config as data.caption or data.label.`,
-    );
-  }
-  return {
+  const metadata = {
     captioned: caption !== undefined,
     labelled: label !== undefined,
     rows: rows.map(({ line, cells }) => ({
@@ -68,6 +62,13 @@ export function parseMetadata(
       label: label === undefined ? undefined : labelOf(cells.get(label), label, line, name),
     })),
   };
+  if (!caption && !label && columns.caption !== false && columns.label !== false) {
+    const columnsThere = available.slice(0, 8).map(quote).join(", ");
+    throw new FormatError(
+      `${name} says nothing of its pictures: its columns are ${columnsThere}, of which none is called ${[...captionNames, ...labelNames].join(", ")}; rename one, or name it in the config as data.caption or data.label.`,
+    );
+  }
+  return metadata;
 }
 
 function fail(name: string, line: number, problem: string): never {
