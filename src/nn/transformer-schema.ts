@@ -1,0 +1,64 @@
+/** What the configs of transformers on patches share, as it stands in files. */
+import { z } from "zod";
+
+export const count = z.int().min(1);
+
+const normSchema = z.strictObject({
+  kind: z.enum(["layer", "rms"]),
+  affine: z.boolean(),
+  epsilon: z.number().positive().default(1e-6),
+});
+
+/** Sizes of the image and of the blocks, and the parts of a block. */
+export const transformerFields = {
+  size: z.tuple([count, count]).readonly(),
+  channels: count,
+  patch: count,
+  hidden: count,
+  depth: count,
+  heads: count,
+  mlpRatio: z.number().positive(),
+  learnedVariance: z.boolean(),
+  patches: z.discriminatedUnion("kind", [
+    z.strictObject({ kind: z.literal("linear") }),
+    z.strictObject({ kind: z.literal("bottleneck"), width: count }),
+  ]),
+  norm: normSchema,
+  feedForward: z.discriminatedUnion("kind", [
+    z.strictObject({ kind: z.literal("gelu"), approximate: z.enum(["none", "tanh"]) }),
+    z.strictObject({ kind: z.literal("swiglu") }),
+  ]),
+  qkNorm: normSchema.nullable(),
+  modulationRank: count.optional(),
+};
+
+/** Reports a field that does not fit the others; messages name the value and what would do. */
+export type Refuse = (field: string, message: string) => void;
+
+/** What must fit in any of them: patches the image, heads and positions the width. */
+export function checkSizes(
+  config: {
+    readonly size: readonly [height: number, width: number];
+    readonly patch: number;
+    readonly hidden: number;
+    readonly heads: number;
+    readonly positions: { readonly kind: string };
+  },
+  refuse: Refuse,
+): void {
+  const { size, patch, hidden, heads, positions } = config;
+  const [height, width] = size;
+  if (height % patch !== 0 || width % patch !== 0) {
+    const near = size.map((side) => Math.max(1, Math.round(side / patch)) * patch);
+    refuse(
+      "patch",
+      `a picture of ${height}×${width} cannot be cut into patches of ${patch}×${patch}; choose a size that is a multiple of ${patch}, such as ${near.join("×")}, or another patch`,
+    );
+  }
+  if (hidden % heads !== 0) {
+    refuse("heads", `${heads} heads do not divide the hidden width ${hidden}`);
+  }
+  if (positions.kind === "sin-cos" && hidden % 4 !== 0) {
+    refuse("hidden", `sin-cos positions need a width that is a multiple of 4, but it is ${hidden}`);
+  }
+}
