@@ -70,7 +70,7 @@ export function importProblem(file, specifier) {
  */
 function modelProblem(from, to) {
   const [model, other] = [from[0], to[0]].map((name) =>
-    name?.replace(/(-schema|-checkpoint|-node)?\.ts$/, ""),
+    name?.replace(/(-schema|-checkpoint|-folder|-node)?\.ts$/, ""),
   );
   if (model === "index" || model === "card" || model === other) return undefined;
   return `model ${model} may not import model ${other}: what two models share belongs in src/nn`;

@@ -5,7 +5,7 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { finished } from "../pipelines/pipeline.ts";
 import { createPipeline } from "../pipelines/trained-model.ts";
 import type { DrawSamples } from "../training/train-node.ts";
-import { closingOnFailure } from "../weights/files-node.ts";
+import { closingOnFailure } from "../weights/closing.ts";
 
 /** One row for each prompt or class, always with the same seeds. */
 export function drawSamples(backend: Backend): DrawSamples {

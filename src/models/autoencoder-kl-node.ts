@@ -1,14 +1,16 @@
 /** Stable Diffusion's autoencoder on disk, in diffusers' folder or as a single file under either naming. */
 import { stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { UsageError } from "../engine/errors.ts";
-import { diffusersWeights } from "../weights/diffusers-weights-node.ts";
-import { closingOnFailure, exists, readFields } from "../weights/files-node.ts";
+import { closingOnFailure } from "../weights/closing.ts";
+import { fieldsIn, type ModelFolder } from "../weights/folder.ts";
+import { diskFolder } from "../weights/folder-node.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import { autoencoderKLConfig } from "./autoencoder-kl.ts";
+import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl.ts";
 import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
+import { openAutoencoderFolder } from "./autoencoder-kl-folder.ts";
 
-export type { OpenAutoencoder };
+const configFile = "config.json";
 
 /**
  * Opens an autoencoder.
@@ -18,39 +20,31 @@ export type { OpenAutoencoder };
  * @throws UsageError when there is none; FormatError when its files are not sound
  */
 export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
-  const { weightsFile, configFile } = await locate(path);
-  const file = await openSafetensorsFile(weightsFile);
-  return closingOnFailure([file], async () => {
-    const config = configFile ? autoencoderKLConfig(await readFields(configFile)) : undefined;
-    return autoencoderIn(file, config);
-  });
-}
-
-async function locate(path: string): Promise<{ weightsFile: string; configFile?: string }> {
   const status = await stat(path).catch(() => undefined);
   if (!status) {
     throw new UsageError(
       `There is no VAE ${path}; give a folder in diffusers' layout, or a .safetensors file.`,
     );
   }
-  if (!status.isDirectory()) {
-    const beside = join(dirname(path), "config.json");
-    return (await describesVAE(beside))
-      ? { weightsFile: path, configFile: beside }
-      : { weightsFile: path };
-  }
-  const inside = join(path, "vae");
-  const folder = (await exists(inside)) ? inside : path;
-  const configFile = join(folder, "config.json");
-  if (!(await exists(configFile))) {
-    throw new UsageError(
-      `${folder} has no config.json; give the folder of an autoencoder in diffusers' layout, or a .safetensors file.`,
-    );
-  }
-  return { weightsFile: await diffusersWeights(folder), configFile };
+  if (status.isDirectory()) return openAutoencoderFolder(await folderOf(diskFolder(path)));
+  const config = await configBeside(diskFolder(dirname(path)));
+  const file = await openSafetensorsFile(path);
+  return closingOnFailure([file], async () => autoencoderIn(file, config));
 }
 
-async function describesVAE(configFile: string): Promise<boolean> {
-  if (!(await exists(configFile))) return false;
-  return (await readFields(configFile)).optionalCount("latent_channels") !== undefined;
+async function folderOf(folder: ModelFolder): Promise<ModelFolder> {
+  const own = (await folder.has("vae")) ? folder.folder("vae") : folder;
+  if (await own.has(configFile)) return own;
+  throw new UsageError(
+    `${own.name} has no ${configFile}; give the folder of an autoencoder in diffusers' layout, or a .safetensors file.`,
+  );
+}
+
+/** The config of the autoencoder in a folder; undefined where there is none, or it is of something else. */
+async function configBeside(folder: ModelFolder): Promise<AutoencoderKLConfig | undefined> {
+  if (!(await folder.has(configFile))) return undefined;
+  const fields = await fieldsIn(folder, configFile);
+  return fields.optionalCount("latent_channels") === undefined
+    ? undefined
+    : autoencoderKLConfig(fields);
 }

@@ -2,9 +2,8 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
-import { exists, readJson } from "../weights/files-node.ts";
-import { type Card, modelFiles, readCard } from "./card.ts";
+import { exists } from "../weights/files-node.ts";
+import { modelFiles } from "./card.ts";
 
 /** Models that come with the package, a folder each. */
 const shippedFolder = fileURLToPath(new URL("../../models", import.meta.url));
@@ -26,20 +25,4 @@ export async function shippedModel(name: string): Promise<string | undefined> {
 
 export function isTrainedFolder(path: string): Promise<boolean> {
   return exists(join(path, modelFiles.card));
-}
-
-/**
- * What a trained folder says beside its weights.
- *
- * @throws FormatError when a file is missing or unsound
- */
-export async function readTrainedFolder(
-  path: string,
-): Promise<{ readonly card: Card; readonly tokenizer: Tokenizer | undefined }> {
-  const cardFile = join(path, modelFiles.card);
-  const card = readCard(cardFile, await readJson(cardFile));
-  const tokenizer = card.network.prompt
-    ? loadTokenizer(await readJson(join(path, modelFiles.tokenizer)))
-    : undefined;
-  return { card, tokenizer };
 }

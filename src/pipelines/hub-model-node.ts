@@ -9,10 +9,8 @@ import { type HubChoice, type HubOptions, hubSnapshot } from "../weights/hub-nod
 import { quote } from "../weights/json.ts";
 import { readShardIndex } from "../weights/sharded.ts";
 import { fileSource } from "../weights/source-node.ts";
-import { checkPipelineClass } from "./diffusers-node.ts";
+import { checkPipelineClass, diffusersIndex } from "./diffusers.ts";
 import type { OpenModelOptions } from "./open-options.ts";
-
-const indexFile = "model_index.json";
 
 /** Components that an option stands in for, or does without. */
 const encoderFolders: Readonly<Record<string, string>> = {
@@ -64,15 +62,15 @@ function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions)
     if (paths.includes(modelFiles.card)) {
       return Object.values(modelFiles).filter((name) => paths.includes(name));
     }
-    if (!paths.includes(indexFile)) {
+    if (!paths.includes(diffusersIndex)) {
       const files = paths.filter((path) => extname(path) === ".safetensors");
       throw new UsageError(
-        `${repo} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${indexFile}, as diffusers does; give one of its files as ${repo}:FILE: ${told(files)}.`,
+        `${repo} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give one of its files as ${repo}:FILE: ${told(files)}.`,
       );
     }
-    const index = await locate(indexFile);
+    const index = await locate(diffusersIndex);
     if (index === undefined) return undefined;
-    checkPipelineClass(`${repo}: ${indexFile}`, (await readFields(index)).text("_class_name"));
+    checkPipelineClass(`${repo}: ${diffusersIndex}`, (await readFields(index)).text("_class_name"));
     const left = new Set([...without.map((name) => encoderFolders[name]), vae && "vae"]);
     const components = Object.entries((await readJson(index)) as Record<string, unknown>)
       // A component that the pipeline can do without, and does, is [null, null].
@@ -81,7 +79,7 @@ function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions)
     const needed = paths.filter(
       (path) => components.includes(dirname(path)) && kinds.has(extname(path)),
     );
-    return [indexFile, ...withoutVariants(needed)];
+    return [diffusersIndex, ...withoutVariants(needed)];
   };
 }
 

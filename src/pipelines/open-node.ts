@@ -8,21 +8,18 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
 import { modelFiles } from "../models/card.ts";
 import { networkPresets } from "../models/index.ts";
-import {
-  isTrainedFolder,
-  readTrainedFolder,
-  shippedModel,
-  shippedModels,
-} from "../models/card-node.ts";
+import { shippedModel, shippedModels } from "../models/card-node.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { checkTables } from "../weights/check-tables.ts";
+import { closeAll, closingOnFailure } from "../weights/closing.ts";
+import { exists } from "../weights/files-node.ts";
+import { diskFolder } from "../weights/folder-node.ts";
 import { parseHubId } from "../weights/hub-id.ts";
 import type { HubOptions } from "../weights/hub-node.ts";
 import { quote } from "../weights/json.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import { openDiffusersFolder } from "./diffusers-node.ts";
+import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
 import { checkpointConfig, ditDefaults, ditRecipe } from "./dit-checkpoint.ts";
-import { closeAll, closingOnFailure, exists } from "../weights/files-node.ts";
 import { tracedForDrawing } from "./graphs.ts";
 import type { ImageModel } from "./image-model.ts";
 import { downloadModel } from "./hub-model-node.ts";
@@ -33,8 +30,9 @@ import type { Pipeline } from "./pipeline.ts";
 import { recipeProcess } from "./process.ts";
 import { isSD3 } from "./sd3-file.ts";
 import { openSD3File } from "./sd3-file-node.ts";
-import { trainedModel } from "./trained-model.ts";
-import { openVAE } from "./vae-node.ts";
+import { openTrainedFolder } from "./trained-folder.ts";
+import { openVAE } from "./vae.ts";
+import { vaeAt } from "./vae-node.ts";
 
 export interface OpenPipelineOptions extends OpenModelOptions {
   /** LoRA to mix into the network. */
@@ -84,7 +82,7 @@ async function openSource(
   hub: HubOptions | undefined,
 ): Promise<ImageModel> {
   const shippedPath = await shippedModel(source);
-  if (shippedPath !== undefined) return openTrainedFolder(shippedPath, options);
+  if (shippedPath !== undefined) return openTrainedFolder(diskFolder(shippedPath), options);
   const status = await stat(source).catch(() => undefined);
   if (status?.isDirectory()) return openFolder(source, options);
   if (status) return openFile(source, options);
@@ -108,28 +106,19 @@ async function openSource(
 }
 
 async function openFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
-  if (await isTrainedFolder(path)) return openTrainedFolder(path, options);
-  if (await exists(join(path, "model_index.json"))) return openDiffusersFolder(path, options);
-  if (await exists(join(path, modelFiles.lora))) {
+  const folder = diskFolder(path);
+  if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
+  if (await folder.has(diffusersIndex)) {
+    return openDiffusersFolder(folder, options, vaeAt(options.vae));
+  }
+  if (await folder.has(modelFiles.lora)) {
     throw new UsageError(
       `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
     );
   }
   throw new UsageError(
-    `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a model_index.json, as diffusers does; give the folder of a model.`,
+    `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the folder of a model.`,
   );
-}
-
-async function openTrainedFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
-  refuseOptions(path, options, []);
-  const { card, tokenizer } = await readTrainedFolder(path);
-  const weights = await openSafetensorsFile(join(path, modelFiles.weights));
-  return closingOnFailure([weights], async (opened) => {
-    const autoencoder =
-      card.latents && (await openSafetensorsFile(join(path, modelFiles.autoencoder)));
-    if (autoencoder) opened.push(autoencoder);
-    return trainedModel({ card, weights, tokenizer, autoencoder });
-  });
 }
 
 async function openFile(path: string, options: OpenModelOptions): Promise<ImageModel> {
@@ -149,8 +138,8 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, weights);
     await checkTables(params, weights);
-    const decoder =
-      options.vae === undefined ? undefined : await openVAE(options.vae, config.channels);
+    const vae = vaeAt(options.vae);
+    const decoder = vae && (await openVAE(vae, config.channels));
     if (decoder) opened.push(decoder.file);
     return {
       name: basename(path, extname(path)),

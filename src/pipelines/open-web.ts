@@ -1,61 +1,45 @@
-/** A trained folder behind an address: a page draws with what `patchwise train` wrote, served as it is. */
-import { FormatError, PatchwiseError } from "../engine/errors.ts";
+/** Models behind an address: a page draws with what a server serves as it is. */
+import { PatchwiseError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { modelFiles, readCard } from "../models/card.ts";
-import { loadTokenizer } from "../text/tokenizer.ts";
-import { openSafetensors, type Weights } from "../weights/safetensors.ts";
-import { bytesSource } from "../weights/source.ts";
+import { modelFiles } from "../models/card.ts";
+import { closingOnFailure } from "../weights/closing.ts";
+import type { ModelFolder } from "../weights/folder.ts";
+import { urlFolder } from "../weights/folder-url.ts";
+import type { UrlOptions } from "../weights/source-url.ts";
+import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
+import type { ImageModel } from "./image-model.ts";
+import { imagePipeline } from "./image-pipeline.ts";
+import type { OpenModelOptions } from "./open-options.ts";
 import type { Pipeline } from "./pipeline.ts";
-import { createPipeline } from "./trained-model.ts";
+import { openTrainedFolder } from "./trained-folder.ts";
 
-export interface OpenUrlOptions {
+export interface OpenUrlOptions
+  extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
   readonly backend: Backend;
-  /** Stands in for the global fetch, e.g. to add a cache. */
-  readonly fetch?: typeof fetch;
-  readonly signal?: AbortSignal;
 }
 
 /**
- * A pipeline on a trained folder that a server serves, in the browser and in Node; its files are loaded whole.
+ * A pipeline on a folder that a server serves, in the browser and in Node: one that `patchwise train` wrote, or a DiT or
+ * Stable Diffusion 3 in diffusers' layout. Weights of up to 256 MiB are loaded whole, larger ones tensor by tensor, which
+ * asks a server that answers ranges.
  *
- * @param folder address of the folder, with or without a slash at its end
+ * @param address of the folder, with or without a slash at its end
  * @example const pipeline = await openPipelineUrl("/models/emoji/", { backend: webBackend({ device: "webgpu" }) });
- * @throws PatchwiseError when a file cannot be had; FormatError when one is not sound
+ * @throws PatchwiseError when a file cannot be had; FormatError when one is not sound; UsageError when an option means
+ *   nothing to the model
  */
 export async function openPipelineUrl(
-  folder: string | URL,
-  { backend, fetch: load = fetch, signal }: OpenUrlOptions,
+  address: string | URL,
+  { backend, without, promptTokens, ...loading }: OpenUrlOptions,
 ): Promise<Pipeline> {
-  const base = new URL(folder, globalThis.location?.href);
-  if (!base.pathname.endsWith("/")) base.pathname += "/";
-  const get = async (file: string): Promise<Response> => {
-    const url = new URL(file, base);
-    // A query may carry the signature that opens the whole folder.
-    url.search = base.search;
-    const response = await load(url, signal ? { signal } : {});
-    if (response.ok) return response;
-    throw new PatchwiseError(
-      `${base.href} gives no ${file} (HTTP ${response.status}); give the address of a folder that patchwise train wrote.`,
-    );
-  };
-  const json = async (file: string): Promise<unknown> => {
-    const text = await (await get(file)).text();
-    try {
-      return JSON.parse(text);
-    } catch {
-      throw new FormatError(
-        `${new URL(file, base).href} is not JSON; give the address of a folder that patchwise train wrote.`,
-      );
-    }
-  };
-  const weights = async (file: string): Promise<Weights> =>
-    openSafetensors(bytesSource(await (await get(file)).arrayBuffer(), file));
+  const model = await openFolder(urlFolder(address, loading), { without, promptTokens });
+  return closingOnFailure([model], async () => imagePipeline(model, backend));
+}
 
-  const card = readCard(modelFiles.card, await json(modelFiles.card));
-  const [network, tokenizer, autoencoder] = await Promise.all([
-    weights(modelFiles.weights),
-    card.network.prompt && json(modelFiles.tokenizer).then(loadTokenizer),
-    card.latents && weights(modelFiles.autoencoder),
-  ]);
-  return createPipeline({ backend, card, weights: network, tokenizer, autoencoder });
+async function openFolder(folder: ModelFolder, options: OpenModelOptions): Promise<ImageModel> {
+  if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
+  if (await folder.has(diffusersIndex)) return openDiffusersFolder(folder, options);
+  throw new PatchwiseError(
+    `${folder.name} has neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the address of a model's folder.`,
+  );
 }

@@ -1,76 +1,16 @@
-/** Text encoders and tokenizers of Stable Diffusion 3 on disk. */
+/** Text encoders of Stable Diffusion 3 on disk, as a person names them. */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
-import { type ClipTextConfig, clipTextConfig, clipTextIn } from "../models/clip-text.ts";
-import { t5EncoderConfig, type T5EncoderConfig, t5EncoderIn } from "../models/t5-encoder.ts";
-import { openTokenizer } from "../text/index-node.ts";
-import { diffusersWeights } from "../weights/diffusers-weights-node.ts";
-import { type Closable, exists } from "../weights/files-node.ts";
+import { clipTextIn } from "../models/clip-text.ts";
+import { t5EncoderIn } from "../models/t5-encoder.ts";
+import type { Closable } from "../weights/closing.ts";
+import { diskFolder } from "../weights/folder-node.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import type { Weights } from "../weights/safetensors.ts";
-import { component } from "./diffusers-component-node.ts";
+import { encoderFolder, openEncoderFolders, type SD3TextModels } from "./sd3-encoder-folders.ts";
 import { encodersIn } from "./sd3-file.ts";
-import {
-  type SD3EncoderName,
-  sd3EncoderNames,
-  type SD3Encoders,
-  sd3EncoderTitles,
-  type TextEncoder,
-} from "./sd3-prompt.ts";
-
-type Untold<Config> = Omit<TextEncoder<Config>, "tokenizer">;
-
-/** Text encoders that still need their tokenizers. */
-export interface SD3TextModels {
-  readonly "clip-l"?: Untold<ClipTextConfig> | undefined;
-  readonly "clip-g"?: Untold<ClipTextConfig> | undefined;
-  readonly t5?: Untold<T5EncoderConfig> | undefined;
-}
-
-/** What diffusers calls the folders of an encoder and its tokenizer. */
-const folders: {
-  readonly [N in SD3EncoderName]: readonly [encoder: string, tokenizer: string];
-} = {
-  "clip-l": ["text_encoder", "tokenizer"],
-  "clip-g": ["text_encoder_2", "tokenizer_2"],
-  t5: ["text_encoder_3", "tokenizer_3"],
-};
-
-/** What diffusers calls an encoder's folder. */
-export function encoderFolder(name: SD3EncoderName): string {
-  return folders[name][0];
-}
-
-/**
- * The encoders in the folders of diffusers.
- *
- * @param opened where the files go that were opened
- * @throws FormatError when one is missing, or of another family
- */
-export async function openEncoderFolders(
-  path: string,
-  wanted: readonly SD3EncoderName[],
-  opened: Closable[],
-): Promise<SD3TextModels> {
-  const open = async (name: SD3EncoderName, family: string) => {
-    const { folder, fields } = await component(path, folders[name][0], family);
-    const file = await openSafetensorsFile(await diffusersWeights(folder, "model"));
-    opened.push(file);
-    return { file, fields };
-  };
-  const clip = async (name: "clip-l" | "clip-g") => {
-    if (!wanted.includes(name)) return undefined;
-    const { file, fields } = await open(name, "clip_text_model");
-    return clipTextIn(file, clipTextConfig(fields));
-  };
-  const t5 = async () => {
-    if (!wanted.includes("t5")) return undefined;
-    const { file, fields } = await open("t5", "t5");
-    return t5EncoderIn(file, t5EncoderConfig(fields));
-  };
-  return { "clip-l": await clip("clip-l"), "clip-g": await clip("clip-g"), t5: await t5() };
-}
+import { type SD3EncoderName, sd3EncoderTitles } from "./sd3-prompt.ts";
 
 /** Encoders in files of weights alone. */
 export function textModels(found: Partial<Record<SD3EncoderName, Weights>>): SD3TextModels {
@@ -101,11 +41,12 @@ export async function openGivenEncoders(
         `There are no text encoders ${path}; give .safetensors files, or a folder that holds them.`,
       );
     }
+    const folder = diskFolder(path);
     const inFolders: SD3EncoderName[] = [];
     for (const name of wanted) {
-      if (await exists(join(path, folders[name][0]))) inFolders.push(name);
+      if (await folder.has(encoderFolder(name))) inFolders.push(name);
     }
-    models = { ...models, ...given(await openEncoderFolders(path, inFolders, opened)) };
+    models = { ...models, ...given(await openEncoderFolders(folder, inFolders, opened)) };
     const files = status.isDirectory() ? await weightFiles(path) : [path];
     let here = inFolders.length;
     for (const file of files) {
@@ -153,25 +94,4 @@ async function weightFiles(folder: string): Promise<string[]> {
 
 function isReadable({ entries }: Weights): boolean {
   return [...entries.values()].every(({ dtype }) => dtype !== null);
-}
-
-/** Encoders with the tokenizers of a folder that holds one for each. */
-export async function withTokenizers(models: SD3TextModels, path: string): Promise<SD3Encoders> {
-  const { "clip-l": l, "clip-g": g, t5 } = models;
-  const read = (name: SD3EncoderName) => openTokenizer(join(path, folders[name][1]));
-  return {
-    "clip-l": l && { ...l, tokenizer: await read("clip-l") },
-    "clip-g": g && { ...g, tokenizer: await read("clip-g") },
-    t5: t5 && { ...t5, tokenizer: await read("t5") },
-  };
-}
-
-/** Which tokenizers' folders a folder lacks, for these encoders. */
-export async function missingTokenizers(models: SD3TextModels, path: string): Promise<string[]> {
-  const missing: string[] = [];
-  for (const name of sd3EncoderNames) {
-    const [, folder] = folders[name];
-    if (models[name] && !(await exists(join(path, folder)))) missing.push(folder);
-  }
-  return missing;
 }

@@ -1,15 +1,12 @@
 /** Stable Diffusion 3 in a single file on disk, with what is not inside from elsewhere. */
 import { basename, dirname, extname, resolve } from "node:path";
-import { type Closable, closeAll } from "../weights/files-node.ts";
+import { type Closable, closeAll } from "../weights/closing.ts";
+import { diskFolder } from "../weights/folder-node.ts";
 import type { Weights } from "../weights/safetensors.ts";
 import type { ImageModel } from "./image-model.ts";
 import type { OpenModelOptions } from "./open-options.ts";
-import {
-  missingTokenizers,
-  openGivenEncoders,
-  textModels,
-  withTokenizers,
-} from "./sd3-encoders-node.ts";
+import { missingTokenizers, withTokenizers } from "./sd3-encoder-folders.ts";
+import { openGivenEncoders, textModels } from "./sd3-encoders-node.ts";
 import {
   encodersIn,
   networkIn,
@@ -20,7 +17,8 @@ import {
 } from "./sd3-file.ts";
 import { sd3Model, wantedEncoders } from "./sd3-model.ts";
 import { sd3EncoderTitles } from "./sd3-prompt.ts";
-import { openVAE } from "./vae-node.ts";
+import { openVAE } from "./vae.ts";
+import { vaeAt } from "./vae-node.ts";
 
 /**
  * Opens a file; what drawing lacks is told in the model, which can be looked at all the same.
@@ -45,10 +43,11 @@ export async function openSD3File(
     ...textModels(left),
     ...(textEncoders.length > 0 && (await openGivenEncoders(textEncoders, wanted, opened))),
   };
-  const decoder = vae === undefined ? sd3AutoencoderIn(file) : await openVAE(vae, network.channels);
-  if (vae !== undefined && decoder) opened.push(decoder.file);
+  const given = vaeAt(vae);
+  const decoder = given ? await openVAE(given, network.channels) : sd3AutoencoderIn(file);
+  if (given && decoder) opened.push(decoder.file);
   const lacking = wanted.filter((name) => !models[name]);
-  const unread = await missingTokenizers(models, tokenizers);
+  const unread = await missingTokenizers(models, diskFolder(tokenizers));
   const parts = {
     name: basename(path, extname(path)),
     network,
@@ -66,7 +65,7 @@ export async function openSD3File(
         : undefined;
   if (lacks !== undefined) return { ...parts, lacks };
   return sd3Model(parts, {
-    encoders: await withTokenizers(models, tokenizers),
+    encoders: await withTokenizers(models, diskFolder(tokenizers)),
     promptTokens: options.promptTokens ?? SD3_FILE_TOKENS,
     projectedL: false,
   });

@@ -1,20 +1,8 @@
-/** The autoencoder that a model of latents is drawn with. */
-import { FormatError } from "../engine/errors.ts";
-import { type OpenAutoencoder, openAutoencoder } from "../models/autoencoder-kl-node.ts";
-import { closingOnFailure } from "../weights/files-node.ts";
+/** An autoencoder on disk that stands in for a model's own. */
+import { openAutoencoder } from "../models/autoencoder-kl-node.ts";
+import type { GivenVAE } from "./vae.ts";
 
-/**
- * Opens an autoencoder for latents of so many channels.
- *
- * @throws as `openAutoencoder`; FormatError also when it is of other latents
- */
-export async function openVAE(path: string, channels: number): Promise<OpenAutoencoder> {
-  const opened = await openAutoencoder(path);
-  return closingOnFailure([opened.file], async () => {
-    const { latentChannels } = opened.config;
-    if (latentChannels === channels) return opened;
-    throw new FormatError(
-      `${path} decodes latents of ${latentChannels} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
-    );
-  });
+/** @param path as `openAutoencoder` takes it */
+export function vaeAt(path: string | undefined): GivenVAE | undefined {
+  return path === undefined ? undefined : { name: path, open: () => openAutoencoder(path) };
 }

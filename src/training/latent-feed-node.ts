@@ -14,9 +14,11 @@ import {
   autoencoderKLParams,
   latentFactor,
 } from "../models/autoencoder-kl.ts";
-import { type OpenAutoencoder, openAutoencoder } from "../models/autoencoder-kl-node.ts";
+import type { OpenAutoencoder } from "../models/autoencoder-kl-checkpoint.ts";
+import { openAutoencoder } from "../models/autoencoder-kl-node.ts";
 import { modelFiles } from "../models/card.ts";
-import { closingOnFailure, exists } from "../weights/files-node.ts";
+import { closingOnFailure } from "../weights/closing.ts";
+import { exists } from "../weights/files-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors-node.ts";
 import { readTensor } from "../weights/safetensors.ts";
 import { pictureShape, type RunConfig } from "./config.ts";

@@ -11,17 +11,14 @@ import { fork, randomKey } from "../engine/random.ts";
 import { resolve } from "../engine/shape.ts";
 import { type Card, modelFiles } from "../models/card.ts";
 import { publishedNames } from "./lora-layers.ts";
-import {
-  isTrainedFolder,
-  readTrainedFolder,
-  shippedModel,
-  shippedModels,
-} from "../models/card-node.ts";
+import { isTrainedFolder, shippedModel, shippedModels } from "../models/card-node.ts";
 import { checkTargets, isLora } from "../nn/lora.ts";
 import { initialize } from "../nn/params.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
-import { closingOnFailure } from "../weights/files-node.ts";
+import { closingOnFailure } from "../weights/closing.ts";
+import { readTrainedFolder } from "../models/card-folder.ts";
+import { diskFolder } from "../weights/folder-node.ts";
 import { loraFile, mergeLora } from "../weights/lora.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors-node.ts";
 import { readFloat32, type Weights } from "../weights/safetensors.ts";
@@ -60,7 +57,7 @@ async function openBase(source: string): Promise<Base> {
       `The base ${source} is neither a model that comes along (${(await shippedModels()).join(", ")}) nor a folder that patchwise train wrote, with a ${modelFiles.card}; give one of these.`,
     );
   }
-  const { card, tokenizer } = await readTrainedFolder(folder);
+  const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
   if (card.network.condition.kind === "text" && !tokenizer) {
     throw new UsageError(
       `The base ${source} takes texts as embeddings of an encoder that it does not bring; give one that reads prompts itself.`,

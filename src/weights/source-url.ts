@@ -20,7 +20,7 @@ export interface UrlOptions {
 export async function urlSource(url: string | URL, options: UrlOptions = {}): Promise<ByteSource> {
   const name = withoutSecrets(url);
   const request = (headers: Record<string, string>, method = "GET") =>
-    send(name, url, options, headers, method);
+    sendRequest(name, url, options, headers, method);
 
   const probe = await request({ Range: "bytes=0-0" });
   // The body is not needed, and an unread one would keep the connection busy, or download it all.
@@ -56,7 +56,8 @@ export async function urlSource(url: string | URL, options: UrlOptions = {}): Pr
   return source;
 }
 
-async function send(
+/** @throws PatchwiseError when no answer comes */
+export async function sendRequest(
   name: string,
   url: string | URL,
   options: UrlOptions,
@@ -146,7 +147,7 @@ function checkPartial(response: Response, name: string): void {
 }
 
 /** A signed URL carries its key in the query, and messages end up in logs. */
-function withoutSecrets(url: string | URL): string {
+export function withoutSecrets(url: string | URL): string {
   return String(url)
     .replace(/[?#].*$/s, "")
     .replace(/\/\/[^/@]*@/, "//");

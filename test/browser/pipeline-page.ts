@@ -1,7 +1,12 @@
 /** What pipeline.test.ts asks of a page: to draw with a folder that `patchwise train` wrote. */
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { webBackend } from "../../src/engine/runtime/ort-web.ts";
-import { finished, type GenerateRequest, openPipelineUrl } from "../../src/pipelines/index.ts";
+import {
+  finished,
+  type GenerateRequest,
+  openPipelineUrl,
+  type OpenUrlOptions,
+} from "../../src/pipelines/index.ts";
 
 /** Values [H · W · C] of each picture. */
 export async function draw(
@@ -9,8 +14,10 @@ export async function draw(
   device: WebDevice,
   worker: boolean,
   request: GenerateRequest,
+  options?: Pick<OpenUrlOptions, "promptTokens">,
 ): Promise<number[][]> {
   const pipeline = await openPipelineUrl(folder, {
+    ...options,
     backend: webBackend({
       device,
       wasmPaths: "/ort/",

@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { finished, type GenerateRequest } from "../../src/pipelines/index.ts";
-import { openPipeline } from "../../src/pipelines/index-node.ts";
+import { tinySD3, writeSD3Folder } from "../../scripts/sd3-parts.ts";
+import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/index-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";
 import { writeTrained } from "../support/trained-folder.ts";
@@ -14,15 +15,26 @@ const folder = mkdtempSync(path.join(tmpdir(), "patchwise-page-"));
 const shipped = path.join(root, "models", "emoji");
 /** Of as many tokens as the fused attention of GPUs takes in tiles; a GPU made of software takes a minute for the shipped one. */
 const small = path.join(folder, "small");
+/** With SD3-medium's names and parts, at a reduced width. */
+const sd3 = path.join(folder, "sd3");
+const folders: Readonly<Record<string, string>> = {
+  "/shipped/": shipped,
+  "/small/": small,
+  "/sd3/": sd3,
+};
+
+// Chromium compiles the shaders of a GPU made of software slowly.
+vi.setConfig({ testTimeout: 120_000 });
 
 let page: BrowserPage<typeof pageModule>;
 
 beforeAll(async () => {
   await writeTrained(small, { ...tinyTextNetwork, size: [32, 32] });
+  await writeSD3Folder(sd3, tinySD3);
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
     { "/worker.js": path.join(root, "src/engine/runtime/worker-entry-web.ts") },
-    { "/shipped/": shipped, "/small/": small },
+    folders,
   );
 });
 afterAll(async () => {
@@ -30,33 +42,51 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-async function drawnInNode(model: string, request: GenerateRequest): Promise<number[][]> {
-  const pipeline = await openPipeline(model);
+/** Few enough for a GPU made of software. */
+const words = { promptTokens: 16 };
+
+async function drawnInNode(
+  model: string,
+  request: GenerateRequest,
+  options?: OpenPipelineOptions,
+): Promise<number[][]> {
+  const pipeline = await openPipeline(model, options);
   const pictures = await finished(pipeline.generate(request));
   await pipeline.dispose();
   return pictures.map(({ pixels }) => [...pixels]);
 }
 
-describe("a trained folder, in Chromium", () => {
+describe("a folder behind an address, in Chromium", () => {
   it.each([
-    ["/shipped", "wasm", "in the page", { prompt: "red apple", seed: 3, steps: 4, count: 2 }],
+    ["/sd3/", "wasm", "in the page", { prompt: "a red cat", size: [64, 64], steps: 3 }, words],
+    [
+      "/sd3/",
+      "webgpu",
+      "in the page",
+      { prompt: "a red cat", size: [32, 32], steps: 1, guidance: 1 },
+      words,
+    ],
+    ["/shipped/", "wasm", "in the page", { prompt: "red apple", seed: 3, steps: 4, count: 2 }],
     ["/shipped/", "wasm", "in a worker", { prompt: "red heart", seed: 4, steps: 2 }],
-    ["/small", "wasm", "in the page", { prompt: "a red cat", steps: 3 }],
-    ["/small", "webgpu", "in the page", { prompt: "a red cat", steps: 3 }],
-  ] as const)("%s draws on %s %s what Node draws", async (url, device, place, request) => {
-    const drawn = await page.call("draw", url, device, place === "in a worker", request);
-    const expected = await drawnInNode(url === "/small" ? small : shipped, request);
-    expect(drawn.map((values) => values.length)).toEqual(expected.map((values) => values.length));
-    const apart = drawn.flatMap((values, i) =>
-      values.map((value, j) => Math.abs(value - expected[i]![j]!)),
-    );
-    // Devices add in other orders, so that a value near a half may be rounded either way.
-    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
-  });
+    ["/small/", "wasm", "in the page", { prompt: "a red cat", steps: 3 }],
+    ["/small/", "webgpu", "in the page", { prompt: "a red cat", steps: 3 }],
+  ] as const)(
+    "%s draws on %s %s what Node draws",
+    async (url, device, place, request, options?) => {
+      const drawn = await page.call("draw", url, device, place === "in a worker", request, options);
+      const expected = await drawnInNode(folders[url]!, request, options);
+      expect(drawn.map((values) => values.length)).toEqual(expected.map((values) => values.length));
+      const apart = drawn.flatMap((values, i) =>
+        values.map((value, j) => Math.abs(value - expected[i]![j]!)),
+      );
+      // Devices add in other orders, so that a value near a half may be rounded either way.
+      expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+    },
+  );
 
   it("says where a model is not", async () => {
     await expect(page.call("draw", "/gone", "wasm", false, {})).rejects.toThrow(
-      "gives no model.json (HTTP 404)",
+      "/gone/ has neither a model.json",
     );
   });
 });

@@ -5,7 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { castArray, type NdArray, ndarray, sizeOf } from "../../src/engine/ndarray.ts";
 import { layerNames, publishedNames } from "../../src/training/lora-layers.ts";
-import { readTrainedFolder, shippedModel } from "../../src/models/card-node.ts";
+import { readTrainedFolder } from "../../src/models/card-folder.ts";
+import { shippedModel } from "../../src/models/card-node.ts";
+import { diskFolder } from "../../src/weights/folder-node.ts";
 import { attentionAndMlp, isLora, withLora } from "../../src/nn/lora.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { traceNetwork } from "../../src/models/index.ts";
@@ -186,7 +188,7 @@ describe("LoRA at drawing", () => {
 
 describe("a LoRA of the shipped model", () => {
   it("takes less than a megabyte at rank 8", async () => {
-    const { network } = (await readTrainedFolder((await shippedModel("emoji"))!)).card;
+    const { network } = (await readTrainedFolder(diskFolder((await shippedModel("emoji"))!))).card;
     const lora = { rank: 8, alpha: 8, targets: attentionAndMlp };
     const { params } = traceNetwork(network, {}, withLora(createParams(), lora));
     const shapes = new Map(

@@ -36,7 +36,7 @@ const chromiumFlags = [
 ];
 
 /** How long a call may take, in ms: less than a test may, so that the test can say which call it was. */
-const PATIENCE = 50_000;
+const PATIENCE = 110_000;
 
 /** What wasm threads need: without isolation the page has no SharedArrayBuffer. */
 const isolation = {

@@ -1,46 +1,60 @@
 /** Folders in diffusers' layout: `model_index.json`, and a folder each for transformer, autoencoder and scheduler. */
-import { basename, join, resolve } from "node:path";
 import { FormatError } from "../engine/errors.ts";
 import { diffusersDiTConfig, diffusersDiTKeys } from "../models/dit.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { checkTables } from "../weights/check-tables.ts";
+import { closeAll, closingOnFailure } from "../weights/closing.ts";
+import { openDiffusersWeights } from "../weights/diffusers-weights.ts";
+import { fieldsIn, type ModelFolder } from "../weights/folder.ts";
 import { joinQkv } from "../weights/join-qkv.ts";
-import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import { diffusersWeights } from "../weights/diffusers-weights-node.ts";
-import { closeAll, closingOnFailure, readFields } from "../weights/files-node.ts";
-import { component, schedulerOf } from "./diffusers-component-node.ts";
+import { component, schedulerOf } from "./diffusers-component.ts";
 import { tracedForDrawing } from "./graphs.ts";
 import type { ImageModel } from "./image-model.ts";
 import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
-import { openSD3Folder } from "./sd3-node.ts";
-import { openVAE } from "./vae-node.ts";
+import { openSD3Folder } from "./sd3-folder.ts";
+import { type GivenVAE, openVAE, vaeOf } from "./vae.ts";
+
+export const diffusersIndex = "model_index.json";
 
 /** What diffusers' pipeline draws with unless told otherwise. */
 const defaults = { steps: 50, guidance: 4 };
 
-const openers: Readonly<
-  Record<string, (path: string, options: OpenModelOptions) => Promise<ImageModel>>
-> = {
-  DiTPipeline: openDiT,
-  StableDiffusion3Pipeline: openSD3Folder,
-  StableDiffusion3Img2ImgPipeline: openSD3Folder,
-  StableDiffusion3InpaintPipeline: openSD3Folder,
+interface Opener {
+  /** Options that mean something to it. */
+  readonly takes: readonly (keyof OpenModelOptions)[];
+  open(
+    folder: ModelFolder,
+    options: OpenModelOptions,
+    vae: GivenVAE | undefined,
+  ): Promise<ImageModel>;
+}
+
+const sd3: Opener = { takes: ["vae", "without", "promptTokens"], open: openSD3Folder };
+
+const openers: Readonly<Record<string, Opener>> = {
+  DiTPipeline: { takes: ["vae"], open: openDiT },
+  StableDiffusion3Pipeline: sd3,
+  StableDiffusion3Img2ImgPipeline: sd3,
+  StableDiffusion3InpaintPipeline: sd3,
 };
 
 /**
  * Opens a folder with a model_index.json.
  *
+ * @param vae stands in for its own
  * @throws FormatError when it is of another class, or a component is missing or unsound; UsageError when an option means
  *   nothing to it
  */
 export async function openDiffusersFolder(
-  path: string,
+  folder: ModelFolder,
   options: OpenModelOptions,
+  vae?: GivenVAE,
 ): Promise<ImageModel> {
-  const indexFile = join(path, "model_index.json");
-  const pipeline = (await readFields(indexFile)).text("_class_name");
-  checkPipelineClass(indexFile, pipeline);
-  return openers[pipeline]!(path, options);
+  const pipeline = (await fieldsIn(folder, diffusersIndex)).text("_class_name");
+  checkPipelineClass(folder.pathOf(diffusersIndex), pipeline);
+  const opener = openers[pipeline]!;
+  refuseOptions(folder.name, options, opener.takes);
+  return opener.open(folder, options, vae);
 }
 
 /** @throws FormatError when no pipeline of this class can be opened */
@@ -51,25 +65,28 @@ export function checkPipelineClass(indexFile: string, pipeline: string): void {
   );
 }
 
-async function openDiT(path: string, options: OpenModelOptions): Promise<ImageModel> {
-  refuseOptions(path, options, ["vae"]);
-  const index = await readFields(join(path, "model_index.json"));
-  const transformer = await component(path, "transformer", "DiTTransformer2DModel");
-  const process = await schedulerOf(path);
-  const decoderPath = options.vae ?? (await component(path, "vae", "AutoencoderKL")).folder;
+async function openDiT(
+  folder: ModelFolder,
+  _: OpenModelOptions,
+  vae: GivenVAE | undefined,
+): Promise<ImageModel> {
+  const index = await fieldsIn(folder, diffusersIndex);
+  const transformer = await component(folder, "transformer", "DiTTransformer2DModel");
+  const process = await schedulerOf(folder);
+  const given = vae ?? (await vaeOf(folder));
   const config = diffusersDiTConfig(transformer.fields);
   const network = { kind: "dit" as const, ...config };
 
-  const file = await openSafetensorsFile(await diffusersWeights(transformer.folder));
+  const file = await openDiffusersWeights(transformer.folder);
   return closingOnFailure([file], async (opened) => {
     const joined = joinQkv(file);
     const { params } = tracedForDrawing(network);
     const weights = checkedWeights(params, joined, diffusersDiTKeys);
     await checkTables(params, joined, diffusersDiTKeys);
-    const decoder = await openVAE(decoderPath, config.channels);
+    const decoder = await openVAE(given, config.channels);
     opened.push(decoder.file);
     return {
-      name: basename(resolve(path)),
+      name: folder.basename,
       network,
       weights,
       process,

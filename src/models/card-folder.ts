@@ -1,0 +1,15 @@
+/** What the folder of a trained model says beside its weights. */
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { jsonIn, type ModelFolder } from "../weights/folder.ts";
+import { type Card, modelFiles, readCard } from "./card.ts";
+
+/** @throws FormatError when a file is missing or unsound */
+export async function readTrainedFolder(
+  folder: ModelFolder,
+): Promise<{ readonly card: Card; readonly tokenizer: Tokenizer | undefined }> {
+  const card = readCard(folder.pathOf(modelFiles.card), await jsonIn(folder, modelFiles.card));
+  const tokenizer = card.network.prompt
+    ? loadTokenizer(await jsonIn(folder, modelFiles.tokenizer))
+    : undefined;
+  return { card, tokenizer };
+}

@@ -1,0 +1,23 @@
+/** Folders that `patchwise train` writes. */
+import { readTrainedFolder } from "../models/card-folder.ts";
+import { modelFiles } from "../models/card.ts";
+import { closingOnFailure } from "../weights/closing.ts";
+import type { ModelFolder } from "../weights/folder.ts";
+import type { ImageModel } from "./image-model.ts";
+import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
+import { trainedModel } from "./trained-model.ts";
+
+/** @throws FormatError when a file is missing or unsound; UsageError when an option is given, of which none means anything to it */
+export async function openTrainedFolder(
+  folder: ModelFolder,
+  options: OpenModelOptions,
+): Promise<ImageModel> {
+  refuseOptions(folder.name, options, []);
+  const { card, tokenizer } = await readTrainedFolder(folder);
+  const weights = await folder.weights(modelFiles.weights);
+  return closingOnFailure([weights], async (opened) => {
+    const autoencoder = card.latents && (await folder.weights(modelFiles.autoencoder));
+    if (autoencoder) opened.push(autoencoder);
+    return trainedModel({ card, weights, tokenizer, autoencoder });
+  });
+}
