@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { StepResult } from "./contender.ts";
+import { watchMemory } from "./memory.ts";
 
 export interface Launch {
   readonly command: string;
@@ -12,9 +13,9 @@ export interface Launch {
 export interface Child {
   readonly settings: string;
   step(): Promise<StepResult>;
-  /** Ends the process; its highest resident set, in MB. */
-  quit(): Promise<{ readonly peakRssMb: number }>;
-  /** Ends the process without ceremony. */
+  /** The most memory that it took so far, as `watchMemory` counts it, in MB. */
+  peakMb(): number | null;
+  /** Ends the process. */
   kill(): void;
 }
 
@@ -29,6 +30,8 @@ const keptErrorLength = 2000;
  */
 export async function startChild(launch: Launch): Promise<Child | string> {
   const child = spawn(launch.command, launch.args, { env: launch.env, stdio: "pipe" });
+  const memory = watchMemory(child.pid ?? 0);
+  child.once("close", () => memory.end());
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     stderr = (stderr + text).slice(-keptErrorLength);
@@ -78,7 +81,7 @@ export async function startChild(launch: Launch): Promise<Child | string> {
   return {
     settings: ready.settings,
     step: () => ask<StepResult>("step"),
-    quit: () => ask<{ peakRssMb: number }>("quit"),
+    peakMb: () => memory.peakMb(),
     kill: () => void child.kill("SIGKILL"),
   };
 }

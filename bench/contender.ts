@@ -7,7 +7,6 @@
  *
  *     (start)   →  {"settings": "…"}            once set up, or {"absent": "why"} where a package is missing
  *     step      →  {"ms": 1.5, "value": 2.5}    one step, timed inside the child around the work alone
- *     quit      →  {"peakRssMb": 100}
  */
 export interface Contender {
   /** Loads the work from `workDir` (see `train-work.ts`, `matmul-work.ts`) and brings the engine to its best settings. */

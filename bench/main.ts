@@ -165,10 +165,7 @@ async function bench(options: Options, workDir: string): Promise<number> {
 
     const runs = new Map<ContenderName, Run>();
     for (const { name, child, steps } of running.values()) {
-      await attempt(name, async () => {
-        const { peakRssMb } = await child.quit();
-        runs.set(name, { settings: child.settings, steps, peakRssMb });
-      });
+      runs.set(name, { settings: child.settings, steps, peakMemoryMb: child.peakMb() });
     }
     const peak = peaks.length > 0 ? Math.max(...peaks) : null;
     const report = reportOf(options.suiteName, suite, runs, peak, skipped);

@@ -8,13 +8,14 @@ export interface Run {
   readonly settings: string;
   /** Every step in order; the first ones warm up and are not timed. */
   readonly steps: readonly StepResult[];
-  readonly peakRssMb: number;
+  /** Beside pages of files; null where it cannot be told. */
+  readonly peakMemoryMb: number | null;
 }
 
 export interface Timing {
   readonly median_ms: number;
   readonly min_ms: number;
-  readonly peak_rss_mb: number;
+  readonly peak_memory_mb: number | null;
   readonly gflops: number;
   readonly timed_steps: number;
   readonly settings: string;
@@ -106,7 +107,7 @@ function timingOf(run: Run, suite: Suite, expected: readonly number[] | undefine
   return {
     median_ms: medianMs,
     min_ms: Math.min(...times),
-    peak_rss_mb: run.peakRssMb,
+    peak_memory_mb: run.peakMemoryMb,
     gflops: suite.flops / 1e6 / medianMs,
     timed_steps: timed.length,
     settings: run.settings,
@@ -184,13 +185,13 @@ export function tableOf(report: Report): string {
             t.min_ms.toFixed(1),
             t.gflops.toFixed(1),
             peak === null ? "-" : `${((100 * t.gflops) / peak).toFixed(1)} %`,
-            t.peak_rss_mb.toFixed(0),
+            t.peak_memory_mb?.toFixed(0) ?? "-",
             String(t.timed_steps),
             report.ratio[name] === undefined ? "-" : report.ratio[name].toFixed(2),
           ],
         ],
   );
-  const header = ["", "median ms", "min ms", "GFLOP/s", "of peak", "RSS MB", "steps", "vs ours"];
+  const header = ["", "median ms", "min ms", "GFLOP/s", "of peak", "memory MB", "steps", "vs ours"];
   const lines = aligned([header, ...cells]);
   const parts = rows.flatMap(([name, t]) => (t?.parts_ms ? [[name, t.parts_ms] as const] : []));
   if (parts.length > 0) {

@@ -44,11 +44,6 @@ def settings():
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads, {kernels}; {env}"
 
 
-def peak_rss_mb():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-
-
 def serve(setup):
     """`setup(work, tensors)` gives `step()`, which gives the fields of a StepResult."""
     work, tensors = read_work(sys.argv[1])
@@ -59,6 +54,3 @@ def serve(setup):
     for line in sys.stdin:
         if line.strip() == "step":
             print(json.dumps(step()), flush=True)
-        elif line.strip() == "quit":
-            print(json.dumps({"peakRssMb": peak_rss_mb()}), flush=True)
-            return

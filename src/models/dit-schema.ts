@@ -1,6 +1,11 @@
 /** A DiT's config as it stands in files. */
 import { z } from "zod";
-import { checkSizes, count, type Refuse, transformerFields } from "../nn/transformer-schema.ts";
+import {
+  checkSizes,
+  conditionSchema,
+  type Refuse,
+  transformerFields,
+} from "../nn/transformer-schema.ts";
 import type { DiTConfig } from "./dit.ts";
 
 const textRoute = z.enum(["in-context", "cross-attention"]);
@@ -8,11 +13,7 @@ const textRoute = z.enum(["in-context", "cross-attention"]);
 /** Each field of `DiTConfig`, so that a config file may give some of them. */
 export const ditFields = {
   ...transformerFields,
-  condition: z.discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("none") }),
-    z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
-    z.strictObject({ kind: z.literal("text"), width: count, length: count }),
-  ]),
+  condition: conditionSchema,
   block: z.discriminatedUnion("kind", [
     z.strictObject({ kind: z.literal("in-context") }),
     z.strictObject({ kind: z.literal("cross-attention") }),

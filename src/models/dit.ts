@@ -255,7 +255,7 @@ function embedCondition(
   if (drop && !condition.nullClass) {
     throw new ShapeError("This DiT has no null class, so no class can be dropped.");
   }
-  const pooled = embedLabels(p, y, hidden, condition, drop); // [B, C]
+  const pooled = embedLabels(p.at("embedding_table"), y, hidden, condition, drop); // [B, C]
   return { pooled, tokens: pooled.unsqueeze(1), mask: undefined };
 }
 

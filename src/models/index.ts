@@ -8,12 +8,16 @@ import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { patchGrid } from "../nn/patch-embedding.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
+import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet.ts";
+import { ddpmUNetSchema } from "./ddpm-unet-schema.ts";
 import { dit, type DiTConfig, ditPresets } from "./dit.ts";
 import { ditSchema } from "./dit-schema.ts";
 import { embedCondition, mmdit, type MMDiTConfig, mmditPresets, type MMDiTTold } from "./mmdit.ts";
 import { mmditSchema } from "./mmdit-schema.ts";
 import { promptEncoder, type PromptEncoderConfig } from "./prompt-encoder.ts";
 import { promptEncoderSchema } from "./prompt-encoder-schema.ts";
+import { uViT, type UViTConfig, uViTPresets } from "./u-vit.ts";
+import { uViTSchema } from "./u-vit-schema.ts";
 
 export {
   type AutoencoderKLConfig,
@@ -21,8 +25,15 @@ export {
   decodeLatents,
   encodeImages,
 } from "./autoencoder-kl.ts";
+export {
+  ddpmUNet,
+  type DDPMUNetConfig,
+  type DDPMUNetInputs,
+  ddpmUNetPresets,
+} from "./ddpm-unet.ts";
 export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit.ts";
 export { mmdit, type MMDiTConfig, type MMDiTInputs, mmditPresets } from "./mmdit.ts";
+export { uViT, type UViTConfig, type UViTInputs, uViTPresets } from "./u-vit.ts";
 
 /** Whether a prompt encoder gives what its network is told. */
 function checkPrompt(
@@ -30,7 +41,7 @@ function checkPrompt(
     condition,
     prompt,
   }: {
-    readonly condition: (DiTConfig | MMDiTConfig)["condition"];
+    readonly condition: (DiTConfig | MMDiTConfig | UViTConfig | DDPMUNetConfig)["condition"];
     readonly prompt?: PromptEncoderConfig | undefined;
   },
   context: z.core.$RefinementCtx,
@@ -55,6 +66,8 @@ const ownPrompt = promptEncoderSchema.optional();
 export const networkSchema = z.discriminatedUnion("kind", [
   ditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
   mmditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
+  uViTSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
+  ddpmUNetSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
 ]);
 
 export type NetworkConfig = z.output<typeof networkSchema>;
@@ -66,6 +79,12 @@ export const networkPresets: ReadonlyMap<string, NetworkConfig> = new Map([
   }),
   ...Object.entries<MMDiTConfig>(mmditPresets).map(([name, config]) => {
     return [name, { kind: "mmdit", ...config }] as const;
+  }),
+  ...Object.entries<UViTConfig>(uViTPresets).map(([name, config]) => {
+    return [name, { kind: "u-vit", ...config }] as const;
+  }),
+  ...Object.entries<DDPMUNetConfig>(ddpmUNetPresets).map(([name, config]) => {
+    return [name, { kind: "ddpm-unet", ...config }] as const;
   }),
 ] as readonly (readonly [string, NetworkConfig])[]);
 
@@ -81,7 +100,7 @@ export interface TracedNetwork {
    */
   readonly inputs: Readonly<Record<string, Tensor>>;
   readonly output: Tensor;
-  /** Patches of an image. */
+  /** Patches of an image; 0 of a U-Net, which has none. */
   readonly tokens: number;
 }
 
@@ -110,27 +129,36 @@ export function traceNetwork(
   }: TraceOptions = {},
   params: ParamsRoot = createParams(),
 ): TracedNetwork {
-  const { channels, patch } = config;
+  const { channels } = config;
   const x = from?.x ?? input("x", [batch, channels, ...size]);
   const t = from?.t ?? input("t", [batch]);
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
   const skip = skippable.length > 0 ? { skip: input("skip", [batch], "bool") } : {};
   const given = conditionInputs(config);
   const told = { ...heard(params, given, config), ...drop };
-  const output =
-    config.kind === "mmdit"
-      ? mmdit(params, { x, t, ...embedCondition(params, told, config), ...skip }, config, {
-          recompute,
-          skippable,
-        })
-      : dit(params, { x, t, ...told }, config, { recompute });
-  const [rows, columns] = patchGrid(x, patch);
+  const output = outputOf();
+  const [rows, columns] = config.kind === "ddpm-unet" ? [0, 0] : patchGrid(x, config.patch);
   return {
     params,
     inputs: { ...(from ? {} : { x, t }), ...given, ...drop, ...skip },
     output,
     tokens: rows * columns,
   };
+
+  function outputOf(): Tensor {
+    switch (config.kind) {
+      case "dit":
+        return dit(params, { x, t, ...told }, config, { recompute });
+      case "u-vit":
+        return uViT(params, { x, t, ...told }, config, { recompute });
+      case "ddpm-unet":
+        return ddpmUNet(params, { x, t, ...told }, config, { recompute });
+      case "mmdit": {
+        const inputs = { x, t, ...embedCondition(params, told, config), ...skip };
+        return mmdit(params, inputs, config, { recompute, skippable });
+      }
+    }
+  }
 }
 
 function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {
@@ -173,4 +201,27 @@ export function canDrop({ condition }: NetworkConfig): boolean {
 /** Layers that rows may skip, as skip-layer guidance asks; numbered from 0. */
 export function skippableLayers(network: NetworkConfig): number {
   return network.kind === "mmdit" ? network.depth : 0;
+}
+
+/** Which images a network can draw, by their height and width. */
+export interface ImageSizes {
+  /** Each is a multiple of it. */
+  readonly unit: number;
+  /** The most of each; any unless given. */
+  readonly most?: number;
+  /** Whether it draws in its config's size alone, whose places it has learned. */
+  readonly fixed: boolean;
+}
+
+export function imageSizes(network: NetworkConfig): ImageSizes {
+  switch (network.kind) {
+    case "dit":
+      return { unit: network.patch, fixed: network.positions.kind === "learned" };
+    case "mmdit":
+      return { unit: network.patch, most: network.positions.max * network.patch, fixed: false };
+    case "u-vit":
+      return { unit: network.patch, fixed: true };
+    case "ddpm-unet":
+      return { unit: 2 ** (network.multipliers.length - 1), fixed: false };
+  }
 }

@@ -386,6 +386,6 @@ export function embedCondition(
   if (drop && !condition.nullClass) {
     throw new ShapeError("This MMDiT has no null class, so no class can be dropped.");
   }
-  const label = embedLabels(p.at("label_embedder"), y, hidden, condition, drop); // [B, C]
+  const label = embedLabels(p.at("label_embedder.embedding_table"), y, hidden, condition, drop); // [B, C]
   return { context: label.unsqueeze(1), pooled: label };
 }

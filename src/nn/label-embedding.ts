@@ -1,7 +1,7 @@
 /** Class labels as vectors, with a class that stands for none (Ho & Salimans, 2022). */
 import { constantOf, where } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { normal, type Params } from "./params.ts";
+import { type Init, normal, type Params } from "./params.ts";
 
 export interface Labels {
   /** Number of classes, from 0. */
@@ -11,7 +11,7 @@ export interface Labels {
 }
 
 /**
- * Labels [B] → [B, hidden] by a table (name `embedding_table.weight`).
+ * Labels [B] → [B, hidden] by a table (name `weight`).
  *
  * @param drop [B] bool: where true, the null class takes the label's place
  */
@@ -21,9 +21,10 @@ export function embedLabels(
   hidden: number,
   { classes, nullClass }: Labels,
   drop?: Tensor,
+  init: Init = normal(0.02),
 ): Tensor {
   const rows = nullClass ? classes + 1 : classes;
-  const table = p.at("embedding_table").param("weight", [rows, hidden], normal(0.02));
+  const table = p.param("weight", [rows, hidden], init);
   const kept = drop ? where(drop, constantOf([classes], [], labels.dtype), labels) : labels;
   return table.gather(kept);
 }

@@ -9,6 +9,13 @@ const normSchema = z.strictObject({
   epsilon: z.number().positive().default(1e-6),
 });
 
+/** What a network may be told. */
+export const conditionSchema = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("none") }),
+  z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
+  z.strictObject({ kind: z.literal("text"), width: count, length: count }),
+]);
+
 /** Sizes of the image and of the blocks, and the parts of a block. */
 export const transformerFields = {
   size: z.tuple([count, count]).readonly(),
@@ -42,7 +49,7 @@ export function checkSizes(
     readonly patch: number;
     readonly hidden: number;
     readonly heads: number;
-    readonly positions: { readonly kind: string };
+    readonly positions?: { readonly kind: string };
   },
   refuse: Refuse,
 ): void {
@@ -58,7 +65,7 @@ export function checkSizes(
   if (hidden % heads !== 0) {
     refuse("heads", `${heads} heads do not divide the hidden width ${hidden}`);
   }
-  if (positions.kind === "sin-cos" && hidden % 4 !== 0) {
+  if (positions?.kind === "sin-cos" && hidden % 4 !== 0) {
     refuse("hidden", `sin-cos positions need a width that is a multiple of 4, but it is ${hidden}`);
   }
 }

@@ -19,7 +19,6 @@ import type { HubOptions } from "../weights/hub-node.ts";
 import { quote } from "../weights/json.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
-import { checkpointConfig, ditDefaults, ditRecipe } from "./dit-checkpoint.ts";
 import { tracedForDrawing } from "./graphs.ts";
 import type { ImageModel } from "./image-model.ts";
 import { downloadModel } from "./hub-model-node.ts";
@@ -27,7 +26,7 @@ import { imagePipeline } from "./image-pipeline.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
 import type { Pipeline } from "./pipeline.ts";
-import { recipeProcess } from "./process.ts";
+import { publishedModel } from "./published-checkpoint.ts";
 import { isSD3 } from "./sd3-file.ts";
 import { openSD3File } from "./sd3-file-node.ts";
 import { openTrainedFolder } from "./trained-folder.ts";
@@ -49,7 +48,7 @@ export interface OpenPipelineOptions extends OpenModelOptions {
  * A pipeline on a model.
  *
  * @param source name of a shipped model, a folder that `patchwise train` wrote, a folder in diffusers' layout, or a
- *   `.safetensors` file of Stable Diffusion 3 or facebookresearch/DiT; or either on the Hugging Face Hub, as
+ *   `.safetensors` file of Stable Diffusion 3 or facebookresearch/DiT, baofff/U-ViT or openai/guided-diffusion; or either on the Hugging Face Hub, as
  *   `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is downloaded into the shared cache
  * @example const pipeline = await openPipeline("emoji");
  * @throws UsageError when there is no such model; FormatError when its files are not sound; DeviceError when the machine
@@ -133,21 +132,19 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   return closingOnFailure([weights], async (opened) => {
     if (isSD3(weights)) return openSD3File(path, weights, options, opened);
     refuseOptions(path, options, ["vae"]);
-    const config = checkpointConfig(weights);
-    const network = { kind: "dit" as const, ...config };
+    const published = publishedModel(weights);
+    const { network } = published;
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, weights);
     await checkTables(params, weights);
     const vae = vaeAt(options.vae);
-    const decoder = vae && (await openVAE(vae, config.channels));
+    const decoder = vae && (await openVAE(vae, network.channels));
     if (decoder) opened.push(decoder.file);
     return {
       name: basename(path, extname(path)),
-      network,
+      ...published,
       weights: source,
-      process: recipeProcess(ditRecipe, ditDefaults.sampler),
       decoder,
-      defaults: ditDefaults,
       close: () => closeAll(opened),
     };
   });

@@ -2,7 +2,7 @@
 import { checkSteps } from "../diffusion/levels.ts";
 import { UsageError } from "../engine/errors.ts";
 import { latentFactor } from "../models/autoencoder-kl.ts";
-import { canDrop } from "../models/index.ts";
+import { canDrop, imageSizes } from "../models/index.ts";
 import { quote } from "../weights/json.ts";
 import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
 import { strengthOf } from "./given-image.ts";
@@ -133,7 +133,8 @@ function sizeOf(size: GenerateRequest["size"], model: Sized): readonly [number, 
   const scale = pixelsPerLatent(model);
   const own = network.size.map((side) => side * scale) as [number, number];
   const [height, width] = size ?? own;
-  const unit = network.patch * scale;
+  const sizes = imageSizes(network);
+  const unit = sizes.unit * scale;
   const shown = (sides: readonly number[]) => sides.toReversed().join("×");
   if (
     ![height, width].every((side) => Number.isSafeInteger(side) && side > 0 && side % unit === 0)
@@ -142,18 +143,16 @@ function sizeOf(size: GenerateRequest["size"], model: Sized): readonly [number, 
       Number.isFinite(side) ? Math.max(1, Math.round(side / unit)) * unit : unit,
     );
     throw new UsageError(
-      `${name} cannot draw ${shown([height, width])} pixels, since it draws in patches of ${unit}×${unit}; give a multiple of ${unit} for width and height, such as ${shown(near)}.`,
+      `${name} cannot draw ${shown([height, width])} pixels, since both sides must be multiples of ${unit}; give some that are, such as ${shown(near)}.`,
     );
   }
-  if ("max" in network.positions) {
-    const most = network.positions.max * unit;
-    if (Math.max(height, width) > most) {
-      throw new UsageError(
-        `${name} knows the places of at most ${shown([most, most])} pixels, so it cannot draw ${shown([height, width])}; give a smaller size.`,
-      );
-    }
+  const most = (sizes.most ?? Infinity) * scale;
+  if (Math.max(height, width) > most) {
+    throw new UsageError(
+      `${name} knows the places of at most ${shown([most, most])} pixels, so it cannot draw ${shown([height, width])}; give a smaller size.`,
+    );
   }
-  if (network.positions.kind === "learned" && (height !== own[0] || width !== own[1])) {
+  if (sizes.fixed && (height !== own[0] || width !== own[1])) {
     throw new UsageError(
       `${name} has learned the places of ${shown(own)} pixels and no others, so it cannot draw ${shown([height, width])}; leave the size out.`,
     );

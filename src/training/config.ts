@@ -4,10 +4,14 @@ import { dataSchema } from "../data/config.ts";
 import type { PictureShape } from "../data/dataset.ts";
 import { recipeSchema, timesSchema } from "../diffusion/recipe.ts";
 import { samplingSchema } from "../models/card.ts";
+import { ddpmUNetFields } from "../models/ddpm-unet-schema.ts";
+import { ddpmUNetPresets } from "../models/ddpm-unet.ts";
 import { ditFields } from "../models/dit-schema.ts";
 import { ditPresets } from "../models/dit.ts";
 import { mmditFields } from "../models/mmdit-schema.ts";
 import { mmditPresets } from "../models/mmdit.ts";
+import { uViTFields } from "../models/u-vit-schema.ts";
+import { uViTPresets } from "../models/u-vit.ts";
 import { attentionAndMlp } from "../nn/lora.ts";
 
 const count = z.int().min(1);
@@ -38,27 +42,47 @@ const prompt = z.strictObject({
 /** What the data says, and not the config. */
 const ofData = { size: true, channels: true, condition: true } as const;
 
+/** A published size to start from; the fields beside it override it. */
+function presetOf<Name extends string>(presets: Readonly<Record<Name, unknown>>) {
+  return z.enum(Object.keys(presets) as [Name, ...Name[]]).optional();
+}
+
+/** What it is told: text where the data has captions, else a class where it has classes, unless given. */
+const told = {
+  condition: z.enum(["none", "class", "text"]).optional(),
+  prompt: prompt.prefault({}),
+};
+
 const modelSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z
       .literal("dit")
       .optional()
       .transform(() => "dit" as const),
-    /** A published size to start from; the fields beside it override it. */
-    preset: z.enum(Object.keys(ditPresets) as [keyof typeof ditPresets]).optional(),
-    /** What it is told: text where the data has captions, else a class where it has classes, unless given. */
-    condition: z.enum(["none", "class", "text"]).optional(),
-    prompt: prompt.prefault({}),
+    preset: presetOf(ditPresets),
+    ...told,
     ...z.object(ditFields).omit(ofData).partial().shape,
   }),
   z.strictObject({
     kind: z.literal("mmdit"),
-    preset: z.enum(Object.keys(mmditPresets) as [keyof typeof mmditPresets]).optional(),
+    preset: presetOf(mmditPresets),
+    ...told,
     condition: z.enum(["class", "text"]).optional(),
-    prompt: prompt.prefault({}),
     ...z.object(mmditFields).omit(ofData).partial().shape,
     /** Only checkpoints hold a table of another kind. */
     positions: z.strictObject({ kind: z.literal("sin-cos"), max: count }).optional(),
+  }),
+  z.strictObject({
+    kind: z.literal("u-vit"),
+    preset: presetOf(uViTPresets),
+    ...told,
+    ...z.object(uViTFields).omit(ofData).partial().shape,
+  }),
+  z.strictObject({
+    kind: z.literal("ddpm-unet"),
+    preset: presetOf(ddpmUNetPresets),
+    ...told,
+    ...z.object(ddpmUNetFields).omit(ofData).partial().shape,
   }),
 ]);
 

@@ -15,8 +15,11 @@ export function optimizerOf(options: TrainingConfig["training"]["optimizer"]): O
   return muon({ learningRate, momentum, weightDecay, rest: adam, matricesIn });
 }
 
-/** Muon's matrices are those inside of blocks; q, k and v stand one upon the other, and modulations begin at zero. */
+/**
+ * Muon's matrices are those inside of blocks, with convolutions as one row an output; q, k and v stand one upon the other,
+ * and modulations begin at zero.
+ */
 function matricesIn(name: string, { shape }: { readonly shape: readonly unknown[] }): number {
-  if (shape.length !== 2 || !/blocks\.\d/.test(name) || name.includes("adaLN")) return 0;
+  if (shape.length < 2 || !/blocks?\.\d/.test(name) || /adaLN|emb_layers/.test(name)) return 0;
   return name.includes(".qkv.") ? 3 : 1;
 }

@@ -4,7 +4,7 @@ import type { LatentDraw, LatentCache } from "../data/latents.ts";
 import type { DataConfig } from "../data/config.ts";
 import type { AutoencoderKLConfig } from "../models/autoencoder-kl.ts";
 import { pictureShape, type RunConfig } from "./config.ts";
-import type { ImageShape } from "./network.ts";
+import type { ImageShape } from "./default-networks.ts";
 
 export interface Feed {
   readonly info: Loader["info"];

@@ -27,13 +27,15 @@ export function publishedNames(network: NetworkConfig): (layer: string) => reado
   const names = layerNames(network);
   return (layer) => {
     const [own, ...theirs] = names.filter((each) => each.layer === layer);
-    if (network.kind === "dit" || theirs.length === 0) return [own!];
+    if (network.kind !== "mmdit" || theirs.length === 0) return [own!];
     const parts = theirs.filter(({ rows }) => rows);
     return parts.length > 0 ? parts : theirs;
   };
 }
 
 function diffusersNames(network: NetworkConfig, key: string, own: LayerName): LayerName[] {
+  // Diffusers has no others.
+  if (network.kind !== "dit" && network.kind !== "mmdit") return [own];
   const keys = network.kind === "dit" ? diffusersDiTKeys : diffusersMMDiTKeys;
   const name = layerOf(keys.keyOf(key));
   const { layer, shape } = own;

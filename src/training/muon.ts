@@ -1,5 +1,6 @@
 /** Muon: steps along the orthogonalised momentum of each matrix (Jordan et al., 2024). */
 import { concat, zerosLike } from "../engine/functional.ts";
+import { sizeOf } from "../engine/ndarray.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { mapTree, type Optimizer, type Tree } from "./optimizer.ts";
 
@@ -41,14 +42,16 @@ export function muon(options: MuonOptions): Optimizer {
         const g = grads[name]!;
         const m = state[prefix + name]!.mul(momentum).add(g);
         newState[prefix + name] = m;
-        const [rows, columns] = [w.size(0) / matricesIn(name, w), w.size(1)];
+        const rows = w.size(0) / matricesIn(name, w);
+        const columns = sizeOf(w.shape as readonly number[]) / w.size(0);
         const direction = concat(
           g
             .add(m.mul(momentum)) // Nesterov's look ahead
+            .reshape([w.size(0), columns])
             .split(matricesIn(name, w), 0)
             .map(orthogonalised),
           0,
-        );
+        ).reshape(w.shape);
         const rate = (factor: number) =>
           typeof learningRate === "number" ? learningRate * factor : learningRate.mul(factor);
         const kept = weightDecay === 0 ? w : w.sub(w.mul(rate(weightDecay)));

@@ -4,19 +4,26 @@ import type { DataSet } from "../data/dataset.ts";
 import { type DiTConfig, ditPresets } from "../models/dit.ts";
 import { type NetworkConfig, networkSchema } from "../models/index.ts";
 import { type MMDiTConfig, mmditPresets } from "../models/mmdit.ts";
+import { type DDPMUNetConfig, ddpmUNetPresets } from "../models/ddpm-unet.ts";
+import { type UViTConfig, uViTPresets } from "../models/u-vit.ts";
 import type { TrainingConfig } from "./config.ts";
+import {
+  defaultDiT,
+  defaultMMDiT,
+  defaultUNet,
+  defaultUViT,
+  type DiTLike,
+  headsOf,
+  type ImageShape,
+  type MMDiTLike,
+  type UNetLike,
+  type UViTLike,
+} from "./default-networks.ts";
 
 type ModelSettings = TrainingConfig["model"];
 
 /** What the network has to know of its data. */
 export type DataFacts = Pick<DataSet, "name" | "classes" | "captioned">;
-
-/** What it sees of a picture: pixels, or their latents. */
-export interface ImageShape {
-  readonly height: number;
-  readonly width: number;
-  readonly channels: number;
-}
 
 /** Words that a prompt encoder starts from. */
 export interface Words {
@@ -25,13 +32,6 @@ export interface Words {
   /** Width of each one's vector. */
   readonly width: number;
 }
-
-/** Head width that is common from ViT on. */
-const headWidth = 64;
-/** Tokens that a small model can afford on a CPU. */
-const fewTokens = 64;
-/** What JiT (Li & He, 2025) squeezes a patch of pixels through, for a network of this size. */
-const bottleneckWidth = 96;
 
 /**
  * The network of a config. Without a preset, what is not said is as later recipes for pixels have it (JiT), at a size
@@ -48,16 +48,14 @@ export function networkOf(
 ): NetworkConfig {
   const { kind, condition: wanted, prompt } = settings;
   const condition = wanted ?? conditionOf(data);
-  const whole =
-    kind === "mmdit"
-      ? mmditOf(settings, picture, condition, data)
-      : ditOf(settings, picture, condition);
+  const whole = wholeOf(settings, picture, condition, data);
+  const promptWidth = prompt.width ?? ("hidden" in whole ? whole.hidden : promptWidthOfUNets);
   const encoder = condition === "text" && {
     vocabulary: words!.vocabulary,
     wordWidth: words!.width,
-    width: prompt.width ?? whole.hidden,
+    width: promptWidth,
     depth: prompt.depth,
-    heads: prompt.heads ?? headsOf(prompt.width ?? whole.hidden, 2),
+    heads: prompt.heads ?? headsOf(promptWidth, 2),
     length: prompt.length,
   };
   const config = {
@@ -77,6 +75,34 @@ export function networkOf(
 
 type Told = "none" | "class" | "text";
 
+/** Of a prompt encoder, where the network has no width of its own. */
+const promptWidthOfUNets = 192;
+
+/** The architecture, whatever it is told. */
+function wholeOf(
+  settings: ModelSettings,
+  picture: ImageShape,
+  condition: Told,
+  data: DataFacts,
+): DiTLike | MMDiTLike | UViTLike | UNetLike {
+  switch (settings.kind) {
+    case "dit":
+      return ditOf(settings, picture, condition);
+    case "mmdit":
+      return mmditOf(settings, picture, condition, data);
+    case "u-vit": {
+      const given = architecture<UViTConfig>(settings);
+      const { preset } = settings;
+      return { ...(preset ? uViTPresets[preset] : defaultUViT(picture, given)), ...given };
+    }
+    case "ddpm-unet": {
+      const given = architecture<DDPMUNetConfig>(settings);
+      const { preset } = settings;
+      return { ...(preset ? ddpmUNetPresets[preset] : defaultUNet(picture)), ...given };
+    }
+  }
+}
+
 function ditOf(
   settings: Extract<ModelSettings, { kind: "dit" }>,
   picture: ImageShape,
@@ -84,7 +110,7 @@ function ditOf(
 ) {
   const { preset } = settings;
   const given = architecture<DiTConfig>(settings);
-  const whole = { ...(preset ? ditPresets[preset] : recent(picture, given)), ...given };
+  const whole = { ...(preset ? ditPresets[preset] : defaultDiT(picture, given)), ...given };
   return { ...whole, block: textBlock(whole.block, condition, given.block !== undefined) };
 }
 
@@ -102,7 +128,7 @@ function mmditOf(
   }
   const { preset } = settings;
   const given = architecture<MMDiTConfig>(settings);
-  const base = preset ? mmditPresets[preset] : small(picture, given);
+  const base = preset ? mmditPresets[preset] : defaultMMDiT(picture, given);
   // Of a published table only checkpoints know what is in it.
   const positions = { kind: "sin-cos", max: base.positions.max } as const;
   return { ...base, positions, ...given };
@@ -145,87 +171,6 @@ function conditionConfig(
     );
   }
   return { kind: "class", classes: classes.length, nullClass: true };
-}
-
-function recent(
-  picture: ImageShape,
-  given: Partial<DiTConfig>,
-): Omit<DiTConfig, "size" | "channels" | "condition"> {
-  const { patch, hidden, patches } = sizes(picture, given);
-  return {
-    patch,
-    hidden,
-    depth: 6,
-    heads: headsOf(hidden, given.rotary === null ? 1 : 4),
-    mlpRatio: 4,
-    learnedVariance: false,
-    block: { kind: "adaLN-zero" },
-    patches,
-    positions: { kind: "sin-cos" },
-    rotary: { theta: 100 },
-    norm: { kind: "rms", affine: false, epsilon: 1e-6 },
-    feedForward: { kind: "swiglu" },
-    qkNorm,
-  };
-}
-
-const qkNorm = { kind: "rms", affine: true, epsilon: 1e-6 } as const;
-
-/** Stable Diffusion 3.5's at another size, with places for pictures twice as large. */
-function small(
-  picture: ImageShape,
-  given: Partial<MMDiTConfig>,
-): Omit<MMDiTConfig, "size" | "channels" | "condition"> {
-  const { patch, hidden, patches } = sizes(picture, given);
-  return {
-    ...mmditPresets["SD3-medium"],
-    patch,
-    hidden,
-    depth: 6,
-    heads: headsOf(hidden, 1),
-    patches,
-    positions: {
-      kind: "sin-cos",
-      max: 2 * Math.ceil(Math.max(picture.height, picture.width) / patch),
-    },
-    qkNorm,
-  };
-}
-
-function sizes(
-  picture: ImageShape,
-  given: { readonly patch?: number; readonly hidden?: number },
-): Pick<DiTConfig, "patch" | "hidden" | "patches"> {
-  const { patch = patchFor(picture), hidden = 192 } = given;
-  const values = patch * patch * picture.channels;
-  return {
-    patch,
-    hidden,
-    patches:
-      values > bottleneckWidth
-        ? { kind: "bottleneck", width: bottleneckWidth }
-        : { kind: "linear" },
-  };
-}
-
-/** As many heads of a width that is a multiple of `unit`, as rotary positions need it, as come nearest to `headWidth`. */
-function headsOf(hidden: number, unit: number): number {
-  const wanted = Math.max(1, Math.round(hidden / headWidth));
-  const apart = (heads: number) => Math.abs(Math.log(hidden / heads / headWidth));
-  return Array.from({ length: 2 * wanted }, (_, i) => i + 1)
-    .filter((heads) => hidden % (unit * heads) === 0)
-    .reduce((best, heads) => (apart(heads) < apart(best) ? heads : best), 1);
-}
-
-/** The patch that divides the picture and comes nearest to few tokens. */
-function patchFor({ height, width }: ImageShape): number {
-  const shorter = Math.min(height, width);
-  const fitting = Array.from({ length: shorter }, (_, i) => i + 1).filter(
-    (patch) => height % patch === 0 && width % patch === 0,
-  );
-  const distance = (patch: number) =>
-    Math.abs(Math.log((height * width) / (patch * patch) / fewTokens));
-  return fitting.reduce((best, patch) => (distance(patch) < distance(best) ? patch : best));
 }
 
 /** Tokens of a text join the patches, unless the config says another way. */

@@ -17,7 +17,7 @@ const suite: Suite = {
 
 function run(times: readonly number[], values = times.map(() => 1)): Run {
   const steps = times.map((ms, i) => ({ ms, value: values[i]!, parts: { all: ms } }));
-  return { settings: "plain", steps, peakRssMb: 100 };
+  return { settings: "plain", steps, peakMemoryMb: 100 };
 }
 
 const runs = new Map<ContenderName, Run>([
@@ -27,7 +27,12 @@ const runs = new Map<ContenderName, Run>([
 
 test("warm-up steps count for nothing, ratios are of medians, the share is of the peak", () => {
   const report = reportOf("train", suite, runs, 400, { tfjs: "not installed" });
-  expect(report.ours).toMatchObject({ median_ms: 20, min_ms: 10, peak_rss_mb: 100, gflops: 100 });
+  expect(report.ours).toMatchObject({
+    median_ms: 20,
+    min_ms: 10,
+    peak_memory_mb: 100,
+    gflops: 100,
+  });
   expect(report.peers["pytorch"]).toMatchObject({ median_ms: 50, min_ms: 40, timed_steps: 2 });
   expect(report.ratio).toEqual({ pytorch: 2.5 });
   expect(report.fma_peak_share).toBe(0.25);

@@ -36,7 +36,7 @@ describe("a training config", () => {
     ]);
     expect(config.training.steps).toBe(7);
     expect(config.training.optimizer).toMatchObject({ kind: "muon", rate: 0.5 });
-    expect(config.model.hidden).toBe(64);
+    expect(config.model).toMatchObject({ hidden: 64 });
   });
 
   it.each(readdirSync(examples).filter((name) => name.endsWith(".yaml")))(

@@ -2,6 +2,7 @@
  * Every family whose recordings can be verified, by the name that config.json calls it.
  */
 import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
+import { ddpmUNet } from "./ddpm-unet.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import { ditFamily } from "./dit.ts";
 import type { Family } from "./family.ts";
@@ -11,6 +12,7 @@ import { clipTextFamily, t5EncoderFamily } from "./text-encoders.ts";
 import { sd3MMDiT } from "./sd3-mmdit.ts";
 import { sd3Sampling } from "./sd3-sampling.ts";
 import { torchRng } from "./torch-rng.ts";
+import { uViT } from "./u-vit.ts";
 
 export const families: ReadonlyMap<string, Family> = new Map([
   ["torch_rng", torchRng],
@@ -24,4 +26,6 @@ export const families: ReadonlyMap<string, Family> = new Map([
   ["sd3_sampling", sd3Sampling],
   ["clip_text", clipTextFamily],
   ["t5_encoder", t5EncoderFamily],
+  ["u_vit", uViT],
+  ["ddpm_unet", ddpmUNet],
 ]);

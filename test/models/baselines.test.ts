@@ -1,0 +1,243 @@
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
+import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
+import { gradient } from "../../src/engine/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { resolve } from "../../src/engine/shape.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
+import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
+import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { ddpmUNetConfig, ddpmUNetPresets } from "../../src/models/ddpm-unet.ts";
+import {
+  type NetworkConfig,
+  networkPresets,
+  networkSchema,
+  type TracedNetwork,
+  traceNetwork,
+  type TraceOptions,
+} from "../../src/models/index.ts";
+import { uViTConfig, uViTPresets } from "../../src/models/u-vit.ts";
+import { checkKeys } from "../../src/weights/check-keys.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import { randomArray } from "../support/arrays.ts";
+import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
+
+const fixtures = path.resolve(import.meta.dirname, "../fixtures");
+const backend = nodeBackend("cpu");
+
+const shape = { size: [4, 8], channels: 2, learnedVariance: false } as const;
+const uViT = {
+  kind: "u-vit",
+  ...uViTPresets["U-ViT-S/2-COCO"],
+  ...shape,
+  hidden: 16,
+  depth: 4,
+  heads: 2,
+  condition: { kind: "text", width: 6, length: 5 },
+} as const satisfies NetworkConfig;
+const uNet = {
+  kind: "ddpm-unet",
+  ...ddpmUNetPresets["ADM-64"],
+  ...shape,
+  width: 32,
+  multipliers: [1, 2],
+  blocks: 1,
+  attention: [2],
+  heads: { channels: 16 },
+  condition: { kind: "text", width: 6, length: 5 },
+} as const satisfies NetworkConfig;
+const both = { uViT, uNet };
+const classes = { kind: "class", classes: 3, nullClass: true } as const;
+
+/** Random values of the traced weights: none is zero, as some are at first. */
+function randomWeights({ params }: TracedNetwork): Record<string, NdArray> {
+  return Object.fromEntries(
+    [...params.declared].map(([name, { tensor }], i) => [
+      name,
+      randomArray(i + 1, "float32", resolve(tensor.shape, undefined), -0.5, 0.5),
+    ]),
+  );
+}
+
+function valueOf(output: Tensor, values: Record<string, NdArray>): number[] {
+  const graph = graphOf({ output });
+  const names = [...graph.inputs, ...graph.parameters].map(leafName);
+  const given = Object.fromEntries(names.map((name) => [name, values[name]!]));
+  return toNumbers(evaluateFloat64(graph, given)["output"]!);
+}
+
+function drawn(
+  network: NetworkConfig,
+  inputs: Record<string, NdArray>,
+  options?: TraceOptions,
+): number[] {
+  const traced = traceNetwork(network, options);
+  return valueOf(traced.output, { ...randomWeights(traced), x, t, ...inputs });
+}
+
+const x = randomArray(5, "float32", [2, 2, 4, 8]);
+const t = ndarray("float32", [2], [999.5, 3]);
+const y = randomArray(8, "float32", [2, 5, 6]);
+const flags = (...values: number[]) => ndarray("bool", [values.length], values);
+const mask = (shown: number) =>
+  ndarray(
+    "bool",
+    [2, 5],
+    Array.from({ length: 10 }, (_, i) => Number(i % 5 < shown)),
+  );
+
+describe("what the original implementations recorded", () => {
+  it.each([
+    ["u_vit", 71],
+    ["u_vit_t2i", 1],
+    ["ddpm_unet", 145],
+    ["ddpm_unet_plain", 1],
+  ])("%s is computed again, with its gradients", async (folder, outputs) => {
+    const report = await withRecording(path.join(fixtures, folder), (recording) =>
+      verifyRecording(recording, async () => backend),
+    );
+    expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.outputs.length).toBe(outputs);
+  });
+});
+
+describe("the published models", () => {
+  it.each([
+    ["U-ViT-S/2-CIFAR10", 44_255_328],
+    ["U-ViT-S/2-COCO", 44_692_644],
+    ["U-ViT-S/2-Deep-COCO", 58_345_636],
+    ["U-ViT-M/4-64", 130_940_292],
+    ["U-ViT-L/4-64", 286_827_652],
+    ["U-ViT-L/2-256", 286_763_172],
+    ["U-ViT-H/2-256", 500_832_016],
+    ["U-ViT-H/4-512", 500_942_656],
+    ["DDPM-CIFAR10", 35_746_307],
+    ["ADM-64", 295_904_454],
+    ["ADM-128", 421_529_606],
+    ["ADM-256", 553_838_086],
+    ["ADM-512", 558_997_638],
+  ])("%s has %d parameters", (name, parameters) => {
+    const { output } = traceNetwork(networkPresets.get(name)!);
+    expect(countParameters(graphOf({ output }))).toBe(parameters);
+  });
+
+  it("cost what the paper says", () => {
+    const { output } = traceNetwork(networkPresets.get("U-ViT-H/2-256")!);
+    // 133.25 in the paper, 133.197 by the original's own code without its position-wise operations.
+    expect(countMultiplyAdds(graphOf({ output }), 1) / 1e9).toBeCloseTo(133.2, 1);
+  });
+
+  it.each([
+    ["U-ViT-H/2-256", "U-ViT-H-2-imagenet256"],
+    ["U-ViT-L/2-256", "U-ViT-L-2-imagenet256"],
+    ["U-ViT-M/4-64", "U-ViT-M-4-imagenet64"],
+    ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
+  ])("%s has the keys of its checkpoint", (name, file) => {
+    const { params } = traceNetwork(networkPresets.get(name)!);
+    const checkpoint = shapedWeights(publishedShapes(file));
+    expect(() => checkKeys(params, checkpoint)).not.toThrow();
+    expect([...params.declared.keys()].sort()).toEqual([...checkpoint.entries.keys()].sort());
+  });
+});
+
+describe.each(Object.entries(both))("%s", (_, network) => {
+  it("hears the words that count, and no others", () => {
+    const other = randomArray(9, "float32", [2, 5, 6]);
+    const mixed = ndarray(
+      "float32",
+      [2, 5, 6],
+      toNumbers(y).map((value, i) => (i % 30 < 18 ? value : toNumbers(other)[i]!)),
+    );
+    const heard = drawn(network, { y, mask: mask(3) });
+    expect(drawn(network, { y: mixed, mask: mask(3) })).toEqual(heard);
+    expect(drawn(network, { y: other, mask: mask(3) })).not.toEqual(heard);
+    expect(drawn(network, { y, mask: mask(5) })).not.toEqual(heard);
+  });
+
+  it("draws without a dropped text as if there had never been one", () => {
+    const options = { drop: true };
+    const other = randomArray(9, "float32", [2, 5, 6]);
+    const half = drawn(network, { y, mask: mask(5), drop: flags(1, 0) }, options);
+    const swapped = drawn(network, { y: other, mask: mask(2), drop: flags(1, 0) }, options);
+    expect(swapped.slice(0, 64)).toEqual(half.slice(0, 64));
+    expect(swapped.slice(64)).not.toEqual(half.slice(64));
+  });
+
+  it("draws a dropped class as the class of none", () => {
+    const config = { ...network, condition: classes };
+    const labels = (...values: number[]) => ndarray("int64", [2], values);
+    const dropped = drawn(config, { y: labels(1, 2), drop: flags(1, 0) }, { drop: true });
+    expect(dropped).toEqual(drawn(config, { y: labels(3, 2) }));
+    expect(dropped).not.toEqual(drawn(config, { y: labels(1, 2) }));
+  });
+
+  it("draws without any condition, and then only by x and t", () => {
+    const config = { ...network, condition: { kind: "none" } } as const;
+    const plain = drawn(config, {});
+    expect(plain).toHaveLength(2 * 2 * 4 * 8);
+    expect(drawn(config, { t: ndarray("float32", [2], [998, 3]) })).not.toEqual(plain);
+  });
+
+  it("predicts a variance too where it is to", () => {
+    const { output } = traceNetwork({ ...network, learnedVariance: true });
+    expect(resolve(output.shape, 2)).toEqual([2, 4, 4, 8]);
+  });
+
+  it("has the same gradient where activations are computed again", () => {
+    const gradients = [false, true].map((recompute) => {
+      const traced = traceNetwork(network, { recompute });
+      const weight = [...traced.params.declared.values()].find(
+        ({ tensor }) => tensor.rank === 2,
+      )!.tensor;
+      const [slope] = gradient(traced.output.square().mean(), [weight]);
+      return valueOf(slope!, { ...randomWeights(traced), x, t, y, mask: mask(5) });
+    });
+    expect(Math.max(...gradients[0]!.map(Math.abs))).toBeGreaterThan(0);
+    for (const [i, value] of gradients[1]!.entries())
+      expect(value).toBeCloseTo(gradients[0]![i]!, 9);
+  });
+});
+
+describe("sizes", () => {
+  const problem = (config: object) =>
+    networkSchema.safeParse(config).error?.issues.map(({ message }) => message);
+
+  it("of a U-ViT are its own, of a U-Net all that its levels halve", () => {
+    expect(() => traceNetwork(uViT, { size: [8, 8] })).toThrow(
+      "This U-ViT has learned the places of 4×8 and no others, so it cannot take 8×8.",
+    );
+    expect(() => traceNetwork(uNet, { size: [4, 7] })).toThrow(
+      "An image of 7×4 cannot be halved 1 times, as this U-Net does; use a multiple of 2.",
+    );
+    expect(resolve(traceNetwork(uNet, { size: [6, 2] }).output.shape, 1)).toEqual([1, 2, 6, 2]);
+  });
+
+  it("that do not fit each other are told by a config", () => {
+    expect(problem(uViT)).toBeUndefined();
+    expect(problem(uNet)).toBeUndefined();
+    expect(problem({ ...uViT, depth: 3 })).toEqual([
+      "half of the blocks come before the one in the middle, and half behind it, so 3 cannot be; give an even number",
+    ]);
+    expect(problem({ ...uViT, patch: 3 })![0]).toContain("cannot be cut into patches of 3×3");
+    expect(problem({ ...uNet, size: [4, 7] })![0]).toContain("4×7 cannot be halved 1 times");
+    expect(problem({ ...uNet, width: 48 })![0]).toContain(
+      "a level of 48 channels cannot be normed",
+    );
+    expect(problem({ ...uNet, attention: [4] })).toEqual([
+      "no level is 4 times smaller than the picture; the levels are 1, 2",
+    ]);
+    expect(problem({ ...uNet, heads: { channels: 48 } })![0]).toContain(
+      "64 channels do not divide into heads of 48",
+    );
+  });
+
+  it("and options are read from the originals' arguments", () => {
+    const vit = uViTConfig(fieldReader("args", { img_size: 8, depth: 5, num_classes: 7 }));
+    expect(vit).toMatchObject({ size: [8, 8], depth: 4, condition: { kind: "class", classes: 7 } });
+    const unet = ddpmUNetConfig(fieldReader("args", { num_head_channels: 32, out_channels: 6 }));
+    expect(unet).toMatchObject({ learnedVariance: true, heads: { channels: 32 } });
+  });
+});
