@@ -1,0 +1,91 @@
+/**
+ * Whether a trained model hears its prompts: the loss on its held-out pictures with their own prompts, with each other's,
+ * and with none; and a grid of drawings, a row a prompt, where a column has the same noise.
+ *
+ *   node scripts/run.mjs examples/prompts-heard.ts runs/emoji-mmdit
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pictureGrid } from "../src/data/grid.ts";
+import { writePicture } from "../src/data/picture-file-node.ts";
+import { graphOf } from "../src/engine/graph.ts";
+import { type NdArray, ndarray } from "../src/engine/ndarray.ts";
+import { fork, randomKey } from "../src/engine/random.ts";
+import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
+import { readTrainedFolder } from "../src/models/card-folder.ts";
+import { finished } from "../src/pipelines/index.ts";
+import { openPipeline } from "../src/pipelines/index-node.ts";
+import { trainingConfigSchema } from "../src/training/config.ts";
+import { examplesOf } from "../src/training/examples.ts";
+import { loadersOf } from "../src/training/feed-node.ts";
+import { objective } from "../src/training/objective.ts";
+import { diskFolder } from "../src/weights/folder-node.ts";
+import { openSafetensorsFile } from "../src/weights/index-node.ts";
+import { storedWeights } from "../src/weights/stored.ts";
+
+const BATCHES = 8;
+const folder = process.argv[2] ?? "runs/emoji-mmdit";
+const prompts = ["red apple", "cat face", "red heart", "automobile", "sun", "tree"];
+
+const config = trainingConfigSchema.parse(
+  JSON.parse(await readFile(join(folder, "config.json"), "utf8")),
+);
+const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
+const loaders = loadersOf(config);
+const loader = await loaders.validation();
+if (!loader) throw new Error(`${folder} was trained without held-out pictures.`);
+
+const weights = await openSafetensorsFile(join(folder, "model.safetensors"));
+const { loss } = objective(card.network, card.diffusion, { recompute: false });
+const program = await nodeBackend("cpu").compile(graphOf({ loss }), {
+  weights: storedWeights(weights),
+});
+
+/** Each row's value is the next row's: nobody keeps their own. */
+function turned<Array extends NdArray>(array: Array): Array {
+  const rows = array.data.length / array.shape[0]!;
+  const data = array.data.slice();
+  data.set(array.data.subarray(rows) as never, 0);
+  data.set(array.data.subarray(0, rows) as never, array.data.length - rows);
+  return { ...array, data };
+}
+
+const sums = { own: 0, others: 0, none: 0 };
+for (let i = 0; i < BATCHES; i++) {
+  const inputs = examplesOf(await loader.next(), fork(randomKey(0, 1), i), {
+    network: card.network,
+    recipe: card.diffusion,
+    tokenizer,
+    dropCondition: 0,
+  });
+  const { ids, mask, drop } = inputs as Record<"ids" | "mask", NdArray> & {
+    drop: NdArray<"bool">;
+  };
+  const lossOf = async (told: object) =>
+    Number((await program.run({ ...inputs, ...told }))["loss"]!.data[0]) / BATCHES;
+  sums.own += await lossOf({});
+  sums.others += await lossOf({ ids: turned(ids), mask: turned(mask) });
+  sums.none += await lossOf({
+    drop: ndarray(
+      "bool",
+      drop.shape,
+      drop.data.map(() => 1),
+    ),
+  });
+}
+await loaders.close();
+await program.dispose();
+await weights.close();
+console.log(`held-out loss with their own prompts  ${sums.own.toFixed(4)}`);
+console.log(`                with each other's     ${sums.others.toFixed(4)}`);
+console.log(`                with none             ${sums.none.toFixed(4)}`);
+
+const pipeline = await openPipeline(folder);
+const pictures = [];
+for (const prompt of prompts) {
+  pictures.push(...(await finished(pipeline.generate({ prompt, count: 8, seed: 1 }))));
+}
+await pipeline.dispose();
+const file = join(folder, "prompts.png");
+await writePicture(file, pictureGrid(pictures, 8));
+console.log(`Drew ${prompts.join(", ")} in ${file}.`);

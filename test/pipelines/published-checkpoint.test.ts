@@ -1,0 +1,48 @@
+import { describe, expect, it } from "vitest";
+import { networkPresets, traceNetwork } from "../../src/models/index.ts";
+import { publishedModel } from "../../src/pipelines/published-checkpoint.ts";
+import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
+
+/** Names and shapes of a preset's weights. */
+function shapesOf(name: string): Record<string, readonly number[]> {
+  const { params } = traceNetwork(networkPresets.get(name)!);
+  return Object.fromEntries(
+    [...params.declared].map(([key, { tensor }]) => [key, tensor.shape as readonly number[]]),
+  );
+}
+
+describe("a file of original weights", () => {
+  it.each([
+    ["U-ViT-H/2-256", "U-ViT-H-2-imagenet256"],
+    ["U-ViT-M/4-64", "U-ViT-M-4-imagenet64"],
+    ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
+  ])("is told to be %s", (name, file) => {
+    const { network, defaults, lacks } = publishedModel(shapedWeights(publishedShapes(file)));
+    expect(network).toEqual(networkPresets.get(name));
+    expect(defaults).toEqual({ steps: 50, guidance: 1.4 });
+    expect(lacks?.includes("takes captions as CLIP's embeddings")).toBe(
+      name.endsWith("COCO") ? true : undefined,
+    );
+  });
+
+  it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is told to be %s", (name) => {
+    const { network, process } = publishedModel(shapedWeights(shapesOf(name)));
+    expect(network).toEqual(networkPresets.get(name));
+    expect(process.parameterization).toBe("epsilon");
+    // Half-way the cosine schedule has kept more of the picture than the linear one.
+    const kept = process.levels(3, { size: network.size }).map(({ alpha }) => alpha)[1]!;
+    expect(kept > 0.5).toBe(name === "ADM-64");
+  });
+
+  it("is told to be a DiT", () => {
+    const { network } = publishedModel(shapedWeights(publishedShapes("DiT-XL-2-256")));
+    expect(network).toEqual(networkPresets.get("DiT-XL/2"));
+  });
+
+  it("of no published size is refused", () => {
+    const shapes = { ...shapesOf("U-ViT-M/4-64"), pos_embed: [1, 3, 768] };
+    expect(() => publishedModel(shapedWeights(shapes))).toThrow(
+      "file is a u-vit of none of the published sizes, which are U-ViT-S/2-CIFAR10, ",
+    );
+  });
+});
