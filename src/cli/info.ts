@@ -18,7 +18,7 @@ import { openModel } from "../pipelines/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open-options.ts";
 import { latentSize, type Sized } from "../pipelines/settings.ts";
 import { type Staged, stagesOf } from "../pipelines/stages.ts";
-import { type TextEncoderPreset, textEncoderPresets } from "../pipelines/text-encoder-presets.ts";
+import { type CountedPreset, countedPresets } from "../pipelines/counted-presets.ts";
 import { parseHubId } from "../weights/hub-id.ts";
 import { quote } from "../weights/json.ts";
 import { exists } from "../weights/files-node.ts";
@@ -46,7 +46,7 @@ interface Costs {
   readonly stages: readonly StageCosts[];
 }
 
-const presetNames = [...networkPresets.keys(), ...textEncoderPresets.keys()];
+const presetNames = [...networkPresets.keys(), ...countedPresets.keys()];
 
 export function addInfo(program: Command): void {
   addModelOptions(program.command("info"))
@@ -75,11 +75,13 @@ interface InfoOptions extends OpenModelOptions {
 }
 
 async function info(model: string, options: InfoOptions): Promise<void> {
-  const encoder = textEncoderPresets.get(model);
-  const costs = encoder
-    ? encoderCosts(model, encoder)
+  const counted = countedPresets.get(model);
+  const costs = counted
+    ? countedCosts(model, counted)
     : costsOf(await describe(model, modelOptions(options)), options.size);
-  process.stdout.write(options.json ? `${JSON.stringify(costs)}\n` : text(model, costs, !encoder));
+  process.stdout.write(
+    options.json ? `${JSON.stringify(costs)}\n` : text(model, costs, counted?.of !== "text"),
+  );
 }
 
 async function describe(model: string, options: OpenModelOptions): Promise<Staged & Sized> {
@@ -123,8 +125,8 @@ function costsOf(model: Staged & Sized, pixels: InfoOptions["size"]): Costs {
   };
 }
 
-/** Of a text encoder by itself, for one text. */
-function encoderCosts(name: string, { tokens, graph: trace }: TextEncoderPreset): Costs {
+/** Of one graph by itself, for one text or image. */
+function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Costs {
   const graph = trace();
   const parameters = countParameters(graph);
   const memory_bytes = estimateMemory(graph, 1).total;

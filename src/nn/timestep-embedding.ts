@@ -19,13 +19,23 @@ export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): 
     torchExp(Math.fround(Math.fround(rate * i) / half)),
   );
   const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], frequencies))); // [B, half]
-  const embedding = concat([angles.cos(), angles.sin()], -1);
-  return size % 2 === 0
-    ? embedding
-    : embedding.pad([
-        [0, 0],
-        [0, 1],
-      ]);
+  return ofSize(concat([angles.cos(), angles.sin()], -1), size);
+}
+
+/**
+ * Shares of noise [B] in [0, 1] → [B, size] as Paella has them: sines, then cosines, of 10⁴·r·10^(−4i/(half − 1)).
+ *
+ * At arguments as large as these each rounding to float32 counts.
+ */
+export function shareEmbedding(r: Tensor, size: number): Tensor {
+  const half = Math.floor(size / 2);
+  const rate = Math.fround(-Math.log(10_000) / (half - 1));
+  const frequencies = Float32Array.from({ length: half }, (_, i) =>
+    torchExp(Math.fround(rate * i)),
+  );
+  const table = constant(ndarray("float32", [1, half], frequencies));
+  const angles = r.mul(10_000).unsqueeze(-1).mul(table); // [B, half]
+  return ofSize(concat([angles.sin(), angles.cos()], -1), size);
 }
 
 /** Times [B] → [B, hidden]: the sinusoids through two linear layers (DiT's names `mlp.0`, `mlp.2`). */
@@ -33,4 +43,13 @@ export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 25
   const init = normal(0.02);
   const inner = linear(p.at("mlp.0"), timestepEmbedding(t, frequencies), hidden, { init }).silu();
   return linear(p.at("mlp.2"), inner, hidden, { init }); // [B, hidden]
+}
+
+/** With a zero more where the size is odd. */
+function ofSize(embedding: Tensor, size: number): Tensor {
+  if (size % 2 === 0) return embedding;
+  return embedding.pad([
+    [0, 0],
+    [0, 1],
+  ]);
 }

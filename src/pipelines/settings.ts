@@ -143,7 +143,7 @@ function sizeOf(size: GenerateRequest["size"], model: Sized): readonly [number, 
       Number.isFinite(side) ? Math.max(1, Math.round(side / unit)) * unit : unit,
     );
     throw new UsageError(
-      `${name} cannot draw ${shown([height, width])} pixels, since both sides must be multiples of ${unit}; give some that are, such as ${shown(near)}.`,
+      `${name} cannot draw ${shown([height, width])} pixels; give a multiple of ${unit} for width and height, such as ${shown(near)}.`,
     );
   }
   const most = (sizes.most ?? Infinity) * scale;

@@ -20,6 +20,8 @@ export interface FieldReader {
   numbers(name: string, otherwise?: readonly number[]): readonly number[];
   flag(name: string, otherwise?: boolean): boolean;
   text(name: string, otherwise?: string): string;
+  /** A list of texts. */
+  names(name: string, otherwise?: readonly string[]): readonly string[];
   /** Texts by name. */
   texts(
     name: string,
@@ -88,6 +90,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
     text: (name, otherwise) => read(name, "a text", isText, otherwise),
+    names: (name, otherwise) => read(name, "a list of texts", listOf(isText), otherwise),
     texts: (name, otherwise) => read(name, "an object of texts", areTexts, otherwise),
     choice: (name, choices, otherwise) =>
       read(name, `one of ${choices.join(", ")}`, isOneOf(choices), otherwise),

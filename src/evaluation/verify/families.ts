@@ -6,6 +6,8 @@ import { ddpmUNet } from "./ddpm-unet.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import { ditFamily } from "./dit.ts";
 import type { Family } from "./family.ts";
+import { paella, paellaV1 } from "./paella.ts";
+import { paellaVQGAN } from "./paella-vqgan.ts";
 import { pixArt } from "./pixart.ts";
 import { samplersFamily } from "./samplers.ts";
 import { clipTextFamily, t5EncoderFamily } from "./text-encoders.ts";
@@ -26,6 +28,9 @@ export const families: ReadonlyMap<string, Family> = new Map([
   ["sd3_sampling", sd3Sampling],
   ["clip_text", clipTextFamily],
   ["t5_encoder", t5EncoderFamily],
+  ["paella", paella],
+  ["paella_v1", paellaV1],
+  ["paella_vqgan", paellaVQGAN],
   ["u_vit", uViT],
   ["ddpm_unet", ddpmUNet],
 ]);

@@ -1,0 +1,50 @@
+/** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
+import { concat } from "../engine/functional.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { xavierUniform, zero, type Params } from "./params.ts";
+
+/** Squares of places as channels, as PyTorch's PixelUnshuffle: [B, C, H, W] → [B, C·size², H/size, W/size]. */
+export function pixelUnshuffle(x: Tensor, size: number): Tensor {
+  return x.rearrange("b c (h i) (w j) -> b (c i j) h w", { i: size, j: size });
+}
+
+/** And back. */
+export function pixelShuffle(x: Tensor, size: number): Tensor {
+  return x.rearrange("b (c i j) h w -> b c (h i) (w j)", { i: size, j: size });
+}
+
+/** Channels last: [B, C, H, W] → [B, H, W, C]. */
+export const channelsLast = (x: Tensor): Tensor => x.transpose([0, 2, 3, 1]);
+
+/** And back. */
+export const channelsFirst = (x: Tensor): Tensor => x.transpose([0, 3, 1, 2]);
+
+/** LayerNorm over the channels of each place, without scale and shift. */
+export function channelNorm(x: Tensor): Tensor {
+  return channelsFirst(channelsLast(x).layerNorm({ epsilon: 1e-6 }));
+}
+
+/**
+ * One more row and column at each edge: the outermost again, or the next to it, as in a mirror.
+ *
+ * @param x of at least two rows and columns, where it is mirrored
+ */
+export function padEdges(x: Tensor, kind: "replicate" | "reflect"): Tensor {
+  return [2, 3].reduce((padded, axis) => {
+    const size = x.size(axis);
+    const inside = kind === "reflect" ? 1 : 0;
+    const first = padded.slice(axis, inside, inside + 1);
+    const last = padded.slice(axis, size - 1 - inside, size - inside);
+    return concat([first, padded, last], axis);
+  }, x);
+}
+
+/** A transposed convolution that doubles height and width, weight [in, outputs, kernel, kernel]. */
+export function doublingConv(p: Params, x: Tensor, outputs: number, kernel: 2 | 4): Tensor {
+  const shape = [x.size(1), outputs, kernel, kernel];
+  const weight = p.param("weight", shape, xavierUniform(shape));
+  return x.convTranspose(weight, p.param("bias", [outputs], zero), {
+    stride: 2,
+    padding: (kernel - 2) / 2,
+  });
+}

@@ -1,0 +1,207 @@
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { countParameters } from "../../src/engine/cost.ts";
+import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
+import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { input } from "../../src/engine/functional.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { batch, resolve } from "../../src/engine/shape.ts";
+import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
+import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { paella, type PaellaConfig, paellaConfig, paellaPresets } from "../../src/models/paella.ts";
+import { paellaV1, paellaV1Presets } from "../../src/models/paella-v1.ts";
+import {
+  decodeQuantized,
+  decodeTokens,
+  encodeTokens,
+  type VQGANConfig,
+  vqganKeys,
+  vqganPresets,
+} from "../../src/models/vqgan.ts";
+import { createParams, type ParamsRoot } from "../../src/nn/params.ts";
+import { countedPresets } from "../../src/pipelines/counted-presets.ts";
+import { checkKeys, type KeyMap } from "../../src/weights/check-keys.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import { randomArray } from "../support/arrays.ts";
+import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
+
+const fixtures = path.resolve(import.meta.dirname, "../fixtures");
+const backend = nodeBackend("cpu");
+
+const tokensOf = (side: number) => input("tokens", [batch, side, side], "int64");
+
+describe("what the original implementations recorded", () => {
+  it.each([
+    ["paella", 145],
+    ["paella_v1", 125],
+    ["paella_vqgan", 6],
+  ])("%s is computed again, its tokens exactly", async (folder, outputs) => {
+    const report = await withRecording(path.join(fixtures, folder), (recording) =>
+      verifyRecording(recording, async () => backend),
+    );
+    expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.outputs).toHaveLength(outputs);
+  });
+});
+
+describe("the published models", () => {
+  const paramsOf: Readonly<Record<string, (params: ParamsRoot) => unknown>> = {
+    "Paella-v1": (params) => {
+      const told = { r: input("r", [batch]), clip: input("clip", [batch, 1024]) };
+      return paellaV1(params, { tokens: tokensOf(32), ...told }, paellaV1Presets["Paella-v1"]);
+    },
+    "Paella-v3": (params) => {
+      const told = { r: input("r", [batch]), text: input("text", [batch, 8, 2560]) };
+      return paella(params, { tokens: tokensOf(16), ...told }, paellaPresets["Paella-v3"]);
+    },
+    "Paella-VQGAN": (params) => {
+      const config = vqganPresets["Paella-VQGAN"];
+      encodeTokens(params, input("images", [batch, 3, 8, 8]), config);
+      return decodeTokens(params, tokensOf(2), config);
+    },
+  };
+
+  it.each([
+    ["Paella-v1", "Paella-v1", 577_995_184, undefined],
+    ["Paella-v3", "Paella-v3", 1_008_350_592, undefined],
+    ["Paella-VQGAN", "Paella-v3-VQGAN", 18_406_894, vqganKeys],
+  ] as const)(
+    "%s has the keys of its checkpoint, and its parameters",
+    (name, file, count, keys?: KeyMap) => {
+      const params = createParams();
+      paramsOf[name]!(params);
+      const checkpoint = shapedWeights(publishedShapes(file));
+      expect(() => checkKeys(params, checkpoint, keys)).not.toThrow();
+      expect(countParameters(countedPresets.get(name)!.graph())).toBe(count);
+    },
+  );
+});
+
+/** Random values of the weights. */
+function randomWeights({ declared }: ParamsRoot): Record<string, NdArray> {
+  return Object.fromEntries(
+    [...declared].map(([name, { tensor }], i) => {
+      const shape = resolve(tensor.shape, undefined);
+      // Variances are positive.
+      const low = name.endsWith("running_var") ? 0.5 : -0.5;
+      return [name, randomArray(i + 1, "float32", shape, low, low + 1)];
+    }),
+  );
+}
+
+describe("Paella", () => {
+  const small: PaellaConfig = {
+    ...paellaPresets["Paella-v3"],
+    codebook: 16,
+    channels: 4,
+    shareWidth: 7,
+    conditionWidth: 8,
+    textWidth: 6,
+    clipWidth: 5,
+    clipTokens: 2,
+    levels: [
+      { width: 8, heads: -1, blocks: 1, parts: "CFT" },
+      { width: 12, heads: 3, blocks: 1, parts: "CA" },
+    ],
+  };
+  const tokens = ndarray("int64", [1, 4, 4], [...new Array(16).keys()]);
+  const logits = (config: PaellaConfig, given: Record<string, NdArray>) => {
+    const params = createParams();
+    const output = paella(
+      params,
+      {
+        tokens: tokensOf(4),
+        r: input("r", [batch]),
+        text: input("text", [batch, 3, 6]),
+        clipImage: "clipImage" in given ? input("clipImage", [batch, 5]) : undefined,
+      },
+      config,
+    );
+    const graph = graphOf({ output });
+    const values: Record<string, NdArray> = { ...randomWeights(params), tokens, ...given };
+    const names = [...graph.inputs, ...graph.parameters].map(leafName);
+    const found = evaluateFloat64(
+      graph,
+      Object.fromEntries(names.map((name) => [name, values[name]!])),
+    );
+    return found["output"]!;
+  };
+  const told = { r: ndarray("float32", [1], [0.5]), text: randomArray(1, "float32", [1, 3, 6]) };
+
+  it("gives logits of each place, by noise, text and picture", () => {
+    const plain = logits(small, told);
+    expect(plain.shape).toEqual([1, 16, 4, 4]);
+    for (const other of [
+      { ...told, r: ndarray("float32", [1], [0.6]) },
+      { ...told, text: randomArray(2, "float32", [1, 3, 6]) },
+      { ...told, clipImage: randomArray(3, "float32", [1, 5]) },
+    ]) {
+      expect(toNumbers(logits(small, other))).not.toEqual(toNumbers(plain));
+    }
+  });
+
+  it("attends to the condition alone where it is told so", () => {
+    const alone = logits({ ...small, selfAttention: false }, told);
+    expect(toNumbers(alone)).not.toEqual(toNumbers(logits(small, told)));
+  });
+
+  it("reads the original's arguments", () => {
+    const read = (fields: object) => paellaConfig(fieldReader("args", { ...fields }));
+    expect(read({ byt5_embd: 2560 })).toEqual(paellaPresets["Paella-v3"]);
+    expect(() => read({ level_config: "CT" })).toThrow(
+      'args has "level_config" = "CT", but it must be a list of texts.',
+    );
+  });
+});
+
+describe("the VQGAN", () => {
+  const config: VQGANConfig = {
+    ...vqganPresets["Paella-VQGAN"],
+    levels: 3,
+    bottleneckBlocks: 1,
+    hidden: 16,
+    codebook: 8,
+  };
+  const params = createParams();
+  const images = input("images", [batch, 3, 16, 8]);
+  const { latents, quantized, indices } = encodeTokens(params, images, config);
+  const shown = {
+    latents,
+    quantized,
+    indices,
+    decoded: decodeQuantized(params, quantized, config),
+    again: decodeTokens(params, indices, config),
+  };
+  const values: Record<string, NdArray> = {
+    ...randomWeights(params),
+    images: randomArray(9, "float32", [2, 3, 16, 8]),
+  };
+  const found = evaluateFloat64(graphOf(shown), values);
+
+  it("makes one token of 2^levels × 2^levels pixels, and pictures of tokens", () => {
+    expect(found["indices"]!.shape).toEqual([2, 2, 1]);
+    expect(found["decoded"]!.shape).toEqual([2, 3, 16, 8]);
+  });
+
+  it("decodes tokens as their codes", () => {
+    const [decoded, again] = [toNumbers(found["decoded"]!), toNumbers(found["again"]!)];
+    for (const [i, value] of decoded.entries()) expect(again[i]).toBeCloseTo(value, 5);
+  });
+
+  it("takes the nearest code of all", () => {
+    const codes = toNumbers(values["vquantizer.codebook.weight"]!);
+    const encoded = toNumbers(found["latents"]!).map((value) => value * config.scale);
+    const nearest = toNumbers(found["indices"]!);
+    for (const [place, index] of nearest.entries()) {
+      const distance = (code: number) =>
+        [0, 1, 2, 3].reduce((sum, channel) => {
+          // [B, C, 2, 1]
+          const at = (Math.floor(place / 2) * 4 + channel) * 2 + (place % 2);
+          return sum + (encoded[at]! - codes[4 * code + channel]!) ** 2;
+        }, 0);
+      const distances = [...new Array(8).keys()].map(distance);
+      expect(distances[index]).toBe(Math.min(...distances));
+    }
+  });
+});
