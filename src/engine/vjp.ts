@@ -7,9 +7,10 @@
  * order follow; they are written for few passes over memory, since on a CPU those, not the
  * arithmetic, are what an elementwise backward pass costs.
  */
+import { convGradients, convTransposeGradients } from "./conv-gradients.ts";
 import { isFloat } from "./dtype.ts";
 import { is } from "./graph.ts";
-import type { ConvAttributes, OpName, Ops, ReduceName } from "./ops.ts";
+import type { OpName, Ops, ReduceName } from "./ops.ts";
 import { type Dim, factorOf, product, quotient, type Shape } from "./shape.ts";
 import { concat, full, scatterSum, where, zerosLike } from "./functional.ts";
 import type { Node, Tensor } from "./tensor.ts";
@@ -223,61 +224,11 @@ const gatherRule: VjpRule<"gather"> = ([g], { inputs, attributes: { axis } }) =>
   return [sums.transpose([...range(1, axis + 1), 0, ...range(axis + 1, x.rank)]), null];
 };
 
-/**
- * dW of a convolution as a convolution: channels and batch swap places, stride and dilation too.
- *
- * @param x [N, C, ...], @param dy [N, O, ...] → [O, C/groups, ...kernel]
- */
-function convWeightGradient(
-  x: Tensor,
-  dy: Tensor,
-  kernel: readonly number[],
-  a: ConvAttributes,
-): Tensor {
-  const spatial = kernel.map((_, i) => i + 2);
-  const n = x.dim(0);
-  // Where a backward pass is differentiated again, the channels may be the batch.
-  const perGroup = quotient(x.dim(1), a.groups)!;
-  const images = x
-    .reshape([n, a.groups, perGroup, ...x.shape.slice(2)])
-    .transpose([2, 1, 0, ...spatial.map((axis) => axis + 1)]);
-  const folded = images.reshape([perGroup, product([a.groups, n])!, ...x.shape.slice(2)]);
-  const filters = dy.transpose([1, 0, ...spatial]);
-  const wide = folded.conv(filters, undefined, { ...a, stride: a.dilation, dilation: a.stride });
-  const cropped = kernel.reduce((t, size, i) => cropTo(t, i + 2, size), wide);
-  return cropped.transpose([1, 0, ...spatial]);
-}
+const convRule: VjpRule<"conv"> = ([g], { inputs, attributes }) =>
+  convGradients(g!, inputs, attributes);
 
-/** The first `size` elements of an axis. */
-const cropTo = (x: Tensor, axis: number, size: number) =>
-  x.size(axis) === size ? x : x.slice(axis, 0, size);
-
-const sumOverImages = (g: Tensor) =>
-  g.sum(g.shape.map((_, axis) => axis).filter((axis) => axis !== 1));
-
-const kernelOf = (weight: Tensor) => weight.shape.slice(2).map(factorOf);
-
-const convRule: VjpRule<"conv"> = ([g], { inputs, attributes }) => {
-  const [x, weight, bias] = inputs as [Tensor, Tensor, Tensor | undefined];
-  const dy = g!;
-  const { stride, padding, dilation } = attributes;
-  const kernel = kernelOf(weight);
-  const outputPadding = kernel.map((size, i) => {
-    const reached = (dy.size(i + 2) - 1) * stride[i]! + (size - 1) * dilation[i]! + 1;
-    return x.size(i + 2) + padding[i]![0] + padding[i]![1] - reached;
-  });
-  const dx = dy.convTranspose(weight, undefined, { ...attributes, outputPadding });
-  return [dx, convWeightGradient(x, dy, kernel, attributes), bias ? sumOverImages(dy) : null];
-};
-
-const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }) => {
-  const [x, weight, bias] = inputs as [Tensor, Tensor, Tensor | undefined];
-  const spread = g!.conv(weight, undefined, attributes);
-  // Output padding of a whole stride or more (allowed up to the dilation) makes room for extra windows.
-  const dx = kernelOf(weight).reduce((t, _, i) => cropTo(t, i + 2, x.size(i + 2)), spread);
-  const dWeight = convWeightGradient(g!, x, kernelOf(weight), attributes);
-  return [dx, dWeight, bias ? sumOverImages(g!) : null];
-};
+const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }) =>
+  convTransposeGradients(g!, inputs, attributes);
 
 /** Every op but `checkpoint`, whose row needs the walker itself and stands beside it in gradient.ts. */
 export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<K> } = {
