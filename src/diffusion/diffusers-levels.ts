@@ -22,6 +22,7 @@ import {
   zeroTerminalSNR,
 } from "./schedule.ts";
 import { spacedTimesteps, type TimestepSpacing, timestepSpacings } from "./timesteps.ts";
+import { torchLinspace } from "./torch-linspace.ts";
 
 const float32 = Math.fround;
 
@@ -75,19 +76,6 @@ function betas32(
     case "squaredcos_cap_v2":
       return betasOf({ kind: "cosine" }, steps).map(float32);
   }
-}
-
-/** `torch.linspace` in float32 with AVX2: eight numbers at a time, from the nearer end. */
-function torchLinspace(first: number, last: number, count: number): Float64Array {
-  const lanes = 8;
-  const [start, end] = [float32(first), float32(last)];
-  const step = float32(float32(end - start) / (count - 1));
-  const at = (i: number) =>
-    float32(i < Math.trunc(count / 2) ? start + step * i : end - step * (count - i - 1));
-  return Float64Array.from({ length: count }, (_, i) => {
-    const lane = i < count - (count % lanes) ? i % lanes : 0;
-    return float32(at(i - lane) + float32(step * lane));
-  });
 }
 
 /** Whole times of the schedulers that look up ᾱ at each. */

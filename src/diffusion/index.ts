@@ -16,6 +16,17 @@ export {
   diffusersScheduler,
   diffusersSchedulerNames,
 } from "./diffusers-schedulers.ts";
+export {
+  cosineLevels,
+  cosineShare,
+  evenLevels,
+  guidedTokens,
+  isNoise,
+  noiseTokens,
+  noiseWeightedLoss,
+  type TokenDenoiser,
+  tokenLoss,
+} from "./discrete.ts";
 export { type Guidance, guided } from "./guidance.ts";
 export { keeping } from "./inpainting.ts";
 export {
@@ -82,6 +93,17 @@ export {
   type SpacingOptions,
   type TimestepSpacing,
 } from "./timesteps.ts";
+export {
+  type KeyedTokenDraws,
+  type KnownTokens,
+  pickByShare,
+  sampleTokens,
+  type TokenDraws,
+  tokenDraws,
+  type TokenSampling,
+  type TokenStep,
+  type Typical,
+} from "./token-sampling.ts";
 export {
   flowTimes,
   type FlowTimesOptions,

@@ -33,6 +33,13 @@ export {
 } from "./ddpm-unet.ts";
 export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit.ts";
 export { mmdit, type MMDiTConfig, type MMDiTInputs, mmditPresets } from "./mmdit.ts";
+export { paella, type PaellaConfig, type PaellaInputs, paellaPresets } from "./paella.ts";
+export {
+  paellaV1,
+  type PaellaV1Config,
+  type PaellaV1Inputs,
+  paellaV1Presets,
+} from "./paella-v1.ts";
 export { uViT, type UViTConfig, type UViTInputs, uViTPresets } from "./u-vit.ts";
 
 /** Whether a prompt encoder gives what its network is told. */

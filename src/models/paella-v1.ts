@@ -2,14 +2,21 @@
  * Paella as its first paper has it ("Fast Text-Conditional Discrete Denoising on Vector-Quantized Latent Spaces", Rampas et
  * al., 2022): convolutions alone, modulated by the time and an embedding of CLIP. Weights bear the names of dome272/Paella.
  */
+import { FormatError } from "../engine/errors.ts";
 import { concat, constant } from "../engine/functional.ts";
 import { ndarray } from "../engine/ndarray.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { conv2d } from "../nn/conv.ts";
-import { channelsFirst, channelsLast, doublingConv, padEdges } from "../nn/feature-maps.ts";
+import {
+  channelsFirst,
+  channelsLast,
+  checkDivides,
+  doublingConv,
+  padEdges,
+} from "../nn/feature-maps.ts";
 import { linear } from "../nn/linear.ts";
 import { norm } from "../nn/norm.ts";
-import { normal, type Params } from "../nn/params.ts";
+import { normal, type Params, xavierUniform } from "../nn/params.ts";
 import { shareEmbedding } from "../nn/timestep-embedding.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
 
@@ -29,8 +36,8 @@ export interface PaellaV1Config {
 export interface PaellaV1Inputs {
   /** Tokens [B, h, w], int64. */
   readonly tokens: Tensor;
-  /** Time [B]: 0 is all noise, 1 none. */
-  readonly r: Tensor;
+  /** Share of noise [B]: at the original's time r it is `cosineShare(r)`. */
+  readonly share: Tensor;
   /** What CLIP says, [B, clipWidth], or of each part of the picture, [B, clipWidth, h', w']. */
   readonly clip: Tensor;
 }
@@ -46,14 +53,15 @@ export const paellaV1Presets = {
   },
 } satisfies Record<string, PaellaV1Config>;
 
-/** Share of the tokens that are noise at time r. */
-export function shareAt(r: Tensor): Tensor {
-  return r.mul(Math.PI).div(2).cos();
-}
-
-/** Logits of each place's token, [B, codebook, h, w]. */
+/**
+ * Logits of each place's token, [B, codebook, h, w].
+ *
+ * @throws ShapeError unless the levels can halve h and w, and leave at least two places of each
+ */
 export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Config): Tensor {
   const { codebook, down, up, hidden } = config;
+  // The lowest level, too, is mirrored at its edges.
+  checkDivides(inputs.tokens, 2 ** (down.length - 1), 2, "A map of tokens");
   const widths = down.map((_, level) => Math.floor(hidden / 2 ** (down.length - 1 - level)));
   const told = conditionOf(inputs, config);
   const table = p.at("embedding").param("weight", [codebook, widths[0]!], normal(1));
@@ -64,7 +72,7 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
     let block = 0;
     const next = () => scope.at(String(block++));
     if (level > 0) x = conv2d(next(), x, widths[level]!, 4, { stride: 2, padding: 1 });
-    for (let i = 0; i < blocks; i++) x = residualBlock(next(), x, told);
+    for (let i = 0; i < blocks; i++) x = residualBlock(next(), x, told, down);
     outputs.unshift(x);
   }
   for (const [above, blocks] of up.entries()) {
@@ -72,7 +80,7 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
     let block = 0;
     const next = () => scope.at(String(block++));
     for (let i = 0; i < blocks; i++) {
-      x = residualBlock(next(), x, told, i === 0 && above > 0 ? outputs[above] : undefined);
+      x = residualBlock(next(), x, told, up, i === 0 && above > 0 ? outputs[above] : undefined);
     }
     const lower = widths[widths.length - 2 - above];
     if (lower !== undefined) x = doublingConv(next(), x, lower, 4);
@@ -81,18 +89,25 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
 }
 
 /** Channels last, [B, h', w', clipWidth + shareWidth]; of one place where it is the same for all. */
-function conditionOf({ r, clip }: PaellaV1Inputs, { shareWidth }: PaellaV1Config): Tensor {
-  const share = shareEmbedding(shareAt(r), shareWidth); // [B, shareWidth]
-  if (clip.rank === 2)
-    return concat([clip, share], 1).reshape([clip.dim(0), 1, 1, clip.size(1) + shareWidth]);
-  const [h, w] = [clip.size(2), clip.size(3)];
-  const everywhere = share
-    .reshape([share.dim(0), 1, 1, shareWidth])
-    .expand([share.dim(0), h, w, shareWidth]);
-  return concat([channelsLast(clip), everywhere], 3);
+function conditionOf(inputs: PaellaV1Inputs, { shareWidth }: PaellaV1Config): Tensor {
+  const { share, clip } = inputs;
+  const parts = channelsLast(clip.rank === 2 ? perImage(clip) : clip);
+  const [h, w] = [parts.size(1), parts.size(2)];
+  const embedded = channelsLast(perImage(shareEmbedding(share, shareWidth)));
+  return concat([parts, embedded.expand([share.dim(0), h, w, shareWidth])], 3);
 }
 
-function residualBlock(p: Params, x: Tensor, told: Tensor, skip?: Tensor): Tensor {
+/** [B, C] → [B, C, 1, 1] */
+const perImage = (x: Tensor): Tensor => x.reshape([...x.shape, 1, 1]);
+
+/** [B, C, h, w] → the same; `levels` is the way that the block is on. */
+function residualBlock(
+  p: Params,
+  x: Tensor,
+  told: Tensor,
+  levels: readonly number[],
+  skip?: Tensor,
+): Tensor {
   const width = x.size(1);
   const spread = conv2d(p.at("depthwise.1"), padEdges(x, "reflect"), width, 3, {
     groups: width,
@@ -100,8 +115,8 @@ function residualBlock(p: Params, x: Tensor, told: Tensor, skip?: Tensor): Tenso
   });
   const layer = { kind: "layer", affine: true, epsilon: 1e-6 } as const;
   const normed = norm(p.at("ln.ln"), channelsLast(spread), layer);
-  const here =
-    told.size(1) === 1 && told.size(2) === 1 ? told : resized(told, x.size(2), x.size(3));
+  const everywhere = told.size(1) === 1 && told.size(2) === 1;
+  const here = everywhere ? told : resized(told, x.size(2), x.size(3));
   const modulation = linear(p.at("cond_mapper"), here, width);
   const [gamma, beta] = ["gamma", "beta"].map((name) =>
     p.at("ln").param(name, [1, 1, 1], normal(1)),
@@ -109,16 +124,18 @@ function residualBlock(p: Params, x: Tensor, told: Tensor, skip?: Tensor): Tenso
   const modulated = gamma.mul(modulation).mul(normed).add(beta.mul(modulation));
   const seen = skip ? concat([modulated, channelsLast(skip)], 3) : modulated;
   const inner = linear(p.at("channelwise.0"), seen, 4 * width).gelu();
+  const blocks = levels.reduce((sum, count) => sum + count, 0);
+  const init = xavierUniform([width, 4 * width], 1 / Math.sqrt(blocks));
+  const branch = linear(p.at("channelwise.2"), inner, width, { init });
   const scale = p.param("gamma", [width], { kind: "constant", value: 1e-6 });
-  return x.add(channelsFirst(linear(p.at("channelwise.2"), inner, width).mul(scale)));
+  return x.add(channelsFirst(branch.mul(scale)));
 }
 
 /** Bilinearly to another size, [B, h, w, C] → [B, H, W, C], by PyTorch's rule without aligned corners. */
 function resized(x: Tensor, height: number, width: number): Tensor {
   const [h, w] = [x.size(1), x.size(2)];
   if (h === height && w === width) return x;
-  const flat = x.transpose([0, 3, 1, 2]); // [B, C, h, w]
-  const across = flat.matmul(constant(weightsOf(w, width)), { transposeB: true });
+  const across = channelsFirst(x).matmul(constant(weightsOf(w, width)), { transposeB: true });
   return channelsLast(constant(weightsOf(h, height)).matmul(across));
 }
 
@@ -142,12 +159,19 @@ function weightsOf(from: number, to: number) {
  */
 export function paellaV1Config(read: FieldReader): PaellaV1Config {
   const preset = paellaV1Presets["Paella-v1"];
+  const down = read.counts("down_levels", preset.down);
+  const up = read.counts("up_levels", preset.up);
+  if (down.length !== up.length) {
+    throw new FormatError(
+      `${read.file} has ${down.length} down_levels and ${up.length} up_levels; give as many of both.`,
+    );
+  }
   return {
     codebook: read.count("num_labels"),
     hidden: read.count("c_hidden", preset.hidden),
     clipWidth: read.count("c_clip", preset.clipWidth),
     shareWidth: read.count("c_r", preset.shareWidth),
-    down: read.counts("down_levels", preset.down),
-    up: read.counts("up_levels", preset.up),
+    down,
+    up,
   };
 }

@@ -3,6 +3,7 @@
  * tokens are noise. Convolutions with attention at the lower resolutions; texts and pictures enter as tokens that are
  * attended to. Weights bear the names of dome272/Paella.
  */
+import { FormatError, UsageError } from "../engine/errors.ts";
 import { attention, concat } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { conv2d } from "../nn/conv.ts";
@@ -10,6 +11,7 @@ import {
   channelNorm,
   channelsFirst,
   channelsLast,
+  checkDivides,
   doublingConv,
   pixelShuffle,
   pixelUnshuffle,
@@ -18,6 +20,7 @@ import { linear } from "../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../nn/params.ts";
 import { shareEmbedding } from "../nn/timestep-embedding.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
+import { quote } from "../weights/json.ts";
 
 export interface PaellaConfig {
   /** Number of codes. */
@@ -53,7 +56,7 @@ export interface PaellaInputs {
   /** Tokens [B, h, w], int64. */
   readonly tokens: Tensor;
   /** Share of noise [B], in [0, 1]. */
-  readonly r: Tensor;
+  readonly share: Tensor;
   /** [B, L, textWidth] */
   readonly text: Tensor;
   /** [B, clipWidth] each. */
@@ -91,11 +94,16 @@ interface Told {
   readonly config: PaellaConfig;
 }
 
-/** Logits of each place's token, [B, codebook, h, w]. */
+/**
+ * Logits of each place's token, [B, codebook, h, w].
+ *
+ * @throws ShapeError unless the levels can halve h and w
+ */
 export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): Tensor {
   const { channels, patch, codebook, levels } = config;
+  checkDivides(inputs.tokens, patch * 2 ** (levels.length - 1), 1, "A map of tokens");
   const told = {
-    share: shareEmbedding(inputs.r, config.shareWidth),
+    share: shareEmbedding(inputs.share, config.shareWidth),
     condition: embedConditions(p, inputs, config),
     config,
   };
@@ -103,16 +111,17 @@ export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): T
     .at("in_mapper.0")
     .param("weight", [codebook, channels], normal(Math.sqrt(1 / codebook)));
   const embedded = channelsFirst(table.gather(inputs.tokens).layerNorm({ epsilon: 1e-6 }));
-  let x = channelNorm(
-    conv2d(p.at("embedding.1"), pixelUnshuffle(embedded, patch), levels[0]!.width, 1),
-  );
+  const patches = pixelUnshuffle(embedded, patch); // [B, channels·patch², H, W]
+  const first = { init: xavierUniform([levels[0]!.width, patches.size(1)], 0.02) };
+  let x = channelNorm(conv2d(p.at("embedding.1"), patches, levels[0]!.width, 1, first));
   const outputs: Tensor[] = [];
   for (const [level, shape] of levels.entries()) {
     const down = p.at(`down_blocks.${level}`);
     let part = 0;
     const next = () => down.at(String(part++));
     if (level > 0) {
-      x = conv2d(next().at("1"), channelNorm(x), shape.width, 2, { stride: 2, padding: 0 });
+      const init = xavierUniform([shape.width, x.size(1), 2, 2]);
+      x = conv2d(next().at("1"), channelNorm(x), shape.width, 2, { stride: 2, padding: 0, init });
     }
     for (let i = 0; i < shape.blocks; i++) {
       for (const kind of shape.parts) x = partOf(kind, next(), x, shape, told);
@@ -150,10 +159,9 @@ function partOf(
       const width = x.size(1);
       // With a skip each output sees two channels that lie side by side, as the original has it.
       const seen = skip ? concat([x, skip], 1) : x;
-      const spread = conv2d(p.at("depthwise"), seen, width, told.config.kernel, {
-        groups: width,
-        padding: Math.floor(told.config.kernel / 2),
-      });
+      const { kernel } = told.config;
+      const init = xavierUniform([width, seen.size(1) / width, kernel, kernel]);
+      const spread = conv2d(p.at("depthwise"), seen, width, kernel, { groups: width, init });
       return x.add(channelwise(p, channelNorm(spread), told));
     }
     case "F":
@@ -166,8 +174,12 @@ function partOf(
         .split(2, 1) as readonly [Tensor, Tensor];
       return x.mul(scale.add(1)).add(shift);
     }
-    default:
+    case "A":
       return attend(p, x, level.heads, told);
+    default:
+      throw new UsageError(
+        `A level of Paella was to have a part ${quote(kind)}; its parts are C, T, A and F.`,
+      );
   }
 }
 
@@ -183,9 +195,7 @@ function channelwise(p: Params, x: Tensor, { config }: Told): Tensor {
   const relative = response.div(response.mean(-1, true).add(1e-6));
   const normed = gamma.mul(inner.mul(relative)).add(beta).add(inner);
   const blocks = config.levels.reduce((sum, level) => sum + level.blocks, 0);
-  const first = xavierUniform([width, 4 * width]);
-  const init =
-    first.kind === "uniform" ? { ...first, bound: first.bound / Math.sqrt(blocks) } : first;
+  const init = xavierUniform([width, 4 * width], 1 / Math.sqrt(blocks));
   return channelsFirst(linear(p.at("channelwise.4"), normed, width, { init }));
 }
 
@@ -216,9 +226,8 @@ function embedConditions(
   const init = normal(0.02);
   const fromClip = (name: string, vector: Tensor | undefined) => {
     // Checkpoints hold both, whether they are asked for or not.
-    const p2 = p.at(name);
-    const weight = p2.param("weight", [clipTokens * width, clipWidth], init);
-    const bias = p2.param("bias", [clipTokens * width], zero);
+    const weight = p.at(name).param("weight", [clipTokens * width, clipWidth], init);
+    const bias = p.at(name).param("bias", [clipTokens * width], zero);
     return vector ? [vector.linear(weight, bias).reshape([vector.dim(0), clipTokens, width])] : [];
   };
   const sequence = [
@@ -239,9 +248,29 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
   const heads = read.numbers("nhead", [-1, 16, 16]);
   const blocks = read.counts("blocks", [6, 16, 6]);
   const parts = read.names("level_config", ["CT", "CTA", "CTA"]);
+  const channels = read.count("c_in", 256);
+  const kernel = read.count("kernel_size", 3);
+  const check = (holds: boolean, problem: string) => {
+    if (!holds) throw new FormatError(`${read.file} ${problem}.`);
+  };
+  for (const [name, { length }] of Object.entries({ nhead: heads, blocks, level_config: parts })) {
+    check(
+      length === widths.length,
+      `has ${quote(name)} for ${length} levels, but c_hidden for ${widths.length}; give one for each`,
+    );
+  }
+  const divides = (count: number, width: number) => count > 0 && width % count === 0;
+  const odd = widths.findIndex((width, i) => parts[i]!.includes("A") && !divides(heads[i]!, width));
+  check(odd < 0, `divides a width of ${widths[odd]} into ${heads[odd]} heads; mend "nhead"`);
+  // The original's last layer begins as a copy of its embedding.
+  check(
+    read.count("c_out", channels) === channels,
+    `has another "c_out" than "c_in", ${channels}; make them equal`,
+  );
+  check(kernel % 2 === 1, `has "kernel_size" = ${kernel}; give an odd number`);
   return {
     codebook: read.count("num_labels", 8192),
-    channels: read.count("c_in", 256),
+    channels,
     patch: read.count("patch_size", 2),
     shareWidth: read.count("c_r", 64),
     conditionWidth: read.count("c_cond", 1024),
@@ -254,7 +283,7 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
       blocks: blocks[i]!,
       parts: parts[i]!,
     })),
-    kernel: read.count("kernel_size", 3),
+    kernel,
     selfAttention: read.flag("self_attn", true),
   };
 }

@@ -8,6 +8,7 @@ import {
   channelNorm,
   channelsFirst,
   channelsLast,
+  checkDivides,
   doublingConv,
   padEdges,
   pixelShuffle,
@@ -55,9 +56,14 @@ export interface EncodedTokens {
   readonly loss: Tensor;
 }
 
-/** Pictures [B, 3, H, W] as their nearest codes; H and W are multiples of 2^levels. */
+/**
+ * Pictures [B, 3, H, W] as their nearest codes.
+ *
+ * @throws ShapeError unless H and W are multiples of 2^levels
+ */
 export function encodeTokens(p: Params, images: Tensor, config: VQGANConfig): EncodedTokens {
   const { levels, latentChannels, scale } = config;
+  checkDivides(images, 2 ** levels, 1, "A picture");
   const down = p.at("down_blocks");
   let x = conv2d(p.at("in_block.1"), pixelUnshuffle(images, 2), widthOf(config, 0), 1);
   let block = 0;

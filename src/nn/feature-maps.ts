@@ -1,4 +1,5 @@
 /** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
+import { ShapeError } from "../engine/errors.ts";
 import { concat } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { xavierUniform, zero, type Params } from "./params.ts";
@@ -37,6 +38,21 @@ export function padEdges(x: Tensor, kind: "replicate" | "reflect"): Tensor {
     const last = padded.slice(axis, size - 1 - inside, size - inside);
     return concat([first, padded, last], axis);
   }, x);
+}
+
+/**
+ * Whether maps [B, …, H, W] can be made `unit` times smaller.
+ *
+ * @param least how many rows and columns must be left
+ * @param what how messages call them
+ * @throws ShapeError unless they can
+ */
+export function checkDivides(x: Tensor, unit: number, least: number, what: string): void {
+  const sides = [x.size(-2), x.size(-1)];
+  if (sides.every((side) => side % unit === 0 && side >= least * unit)) return;
+  throw new ShapeError(
+    `${what} of ${sides.join("×")} cannot be made ${unit} times smaller, as this network does; use multiples of ${unit}, at least ${least * unit}.`,
+  );
 }
 
 /** A transposed convolution that doubles height and width, weight [in, outputs, kernel, kernel]. */

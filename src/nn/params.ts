@@ -33,10 +33,10 @@ export const zero: Init = { kind: "constant", value: 0 };
 export const one: Init = { kind: "constant", value: 1 };
 export const normal = (std: number): Init => ({ kind: "normal", std });
 
-/** Glorot & Bengio, 2010, for a weight [out, in, ...kernel]. */
-export function xavierUniform(shape: readonly number[]): Init {
+/** Glorot & Bengio, 2010, for a weight [out, in, ...kernel], times `gain`. */
+export function xavierUniform(shape: readonly number[], gain = 1): Init {
   const [outputs = 1, inputs = 1, ...kernel] = shape;
-  return { kind: "uniform", bound: Math.sqrt(6 / ((inputs + outputs) * sizeOf(kernel))) };
+  return { kind: "uniform", bound: gain * Math.sqrt(6 / ((inputs + outputs) * sizeOf(kernel))) };
 }
 
 /** What a model declared, in order of first use. */

@@ -23,18 +23,20 @@ export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): 
 }
 
 /**
- * Shares of noise [B] in [0, 1] → [B, size] as Paella has them: sines, then cosines, of 10⁴·r·10^(−4i/(half − 1)).
+ * Shares of noise [B] in [0, 1] → [B, size] as Paella has them: sines, then cosines, of 10⁴·share·10^(−4i/(half − 1)).
  *
  * At arguments as large as these each rounding to float32 counts.
+ *
+ * @param size at least 4
  */
-export function shareEmbedding(r: Tensor, size: number): Tensor {
+export function shareEmbedding(share: Tensor, size: number): Tensor {
   const half = Math.floor(size / 2);
   const rate = Math.fround(-Math.log(10_000) / (half - 1));
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
     torchExp(Math.fround(rate * i)),
   );
   const table = constant(ndarray("float32", [1, half], frequencies));
-  const angles = r.mul(10_000).unsqueeze(-1).mul(table); // [B, half]
+  const angles = share.mul(10_000).unsqueeze(-1).mul(table); // [B, half]
   return ofSize(concat([angles.sin(), angles.cos()], -1), size);
 }
 

@@ -22,6 +22,6 @@ const coefficients = [
 ].map(Math.fround);
 
 /** a·b + c, rounded once: the product of two float32 numbers is exact in float64. */
-function fma(a: number, b: number, c: number): number {
+export function fma(a: number, b: number, c: number): number {
   return Math.fround(a * b + c);
 }

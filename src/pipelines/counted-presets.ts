@@ -55,7 +55,10 @@ export const countedPresets: ReadonlyMap<string, CountedPreset> = new Map([
       of: "image",
       tokens: V1_SIDE ** 2,
       graph: () => {
-        const told = { r: input("r", [batch]), clip: input("clip", [batch, config.clipWidth]) };
+        const told = {
+          share: input("share", [batch]),
+          clip: input("clip", [batch, config.clipWidth]),
+        };
         const inputs = { tokens: placesOf(V1_SIDE), ...told };
         return graphOf({ logits: paellaV1(createParams(), inputs, config) });
       },
@@ -69,7 +72,7 @@ export const countedPresets: ReadonlyMap<string, CountedPreset> = new Map([
       graph: () => {
         const inputs = {
           tokens: placesOf(V3_SIDE),
-          r: input("r", [batch]),
+          share: input("share", [batch]),
           text: input("text", [batch, TEXT_BYTES, config.textWidth]),
           clipText: input("clipText", [batch, config.clipWidth]),
           clipImage: input("clipImage", [batch, config.clipWidth]),

@@ -10,7 +10,7 @@ import { batch, resolve } from "../../src/engine/shape.ts";
 import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
 import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
 import { paella, type PaellaConfig, paellaConfig, paellaPresets } from "../../src/models/paella.ts";
-import { paellaV1, paellaV1Presets } from "../../src/models/paella-v1.ts";
+import { paellaV1, paellaV1Config, paellaV1Presets } from "../../src/models/paella-v1.ts";
 import {
   decodeQuantized,
   decodeTokens,
@@ -35,6 +35,8 @@ describe("what the original implementations recorded", () => {
   it.each([
     ["paella", 145],
     ["paella_v1", 125],
+    ["paella_wide", 89],
+    ["paella_v1_wide", 82],
     ["paella_vqgan", 6],
   ])("%s is computed again, its tokens exactly", async (folder, outputs) => {
     const report = await withRecording(path.join(fixtures, folder), (recording) =>
@@ -48,11 +50,11 @@ describe("what the original implementations recorded", () => {
 describe("the published models", () => {
   const paramsOf: Readonly<Record<string, (params: ParamsRoot) => unknown>> = {
     "Paella-v1": (params) => {
-      const told = { r: input("r", [batch]), clip: input("clip", [batch, 1024]) };
+      const told = { share: input("share", [batch]), clip: input("clip", [batch, 1024]) };
       return paellaV1(params, { tokens: tokensOf(32), ...told }, paellaV1Presets["Paella-v1"]);
     },
     "Paella-v3": (params) => {
-      const told = { r: input("r", [batch]), text: input("text", [batch, 8, 2560]) };
+      const told = { share: input("share", [batch]), text: input("text", [batch, 8, 2560]) };
       return paella(params, { tokens: tokensOf(16), ...told }, paellaPresets["Paella-v3"]);
     },
     "Paella-VQGAN": (params) => {
@@ -112,7 +114,7 @@ describe("Paella", () => {
       params,
       {
         tokens: tokensOf(4),
-        r: input("r", [batch]),
+        share: input("share", [batch]),
         text: input("text", [batch, 3, 6]),
         clipImage: "clipImage" in given ? input("clipImage", [batch, 5]) : undefined,
       },
@@ -127,13 +129,16 @@ describe("Paella", () => {
     );
     return found["output"]!;
   };
-  const told = { r: ndarray("float32", [1], [0.5]), text: randomArray(1, "float32", [1, 3, 6]) };
+  const told = {
+    share: ndarray("float32", [1], [0.5]),
+    text: randomArray(1, "float32", [1, 3, 6]),
+  };
 
   it("gives logits of each place, by noise, text and picture", () => {
     const plain = logits(small, told);
     expect(plain.shape).toEqual([1, 16, 4, 4]);
     for (const other of [
-      { ...told, r: ndarray("float32", [1], [0.6]) },
+      { ...told, share: ndarray("float32", [1], [0.6]) },
       { ...told, text: randomArray(2, "float32", [1, 3, 6]) },
       { ...told, clipImage: randomArray(3, "float32", [1, 5]) },
     ]) {
@@ -152,6 +157,50 @@ describe("Paella", () => {
     expect(() => read({ level_config: "CT" })).toThrow(
       'args has "level_config" = "CT", but it must be a list of texts.',
     );
+    expect(() => read({ level_config: ["CT"] })).toThrow(
+      'args has "level_config" for 1 levels, but c_hidden for 3; give one for each.',
+    );
+    expect(() => read({ nhead: [-1, 16, -1] })).toThrow(
+      'args divides a width of 1280 into -1 heads; mend "nhead".',
+    );
+    expect(() => read({ c_out: 8 })).toThrow('another "c_out" than "c_in", 256');
+    expect(() => read({ kernel_size: 4 })).toThrow('"kernel_size" = 4; give an odd number');
+  });
+
+  it("refuses tokens that its levels cannot halve, and parts that there are not", () => {
+    const trace = (config: PaellaConfig, side: number) => () => {
+      const inputs = { share: input("share", [batch]), text: input("text", [batch, 3, 6]) };
+      return paella(createParams(), { tokens: tokensOf(side), ...inputs }, config);
+    };
+    expect(trace(small, 4)).not.toThrow();
+    expect(trace(small, 6)).toThrow(
+      "A map of tokens of 6×6 cannot be made 4 times smaller, as this network does; use multiples of 4, at least 4.",
+    );
+    const levels = [{ width: 8, heads: -1, blocks: 1, parts: "CX" }];
+    expect(trace({ ...small, levels }, 4)).toThrow('a part "X"; its parts are C, T, A and F');
+  });
+});
+
+describe("the first Paella", () => {
+  const read = (fields: object) => paellaV1Config(fieldReader("args", { ...fields }));
+
+  it("reads the original's arguments", () => {
+    expect(read({ num_labels: 8192 })).toEqual(paellaV1Presets["Paella-v1"]);
+    expect(() => read({})).toThrow('args says no "num_labels"');
+    expect(() => read({ num_labels: 8, up_levels: [1, 2] })).toThrow(
+      "args has 3 down_levels and 2 up_levels; give as many of both.",
+    );
+  });
+
+  it("refuses tokens that its levels cannot halve, or not mirror at the edges", () => {
+    const config = read({ num_labels: 8, c_hidden: 16, c_clip: 4, c_r: 8 });
+    const trace = (side: number) => () => {
+      const told = { share: input("share", [batch]), clip: input("clip", [batch, 4]) };
+      return paellaV1(createParams(), { tokens: tokensOf(side), ...told }, config);
+    };
+    expect(trace(8)).not.toThrow();
+    expect(trace(10)).toThrow("10×10 cannot be made 4 times smaller");
+    expect(trace(4)).toThrow("use multiples of 4, at least 8");
   });
 });
 
