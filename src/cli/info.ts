@@ -149,10 +149,15 @@ function text(model: string, costs: Costs, draws: boolean): string {
       "Gflops",
       `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${draws ? "image" : "text"})`,
     ],
-    [
-      "tokens",
-      `${costs.tokens.toLocaleString("en")}${costs.text_tokens === undefined ? "" : `, and ${costs.text_tokens} of the text`}`,
-    ],
+    // A U-Net has none.
+    ...(costs.tokens === 0
+      ? []
+      : [
+          [
+            "tokens",
+            `${costs.tokens.toLocaleString("en")}${costs.text_tokens === undefined ? "" : `, and ${costs.text_tokens} of the text`}`,
+          ],
+        ]),
     [
       "memory",
       `${mebibytes(together)} to ${draws ? "draw one picture" : "read one text"}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,

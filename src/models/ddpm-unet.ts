@@ -9,7 +9,8 @@ import { attention, concat } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { conv2d } from "../nn/conv.ts";
 import { groupNorm } from "../nn/group-norm.ts";
-import { embedLabels, type Labels } from "../nn/label-embedding.ts";
+import { type Condition, type ConditionedInputs, givenCondition } from "../nn/conditioned.ts";
+import { embedLabels } from "../nn/label-embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../nn/params.ts";
 import { keptText, poolText } from "../nn/text-embedding.ts";
@@ -38,27 +39,11 @@ export interface DDPMUNetConfig {
   readonly scaleShift: boolean;
   /** Whether levels change by residual blocks, or by convolutions. */
   readonly residualResampling: boolean;
-  readonly condition: UNetCondition;
+  /** A text counts by the mean of its tokens. */
+  readonly condition: Condition;
 }
 
-export type UNetCondition =
-  | { readonly kind: "none" }
-  | ({ readonly kind: "class" } & Labels)
-  /** By the mean of its tokens. */
-  | { readonly kind: "text"; readonly width: number; readonly length: number };
-
-export interface DDPMUNetInputs {
-  /** [B, channels, height, width] */
-  readonly x: Tensor;
-  /** Time steps [B], float32. */
-  readonly t: Tensor;
-  /** Classes [B], integers, or a text [B, length, width]. */
-  readonly y?: Tensor | undefined;
-  /** Which tokens of a text count, [B, length] bool; all unless given. */
-  readonly mask?: Tensor | undefined;
-  /** Whose condition is left out, [B] bool; nobody's unless given. */
-  readonly drop?: Tensor | undefined;
-}
+export type DDPMUNetInputs = ConditionedInputs;
 
 /** Groups of channels in each norm. */
 export const normGroups = 32;
@@ -270,14 +255,12 @@ function embedConditions(
   const inner = linear(p.at("time_embed.0"), timestepEmbedding(t, width), 4 * width).silu();
   const time = linear(p.at("time_embed.2"), inner, 4 * width);
   if (condition.kind === "none") return time;
-  if (!y) {
-    throw new ShapeError(`This U-Net is conditioned on a ${condition.kind}; give it as \`y\`.`);
-  }
+  const given = givenCondition(y, condition, "U-Net");
   if (condition.kind === "text") {
-    const text = poolText(keptText(p.at("text_emb"), y, { mask, drop }));
+    const text = poolText(keptText(p.at("text_emb"), given, { mask, drop }));
     return time.add(linear(p.at("text_emb"), text, 4 * width));
   }
-  return time.add(embedLabels(p.at("label_emb"), y, 4 * width, condition, drop, normal(1)));
+  return time.add(embedLabels(p.at("label_emb"), given, 4 * width, condition, drop, normal(1)));
 }
 
 function checkSize(x: Tensor, levels: number): void {

@@ -14,6 +14,7 @@ import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { maskBias, selfAttention } from "../nn/attention.ts";
 import { crossAttention } from "../nn/cross-attention.ts";
+import { type Condition, type ConditionedInputs, givenCondition } from "../nn/conditioned.ts";
 import { embedLabels } from "../nn/label-embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { type FeedForward, feedForward } from "../nn/mlp.ts";
@@ -62,12 +63,6 @@ export interface DiTConfig {
   readonly modulationRank?: number | undefined;
 }
 
-/** What the model draws: anything, one of some classes, or a text given as embeddings of its tokens. */
-export type Condition =
-  | { readonly kind: "none" }
-  | { readonly kind: "class"; readonly classes: number; readonly nullClass: boolean }
-  | { readonly kind: "text"; readonly width: number; readonly length: number };
-
 /**
  * How blocks learn of time and condition: by tokens among the patches, by attention to tokens beside them, or
  * by norms whose scale and shift depend on one vector; "adaLN-zero" gates each branch too, by 0 at first. There
@@ -80,18 +75,7 @@ export type BlockDesign =
   | { readonly kind: "adaLN-zero"; readonly text?: TextRoute | undefined };
 type TextRoute = "in-context" | "cross-attention";
 
-export interface DiTInputs {
-  /** [B, channels, height, width] */
-  readonly x: Tensor;
-  /** Time steps [B] in [0, 1000), float32. */
-  readonly t: Tensor;
-  /** Classes [B], integers, or a text [B, length, width]. */
-  readonly y?: Tensor | undefined;
-  /** Which tokens of a text count, [B, length] bool; all unless given. */
-  readonly mask?: Tensor | undefined;
-  /** Whose condition is left out, [B] bool; nobody's unless given. */
-  readonly drop?: Tensor | undefined;
-}
+export type DiTInputs = ConditionedInputs;
 
 const paper = {
   size: [32, 32],
@@ -245,17 +229,15 @@ function embedCondition(
     if (!y) return undefined;
     throw new ShapeError("This DiT has no condition, but a `y` was given; leave it out.");
   }
-  if (!y) {
-    throw new ShapeError(`This DiT is conditioned on a ${condition.kind}; give it as \`y\`.`);
-  }
+  const given = givenCondition(y, condition, "DiT");
   if (condition.kind === "text") {
-    const text = embedText(p, y, hidden, { mask, drop });
+    const text = embedText(p, given, hidden, { mask, drop });
     return { ...text, pooled: poolText(text) };
   }
   if (drop && !condition.nullClass) {
     throw new ShapeError("This DiT has no null class, so no class can be dropped.");
   }
-  const pooled = embedLabels(p.at("embedding_table"), y, hidden, condition, drop); // [B, C]
+  const pooled = embedLabels(p.at("embedding_table"), given, hidden, condition, drop); // [B, C]
   return { pooled, tokens: pooled.unsqueeze(1), mask: undefined };
 }
 

@@ -16,6 +16,7 @@ import {
   queriesKeysValues,
   selfAttention,
 } from "../nn/attention.ts";
+import { givenCondition } from "../nn/conditioned.ts";
 import { embedLabels, type Labels } from "../nn/label-embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { type FeedForward, mlp } from "../nn/mlp.ts";
@@ -376,16 +377,14 @@ export function embedCondition(
       where(drop.reshape([drop.dim(0), ...x.shape.slice(1).map(() => 1)]), full([], 0), x);
     return { context: left(context), pooled: left(pooled), mask };
   }
-  if (!y) {
-    throw new ShapeError(`This MMDiT is conditioned on a ${condition.kind}; give it as \`y\`.`);
-  }
+  const given = givenCondition(y, condition, "MMDiT");
   if (condition.kind === "text") {
-    const text = keptText(p.at("context_embedder"), y, { mask, drop });
+    const text = keptText(p.at("context_embedder"), given, { mask, drop });
     return { context: text.tokens, pooled: poolText(text), mask: text.mask };
   }
   if (drop && !condition.nullClass) {
     throw new ShapeError("This MMDiT has no null class, so no class can be dropped.");
   }
-  const label = embedLabels(p.at("label_embedder.embedding_table"), y, hidden, condition, drop); // [B, C]
+  const label = embedLabels(p.at("label_embedder.embedding_table"), given, hidden, condition, drop); // [B, C]
   return { context: label.unsqueeze(1), pooled: label };
 }

@@ -8,7 +8,8 @@ import { concat, full } from "../engine/functional.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { maskBias, selfAttention } from "../nn/attention.ts";
 import { conv2d } from "../nn/conv.ts";
-import { embedLabels, type Labels } from "../nn/label-embedding.ts";
+import { type Condition, type ConditionedInputs, givenCondition } from "../nn/conditioned.ts";
+import { embedLabels } from "../nn/label-embedding.ts";
 import { linear } from "../nn/linear.ts";
 import { mlp } from "../nn/mlp.ts";
 import { type Norm, norm } from "../nn/norm.ts";
@@ -38,26 +39,10 @@ export interface UViTConfig {
   readonly finalConv: boolean;
   /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
   readonly learnedVariance: boolean;
-  readonly condition: UViTCondition;
+  readonly condition: Condition;
 }
 
-export type UViTCondition =
-  | { readonly kind: "none" }
-  | ({ readonly kind: "class" } & Labels)
-  | { readonly kind: "text"; readonly width: number; readonly length: number };
-
-export interface UViTInputs {
-  /** [B, channels, height, width] */
-  readonly x: Tensor;
-  /** Time steps [B], float32. */
-  readonly t: Tensor;
-  /** Classes [B], integers, or a text [B, length, width]. */
-  readonly y?: Tensor | undefined;
-  /** Which tokens of a text count, [B, length] bool; all unless given. */
-  readonly mask?: Tensor | undefined;
-  /** Whose condition is left out, [B] bool; nobody's unless given. */
-  readonly drop?: Tensor | undefined;
-}
+export type UViTInputs = ConditionedInputs;
 
 const paper = {
   size: [32, 32],
@@ -172,15 +157,13 @@ function firstTokens(
 ): TextTokens {
   const time = embedTime(p.at("time_embed"), t, hidden, timeMlp ? mlpRatio : undefined);
   if (condition.kind === "none") return { tokens: time, mask: undefined };
-  if (!y) {
-    throw new ShapeError(`This U-ViT is conditioned on a ${condition.kind}; give it as \`y\`.`);
-  }
+  const given = givenCondition(y, condition, "U-ViT");
   if (condition.kind === "class") {
-    const label = embedLabels(p.at("label_emb"), y, hidden, condition, drop, init); // [B, C]
+    const label = embedLabels(p.at("label_emb"), given, hidden, condition, drop, init); // [B, C]
     return { tokens: concat([label.unsqueeze(1), time], 1), mask: undefined };
   }
   // The original leaves a text out by an empty one; where words are learned too, a vector of its own stands for none.
-  const text = keptText(p.at("context_embed"), y, { mask, drop });
+  const text = keptText(p.at("context_embed"), given, { mask, drop });
   const tokens = linear(p.at("context_embed"), text.tokens, hidden, { init }); // [B, L, C]
   return { tokens: concat([time, tokens], 1), mask: text.mask };
 }

@@ -3,6 +3,7 @@ import { basename, dirname, extname, join } from "node:path/posix";
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
 import { modelFiles } from "../models/card.ts";
+import { weightVariants } from "../weights/diffusers-weights.ts";
 import { readFields, readJson } from "../weights/files-node.ts";
 import type { HubId } from "../weights/hub-id.ts";
 import { type HubChoice, type HubOptions, hubSnapshot } from "../weights/hub-node.ts";
@@ -86,18 +87,24 @@ function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions)
 /** Configs, vocabularies, SentencePiece models and weights; not the same weights as pickles or for other libraries. */
 const kinds = new Set([".json", ".txt", ".model", ".safetensors"]);
 
-/** Of the same weights in several precisions, the plain ones; where there are none, the variant whose name sorts first. */
+/** Of the same weights in several variants, those that opening takes first. */
 function withoutVariants(paths: readonly string[]): string[] {
   const kept = new Map<string, string>();
   for (const path of paths) {
     const { weights, variant } = variantOf(path);
     const best = kept.get(weights) ?? variant;
-    kept.set(weights, variant < best ? variant : best);
+    kept.set(weights, rankOf(variant) < rankOf(best) ? variant : best);
   }
   return paths.filter((path) => {
     const { weights, variant } = variantOf(path);
     return kept.get(weights) === variant;
   });
+}
+
+/** Variants that cannot be opened come last. */
+function rankOf(variant: string): number {
+  const rank = weightVariants.indexOf(variant);
+  return rank === -1 ? Infinity : rank;
 }
 
 /** `model.fp16-00001-of-00002.safetensors` and `model.safetensors.index.fp16.json` are of `model`, variant "fp16". */

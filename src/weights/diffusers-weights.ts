@@ -12,8 +12,8 @@ const pickled: { readonly [S in WeightsStem]: string } = {
   model: "pytorch_model.bin",
 };
 
-/** Of the same weights in other numbers, which models may come in instead. */
-const variants = ["fp16", "bf16", "fp32"];
+/** Of the same weights in other numbers or of another training, in the order in which they are taken; "" are the plain ones. */
+export const weightVariants: readonly string[] = ["", "bf16", "ema", "fp16", "fp32", "non_ema"];
 
 /**
  * Opens the weights of a component, whole or in shards; a variant only where there are no others.
@@ -24,15 +24,15 @@ export async function openDiffusersWeights(
   folder: ModelFolder,
   stem: WeightsStem = "diffusion_pytorch_model",
 ): Promise<Weights> {
-  const names = [
-    `${stem}.safetensors`,
-    `${stem}.safetensors.index.json`,
-    ...variants.flatMap((variant) => [
-      `${stem}.${variant}.safetensors`,
-      `${stem}.safetensors.index.${variant}.json`,
-      `${stem}.${variant}.safetensors.index.json`,
-    ]),
-  ];
+  const names = weightVariants.flatMap((variant) =>
+    variant === ""
+      ? [`${stem}.safetensors`, `${stem}.safetensors.index.json`]
+      : [
+          `${stem}.${variant}.safetensors`,
+          `${stem}.safetensors.index.${variant}.json`,
+          `${stem}.${variant}.safetensors.index.json`,
+        ],
+  );
   for (const name of names) {
     if (await folder.has(name)) return folder.weights(name);
   }

@@ -1,13 +1,11 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
 import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { graphOf } from "../../src/engine/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
 import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
 import { ddpmUNetConfig, ddpmUNetPresets } from "../../src/models/ddpm-unet.ts";
@@ -15,7 +13,6 @@ import {
   type NetworkConfig,
   networkPresets,
   networkSchema,
-  type TracedNetwork,
   traceNetwork,
   type TraceOptions,
 } from "../../src/models/index.ts";
@@ -23,6 +20,7 @@ import { uViTConfig, uViTPresets } from "../../src/models/u-vit.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";
+import { numbersOf, randomValues } from "../support/network-values.ts";
 import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
@@ -52,30 +50,13 @@ const uNet = {
 const both = { uViT, uNet };
 const classes = { kind: "class", classes: 3, nullClass: true } as const;
 
-/** Random values of the traced weights: none is zero, as some are at first. */
-function randomWeights({ params }: TracedNetwork): Record<string, NdArray> {
-  return Object.fromEntries(
-    [...params.declared].map(([name, { tensor }], i) => [
-      name,
-      randomArray(i + 1, "float32", resolve(tensor.shape, undefined), -0.5, 0.5),
-    ]),
-  );
-}
-
-function valueOf(output: Tensor, values: Record<string, NdArray>): number[] {
-  const graph = graphOf({ output });
-  const names = [...graph.inputs, ...graph.parameters].map(leafName);
-  const given = Object.fromEntries(names.map((name) => [name, values[name]!]));
-  return toNumbers(evaluateFloat64(graph, given)["output"]!);
-}
-
 function drawn(
   network: NetworkConfig,
   inputs: Record<string, NdArray>,
   options?: TraceOptions,
 ): number[] {
   const traced = traceNetwork(network, options);
-  return valueOf(traced.output, { ...randomWeights(traced), x, t, ...inputs });
+  return numbersOf(traced.output, { ...randomValues(traced.params), x, t, ...inputs });
 }
 
 const x = randomArray(5, "float32", [2, 2, 4, 8]);
@@ -193,7 +174,7 @@ describe.each(Object.entries(both))("%s", (_, network) => {
         ({ tensor }) => tensor.rank === 2,
       )!.tensor;
       const [slope] = gradient(traced.output.square().mean(), [weight]);
-      return valueOf(slope!, { ...randomWeights(traced), x, t, y, mask: mask(5) });
+      return numbersOf(slope!, { ...randomValues(traced.params), x, t, y, mask: mask(5) });
     });
     expect(Math.max(...gradients[0]!.map(Math.abs))).toBeGreaterThan(0);
     for (const [i, value] of gradients[1]!.entries())

@@ -5,12 +5,11 @@ import { ShapeError } from "../../src/engine/errors.ts";
 import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
 import { constantOf, input } from "../../src/engine/functional.ts";
 import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { graphOf } from "../../src/engine/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { randomKey } from "../../src/engine/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, batchTimes, formatDim, resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { batch, batchTimes, formatDim } from "../../src/engine/shape.ts";
 import { verifyGraph } from "../../src/engine/verify.ts";
 import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
 import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
@@ -27,6 +26,7 @@ import { createParams, initialize } from "../../src/nn/params.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors-node.ts";
 import { randomArray } from "../support/arrays.ts";
+import { numbersOf, randomValues } from "../support/network-values.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const oracle = path.join(fixtures, "dit");
@@ -48,24 +48,6 @@ const tiny: DiTConfig = {
   condition: { kind: "class", classes: 3, nullClass: true },
 };
 const textual: DiTConfig = { ...tiny, condition: { kind: "text", width: 6, length: 5 } };
-
-/** Random values of the traced weights: none is zero, as some are at first. */
-function randomWeights(parameters: readonly Tensor[], seed = 1): Record<string, NdArray> {
-  return Object.fromEntries(
-    parameters.map((weight, i) => [
-      leafName(weight),
-      randomArray(seed + i, "float32", resolve(weight.shape, undefined), -0.5, 0.5),
-    ]),
-  );
-}
-
-/** Runs a graph of float weights on the reference interpreter. */
-function outputOf(output: Tensor, values: Record<string, NdArray>): number[] {
-  const graph = graphOf({ output });
-  const names = [...graph.inputs, ...graph.parameters].map(leafName);
-  const given = Object.fromEntries(names.map((name) => [name, values[name]!]));
-  return toNumbers(evaluateFloat64(graph, given)["output"]!);
-}
 
 const image = (count: number, seed = 5) => randomArray(seed, "float32", [count, 2, 4, 6]);
 const times = (...t: number[]) => ndarray("float32", [t.length], t);
@@ -143,7 +125,7 @@ describe("a new model", () => {
       // What else is zero at first would hide what the blocks give.
       const opened = { "final_layer.linear.weight": randomArray(2, "float32", shape) };
       const inputs = { x: image(2), t: times(500, 3), y: labels(1, 3) };
-      return outputOf(output, { ...first, ...opened, ...inputs });
+      return numbersOf(output, { ...first, ...opened, ...inputs });
     };
     expect(weights(3)).toEqual(weights(0));
     expect(weights(0).some((x) => x !== 0)).toBe(true);
@@ -153,7 +135,7 @@ describe("a new model", () => {
     const { params, output } = traceDiT({ ...tiny, block });
     const inputs = { x: image(1), t: times(500), y: labels(1) };
     const values = { ...initialize(params, randomKey(1)), ...inputs };
-    expect(new Set(outputOf(output, values))).toEqual(new Set([0]));
+    expect(new Set(numbersOf(output, values))).toEqual(new Set([0]));
   });
 });
 
@@ -177,9 +159,9 @@ describe("a text", () => {
 
   it.each(routes)("counts, but its padding does not, in $kind blocks ($text)", (block) => {
     const { params, output } = traceDiT(withText(block));
-    const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+    const weights = randomValues(params);
     const run = (y: NdArray) =>
-      outputOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
+      numbersOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
     const expected = run(text);
     // The padding of image 0 and 1 is turned around, and then replaced.
     const turned = padded((_, i) => Number(text.data[(i < 30 ? 18 + 29 : 42 + 59) - i]));
@@ -196,10 +178,10 @@ describe("a text", () => {
     (block) => {
       const config = withText(block);
       const { params, output } = traceDiT(config, { drop: true });
-      const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+      const weights = randomValues(params);
       const run = (y: NdArray, shown: NdArray, ...drop: number[]) => {
         const inputs = { x: image(2), t: times(500, 3), mask: shown, y };
-        return outputOf(output, { ...weights, ...inputs, drop: ndarray("bool", [2], drop) });
+        return numbersOf(output, { ...weights, ...inputs, drop: ndarray("bool", [2], drop) });
       };
       const none = run(text, mask, 1, 1);
       const all = ndarray("bool", [2, 5], new Array<number>(10).fill(1));
@@ -211,15 +193,14 @@ describe("a text", () => {
 });
 
 describe("conditions", () => {
-  const weights = (config: DiTConfig) =>
-    randomWeights([...traceDiT(config).params.declared.values()].map(({ tensor }) => tensor));
+  const weights = (config: DiTConfig) => randomValues(traceDiT(config).params);
 
   it("drop a class by putting the null class in its place", () => {
     const dropping = traceDiT(tiny, { drop: true }).output;
     const inputs = { x: image(2), t: times(500, 3), ...weights(tiny) };
     const drop = ndarray("bool", [2], [1, 0]);
-    expect(outputOf(dropping, { ...inputs, y: labels(1, 2), drop })).toEqual(
-      outputOf(traceDiT(tiny).output, { ...inputs, y: labels(3, 2) }),
+    expect(numbersOf(dropping, { ...inputs, y: labels(1, 2), drop })).toEqual(
+      numbersOf(traceDiT(tiny).output, { ...inputs, y: labels(3, 2) }),
     );
   });
 
@@ -228,7 +209,7 @@ describe("conditions", () => {
     const { output, params } = traceDiT(config);
     expect(output.shape).toEqual([batch, 4, 4, 6]);
     expect([...params.declared.keys()].filter((key) => key.startsWith("y_embedder"))).toEqual([]);
-    const run = (t: number) => outputOf(output, { ...weights(config), x: image(1), t: times(t) });
+    const run = (t: number) => numbersOf(output, { ...weights(config), x: image(1), t: times(t) });
     expect(run(1)).not.toEqual(run(2));
   });
 
@@ -287,7 +268,7 @@ describe("guidance", () => {
     const output = dit(params, { x, t, y }, config);
     const first = randomArray(4, "float32", [1, 4, 4, 6]);
     const both = Float32Array.from([...toNumbers(first), ...toNumbers(first)]);
-    const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+    const weights = randomValues(params);
     const inputs = { x: ndarray("float32", [2, 4, 4, 6], both), t: times(9, 9), y: labels(2, 3) };
     return { output, all: { ...weights, ...inputs } };
   };
@@ -297,21 +278,21 @@ describe("guidance", () => {
 
   it("of scale 1 is the conditional model, and of scale 0 the unconditional one", () => {
     const { output, all } = values();
-    const plain = outputOf(output, all);
-    const own = (scale: number) => outputOf(guided(scale), all).slice(0, 3 * 24);
+    const plain = numbersOf(output, all);
+    const own = (scale: number) => numbersOf(guided(scale), all).slice(0, 3 * 24);
     for (const [i, z] of own(1).entries()) expect(z).toBeCloseTo(plain[i]!, 12);
     expect(own(0)).toEqual(plain.slice(perImage, perImage + 3 * 24));
   });
 
   it("leaves the channels behind the guided ones as they are", () => {
     const { output, all } = values();
-    const plain = outputOf(output, all);
-    const found = outputOf(guided(4), all);
+    const plain = numbersOf(output, all);
+    const found = numbersOf(guided(4), all);
     expect(found.slice(3 * 24, perImage)).toEqual(plain.slice(3 * 24, perImage));
     expect(found.slice(perImage + 3 * 24)).toEqual(plain.slice(perImage + 3 * 24));
     expect(found.slice(0, 3 * 24)).toEqual(found.slice(perImage, perImage + 3 * 24));
-    expect(outputOf(guided(4, 8), all).slice(perImage)).toEqual(
-      outputOf(guided(4, 8), all).slice(0, perImage),
+    expect(numbersOf(guided(4, 8), all).slice(perImage)).toEqual(
+      numbersOf(guided(4, 8), all).slice(0, perImage),
     );
   });
 });
@@ -374,7 +355,7 @@ describe("the later recipe", () => {
       const gradients = gradient(output.square().mean(), declared);
       const graph = graphOf({ output, ...Object.fromEntries(gradients.entries()) });
       verifyGraph(graph);
-      const weights = randomWeights(declared);
+      const weights = randomValues(params);
       const want = evaluateFloat64(graph, { ...weights, ...inputs });
       const program = await backend.compile(graph);
       const got = await program.run({ ...weights, ...inputs });
@@ -393,9 +374,9 @@ describe("the later recipe", () => {
     const gradientOf = (recompute: boolean) => {
       const { output, params } = traceDiT(recipe, { recompute });
       const first = params.declared.get("blocks.0.attn.qkv.weight")!.tensor;
-      const weights = randomWeights([...params.declared.values()].map(({ tensor }) => tensor));
+      const weights = randomValues(params);
       const [slope] = gradient(output.square().mean(), [first]);
-      return outputOf(slope!, { ...weights, ...inputs });
+      return numbersOf(slope!, { ...weights, ...inputs });
     };
     expect(gradientOf(true)).toEqual(gradientOf(false));
   });

@@ -5,12 +5,11 @@ import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
 import { UsageError } from "../../src/engine/errors.ts";
 import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
 import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { graphOf } from "../../src/engine/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { randomKey } from "../../src/engine/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { batch } from "../../src/engine/shape.ts";
 import { verifyGraph } from "../../src/engine/verify.ts";
 import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
 import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
@@ -23,6 +22,7 @@ import {
 import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { randomArray } from "../support/arrays.ts";
+import { numbersOf, randomValues } from "../support/network-values.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const backend = nodeBackend("cpu");
@@ -52,24 +52,6 @@ const trace = (config: MMDiTConfig, options?: TraceOptions) =>
 
 const weightsIn = ({ params }: TracedNetwork) =>
   [...params.declared.values()].map(({ tensor }) => tensor);
-
-/** Random values of the traced weights: none is zero, as some are at first. */
-function randomWeights(traced: TracedNetwork, seed = 1): Record<string, NdArray> {
-  return Object.fromEntries(
-    weightsIn(traced).map((weight, i) => [
-      leafName(weight),
-      randomArray(seed + i, "float32", resolve(weight.shape, undefined), -0.5, 0.5),
-    ]),
-  );
-}
-
-/** Runs a graph on the reference interpreter. */
-function outputOf(output: Tensor, values: Record<string, NdArray>): number[] {
-  const graph = graphOf({ output });
-  const names = [...graph.inputs, ...graph.parameters].map(leafName);
-  const given = Object.fromEntries(names.map((name) => [name, values[name]!]));
-  return toNumbers(evaluateFloat64(graph, given)["output"]!);
-}
 
 const image = (count: number, seed = 5) => randomArray(seed, "float32", [count, 2, 4, 6]);
 const times = (...t: number[]) => ndarray("float32", [t.length], t);
@@ -144,7 +126,7 @@ describe("a new model", () => {
       const shape = first["final_layer.linear.weight"]!.shape;
       // What else is zero at first would hide what the blocks give.
       const opened = { "final_layer.linear.weight": randomArray(2, "float32", shape) };
-      return outputOf(traced.output, { ...first, ...opened, ...inputs });
+      return numbersOf(traced.output, { ...first, ...opened, ...inputs });
     };
     expect(found(3)).toEqual(found(1));
     expect(found(1).some((x) => x !== 0)).toBe(true);
@@ -153,7 +135,7 @@ describe("a new model", () => {
   it("predicts zero", () => {
     const traced = trace(trained);
     const first = initialize(traced.params, randomKey(1));
-    expect(new Set(outputOf(traced.output, { ...first, ...inputs }))).toEqual(new Set([0]));
+    expect(new Set(numbersOf(traced.output, { ...first, ...inputs }))).toEqual(new Set([0]));
   });
 
   it("cannot be begun with a table that only checkpoints hold", () => {
@@ -168,8 +150,8 @@ describe("a new model", () => {
 describe("rows of a batch", () => {
   it("do not see each other", () => {
     const traced = trace(later);
-    const weights = randomWeights(traced);
-    const together = outputOf(traced.output, { ...weights, ...inputs });
+    const weights = randomValues(traced.params);
+    const together = numbersOf(traced.output, { ...weights, ...inputs });
     const half = together.length / 2;
     expect(together.slice(0, half)).not.toEqual(together.slice(half));
     for (const row of [0, 1]) {
@@ -180,17 +162,17 @@ describe("rows of a batch", () => {
           return [name, ndarray(dtype, [1, ...shape.slice(1)], values)];
         }),
       );
-      const found = outputOf(traced.output, { ...weights, ...alone });
+      const found = numbersOf(traced.output, { ...weights, ...alone });
       expectClose(found, together.slice(row * half, (row + 1) * half));
     }
   });
 
   it("pass blocks that they skip as if these were not there, and the others as ever", () => {
     const skipping = trace(later, { skippable: [1] });
-    const weights = randomWeights(skipping);
-    const found = outputOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 0) });
+    const weights = randomValues(skipping.params);
+    const found = numbersOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 0) });
     const half = found.length / 2;
-    const whole = outputOf(trace(later).output, { ...weights, ...inputs });
+    const whole = numbersOf(trace(later).output, { ...weights, ...inputs });
     expectClose(found.slice(half), whole.slice(half));
     // The same without block 1, block 2 in its place.
     const less = Object.fromEntries(
@@ -198,7 +180,7 @@ describe("rows of a batch", () => {
         .filter(([name]) => !name.startsWith("joint_blocks.1."))
         .map(([name, value]) => [name.replace("joint_blocks.2.", "joint_blocks.1."), value]),
     );
-    const shorter = outputOf(trace({ ...later, depth: 2, dualAttention: [0, 1] }).output, {
+    const shorter = numbersOf(trace({ ...later, depth: 2, dualAttention: [0, 1] }).output, {
       ...less,
       ...inputs,
     });
@@ -208,12 +190,12 @@ describe("rows of a batch", () => {
 
   it("can skip the last block, but none that is not there", () => {
     const skipping = trace(tiny, { skippable: [0, 1, 2] });
-    const weights = randomWeights(skipping);
-    const found = outputOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 1) });
+    const weights = randomValues(skipping.params);
+    const found = numbersOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 1) });
     const other = randomArray(3, "float32", [2, 5, 6]);
     // The text is heard nowhere then.
     expect(
-      outputOf(skipping.output, { ...weights, ...inputs, context: other, skip: flags(1, 1) }),
+      numbersOf(skipping.output, { ...weights, ...inputs, context: other, skip: flags(1, 1) }),
     ).toEqual(found);
     expect(() => trace(tiny, { skippable: [3] })).toThrow(
       "There is no block 3 to be skippable in an MMDiT of 3; give numbers from 0 to 2.",
@@ -223,9 +205,9 @@ describe("rows of a batch", () => {
 
 describe("a text", () => {
   const traced = trace(own);
-  const weights = randomWeights(traced);
+  const weights = randomValues(traced.params);
   const run = (y: NdArray, shown = mask) =>
-    outputOf(traced.output, { ...weights, ...inputs, y, mask: shown });
+    numbersOf(traced.output, { ...weights, ...inputs, y, mask: shown });
 
   it("counts, but its padding does not", () => {
     const expected = run(context);
@@ -239,9 +221,9 @@ describe("a text", () => {
 
   it("that is dropped counts neither by words nor by length", () => {
     const dropping = trace(own, { drop: true });
-    const all = randomWeights(dropping);
+    const all = randomValues(dropping.params);
     const dropped = (y: NdArray, shown: NdArray, ...drop: number[]) =>
-      outputOf(dropping.output, { ...all, ...inputs, y, mask: shown, drop: flags(...drop) });
+      numbersOf(dropping.output, { ...all, ...inputs, y, mask: shown, drop: flags(...drop) });
     const none = dropped(context, mask, 1, 1);
     const longer = ndarray("bool", [2, 5], new Array<number>(10).fill(1));
     expectClose(dropped(randomArray(10, "float32", [2, 5, 6]), longer, 1, 1), none);
@@ -251,7 +233,7 @@ describe("a text", () => {
   it("of encoders is heard with its padding, and is zeros where it is dropped", () => {
     const dropping = trace(tiny, { drop: true });
     expect(Object.keys(dropping.inputs).sort()).toEqual(["context", "drop", "pooled", "t", "x"]);
-    const all = randomWeights(dropping);
+    const all = randomValues(dropping.params);
     const zeros = { ...context, data: new Float32Array(60) };
     const empty = {
       ...inputs,
@@ -259,8 +241,8 @@ describe("a text", () => {
       pooled: ndarray("float32", [2, 7], new Array(14).fill(0)),
     };
     expectClose(
-      outputOf(dropping.output, { ...all, ...inputs, drop: flags(1, 1) }),
-      outputOf(trace(tiny).output, { ...all, ...empty }),
+      numbersOf(dropping.output, { ...all, ...inputs, drop: flags(1, 1) }),
+      numbersOf(trace(tiny).output, { ...all, ...empty }),
     );
   });
 });
@@ -268,11 +250,11 @@ describe("a text", () => {
 describe("a class", () => {
   it("that is dropped is the null class", () => {
     const dropping = trace(classes, { drop: true });
-    const all = randomWeights(dropping);
+    const all = randomValues(dropping.params);
     const y = (...labels: number[]) => ndarray("int64", [2], labels);
-    expect(outputOf(dropping.output, { ...all, ...inputs, y: y(1, 2), drop: flags(1, 0) })).toEqual(
-      outputOf(trace(classes).output, { ...all, ...inputs, y: y(3, 2) }),
-    );
+    expect(
+      numbersOf(dropping.output, { ...all, ...inputs, y: y(1, 2), drop: flags(1, 0) }),
+    ).toEqual(numbersOf(trace(classes).output, { ...all, ...inputs, y: y(3, 2) }));
   });
 
   it("cannot be dropped where there is no null class", () => {
@@ -291,10 +273,10 @@ describe("places", () => {
   };
   const asked = trace(stored);
   const weights = {
-    ...randomWeights(asked),
+    ...randomValues(asked.params),
     // Blocks that give nothing: each patch then depends on its place alone.
     ...Object.fromEntries(
-      Object.entries(randomWeights(asked))
+      Object.entries(randomValues(asked.params))
         .filter(([name]) => /^joint_blocks.*adaLN/.test(name))
         .map(([name, value]) => [name, { ...value, data: new Float32Array(value.data.length) }]),
     ),
@@ -303,7 +285,7 @@ describe("places", () => {
     ...inputs,
     x: ndarray("float32", [2, 2, 2 * rows, 2 * columns], new Array(16 * rows * columns).fill(0)),
   });
-  const whole = outputOf(asked.output, { ...weights, ...blank(max, max) });
+  const whole = numbersOf(asked.output, { ...weights, ...blank(max, max) });
   const side = fc.integer({ min: 1, max });
 
   it("are those in the middle of the table, whatever the size", () => {
@@ -311,7 +293,7 @@ describe("places", () => {
     fc.assert(
       fc.property(side, side, (rows, columns) => {
         const { output } = trace(stored, { size: [2 * rows, 2 * columns] });
-        const found = outputOf(output, { ...weights, ...blank(rows, columns) });
+        const found = numbersOf(output, { ...weights, ...blank(rows, columns) });
         const [top, left] = [Math.floor((max - rows) / 2), Math.floor((max - columns) / 2)];
         const expected = [0, 1, 2, 3].flatMap((plane) =>
           Array.from({ length: 2 * rows }, (_, y) =>
@@ -391,7 +373,7 @@ describe("gradients", () => {
       const graph = graphOf({ output: traced.output, ...Object.fromEntries(gradients.entries()) });
       verifyGraph(graph);
       // Of greater times float32 rounds the angles, which is not what is asked here.
-      const given = { ...randomWeights(traced), ...inputs, t: times(0.5, 9) };
+      const given = { ...randomValues(traced.params), ...inputs, t: times(0.5, 9) };
       const want = evaluateFloat64(graph, given);
       const program = await backend.compile(graph);
       const got = await program.run(given);
@@ -412,7 +394,7 @@ describe("gradients", () => {
       const traced = trace(later, { recompute, skippable: [1] });
       const weight = traced.params.declared.get("joint_blocks.0.x_block.attn.qkv.weight")!.tensor;
       const [slope] = gradient(traced.output.square().mean(), [weight]);
-      return outputOf(slope!, { ...randomWeights(traced), ...inputs, skip: flags(0, 1) });
+      return numbersOf(slope!, { ...randomValues(traced.params), ...inputs, skip: flags(0, 1) });
     };
     expectClose(gradientOf(true), gradientOf(false));
     expect(trace(later, { recompute: true }).output.shape).toEqual([batch, 2, 4, 6]);

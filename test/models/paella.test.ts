@@ -2,11 +2,11 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { countParameters } from "../../src/engine/cost.ts";
 import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { graphOf } from "../../src/engine/graph.ts";
 import { input } from "../../src/engine/functional.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
+import { batch } from "../../src/engine/shape.ts";
 import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
 import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
 import { paella, type PaellaConfig, paellaConfig, paellaPresets } from "../../src/models/paella.ts";
@@ -24,6 +24,7 @@ import { countedPresets } from "../../src/pipelines/counted-presets.ts";
 import { checkKeys, type KeyMap } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";
+import { evaluated, randomValues } from "../support/network-values.ts";
 import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
@@ -80,18 +81,6 @@ describe("the published models", () => {
   );
 });
 
-/** Random values of the weights. */
-function randomWeights({ declared }: ParamsRoot): Record<string, NdArray> {
-  return Object.fromEntries(
-    [...declared].map(([name, { tensor }], i) => {
-      const shape = resolve(tensor.shape, undefined);
-      // Variances are positive.
-      const low = name.endsWith("running_var") ? 0.5 : -0.5;
-      return [name, randomArray(i + 1, "float32", shape, low, low + 1)];
-    }),
-  );
-}
-
 describe("Paella", () => {
   const small: PaellaConfig = {
     ...paellaPresets["Paella-v3"],
@@ -120,14 +109,7 @@ describe("Paella", () => {
       },
       config,
     );
-    const graph = graphOf({ output });
-    const values: Record<string, NdArray> = { ...randomWeights(params), tokens, ...given };
-    const names = [...graph.inputs, ...graph.parameters].map(leafName);
-    const found = evaluateFloat64(
-      graph,
-      Object.fromEntries(names.map((name) => [name, values[name]!])),
-    );
-    return found["output"]!;
+    return evaluated(output, { ...randomValues(params), tokens, ...given });
   };
   const told = {
     share: ndarray("float32", [1], [0.5]),
@@ -223,7 +205,7 @@ describe("the VQGAN", () => {
     again: decodeTokens(params, indices, config),
   };
   const values: Record<string, NdArray> = {
-    ...randomWeights(params),
+    ...randomValues(params),
     images: randomArray(9, "float32", [2, 3, 16, 8]),
   };
   const found = evaluateFloat64(graphOf(shown), values);

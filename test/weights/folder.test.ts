@@ -105,6 +105,21 @@ it("asks for ranges only of weights that are larger than asked for whole", async
   expect(await ranges(10)).toBeGreaterThan(0);
 });
 
+it("opens the plain weights, and of variants the first by name", async () => {
+  const folder = path.join(scratch, "variants");
+  mkdirSync(folder);
+  const opened = async () => {
+    const weights = await openDiffusersWeights(diskFolder(folder), "model");
+    await weights.close();
+    return path.basename(weights.name);
+  };
+  for (const variant of [".non_ema", ".fp16", ".bf16", ""]) {
+    const file = `model${variant}.safetensors`;
+    await writeSafetensors(path.join(folder, file), [["w", ndarray("float32", [1], [1])]]);
+    expect(await opened()).toBe(file);
+  }
+});
+
 it("tells a refusal from a file that is not there, without the key", async () => {
   const refused = urlFolder(`${address}?key=2`).has("config.json");
   await expect(refused).rejects.toThrow(/^http:\S+a%20model\/ gives no config.json \(HTTP 403\)/);
