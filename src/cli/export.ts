@@ -57,7 +57,7 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
     const exported =
       part === "network"
         ? await exportGraph(networkGraph(network, size), weights, out, { half })
-        : await exportGraph(decoderGraph(decoder!.config, size), decoder!.weights, out, { half });
+        : await exportGraph(decoderGraph(decoder!, size), decoder!.weights, out, { half });
     process.stdout.write(options.json ? `${JSON.stringify(exported)}\n` : text(exported));
   } finally {
     await model.close();

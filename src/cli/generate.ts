@@ -4,6 +4,7 @@
 import { randomInt } from "node:crypto";
 import type { Command } from "commander";
 import { samplers } from "../diffusion/samplers/index.ts";
+import { tokenSampler } from "../models/card.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pictureGrid } from "../data/grid.ts";
 import { pictureFormat, readPictureMetadata, writePicture } from "../data/picture-file-node.ts";
@@ -85,7 +86,7 @@ export function addGenerate(program: Command): void {
     )
     .option("--size <WxH>", "in pixels; the model's own unless given", sizeOption)
     .option("--count <n>", "pictures, of seeds that follow one another", numberOption("--count"), 1)
-    .option("--sampler <name>", Object.keys(samplers).join(", "))
+    .option("--sampler <name>", [...Object.keys(samplers), tokenSampler].join(", "))
     .option(
       "--memory <GiB>",
       "to stay below; unless given, what the machine has left",

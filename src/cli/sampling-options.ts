@@ -7,6 +7,7 @@ import type { GenerateRequest } from "../pipelines/pipeline.ts";
 import { numberOption, numbersOption, pairOption } from "./options.ts";
 
 export interface SamplingOptions {
+  readonly temperature?: readonly [first: number, last: number];
   readonly shift?: number;
   readonly guidanceInterval?: readonly [above: number, upTo: number];
   readonly rescale?: number;
@@ -20,6 +21,11 @@ export interface SamplingOptions {
 
 export function addSamplingOptions(command: Command): Command {
   return command
+    .option(
+      "--temperature <first,last>",
+      "of models of tokens: how freely these are drawn in the first and in the last step",
+      pairOption("--temperature"),
+    )
     .option(
       "--shift <s>",
       "of a rectified flow's times, above 1 for more steps at high noise; the model's own unless given",
@@ -61,7 +67,14 @@ export function addSamplingOptions(command: Command): Command {
 
 type SamplingRequest = Pick<
   GenerateRequest,
-  "shift" | "guidanceInterval" | "rescale" | "skipLayers" | "image" | "strength" | "mask"
+  | "temperature"
+  | "shift"
+  | "guidanceInterval"
+  | "rescale"
+  | "skipLayers"
+  | "image"
+  | "strength"
+  | "mask"
 >;
 
 /**
@@ -85,6 +98,7 @@ export async function samplingRequest(
     );
   }
   return {
+    temperature: options.temperature ?? recorded?.temperature,
     shift: options.shift ?? recorded?.shift,
     guidanceInterval: options.guidanceInterval ?? recorded?.guidanceInterval,
     rescale: options.rescale ?? recorded?.rescale,

@@ -25,15 +25,16 @@ interface TrainCommandOptions {
 export function addTrain(program: Command): void {
   program
     .command("train")
-    .summary("train a model, or a LoRA, on pictures, as a YAML file says")
+    .summary("train a model, a LoRA or an autoencoder on pictures, as a YAML file says")
     .description(
       "Trains a diffusion transformer on a folder of pictures, and writes a folder that patchwise generate draws with. " +
-        "With `base` and `lora` in the file, it trains a LoRA on a model, for patchwise generate --lora. " +
+        "With `base` and `lora` in the file, it trains a LoRA on a model, for patchwise generate --lora; " +
+        "with `autoencoder`, a VQ tokenizer or an autoencoder, for other configs to name as latents.autoencoder. " +
         "Ctrl-C writes a checkpoint and ends; --resume goes on, bit for bit as if nothing had happened.",
     )
     .argument(
       "<config>",
-      "YAML file: data, picture, model, diffusion, training; or base, lora, data, training",
+      "YAML file: data, picture, model, diffusion, training; or base, lora, data, training; or autoencoder, data, picture, training",
     )
     .option(
       "--out <dir>",
@@ -91,7 +92,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     }
     progress.line(
       result.finished
-        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; draw with: patchwise generate --model ${"lora" in config ? `${config.base} --lora ${out}` : out}`
+        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${nextStep(config, out)}`
         : `Stopped after step ${result.steps}; go on with: ${resumption(file, out, options)}`,
     );
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
@@ -102,6 +103,13 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     for (const signal of signals) process.off(signal, stop);
     process.stderr.off("error", ignore);
   }
+}
+
+/** What can be done with what came out. */
+function nextStep(config: ReturnType<typeof readTrainingConfig>, out: string): string {
+  if ("autoencoder" in config) return `train a model on it with latents.autoencoder: ${out}`;
+  const model = "lora" in config ? `${config.base} --lora ${out}` : out;
+  return `draw with: patchwise generate --model ${model}`;
 }
 
 function ignore(): void {}
@@ -116,14 +124,14 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} a ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
+        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":
       progress.update(progressLine(event));
       break;
     case "validation":
-      progress.line(`step ${event.step}: validation loss ${event.loss.toPrecision(4)}`);
+      progress.line(validationLine(event));
       break;
     case "samples":
       progress.line(`drew ${event.path}`);
@@ -131,6 +139,22 @@ function tell(progress: ProgressWriter, event: TrainingEvent): void {
     case "checkpoint":
       // The progress line goes on; a checkpoint is what one expects.
       break;
+  }
+}
+
+function validationLine({ step, loss, measures }: EventOf<"validation">): string {
+  const others = Object.entries(measures).map(([name, value]) => shownMeasure(name, value));
+  return [`step ${step}: validation loss ${loss.toPrecision(4)}`, ...others].join(", ");
+}
+
+function shownMeasure(name: string, value: number): string {
+  switch (name) {
+    case "psnr":
+      return `PSNR ${value.toFixed(2)} dB`;
+    case "codebookUse":
+      return `${(100 * value).toFixed(1)} % of the codebook in use`;
+    default:
+      return `${name} ${value.toPrecision(4)}`;
   }
 }
 

@@ -10,7 +10,9 @@ import { graphOf } from "../engine/graph.ts";
 import { castArray } from "../engine/ndarray.ts";
 import type { Backend, Program, WeightSource } from "../engine/runtime/backend.ts";
 import { batch } from "../engine/shape.ts";
-import { type AutoencoderKLConfig, encodeImages, latentFactor } from "../models/autoencoder-kl.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { encodeImages } from "../models/autoencoder-kl.ts";
+import { coderShape, encodedPictures, type PictureCoder } from "../models/picture-coder.ts";
 import { createParams } from "../nn/params.ts";
 import { describeSystemError } from "../weights/system-error-node.ts";
 import { refuseTooMany } from "./batch-reader.ts";
@@ -39,7 +41,7 @@ export interface LatentOptions {
   /** Of the pictures that are encoded. */
   readonly shape: PictureShape;
   readonly encoder: {
-    readonly config: AutoencoderKLConfig;
+    readonly coder: PictureCoder;
     readonly weights: WeightSource;
     /** Tells it from every other. */
     readonly hash: string;
@@ -122,7 +124,7 @@ async function chooseManifest(
   { name, count: pictures, classes, captioned }: DataSet,
 ): Promise<{ readonly manifest: LatentManifest; readonly anew: string | undefined }> {
   const { flip, ...rest } = config;
-  const factor = latentFactor(encoder.config);
+  const { factor } = coderShape(encoder.coder);
   const wanted: LatentManifest = {
     format: "patchwise-latents",
     version: 1,
@@ -133,7 +135,7 @@ async function chooseManifest(
       autoencoder: encoder.hash,
       mirrored: flip,
       form: {
-        channels: encoder.config.latentChannels,
+        channels: encoder.coder.kind === "vq" ? 1 : encoder.coder.config.latentChannels,
         height: shape.height / factor,
         width: shape.width / factor,
         parts,
@@ -236,16 +238,22 @@ async function make(
 /** `images` [B, C, H, W] → `latents` [B, stored channels, h, w]. */
 function compileEncoder(
   { parts }: LatentForm,
-  { encoder: { config, weights }, shape, backend, threads }: LatentOptions,
+  { encoder: { coder, weights }, shape, backend, threads }: LatentOptions,
 ): Promise<Program> {
-  const images = input("images", [batch, config.inputs, shape.height, shape.width]);
-  const { mean, logVariance } = encodeImages(createParams(), images, config);
-  const latents = parts === "moments" ? concat([mean, logVariance], 1) : mean;
-  return backend.compile(graphOf({ latents }), {
+  const { inputs } = coderShape(coder);
+  const images = input("images", [batch, inputs, shape.height, shape.width]);
+  return backend.compile(graphOf({ latents: latentsOf() }), {
     weights,
     prepack: true,
     ...(threads !== undefined && { threads }),
   });
+
+  function latentsOf(): Tensor {
+    const params = createParams();
+    if (coder.kind === "vq") return encodedPictures(params, images, coder);
+    const { mean, logVariance } = encodeImages(params, images, coder.config);
+    return parts === "moments" ? concat([mean, logVariance], 1) : mean;
+  }
 }
 
 interface Encoded {

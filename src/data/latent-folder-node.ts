@@ -35,7 +35,7 @@ const manifestSchema = z.strictObject({
       channels: count,
       height: count,
       width: count,
-      parts: z.enum(["moments", "mean"]),
+      parts: z.enum(["moments", "mean", "tokens"]),
       precision: z.enum(["float16", "float32"]),
     }),
   }),

@@ -10,8 +10,8 @@ export interface LatentForm {
   readonly channels: number;
   readonly height: number;
   readonly width: number;
-  /** Means with log-variances behind them, or means alone. */
-  readonly parts: "moments" | "mean";
+  /** Means with log-variances behind them, means alone, or the numbers of codes, in one channel. */
+  readonly parts: "moments" | "mean" | "tokens";
   readonly precision: "float16" | "float32";
 }
 
@@ -73,6 +73,13 @@ export function latentValues(
     values[i] = (z - shift) * scale;
   }
   return ndarray("float32", shape, values);
+}
+
+/** Stored tokens → int64 [B, height, width]. */
+export function tokenValues(bytes: Uint8Array, form: LatentForm): NdArray<"int64"> {
+  const { height, width } = form;
+  const tokens = BigInt64Array.from(storedValues(bytes, form), BigInt);
+  return ndarray("int64", [tokens.length / (height * width), height, width], tokens);
 }
 
 function storedValues(bytes: Uint8Array, { precision }: LatentForm): Float32Array {

@@ -11,6 +11,8 @@ export const pictureMetadataSchema = z.object({
   /** Channels that guidance counted for; all unless given. */
   guidedChannels: z.int().min(1).optional(),
   sampler: z.string(),
+  /** Of tokens, in the first and in the last step. */
+  temperature: z.tuple([z.number(), z.number()]).readonly().optional(),
   /** Of the times of a rectified flow, where it was not the model's own. */
   shift: z.number().optional(),
   guidanceInterval: z.tuple([z.number(), z.number()]).readonly().optional(),

@@ -19,7 +19,10 @@ export interface Denoised {
 /** Estimates x0 of images [B, …], float32, all at one noise level. */
 export type Denoiser = (x: NdArray, level: NoiseLevel) => Promise<Denoised>;
 
-/** A network: images [B, C, …] at a level → its prediction [B, C, …], with a learned variance [B, 2·C, …]. */
+/**
+ * A network: images [B, C, …] at a level → its prediction [B, C, …], with a learned variance [B, 2·C, …]; or tokens
+ * [B, h, w], int64, → logits [B, codebook, h, w].
+ */
 export type Network = (x: NdArray, level: NoiseLevel) => Promise<NdArray>;
 
 /**
@@ -45,7 +48,7 @@ export function denoiserOf(
 /** What a network is told beside images and times: by name, arrays with a row an image. */
 export type Conditions = Readonly<Record<string, NdArray>>;
 
-/** Runs a network on rows: images `x` [B, C, …] and times `t` [B], both float32, and conditions → its prediction. */
+/** Runs a network on rows: `x` and times `t` [B], float32, and conditions → its prediction. */
 export type RunRows = (inputs: Readonly<Record<string, NdArray>>) => Promise<NdArray>;
 
 interface Question {
@@ -87,7 +90,8 @@ export function sharedNetwork(run: RunRows): (conditions: Conditions) => Network
     new Promise((answer, fail) => {
       const count = x.shape[0]!;
       const t = ndarray("float32", [count], new Array<number>(count).fill(level.time));
-      const inputs = { ...conditions, x: castArray(x, "float32"), t };
+      const shown = x.dtype === "int64" ? x : castArray(x, "float32");
+      const inputs = { ...conditions, x: shown, t };
       asked.push({ count, inputs, answer, fail });
       // What is asked at once is asked before the next microtask.
       if (asked.length === 1) queueMicrotask(() => void answerAll());

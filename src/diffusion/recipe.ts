@@ -93,8 +93,8 @@ export const recipeSchema = z
 
 export type Recipe = z.output<typeof recipeSchema>;
 
-/** What the network is told at time 1 of a flow. */
-const timeScale = 1000;
+/** What a network is told at time 1. */
+export const timeScale = 1000;
 
 /**
  * Loss [B] of a network on images x0 [B, …], as a graph with two inputs more: `noise`, of x0's shape, and `time` [B], which

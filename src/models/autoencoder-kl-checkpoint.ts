@@ -10,6 +10,7 @@ import {
 } from "./autoencoder-kl.ts";
 
 export interface OpenAutoencoder {
+  readonly kind: "kl";
   readonly config: AutoencoderKLConfig;
   /** By diffusers' names, whatever those in the file are; already checked. */
   readonly weights: WeightSource;
@@ -30,7 +31,7 @@ export function autoencoderIn(
 ): OpenAutoencoder {
   const keys = autoencoderKLKeys(file.entries.keys(), config);
   const weights = checkedWeights(autoencoderKLParams(config), file, keys);
-  return { config, weights, file, keyOf: keys.keyOf };
+  return { kind: "kl", config, weights, file, keyOf: keys.keyOf };
 }
 
 /**

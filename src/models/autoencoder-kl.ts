@@ -126,6 +126,30 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
   };
 }
 
+/** What `autoencoderKLConfig` reads, of one whose levels do not attend. */
+export function autoencoderKLFields(
+  config: AutoencoderKLConfig,
+): Readonly<Record<string, unknown>> {
+  const { widths } = config;
+  return {
+    _class_name: "AutoencoderKL",
+    in_channels: config.inputs,
+    out_channels: config.outputs,
+    latent_channels: config.latentChannels,
+    block_out_channels: widths,
+    down_block_types: widths.map(() => "DownEncoderBlock2D"),
+    up_block_types: widths.map(() => "UpDecoderBlock2D"),
+    layers_per_block: config.layers,
+    norm_num_groups: config.groups,
+    act_fn: config.activation,
+    mid_block_add_attention: config.middleAttention,
+    use_quant_conv: config.quantConv,
+    use_post_quant_conv: config.postQuantConv,
+    scaling_factor: config.scale,
+    shift_factor: config.shift,
+  };
+}
+
 /** Pixels along a side that one latent stands for: each level but the first halves the size. */
 export function latentFactor({ widths }: AutoencoderKLConfig): number {
   return 2 ** (widths.length - 1);

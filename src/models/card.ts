@@ -2,11 +2,12 @@
  * The card of a trained model, `model.json` in its folder: all that a stranger needs to draw with the weights beside it.
  */
 import { z } from "zod";
-import { recipeSchema } from "../diffusion/recipe.ts";
+import { anyRecipeSchema, type AnyRecipe } from "../diffusion/token-recipe.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
 import { autoencoderKLSchema } from "./autoencoder-kl-schema.ts";
 import { networkSchema } from "./index.ts";
+import { vqganSchema } from "./vqgan-folder.ts";
 
 /** Files of a model folder. */
 export const modelFiles = {
@@ -15,15 +16,63 @@ export const modelFiles = {
   tokenizer: "tokenizer.json",
   /** Of models of latents: the autoencoder, whole, under diffusers' names. */
   autoencoder: "vae.safetensors",
+  /** Of models of tokens: the tokenizer, whole, under Paella's names. */
+  vqgan: "vqgan.safetensors",
   /** Of LoRA: in a folder of its own. */
   lora: "lora.safetensors",
 } as const;
 
+/** Of discrete tokens: all are drawn at once, and ever fewer of them anew. */
+export const tokenSampler = "renoise";
+
+/** How to sample, as far as it is said. */
 export const samplingSchema = z.strictObject({
-  sampler: z.enum(Object.keys(samplers) as [SamplerName, ...SamplerName[]]).default("euler"),
-  steps: z.int().min(1).default(30),
-  guidance: z.number().min(0).default(3),
+  sampler: z
+    .enum([...Object.keys(samplers), tokenSampler] as [
+      SamplerName,
+      ...SamplerName[],
+      typeof tokenSampler,
+    ])
+    .optional(),
+  steps: z.int().min(1).optional(),
+  guidance: z.number().min(0).optional(),
+  /** Of tokens, in the first and in the last step. */
+  temperature: z.tuple([z.number().min(0), z.number().min(0)]).optional(),
 });
+
+type Sampling = z.output<typeof samplingSchema>;
+
+/** With what is not said. */
+export function wholeSampling(
+  { temperature, ...given }: Sampling,
+  { process }: Pick<AnyRecipe, "process">,
+): CardSampling {
+  if (process === "tokens") {
+    const said = {
+      sampler: tokenSampler,
+      steps: 8,
+      guidance: 3,
+      temperature: temperature ?? [1, 0.5],
+    } as const;
+    return { ...said, ...definedIn(given) };
+  }
+  return {
+    sampler: "euler",
+    steps: 30,
+    guidance: 3,
+    ...definedIn(given),
+    ...(temperature && { temperature }),
+  };
+}
+
+function definedIn<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  const said = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(said) as { [K in keyof T]?: Exclude<T[K], undefined> };
+}
+
+const cardSampling = samplingSchema.required({ sampler: true, steps: true, guidance: true });
+
+type CardSampling = z.output<typeof cardSampling>;
 
 export const cardSchema = z
   .strictObject({
@@ -32,7 +81,7 @@ export const cardSchema = z
     /** What a person calls the model. */
     name: z.string(),
     network: networkSchema,
-    diffusion: recipeSchema,
+    diffusion: anyRecipeSchema,
     /** Pictures that it draws; values of [0, 255] are [−1, 1] to the network, or to the autoencoder. */
     picture: z.strictObject({
       height: z.int().min(1),
@@ -41,19 +90,43 @@ export const cardSchema = z
     }),
     /** Where the network draws latents: the config of the autoencoder that makes pictures of them. */
     latents: z.strictObject({ autoencoder: autoencoderKLSchema }).optional(),
+    /** Where it draws tokens: the config of the tokenizer that makes pictures of them. */
+    tokens: z.strictObject({ tokenizer: vqganSchema }).optional(),
     /** Names of the classes, in their order. */
     classes: z.array(z.string()).optional(),
     /** How to sample unless told otherwise. */
-    sampling: samplingSchema,
+    sampling: cardSampling,
     /** How long it was trained. */
     trained: z.strictObject({ steps: z.int().min(0), images: z.int().min(0) }),
   })
-  .superRefine(({ network, latents }, context) => {
+  .superRefine(({ network, latents, tokens, diffusion }, context) => {
+    const refuse = (field: string, message: string) =>
+      context.addIssue({ code: "custom", path: [field], message });
     const channels = latents?.autoencoder.latentChannels ?? network.channels;
-    if (network.channels === channels) return;
-    const message = `the network draws ${network.channels} channels, but the autoencoder decodes ${channels}`;
-    context.addIssue({ code: "custom", path: ["latents"], message });
+    if (network.channels !== channels) {
+      refuse(
+        "latents",
+        `the network draws ${network.channels} channels, but the autoencoder decodes ${channels}`,
+      );
+    }
+    const [drawn, decoded] = [network.tokens?.codebook, tokens?.tokenizer.codebook];
+    if (drawn !== decoded) {
+      refuse(
+        "tokens",
+        `the network draws ${codesOf(drawn)}, but the tokenizer decodes ${codesOf(decoded)}`,
+      );
+    }
+    if ((diffusion.process === "tokens") !== (drawn !== undefined)) {
+      refuse(
+        "diffusion",
+        `the process is ${diffusion.process}, but the network draws ${codesOf(drawn)}`,
+      );
+    }
   });
+
+function codesOf(codebook: number | undefined): string {
+  return codebook === undefined ? "no tokens" : `tokens of a codebook of ${codebook}`;
+}
 
 export type Card = z.output<typeof cardSchema>;
 

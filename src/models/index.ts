@@ -4,9 +4,11 @@
  */
 import { z } from "zod";
 import { input } from "../engine/functional.ts";
-import { batch } from "../engine/shape.ts";
+import type { DType } from "../engine/dtype.ts";
+import { batch, type Shape } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { patchGrid } from "../nn/patch-embedding.ts";
+import { embedTokens, tokenLogits } from "../nn/token-embedding.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet.ts";
 import { ddpmUNetSchema } from "./ddpm-unet-schema.ts";
@@ -67,14 +69,21 @@ function checkPrompt(
   }
 }
 
-const ownPrompt = promptEncoderSchema.optional();
+const beside = {
+  /** What reads the text that the network is told, and is trained with it. */
+  prompt: promptEncoderSchema.optional(),
+  /**
+   * Where it is shown tokens of a codebook in place of numbers: each becomes a vector of as many channels as the network has,
+   * and what the network says of a place becomes a logit for each code.
+   */
+  tokens: z.strictObject({ codebook: z.int().min(2) }).optional(),
+};
 
-/** Networks whose text, if they are told one, may come from a prompt encoder that is trained with them. */
 export const networkSchema = z.discriminatedUnion("kind", [
-  ditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
-  mmditSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
-  uViTSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
-  ddpmUNetSchema.safeExtend({ prompt: ownPrompt }).superRefine(checkPrompt),
+  ditSchema.safeExtend(beside).superRefine(checkPrompt),
+  mmditSchema.safeExtend(beside).superRefine(checkPrompt),
+  uViTSchema.safeExtend(beside).superRefine(checkPrompt),
+  ddpmUNetSchema.safeExtend(beside).superRefine(checkPrompt),
 ]);
 
 export type NetworkConfig = z.output<typeof networkSchema>;
@@ -98,14 +107,18 @@ export const networkPresets: ReadonlyMap<string, NetworkConfig> = new Map([
 /** Where the prompt encoder's weights are among the network's. */
 export const promptScope = "prompt_encoder";
 
+/** Where the table of tokens and the head of their logits are. */
+const tokenScope = "tokens";
+
 /** A network as a graph. */
 export interface TracedNetwork {
   readonly params: ParamsRoot;
   /**
-   * `x` [B, C, H, W] and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or what encoders give: `context`
+   * `x` [B, C, H, W], or tokens [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or what encoders give: `context`
    * [B, L, width] and `pooled` [B, pooled]; `drop` and `skip` [B] where they were asked for.
    */
   readonly inputs: Readonly<Record<string, Tensor>>;
+  /** [B, C, H, W] with a variance behind it where that is learned, or logits [B, codebook, H, W]. */
   readonly output: Tensor;
   /** Patches of an image; 0 of a U-Net, which has none. */
   readonly tokens: number;
@@ -136,8 +149,9 @@ export function traceNetwork(
   }: TraceOptions = {},
   params: ParamsRoot = createParams(),
 ): TracedNetwork {
-  const { channels } = config;
-  const x = from?.x ?? input("x", [batch, channels, ...size]);
+  const seen = from?.x ?? input("x", ...networkInput(config, size));
+  const own = params.at(tokenScope);
+  const x = config.tokens ? embedTokens(own, seen, config.channels, config.tokens.codebook) : seen;
   const t = from?.t ?? input("t", [batch]);
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
   const skip = skippable.length > 0 ? { skip: input("skip", [batch], "bool") } : {};
@@ -147,8 +161,8 @@ export function traceNetwork(
   const [rows, columns] = config.kind === "ddpm-unet" ? [0, 0] : patchGrid(x, config.patch);
   return {
     params,
-    inputs: { ...(from ? {} : { x, t }), ...given, ...drop, ...skip },
-    output,
+    inputs: { ...(from ? {} : { x: seen, t }), ...given, ...drop, ...skip },
+    output: config.tokens ? tokenLogits(own, output, config.tokens.codebook) : output,
     tokens: rows * columns,
   };
 
@@ -166,6 +180,14 @@ export function traceNetwork(
       }
     }
   }
+}
+
+/** Shape and type of what a network is shown. */
+export function networkInput(
+  { channels, tokens, size: own }: NetworkConfig,
+  size: readonly [height: number, width: number] = own,
+): readonly [shape: Shape, dtype: DType] {
+  return tokens ? [[batch, ...size], "int64"] : [[batch, channels, ...size], "float32"];
 }
 
 function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {

@@ -2,6 +2,8 @@
  * The VQGAN of Paella (Rampas et al., 2022): pictures as tokens out of a codebook, and back (van den Oord et al., 2017;
  * Esser et al., 2021). Weights bear the names of dome272/Paella.
  */
+import { detach, input } from "../engine/functional.ts";
+import { batch } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { conv2d } from "../nn/conv.ts";
 import {
@@ -15,11 +17,22 @@ import {
   pixelUnshuffle,
 } from "../nn/feature-maps.ts";
 import { linear } from "../nn/linear.ts";
-import { normal, one, type Params, stored, zero } from "../nn/params.ts";
+import {
+  createParams,
+  type Init,
+  normal,
+  one,
+  type Params,
+  type ParamsRoot,
+  stored,
+  zero,
+} from "../nn/params.ts";
 import type { KeyMap } from "../weights/check-keys.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
 
 export interface VQGANConfig {
+  /** Of the pictures; 3 as it was published. */
+  readonly channels: number;
   /** Times that height and width are halved: 2 make a token of 4×4 pixels. */
   readonly levels: number;
   /** Blocks of the decoder at the lowest resolution. */
@@ -35,6 +48,7 @@ export interface VQGANConfig {
 
 export const vqganPresets = {
   "Paella-VQGAN": {
+    channels: 3,
     levels: 2,
     bottleneckBlocks: 12,
     hidden: 384,
@@ -54,14 +68,24 @@ export interface EncodedTokens {
   readonly indices: Tensor;
   /** How far latents and codes are apart: the codebook's loss and a quarter of the encoder's (commitment). */
   readonly loss: Tensor;
+  /** Of each of the latents' channels before they are normalized, [1, latentChannels, 1, 1]. */
+  readonly statistics: { readonly mean: Tensor; readonly variance: Tensor };
 }
 
+/** By which statistics latents are normalized: the batch's own, as in training, or those that training left. */
+export type BatchNormStatistics = "batch" | "stored";
+
 /**
- * Pictures [B, 3, H, W] as their nearest codes.
+ * Pictures [B, channels, H, W] as their nearest codes.
  *
  * @throws ShapeError unless H and W are multiples of 2^levels
  */
-export function encodeTokens(p: Params, images: Tensor, config: VQGANConfig): EncodedTokens {
+export function encodeTokens(
+  p: Params,
+  images: Tensor,
+  config: VQGANConfig,
+  statistics: BatchNormStatistics = "stored",
+): EncodedTokens {
   const { levels, latentChannels, scale } = config;
   checkDivides(images, 2 ** levels, 1, "A picture");
   const down = p.at("down_blocks");
@@ -74,26 +98,32 @@ export function encodeTokens(p: Params, images: Tensor, config: VQGANConfig): En
     x = residualBlock(next(), x);
   }
   const last = next();
-  const latents = batchNorm(
-    last.at("1"),
-    conv2d(last.at("0"), x, latentChannels, 1, { bias: false }),
-  );
+  x = conv2d(last.at("0"), x, latentChannels, 1, { bias: false });
+  const own = channelStatistics(x);
+  const latents = batchNorm(last.at("1"), x, statistics === "batch" ? own : undefined);
   const { quantized, indices } = nearestCodes(p, latents, config);
-  const apart = quantized.sub(latents).square().mean();
+  const moved = quantized.sub(detach(latents)).square().mean();
+  const committed = detach(quantized).sub(latents).square().mean();
   return {
     latents: latents.div(scale),
     quantized: quantized.div(scale),
     indices,
-    loss: apart.mul(1.25),
+    loss: moved.add(committed.mul(0.25)),
+    statistics: own,
   };
 }
 
-/** Scaled latents [B, latentChannels, h, w] → pictures [B, 3, H, W]. */
+/** The codes, through which the gradient goes on to the latents as if they were these (van den Oord et al., 2017, §3.2). */
+export function straightThrough({ latents, quantized }: EncodedTokens): Tensor {
+  return latents.add(detach(quantized.sub(latents)));
+}
+
+/** Scaled latents [B, latentChannels, h, w] → pictures [B, channels, H, W]. */
 export function decodeQuantized(p: Params, latents: Tensor, config: VQGANConfig): Tensor {
   return decode(p, latents.mul(config.scale), config);
 }
 
-/** Tokens [B, h, w] → pictures [B, 3, H, W]. */
+/** Tokens [B, h, w] → pictures [B, channels, H, W]. */
 export function decodeTokens(p: Params, indices: Tensor, config: VQGANConfig): Tensor {
   return decode(p, channelsFirst(codebook(p, config).gather(indices)), config);
 }
@@ -109,7 +139,7 @@ function decode(p: Params, codes: Tensor, config: VQGANConfig): Tensor {
     for (let i = 0; i < count; i++) x = residualBlock(next(), x);
     if (level > 0) x = doublingConv(next(), x, widthOf(config, level - 1), 4);
   }
-  return pixelShuffle(conv2d(p.at("out_block.0"), x, 3 * 4, 1), 2);
+  return pixelShuffle(conv2d(p.at("out_block.0"), x, config.channels * 4, 1), 2);
 }
 
 /** Of a level, from the highest resolution. */
@@ -158,23 +188,60 @@ function residualBlock(p: Params, x: Tensor): Tensor {
   return h.add(channelsFirst(linear(p.at("channelwise.2"), inner, width)).mul(gate2));
 }
 
-/** By the statistics that training gathered. */
-function batchNorm(p: Params, x: Tensor): Tensor {
-  const shape = [x.size(1)];
-  const [weight, bias, mean, variance] = [
-    p.param("weight", shape, one),
-    p.param("bias", shape, zero),
-    p.param("running_mean", shape, stored),
-    p.param("running_var", shape, stored),
-  ].map((each) => each.reshape([shape[0]!, 1, 1])) as [Tensor, Tensor, Tensor, Tensor];
+type Statistics = EncodedTokens["statistics"];
+
+function channelStatistics(x: Tensor): Statistics {
+  return { mean: x.mean([0, 2, 3], true), variance: x.variance([0, 2, 3], true) };
+}
+
+/** @param own of the batch, where they count in place of those that training gathered */
+function batchNorm(p: Params, x: Tensor, own: Statistics | undefined): Tensor {
+  const channels = x.size(1);
+  const ofChannels = (name: string, init: Init) =>
+    p.param(name, [channels], init).reshape([1, channels, 1, 1]);
+  const [weight, bias] = [ofChannels("weight", one), ofChannels("bias", zero)];
+  const { mean, variance } = own ?? {
+    mean: ofChannels(runningNames.mean, stored),
+    variance: ofChannels(runningNames.variance, stored),
+  };
   return x.sub(mean).div(variance.add(1e-5).sqrt()).mul(weight).add(bias);
 }
 
-/** PyTorch's BatchNorm counts batches beside its weights. */
-export const vqganKeys: KeyMap = {
-  keyOf: (name) => name,
-  owns: (key) => !key.endsWith("num_batches_tracked"),
-};
+const runningNames = { mean: "running_mean", variance: "running_var" } as const;
+
+/** Keys of the statistics that a training leaves. */
+export function statisticsKeys({ levels }: VQGANConfig): {
+  readonly mean: string;
+  readonly variance: string;
+} {
+  // Behind a block each level, and a convolution each level but the first.
+  const scope = `down_blocks.${2 * levels - 1}.1`;
+  return {
+    mean: `${scope}.${runningNames.mean}`,
+    variance: `${scope}.${runningNames.variance}`,
+  };
+}
+
+/** How files name the weights: as dome272/Paella, or as diffusers. PyTorch's BatchNorm counts batches beside its own. */
+export function vqganKeys(keys: Iterable<string>): KeyMap {
+  const diffusers = [...keys].includes(diffusersCodebook);
+  return {
+    keyOf: (name) => (diffusers && name === codebookKey ? diffusersCodebook : name),
+    owns: (key) => !key.endsWith("num_batches_tracked"),
+  };
+}
+
+export const codebookKey = "vquantizer.codebook.weight";
+export const diffusersCodebook = "vquantizer.embedding.weight";
+
+/** Every weight of it, for `checkKeys`. */
+export function vqganParams(config: VQGANConfig): ParamsRoot {
+  const p = createParams();
+  const side = 2 ** config.levels;
+  const images = input("images", [batch, config.channels, side, side]);
+  decodeTokens(p, encodeTokens(p, images, config).indices, config);
+  return p;
+}
 
 /**
  * The arguments of VQModel in dome272/Paella.
@@ -184,6 +251,7 @@ export const vqganKeys: KeyMap = {
 export function vqganConfig(read: FieldReader): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
   return {
+    channels: preset.channels,
     levels: read.count("levels", preset.levels),
     bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
     hidden: read.count("c_hidden", preset.hidden),

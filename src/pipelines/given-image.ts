@@ -3,7 +3,8 @@ import type { Picture } from "../data/dataset.ts";
 import { valuesOf, withChannels } from "../data/pixels.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
-import { type NdArray, ndarray } from "../engine/ndarray.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/ndarray.ts";
+import { coderShape } from "../models/picture-coder.ts";
 import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 import type { Stages } from "./stages.ts";
@@ -67,10 +68,10 @@ interface GivenImage {
   readonly finish: (drawn: Picture) => Picture;
 }
 
-/** The image of a request, if it has one, for what the network draws in a shape; latents are the encoder's means. */
+/** The image of a request, if it has one, for what the network draws in a shape [count, …, height, width]; latents are the encoder's means. */
 export async function givenImage(
   { image, mask, signal }: GenerateRequest,
-  shape: readonly [count: number, channels: number, height: number, width: number],
+  shape: readonly [count: number, ...of: number[]],
   {
     model,
     stages,
@@ -79,7 +80,10 @@ export async function givenImage(
 ): Promise<GivenImage | undefined> {
   if (!image) return undefined;
   const { decoder, network } = model;
-  const own = withChannels(image, (decoder?.config.inputs ?? network.channels) as 1 | 3);
+  const own = withChannels(
+    image,
+    (decoder ? coderShape(decoder).inputs : network.channels) as 1 | 3,
+  );
   const pixels = valuesOf(own.pixels, own); // [1, C, H, W]
   const encoder = stages.imageEncoder([image.height, image.width]);
   const latents = encoder
@@ -93,13 +97,11 @@ export async function givenImage(
 }
 
 /**
- * A mask for what the network draws, [count, channels, height, width] in [0, 1]. A latent is drawn anew as much as the pixel
- * of it that is so most.
+ * A mask for what the network draws, of its shape, in [0, 1]. A latent, or token, is drawn anew as much as the pixel of it
+ * that is so most.
  */
-function maskFor(
-  mask: Picture,
-  [count, channels, height, width]: readonly [number, number, number, number],
-): NdArray<"float32"> {
+function maskFor(mask: Picture, shape: readonly number[]): NdArray<"float32"> {
+  const [height, width] = shape.slice(-2) as [number, number];
   const shares = sharesOf(mask);
   const [down, across] = [mask.height / height, mask.width / width];
   const plane = new Float32Array(height * width);
@@ -108,9 +110,9 @@ function maskFor(
     const at = row * width + Math.floor((i % mask.width) / across);
     plane[at] = Math.max(plane[at]!, share);
   }
-  const values = new Float32Array(count * channels * plane.length);
+  const values = new Float32Array(sizeOf(shape));
   for (let start = 0; start < values.length; start += plane.length) values.set(plane, start);
-  return ndarray("float32", [count, channels, height, width], values);
+  return ndarray("float32", shape, values);
 }
 
 /** How much of each pixel is drawn anew. */

@@ -2,14 +2,13 @@
 import { input } from "../engine/functional.ts";
 import { type Graph, graphOf } from "../engine/graph.ts";
 import { batch } from "../engine/shape.ts";
-import {
-  type AutoencoderKLConfig,
-  decodeLatents,
-  encodeImages,
-  scaleLatents,
-  unscaleLatents,
-} from "../models/autoencoder-kl.ts";
 import { type NetworkConfig, type TracedNetwork, traceNetwork } from "../models/index.ts";
+import {
+  coderShape,
+  decodedPictures,
+  encodedPictures,
+  type PictureCoder,
+} from "../models/picture-coder.ts";
 import { createParams } from "../nn/params.ts";
 
 /** A network as drawing asks it, for images of a height and width, its own unless given, with layers that rows may skip. */
@@ -26,7 +25,7 @@ export function tracedForDrawing(
   });
 }
 
-/** `x` [B, C, H, W], times `t` [B] and the condition, and where layers are skippable `skip` [B] → `output`. */
+/** `x` [B, C, H, W] or tokens [B, H, W], times `t` [B] and the condition, and where layers are skippable `skip` [B] → `output`. */
 export function networkGraph(
   network: NetworkConfig,
   size?: readonly [height: number, width: number],
@@ -35,22 +34,23 @@ export function networkGraph(
   return graphOf({ output: tracedForDrawing(network, size, skippable).output });
 }
 
-/** `latents` [B, latentChannels, h, w], as the network makes them → `pixels` [B, C, f·h, f·w] about in [−1, 1]. */
+/** `latents` [B, latentChannels, h, w] or tokens [B, h, w], as the network makes them → `pixels` [B, C, f·h, f·w] about in [−1, 1]. */
 export function decoderGraph(
-  config: AutoencoderKLConfig,
-  [height, width]: readonly [height: number, width: number],
+  coder: PictureCoder,
+  size: readonly [height: number, width: number],
 ): Graph {
-  const latents = input("latents", [batch, config.latentChannels, height, width]);
-  const pixels = decodeLatents(createParams(), unscaleLatents(latents, config), config);
-  return graphOf({ pixels });
+  const latents =
+    coder.kind === "kl"
+      ? input("latents", [batch, coder.config.latentChannels, ...size])
+      : input("latents", [batch, ...size], "int64");
+  return graphOf({ pixels: decodedPictures(createParams(), latents, coder) });
 }
 
-/** `images` [B, C, H, W] in [−1, 1] → `latents` [B, latentChannels, H/f, W/f], as the network makes them. */
+/** `images` [B, C, H, W] in [−1, 1] → `latents` [B, latentChannels, H/f, W/f] or tokens [B, H/f, W/f], as the network makes them. */
 export function encoderGraph(
-  config: AutoencoderKLConfig,
-  [height, width]: readonly [height: number, width: number],
+  coder: PictureCoder,
+  size: readonly [height: number, width: number],
 ): Graph {
-  const images = input("images", [batch, config.inputs, height, width]);
-  const { mean } = encodeImages(createParams(), images, config);
-  return graphOf({ latents: scaleLatents(mean, config) });
+  const images = input("images", [batch, coderShape(coder).inputs, ...size]);
+  return graphOf({ latents: encodedPictures(createParams(), images, coder) });
 }

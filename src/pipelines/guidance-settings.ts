@@ -6,13 +6,21 @@ import type { GenerateRequest, GenerateSettings, SkipLayers } from "./pipeline.t
 
 /** @throws UsageError that names what cannot be */
 export function guidanceDetails(
-  { guidanceInterval, rescale, skipLayers }: GenerateRequest,
+  { guidanceInterval, rescale, guidedChannels, skipLayers }: GenerateRequest,
   model: ImageModel,
 ): {
   readonly guidanceInterval?: readonly [above: number, upTo: number];
   readonly rescale?: number;
   readonly skipLayers?: SkipLayers;
 } {
+  if (model.process.kind === "tokens") {
+    const given = { guidanceInterval, rescale, guidedChannels, skipLayers };
+    const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
+    if (name === undefined) return {};
+    throw new UsageError(
+      `${model.name} draws tokens, of which guidance has no ${name}; leave it out.`,
+    );
+  }
   if (guidanceInterval) {
     const [above, upTo] = guidanceInterval;
     if (!(above >= 0 && above < upTo)) {

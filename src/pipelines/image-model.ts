@@ -4,11 +4,13 @@ import type { Parameterization } from "../diffusion/parameterization.ts";
 import type { NoiseLevel } from "../diffusion/levels.ts";
 import type { LevelOptions } from "../diffusion/recipe.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
+import type { sampleTokens } from "../diffusion/token-sampling.ts";
 import type { Threshold } from "../diffusion/thresholding.ts";
 import type { Graph } from "../engine/graph.ts";
 import type { NdArray } from "../engine/ndarray.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
-import type { AutoencoderKLConfig } from "../models/autoencoder-kl.ts";
+import type { PictureCoder } from "../models/picture-coder.ts";
+import type { tokenSampler } from "../models/card.ts";
 import type { NetworkConfig } from "../models/index.ts";
 
 export interface ImageModel {
@@ -17,17 +19,19 @@ export interface ImageModel {
   readonly network: NetworkConfig;
   /** Of the network, by its own names; already checked. */
   readonly weights: WeightSource;
-  readonly process: SamplingProcess;
+  readonly process: SamplingProcess | TokenProcess;
   /** Every name of each class; models with classes know them by number too. */
   readonly classes?: ReadonlyMap<string, number> | undefined;
   /** Of models that take prompts; else `lacks` says why there is none. */
   readonly embedder?: PromptEmbedder | undefined;
-  /** Makes pixels of latents; without it the network sees pixels itself. */
+  /** Makes pixels of latents or tokens; without it the network sees pixels itself. */
   readonly decoder?: LatentDecoder | undefined;
   readonly defaults: {
     readonly steps: number;
     readonly guidance: number;
     readonly guidedChannels?: number | undefined;
+    /** Of tokens, in the first and in the last step. */
+    readonly temperature?: readonly [first: number, last: number] | undefined;
   };
   /** What was mixed into the weights. */
   readonly loras?: readonly MixedLora[] | undefined;
@@ -82,13 +86,23 @@ export interface Unheard {
   readonly words: string;
 }
 
-export interface LatentDecoder {
-  readonly config: AutoencoderKLConfig;
-  readonly weights: WeightSource;
+export type LatentDecoder = PictureCoder & { readonly weights: WeightSource };
+
+/** By which levels a model of tokens is sampled. */
+export interface TokenProcess {
+  readonly kind: "tokens";
+  readonly codebook: number;
+  /** The only one there is. */
+  readonly sampler: typeof tokenSampler;
+  /** @throws UsageError when there is no sampler of that name */
+  samplerNamed(name: string): typeof sampleTokens;
+  /** Their sigma is the share of noise. @throws UsageError when there cannot be so many steps, or they are to be shifted */
+  levels(steps: number, options: LevelOptions): readonly NoiseLevel[];
 }
 
-/** By which levels a model is sampled, and how its answers are read. */
+/** By which levels a model of continuous numbers is sampled, and how its answers are read. */
 export interface SamplingProcess {
+  readonly kind: "continuous";
   /** What the network predicts. */
   readonly parameterization: Parameterization;
   /** How estimates of x0 are kept in range. */

@@ -2,7 +2,7 @@
  * From a request to pictures: words → conditions → noise → steps → decoding. `drawPictures` is the whole way; the rest of
  * the file is how each of its steps is done.
  */
-import { combine, rowsOf } from "../diffusion/arrays.ts";
+import { combine } from "../diffusion/arrays.ts";
 import {
   type Conditions,
   type Denoiser,
@@ -14,22 +14,21 @@ import { keeping } from "../diffusion/inpainting.ts";
 import { levelsOfStrength, type NoiseLevel, noiseOfSteps } from "../diffusion/levels.ts";
 import { keyedNoise } from "../diffusion/noise.ts";
 import { thresholded } from "../diffusion/thresholding.ts";
-import type { Picture } from "../data/dataset.ts";
-import { picturesOf } from "../data/pixels.ts";
 import { UsageError } from "../engine/errors.ts";
-import { castArray, type NdArray, ndarray } from "../engine/ndarray.ts";
+import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import { randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { tiledDecode } from "../models/autoencoder-kl.ts";
-import { conditionsFor, type Embed, rememberedEmbeddings } from "./conditions.ts";
+import { conditionsFor, rememberedEmbeddings } from "./conditions.ts";
+import { decodedPictures, type Drawing } from "./drawing.ts";
 import { givenImage } from "./given-image.ts";
 import { skippedLayers } from "./guidance-settings.ts";
-import type { ImageModel, RunStage } from "./image-model.ts";
+import type { ImageModel, RunStage, SamplingProcess } from "./image-model.ts";
 import { checkMemory } from "./memory.ts";
 import type { DrawnPicture, GenerateRequest, GenerateStep, Pipeline } from "./pipeline.ts";
 import { stagePrograms } from "./programs.ts";
 import { type Decided, decide, latentSize } from "./settings.ts";
-import { type Stages, stagesOf } from "./stages.ts";
+import { stagesOf } from "./stages.ts";
+import { drawTokenPictures } from "./token-drawing.ts";
 
 export interface PipelineOptions {
   /** Bytes that drawing may take; asked for more, it refuses. Unknown unless given. */
@@ -66,7 +65,13 @@ export function imagePipeline(
   return {
     name: model.name,
     settings: (request) => decideAll(request).settings,
-    generate: (request) => drawPictures(request, { model, decideAll, stages, run, embed }),
+    generate(request) {
+      const drawing = { model, decideAll, stages, run, embed };
+      const { process } = model;
+      return process.kind === "tokens"
+        ? drawTokenPictures(request, process, drawing)
+        : drawPictures(request, process, drawing);
+    },
     async dispose() {
       await programs.dispose();
       await model.close();
@@ -74,21 +79,13 @@ export function imagePipeline(
   };
 }
 
-/** What drawing goes by. */
-interface Drawing {
-  readonly model: ImageModel;
-  readonly decideAll: (request: GenerateRequest) => Decided;
-  readonly stages: Stages;
-  readonly run: RunStage;
-  readonly embed: Embed;
-}
-
 async function* drawPictures(
   request: GenerateRequest,
+  process: SamplingProcess,
   drawing: Drawing,
 ): AsyncGenerator<GenerateStep, readonly DrawnPicture[]> {
   const { signal } = request;
-  const { process, network } = drawing.model;
+  const { network } = drawing.model;
   const decided = drawing.decideAll(request);
   const { size, seed, count, sampler, steps, shift, strength } = decided.settings;
   const seeds = Array.from({ length: count }, (_, i) => seed + i);
@@ -104,7 +101,7 @@ async function* drawPictures(
   const start = given
     ? combine([first.alpha, given.latents], [first.sigma, fresh])
     : combine([process.start(first), fresh]);
-  const drawn = await denoiserFor(decided, [height, width], levels, drawing, signal);
+  const drawn = await denoiserFor(decided, [height, width], levels, process, drawing, signal);
   const denoise = given?.mask ? keeping(drawn, given.latents, given.mask) : drawn;
   const decode = async (latents: NdArray) => {
     const pictures = await decodedPictures(latents, drawing, signal);
@@ -129,11 +126,11 @@ async function denoiserFor(
   { settings, told, avoided }: Decided,
   size: readonly [height: number, width: number],
   levels: readonly NoiseLevel[],
+  { parameterization, threshold }: SamplingProcess,
   { model, stages, run, embed }: Drawing,
   signal: AbortSignal | undefined,
 ): Promise<Denoiser> {
   const { guidance: scale, guidedChannels, count, steps, skipLayers } = settings;
-  const { parameterization, threshold } = model.process;
   const asked = scale === 1 ? [told] : [told, avoided];
   const [wanted, free = wanted] = (await conditionsFor(asked, count, model, embed)) as [
     Conditions,
@@ -163,24 +160,4 @@ async function denoiserFor(
     },
   });
   return threshold ? thresholded(denoise, threshold) : denoise;
-}
-
-/** Latents, or pixels in [−1, 1], as pictures; latents one by one, since decoding takes most of the memory. */
-async function decodedPictures(
-  latents: NdArray,
-  { model, stages, run }: Drawing,
-  signal: AbortSignal | undefined,
-): Promise<Picture[]> {
-  if (!model.decoder) return picturesOf(latents);
-  const pictures: Picture[] = [];
-  for (let row = 0; row < latents.shape[0]!; row++) {
-    signal?.throwIfAborted();
-    const decode = async (tile: NdArray) => {
-      const stage = stages.decoder(tile.shape.slice(2) as [number, number])!;
-      return (await run(stage, { latents: tile }))["pixels"]!;
-    };
-    const pixels = await tiledDecode(decode, castArray(rowsOf(latents, row, 1), "float32"));
-    pictures.push(...picturesOf(pixels));
-  }
-  return pictures;
 }

@@ -20,6 +20,8 @@ export interface GenerateRequest {
   /** Pictures; 1 unless given. */
   readonly count?: number | undefined;
   readonly sampler?: string | undefined;
+  /** Of models of tokens: how freely these are drawn, in the first step and in the last; 0 takes the likeliest. */
+  readonly temperature?: readonly [first: number, last: number] | undefined;
   /** Of the times of a rectified flow, in place of the model's own: more steps at high noise above 1, for larger pictures. */
   readonly shift?: number | undefined;
   /** Guides only where the ratio of noise to signal is in (above, upTo] (Kynkäänniemi et al., 2024). */
@@ -65,6 +67,7 @@ export interface GenerateSettings {
   readonly size: readonly [height: number, width: number];
   readonly count: number;
   readonly sampler: string;
+  readonly temperature?: readonly [first: number, last: number];
   readonly shift?: number;
   readonly guidanceInterval?: readonly [above: number, upTo: number];
   readonly rescale?: number;

@@ -1,18 +1,42 @@
 /** Processes to sample by: of a trained folder's recipe, and of a scheduler of diffusers. */
 import type { DiffusersScheduler } from "../diffusion/diffusers-schedulers.ts";
-import type { NoiseLevel } from "../diffusion/levels.ts";
+import { type NoiseLevel, refuseShift } from "../diffusion/levels.ts";
 import { type Recipe, recipeLevels } from "../diffusion/recipe.ts";
 import { type SamplerName, samplerNamed } from "../diffusion/samplers/index.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
-import type { SamplingProcess } from "./image-model.ts";
+import { tokenLevels, type TokenRecipe } from "../diffusion/token-recipe.ts";
+import { sampleTokens } from "../diffusion/token-sampling.ts";
+import { UsageError } from "../engine/errors.ts";
+import { tokenSampler } from "../models/card.ts";
+import { quote } from "../weights/json.ts";
+import type { SamplingProcess, TokenProcess } from "./image-model.ts";
 
 export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingProcess {
   return {
+    kind: "continuous",
     parameterization: recipe.predicts,
     sampler,
     samplerNamed,
     levels: (steps, options) => recipeLevels(recipe, steps, options),
     start: () => 1,
+  };
+}
+
+export function tokenProcess(recipe: TokenRecipe, codebook: number): TokenProcess {
+  return {
+    kind: "tokens",
+    codebook,
+    sampler: tokenSampler,
+    samplerNamed(name) {
+      if (name === tokenSampler) return sampleTokens;
+      throw new UsageError(
+        `There is no sampler ${quote(name)} of tokens; give ${tokenSampler}, or leave it out.`,
+      );
+    },
+    levels(steps, { shift }) {
+      refuseShift(shift);
+      return tokenLevels(recipe, steps);
+    },
   };
 }
 
@@ -33,6 +57,7 @@ export function schedulerProcess(name: string, scheduler: DiffusersScheduler): S
   const { parameterization, threshold } = scheduler;
   const own = samplerOfScheduler[name] ?? name;
   return {
+    kind: "continuous",
     parameterization,
     threshold,
     sampler: own,

@@ -28,6 +28,7 @@ const scheduler = diffusersScheduler(
 );
 
 export const sd3FileProcess: SamplingProcess = {
+  kind: "continuous",
   parameterization: scheduler.parameterization,
   sampler: "dpmpp-2m-sigma",
   samplerNamed,

@@ -1,8 +1,8 @@
 /** A request decided: each setting checked, or the model's own where none was given. */
 import { checkSteps } from "../diffusion/levels.ts";
 import { UsageError } from "../engine/errors.ts";
-import { latentFactor } from "../models/autoencoder-kl.ts";
 import { canDrop, imageSizes } from "../models/index.ts";
+import { coderShape } from "../models/picture-coder.ts";
 import { quote } from "../weights/json.ts";
 import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
 import { strengthOf } from "./given-image.ts";
@@ -46,6 +46,7 @@ export function decide(request: GenerateRequest, model: ImageModel): Decided {
       size,
       count,
       sampler,
+      ...temperatureOf(request, model),
       ...(request.shift !== undefined && { shift: request.shift }),
       ...guidanceDetails(request, model),
       ...(strength !== undefined && { strength }),
@@ -87,6 +88,24 @@ function guidanceOf(request: GenerateRequest, told: Told, model: ImageModel): nu
   return guidance;
 }
 
+/** @throws UsageError when it is none of tokens, or no temperature */
+function temperatureOf(
+  { temperature }: GenerateRequest,
+  { name, process, defaults }: ImageModel,
+): Pick<GenerateSettings, "temperature"> {
+  if (process.kind !== "tokens") {
+    if (temperature === undefined) return {};
+    throw new UsageError(
+      `A temperature of ${temperature.join(" to ")} was asked for, but ${name} draws no tokens; leave it out.`,
+    );
+  }
+  const decided = temperature ?? defaults.temperature ?? [1, 1];
+  if (decided.every((each) => each >= 0 && each < Infinity)) return { temperature: decided };
+  throw new UsageError(
+    `The temperature ${decided.join(" to ")} is not one; give numbers of at least 0, of the first and of the last step.`,
+  );
+}
+
 function channelsOf(request: GenerateRequest, { network, defaults }: ImageModel) {
   const { guidedChannels = defaults.guidedChannels } = request;
   if (guidedChannels === undefined) return undefined;
@@ -107,7 +126,7 @@ export type Sized = Pick<ImageModel, "name" | "network" | "decoder">;
 
 /** Pixels along a side that one number of the network's input stands for. */
 function pixelsPerLatent({ decoder }: Sized): number {
-  return decoder ? latentFactor(decoder.config) : 1;
+  return decoder ? coderShape(decoder).factor : 1;
 }
 
 /**

@@ -39,7 +39,7 @@ export function stagesOf({ network, weights, decoder, embedder }: Staged): Stage
       once(`decoder ${size.join("×")}`, {
         name: "the decoder",
         kind: "decoder",
-        graph: () => decoderGraph(decoder.config, size),
+        graph: () => decoderGraph(decoder, size),
         weights: decoder.weights,
       }),
     imageEncoder: (size) =>
@@ -47,7 +47,7 @@ export function stagesOf({ network, weights, decoder, embedder }: Staged): Stage
       once(`image encoder ${size.join("×")}`, {
         name: "the encoder of the image",
         kind: "image encoder",
-        graph: () => encoderGraph(decoder.config, size),
+        graph: () => encoderGraph(decoder, size),
         weights: decoder.weights,
       }),
   };

@@ -16,7 +16,8 @@ export async function openTrainedFolder(
   const { card, tokenizer } = await readTrainedFolder(folder);
   const weights = await folder.weights(modelFiles.weights);
   return closingOnFailure([weights], async (opened) => {
-    const autoencoder = card.latents && (await folder.weights(modelFiles.autoencoder));
+    const file = card.latents ? modelFiles.autoencoder : card.tokens && modelFiles.vqgan;
+    const autoencoder = file && (await folder.weights(file));
     if (autoencoder) opened.push(autoencoder);
     return trainedModel({ card, weights, tokenizer, autoencoder });
   });

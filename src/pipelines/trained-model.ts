@@ -2,9 +2,10 @@
 import { UsageError } from "../engine/errors.ts";
 import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
-import { autoencoderKLParams } from "../models/autoencoder-kl.ts";
 import { type Card, modelFiles } from "../models/card.ts";
+import type { SamplerName } from "../diffusion/samplers/index.ts";
 import { traceNetwork } from "../models/index.ts";
+import { coderParams, type PictureCoder } from "../models/picture-coder.ts";
 import type { PromptEncoderConfig } from "../models/prompt-encoder.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../weights/check-keys.ts";
@@ -12,7 +13,7 @@ import type { Weights } from "../weights/safetensors.ts";
 import type { ImageModel, LatentDecoder, PromptEmbedder } from "./image-model.ts";
 import { imagePipeline } from "./image-pipeline.ts";
 import type { Pipeline } from "./pipeline.ts";
-import { recipeProcess } from "./process.ts";
+import { recipeProcess, tokenProcess } from "./process.ts";
 
 /** What a trained folder holds. */
 export interface TrainedModel {
@@ -21,7 +22,7 @@ export interface TrainedModel {
   readonly weights: Weights | Readonly<Record<string, NdArray>>;
   /** Of models that take prompts. */
   readonly tokenizer?: Tokenizer | undefined;
-  /** Of models of latents: `vae.safetensors`, open. */
+  /** Of models of latents or tokens: `vae.safetensors` or `vqgan.safetensors`, open. */
   readonly autoencoder?: Weights | undefined;
 }
 
@@ -48,7 +49,7 @@ export function createPipeline({
 
 /** The same without a backend. */
 export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): ImageModel {
-  const { name, network, diffusion, classes, sampling } = card;
+  const { name, network, classes, sampling } = card;
   const { condition, prompt } = network;
   if (condition.kind === "text" && !(prompt && tokenizer)) {
     throw new UsageError(
@@ -63,7 +64,7 @@ export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedM
     weights: opened
       ? checkedWeights(params, opened)
       : arraySource(name, params, weights as Readonly<Record<string, NdArray>>),
-    process: recipeProcess(diffusion, sampling.sampler),
+    process: processOf(card),
     classes: classes && new Map(classes.map((each, i) => [each, i])),
     embedder: tokenizer && prompt && ownEmbedder(name, tokenizer, prompt),
     decoder: decoderOf(card, autoencoder),
@@ -99,18 +100,28 @@ function ownEmbedder(
   };
 }
 
+function processOf({ diffusion, network, sampling: { sampler } }: Card): ImageModel["process"] {
+  return diffusion.process === "tokens"
+    ? tokenProcess(diffusion, network.tokens!.codebook)
+    : recipeProcess(diffusion, sampler as SamplerName);
+}
+
 function decoderOf(
-  { name, latents }: Card,
+  { name, latents, tokens }: Card,
   weights: Weights | undefined,
 ): LatentDecoder | undefined {
-  if (!latents) return undefined;
+  const coder: PictureCoder | undefined = latents
+    ? { kind: "kl", config: latents.autoencoder }
+    : tokens && { kind: "vq", config: tokens.tokenizer };
+  if (!coder) return undefined;
   if (!weights) {
     throw new UsageError(
-      `${name} draws latents, but there is no autoencoder to make pictures of them; give the ${modelFiles.autoencoder} that was written with it.`,
+      latents
+        ? `${name} draws latents, but there is no autoencoder to make pictures of them; give the ${modelFiles.autoencoder} that was written with it.`
+        : `${name} draws tokens, but there is no tokenizer to make pictures of them; give the ${modelFiles.vqgan} that was written with it.`,
     );
   }
-  const config = latents.autoencoder;
-  return { config, weights: checkedWeights(autoencoderKLParams(config), weights) };
+  return { ...coder, weights: checkedWeights(coderParams(coder), weights) };
 }
 
 function isOpened(weights: TrainedModel["weights"]): weights is Weights {

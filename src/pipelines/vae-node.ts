@@ -1,5 +1,5 @@
 /** An autoencoder on disk that stands in for a model's own. */
-import { openAutoencoder } from "../models/autoencoder-kl-node.ts";
+import { openAutoencoder } from "../models/picture-coder-node.ts";
 import type { GivenVAE } from "./vae.ts";
 
 /** @param path as `openAutoencoder` takes it */

@@ -5,6 +5,8 @@ import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/nearest-names.ts";
 import { quote } from "../weights/json.ts";
 import {
+  autoencoderConfigSchema,
+  type AutoencoderTrainingConfig,
   loraConfigSchema,
   type LoraTrainingConfig,
   type TrainingConfig,
@@ -12,7 +14,7 @@ import {
 } from "./config.ts";
 
 /**
- * Reads a config: of a LoRA where it names a `base` or says `lora`.
+ * Reads a config: of a LoRA where it names a `base` or says `lora`, and of an autoencoder where it says `autoencoder`.
  *
  * @param file how messages call it
  * @param settings `key.path=value` from the command line, which override the file's
@@ -22,7 +24,7 @@ export function readTrainingConfig(
   file: string,
   text: string,
   settings: readonly string[] = [],
-): TrainingConfig | LoraTrainingConfig {
+): TrainingConfig | LoraTrainingConfig | AutoencoderTrainingConfig {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const [problem] = document.errors;
@@ -50,8 +52,7 @@ export function readTrainingConfig(
   }
 
   const content: unknown = document.toJS({ maxAliasCount: 100 });
-  const schema =
-    document.has("base") || document.has("lora") ? loraConfigSchema : trainingConfigSchema;
+  const schema = schemaOf(document);
   const result = schema.safeParse(content, { reportInput: true });
   if (result.success) return result.data;
   const { path, message } = explained(firstIssue(result.error.issues), schema);
@@ -61,6 +62,11 @@ export function readTrainingConfig(
     throw new UsageError(`--set ${key}: ${message}`);
   }
   throw new UsageError(`${file}${line === undefined ? "" : `, line ${line}`}: ${message}`);
+}
+
+function schemaOf(document: { has(key: string): boolean }) {
+  if (document.has("base") || document.has("lora")) return loraConfigSchema;
+  return document.has("autoencoder") ? autoencoderConfigSchema : trainingConfigSchema;
 }
 
 /** An unknown key first: what else is wrong may follow from it, as a missing field does from a misspelt one. */

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { dataSchema } from "../data/config.ts";
 import type { PictureShape } from "../data/dataset.ts";
-import { recipeSchema, timesSchema } from "../diffusion/recipe.ts";
+import { timesSchema } from "../diffusion/recipe.ts";
+import { anyRecipeSchema } from "../diffusion/token-recipe.ts";
 import { samplingSchema } from "../models/card.ts";
 import { ddpmUNetFields } from "../models/ddpm-unet-schema.ts";
 import { ddpmUNetPresets } from "../models/ddpm-unet.ts";
@@ -116,7 +117,8 @@ const decaySchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
-const trainingFields = {
+/** What every optimization goes by. */
+const optimizationFields = {
   /** Images in a step's batch. */
   batch: count.default(64),
   /** Batches whose gradients a step takes together. */
@@ -132,12 +134,17 @@ const trainingFields = {
   clip: z.number().positive().nullable().default(1),
   /** Decay of the weights' moving average, which is what draws. */
   ema: z.number().gt(0).lt(1).default(0.999),
+  /** Threads for CPU work; as many as there are cores unless given. */
+  threads: count.optional(),
+};
+
+/** Of networks that denoise. */
+const trainingFields = {
+  ...optimizationFields,
   /** Share of examples that are learned without their condition. */
   dropCondition: share.default(0.1),
   /** Computes activations again in the backward pass: less memory, more time. */
   recompute: z.boolean().default(false),
-  /** Threads for CPU work; as many as there are cores unless given. */
-  threads: count.optional(),
 };
 
 const stepsOrMinutes = [
@@ -146,17 +153,17 @@ const stepsOrMinutes = [
   { error: "give either steps or minutes, to say how long to train" },
 ] as const;
 
-const trainingSchema = z
-  .strictObject({
-    ...trainingFields,
-    /** A trained folder or weights file to start from. */
-    from: z.string().optional(),
-  })
-  .refine(...stepsOrMinutes);
+/** A trained folder or weights file to start from. */
+const from = z.string().optional();
+
+const trainingSchema = z.strictObject({ ...trainingFields, from }).refine(...stepsOrMinutes);
 
 /** Where the network works on the latents of an autoencoder in place of pixels. */
 const latentsSchema = z.strictObject({
-  /** Stable Diffusion's: a folder in diffusers' layout, or a .safetensors file. */
+  /**
+   * One that patchwise train made, or Stable Diffusion's: a folder in diffusers' layout, or a .safetensors file. Of a VQ
+   * tokenizer the latents are tokens, for a process of tokens.
+   */
   autoencoder: z.string().min(1, "a path cannot be empty"),
   /** Latents become (z − shift)·scale; as the autoencoder says unless given. */
   scale: z.number().positive().optional(),
@@ -180,6 +187,17 @@ const checkpointFields = {
 
 const precision = z.enum(["float32", "float16"]);
 
+/** Steps between sample grids; none unless given. */
+const sampleSteps = unset(count);
+
+const validationFields = {
+  data: dataSchema,
+  /** Steps between measurements. */
+  steps: count.default(500),
+  /** Batches to measure on. */
+  batches: count.default(8),
+};
+
 /** What every training has. */
 const commonFields = {
   /** What the model is called; the output folder's name unless given. */
@@ -187,10 +205,20 @@ const commonFields = {
   /** Of weights, batches, noise and samples. */
   seed: z.int().min(0).default(0),
   data: dataSchema,
+  log: z
+    .strictObject({
+      /** Steps between lines of metrics. */
+      steps: count.default(20),
+    })
+    .prefault({}),
+};
+
+/** What those of networks that denoise have. */
+const denoiserFields = {
+  ...commonFields,
   samples: z
     .strictObject({
-      /** Steps between sample grids; none unless given. */
-      steps: unset(count),
+      steps: sampleSteps,
       /** Prompts, or names of classes; every class, or nothing in particular, unless given. */
       of: z.array(z.string()).optional(),
       /** Pictures of each. */
@@ -198,35 +226,27 @@ const commonFields = {
       seed: z.int().min(0).default(0),
     })
     .prefault({}),
-  log: z
-    .strictObject({
-      /** Steps between lines of metrics. */
-      steps: count.default(20),
-    })
-    .prefault({}),
   validation: z
     .strictObject({
-      data: dataSchema,
-      /** Steps between measurements. */
-      steps: count.default(500),
-      /** Batches to measure on. */
-      batches: count.default(8),
+      ...validationFields,
       /** Of a flow, which times to measure at; those of the training unless given. */
       times: timesSchema.optional(),
     })
     .optional(),
 };
 
+/** What every picture is made to be. */
+const picture = z.strictObject({
+  size,
+  channels: z.union([z.literal(1), z.literal(3)]).default(3),
+});
+
 export const trainingConfigSchema = z.strictObject({
-  ...commonFields,
-  /** What every picture is made to be. */
-  picture: z.strictObject({
-    size,
-    channels: z.union([z.literal(1), z.literal(3)]).default(3),
-  }),
+  ...denoiserFields,
+  picture,
   latents: latentsSchema.optional(),
   model: modelSchema.prefault({}),
-  diffusion: recipeSchema.prefault({ process: "flow" }),
+  diffusion: anyRecipeSchema.prefault({ process: "flow" }),
   training: trainingSchema,
   /** How the model draws unless told otherwise, and while it trains. */
   sampling: samplingSchema.prefault({}),
@@ -243,7 +263,7 @@ export type TrainingConfig = z.output<typeof trainingConfigSchema>;
 
 /** Of a LoRA: what pictures are made to be, what the network is and how it draws are its base's. */
 export const loraConfigSchema = z.strictObject({
-  ...commonFields,
+  ...denoiserFields,
   /** The model that it changes: the name of one that comes along, or a trained folder. */
   base: z.string().min(1, "a name cannot be empty"),
   lora: z
@@ -266,8 +286,66 @@ export const loraConfigSchema = z.strictObject({
 
 export type LoraTrainingConfig = z.output<typeof loraConfigSchema>;
 
+/** Of what makes latents, or tokens, of pictures and back: for later trainings to name as `latents.autoencoder`. */
+export const autoencoderConfigSchema = z.strictObject({
+  ...commonFields,
+  picture,
+  autoencoder: z.discriminatedUnion("kind", [
+    /** Paella's VQGAN at another size: a token of a codebook for each square of 2^levels pixels. */
+    z.strictObject({
+      kind: z.literal("vq"),
+      levels: count.default(2),
+      /** Channels at the lowest resolution; each level above has half of them. */
+      hidden: count.default(128),
+      /** Of the decoder at the lowest resolution. */
+      bottleneckBlocks: count.default(3),
+      latentChannels: count.default(4),
+      /** Number of codes. */
+      codebook: z.int().min(2).default(1024),
+    }),
+    /** Stable Diffusion's autoencoder at another size. */
+    z.strictObject({
+      kind: z.literal("kl"),
+      /** Of each level, from full size down; every further level halves height and width. */
+      widths: z.array(count).min(1).default([32, 64, 64]),
+      /** Residual blocks of a level of the encoder; the decoder has one more. */
+      layers: count.default(1),
+      groups: count.default(8),
+      middleAttention: z.boolean().default(true),
+      latentChannels: count.default(4),
+      /** How much the latents' distance to a standard normal distribution counts beside the error of a pixel. */
+      divergence: z.number().min(0).default(1e-4),
+    }),
+  ]),
+  training: z.strictObject({ ...optimizationFields, from }).refine(...stepsOrMinutes),
+  samples: z
+    .strictObject({
+      steps: sampleSteps,
+      /** Pictures that are shown, above what becomes of them. */
+      pictures: count.default(12),
+    })
+    .prefault({}),
+  validation: z.strictObject(validationFields).optional(),
+  checkpoint: z
+    .strictObject({ ...checkpointFields, weights: precision.default("float32") })
+    .prefault({}),
+});
+
+export type AutoencoderTrainingConfig = z.output<typeof autoencoderConfigSchema>;
+
 /** What the steps of a training go by, whatever it changes. */
-export type RunConfig = Omit<TrainingConfig, "model">;
+export interface RunConfig extends Pick<
+  AutoencoderTrainingConfig,
+  "name" | "seed" | "data" | "log" | "picture" | "training"
+> {
+  readonly checkpoint: Omit<AutoencoderTrainingConfig["checkpoint"], "weights">;
+  readonly samples: { readonly steps?: number | undefined };
+  readonly validation?: AutoencoderTrainingConfig["validation"];
+  readonly latents?: TrainingConfig["latents"];
+}
+
+/** Of networks that denoise. */
+export type DenoiserConfig = Omit<TrainingConfig, "model">;
 
 /** Of the pictures, whose latents the network may see in their place. */
 export function pictureShape({

@@ -8,7 +8,9 @@ import type { UViTConfig } from "../models/u-vit.ts";
 export interface ImageShape {
   readonly height: number;
   readonly width: number;
+  /** Of vectors that stand for tokens, where it is these. */
   readonly channels: number;
+  readonly codebook?: number | undefined;
 }
 
 /** Without what the data says. */
@@ -111,7 +113,7 @@ function sizes(
     patch,
     hidden,
     patches:
-      values > bottleneckWidth
+      values > bottleneckWidth && picture.codebook === undefined
         ? { kind: "bottleneck", width: bottleneckWidth }
         : { kind: "linear" },
   };

@@ -1,9 +1,10 @@
 /** From pictures and captions to the inputs of a training step. */
 import { type NdArray, ndarray } from "../engine/ndarray.ts";
 import { fork, type RandomKey, uniform } from "../engine/random.ts";
-import { drawExamples, type Recipe } from "../diffusion/recipe.ts";
+import { drawExamples } from "../diffusion/recipe.ts";
+import { type AnyRecipe, drawTokenExamples } from "../diffusion/token-recipe.ts";
 import { canDrop, type NetworkConfig } from "../models/index.ts";
-import { type LatentDraw, latentValues } from "../data/latents.ts";
+import { type LatentDraw, latentValues, tokenValues } from "../data/latents.ts";
 import { valuesOf } from "../data/pixels.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
@@ -18,7 +19,7 @@ export interface LabelledPictures {
 
 export interface ExampleOptions {
   readonly network: NetworkConfig;
-  readonly recipe: Recipe;
+  readonly recipe: AnyRecipe;
   /** Of a network that is told a text. */
   readonly tokenizer: Tokenizer | undefined;
   /** Where the pictures are given as latents. */
@@ -37,14 +38,14 @@ export function examplesOf(
 ): Record<string, NdArray> {
   const [height, width] = network.size;
   const shape = { height, width, channels: network.channels as 1 | 3 };
-  const x0 = latents
-    ? latentValues(batch.pixels, latents, fork(key, "latents"))
-    : valuesOf(batch.pixels, shape); // [B, C, H, W]
+  const x0 = values(); // [B, C, H, W], or tokens [B, h, w]
   const [count] = x0.shape as readonly [number];
   const told = network.condition.kind;
   return {
     x0,
-    ...drawExamples(recipe, key, x0.shape),
+    ...(recipe.process === "tokens"
+      ? drawTokenExamples(key, x0.shape, network.tokens!.codebook)
+      : drawExamples(recipe, key, x0.shape)),
     ...conditions(batch, count, network, tokenizer, classes),
     ...(canDrop(network) && {
       drop: dropped(
@@ -55,6 +56,13 @@ export function examplesOf(
       ),
     }),
   };
+
+  function values(): NdArray {
+    if (!latents) return valuesOf(batch.pixels, shape);
+    return latents.form.parts === "tokens"
+      ? tokenValues(batch.pixels, latents.form)
+      : latentValues(batch.pixels, latents, fork(key, "latents"));
+  }
 }
 
 function conditions(

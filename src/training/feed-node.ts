@@ -2,7 +2,7 @@
 import { type Loader, openLoader } from "../data/loader-node.ts";
 import type { LatentDraw, LatentCache } from "../data/latents.ts";
 import type { DataConfig } from "../data/config.ts";
-import type { AutoencoderKLConfig } from "../models/autoencoder-kl.ts";
+import type { PictureCoder } from "../models/picture-coder.ts";
 import { pictureShape, type RunConfig } from "./config.ts";
 import type { ImageShape } from "./default-networks.ts";
 
@@ -10,8 +10,8 @@ export interface Feed {
   readonly info: Loader["info"];
   /** What the network sees of a picture. */
   readonly image: ImageShape;
-  /** Where that is latents: what makes pictures of them, with the scale and shift that are used. */
-  readonly autoencoder: AutoencoderKLConfig | undefined;
+  /** Where that is latents or tokens: what makes pictures of them, with the scale and shift that are used. */
+  readonly coder: PictureCoder | undefined;
   /**
    * Begins to give batches, when the training's folder is there.
    *
@@ -43,7 +43,7 @@ export async function pictureFeed(config: RunConfig, step: number): Promise<Feed
   return {
     info: loader.info,
     image: pictureShape(config),
-    autoencoder: undefined,
+    coder: undefined,
     begin: async () => ({ loader, validation: await loaders.validation(), latents: undefined }),
     close: () => loaders.close(),
   };

@@ -5,23 +5,25 @@ import { UsageError } from "../engine/errors.ts";
 import type { NdArray } from "../engine/ndarray.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { DataConfig } from "../data/config.ts";
+import type { LatentDraw } from "../data/latents.ts";
 import type { PictureShape } from "../data/dataset.ts";
 import { latentCache, type LatentEvent } from "../data/latent-cache-node.ts";
 import { canonical } from "../data/latent-folder-node.ts";
 import { openData } from "../data/open-node.ts";
+import { openCoder } from "../models/picture-coder-node.ts";
 import {
-  type AutoencoderKLConfig,
-  autoencoderKLParams,
-  latentFactor,
-} from "../models/autoencoder-kl.ts";
-import type { OpenAutoencoder } from "../models/autoencoder-kl-checkpoint.ts";
-import { openAutoencoder } from "../models/autoencoder-kl-node.ts";
-import { modelFiles } from "../models/card.ts";
+  coderParams,
+  coderShape,
+  type OpenCoder,
+  type PictureCoder,
+} from "../models/picture-coder.ts";
 import { closingOnFailure } from "../weights/closing.ts";
 import { exists } from "../weights/files-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors-node.ts";
 import { readTensor } from "../weights/safetensors.ts";
 import { pictureShape, type RunConfig } from "./config.ts";
+import type { ImageShape } from "./default-networks.ts";
+import { coderFiles } from "./denoiser-node.ts";
 import { type Feed, loadersOf } from "./feed-node.ts";
 
 export interface LatentFeedOptions {
@@ -50,14 +52,13 @@ export async function latentFeed(
 ): Promise<Feed> {
   const { posterior, precision, cache = join(out, "latents") } = latents;
   const shape = pictureShape(config);
-  const opened = await openAutoencoder(latents.autoencoder);
+  const opened = await openCoder(latents.autoencoder);
   const loaders = loadersOf(config);
   return closingOnFailure([opened.file, loaders], async () => {
-    const { scale = opened.config.scale, shift = opened.config.shift } = latents;
-    const autoencoder = { ...opened.config, scale, shift };
-    requireFit(shape, autoencoder, latents.autoencoder);
+    const coder = scaledCoder(opened, latents);
+    requireFit(shape, coder, latents.autoencoder);
     const hash = await hashOf(opened);
-    const copy = join(out, modelFiles.autoencoder);
+    const copy = join(out, coderFiles[coder.kind]);
     const before = resume ? await writtenHash(copy) : undefined;
     if (before !== undefined && before !== hash) {
       throw new UsageError(
@@ -73,16 +74,17 @@ export async function latentFeed(
         ...running,
         data: pictures,
         shape,
-        encoder: { config: autoencoder, weights: opened.weights, hash },
-        parts: posterior === "mean" ? "mean" : "moments",
-        precision,
+        encoder: { coder, weights: opened.weights, hash },
+        ...(coder.kind === "vq"
+          ? ({ parts: "tokens", precision: "float32" } as const)
+          : ({ parts: posterior === "mean" ? "mean" : "moments", precision } as const)),
         folder,
         threads: config.training.threads,
       });
     return {
       info: { name, count, classes, captioned },
-      image: latentShape(shape, autoencoder),
-      autoencoder,
+      image: latentShape(shape, coder),
+      coder,
       async begin() {
         if (before === undefined) await writeAutoencoder(copy, opened, hash);
         const own = await cached(config.data, cache);
@@ -93,7 +95,7 @@ export async function latentFeed(
         return {
           loader: await loaders.training(step, own),
           validation: await loaders.validation(other),
-          latents: { form: own.form, posterior, scale, shift },
+          latents: { form: own.form, posterior, ...scalesOf(coder) },
         };
       },
       async close() {
@@ -104,17 +106,39 @@ export async function latentFeed(
   });
 }
 
+/** With the scale and shift that the config gives, where it gives them. */
+function scaledCoder(
+  opened: OpenCoder,
+  { autoencoder, scale, shift }: NonNullable<RunConfig["latents"]>,
+): PictureCoder {
+  if (opened.kind === "kl") {
+    const { config } = opened;
+    return {
+      kind: "kl",
+      config: { ...config, scale: scale ?? config.scale, shift: shift ?? config.shift },
+    };
+  }
+  if (scale === undefined && shift === undefined) return { kind: "vq", config: opened.config };
+  throw new UsageError(
+    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a tokenizer, whose tokens have none; leave it out.`,
+  );
+}
+
+function scalesOf({ kind, config }: PictureCoder): Pick<LatentDraw, "scale" | "shift"> {
+  return kind === "kl" ? { scale: config.scale, shift: config.shift } : { scale: 1, shift: 0 };
+}
+
 function requireFit(
   { height, width, channels }: PictureShape,
-  config: AutoencoderKLConfig,
+  coder: PictureCoder,
   path: string,
 ): void {
-  if (config.inputs !== channels || config.outputs !== channels) {
+  const { inputs, outputs, factor } = coderShape(coder);
+  if (inputs !== channels || outputs !== channels) {
     throw new UsageError(
-      `${path} encodes pictures of ${config.inputs} channels and decodes ${config.outputs}, but picture.channels is ${channels}; set it to that number, or give another autoencoder.`,
+      `${path} encodes pictures of ${inputs} channels and decodes ${outputs}, but picture.channels is ${channels}; set it to that number, or give another autoencoder.`,
     );
   }
-  const factor = latentFactor(config);
   if (height % factor === 0 && width % factor === 0) return;
   const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
   throw new UsageError(
@@ -122,9 +146,15 @@ function requireFit(
   );
 }
 
-function latentShape({ height, width }: PictureShape, config: AutoencoderKLConfig) {
-  const factor = latentFactor(config);
-  return { height: height / factor, width: width / factor, channels: config.latentChannels };
+/** Channels of a vector that stands for a token. */
+const TOKEN_WIDTH = 64;
+
+function latentShape({ height, width }: PictureShape, coder: PictureCoder): ImageShape {
+  const { factor } = coderShape(coder);
+  const size = { height: height / factor, width: width / factor };
+  return coder.kind === "kl"
+    ? { ...size, channels: coder.config.latentChannels }
+    : { ...size, channels: TOKEN_WIDTH, codebook: coder.config.codebook };
 }
 
 /** As many pictures as a validation shows, so that no others are encoded. */
@@ -137,8 +167,9 @@ function shown(
 }
 
 /** Tells an autoencoder from every other: its config and all of its weights, but not how its latents are scaled. */
-async function hashOf(opened: OpenAutoencoder): Promise<string> {
-  const { scale: _scale, shift: _shift, ...config } = opened.config;
+async function hashOf(opened: OpenCoder): Promise<string> {
+  const { scale: _scale, ...unscaled } = opened.config;
+  const { shift: _shift, ...config } = { shift: 0, ...unscaled };
   const hash = createHash("sha256").update(canonical(config));
   for await (const [name, { dtype, data }] of arraysOf(opened)) {
     hash.update(`\n${name} ${dtype}\n`);
@@ -147,19 +178,16 @@ async function hashOf(opened: OpenAutoencoder): Promise<string> {
   return hash.digest("hex");
 }
 
-/** Its weights as they are stored, under diffusers' names. */
-async function* arraysOf({ config, file, keyOf }: OpenAutoencoder) {
-  for (const [name, { tensor }] of autoencoderKLParams(config).declared) {
+/** Its weights as they are stored, under its own names. */
+async function* arraysOf(opened: OpenCoder) {
+  const { file, keyOf } = opened;
+  for (const [name, { tensor }] of coderParams(opened).declared) {
     const array = await readTensor(file.entries.get(keyOf(name))!);
     yield [name, { ...array, shape: tensor.shape as readonly number[] } as NdArray] as const;
   }
 }
 
-async function writeAutoencoder(
-  path: string,
-  opened: OpenAutoencoder,
-  hash: string,
-): Promise<void> {
+async function writeAutoencoder(path: string, opened: OpenCoder, hash: string): Promise<void> {
   const arrays: (readonly [string, NdArray])[] = [];
   for await (const each of arraysOf(opened)) arrays.push(each);
   await writeSafetensors(path, arrays, [

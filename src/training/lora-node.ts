@@ -22,10 +22,11 @@ import { diskFolder } from "../weights/folder-node.ts";
 import { loraFile, mergeLora } from "../weights/lora.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors-node.ts";
 import { readFloat32, type Weights } from "../weights/safetensors.ts";
-import type { LoraTrainingConfig, RunConfig } from "./config.ts";
+import type { DenoiserConfig, LoraTrainingConfig } from "./config.ts";
+import { denoising } from "./denoiser-node.ts";
 import type { Feed } from "./feed-node.ts";
 import { objective } from "./objective.ts";
-import type { Arrays, Plan, Subject } from "./plan-node.ts";
+import type { Arrays, Plan, Subject, Surroundings } from "./plan-node.ts";
 
 interface Base {
   readonly folder: string;
@@ -36,15 +37,19 @@ interface Base {
 }
 
 /** @throws UsageError when there is no such base, or it cannot be trained further */
-export async function loraPlan(config: LoraTrainingConfig): Promise<Plan> {
+export async function loraPlan(
+  config: LoraTrainingConfig,
+  surroundings: Surroundings,
+): Promise<Plan> {
   const base = await openBase(config.base);
   return closingOnFailure([base.weights], async () => {
     // Beside other weights the same steps would lead elsewhere.
     const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
+    const whole = configOn(base, config);
     return {
-      config: configOn(base, config),
+      config: whole,
       recorded: { ...config, baseSha256 },
-      subject: async (feed) => loraOn(base, config, feed),
+      subject: async (feed) => loraOn(base, config, whole, feed, surroundings),
       close: () => base.weights.close(),
     };
   });
@@ -77,8 +82,8 @@ async function sha256(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
-function configOn({ folder, card }: Base, config: LoraTrainingConfig): RunConfig {
-  const { picture, diffusion, sampling, latents } = card;
+function configOn({ folder, card }: Base, config: LoraTrainingConfig): DenoiserConfig {
+  const { picture, diffusion, sampling, latents, tokens } = card;
   const { height, width, channels } = picture;
   return {
     ...config,
@@ -94,10 +99,23 @@ function configOn({ folder, card }: Base, config: LoraTrainingConfig): RunConfig
         precision: "float16",
       },
     }),
+    ...(tokens && {
+      latents: {
+        autoencoder: join(folder, modelFiles.vqgan),
+        posterior: "mean",
+        precision: "float32",
+      },
+    }),
   };
 }
 
-function loraOn(base: Base, config: LoraTrainingConfig, feed: Feed): Subject {
+function loraOn(
+  base: Base,
+  config: LoraTrainingConfig,
+  whole: DenoiserConfig,
+  feed: Feed,
+  surroundings: Surroundings,
+): Subject {
   const { card, tokenizer, weights } = base;
   const { lora, training, seed, checkpoint } = config;
   const { network } = card;
@@ -109,12 +127,31 @@ function loraOn(base: Base, config: LoraTrainingConfig, feed: Feed): Subject {
   const others = new Map(declared.filter(([name]) => !isLora(name)));
   const fixed = checkedWeights({ declared: others, buffers: params.buffers }, weights);
   const scale = lora.alpha / lora.rank;
-  return {
-    kind: "LoRA",
+  const drawing = async (averages: Arrays) => {
+    const byLayer = matricesOf(averages);
+    const merged: Record<string, NdArray> = {};
+    for (const [name] of others) {
+      const array = await readFloat32(weights.entries.get(name)!);
+      const matrices = byLayer.get(name.replace(/\.weight$/, ""));
+      const rows = [[0, array.shape[0]!]] as const;
+      merged[name] = matrices
+        ? mergeLora(array, [{ ...matrices, layer: name, rows, scale, weight: 1 }])
+        : array;
+    }
+    return merged;
+  };
+  const denoiser = {
+    config: whole,
     network,
     tokenizer,
     classNames: card.classes,
     classes,
+    drawing,
+  };
+  const { cardAt: _, ...common } = denoising(denoiser, feed, surroundings);
+  return {
+    ...common,
+    kind: "LoRA",
     loss,
     trained: Object.fromEntries([...own].map(([name, { tensor }]) => [name, tensor])),
     initial: async () => initialize({ declared: own }, fork(randomKey(seed), "weights")),
@@ -124,25 +161,12 @@ function loraOn(base: Base, config: LoraTrainingConfig, feed: Feed): Subject {
       0,
     ),
     begin: () => Promise.resolve(),
-    async drawing(averages) {
-      const byLayer = matricesOf(averages);
-      const whole: Record<string, NdArray> = {};
-      for (const [name] of others) {
-        const array = await readFloat32(weights.entries.get(name)!);
-        const matrices = byLayer.get(name.replace(/\.weight$/, ""));
-        const rows = [[0, array.shape[0]!]] as const;
-        whole[name] = matrices
-          ? mergeLora(array, [{ ...matrices, layer: name, rows, scale, weight: 1 }])
-          : array;
-      }
-      return whole;
-    },
-    async write(folder, _card, averages) {
+    async write(_reached, averages) {
       const { tensors, metadata } = loraFile(matricesOf(averages), lora, publishedNames(network));
       const stored = [...tensors].map(
         ([name, array]) => [name, castArray(array, checkpoint.weights)] as const,
       );
-      await writeSafetensors(join(folder, modelFiles.lora), stored, metadata);
+      await writeSafetensors(join(surroundings.out, modelFiles.lora), stored, metadata);
     },
   };
 }

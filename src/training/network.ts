@@ -66,6 +66,7 @@ export function networkOf(
     learnedVariance: settings.learnedVariance ?? false,
     condition: conditionConfig(condition, data, encoder),
     ...(encoder && { prompt: encoder }),
+    ...(picture.codebook !== undefined && { tokens: { codebook: picture.codebook } }),
   };
   const result = networkSchema.safeParse(config);
   if (result.success) return result.data;

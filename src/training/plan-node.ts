@@ -1,13 +1,43 @@
-/** What a training changes: all weights of a network, or a LoRA beside weights that stay as they are. */
+/** What a training changes: all weights of a network, a LoRA beside weights that stay as they are, or an autoencoder. */
+import type { LatentDraw } from "../data/latents.ts";
+import type { Loader } from "../data/loader-node.ts";
+import type { Picture } from "../data/dataset.ts";
 import type { NdArray } from "../engine/ndarray.ts";
-import type { WeightSource } from "../engine/runtime/backend.ts";
+import type { RandomKey } from "../engine/random.ts";
+import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import type { Card } from "../models/card.ts";
-import type { NetworkConfig } from "../models/index.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import type { Weights } from "../weights/safetensors.ts";
 import type { RunConfig } from "./config.ts";
+import type { LabelledPictures } from "./examples.ts";
 import type { Feed } from "./feed-node.ts";
 import type { Tree } from "./optimizer.ts";
+
+/** Draws with a model in training: one picture a row, several a prompt or class. */
+export type DrawSamples = (
+  model: {
+    readonly card: Card;
+    readonly weights: Readonly<Record<string, NdArray>>;
+    readonly tokenizer: Tokenizer | undefined;
+    /** Open, and for the drawer to close; of models of latents or tokens. */
+    readonly autoencoder: Weights | undefined;
+  },
+  samples: {
+    readonly of: readonly string[] | undefined;
+    readonly each: number;
+    readonly seed: number;
+  },
+) => Promise<Picture>;
+
+/** What runs a training, beside its config. */
+export interface Surroundings {
+  readonly backend: Backend;
+  /** Folder of the training, and of the model that comes out. */
+  readonly out: string;
+  /** Where sample grids are asked for. */
+  readonly draw: DrawSamples;
+}
 
 /** A training before its data is open. */
 export interface Plan {
@@ -22,15 +52,18 @@ export interface Plan {
 
 export type Arrays = Readonly<Record<string, NdArray>>;
 
+/** How long a training went so far. */
+export interface Trained {
+  readonly steps: number;
+  readonly images: number;
+}
+
+/** What is measured on pictures that were not trained on. */
+export type Measures = { readonly loss: number } & Readonly<Record<string, number>>;
+
 export interface Subject {
-  readonly kind: "model" | "LoRA";
-  readonly network: NetworkConfig;
-  readonly tokenizer: Tokenizer | undefined;
-  /** Of a network that is told classes. */
-  readonly classNames: readonly string[] | undefined;
-  /** The network's class of each class of the data, where they are not the same. */
-  readonly classes?: readonly number[] | undefined;
-  /** A float scalar, of the inputs of `objective`. */
+  readonly kind: "model" | "LoRA" | "autoencoder";
+  /** A float scalar, of the inputs that `inputs` gives. */
   readonly loss: Tensor;
   /** Parameters to train, by name. */
   readonly trained: Tree;
@@ -41,9 +74,16 @@ export interface Subject {
   /** Numbers that a person counts as the parameters of what is trained. */
   readonly parameters: number;
   /** Writes what does not change, into the training's folder. */
-  begin(folder: string): Promise<void>;
-  /** All weights of the network that draws, from the averages of what is trained. */
-  drawing(averages: Arrays): Promise<Record<string, NdArray>>;
+  begin(): Promise<void>;
+  /** What the loss takes for a batch; random choices depend on the key alone. */
+  inputs(batch: LabelledPictures, key: RandomKey, latents: LatentDraw | undefined): Arrays;
+  /** Reads pictures now, and closes their loader; what it returns measures averages on them, always in the same way. */
+  validator(
+    loader: Loader,
+    latents: LatentDraw | undefined,
+  ): Promise<(averages: Arrays) => Promise<Measures>>;
+  /** Shows what the averages can do. */
+  sample(trained: Trained, averages: Arrays): Promise<Picture>;
   /** Writes what came out. */
-  write(folder: string, card: Card, averages: Arrays): Promise<void>;
+  write(trained: Trained, averages: Arrays): Promise<void>;
 }

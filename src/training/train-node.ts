@@ -5,66 +5,39 @@
  * weights, bit for bit, as one which was not.
  */
 import { mkdir } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
-import type { Backend } from "../engine/runtime/backend.ts";
 import { estimateMemory } from "../engine/cost.ts";
-import type { Picture } from "../data/dataset.ts";
 import type { LatentEvent } from "../data/latent-cache-node.ts";
 import { writePicture } from "../data/picture-file-node.ts";
-import { type Card, modelFiles } from "../models/card.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
-import { openSafetensorsFile } from "../weights/safetensors-node.ts";
-import type { Weights } from "../weights/safetensors.ts";
+import { autoencoderPlan } from "./autoencoder-node.ts";
 import { writeCheckpoint } from "./checkpoint-node.ts";
-import {
-  type LoraTrainingConfig,
-  pictureShape,
-  type RunConfig,
-  type TrainingConfig,
+import type {
+  AutoencoderTrainingConfig,
+  LoraTrainingConfig,
+  RunConfig,
+  TrainingConfig,
 } from "./config.ts";
 import { optimizerOf } from "./configured-optimizer.ts";
-import { type ExampleOptions, examplesOf } from "./examples.ts";
 import { type Batches, type Feed, pictureFeed } from "./feed-node.ts";
 import { latentFeed } from "./latent-feed-node.ts";
 import { loraPlan } from "./lora-node.ts";
 import { type Metrics, openMetrics } from "./metrics-node.ts";
-import type { Arrays, Subject } from "./plan-node.ts";
+import type { Arrays, Plan, Subject, Surroundings, Trained } from "./plan-node.ts";
 import { rateAt } from "./rate.ts";
 import { openRunFolder, type RunFolder } from "./run-folder-node.ts";
-import { requireKnownSamples } from "./samples.ts";
 import { createTrainer, emaPrefix, type Trainer, type TrainingStep, trainingStep } from "./step.ts";
-import { validator } from "./validation-node.ts";
 import { wholeModelPlan } from "./whole-model-node.ts";
 
-/** Draws with a model in training: one picture a row, several a prompt or class. */
-export type DrawSamples = (
-  model: {
-    readonly card: Card;
-    readonly weights: Readonly<Record<string, NdArray>>;
-    readonly tokenizer: Tokenizer | undefined;
-    /** Open, and for the drawer to close; of models of latents. */
-    readonly autoencoder: Weights | undefined;
-  },
-  samples: {
-    readonly of: readonly string[] | undefined;
-    readonly each: number;
-    readonly seed: number;
-  },
-) => Promise<Picture>;
+export type { DrawSamples } from "./plan-node.ts";
 
-export interface TrainOptions {
-  readonly backend: Backend;
-  /** Folder of the training, and of the model that comes out. */
-  readonly out: string;
+export interface TrainOptions extends Surroundings {
   /** Whether to go on with the training in the folder. */
   readonly resume: boolean;
   readonly report: (event: TrainingEvent) => void;
-  /** Where sample grids are asked for. */
-  readonly draw: DrawSamples;
   /** Ends the training after the step, or the pictures being encoded, at hand; all that was done is kept. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -84,7 +57,13 @@ export type TrainingEvent =
       readonly memory: number;
     }
   | ({ readonly kind: "step" } & StepReport)
-  | { readonly kind: "validation"; readonly step: number; readonly loss: number }
+  | {
+      readonly kind: "validation";
+      readonly step: number;
+      readonly loss: number;
+      /** What else was measured. */
+      readonly measures: Readonly<Record<string, number>>;
+    }
   | { readonly kind: "samples"; readonly path: string }
   | { readonly kind: "checkpoint"; readonly step: number };
 
@@ -115,10 +94,10 @@ export interface TrainingResult {
  * @throws PatchwiseError when the loss is no longer a number, or the disk is full: the last good checkpoint is kept
  */
 export async function train(
-  given: TrainingConfig | LoraTrainingConfig,
+  given: TrainingConfig | LoraTrainingConfig | AutoencoderTrainingConfig,
   options: TrainOptions,
 ): Promise<TrainingResult> {
-  const plan = "lora" in given ? await loraPlan(given) : wholeModelPlan(given);
+  const plan = await planOf(given, options);
   const { config } = plan;
   return closing(plan, async () => {
     const folder = await openRunFolder(options.out, plan.recorded, options.resume);
@@ -130,6 +109,15 @@ export async function train(
       return trainOn(feed, await plan.subject(feed), folder, config, options);
     });
   });
+}
+
+async function planOf(
+  given: Parameters<typeof train>[0],
+  surroundings: Surroundings,
+): Promise<Plan> {
+  if ("lora" in given) return loraPlan(given, surroundings);
+  if ("autoencoder" in given) return autoencoderPlan(given, surroundings);
+  return wholeModelPlan(given, surroundings);
 }
 
 async function closing<T>(opened: { close(): Promise<void> }, use: () => Promise<T>): Promise<T> {
@@ -145,21 +133,19 @@ async function trainOn(
   subject: Subject,
   folder: RunFolder,
   config: RunConfig,
-  { backend, report, draw, signal }: TrainOptions,
+  { backend, report, signal }: TrainOptions,
 ): Promise<TrainingResult> {
-  const { training, diffusion: recipe } = config;
-  const { network, loss } = subject;
+  const { training } = config;
   const step = trainingStep({
-    loss,
+    loss: subject.loss,
     params: subject.trained,
     optimizer: optimizerOf(training.optimizer),
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
-  requireKnownSamples(config.samples.of, subject);
   await folder.begin();
-  await subject.begin(folder.path);
+  await subject.begin();
   const batches = await feed.begin();
   if (!batches) return endedEarly(folder);
   report({
@@ -179,26 +165,14 @@ async function trainOn(
     from ? { step: from.step, state: await from.readState() } : await subject.initial(),
     { weights: subject.fixed, ...(training.threads && { threads: training.threads }) },
   );
-  const examples = {
-    network,
-    recipe,
-    tokenizer: subject.tokenizer,
-    classes: subject.classes,
-    latents: batches.latents,
-    dropCondition: training.dropCondition,
-  };
   const run = {
     config,
     folder,
-    feed,
     subject,
     batches,
     key: randomKey(config.seed),
-    examples,
     trainer,
-    backend,
     report,
-    draw,
   };
   return closing({ close: () => trainer.dispose() }, async () => {
     const metrics = await openMetrics(folder.path, { resumeFrom: from?.step });
@@ -231,24 +205,20 @@ function endedEarly({ from }: RunFolder): TrainingResult {
 interface Run {
   readonly config: RunConfig;
   readonly folder: RunFolder;
-  readonly feed: Feed;
   readonly subject: Subject;
   readonly batches: Batches;
   readonly key: ReturnType<typeof randomKey>;
-  readonly examples: ExampleOptions;
   readonly trainer: Trainer;
   readonly metrics: Metrics;
-  readonly backend: Backend;
   readonly report: (event: TrainingEvent) => void;
-  readonly draw: DrawSamples;
 }
 
 async function steps(run: Run, signal: AbortSignal | undefined): Promise<TrainingResult> {
-  const { config, folder, trainer, metrics, report } = run;
+  const { config, folder, subject, trainer, metrics, report } = run;
   const { training } = config;
   const clock = stopwatch(folder.from?.seconds ?? 0);
-  const { validation } = run.batches;
-  const validate = validation && (await validator(validation, config, run));
+  const { validation, latents } = run.batches;
+  const validate = validation && (await subject.validator(validation, latents));
   let count = folder.from?.step ?? 0;
   let saved = { step: count, seconds: clock.seconds() };
   const recent: number[] = [];
@@ -290,9 +260,9 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
       });
     }
     if (validate && count % config.validation!.steps === 0) {
-      const value = await validate(await drawingWeights(run));
-      await metrics.log(count, { validation: value });
-      report({ kind: "validation", step: count, loss: value });
+      const { loss: validated, ...measures } = await validate(await averagesOf(run));
+      await metrics.log(count, { validation: validated, ...measures });
+      report({ kind: "validation", step: count, loss: validated, measures });
     }
     if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
     if (isDue(config.checkpoint, count, saved, clock.seconds())) {
@@ -315,12 +285,12 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
 }
 
 /** The inputs of a step, from 0: each of its batches has a key of its own. */
-async function nextBatches({ config, batches: { loader }, key, examples }: Run, step: number) {
-  const batches: Record<string, NdArray>[] = [];
+async function nextBatches({ config, batches: read, key, subject }: Run, step: number) {
+  const batches: Arrays[] = [];
   for (let i = 0; i < config.training.accumulate; i++) {
-    const batch = await loader.next();
+    const batch = await read.loader.next();
     const drawn = fork(fork(key, "steps"), step * config.training.accumulate + i);
-    batches.push(examplesOf(batch, drawn, examples));
+    batches.push(subject.inputs(batch, drawn, read.latents));
   }
   return batches;
 }
@@ -348,7 +318,7 @@ async function save(run: Run, step: number, seconds: number, saved: number): Pro
   const broken = Object.keys(state).find((name) => !allFinite(state[name]!));
   if (broken !== undefined) throw noNumber(`state ${broken}`, step, saved, folder);
   await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
-  await run.subject.write(folder.path, cardOf(run, step), averagesIn(state));
+  await run.subject.write(reached(run, step), averagesIn(state));
   report({ kind: "checkpoint", step });
 }
 
@@ -357,19 +327,8 @@ function allFinite({ dtype, data }: NdArray): boolean {
 }
 
 async function drawSamples(run: Run, step: number): Promise<void> {
-  const { folder, config, metrics, report, examples } = run;
-  const weights = await drawingWeights(run);
-  const picture = await run.draw(
-    {
-      card: cardOf(run, step),
-      weights,
-      tokenizer: examples.tokenizer,
-      autoencoder:
-        run.feed.autoencoder &&
-        (await openSafetensorsFile(join(folder.path, modelFiles.autoencoder))),
-    },
-    { ...config.samples, of: config.samples.of },
-  );
+  const { folder, metrics, report, subject } = run;
+  const picture = await subject.sample(reached(run, step), await averagesOf(run));
   await mkdir(folder.samples, { recursive: true });
   const path = join(folder.samples, `step-${String(step).padStart(8, "0")}.png`);
   const png = await writePicture(path, picture);
@@ -377,32 +336,19 @@ async function drawSamples(run: Run, step: number): Promise<void> {
   report({ kind: "samples", path });
 }
 
-async function drawingWeights({ subject, trainer }: Run): Promise<Record<string, NdArray>> {
-  return subject.drawing(averagesIn(await trainer.readState()));
+function reached({ config: { training } }: Run, count: number): Trained {
+  return { steps: count, images: count * training.batch * training.accumulate };
 }
 
-function averagesIn(state: Arrays): Record<string, NdArray> {
+async function averagesOf({ trainer }: Run): Promise<Arrays> {
+  return averagesIn(await trainer.readState());
+}
+
+function averagesIn(state: Arrays): Arrays {
   const averages = Object.entries(state)
     .filter(([name]) => name.startsWith(emaPrefix))
     .map(([name, value]) => [name.slice(emaPrefix.length), value]);
   return Object.fromEntries(averages);
-}
-
-function cardOf({ config, folder, subject, feed }: Run, step: number): Card {
-  const { autoencoder } = feed;
-  const { network, classNames } = subject;
-  return {
-    format: "patchwise",
-    version: 1,
-    name: config.name ?? basename(resolve(folder.path)),
-    network,
-    diffusion: config.diffusion,
-    picture: pictureShape(config),
-    ...(autoencoder && { latents: { autoencoder } }),
-    ...(network.condition.kind === "class" && { classes: [...classNames!] }),
-    sampling: config.sampling,
-    trained: { steps: step, images: step * config.training.batch * config.training.accumulate },
-  };
 }
 
 function isDue(

@@ -4,14 +4,14 @@ import type { NdArray } from "../engine/ndarray.ts";
 import { fork, randomKey } from "../engine/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { Loader } from "../data/loader-node.ts";
-import type { RunConfig } from "./config.ts";
+import type { DenoiserConfig } from "./config.ts";
 import { type ExampleOptions, examplesOf } from "./examples.ts";
 import { objective } from "./objective.ts";
 
 /** Reads its pictures now, and closes their loader; the function that it returns measures weights. */
 export async function validator(
   loader: Loader,
-  { training, diffusion, validation }: RunConfig,
+  { training, diffusion, validation }: DenoiserConfig,
   { examples, backend }: { readonly examples: ExampleOptions; readonly backend: Backend },
 ): Promise<(weights: Readonly<Record<string, NdArray>>) => Promise<number>> {
   const { batches: count, times } = validation!;

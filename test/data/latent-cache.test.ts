@@ -37,7 +37,7 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/shape.ts";
 import { encodeImages } from "../../src/models/autoencoder-kl.ts";
 import type { OpenAutoencoder } from "../../src/models/autoencoder-kl-checkpoint.ts";
-import { openAutoencoder } from "../../src/models/autoencoder-kl-node.ts";
+import { openAutoencoder } from "../../src/models/picture-coder-node.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { writeVAE } from "../support/model-folders.ts";
 import { configOf, folderOf, messageOf } from "./support.ts";
@@ -45,6 +45,10 @@ import { configOf, folderOf, messageOf } from "./support.ts";
 const shape = { height: 8, width: 4, channels: 3 } as const;
 const backend = nodeBackend("cpu");
 let autoencoder: OpenAutoencoder;
+
+function encoderOf({ config, weights }: OpenAutoencoder, hash: string): LatentOptions["encoder"] {
+  return { coder: { kind: "kl", config }, weights, hash };
+}
 let vae: string;
 
 beforeAll(async () => {
@@ -103,7 +107,7 @@ async function optionsFor(data: DataConfig, more: Partial<LatentOptions> = {}): 
   const options: LatentOptions = {
     data,
     shape,
-    encoder: { ...autoencoder, hash: "one" },
+    encoder: encoderOf(autoencoder, "one"),
     parts: "moments",
     precision: "float32",
     folder: path.join(await folderOf(), "latents"),
@@ -208,7 +212,7 @@ describe("a latent cache", () => {
   >([
     [
       "another autoencoder",
-      () => ({ encoder: { ...autoencoder, hash: "two" } }),
+      () => ({ encoder: encoderOf(autoencoder, "two") }),
       "they are of another autoencoder",
     ],
     [

@@ -142,8 +142,8 @@ describe("an exported network", () => {
 
 describe("an exported decoder", () => {
   it("makes pictures of latents", async () => {
-    const { config, weights } = latents.decoder!;
-    await exportGraph(decoderGraph(config, [4, 4]), weights, at("decoder.onnx"));
+    const decoder = latents.decoder!;
+    await exportGraph(decoderGraph(decoder, [4, 4]), decoder.weights, at("decoder.onnx"));
     const got = await runFile(at("decoder.onnx"), {
       latents: randomArray(1, "float32", [2, 4, 4, 4]),
     });

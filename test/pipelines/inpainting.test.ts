@@ -16,7 +16,7 @@ import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
 import { normal, randomKey } from "../../src/engine/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { mmditPresets, type NetworkConfig } from "../../src/models/index.ts";
-import { openAutoencoder } from "../../src/models/autoencoder-kl-node.ts";
+import { openAutoencoder } from "../../src/models/picture-coder-node.ts";
 import { encoderGraph } from "../../src/pipelines/graphs.ts";
 import { finished, type GenerateRequest, type Pipeline } from "../../src/pipelines/pipeline.ts";
 import { schedulerProcess } from "../../src/pipelines/process.ts";
@@ -215,7 +215,7 @@ describe("a model of latents", () => {
     const [encoded, ...rest] = asked;
     expect(toNumbers(encoded!["images"]!)).toEqual(toNumbers(valuesOf(large.pixels, large)));
     expect(rest.filter(({ images }) => images)).toEqual([]);
-    const program = await nodeBackend("cpu").compile(encoderGraph(autoencoder.config, [16, 16]), {
+    const program = await nodeBackend("cpu").compile(encoderGraph(autoencoder, [16, 16]), {
       weights: autoencoder.weights,
     });
     const { latents } = await program.run({ images: encoded!["images"]! });

@@ -28,7 +28,7 @@ describe("a file of original weights", () => {
   it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is told to be %s", (name) => {
     const { network, process } = publishedModel(shapedWeights(shapesOf(name)));
     expect(network).toEqual(networkPresets.get(name));
-    expect(process.parameterization).toBe("epsilon");
+    expect(process).toMatchObject({ parameterization: "epsilon" });
     // Half-way the cosine schedule has kept more of the picture than the linear one.
     const kept = process.levels(3, { size: network.size }).map(({ alpha }) => alpha)[1]!;
     expect(kept > 0.5).toBe(name === "ADM-64");

@@ -26,5 +26,5 @@ export function paellaVQGAN(recording: Recording, backend: BackendSource): Async
     "out.decode": decodeQuantized(params, requiredInput(recording, "z"), config),
     "out.decode_indices": decodeTokens(params, requiredInput(recording, "indices"), config),
   };
-  return computeNetwork(recording, backend, { params, outputs, keys: vqganKeys });
+  return computeNetwork(recording, backend, { params, outputs, keys: vqganKeys([]) });
 }
