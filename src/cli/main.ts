@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
+import { addCompare } from "./compare.ts";
 import { addExport } from "./export.ts";
 import { addGenerate } from "./generate.ts";
 import { addInfo } from "./info.ts";
@@ -19,6 +20,7 @@ const program = new Command("patchwise")
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+addCompare(program);
 addExport(program);
 addGenerate(program);
 addInfo(program);

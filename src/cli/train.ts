@@ -66,21 +66,14 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
-  const controller = new AbortController();
-  // The first Ctrl-C ends with a checkpoint; Node's own answer to a second one ends at once.
-  const stop = () => controller.abort();
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const signal of signals) process.once(signal, stop);
-  // A reader that goes away, such as a closed terminal, is no reason to end.
-  process.stderr.on("error", ignore);
-  try {
+  await untilSignal(async (signal) => {
     const result = await train(config, {
       backend,
       out,
       resume: options.resume === true,
       draw: drawSamples(backend),
-      report: (event) => tell(progress, event),
-      signal: controller.signal,
+      report: (event) => tellTraining(progress, event),
+      signal,
     });
     progress.end();
     const { skipped } = result;
@@ -98,6 +91,22 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
     // As a shell says it of a process that a signal ended.
     if (!result.finished) process.exitCode = 130;
+  }, progress);
+}
+
+/** Does what takes long; its signal says when to stop: at the first Ctrl-C, where Node's own answer to a second one ends at once. */
+export async function untilSignal(
+  work: (signal: AbortSignal) => Promise<void>,
+  progress: ProgressWriter,
+): Promise<void> {
+  const controller = new AbortController();
+  const stop = () => controller.abort();
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const signal of signals) process.once(signal, stop);
+  // A reader that goes away, such as a closed terminal, is no reason to end.
+  process.stderr.on("error", ignore);
+  try {
+    await work(controller.signal);
   } finally {
     progress.end();
     for (const signal of signals) process.off(signal, stop);
@@ -114,7 +123,7 @@ function nextStep(config: ReturnType<typeof readTrainingConfig>, out: string): s
 
 function ignore(): void {}
 
-function tell(progress: ProgressWriter, event: TrainingEvent): void {
+export function tellTraining(progress: ProgressWriter, event: TrainingEvent): void {
   switch (event.kind) {
     case "latents":
       progress.line(latentsLine(event));
@@ -184,6 +193,6 @@ function latentsLine({ folder, found, pictures, anew }: EventOf<"latents">): str
     : `Making the rest of the latents in ${folder}, of ${(pictures - found).toLocaleString("en")} of ${all} pictures.`;
 }
 
-function collect(value: string, before: readonly string[]): string[] {
+export function collect(value: string, before: readonly string[]): string[] {
   return [...before, value];
 }

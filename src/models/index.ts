@@ -7,7 +7,7 @@ import { input } from "../engine/functional.ts";
 import type { DType } from "../engine/dtype.ts";
 import { batch, type Shape } from "../engine/shape.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { patchGrid } from "../nn/patch-embedding.ts";
+import { timeScale } from "../diffusion/recipe.ts";
 import { embedTokens, tokenLogits } from "../nn/token-embedding.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet.ts";
@@ -16,6 +16,8 @@ import { dit, type DiTConfig, ditPresets } from "./dit.ts";
 import { ditSchema } from "./dit-schema.ts";
 import { embedCondition, mmdit, type MMDiTConfig, mmditPresets, type MMDiTTold } from "./mmdit.ts";
 import { mmditSchema } from "./mmdit-schema.ts";
+import { paella } from "./paella.ts";
+import { paellaSchema, paellaText } from "./paella-schema.ts";
 import { promptEncoder, type PromptEncoderConfig } from "./prompt-encoder.ts";
 import { promptEncoderSchema } from "./prompt-encoder-schema.ts";
 import { uViT, type UViTConfig, uViTPresets } from "./u-vit.ts";
@@ -84,6 +86,8 @@ export const networkSchema = z.discriminatedUnion("kind", [
   mmditSchema.safeExtend(beside).superRefine(checkPrompt),
   uViTSchema.safeExtend(beside).superRefine(checkPrompt),
   ddpmUNetSchema.safeExtend(beside).superRefine(checkPrompt),
+  // It has a table of tokens and a head of its own.
+  paellaSchema.safeExtend({ ...beside, tokens: beside.tokens.unwrap() }).superRefine(checkPrompt),
 ]);
 
 export type NetworkConfig = z.output<typeof networkSchema>;
@@ -151,19 +155,19 @@ export function traceNetwork(
 ): TracedNetwork {
   const seen = from?.x ?? input("x", ...networkInput(config, size));
   const own = params.at(tokenScope);
-  const x = config.tokens ? embedTokens(own, seen, config.channels, config.tokens.codebook) : seen;
+  const wrapped = config.kind === "paella" ? undefined : config.tokens;
+  const x = wrapped ? embedTokens(own, seen, config.channels, wrapped.codebook) : seen;
   const t = from?.t ?? input("t", [batch]);
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
   const skip = skippable.length > 0 ? { skip: input("skip", [batch], "bool") } : {};
   const given = conditionInputs(config);
   const told = { ...heard(params, given, config), ...drop };
   const output = outputOf();
-  const [rows, columns] = config.kind === "ddpm-unet" ? [0, 0] : patchGrid(x, config.patch);
   return {
     params,
     inputs: { ...(from ? {} : { x: seen, t }), ...given, ...drop, ...skip },
-    output: config.tokens ? tokenLogits(own, output, config.tokens.codebook) : output,
-    tokens: rows * columns,
+    output: wrapped ? tokenLogits(own, output, wrapped.codebook) : output,
+    tokens: tokensOf(config, size),
   };
 
   function outputOf(): Tensor {
@@ -174,12 +178,23 @@ export function traceNetwork(
         return uViT(params, { x, t, ...told }, config, { recompute });
       case "ddpm-unet":
         return ddpmUNet(params, { x, t, ...told }, config, { recompute });
+      case "paella": {
+        const text = paellaText(params.at("told"), { t, ...told }, config);
+        const { codebook } = config.tokens;
+        const whole = { ...config, codebook, clipWidth: 0, clipTokens: 0 };
+        return paella(params, { tokens: seen, share: t.div(timeScale), text }, whole);
+      }
       case "mmdit": {
         const inputs = { x, t, ...embedCondition(params, told, config), ...skip };
         return mmdit(params, inputs, config, { recompute, skippable });
       }
     }
   }
+}
+
+/** Patches of an image. */
+function tokensOf(config: NetworkConfig, [height, width]: readonly [number, number]): number {
+  return config.kind === "ddpm-unet" ? 0 : (height / config.patch) * (width / config.patch);
 }
 
 /** Shape and type of what a network is shown. */
@@ -252,5 +267,7 @@ export function imageSizes(network: NetworkConfig): ImageSizes {
       return { unit: network.patch, fixed: true };
     case "ddpm-unet":
       return { unit: 2 ** (network.multipliers.length - 1), fixed: false };
+    case "paella":
+      return { unit: network.patch * 2 ** (network.levels.length - 1), fixed: false };
   }
 }

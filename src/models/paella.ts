@@ -34,7 +34,7 @@ export interface PaellaConfig {
   readonly conditionWidth: number;
   /** Of ByT5's tokens. */
   readonly textWidth: number;
-  /** Of CLIP's vectors, each of which becomes `clipTokens` tokens. */
+  /** Of CLIP's vectors, each of which becomes `clipTokens` tokens: 0 where there are never any. */
   readonly clipWidth: number;
   readonly clipTokens: number;
   readonly levels: readonly PaellaLevel[];
@@ -225,6 +225,7 @@ function embedConditions(
 ): Tensor {
   const init = normal(0.02);
   const fromClip = (name: string, vector: Tensor | undefined) => {
+    if (clipTokens === 0) return [];
     // Checkpoints hold both, whether they are asked for or not.
     const weight = p.at(name).param("weight", [clipTokens * width, clipWidth], init);
     const bias = p.at(name).param("bias", [clipTokens * width], zero);

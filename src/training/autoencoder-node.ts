@@ -10,6 +10,7 @@ import { type Batch, type Loader, openLoader } from "../data/loader-node.ts";
 import { picturesOf, valuesOf } from "../data/pixels.ts";
 import { UsageError } from "../engine/errors.ts";
 import { input } from "../engine/functional.ts";
+import { countMultiplyAdds } from "../engine/cost.ts";
 import { graphOf } from "../engine/graph.ts";
 import { castArray, type NdArray, sizeOf } from "../engine/ndarray.ts";
 import { fork, normal, randomKey } from "../engine/random.ts";
@@ -80,6 +81,7 @@ async function autoencoderSubject(
       (sum, name) => sum + sizeOf(resolve(params.declared.get(name)!.tensor.shape, undefined)),
       0,
     ),
+    multiplyAdds: () => countMultiplyAdds(graphOf({ loss }), 1),
     begin: () => Promise.resolve(),
     inputs(each, key) {
       const values = pixelsOf(each);

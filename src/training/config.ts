@@ -11,6 +11,7 @@ import { ditFields } from "../models/dit-schema.ts";
 import { ditPresets } from "../models/dit.ts";
 import { mmditFields } from "../models/mmdit-schema.ts";
 import { mmditPresets } from "../models/mmdit.ts";
+import { paellaFields } from "../models/paella-schema.ts";
 import { uViTFields } from "../models/u-vit-schema.ts";
 import { uViTPresets } from "../models/u-vit.ts";
 import { attentionAndMlp } from "../nn/lora.ts";
@@ -85,6 +86,11 @@ const modelSchema = z.discriminatedUnion("kind", [
     ...told,
     ...z.object(ddpmUNetFields).omit(ofData).partial().shape,
   }),
+  z.strictObject({
+    kind: z.literal("paella"),
+    ...told,
+    ...z.object(paellaFields).omit(ofData).partial().shape,
+  }),
 ]);
 
 const optimizerSchema = z.discriminatedUnion("kind", [
@@ -125,8 +131,10 @@ const optimizationFields = {
   accumulate: count.default(1),
   /** Ends after so many steps … */
   steps: unset(count),
-  /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal. */
+  /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal … */
   minutes: unset(z.number().positive()),
+  /** … or Tflop of training, as Peebles & Xie (2023) count it: a forward pass's multiply-adds, three times for each image. */
+  compute: unset(z.number().positive()),
   optimizer: optimizerSchema.prefault({ kind: "adamw" }),
   warmUp: z.int().min(0).default(100),
   decay: decaySchema.prefault({ kind: "linear" }),
@@ -148,9 +156,9 @@ const trainingFields = {
 };
 
 const stepsOrMinutes = [
-  ({ steps, minutes }: { steps?: unknown; minutes?: unknown }) =>
-    (steps === undefined) !== (minutes === undefined),
-  { error: "give either steps or minutes, to say how long to train" },
+  ({ steps, minutes, compute }: { steps?: unknown; minutes?: unknown; compute?: unknown }) =>
+    [steps, minutes, compute].filter((value) => value !== undefined).length === 1,
+  { error: "give one of steps, minutes and compute, to say how long to train" },
 ] as const;
 
 /** A trained folder or weights file to start from. */

@@ -1,7 +1,9 @@
 /** Networks that nothing is said about: at a size that a few cores train in an hour. */
+import type { z } from "zod";
 import type { DDPMUNetConfig } from "../models/ddpm-unet.ts";
 import type { DiTConfig } from "../models/dit.ts";
 import { type MMDiTConfig, mmditPresets } from "../models/mmdit.ts";
+import type { paellaSchema } from "../models/paella-schema.ts";
 import type { UViTConfig } from "../models/u-vit.ts";
 
 /** What it sees of a picture: pixels, or their latents. */
@@ -19,6 +21,10 @@ export type DiTLike = Architecture<DiTConfig>;
 export type MMDiTLike = Architecture<MMDiTConfig>;
 export type UViTLike = Architecture<UViTConfig>;
 export type UNetLike = Architecture<DDPMUNetConfig>;
+export type PaellaLike = Omit<
+  z.output<typeof paellaSchema>,
+  "kind" | "size" | "channels" | "condition"
+>;
 
 /** Head width that is common from ViT on. */
 const headWidth = 64;
@@ -99,6 +105,26 @@ export function defaultUNet({ height, width }: ImageShape): UNetLike {
     headOrder: "new",
     scaleShift: true,
     residualResampling: true,
+    learnedVariance: false,
+  };
+}
+
+/** The third version's with fewer channels and levels, down to about 8×8 places. */
+export function defaultPaella({ height, width }: ImageShape): PaellaLike {
+  const shorter = Math.min(height, width);
+  const halves = [2, 4].filter(
+    (times) => height % times === 0 && width % times === 0 && shorter / times >= 7,
+  );
+  const attending = { width: 192, heads: 3, blocks: 3, parts: "CTA" };
+  const above = halves.map(() => ({ width: 96, heads: 1, blocks: 2, parts: "CT" }));
+  return {
+    patch: 1,
+    shareWidth: 64,
+    conditionWidth: 192,
+    textWidth: 192,
+    levels: [...above, attending],
+    kernel: 3,
+    selfAttention: true,
     learnedVariance: false,
   };
 }

@@ -1,7 +1,9 @@
 /** What trainings of networks that denoise have in common, whether all of their weights are trained or a LoRA. */
 import { basename, join, resolve } from "node:path";
+import { countMultiplyAdds } from "../engine/cost.ts";
+import { graphOf } from "../engine/graph.ts";
 import { type Card, modelFiles, wholeSampling } from "../models/card.ts";
-import type { NetworkConfig } from "../models/index.ts";
+import { type NetworkConfig, traceNetwork } from "../models/index.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { openSafetensorsFile } from "../weights/safetensors-node.ts";
 import { type DenoiserConfig, pictureShape } from "./config.ts";
@@ -28,7 +30,7 @@ export function denoising(
   denoiser: Denoiser,
   feed: Feed,
   { backend, out, draw }: Surroundings,
-): Pick<Subject, "inputs" | "validator" | "sample"> & {
+): Pick<Subject, "inputs" | "validator" | "sample" | "multiplyAdds"> & {
   readonly cardAt: (trained: Trained) => Card;
 } {
   const { config, network, tokenizer, classNames, classes } = denoiser;
@@ -38,6 +40,7 @@ export function denoising(
   const examples = { network, recipe, tokenizer, classes, dropCondition: training.dropCondition };
   return {
     cardAt,
+    multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
     inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
     async validator(loader, latents) {
       const measure = await validator(loader, config, {

@@ -10,12 +10,14 @@ import type { TrainingConfig } from "./config.ts";
 import {
   defaultDiT,
   defaultMMDiT,
+  defaultPaella,
   defaultUNet,
   defaultUViT,
   type DiTLike,
   headsOf,
   type ImageShape,
   type MMDiTLike,
+  type PaellaLike,
   type UNetLike,
   type UViTLike,
 } from "./default-networks.ts";
@@ -49,7 +51,7 @@ export function networkOf(
   const { kind, condition: wanted, prompt } = settings;
   const condition = wanted ?? conditionOf(data);
   const whole = wholeOf(settings, picture, condition, data);
-  const promptWidth = prompt.width ?? ("hidden" in whole ? whole.hidden : promptWidthOfUNets);
+  const promptWidth = prompt.width ?? widthOf(whole);
   const encoder = condition === "text" && {
     vocabulary: words!.vocabulary,
     wordWidth: words!.width,
@@ -74,6 +76,12 @@ export function networkOf(
   throw new UsageError(`The model (${path.join(".")}): ${message}.`);
 }
 
+/** Of the tokens of a text. */
+function widthOf(network: ReturnType<typeof wholeOf>): number {
+  if ("textWidth" in network) return network.textWidth;
+  return "hidden" in network ? network.hidden : promptWidthOfUNets;
+}
+
 type Told = "none" | "class" | "text";
 
 /** Of a prompt encoder, where the network has no width of its own. */
@@ -85,7 +93,7 @@ function wholeOf(
   picture: ImageShape,
   condition: Told,
   data: DataFacts,
-): DiTLike | MMDiTLike | UViTLike | UNetLike {
+): DiTLike | MMDiTLike | UViTLike | UNetLike | PaellaLike {
   switch (settings.kind) {
     case "dit":
       return ditOf(settings, picture, condition);
@@ -96,6 +104,8 @@ function wholeOf(
       const { preset } = settings;
       return { ...(preset ? uViTPresets[preset] : defaultUViT(picture, given)), ...given };
     }
+    case "paella":
+      return paellaOf(settings, picture, data);
     case "ddpm-unet": {
       const given = architecture<DDPMUNetConfig>(settings);
       const { preset } = settings;
@@ -135,6 +145,20 @@ function mmditOf(
   return { ...base, positions, ...given };
 }
 
+/** @throws UsageError where it is shown no tokens */
+function paellaOf(
+  settings: Extract<ModelSettings, { kind: "paella" }>,
+  picture: ImageShape,
+  { name }: DataFacts,
+): PaellaLike {
+  if (picture.codebook === undefined) {
+    throw new UsageError(
+      `A Paella draws tokens, but ${name} would be shown to it as numbers; name a tokenizer that patchwise train made as latents.autoencoder, and set diffusion.process to tokens.`,
+    );
+  }
+  return { ...defaultPaella(picture), ...architecture<PaellaLike>(settings) };
+}
+
 /** What data can tell a network. */
 export function conditionOf({ captioned, classes }: DataFacts): Told {
   return captioned ? "text" : classes ? "class" : "none";
@@ -147,7 +171,7 @@ function architecture<Config>({
   condition: _condition,
   prompt: _prompt,
   ...fields
-}: ModelSettings) {
+}: ModelSettings & { readonly preset?: unknown }) {
   const present = Object.entries(fields).filter(([, value]) => value !== undefined);
   return Object.fromEntries(present) as Partial<Config>;
 }

@@ -73,6 +73,8 @@ export interface Subject {
   readonly fixed: WeightSource;
   /** Numbers that a person counts as the parameters of what is trained. */
   readonly parameters: number;
+  /** Of one image's forward pass. */
+  multiplyAdds(): number;
   /** Writes what does not change, into the training's folder. */
   begin(): Promise<void>;
   /** What the loss takes for a batch; random choices depend on the key alone. */

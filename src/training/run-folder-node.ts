@@ -10,6 +10,7 @@ import { type Card, modelFiles } from "../models/card.ts";
 import { writeFileAtomic } from "../weights/atomic-node.ts";
 import { writeSafetensors } from "../weights/safetensors-node.ts";
 import { describeSystemError } from "../weights/system-error-node.ts";
+import { flattened } from "./flattened.ts";
 import { type Checkpoint, checkpointSteps, readLastCheckpoint } from "./checkpoint-node.ts";
 
 export interface RunFolder {
@@ -26,7 +27,9 @@ export interface RunFolder {
 const configFile = "config.json";
 
 /** What may change when a training goes on: how long it takes and what it tells, not what it computes. */
-const free = ["name", "latents.cache", "training.steps", "training.minutes", "training.threads"];
+const free = ["name", "latents.cache", "training.threads"].concat(
+  ["steps", "minutes", "compute"].map((field) => `training.${field}`),
+);
 const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."];
 
 /**
@@ -116,17 +119,6 @@ function differences(before: unknown, now: unknown): string[] {
       (field) =>
         `${field} was ${old.get(field) ?? "not set"} and is ${current.get(field) ?? "not set"}`,
     );
-}
-
-/** Leaves by path, as JSON. */
-function flattened(value: unknown, path = ""): Map<string, string> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    return new Map([[path, JSON.stringify(value)]]);
-  }
-  const parts = Object.entries(value).flatMap(([key, inner]) => [
-    ...flattened(inner, path === "" ? key : `${path}.${key}`),
-  ]);
-  return new Map(parts);
 }
 
 /** Writes the model that draws, whole file by whole file. */

@@ -81,6 +81,8 @@ export interface TrainingResult {
   readonly seconds: number;
   /** Mean of the last steps' losses. */
   readonly loss: number;
+  /** The last one on other pictures, where there are some. */
+  readonly validation?: number;
   /** Whether it went to its end. */
   readonly finished: boolean;
   /** Pictures that could not be read, and why. */
@@ -221,11 +223,11 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
   const validate = validation && (await subject.validator(validation, latents));
   let count = folder.from?.step ?? 0;
   let saved = { step: count, seconds: clock.seconds() };
+  let validated: number | undefined;
   const recent: number[] = [];
+  const all = stepsOf(training, subject);
   const progress = () =>
-    training.steps === undefined
-      ? clock.seconds() / (60 * training.minutes!)
-      : count / training.steps;
+    all === undefined ? clock.seconds() / (60 * training.minutes!) : count / all;
 
   const stopped = () => signal?.aborted === true;
   while (progress() < 1 && !stopped()) {
@@ -246,7 +248,7 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     report({
       kind: "step",
       step: count,
-      steps: training.steps,
+      steps: all,
       loss: mean(recent),
       imagesPerSecond,
       secondsLeft: done > 0 ? (clock.seconds() * (1 - done)) / done : Infinity,
@@ -259,10 +261,12 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
         ...(gradientNorm !== undefined && { gradientNorm }),
       });
     }
-    if (validate && count % config.validation!.steps === 0) {
-      const { loss: validated, ...measures } = await validate(await averagesOf(run));
-      await metrics.log(count, { validation: validated, ...measures });
-      report({ kind: "validation", step: count, loss: validated, measures });
+    const due = count % (config.validation?.steps ?? Infinity) === 0 || progress() >= 1;
+    if (validate && due) {
+      const { loss: measured, ...measures } = await validate(await averagesOf(run));
+      await metrics.log(count, { validation: measured, ...measures });
+      report({ kind: "validation", step: count, loss: measured, measures });
+      validated = measured;
     }
     if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
     if (isDue(config.checkpoint, count, saved, clock.seconds())) {
@@ -279,9 +283,22 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     steps: count,
     seconds: clock.seconds(),
     loss: mean(recent),
+    ...(validated !== undefined && { validation: validated }),
     finished: progress() >= 1,
     skipped: run.batches.loader.skipped(),
   };
+}
+
+/** Steps of the whole training; undefined where the clock ends it. */
+function stepsOf(
+  { steps: given, compute, batch, accumulate }: RunConfig["training"],
+  subject: Subject,
+): number | undefined {
+  if (compute === undefined) return given;
+  return Math.max(
+    1,
+    Math.round((compute * 1e12) / (3 * subject.multiplyAdds() * batch * accumulate)),
+  );
 }
 
 /** The inputs of a step, from 0: each of its batches has a key of its own. */

@@ -100,7 +100,7 @@ describe("a training config", () => {
       "no length",
       good.replace("steps: 100", "batch: 3"),
       [],
-      /^a\.yaml, line 6: "training": give either steps or minutes/,
+      /^a\.yaml, line 6: "training": give one of steps, minutes and compute/,
     ],
     ["a broken file", "data: [1\n", [], /^a\.yaml, line \d, is not YAML: /],
     ["something else than a map", "- 1\n", [], /^a\.yaml is not a training config/],
@@ -191,7 +191,7 @@ training:
       "steps: 9\n  from: x",
       /^a\.yaml, line 8: "training\.from" comes from the base of a LoRA; leave it out\.$/,
     ],
-    ["steps: 100", "batch: 4", /give either steps or minutes/],
+    ["steps: 100", "batch: 4", /give one of steps, minutes and compute/],
   ])("with %j as %j is refused in one sentence", (before, after, sentence) => {
     const reading = () => readTrainingConfig("a.yaml", lora.replace(before, after));
     expect(reading).toThrow(UsageError);

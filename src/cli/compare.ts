@@ -1,0 +1,133 @@
+/**
+ * patchwise compare CONFIG…: several models on the same pictures for the same time or compute, in one table and one picture.
+ */
+import { readFile } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import type { Command } from "commander";
+import { titledGrids } from "../data/titled-grids-node.ts";
+import { UsageError } from "../engine/errors.ts";
+import { nodeBackend } from "../engine/runtime/ort-node.ts";
+import { comparisonTable } from "../evaluation/comparison-table.ts";
+import { compare, type CompareEvent } from "../pipelines/compare-node.ts";
+import { contendersOf } from "../training/comparison.ts";
+import { readTrainingConfig } from "../training/config-file.ts";
+import { progressLine } from "../training/progress.ts";
+import { writeFileAtomic } from "../weights/atomic-node.ts";
+import { describeSystemError } from "../weights/system-error-node.ts";
+import { deviceNames, numberOption, onDevice } from "./options.ts";
+import { progressWriter, type ProgressWriter } from "./progress.ts";
+import { drawSamples } from "./samples.ts";
+import { collect, tellTraining, untilSignal } from "./train.ts";
+
+interface CompareCommandOptions {
+  readonly out: string;
+  readonly minutes?: number;
+  readonly compute?: number;
+  readonly count: number;
+  readonly resume?: true;
+  readonly set: readonly string[];
+  readonly device: string;
+  readonly json?: true;
+}
+
+export function addCompare(program: Command): void {
+  program
+    .command("compare")
+    .summary("train several models on the same pictures, and measure them against each other")
+    .description(
+      "Trains each config for the same minutes, or the same compute, draws with each, and writes one table (compare.md, " +
+        "compare.json) and one picture (compare.png): parameters, Gflops, loss, FID and KID by an extractor that it names, " +
+        "seconds an image, and samples of the same seeds. Ctrl-C keeps what is done; --resume goes on.",
+    )
+    .argument("<configs...>", "YAML files, as patchwise train takes them, of the same data")
+    .option("--out <dir>", "folder of the comparison, with a folder for each model", "runs/compare")
+    .option("--minutes <n>", "that each is trained", numberOption("--minutes"))
+    .option(
+      "--compute <tflop>",
+      "that each is trained: multiply-adds of a forward pass, three times for each image, in 10¹²",
+      numberOption("--compute"),
+    )
+    .option("--count <n>", "pictures that each draws to be measured", numberOption("--count"), 1000)
+    .option("--resume", "go on with the comparison in the folder")
+    .option(
+      "--set <key.path=value>",
+      "override a field of every file; may be given again",
+      collect,
+      [],
+    )
+    .option("--device <name>", deviceNames, "cpu")
+    .option("--json", "print compare.json on stdout at the end")
+    .action(compareCommand);
+}
+
+async function compareCommand(
+  files: readonly string[],
+  options: CompareCommandOptions,
+): Promise<void> {
+  const { out, count, minutes, compute, resume = false } = options;
+  if (!Number.isSafeInteger(count) || count < 4) {
+    throw new UsageError(`--count is ${count}; give a whole number of at least 4.`);
+  }
+  const configs = [];
+  for (const file of files) {
+    const text = await readFile(file, "utf8").catch((error: unknown) => {
+      throw new UsageError(`Cannot read the config ${file}: ${describeSystemError(error)}.`, {
+        cause: error,
+      });
+    });
+    const config = readTrainingConfig(file, text, options.set);
+    configs.push({ name: config.name ?? basename(file, extname(file)), file, config });
+  }
+  const contenders = contendersOf(configs, { minutes, compute });
+  const backend = await onDevice(options.device, async (device) => nodeBackend(device));
+  const progress = progressWriter(process.stderr);
+  await untilSignal(async (signal) => {
+    const report = (event: CompareEvent) => tell(progress, event);
+    const draw = drawSamples(backend);
+    const compared = await compare(contenders, {
+      backend,
+      out,
+      resume,
+      count,
+      draw,
+      report,
+      signal,
+    });
+    progress.end();
+    if (!compared) {
+      progress.line("Stopped; go on with the same command and --resume.");
+      process.exitCode = 130;
+      return;
+    }
+    const { comparison, samples } = compared;
+    const table = comparisonTable(comparison);
+    const json = `${JSON.stringify(comparison, null, 2)}\n`;
+    await writeFileAtomic(join(out, "compare.md"), new TextEncoder().encode(table));
+    await writeFileAtomic(join(out, "compare.json"), new TextEncoder().encode(json));
+    await writeFileAtomic(join(out, "compare.png"), await titledGrids(samples));
+    process.stdout.write(options.json ? `${JSON.stringify(comparison)}\n` : table);
+    progress.line(
+      `Wrote ${["md", "json", "png"].map((kind) => join(out, `compare.${kind}`)).join(", ")}.`,
+    );
+  }, progress);
+}
+
+function tell(progress: ProgressWriter, event: CompareEvent): void {
+  switch (event.kind) {
+    case "extractor":
+      progress.update(`extractor: ${progressLine(event.progress)}`);
+      break;
+    case "model":
+      progress.line(`${event.name}:`);
+      break;
+    case "training":
+      tellTraining(progress, event.event);
+      break;
+    case "drawing":
+      progress.update(`drew ${event.done} of ${event.of} pictures`);
+      break;
+    case "measured":
+      progress.line(`${event.model.name}: FID ${event.model.fid.toPrecision(3)}`);
+      break;
+  }
+}

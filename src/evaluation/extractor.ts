@@ -1,0 +1,110 @@
+/**
+ * A small convolutional network that says what pictures look like, as features to compare sets of pictures by. It is trained
+ * to tell the classes of the data, or where there are none left at its random first weights, which see texture and shape
+ * well enough to rank models (Naeem et al., 2020); so nothing has to be downloaded, and its numbers are its own.
+ */
+import type { PictureShape } from "../data/dataset.ts";
+import { valuesOf } from "../data/pixels.ts";
+import { input } from "../engine/functional.ts";
+import { graphOf } from "../engine/graph.ts";
+import type { NdArray } from "../engine/ndarray.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { batch } from "../engine/shape.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { conv2d } from "../nn/conv.ts";
+import { groupNorm } from "../nn/group-norm.ts";
+import { linear } from "../nn/linear.ts";
+import { createParams, type ParamsRoot } from "../nn/params.ts";
+import type { Features } from "./features.ts";
+
+export const featureWidth = 128;
+const firstWidth = 32;
+/** Places a side at which the last layer sees whole objects. */
+const fewPlaces = 8;
+
+export interface ExtractorConfig {
+  readonly shape: PictureShape;
+  /** That it tells apart, if it does. */
+  readonly classes: number | undefined;
+}
+
+export interface TracedExtractor {
+  readonly params: ParamsRoot;
+  /** [B, featureWidth] */
+  readonly features: Tensor;
+  /** [B, classes] */
+  readonly logits: Tensor | undefined;
+}
+
+/** Traces it on an input `image` [B, C, H, W] in [−1, 1]. */
+export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtractor {
+  const params = createParams();
+  const image = input("image", [batch, shape.channels, shape.height, shape.width]);
+  let h = layer("conv_in", image, firstWidth, 1); // [B, 32, H, W]
+  for (let i = 0; Math.min(h.size(2), h.size(3)) > fewPlaces; i++) {
+    h = layer(`down.${i}`, h, Math.min(featureWidth, 2 * h.size(1)), 2); // [B, 64, H/2, W/2], [B, 128, H/4, W/4] …
+  }
+  const features = layer("conv_out", h, featureWidth, 1).mean([2, 3]); // [B, 128]
+  const logits = classes === undefined ? undefined : linear(params.at("head"), features, classes);
+  return { params, features, logits };
+
+  function layer(name: string, x: Tensor, width: number, stride: number): Tensor {
+    const p = params.at(name);
+    const convolved = conv2d(p.at("conv"), x, width, 3, { stride });
+    return groupNorm(p.at("norm"), convolved, 8, 1e-5).relu();
+  }
+}
+
+/** What it sees in pictures. */
+export interface Seen {
+  readonly features: Features;
+  /** The likeliest class of each, where it knows classes. */
+  readonly classes: readonly number[] | undefined;
+}
+
+export interface Extractor {
+  /** @param pixels [count, height, width, channels] of its shape */
+  look(pixels: Uint8Array): Promise<Seen>;
+  dispose(): Promise<void>;
+}
+
+/** Pictures in a run. */
+const RUN = 200;
+
+export async function openExtractor(
+  backend: Backend,
+  config: ExtractorConfig,
+  weights: Readonly<Record<string, NdArray>>,
+): Promise<Extractor> {
+  const { shape, classes } = config;
+  const { features, logits } = traceExtractor(config);
+  const program = await backend.compile(graphOf({ features, ...(logits && { logits }) }), {
+    weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+  });
+  const bytes = shape.height * shape.width * shape.channels;
+  return {
+    async look(pixels) {
+      const count = pixels.length / bytes;
+      const values = new Float32Array(count * featureWidth);
+      const guesses: number[] = [];
+      for (let from = 0; from < count; from += RUN) {
+        const some = pixels.subarray(from * bytes, (from + RUN) * bytes);
+        const seen = await program.run({ image: valuesOf(some, shape) });
+        values.set(seen["features"]!.data as Float32Array, from * featureWidth);
+        if (classes !== undefined) guesses.push(...likeliest(seen["logits"]!, classes));
+      }
+      return {
+        features: { count, width: featureWidth, values },
+        classes: classes === undefined ? undefined : guesses,
+      };
+    },
+    dispose: () => program.dispose(),
+  };
+}
+
+function likeliest({ data, shape }: NdArray, classes: number): number[] {
+  return Array.from({ length: shape[0]! }, (_, i) => {
+    const row = (data as Float32Array).subarray(i * classes, (i + 1) * classes);
+    return row.reduce((best, value, k) => (value > row[best]! ? k : best), 0);
+  });
+}
