@@ -17,7 +17,7 @@ import { linear } from "../nn/linear.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
 import type { Features } from "./features.ts";
 
-export const featureWidth = 128;
+const featureWidth = 128;
 const firstWidth = 32;
 /** Places a side at which the last layer sees whole objects. */
 const fewPlaces = 8;

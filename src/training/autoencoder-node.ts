@@ -55,6 +55,7 @@ async function autoencoderSubject(
     fork(randomKey(seed), "weights"),
     undefined,
     training.from && join(training.from, coderFolders[autoencoder.kind], weightsFile),
+    autoencoder.publishedName,
   );
   const run = async (graph: Parameters<typeof backend.compile>[0], weights: Arrays) =>
     backend.compile(graph, {
@@ -115,8 +116,9 @@ async function autoencoderSubject(
       const told = await whole(averages);
       const folder = join(out, coderFolders[autoencoder.kind]);
       await mkdir(folder, { recursive: true });
-      const stored = Object.entries(autoencoder.published(told.weights)).map(
-        ([name, array]) => [name, castArray(array, checkpoint.weights)] as const,
+      const stored = Object.entries(told.weights).map(
+        ([name, array]) =>
+          [autoencoder.publishedName(name), castArray(array, checkpoint.weights)] as const,
       );
       await writeSafetensors(join(folder, weightsFile), stored, [["format", "pt"]]);
       const fields = { ...autoencoder.fields(told), trained: reached };

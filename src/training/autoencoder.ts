@@ -42,8 +42,8 @@ export interface Autoencoder {
   whole(averages: Arrays, gathered: readonly Arrays[]): Told;
   /** `pixels` [B, C, H, W] about in [−1, 1], and `tokens` [B, h, w] where there are some. */
   reconstruction(images: Tensor, told: Told): Readonly<Record<string, Tensor>>;
-  /** Weights under the names of diffusers. */
-  published(weights: Arrays): Arrays;
+  /** Of a weight, in the layout of diffusers. */
+  readonly publishedName: (name: string) => string;
   /** The config.json beside them. */
   fields(told: Told): Readonly<Record<string, unknown>>;
 }
@@ -94,10 +94,7 @@ function tokenizer(
       const tokens = encodeTokens(params, unitRange(images), config).indices;
       return { tokens, pixels: decodeTokens(params, tokens, config).mul(2).sub(1) };
     },
-    published: ({ [codebookKey]: codes, ...weights }) => ({
-      ...weights,
-      [diffusersCodebook]: codes!,
-    }),
+    publishedName: (name) => (name === codebookKey ? diffusersCodebook : name),
     fields: () => diffusersVQGANFields(config),
   };
 }
@@ -155,7 +152,7 @@ function gaussian(
       const params = createParams();
       return { pixels: decodeLatents(params, encodeImages(params, images, config).mean, config) };
     },
-    published: (weights) => weights,
+    publishedName: (name) => name,
     fields: ({ coder }) => autoencoderKLFields(coder.config as AutoencoderKLConfig),
   };
 }

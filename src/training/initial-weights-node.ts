@@ -50,6 +50,7 @@ export async function openWords(folder: string = ownWords): Promise<WordTable> {
  * First values of the weights of these names, drawn or read each time they are asked for.
  *
  * @param from a trained folder or a weights file; what it holds under the same name and shape is taken, and it must hold all
+ * @param keyOf how the file calls a weight, where it is not by its own name
  * @throws FormatError when `from` is of another model
  */
 export async function initialWeights(
@@ -57,6 +58,7 @@ export async function initialWeights(
   key: RandomKey,
   words: WordTable | undefined,
   from: string | undefined,
+  keyOf: (name: string) => string = (name) => name,
 ): Promise<(names: readonly string[]) => Promise<Record<string, NdArray>>> {
   if (from === undefined) {
     return async (names) => {
@@ -70,7 +72,7 @@ export async function initialWeights(
   const path = isFolder ? join(from, modelFiles.weights) : from;
   await using(path, async (weights) => {
     for (const [name, { tensor }] of params.declared) {
-      const entry = weights.entries.get(name);
+      const entry = weights.entries.get(keyOf(name));
       const shape = resolve(tensor.shape, undefined);
       if (entry?.shape.join() !== shape.join()) {
         throw new FormatError(
@@ -82,7 +84,7 @@ export async function initialWeights(
   return (names) =>
     using(path, async (weights) => {
       const values: Record<string, NdArray> = {};
-      for (const name of names) values[name] = await readFloat32(weights.entries.get(name)!);
+      for (const name of names) values[name] = await readFloat32(weights.entries.get(keyOf(name))!);
       return values;
     });
 }

@@ -1,0 +1,385 @@
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { drawSamples } from "../../src/cli/samples.ts";
+import { readPicture } from "../../src/data/picture-decode-node.ts";
+import { writePicture } from "../../src/data/picture-file-node.ts";
+import { tokenValues } from "../../src/data/latents.ts";
+import { input } from "../../src/engine/functional.ts";
+import { graphOf } from "../../src/engine/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { batch } from "../../src/engine/shape.ts";
+import { readCard } from "../../src/models/card.ts";
+import { openCoder } from "../../src/models/picture-coder-node.ts";
+import { decodedPictures, encodedPictures } from "../../src/models/picture-coder.ts";
+import { createParams } from "../../src/nn/params.ts";
+import { openModel, openPipeline } from "../../src/pipelines/open-node.ts";
+import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import { readTrainingConfig } from "../../src/training/config-file.ts";
+import { train, type TrainingEvent, type TrainOptions } from "../../src/training/train-node.ts";
+import { messageOf } from "../data/support.ts";
+
+const backend = nodeBackend("cpu");
+const root = mkdtempSync(path.join(tmpdir(), "patchwise-autoencoders-"));
+const at = (...parts: string[]) => path.join(root, ...parts);
+
+/** A square of one colour on white, in the middle or in a corner. */
+function square(colour: readonly number[], first: number) {
+  const pixels = new Uint8Array(16 * 16 * 3).fill(255);
+  for (let y = first; y < first + 8; y++) {
+    for (let x = first; x < first + 8; x++) pixels.set(colour, (y * 16 + x) * 3);
+  }
+  return { width: 16, height: 16, channels: 3, pixels } as const;
+}
+
+beforeAll(async () => {
+  for (const [name, first] of [
+    ["corner", 0],
+    ["middle", 4],
+  ] as const) {
+    await mkdir(at("photos", name), { recursive: true });
+    for (let i = 0; i < 6; i++) {
+      const picture = square([40 * i, 200 - 30 * i, 90], first);
+      await writePicture(at("photos", name, `${i}.png`), picture);
+    }
+  }
+});
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+const data = () => `data: { kind: images, path: ${JSON.stringify(at("photos"))} }
+picture: { size: 16 }
+log: { steps: 1 }
+seed: 5`;
+
+const coder = (kind: string, sizes: string) => `${data()}
+autoencoder: { kind: ${kind}, ${sizes} }
+training: { steps: 40, batch: 6, warmUp: 2, decay: { kind: none }, threads: 1, ema: 0.9, optimizer: { kind: adamw, rate: 5e-3 } }
+validation: { data: { kind: images, path: ${JSON.stringify(at("photos"))} }, steps: 20, batches: 2 }
+samples: { steps: 40, pictures: 4 }
+`;
+const vq = () => coder("vq", "hidden: 16, bottleneckBlocks: 1, latentChannels: 3, codebook: 12");
+const kl = () => coder("kl", "widths: [8, 16], groups: 4, latentChannels: 2");
+
+const tokens = (more = "") => `${data()}
+latents: { autoencoder: ${JSON.stringify(at("vq"))} }
+diffusion: { process: tokens }
+model: { patch: 2, hidden: 16, depth: 1 }
+training: { steps: 8, batch: 4, warmUp: 2, decay: { kind: none }, threads: 1 }
+sampling: { steps: 3 }
+samples: { steps: 8, each: 1 }
+${more}`;
+
+async function trained(
+  name: string,
+  text: string,
+  settings: readonly string[] = [],
+  more: Partial<TrainOptions> = {},
+) {
+  const events: TrainingEvent[] = [];
+  const result = await train(readTrainingConfig("a.yaml", text, settings), {
+    backend,
+    out: at(name),
+    resume: false,
+    draw: drawSamples(backend),
+    report: (event) => events.push(event),
+    ...more,
+  });
+  return { events, result };
+}
+
+const measured = (events: readonly TrainingEvent[]) =>
+  events.flatMap((event) => (event.kind === "validation" ? [event] : []));
+
+/** What comes back of a picture. */
+async function reconstructed(folder: string, file: string) {
+  const opened = await openCoder(folder);
+  const images = input("images", [batch, 3, 16, 16]);
+  const params = createParams();
+  const seen = encodedPictures(params, images, opened);
+  const program = await backend.compile(
+    graphOf({ seen, pixels: decodedPictures(params, seen, opened) }),
+    { weights: opened.weights },
+  );
+  const picture = await readPicture(file, "white");
+  const values = Float32Array.from({ length: 768 }, (_, i) => {
+    const [channel, place] = [Math.floor(i / 256), i % 256];
+    return picture.pixels[place * 3 + channel]! / 127.5 - 1;
+  });
+  const truth = ndarray("float32", [1, 3, 16, 16], values);
+  const answer = await program.run({ images: truth });
+  await program.dispose();
+  await opened.file.close();
+  const error = toNumbers(answer["pixels"]!).reduce((sum, x, i) => sum + (x - values[i]!) ** 2, 0);
+  return { seen: answer["seen"]!, error: error / 768 };
+}
+
+describe.each([
+  ["vq", vq, "vqgan"],
+  ["kl", kl, "vae"],
+] as const)("a small autoencoder of kind %s, trained from scratch", (kind, config, folder) => {
+  let whole: Awaited<ReturnType<typeof trained>>;
+  beforeAll(async () => {
+    whole = await trained(kind, config());
+  });
+
+  it("reconstructs better as it goes on, and says how well", () => {
+    const [before, after] = measured(whole.events).map(({ measures }) => measures) as [
+      Record<string, number>,
+      Record<string, number>,
+    ];
+    expect(after["psnr"]).toBeGreaterThan(before["psnr"]! + 1);
+    expect(after["psnr"]).toBeGreaterThan(14);
+    const ofCodebook = kind === "vq" ? ["codebookUse", "perplexity", "psnr"] : ["psnr"];
+    expect(Object.keys(after).sort()).toEqual(ofCodebook);
+    expect(after["codebookUse"] ?? 1).toBeGreaterThan(0.2);
+    expect(after["codebookUse"] ?? 1).toBeLessThanOrEqual(1);
+  });
+
+  it("is found in its folder, in diffusers' layout, as good as it was measured", async () => {
+    const { error } = await reconstructed(at(kind), at("photos/middle/3.png"));
+    // Of a PSNR of 14 dB, in [−1, 1].
+    expect(error).toBeLessThan(4 * 10 ** -1.4);
+    const fields = JSON.parse(readFileSync(at(kind, folder, "config.json"), "utf8")) as object;
+    expect(fields).toMatchObject({
+      _class_name: kind === "vq" ? "PaellaVQModel" : "AutoencoderKL",
+      trained: { steps: 40, images: 240 },
+    });
+  });
+
+  it("shows pictures above what becomes of them", async () => {
+    const grid = await readPicture(at(kind, "samples/step-00000040.png"), "white");
+    expect(grid).toMatchObject({ width: 4 * 18 - 2, height: 2 * 18 - 2 });
+  });
+
+  it("ends in the same bits after an interruption", async () => {
+    const controller = new AbortController();
+    const cut = await trained(`${kind}-cut`, config(), [], {
+      signal: controller.signal,
+      report: (event) => {
+        if (event.kind === "step" && event.step === 17) controller.abort();
+      },
+    });
+    expect(cut.result).toMatchObject({ finished: false, steps: 17 });
+    await trained(`${kind}-cut`, config(), [], { resume: true });
+    const file = (name: string) =>
+      readFileSync(at(name, folder, "diffusion_pytorch_model.safetensors"));
+    expect(file(`${kind}-cut`).equals(file(kind))).toBe(true);
+  });
+
+  it("trains on from weights of its own", async () => {
+    const from = `training.from=${at(kind)}`;
+    const on = await trained(`${kind}-on`, config(), [
+      from,
+      "training.steps=1",
+      "validation.steps=1",
+    ]);
+    const [before] = measured(whole.events).slice(-1);
+    const [after] = measured(on.events);
+    expect(after!.measures["psnr"]).toBeGreaterThan(before!.measures["psnr"]! - 3);
+  });
+});
+
+describe("what an autoencoder cannot be", () => {
+  it.each([
+    [vq(), "picture.size=18", "such as 20×20"],
+    [kl(), "autoencoder.widths=[8,10]", "groups"],
+    [vq(), "autoencoder.codebook=1", '"autoencoder.codebook" is 1'],
+    [vq(), "autoencoder.kind=gan", "must be one of vq, kl"],
+    [vq(), "training.dropCondition=0.1", 'no key "dropCondition" in "training"'],
+  ])("with %2$s is refused in a sentence", async (text, setting, message) => {
+    const failure = await messageOf(trained("refused", text, [setting]));
+    expect(failure).toContain(message);
+  });
+});
+
+describe("a transformer on discrete tokens", () => {
+  let whole: Awaited<ReturnType<typeof trained>>;
+  beforeAll(async () => {
+    await trained("vq", vq(), [], { resume: true });
+    whole = await trained("tokens", tokens());
+  });
+  const drawn = async (request: GenerateRequest, folder = "tokens") => {
+    const pipeline = await openPipeline(at(folder));
+    try {
+      return await finished(pipeline.generate(request));
+    } finally {
+      await pipeline.dispose();
+    }
+  };
+
+  it("begins with all tokens equally likely, and brings its tokenizer along", () => {
+    const [first] = whole.events.flatMap((event) => (event.kind === "step" ? [event] : []));
+    expect(first!.loss).toBeCloseTo(Math.log(12), 5);
+    const card = readCard("model.json", JSON.parse(readFileSync(at("tokens/model.json"), "utf8")));
+    expect(card).toMatchObject({
+      network: { kind: "dit", size: [4, 4], tokens: { codebook: 12 } },
+      tokens: { tokenizer: { codebook: 12, levels: 2 } },
+      sampling: { sampler: "renoise", steps: 3 },
+    });
+  });
+
+  it("is shown what the tokenizer says", async () => {
+    const { seen } = await reconstructed(at("vq"), at("photos/corner/0.png"));
+    const pipeline = await openModel(at("tokens"));
+    expect(pipeline.process).toMatchObject({ kind: "tokens", codebook: 12 });
+    await pipeline.close();
+    // Cached tokens survive their way through bytes.
+    const stored = new Float32Array(toNumbers(seen));
+    const form = {
+      channels: 1,
+      height: 4,
+      width: 4,
+      parts: "tokens",
+      precision: "float32",
+    } as const;
+    expect(tokenValues(new Uint8Array(stored.buffer), form)).toEqual(seen);
+  });
+
+  it("draws the same for a seed, alone or among others, by 8 steps or fewer", async () => {
+    const [one] = await drawn({ class: "corner", seed: 4, steps: 8 });
+    const [, two] = await drawn({ class: "corner", seed: 3, count: 2, steps: 8 });
+    expect(one!.pixels).toEqual(two!.pixels);
+    const [other] = await drawn({ class: "corner", seed: 4, steps: 2 });
+    expect(other!.pixels).not.toEqual(one!.pixels);
+  });
+
+  it("inpaints: pixels outside the mask stay as they are, and some inside change", async () => {
+    const image = square([200, 20, 20], 4);
+    const pixels = Uint8Array.from({ length: 256 }, (_, i) => (i % 16 >= 8 ? 255 : 0));
+    const mask = { width: 16, height: 16, channels: 1, pixels } as const;
+    const [picture] = await drawn({ class: "corner", image, mask, seed: 2, steps: 4 });
+    const changed = new Set<boolean>();
+    for (let i = 0; i < 768; i++) {
+      const same = picture!.pixels[i] === image.pixels[i];
+      if (pixels[Math.floor(i / 3)] === 255) changed.add(!same);
+      else expect(same).toBe(true);
+    }
+    expect(changed.has(true)).toBe(true);
+  });
+
+  it("varies an image by its strength", async () => {
+    const image = square([200, 20, 20], 4);
+    const far = async (strength: number, steps: number) => {
+      const [picture] = await drawn({
+        class: "middle",
+        image,
+        strength,
+        steps,
+        seed: 1,
+      });
+      return picture!.pixels;
+    };
+    expect(await far(1, 6)).not.toEqual(await far(0.2, 6));
+  });
+
+  it.each<[GenerateRequest, string]>([
+    [{ sampler: "euler" }, 'no sampler "euler" of tokens; give renoise'],
+    [{ temperature: [-1, 0] }, "The temperature -1 to 0 is not one"],
+    [{ rescale: 0.5 }, "guidance has no rescale"],
+    [{ shift: 2 }, "shift"],
+    [{ size: [18, 16] }, "cannot draw 16×18 pixels; give a multiple of 8"],
+    [{ prompt: "a cat" }, "class"],
+  ])("refuses %o in a sentence", async (request, message) => {
+    expect(await messageOf(drawn({ class: "corner", ...request }))).toContain(message);
+  });
+
+  it("is refused with a tokenizer of another codebook", async () => {
+    const card = JSON.parse(readFileSync(at("tokens/model.json"), "utf8")) as {
+      tokens: { tokenizer: { codebook: number } };
+    };
+    card.tokens.tokenizer.codebook = 16;
+    await mkdir(at("other"));
+    writeFileSync(at("other/model.json"), JSON.stringify(card));
+    expect(await messageOf(openModel(at("other")))).toContain(
+      "the network draws tokens of a codebook of 12, but the tokenizer decodes tokens of a codebook of 16",
+    );
+  });
+
+  it.each([
+    ["diffusion.process=flow", "is a tokenizer, but diffusion.process is flow"],
+    ["latents=null", "latents"],
+    ["sampling.sampler=heun", "a process of tokens is not sampled by it"],
+    ["latents.scale=2", "whose tokens have none"],
+  ])("cannot be trained with %s", async (setting, message) => {
+    expect(await messageOf(trained("refused", tokens(), [setting]))).toContain(message);
+  });
+
+  it("does not go on with another tokenizer", async () => {
+    await trained("other-vq", vq(), ["seed=6", "training.steps=1"]);
+    const failure = trained(
+      "tokens",
+      tokens(),
+      [`latents.autoencoder=${at("other-vq")}`, "training.steps=9"],
+      {
+        resume: true,
+      },
+    );
+    expect(await messageOf(failure)).toMatch(/another (autoencoder|config)/);
+  });
+});
+
+describe("other networks on tokens", () => {
+  it.each([
+    [
+      "paella",
+      "{ kind: paella, shareWidth: 8, conditionWidth: 16, textWidth: 16, levels: [{ width: 8, heads: 1, blocks: 1, parts: CT }, { width: 16, heads: 2, blocks: 1, parts: CTA }] }",
+    ],
+    [
+      "paella told nothing",
+      "{ kind: paella, condition: none, levels: [{ width: 16, heads: 2, blocks: 1, parts: CTAF }] }",
+    ],
+    ["u-vit", "{ kind: u-vit, patch: 2, hidden: 16, depth: 2 }"],
+    ["mmdit", "{ kind: mmdit, patch: 1, hidden: 16, depth: 1 }"],
+    [
+      "ddpm-unet",
+      "{ kind: ddpm-unet, width: 32, blocks: 1, multipliers: [1, 1], attention: [], heads: { channels: 32 } }",
+    ],
+  ])("train and draw: %s", async (name, model) => {
+    const { result } = await trained(name, tokens(), [
+      `model=${model}`,
+      "training.steps=3",
+      "samples.steps=3",
+    ]);
+    expect(result.finished).toBe(true);
+    expect(result.loss).toBeLessThan(3 * Math.log(12));
+    const pipeline = await openPipeline(at(name));
+    const [picture] = await finished(
+      pipeline.generate(name.endsWith("nothing") ? {} : { class: "corner", seed: 1 }),
+    );
+    await pipeline.dispose();
+    expect(picture).toMatchObject({ width: 16, height: 16, channels: 3 });
+  });
+
+  it("a Paella is refused where there are no tokens, or levels do not divide them", async () => {
+    const without = `${data()}\nmodel: { kind: paella }\ntraining: { steps: 1 }`;
+    expect(await messageOf(trained("refused", without))).toContain("A Paella draws tokens");
+    const levels =
+      "[{ width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }]";
+    const deep = trained("refused", tokens(), [`model={ kind: paella, levels: ${levels} }`]);
+    expect(await messageOf(deep)).toContain("4×4 tokens cannot be made 8 times smaller");
+  });
+});
+
+describe("latents of an autoencoder that was trained here", () => {
+  it("are trained on, at about unit variance", async () => {
+    await trained("kl", kl(), [], { resume: true });
+    const config = `${data()}
+latents: { autoencoder: ${JSON.stringify(at("kl"))} }
+model: { patch: 2, hidden: 16, depth: 1 }
+training: { steps: 2, batch: 4, threads: 1 }
+sampling: { steps: 2 }`;
+    await trained("on-kl", config);
+    const { seen } = await reconstructed(at("kl"), at("photos/corner/2.png"));
+    const values = toNumbers(seen);
+    const square2 = values.reduce((sum, x) => sum + x * x, 0) / values.length;
+    expect(square2).toBeGreaterThan(0.2);
+    expect(square2).toBeLessThan(5);
+    const pipeline = await openPipeline(at("on-kl"));
+    const [picture] = await finished(pipeline.generate({ class: "corner" }));
+    await pipeline.dispose();
+    expect(picture).toMatchObject({ width: 16, height: 16 });
+  });
+});
