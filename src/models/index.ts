@@ -45,6 +45,14 @@ export {
   paellaV1Presets,
 } from "./paella-v1.ts";
 export { uViT, type UViTConfig, type UViTInputs, uViTPresets } from "./u-vit.ts";
+export {
+  decodeQuantized,
+  decodeTokens,
+  type EncodedTokens,
+  encodeTokens,
+  type VQGANConfig,
+  vqganPresets,
+} from "./vqgan.ts";
 
 /** Whether a prompt encoder gives what its network is told. */
 function checkPrompt(

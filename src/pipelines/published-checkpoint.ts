@@ -36,6 +36,11 @@ export function publishedModel(weights: Weights): Published {
     const cosine = network.learnedVariance && network.size[0] === 64;
     return { network, ...drawnBy("ddpm", 250, 1, cosine ? { kind: "cosine" } : linear) };
   }
+  if (entries.has("out_mapper.1.weight") || entries.has("down_blocks.0.0.cond_mapper.weight")) {
+    throw new FormatError(
+      `${weights.name} is a Paella, which is told embeddings of ByT5 or CLIP and draws tokens of a VQGAN, and holds none of these; count it as Paella-v1 or Paella-v3, run it by patchwise/models and patchwise/diffusion, or train one of your own (model.kind: paella).`,
+    );
+  }
   const network = { kind: "dit" as const, ...checkpointConfig(weights) };
   return {
     network,

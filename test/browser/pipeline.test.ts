@@ -7,7 +7,7 @@ import { tinySD3, writeSD3Folder } from "../../scripts/sd3-parts.ts";
 import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/index-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";
-import { writeTrained } from "../support/trained-folder.ts";
+import { writeTrained, writeTrainedOnTokens } from "../support/trained-folder.ts";
 import type * as pageModule from "./pipeline-page.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -15,11 +15,14 @@ const folder = mkdtempSync(path.join(tmpdir(), "patchwise-page-"));
 const shipped = path.join(root, "models", "emoji");
 /** Of as many tokens as the fused attention of GPUs takes in tiles; a GPU made of software takes a minute for the shipped one. */
 const small = path.join(folder, "small");
+/** Draws tokens, of which one choice that falls otherwise would show. */
+const tokens = path.join(folder, "tokens");
 /** With SD3-medium's names and parts, at a reduced width. */
 const sd3 = path.join(folder, "sd3");
 const folders: Readonly<Record<string, string>> = {
   "/shipped/": shipped,
   "/small/": small,
+  "/tokens/": tokens,
   "/sd3/": sd3,
 };
 
@@ -30,6 +33,7 @@ let page: BrowserPage<typeof pageModule>;
 
 beforeAll(async () => {
   await writeTrained(small, { ...tinyTextNetwork, size: [32, 32] });
+  await writeTrainedOnTokens(tokens);
   await writeSD3Folder(sd3, tinySD3);
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
@@ -69,6 +73,8 @@ describe("a folder behind an address, in Chromium", () => {
     ["/shipped/", "wasm", "in the page", { prompt: "red apple", seed: 3, steps: 4, count: 2 }],
     ["/shipped/", "wasm", "in a worker", { prompt: "red heart", seed: 4, steps: 2 }],
     ["/small/", "wasm", "in the page", { prompt: "a red cat", steps: 3 }],
+    ["/tokens/", "wasm", "in the page", { class: "dog", steps: 4, seed: 2, count: 2 }],
+    ["/tokens/", "webgpu", "in the page", { class: "dog", steps: 2 }],
     ["/small/", "webgpu", "in the page", { prompt: "a red cat", steps: 3 }],
   ] as const)(
     "%s draws on %s %s what Node draws",

@@ -39,6 +39,15 @@ describe("a file of original weights", () => {
     expect(network).toEqual(networkPresets.get("DiT-XL/2"));
   });
 
+  it.each(["Paella-v1", "Paella-v3"])(
+    "is refused where it is %s, with what it would take",
+    (name) => {
+      expect(() => publishedModel(shapedWeights(publishedShapes(name)))).toThrow(
+        "file is a Paella, which is told embeddings of ByT5 or CLIP and draws tokens of a VQGAN, and holds none of these",
+      );
+    },
+  );
+
   it("of no published size is refused", () => {
     const shapes = { ...shapesOf("U-ViT-M/4-64"), pos_embed: [1, 3, 768] };
     expect(() => publishedModel(shapedWeights(shapes))).toThrow(
