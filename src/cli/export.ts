@@ -27,7 +27,7 @@ export function addExport(program: Command): void {
     .summary("write a model as ONNX")
     .description(
       "Writes the program that draws with a model, weights inside (beside it, as X.onnx.data, from 2 GiB on). The network " +
-        "takes images or latents x, times t (0 to 1000) and its condition: classes y, of which the one behind the last is " +
+        "takes images, latents or tokens x, times t (0 to 1000) and its condition: classes y, of which the one behind the last is " +
         "none, or ids and mask of a text's tokens and drop, whether the text is left out. It gives output, its prediction " +
         "(and the variance in a second half of the channels, where it learns one).",
     )

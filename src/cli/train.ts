@@ -151,9 +151,10 @@ export function tellTraining(progress: ProgressWriter, event: TrainingEvent): vo
   }
 }
 
-function validationLine({ step, loss, measures }: EventOf<"validation">): string {
+function validationLine({ step, loss, own, measures }: EventOf<"validation">): string {
   const others = Object.entries(measures).map(([name, value]) => shownMeasure(name, value));
-  return [`step ${step}: validation loss ${loss.toPrecision(4)}`, ...others].join(", ");
+  const of = own ? "of its own pictures the loss is" : "validation loss";
+  return [`step ${step}: ${of} ${loss.toPrecision(4)}`, ...others].join(", ");
 }
 
 function shownMeasure(name: string, value: number): string {

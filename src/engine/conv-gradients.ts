@@ -30,16 +30,10 @@ function convWeightGradient(
   return cropped.transpose([1, 0, ...spatial]);
 }
 
-/** Whether each tap of the kernel sees a whole image, shifted. */
+/** Whether each tap of the kernel sees an image whose size is known. */
 function isPlain(x: Tensor, dy: Tensor, kernel: readonly number[], a: ConvAttributes): boolean {
   const sizes = [x, dy].flatMap(({ shape }) => shape.slice(1));
-  return (
-    kernel.length === 2 &&
-    product(kernel) !== 1 &&
-    a.groups === 1 &&
-    [...a.stride, ...a.dilation].every((step) => step === 1) &&
-    sizes.every((size) => typeof size === "number")
-  );
+  return kernel.length === 2 && a.groups === 1 && sizes.every((size) => typeof size === "number");
 }
 
 /** The same as one matrix product a tap and image, which takes half the time. */
@@ -47,7 +41,7 @@ function plainWeightGradient(
   x: Tensor,
   dy: Tensor,
   [tall, wide]: readonly number[],
-  { padding }: ConvAttributes,
+  { padding, stride, dilation }: ConvAttributes,
 ): Tensor {
   const [inputs, outputs, height, width] = [x.size(1), dy.size(1), dy.size(2), dy.size(3)];
   const places = height * width;
@@ -56,7 +50,11 @@ function plainWeightGradient(
   const images = x.pad([[0, 0], [0, 0], ...padding]);
   const taps = [...new Array(tall! * wide!).keys()].map((tap) => {
     const [i, j] = [Math.floor(tap / wide!), tap % wide!];
-    const shifted = images.slice(2, i, i + height).slice(3, j, j + width);
+    const shifted = [i, j].reduce((seen, place, axis) => {
+      const start = place * dilation[axis]!;
+      const reach = ([height, width][axis]! - 1) * stride[axis]! + 1;
+      return seen.slice(axis + 2, start, start + reach, stride[axis]);
+    }, images);
     return slopes
       .matmul(shifted.reshape([n, inputs, places]), { transposeB: true })
       .sum(0)

@@ -7,7 +7,14 @@ import type { FieldReader } from "../weights/config-fields.ts";
 import { openDiffusersWeights } from "../weights/diffusers-weights.ts";
 import { fieldsIn, type ModelFolder } from "../weights/folder.ts";
 import type { Weights } from "../weights/safetensors.ts";
-import { type VQGANConfig, vqganKeys, vqganParams, vqganPresets } from "./vqgan.ts";
+import {
+  codebookKey,
+  diffusersCodebook,
+  type VQGANConfig,
+  vqganKeys,
+  vqganParams,
+  vqganPresets,
+} from "./vqgan.ts";
 
 const count = z.int().min(1);
 
@@ -67,16 +74,39 @@ export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<strin
 /**
  * The tokenizer in a file.
  *
- * @param config Paella's own unless given
+ * @param config what it is; told from its keys and shapes unless given, but for the scale, which no token depends on
  * @throws FormatError when the weights are of another
  */
 export function vqganIn(
   file: Weights,
-  config: VQGANConfig = vqganPresets["Paella-VQGAN"],
+  config: VQGANConfig = checkpointConfig(file),
 ): OpenTokenizer {
   const keys = vqganKeys(file.entries.keys());
   const weights = checkedWeights(vqganParams(config), file, keys);
   return { kind: "vq", config, weights, file, keyOf: keys.keyOf };
+}
+
+/** Where it is none of a tokenizer, one that it does not fit. */
+function checkpointConfig({ entries }: Weights): VQGANConfig {
+  const preset = vqganPresets["Paella-VQGAN"];
+  const shapeOf = (key: string) => entries.get(key)?.shape;
+  const first = shapeOf("in_block.1.weight");
+  const codes = shapeOf(diffusersCodebook) ?? shapeOf(codebookKey);
+  const hidden = shapeOf("up_blocks.0.0.weight")?.[0];
+  if (!first || !codes || hidden === undefined) return preset;
+  // Each level has half of the channels of the one below.
+  const levels = 1 + Math.round(Math.log2(hidden / first[0]!));
+  let blocks = 1;
+  while (entries.has(`up_blocks.${blocks}.gammas`)) blocks++;
+  return {
+    ...preset,
+    channels: first[1]! / 4,
+    levels,
+    bottleneckBlocks: blocks - 1,
+    hidden,
+    latentChannels: codes[1]!,
+    codebook: codes[0]!,
+  };
 }
 
 /** @throws FormatError when its files are not sound */

@@ -2,7 +2,7 @@
  * Trainings of what makes latents, or tokens, of pictures and back: a small autoencoder (Rombach et al., 2022) or a small
  * VQGAN (Rampas et al., 2022), by the squared error of pixels alone, without an adversary.
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Picture } from "../data/dataset.ts";
 import { pictureGrid } from "../data/grid.ts";
@@ -25,22 +25,29 @@ import { initialWeights } from "./initial-weights-node.ts";
 import type { Arrays, Measures, Plan, Subject, Surroundings } from "./plan-node.ts";
 
 export function autoencoderPlan(
-  config: AutoencoderTrainingConfig,
+  given: AutoencoderTrainingConfig,
   surroundings: Surroundings,
 ): Plan {
+  // How well it reconstructs is always told, if need be of the pictures that it learns from.
+  const { validation = { data: given.data, steps: 500, batches: 8, own: true }, ...rest } = given;
+  const config = { ...rest, validation };
   return {
     config,
-    recorded: config,
+    recorded: given,
     subject: () => autoencoderSubject(config, surroundings),
     close: () => Promise.resolve(),
   };
 }
 
+type ReportingConfig = AutoencoderTrainingConfig & {
+  readonly validation: NonNullable<AutoencoderTrainingConfig["validation"]>;
+};
+
 /** Batches of the training's own pictures that statistics are gathered of. */
 const GATHERED = 8;
 
 async function autoencoderSubject(
-  config: AutoencoderTrainingConfig,
+  config: ReportingConfig,
   { backend, out }: Surroundings,
 ): Promise<Subject> {
   const { training, seed, checkpoint } = config;
@@ -54,7 +61,7 @@ async function autoencoderSubject(
     params,
     fork(randomKey(seed), "weights"),
     undefined,
-    training.from && join(training.from, coderFolders[autoencoder.kind], weightsFile),
+    training.from && (await weightsIn(training.from, autoencoder.kind)),
     autoencoder.publishedName,
   );
   const run = async (graph: Parameters<typeof backend.compile>[0], weights: Arrays) =>
@@ -71,6 +78,20 @@ async function autoencoderSubject(
     for (const each of shown) gathered.push({ ...(await program.run({ images: pixelsOf(each) })) });
     await program.dispose();
     return autoencoder.whole(averages, gathered);
+  };
+  const reconstructed = async (
+    averages: Arrays,
+    batches: readonly Batch[],
+  ): Promise<readonly Reconstructed[]> => {
+    const told = await whole(averages);
+    const program = await run(graphOf(autoencoder.reconstruction(images, told)), told.weights);
+    const made: Reconstructed[] = [];
+    for (const each of batches) {
+      const { pixels, tokens } = await program.run({ images: pixelsOf(each) });
+      made.push({ truth: each.pixels, pixels: pixels!, tokens });
+    }
+    await program.dispose();
+    return made;
   };
   return {
     kind: "autoencoder",
@@ -91,26 +112,13 @@ async function autoencoderSubject(
       return { images: values, noise: normal(fork(key, "noise"), latents) };
     },
     async validator(loader) {
-      const batches = await taken(loader, config.validation!.batches);
-      return async (averages) => {
-        const told = await whole(averages);
-        const program = await run(graphOf(autoencoder.reconstruction(images, told)), told.weights);
-        const measured: Measured[] = [];
-        for (const each of batches) {
-          const { pixels, tokens } = await program.run({ images: pixelsOf(each) });
-          measured.push({ truth: each.pixels, pixels: pixels!, tokens });
-        }
-        await program.dispose();
-        return measures(measured, autoencoder);
-      };
+      const batches = await taken(loader, config.validation.batches);
+      return async (averages) => measures(await reconstructed(averages, batches), autoencoder);
     },
     async sample(_reached, averages) {
-      const told = await whole(averages);
-      const program = await run(graphOf(autoencoder.reconstruction(images, told)), told.weights);
-      const truth = pixelsOf(shown[0]!);
-      const { pixels } = await program.run({ images: truth });
-      await program.dispose();
-      return comparison(picturesOf(truth), picturesOf(pixels!), config.samples.pictures);
+      const [made] = await reconstructed(averages, shown.slice(0, 1));
+      const truth = picturesOf(pixelsOf(shown[0]!));
+      return comparison(truth, picturesOf(made!.pixels), config.samples.pictures);
     },
     async write(reached, averages) {
       const told = await whole(averages);
@@ -128,6 +136,11 @@ async function autoencoderSubject(
       );
     },
   };
+}
+
+async function weightsIn(from: string, kind: Autoencoder["kind"]): Promise<string> {
+  const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
+  return isFolder ? join(from, coderFolders[kind], weightsFile) : from;
 }
 
 /** As diffusers names the weights of its models. */
@@ -162,7 +175,7 @@ async function taken(loader: Loader, count: number): Promise<readonly Batch[]> {
   return batches;
 }
 
-interface Measured {
+interface Reconstructed {
   /** Bytes of the pictures. */
   readonly truth: Uint8Array;
   /** [B, C, H, W] about in [−1, 1] */
@@ -171,10 +184,10 @@ interface Measured {
 }
 
 /** Of pictures as bytes: the mean of their PSNR, and of a codebook how many of the codes were of use. */
-function measures(measured: readonly Measured[], { coder }: Autoencoder): Measures {
+function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measures {
   const errors: number[] = [];
   const used = new Map<bigint, number>();
-  for (const { truth, pixels, tokens } of measured) {
+  for (const { truth, pixels, tokens } of made) {
     let at = 0;
     for (const picture of picturesOf(pixels)) {
       const error = picture.pixels.reduce((sum, value) => sum + (value - truth[at++]!) ** 2, 0);

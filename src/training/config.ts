@@ -348,7 +348,12 @@ export interface RunConfig extends Pick<
 > {
   readonly checkpoint: Omit<AutoencoderTrainingConfig["checkpoint"], "weights">;
   readonly samples: { readonly steps?: number | undefined };
-  readonly validation?: AutoencoderTrainingConfig["validation"];
+  readonly validation?:
+    | (NonNullable<AutoencoderTrainingConfig["validation"]> & {
+        /** Whether it is of the pictures that are trained on. */
+        readonly own?: boolean;
+      })
+    | undefined;
   readonly latents?: TrainingConfig["latents"];
 }
 

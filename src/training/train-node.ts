@@ -61,6 +61,8 @@ export type TrainingEvent =
       readonly kind: "validation";
       readonly step: number;
       readonly loss: number;
+      /** Whether it is of the pictures that are trained on, for want of others. */
+      readonly own: boolean;
       /** What else was measured. */
       readonly measures: Readonly<Record<string, number>>;
     }
@@ -265,7 +267,8 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     if (validate && due) {
       const { loss: measured, ...measures } = await validate(await averagesOf(run));
       await metrics.log(count, { validation: measured, ...measures });
-      report({ kind: "validation", step: count, loss: measured, measures });
+      const { own = false } = config.validation!;
+      report({ kind: "validation", step: count, loss: measured, own, measures });
       validated = measured;
     }
     if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);

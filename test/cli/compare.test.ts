@@ -71,7 +71,7 @@ describe("patchwise compare", () => {
       "12",
       "--json",
     );
-    expect(run.code, run.err).toBe(0);
+    expect(run).toMatchObject({ code: 0 });
     const comparison = comparisonIn("whole");
     expect(JSON.parse(run.out)).toEqual(comparison);
     expect(comparison).toMatchObject({ drawn: 12, budget: "0.00001 Tflop" });
@@ -109,7 +109,7 @@ describe("patchwise compare", () => {
     expect(cut.err).toContain("--resume");
     expect(existsSync(at("cut/compare.json"))).toBe(false);
     const on = compare(...args, "--resume");
-    expect(on.code, on.err).toBe(0);
+    expect(on).toMatchObject({ code: 0 });
     // What was trained is not trained again.
     expect(on.err.match(/Training a model/g) ?? []).toHaveLength(1);
     const clockless = ({ models, ...rest }: Comparison) => ({
@@ -120,6 +120,18 @@ describe("patchwise compare", () => {
     expect(compare(...args).err).toContain("go on with it by --resume");
     const other = compare(...args.slice(0, -1), "13", "--resume");
     expect(other.err).toMatch(/began with other configs or another budget/);
+  });
+
+  it("sees with random weights where there are no classes, and says so", () => {
+    const none = ["data", "validation.data"].flatMap((of) => ["--set", `${of}.classes=false`]);
+    const args = ["--out", at("none"), "--minutes", "0.001", "--count", "8", ...none];
+    const run = compare(...both, ...args);
+    expect(run).toMatchObject({ code: 0 });
+    const { extractor, models, budget } = comparisonIn("none");
+    expect(extractor).toBe("a convolutional network of random weights");
+    expect(budget).toBe("0.001 min");
+    expect(models.map((model) => "recognised" in model)).toEqual([false, false]);
+    expect(run.out).not.toContain("recognised");
   });
 
   const given = ["--compute", "1", "--out", at("refused")];
