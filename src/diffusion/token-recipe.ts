@@ -23,7 +23,7 @@ const tokens = z.strictObject({
   /** Share of the truth that all tokens of the codebook have alike; Paella has 0.1. */
   smoothing: share.default(0),
   /** How much places that are no noise count where hardly anything is noise; more where there is more of it. */
-  keptWeight: share.default(0.3),
+  keptWeight: z.number().gt(0).max(1).default(0.3),
   /** How shares of noise fall while it draws: evenly as the third Paella's, or along a cosine as the first one's. */
   levels: z.enum(["even", "cosine"]).default("even"),
 });

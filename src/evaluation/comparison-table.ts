@@ -49,8 +49,9 @@ export interface Comparison {
 
 type Column = readonly [title: string, cell: (model: ComparedModel) => string];
 
-/** Of so many digits, without an exponent. */
-const short = (value: number, digits: number) => String(Number(value.toPrecision(digits)));
+/** Of so many digits; a dash for what is no number, which JSON keeps as null. */
+const short = (value: number | null, digits: number) =>
+  Number.isFinite(value) ? String(Number(value!.toPrecision(digits))) : "–";
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 /** Markdown: what was compared, and a row for each model. */
@@ -67,7 +68,8 @@ export function comparisonTable(comparison: Comparison): string {
     ["Tflop", ({ tflop }) => short(tflop, 3)],
     [
       validated ? "held-out loss" : "training loss",
-      ({ validation, loss, lossKind }) => `${short(validation ?? loss, 3)} (${lossKind})`,
+      ({ validation, loss, lossKind }) =>
+        `${short(validated ? validation! : loss, 3)} (${lossKind})`,
     ],
     ["FID", ({ fid }) => short(fid, 3)],
     [

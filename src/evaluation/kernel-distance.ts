@@ -1,5 +1,6 @@
 /** Kernel distance between sets of features: of Inception's, it is the KID (Bińkowski et al., 2018). */
 import { fork, permutation, type RandomKey } from "../engine/random.ts";
+import { UsageError } from "../engine/errors.ts";
 import { checkSets, type Features, rowsAt } from "./features.ts";
 
 export interface KernelDistance {
@@ -34,6 +35,12 @@ export function kernelDistance(
   }: KernelDistanceOptions,
 ): KernelDistance {
   checkSets(a, b, 4, "kernel distance");
+  const most = Math.min(a.count, b.count);
+  if (!Number.isInteger(size) || size < 2 || size > most || !(subsets >= 1)) {
+    throw new UsageError(
+      `The kernel distance was asked for on ${subsets} subsets of ${size} pictures; give at least one, of 2 to ${most} pictures.`,
+    );
+  }
   const distances = Array.from({ length: subsets }, (_, i) => {
     const drawn = fork(key, i);
     const [x, y] = [a, b].map((set, side) =>

@@ -54,19 +54,24 @@ export {
   vqganPresets,
 } from "./vqgan.ts";
 
-/** Whether a prompt encoder gives what its network is told. */
-function checkPrompt(
+/** Whether what stands beside a network fits it. */
+function checkBeside(
   {
     condition,
     prompt,
+    tokens,
+    learnedVariance,
   }: {
+    readonly tokens?: object | undefined;
+    readonly learnedVariance: boolean;
     readonly condition: (DiTConfig | MMDiTConfig | UViTConfig | DDPMUNetConfig)["condition"];
     readonly prompt?: PromptEncoderConfig | undefined;
   },
   context: z.core.$RefinementCtx,
 ): void {
-  const refuse = (message: string) =>
-    context.addIssue({ code: "custom", path: ["prompt"], message });
+  const refuse = (message: string, field = "prompt") =>
+    context.addIssue({ code: "custom", path: [field], message });
+  if (tokens && learnedVariance) refuse("tokens have no variance; leave it out", "learnedVariance");
   if (!prompt) return;
   if (condition.kind !== "text") {
     refuse(`a prompt encoder needs a text condition, but the condition is ${condition.kind}`);
@@ -90,12 +95,12 @@ const beside = {
 };
 
 export const networkSchema = z.discriminatedUnion("kind", [
-  ditSchema.safeExtend(beside).superRefine(checkPrompt),
-  mmditSchema.safeExtend(beside).superRefine(checkPrompt),
-  uViTSchema.safeExtend(beside).superRefine(checkPrompt),
-  ddpmUNetSchema.safeExtend(beside).superRefine(checkPrompt),
+  ditSchema.safeExtend(beside).superRefine(checkBeside),
+  mmditSchema.safeExtend(beside).superRefine(checkBeside),
+  uViTSchema.safeExtend(beside).superRefine(checkBeside),
+  ddpmUNetSchema.safeExtend(beside).superRefine(checkBeside),
   // It has a table of tokens and a head of its own.
-  paellaSchema.safeExtend({ ...beside, tokens: beside.tokens.unwrap() }).superRefine(checkPrompt),
+  paellaSchema.safeExtend({ ...beside, tokens: beside.tokens.unwrap() }).superRefine(checkBeside),
 ]);
 
 export type NetworkConfig = z.output<typeof networkSchema>;

@@ -9,7 +9,8 @@ import { finished, type GenerateRequest, type Pipeline } from "./pipeline.ts";
 /** What can be asked for. */
 export interface Wishes {
   readonly classes: readonly string[] | undefined;
-  readonly captions: readonly string[] | undefined;
+  /** Empty texts where the data has none. */
+  readonly captions: readonly string[];
 }
 
 export interface DrawOptions {
@@ -111,7 +112,7 @@ const MOST_CAPTIONS = 100;
 function differentWishes({ network }: ImageModel, { captions }: Wishes): number {
   const { condition } = network;
   if (condition.kind === "none") return MOST_ROWS;
-  return condition.kind === "class" ? condition.classes : Math.min(MOST_CAPTIONS, captions!.length);
+  return condition.kind === "class" ? condition.classes : Math.min(MOST_CAPTIONS, captions.length);
 }
 
 function requestOf({ network }: ImageModel, { captions }: Wishes, wish: number): GenerateRequest {
@@ -121,6 +122,6 @@ function requestOf({ network }: ImageModel, { captions }: Wishes, wish: number):
     case "class":
       return { class: wish };
     case "text":
-      return { prompt: captions![wish]! };
+      return { prompt: captions[wish]! };
   }
 }

@@ -71,8 +71,9 @@ export async function compare(
 ): Promise<Compared | undefined> {
   const { backend, count, report, signal } = options;
   const { config } = contenders[0];
-  await openFolder(contenders, options);
+  const begin = await openFolder(contenders, options);
   const real = await realPictures(config, count);
+  await begin();
   const trained = await openTrainedExtractor({
     data: config.data,
     config: { shape: pictureShape(config), classes: real.classes?.length },
@@ -95,7 +96,6 @@ export async function compare(
       models.push(came.model);
       samples.push({ name: contender.name, grid: came.grid });
     }
-    const others = await extractor.look(real.others.pixels);
     const known = reference.classes && accuracy(reference.classes, real.reference.labels!);
     const comparison = {
       data: real.name,
@@ -103,23 +103,32 @@ export async function compare(
       extractor: extractorText(trained.steps, known),
       reference: real.description,
       drawn: count,
-      real: measures(reference.features, others, real.others.labels),
+      ...(real.others && {
+        real: measures(
+          reference.features,
+          await extractor.look(real.others.pixels),
+          real.others.labels,
+        ),
+      }),
       models,
     };
     return { comparison, samples };
   } catch (error) {
-    if (signal?.aborted) return undefined;
+    if (signal?.aborted && error === signal.reason) return undefined;
     throw error;
   } finally {
     await extractor.dispose();
   }
 }
 
-/** @throws UsageError when another comparison is in the folder, or this one and it is not to go on */
+/**
+ * @returns what takes the folder, when all else is known to be there
+ * @throws UsageError when another comparison is in the folder, or this one and it is not to go on
+ */
 async function openFolder(
   contenders: readonly Contender[],
   { out, resume, count }: CompareOptions,
-): Promise<void> {
+): Promise<() => Promise<void>> {
   const file = join(out, "comparison.json");
   const own = canonical({
     count,
@@ -131,9 +140,9 @@ async function openFolder(
         `${out} holds a comparison; go on with it by --resume, or choose another folder with --out.`,
       );
     }
-    if (canonical(await readJson(file)) === own) return;
+    if (canonical(await readJson(file)) === own) return () => Promise.resolve();
     throw new UsageError(
-      `The comparison in ${out} began with other configs or another budget; resume it with the same, or choose another folder with --out.`,
+      `The comparison in ${out} began with other configs, another budget or another count; resume it with the same, or choose another folder with --out.`,
     );
   }
   if (resume) {
@@ -141,8 +150,10 @@ async function openFolder(
       `There is no comparison in ${out} to resume; leave out --resume to begin one, or name its folder with --out.`,
     );
   }
-  await mkdir(out, { recursive: true });
-  await writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
+  return async () => {
+    await mkdir(out, { recursive: true });
+    await writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
+  };
 }
 
 /** What is known of a model so far, in its folder. */

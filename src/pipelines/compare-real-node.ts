@@ -13,8 +13,8 @@ export interface RealPictures {
   readonly reference: Labelled;
   /** Where the reference is, in a few words. */
   readonly description: string;
-  /** As many as models draw, of the training's. */
-  readonly others: Labelled;
+  /** As many as models draw, of the training's; undefined where the reference is of these itself. */
+  readonly others: Labelled | undefined;
   /** What models are asked to draw. */
   readonly wishes: Wishes;
 }
@@ -30,7 +30,7 @@ const MOST = 5000;
 
 /** Of the training's pictures and, where the config names some, held-out ones. */
 export async function realPictures(
-  { data, validation, picture, model }: TrainingConfig,
+  { data, validation, picture }: TrainingConfig,
   count: number,
 ): Promise<RealPictures> {
   const shape = pictureShape({ picture });
@@ -39,16 +39,15 @@ export async function realPictures(
     await read(data, shape, count),
     await read(held ?? data, shape, MOST),
   ];
-  const text = model.condition === "text" || (model.condition === undefined && others.captioned);
   return {
     name: others.name,
     classes: others.classes,
     reference,
     description: `${reference.labels.length.toLocaleString("en")} ${held ? "held-out pictures" : "of the training's own pictures"}`,
-    others,
+    others: held && others,
     wishes: {
       classes: others.classes,
-      captions: text ? reference.captions : undefined,
+      captions: reference.captioned ? reference.captions : others.captions,
     },
   };
 }

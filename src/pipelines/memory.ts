@@ -106,9 +106,8 @@ export function memoryPlan(
     memory: stageMemory(stage, count, keepingOf(stage, count)),
     least: stageMemory(stage, count, "stored"),
   });
-  // Larger latents are decoded in tiles.
-  const tile = size.map((side) => Math.min(side, defaultTile)) as [number, number];
-  const decoder = stages.decoder(tile);
+  const most = stages.tiled ? defaultTile : Infinity;
+  const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
   const imageEncoder = image && stages.imageEncoder(image);
   return [
     ...stages.encoders.map((stage) => planned(stage, texts)),

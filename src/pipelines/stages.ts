@@ -9,6 +9,8 @@ export interface Stages {
   readonly encoders: readonly Stage[];
   /** For latents, or pixels, of a height and width; with some layers that rows may skip. */
   network(size: Size, skippable?: readonly number[]): Stage;
+  /** Whether larger latents are decoded in tiles. */
+  readonly tiled: boolean;
   /** For latents of a height and width; undefined where the network draws pixels. */
   decoder(size: Size): Stage | undefined;
   /** For images of a height and width; undefined where the network draws pixels. */
@@ -27,6 +29,7 @@ export function stagesOf({ network, weights, decoder, embedder }: Staged): Stage
   };
   return {
     encoders: embedder?.encoders ?? [],
+    tiled: decoder?.kind === "kl",
     network: (size, skippable = []) =>
       once(`network ${size.join("×")} ${skippable.join()}`, {
         name: "the network",

@@ -215,7 +215,9 @@ function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measu
 function comparison(truth: readonly Picture[], made: readonly Picture[], count: number): Picture {
   const columns = Math.min(count, truth.length, 12);
   const rows: Picture[] = [];
-  for (let from = 0; from < Math.min(count, truth.length); from += columns) {
+  // Whole rows, so that each picture stands above its own.
+  const whole = Math.min(count, truth.length) - (Math.min(count, truth.length) % columns);
+  for (let from = 0; from < whole; from += columns) {
     rows.push(...truth.slice(from, from + columns), ...made.slice(from, from + columns));
   }
   return pictureGrid(rows, columns);

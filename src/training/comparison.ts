@@ -53,6 +53,12 @@ export function contendersOf(
   });
   const [first, ...others] = contenders as [Contender, ...Contender[]];
   for (const [i, { name, file }] of contenders.entries()) {
+    // Each has a folder of this name, beside the files of the comparison.
+    if (!/^[\p{L}\p{N}_][\p{L}\p{N}_ -]*$/u.test(name)) {
+      throw new UsageError(
+        `${file} is called ${quote(name)}, which is to be the name of its folder; give it a name of letters, digits, spaces, _ and - alone.`,
+      );
+    }
     const same = contenders.findIndex((other) => other.name === name);
     if (same !== i) {
       throw new UsageError(

@@ -300,30 +300,40 @@ export const autoencoderConfigSchema = z.strictObject({
   picture,
   autoencoder: z.discriminatedUnion("kind", [
     /** Paella's VQGAN at another size: a token of a codebook for each square of 2^levels pixels. */
-    z.strictObject({
-      kind: z.literal("vq"),
-      levels: count.default(2),
-      /** Channels at the lowest resolution; each level above has half of them. */
-      hidden: count.default(128),
-      /** Of the decoder at the lowest resolution. */
-      bottleneckBlocks: count.default(3),
-      latentChannels: count.default(4),
-      /** Number of codes. */
-      codebook: z.int().min(2).default(1024),
-    }),
+    z
+      .strictObject({
+        kind: z.literal("vq"),
+        levels: count.default(2),
+        /** Channels at the lowest resolution; each level above has half of them. */
+        hidden: count.default(128),
+        /** Of the decoder at the lowest resolution. */
+        bottleneckBlocks: count.default(3),
+        latentChannels: count.default(4),
+        /** Number of codes. */
+        codebook: z.int().min(2).default(1024),
+      })
+      .refine(({ hidden, levels }) => hidden % 2 ** (levels - 1) === 0, {
+        path: ["hidden"],
+        error: "each level above has half of the channels, so give a multiple of 2^(levels − 1)",
+      }),
     /** Stable Diffusion's autoencoder at another size. */
-    z.strictObject({
-      kind: z.literal("kl"),
-      /** Of each level, from full size down; every further level halves height and width. */
-      widths: z.array(count).min(1).default([32, 64, 64]),
-      /** Residual blocks of a level of the encoder; the decoder has one more. */
-      layers: count.default(1),
-      groups: count.default(8),
-      middleAttention: z.boolean().default(true),
-      latentChannels: count.default(4),
-      /** How much the latents' distance to a standard normal distribution counts beside the error of a pixel. */
-      divergence: z.number().min(0).default(1e-4),
-    }),
+    z
+      .strictObject({
+        kind: z.literal("kl"),
+        /** Of each level, from full size down; every further level halves height and width. */
+        widths: z.array(count).min(1).default([32, 64, 64]),
+        /** Residual blocks of a level of the encoder; the decoder has one more. */
+        layers: count.default(1),
+        groups: count.default(8),
+        middleAttention: z.boolean().default(true),
+        latentChannels: count.default(4),
+        /** How much the latents' distance to a standard normal distribution counts beside the error of a pixel. */
+        divergence: z.number().min(0).default(1e-4),
+      })
+      .refine(({ widths, groups }) => widths.every((width) => width % groups === 0), {
+        path: ["widths"],
+        error: "channels are normed in groups, so give multiples of autoencoder.groups",
+      }),
   ]),
   training: z.strictObject({ ...optimizationFields, from }).refine(...stepsOrMinutes),
   samples: z

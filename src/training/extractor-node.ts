@@ -77,7 +77,8 @@ async function teach(
     loss: likelihood.mul(known).sum().div(known.sum().maximum(1)).neg(),
     params: Object.fromEntries([...params.declared].map(([name, { tensor }]) => [name, tensor])),
     optimizer: adamW({ learningRate: input("rate", []), weightDecay: 0.05 }),
-    emaDecay: 0.99,
+    // Short trainings would else keep some of the random start.
+    emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.99),
   });
   const trainer = await createTrainer(backend, step, initialize(params, key));
   try {

@@ -225,7 +225,15 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
   const validate = validation && (await subject.validator(validation, latents));
   let count = folder.from?.step ?? 0;
   let saved = { step: count, seconds: clock.seconds() };
-  let validated: number | undefined;
+  let validated: { readonly step: number; readonly loss: number } | undefined;
+  const measure = async () => {
+    if (!validate) return;
+    const { loss, ...measures } = await validate(await averagesOf(run));
+    await metrics.log(count, { validation: loss, ...measures });
+    const { own = false } = config.validation!;
+    report({ kind: "validation", step: count, loss, own, measures });
+    validated = { step: count, loss };
+  };
   const recent: number[] = [];
   const all = stepsOf(training, subject);
   const progress = () =>
@@ -263,14 +271,7 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
         ...(gradientNorm !== undefined && { gradientNorm }),
       });
     }
-    const due = count % (config.validation?.steps ?? Infinity) === 0 || progress() >= 1;
-    if (validate && due) {
-      const { loss: measured, ...measures } = await validate(await averagesOf(run));
-      await metrics.log(count, { validation: measured, ...measures });
-      const { own = false } = config.validation!;
-      report({ kind: "validation", step: count, loss: measured, own, measures });
-      validated = measured;
-    }
+    if (count % (config.validation?.steps ?? Infinity) === 0) await measure();
     if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
     if (isDue(config.checkpoint, count, saved, clock.seconds())) {
       await save(run, count, clock.seconds(), saved.step);
@@ -279,6 +280,7 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     // Signals and the loader's messages come in between steps only, since a run holds the thread.
     await setImmediate();
   }
+  if (progress() >= 1 && validated?.step !== count) await measure();
   if (saved.step !== count || count === 0) {
     await save(run, count, clock.seconds(), saved.step);
   }
@@ -286,7 +288,7 @@ async function steps(run: Run, signal: AbortSignal | undefined): Promise<Trainin
     steps: count,
     seconds: clock.seconds(),
     loss: mean(recent),
-    ...(validated !== undefined && { validation: validated }),
+    ...(validated && { validation: validated.loss }),
     finished: progress() >= 1,
     skipped: run.batches.loader.skipped(),
   };

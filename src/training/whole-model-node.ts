@@ -75,7 +75,7 @@ async function wholeModel(
 
 /** @throws UsageError when tokens are to be drawn by a process of continuous numbers, or the reverse */
 function requireProcess(
-  { diffusion: { process }, latents, sampling: { sampler } }: TrainingConfig,
+  { diffusion: { process }, latents, sampling: { sampler, temperature } }: TrainingConfig,
   { coder }: Feed,
 ): void {
   if (coder?.kind === "vq" && process !== "tokens") {
@@ -86,6 +86,11 @@ function requireProcess(
   if (coder?.kind !== "vq" && process === "tokens") {
     throw new UsageError(
       `diffusion.process is tokens, but ${latents ? `latents.autoencoder ${latents.autoencoder} makes none` : "there is no tokenizer"}; name one that patchwise train made as latents.autoencoder, or set another process.`,
+    );
+  }
+  if (temperature && process !== "tokens") {
+    throw new UsageError(
+      `sampling.temperature is given, but diffusion.process is ${process}, which draws no tokens; leave it out.`,
     );
   }
   if (sampler !== undefined && (sampler === tokenSampler) !== (process === "tokens")) {

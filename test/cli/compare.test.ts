@@ -41,6 +41,7 @@ beforeAll(async () => {
   writeFileSync(at("vit.yaml"), config("kind: u-vit, patch: 4, hidden: 16, depth: 2"));
   writeFileSync(at("grey.yaml"), config("patch: 4").replace("size: 8", "size: 8, channels: 1"));
   writeFileSync(at("elsewhere.yaml"), config("patch: 4").replace("photos", "others"));
+  writeFileSync(at("away.yaml"), config("patch: 4", "name: ../away"));
   writeFileSync(at("named.yaml"), config("patch: 4", "name: narrow"));
   writeFileSync(
     at("coder.yaml"),
@@ -119,7 +120,7 @@ describe("patchwise compare", () => {
     expect(clockless(comparisonIn("cut"))).toEqual(clockless(comparisonIn("whole")));
     expect(compare(...args).err).toContain("go on with it by --resume");
     const other = compare(...args.slice(0, -1), "13", "--resume");
-    expect(other.err).toMatch(/began with other configs or another budget/);
+    expect(other.err).toMatch(/began with other configs, another budget or another count/);
   });
 
   it("sees with random weights where there are no classes, and says so", () => {
@@ -143,6 +144,7 @@ describe("patchwise compare", () => {
     [[both[0]!, at("named.yaml"), ...given], 'are both called "narrow"'],
     [[both[0]!, at("elsewhere.yaml"), ...given], "data.path is"],
     [[both[0]!, at("grey.yaml"), ...given], "picture.channels is 3 in the one and 1 in the other"],
+    [[both[0]!, at("away.yaml"), ...given], 'is called "../away"'],
     [[both[0]!, at("lora.yaml"), ...given], "trains a LoRA"],
     [[both[0]!, at("coder.yaml"), ...given], "trains an autoencoder"],
     [[both[0]!, at("none.yaml"), ...given], "Cannot read the config"],

@@ -132,6 +132,12 @@ describe("the kernel distance", () => {
     expect(whole.std).toBeLessThan(1e-12);
   });
 
+  it("refuses subsets that cannot be drawn", () => {
+    const draw = (size: number) => () => kernelDistance(x, y, { key: randomKey(0), size });
+    expect(draw(41)).toThrow("of 2 to 40 pictures");
+    expect(draw(1)).toThrow("of 2 to 40 pictures");
+  });
+
   it("has no bias: about none, above and below, for samples of one distribution", () => {
     const distances = Array.from({ length: 60 }, (_, i) => {
       const [a, b] = [0, 1].map((side) => gaussian(100 + 2 * i + side, 40, 4));

@@ -193,7 +193,8 @@ it("tells how well it reconstructs its own pictures, where there are no others",
 describe("what an autoencoder cannot be", () => {
   it.each([
     [vq(), "picture.size=18", "such as 20×20"],
-    [kl(), "autoencoder.widths=[8,10]", "groups"],
+    [kl(), "autoencoder.widths=[8,10]", "give multiples of autoencoder.groups"],
+    [vq(), "autoencoder.hidden=17", "give a multiple of 2^(levels − 1)"],
     [vq(), "autoencoder.codebook=1", '"autoencoder.codebook" is 1'],
     [vq(), "autoencoder.kind=gan", "must be one of vq, kl"],
     [vq(), "training.dropCondition=0.1", 'no key "dropCondition" in "training"'],
@@ -310,6 +311,8 @@ describe("a transformer on discrete tokens", () => {
     ["diffusion.process=flow", "is a tokenizer, but diffusion.process is flow"],
     ["latents=null", "latents"],
     ["sampling.sampler=heun", "a process of tokens is not sampled by it"],
+    ["model.learnedVariance=true", "tokens have no variance"],
+    ["diffusion.keptWeight=0", "more than 0"],
     ["latents.scale=2", "whose tokens have none"],
   ])("cannot be trained with %s", async (setting, message) => {
     expect(await messageOf(trained("refused", tokens(), [setting]))).toContain(message);
