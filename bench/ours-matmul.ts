@@ -1,7 +1,7 @@
 /** The work of `matmul-work.ts` in our engine: one program a shape, which hands out each product's last element. */
-import { concat, input } from "../src/engine/functional.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { ndarray } from "../src/engine/ndarray.ts";
+import { concat, input } from "../src/engine/graph/functional.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { type Contender, timed } from "./contender.ts";
 import type { MatmulWork } from "./matmul-work.ts";

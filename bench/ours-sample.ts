@@ -3,10 +3,10 @@ import { dealtRows, denoiserOf, sharedNetwork } from "../src/diffusion/denoiser.
 import { guided } from "../src/diffusion/guidance.ts";
 import { flowLevels } from "../src/diffusion/levels.ts";
 import { samplers } from "../src/diffusion/samplers/index.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { type NdArray, ndarray } from "../src/engine/ndarray.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { traceDiT } from "../src/models/dit.ts";
+import { traceDiT } from "../src/models/dit/dit.ts";
 import { type Contender, timed } from "./contender.ts";
 import { batchName, sampleModel, type SampleWork } from "./sample-work.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";

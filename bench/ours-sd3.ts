@@ -1,9 +1,9 @@
 /** The work of `sd3-work.ts` by the library's own MMDiT. */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { leafName } from "../src/engine/graph.ts";
-import { ndarray, sizeOf, toNumbers } from "../src/engine/ndarray.ts";
-import { normal, randomKey } from "../src/engine/random.ts";
+import { leafName } from "../src/engine/graph/graph.ts";
+import { ndarray, sizeOf, toNumbers } from "../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../src/engine/random/random.ts";
 import type { WeightSource } from "../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { type Contender, timed } from "./contender.ts";

@@ -1,17 +1,17 @@
 /** Our engine's training step: forward, backward, AdamW and EMA. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { ndarray } from "../src/engine/ndarray.ts";
+import { ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { input } from "../src/engine/functional.ts";
-import type { Tensor } from "../src/engine/tensor.ts";
+import { input } from "../src/engine/graph/functional.ts";
+import type { Tensor } from "../src/engine/graph/tensor.ts";
 import { selfAttention } from "../src/nn/attention.ts";
 import { linear } from "../src/nn/linear.ts";
 import { mlp } from "../src/nn/mlp.ts";
 import { gated, modulate } from "../src/nn/modulation.ts";
 import { createParams, normal, type Params } from "../src/nn/params.ts";
 import { timestepEmbedding } from "../src/nn/timestep-embedding.ts";
-import { adamW } from "../src/training/adamw.ts";
+import { adamW } from "../src/training/optimizers/adamw.ts";
 import { createTrainer, trainingStep } from "../src/training/step.ts";
 import { type Contender, timed } from "./contender.ts";
 import { readTensors } from "./tensor-file.ts";

@@ -21,10 +21,10 @@
  * below. Gates, modulations and the last layer start far from zero, where training starts them, so that a mistake
  * anywhere in a contender moves the latents.
  */
-import { countMultiplyAdds } from "../src/engine/cost.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { sizeOf } from "../src/engine/ndarray.ts";
-import { type DiTConfig, ditPresets, traceDiT } from "../src/models/dit.ts";
+import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { sizeOf } from "../src/engine/arrays/ndarray.ts";
+import { type DiTConfig, ditPresets, traceDiT } from "../src/models/dit/dit.ts";
 import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
 
 export interface SampleWork {

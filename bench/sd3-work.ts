@@ -11,11 +11,11 @@
  * `vector` is what modulates the norms. `result` is every `every`-th number of both streams behind it. Weights bear the
  * names of Stability-AI/sd3.5 without `joint_blocks.0.`.
  */
-import { countMultiplyAdds } from "../src/engine/cost.ts";
-import { input } from "../src/engine/functional.ts";
-import { type Graph, graphOf } from "../src/engine/graph.ts";
-import { batch } from "../src/engine/shape.ts";
-import { jointBlock, mmdit, mmditPresets } from "../src/models/mmdit.ts";
+import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
+import { input } from "../src/engine/graph/functional.ts";
+import { type Graph, graphOf } from "../src/engine/graph/graph.ts";
+import { batch } from "../src/engine/graph/shape.ts";
+import { jointBlock, mmdit, mmditPresets } from "../src/models/mmdit/mmdit.ts";
 import { createParams, type ParamsRoot } from "../src/nn/params.ts";
 import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
 

@@ -5,7 +5,7 @@
  */
 import { closeSync, openSync, readFileSync, readSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { sizeOf } from "../src/engine/ndarray.ts";
+import { sizeOf } from "../src/engine/arrays/ndarray.ts";
 import type { WeightSource } from "../src/engine/runtime/backend.ts";
 
 export interface HostTensor {

@@ -9,16 +9,22 @@
  */
 import { createRequire } from "node:module";
 import sharp from "sharp";
-import { constantOf, input } from "../src/engine/functional.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { type NdArray, ndarray, scalar } from "../src/engine/ndarray.ts";
-import { fork, integers, normal as drawNormal, randomKey, uniform } from "../src/engine/random.ts";
+import { constantOf, input } from "../src/engine/graph/functional.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, scalar } from "../src/engine/arrays/ndarray.ts";
+import {
+  fork,
+  integers,
+  normal as drawNormal,
+  randomKey,
+  uniform,
+} from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { batch } from "../src/engine/shape.ts";
-import type { Tensor } from "../src/engine/tensor.ts";
-import { type DiTConfig, dit, ditPresets } from "../src/models/dit.ts";
+import { batch } from "../src/engine/graph/shape.ts";
+import type { Tensor } from "../src/engine/graph/tensor.ts";
+import { type DiTConfig, dit, ditPresets } from "../src/models/dit/dit.ts";
 import { createParams, initialize } from "../src/nn/params.ts";
-import { adamW } from "../src/training/adamw.ts";
+import { adamW } from "../src/training/optimizers/adamw.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 
 const SIZE = 28;

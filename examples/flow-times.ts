@@ -10,8 +10,8 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { chart, type ChartPoint } from "../src/evaluation/chart.ts";
-import { trainingConfigSchema } from "../src/training/config.ts";
-import { train } from "../src/training/train-node.ts";
+import { trainingConfigSchema } from "../src/training/config/config.ts";
+import { train } from "../src/training/run/train-node.ts";
 
 const steps = Number(process.argv[2] ?? 600);
 const folder = join("runs", `flow-times-${steps}`);

@@ -8,15 +8,15 @@
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { dataSchema } from "../src/data/config.ts";
-import type { Picture } from "../src/data/dataset.ts";
-import { pictureGrid } from "../src/data/grid.ts";
+import type { Picture } from "../src/pictures/picture.ts";
+import { pictureGrid } from "../src/pictures/grid.ts";
 import { openData } from "../src/data/open-node.ts";
-import { writePicture } from "../src/data/picture-file-node.ts";
+import { writePicture } from "../src/pictures/file-node.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { openPipeline } from "../src/pipelines/open-node.ts";
+import { openPipeline } from "../src/pipelines/open/open-node.ts";
 import { finished } from "../src/pipelines/pipeline.ts";
-import { readTrainingConfig } from "../src/training/config-file.ts";
-import { train } from "../src/training/train-node.ts";
+import { readTrainingConfig } from "../src/training/config/config-file.ts";
+import { train } from "../src/training/run/train-node.ts";
 
 const [style = "3d", steps = "300", out = `runs/lora-${style}`] = process.argv.slice(2);
 const base = "emoji";

@@ -6,20 +6,20 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pictureGrid } from "../src/data/grid.ts";
-import { writePicture } from "../src/data/picture-file-node.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { type NdArray, ndarray } from "../src/engine/ndarray.ts";
-import { fork, randomKey } from "../src/engine/random.ts";
+import { pictureGrid } from "../src/pictures/grid.ts";
+import { writePicture } from "../src/pictures/file-node.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
+import { fork, randomKey } from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { readTrainedFolder } from "../src/models/card-folder.ts";
 import { finished } from "../src/pipelines/index.ts";
 import { openPipeline } from "../src/pipelines/index-node.ts";
-import { trainingConfigSchema } from "../src/training/config.ts";
-import { examplesOf } from "../src/training/examples.ts";
-import { loadersOf } from "../src/training/feed-node.ts";
-import { objective } from "../src/training/objective.ts";
-import { diskFolder } from "../src/weights/folder-node.ts";
+import { trainingConfigSchema } from "../src/training/config/config.ts";
+import { examplesOf } from "../src/training/tasks/examples.ts";
+import { loadersOf } from "../src/training/feeds/feed-node.ts";
+import { objective } from "../src/training/tasks/objective.ts";
+import { diskFolder } from "../src/weights/sources/folder-node.ts";
 import { openSafetensorsFile } from "../src/weights/index-node.ts";
 import { storedWeights } from "../src/weights/stored.ts";
 

@@ -6,17 +6,17 @@
  *   node scripts/run.mjs examples/recognise-garments.ts runs/fashion
  */
 import { mkdir } from "node:fs/promises";
-import { valuesOf } from "../src/data/pixels.ts";
-import { pictureGrid } from "../src/data/grid.ts";
-import { openLoader } from "../src/data/loader-node.ts";
-import { writePicture } from "../src/data/picture-file-node.ts";
+import { valuesOf } from "../src/pictures/pixels.ts";
+import { pictureGrid } from "../src/pictures/grid.ts";
+import { openLoader } from "../src/data/loading/loader-node.ts";
+import { writePicture } from "../src/pictures/file-node.ts";
 import { dataSchema } from "../src/data/config.ts";
-import { input } from "../src/engine/functional.ts";
-import { graphOf } from "../src/engine/graph.ts";
-import { type NdArray, ndarray, scalar } from "../src/engine/ndarray.ts";
-import { fork, randomKey } from "../src/engine/random.ts";
+import { input } from "../src/engine/graph/functional.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, scalar } from "../src/engine/arrays/ndarray.ts";
+import { fork, randomKey } from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { batch } from "../src/engine/shape.ts";
+import { batch } from "../src/engine/graph/shape.ts";
 import { selfAttention } from "../src/nn/attention.ts";
 import { linear } from "../src/nn/linear.ts";
 import { feedForward } from "../src/nn/mlp.ts";
@@ -24,9 +24,9 @@ import { norm } from "../src/nn/norm.ts";
 import { createParams, initialize, normal } from "../src/nn/params.ts";
 import { patchEmbedding } from "../src/nn/patch-embedding.ts";
 import { finished } from "../src/pipelines/pipeline.ts";
-import { openPipeline } from "../src/pipelines/open-node.ts";
-import { adamW } from "../src/training/adamw.ts";
-import { rateAt } from "../src/training/rate.ts";
+import { openPipeline } from "../src/pipelines/open/open-node.ts";
+import { adamW } from "../src/training/optimizers/adamw.ts";
+import { rateAt } from "../src/training/optimizers/rate.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 
 const [folder = "runs/fashion", path, each = "100"] = process.argv.slice(2);

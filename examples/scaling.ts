@@ -8,14 +8,14 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
-import { countMultiplyAdds } from "../src/engine/cost.ts";
-import { graphOf } from "../src/engine/graph.ts";
+import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { chart } from "../src/evaluation/chart.ts";
 import { readCard } from "../src/models/card.ts";
 import { traceNetwork } from "../src/models/index.ts";
-import { trainingConfigSchema } from "../src/training/config.ts";
-import { train } from "../src/training/train-node.ts";
+import { trainingConfigSchema } from "../src/training/config/config.ts";
+import { train } from "../src/training/run/train-node.ts";
 
 const steps = Number(process.argv[2] ?? 400);
 const folder = join("runs", `scaling-${steps}`);

@@ -10,10 +10,13 @@ const floors = [
   "cli",
   "server",
   "index.ts",
+  "comparison",
+  "verify",
   "pipelines",
   "training",
   "evaluation",
   "data",
+  "pictures",
   "models",
   "diffusion",
   "text",
@@ -62,18 +65,14 @@ export function importProblem(file, specifier) {
 }
 
 /**
- * Models share only nn/: a model is one file (beside it its schema, and how it is opened), or one folder, that imports no
- * other. index.ts alone lists them all, picture-coder.ts those that make latents of pictures, and card.ts describes a
- * trained one.
+ * Models share only nn/: each has a folder of its own and imports no other. The files directly in src/models list them all.
  *
  * @param {readonly string[]} from path below src/models/
  * @param {readonly string[]} to path below src/models/
  */
 function modelProblem(from, to) {
-  const [model, other] = [from[0], to[0]].map((name) =>
-    name?.replace(/(-schema|-checkpoint|-folder|-node)?\.ts$/, ""),
-  );
-  if (["index", "picture-coder", "card"].includes(model ?? "") || model === other) return undefined;
+  const [model, other] = [from, to].map((parts) => (parts.length > 1 ? parts[0] : undefined));
+  if (model === undefined || other === undefined || model === other) return undefined;
   return `model ${model} may not import model ${other}: what two models share belongs in src/nn`;
 }
 

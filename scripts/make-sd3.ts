@@ -5,10 +5,10 @@
  * `network` is the transformer of Stable Diffusion 3 medium in its full size, to measure with: 8 GB, or 4 GB with --dtype float16.
  */
 import { parseArgs } from "node:util";
-import { byteSize } from "../src/engine/dtype.ts";
-import { castArray, sizeOf } from "../src/engine/ndarray.ts";
-import { normal, randomKey } from "../src/engine/random.ts";
-import { writeFileAtomic } from "../src/weights/atomic-node.ts";
+import { byteSize } from "../src/engine/arrays/dtype.ts";
+import { castArray, sizeOf } from "../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../src/engine/random/random.ts";
+import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
 import {
   mediumSD3,
   networkShapes,

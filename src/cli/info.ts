@@ -7,21 +7,21 @@ import {
   countParameters,
   estimateMemory,
   estimateTogether,
-} from "../engine/cost.ts";
+} from "../engine/passes/cost.ts";
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames } from "../engine/nearest-names.ts";
+import { nearestNames } from "../engine/messages.ts";
 import { canDrop, networkPresets } from "../models/index.ts";
 import { networkGraph, tracedForDrawing } from "../pipelines/graphs.ts";
 import { memoryPlan } from "../pipelines/memory.ts";
 import { shippedModels } from "../models/card-node.ts";
-import { openModel } from "../pipelines/open-node.ts";
-import type { OpenModelOptions } from "../pipelines/open-options.ts";
+import { openModel } from "../pipelines/open/open-node.ts";
+import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
 import { latentSize, type Sized } from "../pipelines/settings.ts";
 import { type Staged, stagesOf } from "../pipelines/stages.ts";
 import { type CountedPreset, countedPresets } from "../pipelines/counted-presets.ts";
-import { parseHubId } from "../weights/hub-id.ts";
-import { quote } from "../weights/json.ts";
-import { exists } from "../weights/files-node.ts";
+import { parseHubId } from "../weights/hub/id.ts";
+import { quote } from "../engine/messages.ts";
+import { exists } from "../weights/sources/files-node.ts";
 import { showingDownload } from "./download-progress.ts";
 import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
 

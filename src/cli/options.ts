@@ -2,9 +2,9 @@
 import type { Command } from "commander";
 import { DeviceError, UsageError } from "../engine/errors.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
-import type { ChosenLora } from "../pipelines/lora-node.ts";
-import type { OpenModelOptions } from "../pipelines/open-options.ts";
-import { quote } from "../weights/json.ts";
+import type { ChosenLora } from "../pipelines/open/lora-node.ts";
+import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
+import { quote } from "../engine/messages.ts";
 
 /** A parser of numbers for an option, as commander takes it. */
 export function numberOption(name: string): (text: string) => number {

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { open, rm, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
-import { describeSystemError } from "../weights/system-error-node.ts";
+import { describeSystemError } from "../weights/sources/system-error-node.ts";
 
 /** `name.png` as `name-1.png`, `name-2.png`, …, or itself where there is one file. */
 export function numbered(path: string, count: number): string[] {

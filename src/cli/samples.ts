@@ -1,11 +1,11 @@
 /** Grids of what a model in training draws. */
-import { pictureGrid } from "../data/grid.ts";
-import type { Picture } from "../data/dataset.ts";
+import { pictureGrid } from "../pictures/grid.ts";
+import type { Picture } from "../pictures/picture.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { finished } from "../pipelines/pipeline.ts";
-import { createPipeline } from "../pipelines/trained-model.ts";
-import type { DrawSamples } from "../training/train-node.ts";
-import { closingOnFailure } from "../weights/closing.ts";
+import { createPipeline } from "../pipelines/open/trained-model.ts";
+import type { DrawSamples } from "../training/run/train-node.ts";
+import { closingOnFailure } from "../weights/sources/closing.ts";
 
 /** One row for each prompt or class, always with the same seeds. */
 export function drawSamples(backend: Backend): DrawSamples {

@@ -1,7 +1,7 @@
 /** Options of how a picture is drawn, beyond those that every drawing has: guidance in detail, and what it begins with. */
 import type { Command } from "commander";
-import { readPicture } from "../data/picture-decode-node.ts";
-import type { PictureMetadata } from "../data/picture-metadata.ts";
+import { readPicture } from "../pictures/decode-node.ts";
+import type { PictureMetadata } from "../pictures/metadata.ts";
 import { UsageError } from "../engine/errors.ts";
 import type { GenerateRequest } from "../pipelines/pipeline.ts";
 import { numberOption, numbersOption, pairOption } from "./options.ts";

@@ -3,10 +3,10 @@
  * pixels a character.
  */
 import type { WriteStream } from "node:tty";
-import type { Picture } from "../data/dataset.ts";
-import { pictureGrid } from "../data/grid.ts";
-import { fitPicture } from "../data/picture-decode-node.ts";
-import { encodePicture } from "../data/picture-file-node.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { pictureGrid } from "../pictures/grid.ts";
+import { fitPicture } from "../pictures/decode-node.ts";
+import { encodePicture } from "../pictures/file-node.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 

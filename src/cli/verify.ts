@@ -6,8 +6,8 @@ import { basename, resolve } from "node:path";
 import type { Command } from "commander";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { withRecording } from "../evaluation/verify/recording-node.ts";
-import { type RecordingReport, verifyRecording } from "../evaluation/verify/verify.ts";
+import { withRecording } from "../verify/recording-node.ts";
+import { type RecordingReport, verifyRecording } from "../verify/verify.ts";
 
 /** A folder that could not be verified at all says why. */
 type FolderReport =

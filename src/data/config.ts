@@ -1,7 +1,8 @@
 /** How a config file names the pictures to train on. */
 import { z } from "zod";
-import { commonFields, fittingFields } from "./common-config.ts";
-import { emojiSchema } from "./emoji-config.ts";
+import { fittingFields } from "../pictures/fitting.ts";
+import { commonFields } from "./common-config.ts";
+import { emojiSchema } from "./formats/emoji-config.ts";
 
 const path = z.string().min(1, "a path cannot be empty");
 

@@ -1,21 +1,5 @@
 /** What a data set is to whoever trains or measures on it: numbered pictures, with what is known of each. */
 
-/** The size and channels that pictures are brought to: 3 for sRGB colours, 1 for grey. */
-export interface PictureShape {
-  readonly height: number;
-  readonly width: number;
-  readonly channels: 1 | 3;
-}
-
-/** A picture in memory. */
-export interface Picture {
-  readonly width: number;
-  readonly height: number;
-  readonly channels: 1 | 3;
-  /** [height, width, channels], row-major, sRGB or grey from 0 to 255. */
-  readonly pixels: Uint8Array;
-}
-
 export interface Example {
   /** [height, width, channels] of the shape that was asked for, row-major. */
   readonly pixels: Uint8Array;

@@ -1,6 +1,7 @@
 /** Opens the data set that a config names. */
 import type { DataConfig } from "./config.ts";
-import type { DataSet, PictureShape } from "./dataset.ts";
+import type { PictureShape } from "../pictures/picture.ts";
+import type { DataSet } from "./dataset.ts";
 
 /**
  * Opens a data set whose pictures are brought to `shape`.
@@ -18,15 +19,15 @@ export async function openData(config: DataConfig, shape: PictureShape): Promise
 async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
   switch (config.kind) {
     case "images":
-      return (await import("./image-folder-node.ts")).openImageFolder(config, shape);
+      return (await import("./formats/image-folder-node.ts")).openImageFolder(config, shape);
     case "idx":
-      return (await import("./idx-node.ts")).openIdx(config, shape);
+      return (await import("./formats/idx-node.ts")).openIdx(config, shape);
     case "parquet":
-      return (await import("./parquet-node.ts")).openParquet(config, shape);
+      return (await import("./formats/parquet-node.ts")).openParquet(config, shape);
     case "tar":
-      return (await import("./tar-node.ts")).openTar(config, shape);
+      return (await import("./formats/tar-node.ts")).openTar(config, shape);
     case "emoji":
-      return (await import("./emoji-node.ts")).openEmoji(config, shape);
+      return (await import("./formats/emoji-node.ts")).openEmoji(config, shape);
   }
 }
 

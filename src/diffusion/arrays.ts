@@ -1,7 +1,7 @@
 /** Arithmetic on host data, image by image: no number depends on what else is in the batch. */
-import { allocate, type DataOf } from "../engine/dtype.ts";
+import { allocate, type DataOf } from "../engine/arrays/dtype.ts";
 import { ShapeError } from "../engine/errors.ts";
-import { type NdArray, sizeOf } from "../engine/ndarray.ts";
+import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 
 /** Arrays that samplers compute on. */
 export type Real = "float32" | "float64";

@@ -1,5 +1,5 @@
 /** The one question that samplers ask: which clean image does this noisy one come from? */
-import { castArray, type NdArray, ndarray } from "../engine/ndarray.ts";
+import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { combine, type Real, rowsOf, splitChannels, stackRows } from "./arrays.ts";
 import type { NoiseLevel } from "./levels.ts";
 import { estimatesOf, type Parameterization } from "./parameterization.ts";

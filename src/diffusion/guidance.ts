@@ -1,5 +1,5 @@
 /** Classifier-free guidance (Ho & Salimans, 2022) as a wrapper around two denoisers, and what was added to it since. */
-import type { NdArray } from "../engine/ndarray.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { combine, images, mapElements, type Real, splitChannels } from "./arrays.ts";
 import { type Denoised, type Denoiser, noiseOf } from "./denoiser.ts";
 import { isWithin, type NoiseInterval, type NoiseLevel } from "./levels.ts";

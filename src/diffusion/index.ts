@@ -15,7 +15,7 @@ export {
   type DiffusersScheduler,
   diffusersScheduler,
   diffusersSchedulerNames,
-} from "./diffusers-schedulers.ts";
+} from "./diffusers/schedulers.ts";
 export {
   cosineLevels,
   cosineShare,
@@ -26,7 +26,7 @@ export {
   noiseWeightedLoss,
   type TokenDenoiser,
   tokenLoss,
-} from "./discrete.ts";
+} from "./discrete/discrete.ts";
 export { type Guidance, guided } from "./guidance.ts";
 export { keeping } from "./inpainting.ts";
 export {
@@ -103,7 +103,7 @@ export {
   type TokenSampling,
   type TokenStep,
   type Typical,
-} from "./token-sampling.ts";
+} from "./discrete/token-sampling.ts";
 export {
   flowTimes,
   type FlowTimesOptions,

@@ -1,5 +1,5 @@
 /** Images of which a part is known. */
-import type { NdArray } from "../engine/ndarray.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { mapElements } from "./arrays.ts";
 import { type Denoiser, noiseOf } from "./denoiser.ts";
 

@@ -1,7 +1,7 @@
 /**
  * What training minimises, as graphs: a batch of images and noise goes in, one number an image comes out. Take their mean.
  */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { gain, type Parameterization, type SignalAndNoise, targetOf } from "./parameterization.ts";
 
 /** A batch of images, each with its own noise and noise level. */

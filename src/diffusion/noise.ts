@@ -1,8 +1,8 @@
 /** Noise as an argument: every image of a batch has a generator of its own, so that a seed means an image, not a batch. */
 import { ShapeError } from "../engine/errors.ts";
-import { type NdArray, ndarray, sizeOf } from "../engine/ndarray.ts";
-import { fork, normal, type RandomKey } from "../engine/random.ts";
-import { randn, type TorchGenerator } from "../engine/torch-random.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { fork, normal, type RandomKey } from "../engine/random/random.ts";
+import { randn, type TorchGenerator } from "../engine/random/torch-random.ts";
 
 /** Standard normal noise of a shape [B, …] for a step of sampling, which counts from 0; "start" is what sampling begins with. */
 export type NoiseSource = (step: number | "start", shape: readonly number[]) => NdArray;

@@ -2,8 +2,8 @@
  * What a network may predict, as ONE table: a prediction, x0 and the noise are each a weighted sum of two others at hand. The
  * weights are numbers for samplers, and tensors in the graphs of losses.
  */
-import type { NdArray } from "../engine/ndarray.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { combine, type Real } from "./arrays.ts";
 
 /**

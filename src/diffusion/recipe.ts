@@ -3,11 +3,11 @@
  * Loss, draws and levels all follow from it, so that what samples is what was trained.
  */
 import { z } from "zod";
-import { constantOf, input } from "../engine/functional.ts";
-import type { NdArray } from "../engine/ndarray.ts";
-import { fork, normal, type RandomKey } from "../engine/random.ts";
-import { batch } from "../engine/shape.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { constantOf, input } from "../engine/graph/functional.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { fork, normal, type RandomKey } from "../engine/random/random.ts";
+import { batch } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { checkSteps, flowLevels, type NoiseLevel, refuseShift, shiftAt } from "./levels.ts";
 import { flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
 import { diffusionProcess, type DiffusionProcess, levelsOf, respaced } from "./process.ts";

@@ -1,5 +1,5 @@
 /** Keeps estimates of x0 in the range of images, as models of pixels need it (Saharia et al., 2022, section 2.3). */
-import type { NdArray } from "../engine/ndarray.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { images, mapElements, real } from "./arrays.ts";
 import type { Denoiser } from "./denoiser.ts";
 

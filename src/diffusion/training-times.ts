@@ -1,6 +1,6 @@
 /** Noise levels to train at, drawn on the host: randomness is an argument. */
-import { type NdArray, ndarray } from "../engine/ndarray.ts";
-import { integers, normal, type RandomKey, uniform } from "../engine/random.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { integers, normal, type RandomKey, uniform } from "../engine/random/random.ts";
 import { shiftTime } from "./levels.ts";
 
 /** How often each time of [0, 1] is trained (Esser et al., 2024, section 3.1). */

@@ -1,6 +1,6 @@
 /** The variational bound of a discrete process, in the graph (Ho et al., 2020, eq. 5; Nichol & Dhariwal, 2021). */
-import { constantOf, detach, where } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { constantOf, detach, where } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Example, meanOfImage, noised, perImage, regressionLoss } from "./losses.ts";
 import { type Parameterization, type SignalAndNoise, x0Of } from "./parameterization.ts";
 import type { DiffusionProcess } from "./process.ts";

@@ -3,14 +3,14 @@
  * to tell the classes of the data, or where there are none left at its random first weights, which see texture and shape
  * well enough to rank models (Naeem et al., 2020); so nothing has to be downloaded, and its numbers are its own.
  */
-import type { PictureShape } from "../data/dataset.ts";
-import { valuesOf } from "../data/pixels.ts";
-import { input } from "../engine/functional.ts";
-import { graphOf } from "../engine/graph.ts";
-import type { NdArray } from "../engine/ndarray.ts";
+import type { PictureShape } from "../pictures/picture.ts";
+import { valuesOf } from "../pictures/pixels.ts";
+import { input } from "../engine/graph/functional.ts";
+import { graphOf } from "../engine/graph/graph.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { batch } from "../engine/shape.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { batch } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { conv2d } from "../nn/conv.ts";
 import { groupNorm } from "../nn/group-norm.ts";
 import { linear } from "../nn/linear.ts";

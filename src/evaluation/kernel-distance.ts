@@ -1,5 +1,5 @@
 /** Kernel distance between sets of features: of Inception's, it is the KID (Bińkowski et al., 2018). */
-import { fork, permutation, type RandomKey } from "../engine/random.ts";
+import { fork, permutation, type RandomKey } from "../engine/random/random.ts";
 import { UsageError } from "../engine/errors.ts";
 import { checkSets, type Features, rowsAt } from "./features.ts";
 

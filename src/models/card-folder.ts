@@ -1,6 +1,6 @@
 /** What the folder of a trained model says beside its weights. */
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
-import { jsonIn, type ModelFolder } from "../weights/folder.ts";
+import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
 import { type Card, modelFiles, readCard } from "./card.ts";
 
 /** @throws FormatError when a file is missing or unsound */

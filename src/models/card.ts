@@ -2,12 +2,12 @@
  * The card of a trained model, `model.json` in its folder: all that a stranger needs to draw with the weights beside it.
  */
 import { z } from "zod";
-import { anyRecipeSchema, type AnyRecipe } from "../diffusion/token-recipe.ts";
+import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-recipe.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
-import { autoencoderKLSchema } from "./autoencoder-kl-schema.ts";
+import { autoencoderKLSchema } from "./coders/autoencoder-kl-schema.ts";
 import { networkSchema } from "./index.ts";
-import { vqganSchema } from "./vqgan-folder.ts";
+import { vqganSchema } from "./coders/vqgan-folder.ts";
 
 /** Files of a model folder. */
 export const modelFiles = {

@@ -3,48 +3,54 @@
  * training, pipelines and counting share.
  */
 import { z } from "zod";
-import { input } from "../engine/functional.ts";
-import type { DType } from "../engine/dtype.ts";
-import { batch, type Shape } from "../engine/shape.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { input } from "../engine/graph/functional.ts";
+import type { DType } from "../engine/arrays/dtype.ts";
+import { batch, type Shape } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { timeScale } from "../diffusion/recipe.ts";
 import { embedTokens, tokenLogits } from "../nn/token-embedding.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
-import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet.ts";
-import { ddpmUNetSchema } from "./ddpm-unet-schema.ts";
-import { dit, type DiTConfig, ditPresets } from "./dit.ts";
-import { ditSchema } from "./dit-schema.ts";
-import { embedCondition, mmdit, type MMDiTConfig, mmditPresets, type MMDiTTold } from "./mmdit.ts";
-import { mmditSchema } from "./mmdit-schema.ts";
-import { paella } from "./paella.ts";
-import { paellaSchema, paellaText } from "./paella-schema.ts";
-import { promptEncoder, type PromptEncoderConfig } from "./prompt-encoder.ts";
-import { promptEncoderSchema } from "./prompt-encoder-schema.ts";
-import { uViT, type UViTConfig, uViTPresets } from "./u-vit.ts";
-import { uViTSchema } from "./u-vit-schema.ts";
+import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet/ddpm-unet.ts";
+import { ddpmUNetSchema } from "./ddpm-unet/schema.ts";
+import { dit, type DiTConfig, ditPresets } from "./dit/dit.ts";
+import { ditSchema } from "./dit/schema.ts";
+import {
+  embedCondition,
+  mmdit,
+  type MMDiTConfig,
+  mmditPresets,
+  type MMDiTTold,
+} from "./mmdit/mmdit.ts";
+import { mmditSchema } from "./mmdit/schema.ts";
+import { paella } from "./paella/paella.ts";
+import { paellaSchema, paellaText } from "./paella/schema.ts";
+import { promptEncoder, type PromptEncoderConfig } from "./text-encoders/prompt-encoder.ts";
+import { promptEncoderSchema } from "./text-encoders/prompt-encoder-schema.ts";
+import { uViT, type UViTConfig, uViTPresets } from "./u-vit/u-vit.ts";
+import { uViTSchema } from "./u-vit/schema.ts";
 
 export {
   type AutoencoderKLConfig,
   autoencoderKLPresets,
   decodeLatents,
   encodeImages,
-} from "./autoencoder-kl.ts";
+} from "./coders/autoencoder-kl.ts";
 export {
   ddpmUNet,
   type DDPMUNetConfig,
   type DDPMUNetInputs,
   ddpmUNetPresets,
-} from "./ddpm-unet.ts";
-export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit.ts";
-export { mmdit, type MMDiTConfig, type MMDiTInputs, mmditPresets } from "./mmdit.ts";
-export { paella, type PaellaConfig, type PaellaInputs, paellaPresets } from "./paella.ts";
+} from "./ddpm-unet/ddpm-unet.ts";
+export { dit, type DiTConfig, type DiTInputs, ditPresets } from "./dit/dit.ts";
+export { mmdit, type MMDiTConfig, type MMDiTInputs, mmditPresets } from "./mmdit/mmdit.ts";
+export { paella, type PaellaConfig, type PaellaInputs, paellaPresets } from "./paella/paella.ts";
 export {
   paellaV1,
   type PaellaV1Config,
   type PaellaV1Inputs,
   paellaV1Presets,
-} from "./paella-v1.ts";
-export { uViT, type UViTConfig, type UViTInputs, uViTPresets } from "./u-vit.ts";
+} from "./paella/paella-v1.ts";
+export { uViT, type UViTConfig, type UViTInputs, uViTPresets } from "./u-vit/u-vit.ts";
 export {
   decodeQuantized,
   decodeTokens,
@@ -52,7 +58,7 @@ export {
   encodeTokens,
   type VQGANConfig,
   vqganPresets,
-} from "./vqgan.ts";
+} from "./coders/vqgan.ts";
 
 /** Whether what stands beside a network fits it. */
 function checkBeside(

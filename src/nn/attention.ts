@@ -1,6 +1,6 @@
 /** Multi-head attention (Vaswani et al., 2017). */
-import { attention, full, where } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { attention, full, where } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";

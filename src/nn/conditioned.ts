@@ -1,6 +1,6 @@
 /** What a network that denoises is given, and may be told of what it draws. */
 import { ShapeError } from "../engine/errors.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import type { Labels } from "./label-embedding.ts";
 
 /** What the model draws: anything, one of some classes, or a text given as embeddings of its tokens. */

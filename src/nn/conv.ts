@@ -1,6 +1,6 @@
 /** Convolutions, as PyTorch names and stores them. */
-import type { ConvOptions } from "../engine/conv-options.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import type { ConvOptions } from "../engine/graph/conv-options.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, type Params, zero } from "./params.ts";
 
 /**

@@ -1,6 +1,6 @@
 /** Attention with a projection of its own for each of q, k and v, under diffusers' names. */
-import { attention } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { attention } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions } from "./linear.ts";
 import type { Params } from "./params.ts";
 

@@ -1,7 +1,7 @@
 /** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
 import { ShapeError } from "../engine/errors.ts";
-import { concat } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { concat } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { xavierUniform, zero, type Params } from "./params.ts";
 
 /** Squares of places as channels, as PyTorch's PixelUnshuffle: [B, C, H, W] → [B, C·size², H/size, W/size]. */

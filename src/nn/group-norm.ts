@@ -1,5 +1,5 @@
 /** Group normalization (Wu & He, 2018). */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { one, type Params, zero } from "./params.ts";
 
 /** [B, C, ...space] normalized over each group of channels, then scaled and shifted by `weight` and `bias` [C]. */

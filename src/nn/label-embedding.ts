@@ -1,6 +1,6 @@
 /** Class labels as vectors, with a class that stands for none (Ho & Salimans, 2022). */
-import { constantOf, where } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { constantOf, where } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, normal, type Params } from "./params.ts";
 
 export interface Labels {

@@ -1,5 +1,5 @@
 /** Linear layers, as PyTorch names and stores them. */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
 export interface LinearOptions {

@@ -6,8 +6,8 @@
  * it into W later gives the same numbers.
  */
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames } from "../engine/nearest-names.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { nearestNames } from "../engine/messages.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Declared, type Params, type ParamsRoot, zero } from "./params.ts";
 
 export interface LoraOptions {

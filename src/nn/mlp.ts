@@ -1,5 +1,5 @@
 /** The feed-forward half of a transformer block. */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, linearParts } from "./linear.ts";
 import type { Params } from "./params.ts";
 

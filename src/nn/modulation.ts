@@ -1,5 +1,5 @@
 /** Adaptive layer norm: the condition scales and shifts what a norm gives (Peebles & Xie, 2022). */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";

@@ -1,5 +1,5 @@
 /** The norm of a transformer block, as a choice that a config makes. */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { one, type Params, zero } from "./params.ts";
 
 /** LayerNorm (Ba et al., 2016) or RMSNorm (Zhang & Sennrich, 2019), with trained scale and shift or without. */

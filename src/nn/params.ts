@@ -6,11 +6,11 @@
  * the same question.
  */
 import { ShapeError, UsageError } from "../engine/errors.ts";
-import { type NdArray, sizeOf, zeros } from "../engine/ndarray.ts";
-import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random.ts";
-import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
-import { constant, parameter, storedTable } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { type NdArray, sizeOf, zeros } from "../engine/arrays/ndarray.ts";
+import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random/random.ts";
+import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
+import { constant, parameter, storedTable } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 
 export interface Params {
   /** The scope of a part. */

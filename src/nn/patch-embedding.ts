@@ -1,6 +1,6 @@
 /** Images as sequences of patches, and back (Dosovitskiy et al., 2021). */
 import { ShapeError } from "../engine/errors.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear } from "./linear.ts";
 import { type Params, xavierUniform, zero } from "./params.ts";
 

@@ -1,6 +1,6 @@
 /** Fixed position tables (Vaswani et al., 2017; in two dimensions as MAE and DiT compute them). */
 import { ShapeError } from "../engine/errors.ts";
-import { type NdArray, ndarray } from "../engine/ndarray.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 
 /**
  * Sines, then cosines, of one axis: [positions, channels], in float64.

@@ -1,8 +1,8 @@
 /** Rotary position embedding (Su et al., 2021) on grids of one to three dimensions. */
-import { concat, constant } from "../engine/functional.ts";
+import { concat, constant } from "../engine/graph/functional.ts";
 import { ShapeError } from "../engine/errors.ts";
-import { ndarray } from "../engine/ndarray.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { ndarray } from "../engine/arrays/ndarray.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 
 /** Cosine and sine of each token's angles, [N, 1, size / 2]. */
 export interface RotaryTable {

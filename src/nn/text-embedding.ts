@@ -1,6 +1,6 @@
 /** Embeddings of a text's tokens, from an encoder, as tokens of a model (Chen et al., 2023, PixArt-α). */
-import { constantOf, where } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { constantOf, where } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { mlp } from "./mlp.ts";
 import { normal, type Params } from "./params.ts";
 

@@ -1,7 +1,7 @@
 /** Sinusoidal embedding of times (Vaswani et al., 2017; as in guided-diffusion and DiT). */
-import { ndarray } from "../engine/ndarray.ts";
-import { concat, constant } from "../engine/functional.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { ndarray } from "../engine/arrays/ndarray.ts";
+import { concat, constant } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear } from "./linear.ts";
 import { normal, type Params } from "./params.ts";
 import { torchExp } from "./torch-exp.ts";

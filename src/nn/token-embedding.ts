@@ -1,5 +1,5 @@
 /** Discrete tokens as what networks of continuous pictures see, and what these say of them as logits. */
-import type { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { channelsFirst, channelsLast } from "./feature-maps.ts";
 import { linear } from "./linear.ts";
 import { normal, type Params } from "./params.ts";

@@ -2,9 +2,9 @@
 import type { Conditions } from "../diffusion/denoiser.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
-import { type NdArray, ndarray } from "../engine/ndarray.ts";
-import { nearestNames } from "../engine/nearest-names.ts";
-import { quote } from "../weights/json.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { nearestNames } from "../engine/messages.ts";
+import { quote } from "../engine/messages.ts";
 import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 

@@ -1,12 +1,12 @@
 /** Published models beside the denoisers of continuous pictures, as graphs whose costs can be told without weights. */
-import { input } from "../engine/functional.ts";
-import { type Graph, graphOf } from "../engine/graph.ts";
-import { batch } from "../engine/shape.ts";
-import { clipText, clipTextPresets } from "../models/clip-text.ts";
-import { paella, paellaPresets } from "../models/paella.ts";
-import { paellaV1, paellaV1Presets } from "../models/paella-v1.ts";
-import { t5Encoder, t5EncoderPresets } from "../models/t5-encoder.ts";
-import { decodeQuantized, encodeTokens, vqganPresets } from "../models/vqgan.ts";
+import { input } from "../engine/graph/functional.ts";
+import { type Graph, graphOf } from "../engine/graph/graph.ts";
+import { batch } from "../engine/graph/shape.ts";
+import { clipText, clipTextPresets } from "../models/text-encoders/clip-text.ts";
+import { paella, paellaPresets } from "../models/paella/paella.ts";
+import { paellaV1, paellaV1Presets } from "../models/paella/paella-v1.ts";
+import { t5Encoder, t5EncoderPresets } from "../models/text-encoders/t5-encoder.ts";
+import { decodeQuantized, encodeTokens, vqganPresets } from "../models/coders/vqgan.ts";
 import { createParams } from "../nn/params.ts";
 
 export interface CountedPreset {

@@ -1,9 +1,9 @@
 /** What drawing goes by, whatever is drawn, and its last step: decoding. */
-import type { Picture } from "../data/dataset.ts";
-import { picturesOf } from "../data/pixels.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { picturesOf } from "../pictures/pixels.ts";
 import { rowsOf } from "../diffusion/arrays.ts";
-import { castArray, type NdArray } from "../engine/ndarray.ts";
-import { tiledDecode } from "../models/autoencoder-kl.ts";
+import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
+import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import type { Embed } from "./conditions.ts";
 import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";

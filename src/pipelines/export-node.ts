@@ -1,15 +1,15 @@
 /** The programs that draw, as ONNX files for use elsewhere: what is written is what runs here. */
 import { basename } from "node:path";
-import { float32ToFloat16 } from "../engine/convert.ts";
-import { byteSize } from "../engine/dtype.ts";
-import { type Graph, leafName } from "../engine/graph.ts";
-import { type NdArray, sizeOf } from "../engine/ndarray.ts";
+import { float32ToFloat16 } from "../engine/arrays/convert.ts";
+import { byteSize } from "../engine/arrays/dtype.ts";
+import { type Graph, leafName } from "../engine/graph/graph.ts";
+import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { lower } from "../engine/onnx/lower.ts";
 import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
 import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
-import { formatShape } from "../engine/shape.ts";
-import { simplify } from "../engine/simplify.ts";
-import { writeFileAtomic } from "../weights/atomic-node.ts";
+import { formatShape } from "../engine/graph/shape.ts";
+import { simplify } from "../engine/passes/simplify.ts";
+import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readStored } from "../weights/stored-node.ts";
 
 export interface ExportOptions {

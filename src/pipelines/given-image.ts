@@ -1,10 +1,10 @@
 /** Pictures to draw on from: image-to-image and inpainting. */
-import type { Picture } from "../data/dataset.ts";
-import { valuesOf, withChannels } from "../data/pixels.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { valuesOf, withChannels } from "../pictures/pixels.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
-import { type NdArray, ndarray, sizeOf } from "../engine/ndarray.ts";
-import { coderShape } from "../models/picture-coder.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { coderShape } from "../models/coders/picture-coder.ts";
 import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 import type { Stages } from "./stages.ts";

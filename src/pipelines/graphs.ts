@@ -1,14 +1,14 @@
 /** The programs of a model as graphs: what a pipeline runs, `export` writes and `info` counts. */
-import { input } from "../engine/functional.ts";
-import { type Graph, graphOf } from "../engine/graph.ts";
-import { batch } from "../engine/shape.ts";
+import { input } from "../engine/graph/functional.ts";
+import { type Graph, graphOf } from "../engine/graph/graph.ts";
+import { batch } from "../engine/graph/shape.ts";
 import { type NetworkConfig, type TracedNetwork, traceNetwork } from "../models/index.ts";
 import {
   coderShape,
   decodedPictures,
   encodedPictures,
   type PictureCoder,
-} from "../models/picture-coder.ts";
+} from "../models/coders/picture-coder.ts";
 import { createParams } from "../nn/params.ts";
 
 /** A network as drawing asks it, for images of a height and width, its own unless given, with layers that rows may skip. */

@@ -4,12 +4,12 @@ import type { Parameterization } from "../diffusion/parameterization.ts";
 import type { NoiseLevel } from "../diffusion/levels.ts";
 import type { LevelOptions } from "../diffusion/recipe.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
-import type { sampleTokens } from "../diffusion/token-sampling.ts";
+import type { sampleTokens } from "../diffusion/discrete/token-sampling.ts";
 import type { Threshold } from "../diffusion/thresholding.ts";
-import type { Graph } from "../engine/graph.ts";
-import type { NdArray } from "../engine/ndarray.ts";
+import type { Graph } from "../engine/graph/graph.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
-import type { PictureCoder } from "../models/picture-coder.ts";
+import type { PictureCoder } from "../models/coders/picture-coder.ts";
 import type { tokenSampler } from "../models/card.ts";
 import type { NetworkConfig } from "../models/index.ts";
 

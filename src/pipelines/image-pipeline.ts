@@ -15,8 +15,8 @@ import { levelsOfStrength, type NoiseLevel, noiseOfSteps } from "../diffusion/le
 import { keyedNoise } from "../diffusion/noise.ts";
 import { thresholded } from "../diffusion/thresholding.ts";
 import { UsageError } from "../engine/errors.ts";
-import { type NdArray, ndarray } from "../engine/ndarray.ts";
-import { randomKey } from "../engine/random.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { conditionsFor, rememberedEmbeddings } from "./conditions.ts";
 import { decodedPictures, type Drawing } from "./drawing.ts";

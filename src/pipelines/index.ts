@@ -2,7 +2,7 @@
  * From a prompt or class to pictures, in Node and in the browser. `patchwise/pipelines/node` opens models on disk.
  */
 export { type Card, readCard } from "../models/card.ts";
-export { openPipelineUrl, type OpenUrlOptions } from "./open-web.ts";
+export { openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
 export {
   type DrawnPicture,
   finished,
@@ -12,4 +12,4 @@ export {
   type Pipeline,
   type SkipLayers,
 } from "./pipeline.ts";
-export { createPipeline, type TrainedModel } from "./trained-model.ts";
+export { createPipeline, type TrainedModel } from "./open/trained-model.ts";

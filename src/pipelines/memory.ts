@@ -1,12 +1,12 @@
 /** The memory that drawing takes, stage by stage: known before anything is loaded. */
-import { estimateMemory, type MemoryEstimate } from "../engine/cost.ts";
-import { byteSize } from "../engine/dtype.ts";
+import { estimateMemory, type MemoryEstimate } from "../engine/passes/cost.ts";
+import { byteSize } from "../engine/arrays/dtype.ts";
 import { UsageError } from "../engine/errors.ts";
-import { is, leafName } from "../engine/graph.ts";
-import { sizeOf } from "../engine/ndarray.ts";
+import { is, leafName } from "../engine/graph/graph.ts";
+import { sizeOf } from "../engine/arrays/ndarray.ts";
 import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
-import { resolve } from "../engine/shape.ts";
-import { defaultTile } from "../models/autoencoder-kl.ts";
+import { resolve } from "../engine/graph/shape.ts";
+import { defaultTile } from "../models/coders/autoencoder-kl.ts";
 import type { ImageModel, Stage } from "./image-model.ts";
 import { skippedLayers } from "./guidance-settings.ts";
 import { type Decided, latentSize } from "./settings.ts";

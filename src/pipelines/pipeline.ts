@@ -1,5 +1,5 @@
 /** What every pipeline offers: a request goes in, pictures come out, step by step. */
-import type { Picture } from "../data/dataset.ts";
+import type { Picture } from "../pictures/picture.ts";
 
 export interface GenerateRequest {
   /** What to draw, for models that are told in words. */

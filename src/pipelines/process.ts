@@ -1,14 +1,14 @@
 /** Processes to sample by: of a trained folder's recipe, and of a scheduler of diffusers. */
-import type { DiffusersScheduler } from "../diffusion/diffusers-schedulers.ts";
+import type { DiffusersScheduler } from "../diffusion/diffusers/schedulers.ts";
 import { type NoiseLevel, refuseShift } from "../diffusion/levels.ts";
 import { type Recipe, recipeLevels } from "../diffusion/recipe.ts";
 import { type SamplerName, samplerNamed } from "../diffusion/samplers/index.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
-import { tokenLevels, type TokenRecipe } from "../diffusion/token-recipe.ts";
-import { sampleTokens } from "../diffusion/token-sampling.ts";
+import { tokenLevels, type TokenRecipe } from "../diffusion/discrete/token-recipe.ts";
+import { sampleTokens } from "../diffusion/discrete/token-sampling.ts";
 import { UsageError } from "../engine/errors.ts";
 import { tokenSampler } from "../models/card.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 import type { SamplingProcess, TokenProcess } from "./image-model.ts";
 
 export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingProcess {

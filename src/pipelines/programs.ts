@@ -1,5 +1,5 @@
 /** Programs of stages: made when they are first run, and kept as long as memory allows. */
-import { estimateTogether } from "../engine/cost.ts";
+import { estimateTogether } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import type { RunStage, Stage } from "./image-model.ts";
 import { type Keeping, keepingOf, stageMemory } from "./memory.ts";

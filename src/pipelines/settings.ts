@@ -2,8 +2,8 @@
 import { checkSteps } from "../diffusion/levels.ts";
 import { UsageError } from "../engine/errors.ts";
 import { canDrop, imageSizes } from "../models/index.ts";
-import { coderShape } from "../models/picture-coder.ts";
-import { quote } from "../weights/json.ts";
+import { coderShape } from "../models/coders/picture-coder.ts";
+import { quote } from "../engine/messages.ts";
 import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
 import { strengthOf } from "./given-image.ts";
 import { guidanceDetails } from "./guidance-settings.ts";

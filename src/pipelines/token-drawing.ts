@@ -1,11 +1,11 @@
 /** From a request to pictures by a model of discrete tokens: words → conditions → random tokens → steps → decoding. */
 import { type Conditions, sharedNetwork } from "../diffusion/denoiser.ts";
-import { guidedTokens, type TokenDenoiser } from "../diffusion/discrete.ts";
+import { guidedTokens, type TokenDenoiser } from "../diffusion/discrete/discrete.ts";
 import { levelsOfStrength } from "../diffusion/levels.ts";
-import { tokenLevel } from "../diffusion/token-recipe.ts";
-import { tokenDraws, type TokenSampling } from "../diffusion/token-sampling.ts";
-import type { NdArray } from "../engine/ndarray.ts";
-import { randomKey } from "../engine/random.ts";
+import { tokenLevel } from "../diffusion/discrete/token-recipe.ts";
+import { tokenDraws, type TokenSampling } from "../diffusion/discrete/token-sampling.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { randomKey } from "../engine/random/random.ts";
 import { conditionsFor } from "./conditions.ts";
 import { decodedPictures, type Drawing } from "./drawing.ts";
 import { givenImage } from "./given-image.ts";

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { FormatError } from "../engine/errors.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenizer.ts";
 
 const START = "<|startoftext|>";

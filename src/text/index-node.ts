@@ -1,5 +1,5 @@
 /** Tokenizers on disk. */
-import { diskFolder } from "../weights/folder-node.ts";
+import { diskFolder } from "../weights/sources/folder-node.ts";
 import { tokenizerIn } from "./tokenizer-folder.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -1,6 +1,6 @@
 /** Tokenizers that SentencePiece trained, as T5's: its `.model` file, by which a text is cut into the likeliest pieces. */
 import { FormatError } from "../engine/errors.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 import { charsmapRewrite, type Rewrite } from "./charsmap.ts";
 import {
   decodeSentencePiece,

@@ -1,7 +1,7 @@
 /** Tokenizers in whatever form transformers saved them. */
 import { z } from "zod";
 import { FormatError } from "../engine/errors.ts";
-import { jsonIn, type ModelFolder } from "../weights/folder.ts";
+import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
 import { loadClipTokenizer } from "./clip-tokenizer.ts";
 import { loadSentencePiece } from "./sentencepiece.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";

@@ -1,7 +1,7 @@
 /** Text to the numbers of its pieces, by a tokenizer.json of Hugging Face's format. */
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../engine/errors.ts";
-import { quote } from "../weights/json.ts";
+import { quote } from "../engine/messages.ts";
 
 export interface EncodedText {
   /** [length], padded behind the text. */

@@ -3,14 +3,14 @@
  * Its weights, moments and averages are state, which stays on the device from step to step.
  */
 import { PatchwiseError } from "../engine/errors.ts";
-import { input, where } from "../engine/functional.ts";
-import { gradient } from "../engine/gradient.ts";
-import { type Graph, graphOf, leafName } from "../engine/graph.ts";
-import { type NdArray, scalar, zeros } from "../engine/ndarray.ts";
+import { input, where } from "../engine/graph/functional.ts";
+import { gradient } from "../engine/gradients/gradient.ts";
+import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
+import { type NdArray, scalar, zeros } from "../engine/arrays/ndarray.ts";
 import type { Backend, CompileOptions } from "../engine/runtime/backend.ts";
-import { resolve } from "../engine/shape.ts";
-import type { Tensor } from "../engine/tensor.ts";
-import { mapTree, type Optimizer, type Tree } from "./optimizer.ts";
+import { resolve } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { mapTree, type Optimizer, type Tree } from "./optimizers/optimizer.ts";
 
 export interface TrainingStepOptions {
   /** A float scalar. */

@@ -1,10 +1,10 @@
 /** Whether a checkpoint holds what a model declares: key by key, shape by shape. */
 import { FormatError } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
-import { formatShape, isStatic, sameShape, type Shape } from "../engine/shape.ts";
+import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
 import type { ParamsRoot } from "../nn/params.ts";
-import { quote } from "./json.ts";
-import type { Weights } from "./safetensors.ts";
+import { quote } from "../engine/messages.ts";
+import type { Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
 
 /** All that a model asked for while it was traced. */

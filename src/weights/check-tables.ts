@@ -1,9 +1,9 @@
 /** Whether the copies of fixed tables in a checkpoint are the tables that the model computes. */
 import { FormatError } from "../engine/errors.ts";
-import { castArray } from "../engine/ndarray.ts";
+import { castArray } from "../engine/arrays/ndarray.ts";
 import { type Asked, type KeyMap, sameKeys } from "./check-keys.ts";
-import { quote } from "./json.ts";
-import type { Weights } from "./safetensors.ts";
+import { quote } from "../engine/messages.ts";
+import type { Weights } from "./safetensors/safetensors.ts";
 
 /** More than bfloat16 takes from numbers up to 1, far less than two different tables are apart. */
 const ROUNDING = 2 ** -7;

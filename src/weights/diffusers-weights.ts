@@ -1,7 +1,7 @@
 /** Which file of a component's folder in diffusers' layout holds its weights. */
 import { FormatError } from "../engine/errors.ts";
-import type { ModelFolder } from "./folder.ts";
-import type { Weights } from "./safetensors.ts";
+import type { ModelFolder } from "./sources/folder.ts";
+import type { Weights } from "./safetensors/safetensors.ts";
 
 /** What diffusers calls the weights of its own models, and what transformers calls those of text encoders. */
 export type WeightsStem = "diffusion_pytorch_model" | "model";

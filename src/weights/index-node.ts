@@ -1,8 +1,8 @@
 /**
  * Weights in files on disk.
  */
-export { type FileContent, writeFileAtomic } from "./atomic-node.ts";
-export { openSafetensorsFile, writeSafetensors } from "./safetensors-node.ts";
-export { fileSource } from "./source-node.ts";
-export { type HubId, parseHubId } from "./hub-id.ts";
-export { type HubChoice, type HubOptions, type HubProgress, hubSnapshot } from "./hub-node.ts";
+export { type FileContent, writeFileAtomic } from "./sources/atomic-node.ts";
+export { openSafetensorsFile, writeSafetensors } from "./safetensors/file-node.ts";
+export { fileSource } from "./sources/file-node.ts";
+export { type HubId, parseHubId } from "./hub/id.ts";
+export { type HubChoice, type HubOptions, type HubProgress, hubSnapshot } from "./hub/hub-node.ts";

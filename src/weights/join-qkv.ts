@@ -1,9 +1,9 @@
 /** Checkpoints whose rows are parted or ordered in another way than the model's: read by it where they lie. */
-import { formatShape } from "../engine/shape.ts";
-import type { Weights } from "./safetensors.ts";
-import { weightsOf } from "./safetensors.ts";
-import type { TensorEntry } from "./safetensors-header.ts";
-import { type ByteSource, checkRange } from "./source.ts";
+import { formatShape } from "../engine/graph/shape.ts";
+import type { Weights } from "./safetensors/safetensors.ts";
+import { weightsOf } from "./safetensors/safetensors.ts";
+import type { TensorEntry } from "./safetensors/header.ts";
+import { type ByteSource, checkRange } from "./sources/source.ts";
 
 /** The projections of an attention that models have in one: their names, of which the letter varies. */
 const projections = /^(.*\.)(?:to_q|add_q_proj)(\..*)$/;

@@ -4,6 +4,7 @@
  * Here the reader asks for what it expects, value by value, and nothing else is ever built.
  */
 import { FormatError } from "../engine/errors.ts";
+import { clip, quote } from "../engine/messages.ts";
 
 // Neither a safetensors header (3 levels) nor an index file (2) nests deeper; unknown fields may, a little.
 const MAX_DEPTH = 16;
@@ -205,16 +206,4 @@ function decodeUtf8(bytes: Uint8Array, file: string, part: string): string {
       cause,
     });
   }
-}
-
-/** A string from outside as it may stand in a one-line message: quoted, escaped, not longer than a glance takes. */
-export function quote(text: string): string {
-  return JSON.stringify(clip(text)).replace(
-    /[\u007f-\u009f\p{Cf}\u2028\u2029]/gu,
-    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
-  );
-}
-
-function clip(text: string): string {
-  return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
 }

@@ -4,12 +4,12 @@
  * layer's name in the original code or in diffusers, which keeps projections apart that are one layer here.
  */
 import { FormatError } from "../engine/errors.ts";
-import { type NdArray, ndarray, sizeOf } from "../engine/ndarray.ts";
-import { formatShape } from "../engine/shape.ts";
-import { quote } from "./json.ts";
-import { readFloat32, type Weights } from "./safetensors.ts";
-import type { TensorEntry } from "./safetensors-header.ts";
-import type { Metadata, NamedArrays } from "./safetensors-write.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { formatShape } from "../engine/graph/shape.ts";
+import { quote } from "../engine/messages.ts";
+import { readFloat32, type Weights } from "./safetensors/safetensors.ts";
+import type { TensorEntry } from "./safetensors/header.ts";
+import type { Metadata, NamedArrays } from "./safetensors/write.ts";
 
 /** A layer under one of the names that it is known by. */
 export interface LayerName {

@@ -1,5 +1,5 @@
 /** One model of a file that holds several. */
-import { type Weights, weightsOf } from "./safetensors.ts";
+import { type Weights, weightsOf } from "./safetensors/safetensors.ts";
 
 /** The tensors whose names begin with a prefix, by the rest of their names; closing it closes the file. */
 export function weightsUnder(weights: Weights, prefix: string): Weights {

@@ -1,8 +1,8 @@
 /** Stored weights as arrays, wherever they lie. */
 import { open } from "node:fs/promises";
-import { allocate, byteSize } from "../engine/dtype.ts";
+import { allocate, byteSize } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
-import { type NdArray, sizeOf } from "../engine/ndarray.ts";
+import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import type { StoredWeight } from "../engine/runtime/backend.ts";
 import { piecesOfWeight, typeOfWeight } from "../engine/runtime/stored-weight.ts";
 

@@ -1,10 +1,10 @@
 /** From checkpoint to program: where each parameter's bytes lie. */
-import { byteSize, viewOf } from "../engine/dtype.ts";
+import { byteSize, viewOf } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
 import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
-import { quote } from "./json.ts";
-import type { Weights } from "./safetensors.ts";
-import type { TensorEntry } from "./safetensors-header.ts";
+import { quote } from "../engine/messages.ts";
+import type { Weights } from "./safetensors/safetensors.ts";
+import type { TensorEntry } from "./safetensors/header.ts";
 
 /**
  * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read, or with

@@ -1,12 +1,12 @@
 /** What ort-web.test.ts asks of a page. */
-import { toBfloat16, toFloat16 } from "../../src/engine/dtype.ts";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, scalar, toNumbers } from "../../src/engine/ndarray.ts";
+import { toBfloat16, toFloat16 } from "../../src/engine/arrays/dtype.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, scalar, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import type { Backend, StoredWeight } from "../../src/engine/runtime/backend.ts";
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { webBackend, type WebBackendOptions } from "../../src/engine/runtime/ort-web.ts";
-import { batch } from "../../src/engine/shape.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
 
 function backendOf(device: WebDevice, options: Partial<WebBackendOptions> = {}): Backend {
   return webBackend({ device, wasmPaths: "/ort/", ...options });

@@ -2,9 +2,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readPicture } from "../../src/data/picture-decode-node.ts";
-import { writePicture } from "../../src/data/picture-file-node.ts";
-import type { Comparison } from "../../src/evaluation/comparison-table.ts";
+import { readPicture } from "../../src/pictures/decode-node.ts";
+import { writePicture } from "../../src/pictures/file-node.ts";
+import type { Comparison } from "../../src/comparison/table.ts";
 import { interrupted, oneSentence, patchwise } from "../support/cli.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-compare-"));

@@ -2,9 +2,9 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { decodePicture } from "../../src/data/picture-decode-node.ts";
-import { readPictureMetadata, writePicture } from "../../src/data/picture-file-node.ts";
-import { randomKey, uniform } from "../../src/engine/random.ts";
+import { decodePicture } from "../../src/pictures/decode-node.ts";
+import { readPictureMetadata, writePicture } from "../../src/pictures/file-node.ts";
+import { randomKey, uniform } from "../../src/engine/random/random.ts";
 import { interrupted, oneSentence, patchwise } from "../support/cli.ts";
 import { writeDiffusersDiT, writeOriginalDiT } from "../support/model-folders.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";

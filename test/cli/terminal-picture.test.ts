@@ -1,7 +1,7 @@
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { showPicture } from "../../src/cli/terminal-picture.ts";
-import type { Picture } from "../../src/data/dataset.ts";
+import type { Picture } from "../../src/pictures/picture.ts";
 import { generator } from "../weights/mutate.ts";
 
 const picture = (width: number, height: number, channels: 1 | 3 = 3): Picture => ({

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { ndarray } from "../../src/engine/ndarray.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");

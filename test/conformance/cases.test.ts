@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { ndarray } from "../../src/engine/ndarray.ts";
-import type { OpName } from "../../src/engine/ops.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
+import type { OpName } from "../../src/engine/graph/ops.ts";
 import { allCases, opCases } from "./cases/index.ts";
 import { difference } from "./compare.ts";
 import { opsOf } from "./suite.ts";

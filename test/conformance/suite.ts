@@ -1,12 +1,12 @@
 /** Runs a case on a backend and on the reference interpreter, and says where the two differ. */
-import type { DType } from "../../src/engine/dtype.ts";
+import type { DType } from "../../src/engine/arrays/dtype.ts";
 import { DeviceError } from "../../src/engine/errors.ts";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { type Graph, graphOf, is } from "../../src/engine/graph.ts";
-import type { OpName } from "../../src/engine/ops.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
+import { type Graph, graphOf, is } from "../../src/engine/graph/graph.ts";
+import type { OpName } from "../../src/engine/graph/ops.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
-import { isStatic } from "../../src/engine/shape.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
+import { isStatic } from "../../src/engine/graph/shape.ts";
+import { Tensor } from "../../src/engine/graph/tensor.ts";
 import { type Case, CaseData, defaultBatches } from "./case.ts";
 import { type Closeness, coarser, difference } from "./compare.ts";
 

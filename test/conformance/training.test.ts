@@ -1,6 +1,6 @@
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { evaluate } from "../../src/engine/evaluate.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";

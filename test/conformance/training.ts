@@ -1,11 +1,11 @@
 /** A small transformer that learns to continue sequences, for comparing devices over many steps. */
-import { input, parameter } from "../../src/engine/functional.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
-import { adamW } from "../../src/training/adamw.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
+import { adamW } from "../../src/training/optimizers/adamw.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { randomArray } from "../support/arrays.ts";
 

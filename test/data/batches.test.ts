@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { batchReader, type ReadOptions } from "../../src/data/batch-reader.ts";
-import { copyPicture, drawing, pictureLayout } from "../../src/data/batches.ts";
+import { batchReader, type ReadOptions } from "../../src/data/loading/batch-reader.ts";
+import { copyPicture, drawing, pictureLayout } from "../../src/data/loading/batches.ts";
 import type { DataSet } from "../../src/data/dataset.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
 import { messageOf } from "./support.ts";

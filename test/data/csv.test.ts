@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseCsv } from "../../src/data/csv.ts";
+import { parseCsv } from "../../src/data/formats/csv.ts";
 import { FormatError } from "../../src/engine/errors.ts";
 import { outcomeOf } from "./support.ts";
 

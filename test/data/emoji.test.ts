@@ -4,10 +4,10 @@ import {
   emojiGroups,
   emojiStyleNames,
   subjectOf,
-} from "../../src/data/emoji-captions.ts";
-import { type EmojiConfig, emojiSchema } from "../../src/data/emoji-config.ts";
-import { openEmoji } from "../../src/data/emoji-node.ts";
-import { locatePackageFiles } from "../../src/data/packages-node.ts";
+} from "../../src/data/formats/emoji-captions.ts";
+import { type EmojiConfig, emojiSchema } from "../../src/data/formats/emoji-config.ts";
+import { openEmoji } from "../../src/data/formats/emoji-node.ts";
+import { locatePackageFiles } from "../../src/data/formats/packages-node.ts";
 import { UsageError } from "../../src/engine/errors.ts";
 
 const shape = { height: 16, width: 16, channels: 3 } as const;

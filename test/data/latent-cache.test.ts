@@ -19,25 +19,25 @@ import {
   latentCache,
   type LatentEvent,
   type LatentOptions,
-} from "../../src/data/latent-cache-node.ts";
+} from "../../src/data/latents/cache-node.ts";
 import {
   latentBytes,
   type LatentDraw,
   type LatentForm,
   latentValues,
-} from "../../src/data/latents.ts";
-import { type Batch, openLoader } from "../../src/data/loader-node.ts";
-import { valuesOf } from "../../src/data/pixels.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { castArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+} from "../../src/data/latents/latents.ts";
+import { type Batch, openLoader } from "../../src/data/loading/loader-node.ts";
+import { valuesOf } from "../../src/pictures/pixels.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { castArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { encodeImages } from "../../src/models/autoencoder-kl.ts";
-import type { OpenAutoencoder } from "../../src/models/autoencoder-kl-checkpoint.ts";
-import { openAutoencoder } from "../../src/models/picture-coder-node.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { encodeImages } from "../../src/models/coders/autoencoder-kl.ts";
+import type { OpenAutoencoder } from "../../src/models/coders/autoencoder-kl-checkpoint.ts";
+import { openAutoencoder } from "../../src/models/coders/picture-coder-node.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { writeVAE } from "../support/model-folders.ts";
 import { configOf, folderOf, messageOf } from "./support.ts";

@@ -3,7 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { pathToFileURL } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { openLoader } from "../../src/data/loader-node.ts";
+import { openLoader } from "../../src/data/loading/loader-node.ts";
 import { typescript } from "../support/typescript.ts";
 import { configOf, folderOf, messageOf, png, small } from "./support.ts";
 

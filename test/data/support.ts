@@ -5,7 +5,8 @@ import { dirname, join } from "node:path";
 import sharp from "sharp";
 import { onTestFinished } from "vitest";
 import { type DataConfig, dataSchema } from "../../src/data/config.ts";
-import type { DataSet, Example, PictureShape } from "../../src/data/dataset.ts";
+import type { PictureShape } from "../../src/pictures/picture.ts";
+import type { DataSet, Example } from "../../src/data/dataset.ts";
 import { openData } from "../../src/data/open-node.ts";
 import { PatchwiseError } from "../../src/engine/errors.ts";
 

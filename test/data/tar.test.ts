@@ -1,8 +1,8 @@
 import { packTar, type TarEntry as PackedEntry } from "modern-tar";
 import { describe, expect, it } from "vitest";
-import { tarEntries } from "../../src/data/tar.ts";
+import { tarEntries } from "../../src/data/formats/tar.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { bytesSource } from "../../src/weights/source.ts";
+import { bytesSource } from "../../src/weights/sources/source.ts";
 import { generator, mutateBytes } from "../weights/mutate.ts";
 import { examplesOf, folderOf, messageOf, open, png, redsOf } from "./support.ts";
 

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { diffusersScheduler } from "../../src/diffusion/diffusers-schedulers.ts";
+import { diffusersScheduler } from "../../src/diffusion/diffusers/schedulers.ts";
 import { exponentialRatios, variancePreserving } from "../../src/diffusion/levels.ts";
 import { ddim } from "../../src/diffusion/samplers/ddim.ts";
 import { finalImages } from "../../src/diffusion/samplers/sampler.ts";
 import { unipc } from "../../src/diffusion/samplers/unipc.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { mixtureDenoiser } from "../support/gaussian-mixture.ts";
 

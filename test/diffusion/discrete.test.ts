@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { constant } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { constant } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import {
   cosineLevels,
   cosineShare,
@@ -13,7 +13,7 @@ import {
   noiseTokens,
   noiseWeightedLoss,
   tokenLoss,
-} from "../../src/diffusion/discrete.ts";
+} from "../../src/diffusion/discrete/discrete.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const valuesOf = (output: Tensor) => toNumbers(evaluateFloat64(graphOf({ output }), {})["output"]!);

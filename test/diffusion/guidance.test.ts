@@ -21,8 +21,8 @@ import { parameterizations, predictionOf } from "../../src/diffusion/parameteriz
 import { samplers } from "../../src/diffusion/samplers/index.ts";
 import { finalImages, type Sampler } from "../../src/diffusion/samplers/sampler.ts";
 import { thresholded } from "../../src/diffusion/thresholding.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
 
 const draw = (seed: number) => normal(randomKey(seed), [2, 4, 3, 3]);
 const x = draw(1);

@@ -33,8 +33,8 @@ import {
   timestepSpacings,
 } from "../../src/diffusion/timesteps.ts";
 import { UsageError } from "../../src/engine/errors.ts";
-import { toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 
 // The same cases each time.
 fc.configureGlobal({ seed: 7 });

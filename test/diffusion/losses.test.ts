@@ -25,14 +25,14 @@ import {
   hybridLoss,
   type HybridOptions,
 } from "../../src/diffusion/variational-bound.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { concat, input } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { concat, input } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 const shape = [3, 2, 2, 2];
 const leaf = (name: string) => input(name, [batch, 2, 2, 2]);

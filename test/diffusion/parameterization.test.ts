@@ -12,13 +12,13 @@ import {
 } from "../../src/diffusion/parameterization.ts";
 import { combine } from "../../src/diffusion/arrays.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
 
 // The same cases each time.
 fc.configureGlobal({ seed: 7 });

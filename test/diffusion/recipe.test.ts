@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { type Recipe, recipeLoss, recipeSchema } from "../../src/diffusion/recipe.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
-import { batch } from "../../src/engine/shape.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
 
 const zeroSNR = { process: "discrete", steps: 1000, zeroTerminalSNR: true };
 

@@ -22,9 +22,9 @@ import { unipc } from "../../src/diffusion/samplers/unipc.ts";
 import { alphaBarsOf, betasOf, levelsAt, zeroTerminalSNR } from "../../src/diffusion/schedule.ts";
 import { spacedTimesteps } from "../../src/diffusion/timesteps.ts";
 import { PatchwiseError, ShapeError, UsageError } from "../../src/engine/errors.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
-import { randn, torchGenerator } from "../../src/engine/torch-random.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
+import { randn, torchGenerator } from "../../src/engine/random/torch-random.ts";
 import { type Component, flowOf, mixtureDenoiser } from "../support/gaussian-mixture.ts";
 
 const everySampler = Object.entries(samplers) as [string, Sampler][];

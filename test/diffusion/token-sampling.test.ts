@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { evenLevels, type TokenDenoiser } from "../../src/diffusion/discrete.ts";
+import { evenLevels, type TokenDenoiser } from "../../src/diffusion/discrete/discrete.ts";
 import { finalImages } from "../../src/diffusion/samplers/sampler.ts";
 import {
   type KnownTokens,
@@ -10,9 +10,9 @@ import {
   tokenDraws,
   type TokenSampling,
   type TokenStep,
-} from "../../src/diffusion/token-sampling.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+} from "../../src/diffusion/discrete/token-sampling.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const [H, W, CODEBOOK] = [3, 4, 8];

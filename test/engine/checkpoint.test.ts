@@ -1,13 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { constantOf, full, input, parameter } from "../../src/engine/functional.ts";
-import { backpropagate, gradient } from "../../src/engine/gradient.ts";
-import { type Graph, graphOf, leafName, nodesBehind } from "../../src/engine/graph.ts";
-import { toNumbers } from "../../src/engine/ndarray.ts";
-import { resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
-import { verifyGraph } from "../../src/engine/verify.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
+import { backpropagate, gradient } from "../../src/engine/gradients/gradient.ts";
+import { type Graph, graphOf, leafName, nodesBehind } from "../../src/engine/graph/graph.ts";
+import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { resolve } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
+import { verifyGraph } from "../../src/engine/passes/verify.ts";
 import { randomArray } from "../support/arrays.ts";
 import { ditTraining } from "../support/models.ts";
 

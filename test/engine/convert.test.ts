@@ -6,7 +6,7 @@ import {
   float32ToBfloat16,
   float32ToFloat16,
   toFloat32,
-} from "../../src/engine/convert.ts";
+} from "../../src/engine/arrays/convert.ts";
 import {
   allocate,
   dtypes,
@@ -14,8 +14,8 @@ import {
   fromFloat16,
   toBfloat16,
   toFloat16,
-} from "../../src/engine/dtype.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+} from "../../src/engine/arrays/dtype.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 
 const everyPattern = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
 const wide = new Float32Array(65536);

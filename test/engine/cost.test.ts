@@ -1,16 +1,22 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
 import {
   countMultiplyAdds,
   countParameters,
   estimateMemory,
   peakMemory,
-} from "../../src/engine/cost.ts";
-import { attention, constantOf, full, input, parameter } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { apply, type Tensor } from "../../src/engine/tensor.ts";
+} from "../../src/engine/passes/cost.ts";
+import {
+  attention,
+  constantOf,
+  full,
+  input,
+  parameter,
+} from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { apply, type Tensor } from "../../src/engine/graph/tensor.ts";
 import { ditBlocks, ditTraining } from "../support/models.ts";
 
 const x = input("x", [batch, 10]);

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { erf, erfc } from "../../src/engine/erf.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { erf, erfc } from "../../src/engine/reference/erf.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/evaluate.ts";
+import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/reference/evaluate.ts";
 import {
   attention,
   concat,
@@ -14,12 +14,12 @@ import {
   parameter,
   scatterSum,
   where,
-} from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import type { OpName } from "../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../src/engine/shape.ts";
-import { apply, applyMany, type Tensor } from "../../src/engine/tensor.ts";
+} from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import type { OpName } from "../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../src/engine/graph/shape.ts";
+import { apply, applyMany, type Tensor } from "../../src/engine/graph/tensor.ts";
 import { randomArray } from "../support/arrays.ts";
 
 type Nested = number | readonly Nested[];

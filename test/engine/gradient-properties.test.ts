@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluate, evaluateFloat64 } from "../../src/engine/evaluate.ts";
+import { evaluate, evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
 import {
   attention,
   constantOf,
@@ -9,12 +9,12 @@ import {
   input,
   parameter,
   where,
-} from "../../src/engine/functional.ts";
-import { backpropagate, gradient } from "../../src/engine/gradient.ts";
-import { graphOf, is } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+} from "../../src/engine/graph/functional.ts";
+import { backpropagate, gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf, is } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 /** dy/dx of Σ f(x) at given numbers. */
 function slopes(f: (x: Tensor) => Tensor, at: readonly number[]): number[] {

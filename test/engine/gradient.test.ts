@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { isFloat } from "../../src/engine/dtype.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { toNumbers } from "../../src/engine/ndarray.ts";
-import { formatShape, isStatic, resolve } from "../../src/engine/shape.ts";
-import { full, input, parameter } from "../../src/engine/functional.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { isFloat } from "../../src/engine/arrays/dtype.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { formatShape, isStatic, resolve } from "../../src/engine/graph/shape.ts";
+import { full, input, parameter } from "../../src/engine/graph/functional.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import { randomArray } from "../support/arrays.ts";
 import { finiteDifferences, runWith, type Values } from "../support/finite-differences.ts";
 import { type GradientCase, gradientCases } from "../support/gradient-cases.ts";

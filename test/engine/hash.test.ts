@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { constantOf, full, input, parameter } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { hashGraph } from "../../src/engine/hash.ts";
-import { ndarray } from "../../src/engine/ndarray.ts";
-import { batch, batchTimes } from "../../src/engine/shape.ts";
-import { apply, type Tensor } from "../../src/engine/tensor.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { hashGraph } from "../../src/engine/passes/hash.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
+import { batch, batchTimes } from "../../src/engine/graph/shape.ts";
+import { apply, type Tensor } from "../../src/engine/graph/tensor.ts";
 import { ditTraining } from "../support/models.ts";
 
 const hash = (outputs: Tensor | Record<string, Tensor>) =>

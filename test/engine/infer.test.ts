@@ -1,16 +1,23 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isFloat } from "../../src/engine/dtype.ts";
+import { isFloat } from "../../src/engine/arrays/dtype.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/evaluate.ts";
-import { attention, concat, full, input, parameter, where } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { hashGraph } from "../../src/engine/hash.ts";
-import type { OpName } from "../../src/engine/ops.ts";
-import { graphToString } from "../../src/engine/print.ts";
-import { batch, isStatic, resolve, type Shape } from "../../src/engine/shape.ts";
-import { apply, applyMany } from "../../src/engine/tensor.ts";
-import { verifyGraph } from "../../src/engine/verify.ts";
+import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/reference/evaluate.ts";
+import {
+  attention,
+  concat,
+  full,
+  input,
+  parameter,
+  where,
+} from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { hashGraph } from "../../src/engine/passes/hash.ts";
+import type { OpName } from "../../src/engine/graph/ops.ts";
+import { graphToString } from "../../src/engine/graph/print.ts";
+import { batch, isStatic, resolve, type Shape } from "../../src/engine/graph/shape.ts";
+import { apply, applyMany } from "../../src/engine/graph/tensor.ts";
+import { verifyGraph } from "../../src/engine/passes/verify.ts";
 import { randomArray } from "../support/arrays.ts";
 import { drawer, opSamples } from "../support/op-samples.ts";
 

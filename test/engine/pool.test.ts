@@ -1,20 +1,20 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import {
   averagePool,
   maxPool,
   pixelShuffle,
   pixelUnshuffle,
   type PoolOptions,
-} from "../../src/engine/pool.ts";
+} from "../../src/engine/graph/pool.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 const image = (shape: readonly number[]) =>
   ndarray(

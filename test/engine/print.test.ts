@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { constantOf, full, input, parameter } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { graphToString } from "../../src/engine/print.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { apply } from "../../src/engine/tensor.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { graphToString } from "../../src/engine/graph/print.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { apply } from "../../src/engine/graph/tensor.ts";
 import { ditTraining } from "../support/models.ts";
 
 const lines = (...text: string[]) => text.join("\n");

@@ -9,7 +9,7 @@ import {
   randomBits,
   randomKey,
   uniform,
-} from "../../src/engine/random.ts";
+} from "../../src/engine/random/random.ts";
 
 const key = randomKey(20240229);
 

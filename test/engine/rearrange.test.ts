@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, sizeOf, stridesOf, toNumbers } from "../../src/engine/ndarray.ts";
-import { batch, batchTimes, type Shape } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, sizeOf, stridesOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { batch, batchTimes, type Shape } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 const range = (length: number) => Array.from({ length }, (_, i) => i);
 

@@ -14,7 +14,7 @@ import {
   resolve,
   sameShape,
   sum,
-} from "../../src/engine/shape.ts";
+} from "../../src/engine/graph/shape.ts";
 
 const B = 7;
 const sizeIn = (dim: Dim | undefined): number | undefined =>

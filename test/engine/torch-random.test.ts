@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type NdArray, ndarray } from "../../src/engine/ndarray.ts";
+import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import {
   exponential,
   multinomial,
@@ -9,7 +9,7 @@ import {
   randn,
   randperm,
   torchGenerator,
-} from "../../src/engine/torch-random.ts";
+} from "../../src/engine/random/torch-random.ts";
 
 // The recorded tensors in test/fixtures/torch_rng* are compared in test/evaluation/verify.test.ts.
 

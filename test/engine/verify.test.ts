@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
 import { PatchwiseError } from "../../src/engine/errors.ts";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { type Graph, graphOf, is } from "../../src/engine/graph.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { type Node, Tensor } from "../../src/engine/tensor.ts";
-import { verifyGraph } from "../../src/engine/verify.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { type Graph, graphOf, is } from "../../src/engine/graph/graph.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { type Node, Tensor } from "../../src/engine/graph/tensor.ts";
+import { verifyGraph } from "../../src/engine/passes/verify.ts";
 import { ditTraining } from "../support/models.ts";
 
 const x = input("x", [batch, 3]);

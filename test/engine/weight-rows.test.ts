@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { countParameters, peakMemory } from "../../src/engine/cost.ts";
-import { parameter, storedTable } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray } from "../../src/engine/ndarray.ts";
+import { countParameters, peakMemory } from "../../src/engine/passes/cost.ts";
+import { parameter, storedTable } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
-import { readsOf } from "../../src/engine/weight-rows.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
+import { readsOf } from "../../src/engine/passes/weight-rows.ts";
 
 const ranges = (weight: Tensor, outputs: Record<string, Tensor>) => {
   const { whole, cuts } = readsOf(weight, graphOf(outputs));

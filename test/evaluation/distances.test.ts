@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { fork, normal, randomKey } from "../../src/engine/random.ts";
+import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
 import type { Features } from "../../src/evaluation/features.ts";
 import { frechetDistance } from "../../src/evaluation/frechet-distance.ts";
 import { kernelDistance } from "../../src/evaluation/kernel-distance.ts";

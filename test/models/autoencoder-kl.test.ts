@@ -3,14 +3,14 @@ import path from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError, ShapeError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   autoencoderKLConfig,
   autoencoderKLKeys,
@@ -22,7 +22,7 @@ import {
   scaleLatents,
   tiledDecode,
   unscaleLatents,
-} from "../../src/models/autoencoder-kl.ts";
+} from "../../src/models/coders/autoencoder-kl.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";

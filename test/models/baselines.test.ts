@@ -1,14 +1,14 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { countMultiplyAdds, countParameters } from "../../src/engine/passes/cost.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { resolve } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
-import { ddpmUNetConfig, ddpmUNetPresets } from "../../src/models/ddpm-unet.ts";
+import { resolve } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
+import { ddpmUNetConfig, ddpmUNetPresets } from "../../src/models/ddpm-unet/ddpm-unet.ts";
 import {
   type NetworkConfig,
   networkPresets,
@@ -16,7 +16,7 @@ import {
   traceNetwork,
   type TraceOptions,
 } from "../../src/models/index.ts";
-import { uViTConfig, uViTPresets } from "../../src/models/u-vit.ts";
+import { uViTConfig, uViTPresets } from "../../src/models/u-vit/u-vit.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";

@@ -1,15 +1,15 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { FormatError, ShapeError } from "../../src/engine/errors.ts";
-import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { countParameters } from "../../src/engine/cost.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
+import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { countParameters } from "../../src/engine/passes/cost.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   type ClipText,
   clipText,
@@ -18,7 +18,7 @@ import {
   clipTextIn,
   clipTextParams,
   clipTextPresets,
-} from "../../src/models/clip-text.ts";
+} from "../../src/models/text-encoders/clip-text.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";

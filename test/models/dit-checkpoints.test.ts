@@ -2,21 +2,21 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray } from "../../src/engine/ndarray.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import {
   diffusersDiTConfig,
   diffusersDiTKeys,
   ditPresets,
   traceDiT,
-} from "../../src/models/dit.ts";
+} from "../../src/models/dit/dit.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { checkTables } from "../../src/weights/check-tables.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 import { joinQkv } from "../../src/weights/join-qkv.ts";
-import { openSafetensorsFile } from "../../src/weights/safetensors-node.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");

@@ -1,18 +1,18 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
+import { countMultiplyAdds, countParameters } from "../../src/engine/passes/cost.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { constantOf, input } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { constantOf, input } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, batchTimes, formatDim } from "../../src/engine/shape.ts";
-import { verifyGraph } from "../../src/engine/verify.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch, batchTimes, formatDim } from "../../src/engine/graph/shape.ts";
+import { verifyGraph } from "../../src/engine/passes/verify.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   type BlockDesign,
   dit,
@@ -21,10 +21,10 @@ import {
   ditPresets,
   ditWithGuidance,
   traceDiT,
-} from "../../src/models/dit.ts";
+} from "../../src/models/dit/dit.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
-import { openSafetensorsFile } from "../../src/weights/safetensors-node.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { randomArray } from "../support/arrays.ts";
 import { numbersOf, randomValues } from "../support/network-values.ts";
 

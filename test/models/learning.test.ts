@@ -1,16 +1,16 @@
 import { describe, expect, it } from "vitest";
-import { input } from "../../src/engine/functional.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { ddpmUNetPresets } from "../../src/models/ddpm-unet.ts";
-import { ditPresets } from "../../src/models/dit.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { ddpmUNetPresets } from "../../src/models/ddpm-unet/ddpm-unet.ts";
+import { ditPresets } from "../../src/models/dit/dit.ts";
 import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
-import { mmditPresets } from "../../src/models/mmdit.ts";
-import { uViTPresets } from "../../src/models/u-vit.ts";
+import { mmditPresets } from "../../src/models/mmdit/mmdit.ts";
+import { uViTPresets } from "../../src/models/u-vit/u-vit.ts";
 import { initialize } from "../../src/nn/params.ts";
-import { adamW } from "../../src/training/adamw.ts";
+import { adamW } from "../../src/training/optimizers/adamw.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { randomArray } from "../support/arrays.ts";
 

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { traceNetwork, type TraceOptions } from "../../src/models/index.ts";
 import {
@@ -13,13 +13,13 @@ import {
   diffusersMMDiTWeights,
   mmditCheckpointConfig,
   mmditConfig,
-} from "../../src/models/mmdit-checkpoint.ts";
-import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit.ts";
+} from "../../src/models/mmdit/checkpoint.ts";
+import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/mmdit.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors-node.ts";
-import type { Weights } from "../../src/weights/safetensors.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import type { Weights } from "../../src/weights/safetensors/safetensors.ts";
 import { weightsUnder } from "../../src/weights/scoped.ts";
 import { randomArray } from "../support/arrays.ts";
 

@@ -1,25 +1,25 @@
 import path from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { countMultiplyAdds, countParameters } from "../../src/engine/cost.ts";
+import { countMultiplyAdds, countParameters } from "../../src/engine/passes/cost.ts";
 import { UsageError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { verifyGraph } from "../../src/engine/verify.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { verifyGraph } from "../../src/engine/passes/verify.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   networkSchema,
   type TracedNetwork,
   traceNetwork,
   type TraceOptions,
 } from "../../src/models/index.ts";
-import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit.ts";
+import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/mmdit.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { randomArray } from "../support/arrays.ts";
 import { numbersOf, randomValues } from "../support/network-values.ts";

@@ -1,16 +1,21 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { countParameters } from "../../src/engine/cost.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { input } from "../../src/engine/functional.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { countParameters } from "../../src/engine/passes/cost.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
-import { paella, type PaellaConfig, paellaConfig, paellaPresets } from "../../src/models/paella.ts";
-import { paellaV1, paellaV1Config, paellaV1Presets } from "../../src/models/paella-v1.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
+import {
+  paella,
+  type PaellaConfig,
+  paellaConfig,
+  paellaPresets,
+} from "../../src/models/paella/paella.ts";
+import { paellaV1, paellaV1Config, paellaV1Presets } from "../../src/models/paella/paella-v1.ts";
 import {
   decodeQuantized,
   decodeTokens,
@@ -18,7 +23,7 @@ import {
   type VQGANConfig,
   vqganKeys,
   vqganPresets,
-} from "../../src/models/vqgan.ts";
+} from "../../src/models/coders/vqgan.ts";
 import { createParams, type ParamsRoot } from "../../src/nn/params.ts";
 import { countedPresets } from "../../src/pipelines/counted-presets.ts";
 import { checkKeys, type KeyMap } from "../../src/weights/check-keys.ts";

@@ -2,16 +2,16 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { ShapeError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   pixArt,
   pixArtConfig,
@@ -19,7 +19,7 @@ import {
   type PixArtInputs,
   pixArtParams,
   pixArtPresets,
-} from "../../src/models/pixart.ts";
+} from "../../src/models/pixart/pixart.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";

@@ -1,13 +1,16 @@
 import { describe, expect, it } from "vitest";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import { promptEncoder, type PromptEncoderConfig } from "../../src/models/prompt-encoder.ts";
-import { promptEncoderSchema } from "../../src/models/prompt-encoder-schema.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import {
+  promptEncoder,
+  type PromptEncoderConfig,
+} from "../../src/models/text-encoders/prompt-encoder.ts";
+import { promptEncoderSchema } from "../../src/models/text-encoders/prompt-encoder-schema.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { randomArray } from "../support/arrays.ts";
 import { finiteDifferences, runWith } from "../support/finite-differences.ts";

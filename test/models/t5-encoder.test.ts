@@ -1,16 +1,16 @@
 import path from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { countParameters } from "../../src/engine/cost.ts";
+import { countParameters } from "../../src/engine/passes/cost.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import { withRecording } from "../../src/evaluation/verify/recording-node.ts";
-import { verifyRecording } from "../../src/evaluation/verify/verify.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   distanceBucket,
   t5Encoder,
@@ -19,7 +19,7 @@ import {
   t5EncoderIn,
   t5EncoderParams,
   t5EncoderPresets,
-} from "../../src/models/t5-encoder.ts";
+} from "../../src/models/text-encoders/t5-encoder.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";

@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { traceNetwork } from "../../src/models/index.ts";
 import { linear, linearParts } from "../../src/nn/linear.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { input } from "../../src/engine/functional.ts";
+import { input } from "../../src/engine/graph/functional.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { norm } from "../../src/nn/norm.ts";
 

@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { batch, resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import { createParams } from "../../src/nn/params.ts";
 import {
   patchEmbedding,

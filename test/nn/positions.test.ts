@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { sinCos1d, sinCos2d } from "../../src/nn/positions.ts";
 import { rotaryTable, rotate } from "../../src/nn/rotary.ts";
 import { randomArray } from "../support/arrays.ts";

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { timestepEmbedding } from "../../src/nn/timestep-embedding.ts";
 import { torchExp } from "../../src/nn/torch-exp.ts";
 

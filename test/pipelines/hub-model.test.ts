@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { openModel, openPipeline } from "../../src/pipelines/open-node.ts";
+import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
 import { interrupted, oneSentence } from "../support/cli.ts";
 import { type HubServer, hubServer } from "../support/hub-server.ts";

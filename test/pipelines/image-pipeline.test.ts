@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { toNumbers } from "../../src/engine/ndarray.ts";
+import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { samplers } from "../../src/diffusion/samplers/index.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
-import { createPipeline } from "../../src/pipelines/trained-model.ts";
+import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
 import {
   randomWeights,
   tinyCard,

@@ -3,12 +3,12 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
-import { castArray } from "../../src/engine/ndarray.ts";
-import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/open-node.ts";
+import { castArray } from "../../src/engine/arrays/ndarray.ts";
+import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/open/open-node.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
-import { autoencoderKLConfig } from "../../src/models/autoencoder-kl.ts";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import {
   narrowVAE,

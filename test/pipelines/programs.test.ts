@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { input } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { ndarray, zeros } from "../../src/engine/ndarray.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { ndarray, zeros } from "../../src/engine/arrays/ndarray.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
-import { batch } from "../../src/engine/shape.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
 import { createParams, zero } from "../../src/nn/params.ts";
 import type { Stage } from "../../src/pipelines/image-model.ts";
 import { stageMemory } from "../../src/pipelines/memory.ts";

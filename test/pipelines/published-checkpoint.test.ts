@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { networkPresets, traceNetwork } from "../../src/models/index.ts";
-import { publishedModel } from "../../src/pipelines/published-checkpoint.ts";
+import { publishedModel } from "../../src/pipelines/open/published-checkpoint.ts";
 import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
 
 /** Names and shapes of a preset's weights. */

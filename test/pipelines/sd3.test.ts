@@ -15,13 +15,13 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tinySD3, writeSD3File, writeSD3Folder } from "../../scripts/sd3-parts.ts";
 import { FormatError, UsageError } from "../../src/engine/errors.ts";
-import type { NdArray } from "../../src/engine/ndarray.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { imagePipeline } from "../../src/pipelines/image-pipeline.ts";
 import {
   openModel,
   openPipeline,
   type OpenPipelineOptions,
-} from "../../src/pipelines/open-node.ts";
+} from "../../src/pipelines/open/open-node.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/index-node.ts";
 import { oneSentence, patchwise } from "../support/cli.ts";

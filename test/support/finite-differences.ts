@@ -1,8 +1,8 @@
 /** Central finite differences of a graph with one scalar output, through the reference interpreter. */
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { type Graph, graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { type Graph, graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 export type Values = Readonly<Record<string, NdArray>>;
 

@@ -2,9 +2,9 @@
  * For every op, graphs whose gradients are worth checking: each flag, rank and broadcasting edge.
  * Leaves without a dtype are float, of the precision that the checker chooses.
  */
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import type { OpName } from "../../src/engine/ops.ts";
-import { batch, batchTimes, type Shape } from "../../src/engine/shape.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import type { OpName } from "../../src/engine/graph/ops.ts";
+import { batch, batchTimes, type Shape } from "../../src/engine/graph/shape.ts";
 import {
   attention,
   concat,
@@ -14,8 +14,8 @@ import {
   scatterSum,
   stack,
   where,
-} from "../../src/engine/functional.ts";
-import { apply, applyMany, type Tensor } from "../../src/engine/tensor.ts";
+} from "../../src/engine/graph/functional.ts";
+import { apply, applyMany, type Tensor } from "../../src/engine/graph/tensor.ts";
 
 export interface LeafSpec {
   readonly shape: Shape;

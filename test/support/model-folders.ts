@@ -1,10 +1,13 @@
 /** Folders and files of models as others publish them, at a small width and with random weights. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import type { NdArray } from "../../src/engine/ndarray.ts";
-import { castArray, ndarray, sizeOf } from "../../src/engine/ndarray.ts";
-import { autoencoderKLConfig, autoencoderKLParams } from "../../src/models/autoencoder-kl.ts";
-import { diffusersDiTKeys, ditPresets } from "../../src/models/dit.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { castArray, ndarray, sizeOf } from "../../src/engine/arrays/ndarray.ts";
+import {
+  autoencoderKLConfig,
+  autoencoderKLParams,
+} from "../../src/models/coders/autoencoder-kl.ts";
+import { diffusersDiTKeys, ditPresets } from "../../src/models/dit/dit.ts";
 import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";

@@ -1,10 +1,10 @@
 /** Small graphs of the kind that models are made of. */
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { attention, input, parameter } from "../../src/engine/functional.ts";
-import { gradient } from "../../src/engine/gradient.ts";
-import { type Graph, graphOf } from "../../src/engine/graph.ts";
-import { batch } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { attention, input, parameter } from "../../src/engine/graph/functional.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
+import { type Graph, graphOf } from "../../src/engine/graph/graph.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 
 export interface BlockConfig {
   readonly tokens: number;

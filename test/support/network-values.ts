@@ -1,9 +1,9 @@
 /** Networks on the reference interpreter, with weights of which none is zero, as some are at first. */
-import { evaluateFloat64 } from "../../src/engine/evaluate.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { type NdArray, toNumbers } from "../../src/engine/ndarray.ts";
-import { resolve } from "../../src/engine/shape.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { resolve } from "../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import type { ParamsRoot } from "../../src/nn/params.ts";
 import { randomArray } from "./arrays.ts";
 

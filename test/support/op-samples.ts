@@ -1,12 +1,12 @@
 /** For every op, a way to draw valid inputs and attributes at random. */
 import fc from "fast-check";
-import { checkpoint } from "../../src/engine/checkpoint.ts";
-import { type DType, dtypes } from "../../src/engine/dtype.ts";
-import { is } from "../../src/engine/graph.ts";
-import { zeros } from "../../src/engine/ndarray.ts";
-import type { ConvAttributes, OpName, Ops } from "../../src/engine/ops.ts";
-import { batch, batchTimes, type Dim, type Shape } from "../../src/engine/shape.ts";
-import { input } from "../../src/engine/functional.ts";
+import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { type DType, dtypes } from "../../src/engine/arrays/dtype.ts";
+import { is } from "../../src/engine/graph/graph.ts";
+import { zeros } from "../../src/engine/arrays/ndarray.ts";
+import type { ConvAttributes, OpName, Ops } from "../../src/engine/graph/ops.ts";
+import { batch, batchTimes, type Dim, type Shape } from "../../src/engine/graph/shape.ts";
+import { input } from "../../src/engine/graph/functional.ts";
 
 export interface SampleInput {
   readonly shape: Shape;

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { bytesSource } from "../../src/weights/index.ts";
-import { type Weights, weightsOf } from "../../src/weights/safetensors.ts";
+import { type Weights, weightsOf } from "../../src/weights/safetensors/safetensors.ts";
 
 const keys = path.resolve(import.meta.dirname, "../fixtures/keys");
 

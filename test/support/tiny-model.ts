@@ -1,8 +1,8 @@
 /** Small networks with random weights, for whoever draws with them. */
-import type { NdArray } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import { type Card, cardSchema } from "../../src/models/card.ts";
-import { ditPresets } from "../../src/models/dit.ts";
+import { ditPresets } from "../../src/models/dit/dit.ts";
 import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";

@@ -4,9 +4,9 @@ import path from "node:path";
 import type { Card } from "../../src/models/card.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
-import { type VQGANConfig, vqganParams } from "../../src/models/vqgan.ts";
-import type { NdArray } from "../../src/engine/ndarray.ts";
-import { resolve } from "../../src/engine/shape.ts";
+import { type VQGANConfig, vqganParams } from "../../src/models/coders/vqgan.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { resolve } from "../../src/engine/graph/shape.ts";
 import { randomArray } from "./arrays.ts";
 import { randomWeights, tinyCard, tinyNetwork, tinyTokenizerJson } from "./tiny-model.ts";
 

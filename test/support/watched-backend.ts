@@ -1,5 +1,5 @@
 /** A backend that tells what its programs were asked. */
-import type { NdArray } from "../../src/engine/ndarray.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 

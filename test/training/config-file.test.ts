@@ -3,8 +3,8 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { attentionAndMlp } from "../../src/nn/lora.ts";
-import type { LoraTrainingConfig, TrainingConfig } from "../../src/training/config.ts";
-import { readTrainingConfig } from "../../src/training/config-file.ts";
+import type { LoraTrainingConfig, TrainingConfig } from "../../src/training/config/config.ts";
+import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 
 const examples = path.resolve(import.meta.dirname, "../../examples");
 

@@ -1,9 +1,9 @@
 import { expect, it } from "vitest";
 import { recipeSchema } from "../../src/diffusion/recipe.ts";
-import { toNumbers } from "../../src/engine/ndarray.ts";
-import { randomKey } from "../../src/engine/random.ts";
+import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
-import { examplesOf } from "../../src/training/examples.ts";
+import { examplesOf } from "../../src/training/tasks/examples.ts";
 import { tinyNetwork } from "../support/tiny-model.ts";
 
 /** Which of two pictures, the second of no known class, is learned without its condition. */

@@ -3,11 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import protobuf from "protobufjs/minimal.js";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { encodePicture } from "../../src/data/picture-file-node.ts";
+import { encodePicture } from "../../src/pictures/file-node.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { crc32c } from "../../src/training/crc32c.ts";
-import { openMetrics } from "../../src/training/metrics-node.ts";
-import { tfRecord } from "../../src/training/tfrecord.ts";
+import { crc32c } from "../../src/training/run/crc32c.ts";
+import { openMetrics } from "../../src/training/run/metrics-node.ts";
+import { tfRecord } from "../../src/training/run/tfrecord.ts";
 
 let folder: string;
 beforeEach(async () => {

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { graphOf, leafName } from "../../src/engine/graph.ts";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { ndarray, scalar, toNumbers, zeros } from "../../src/engine/ndarray.ts";
-import { normal, randomKey } from "../../src/engine/random.ts";
-import { adamW } from "../../src/training/adamw.ts";
-import { muon } from "../../src/training/muon.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
+import { ndarray, scalar, toNumbers, zeros } from "../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../src/engine/random/random.ts";
+import { adamW } from "../../src/training/optimizers/adamw.ts";
+import { muon } from "../../src/training/optimizers/muon.ts";
 
 /** One update from given gradients; every weight begins at 0, so that what is left is the step itself. */
 function update(

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { parameter } from "../../src/engine/functional.ts";
-import { type TrainingConfig, trainingConfigSchema } from "../../src/training/config.ts";
-import { optimizerOf } from "../../src/training/configured-optimizer.ts";
-import { networkOf } from "../../src/training/network.ts";
+import { parameter } from "../../src/engine/graph/functional.ts";
+import { type TrainingConfig, trainingConfigSchema } from "../../src/training/config/config.ts";
+import { optimizerOf } from "../../src/training/optimizers/configured-optimizer.ts";
+import { networkOf } from "../../src/training/config/network.ts";
 
 const picture = { height: 64, width: 32, channels: 3 };
 const captioned = { name: "pictures", classes: undefined, captioned: true };

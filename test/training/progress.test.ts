@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { encodingLine, progressLine } from "../../src/training/progress.ts";
+import { encodingLine, progressLine } from "../../src/training/run/progress.ts";
 
 describe("progressLine", () => {
   it("says what is known", () => {

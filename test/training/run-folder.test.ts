@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { ndarray } from "../../src/engine/ndarray.ts";
-import { writeCheckpoint } from "../../src/training/checkpoint-node.ts";
-import { openWords } from "../../src/training/initial-weights-node.ts";
-import { openRunFolder } from "../../src/training/run-folder-node.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
+import { writeCheckpoint } from "../../src/training/run/checkpoint-node.ts";
+import { openWords } from "../../src/training/tasks/initial-weights-node.ts";
+import { openRunFolder } from "../../src/training/run/run-folder-node.ts";
 import { messageOf } from "../data/support.ts";
 
 let root: string;

@@ -1,10 +1,10 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../src/engine/shape.ts";
-import { adamW } from "../../src/training/adamw.ts";
-import type { Optimizer } from "../../src/training/optimizer.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { adamW } from "../../src/training/optimizers/adamw.ts";
+import type { Optimizer } from "../../src/training/optimizers/optimizer.ts";
 import {
   createTrainer,
   emaPrefix,

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { PatchwiseError } from "../../src/engine/errors.ts";
-import { writeFileAtomic } from "../../src/weights/atomic-node.ts";
+import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 
 let folder: string;
 let path: string;
@@ -192,7 +192,7 @@ async function limited(target: string, kilobytes: number): Promise<string> {
   await build({
     stdin: {
       contents: `
-        import { writeFileAtomic } from "../../src/weights/atomic-node.ts";
+        import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
         process.on("SIGXFSZ", () => {});
         await writeFileAtomic(process.argv[2], new Uint8Array(1e6)).catch((error) => console.log(error.message));
       `,

@@ -1,7 +1,7 @@
 /**
  * Builds safetensors files by hand, sound and unsound, from the text of their header.
  */
-import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
+import { type ByteSource, bytesSource } from "../../src/weights/sources/source.ts";
 
 /** Header length, header text as it is given, then data. */
 export function fileOf(header: string | Uint8Array, data: Uint8Array | number = 0): Uint8Array {

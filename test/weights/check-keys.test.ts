@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { ndarray } from "../../src/engine/ndarray.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { createParams, zero } from "../../src/nn/params.ts";
 import { checkedWeights, checkKeys, type KeyMap } from "../../src/weights/check-keys.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";

@@ -4,11 +4,11 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ndarray } from "../../src/engine/ndarray.ts";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { openDiffusersWeights } from "../../src/weights/diffusers-weights.ts";
-import { fieldsIn, jsonIn, type ModelFolder } from "../../src/weights/folder.ts";
-import { diskFolder } from "../../src/weights/folder-node.ts";
-import { urlFolder } from "../../src/weights/folder-url.ts";
+import { fieldsIn, jsonIn, type ModelFolder } from "../../src/weights/sources/folder.ts";
+import { diskFolder } from "../../src/weights/sources/folder-node.ts";
+import { urlFolder } from "../../src/weights/sources/folder-url.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-folder-"));

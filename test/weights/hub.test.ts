@@ -18,9 +18,9 @@ import path from "node:path";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
-import { checkListing } from "../../src/weights/hub-cache-node.ts";
-import { type HubId, isPlainPath, parseHubId } from "../../src/weights/hub-id.ts";
-import { type HubOptions, type HubProgress, hubSnapshot } from "../../src/weights/hub-node.ts";
+import { checkListing } from "../../src/weights/hub/cache-node.ts";
+import { type HubId, isPlainPath, parseHubId } from "../../src/weights/hub/id.ts";
+import { type HubOptions, type HubProgress, hubSnapshot } from "../../src/weights/hub/hub-node.ts";
 import { gitOid, type HubServer, hubServer, sha256 } from "../support/hub-server.ts";
 
 const id: HubId = { repo: "owner/tiny", revision: "main" };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 import { joinQkv, swapHalves } from "../../src/weights/join-qkv.ts";
 

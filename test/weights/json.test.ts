@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { jsonScanner, quote } from "../../src/weights/json.ts";
+import { quote } from "../../src/engine/messages.ts";
+import { jsonScanner } from "../../src/weights/json.ts";
 
 const scan = (text: string) => jsonScanner(new TextEncoder().encode(text), "f", "the text");
 

@@ -1,13 +1,17 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { dtypes } from "../../src/engine/dtype.ts";
+import { dtypes } from "../../src/engine/arrays/dtype.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { ndarray, sizeOf, zeros } from "../../src/engine/ndarray.ts";
-import { openSafetensors, readTensor, type Weights } from "../../src/weights/safetensors.ts";
-import { tags } from "../../src/weights/safetensors-format.ts";
-import { safetensorsBytes } from "../../src/weights/safetensors-write.ts";
-import { openSharded } from "../../src/weights/sharded.ts";
-import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
+import { ndarray, sizeOf, zeros } from "../../src/engine/arrays/ndarray.ts";
+import {
+  openSafetensors,
+  readTensor,
+  type Weights,
+} from "../../src/weights/safetensors/safetensors.ts";
+import { tags } from "../../src/weights/safetensors/format.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
+import { openSharded } from "../../src/weights/safetensors/sharded.ts";
+import { type ByteSource, bytesSource } from "../../src/weights/sources/source.ts";
 import { fileOf } from "./build.ts";
 import { generator, mutate, mutateBytes, mutateTokens } from "./mutate.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { openSafetensors } from "../../src/weights/safetensors.ts";
-import type { ByteSource } from "../../src/weights/source.ts";
+import { openSafetensors } from "../../src/weights/safetensors/safetensors.ts";
+import type { ByteSource } from "../../src/weights/sources/source.ts";
 import { concat, fileOf, lengthField, recordedSource } from "./build.ts";
 
 const ascii = (text: string) => new TextEncoder().encode(text);

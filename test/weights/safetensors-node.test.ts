@@ -6,10 +6,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { ndarray, toNumbers, zeros } from "../../src/engine/ndarray.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors-node.ts";
-import { safetensorsBytes } from "../../src/weights/safetensors-write.ts";
-import { fileSource } from "../../src/weights/source-node.ts";
+import { ndarray, toNumbers, zeros } from "../../src/engine/arrays/ndarray.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
+import { fileSource } from "../../src/weights/sources/file-node.ts";
 import { fileOf } from "./build.ts";
 
 let folder: string;

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { byteSize, type DType, dtypes, viewOf } from "../../src/engine/dtype.ts";
+import { byteSize, type DType, dtypes, viewOf } from "../../src/engine/arrays/dtype.ts";
 import {
   castArray,
   type NdArray,
@@ -9,10 +9,14 @@ import {
   sizeOf,
   toNumbers,
   zeros,
-} from "../../src/engine/ndarray.ts";
-import { openSafetensors, readFloat32, readTensor } from "../../src/weights/safetensors.ts";
-import { safetensorsBytes, safetensorsChunks } from "../../src/weights/safetensors-write.ts";
-import { bytesSource } from "../../src/weights/source.ts";
+} from "../../src/engine/arrays/ndarray.ts";
+import {
+  openSafetensors,
+  readFloat32,
+  readTensor,
+} from "../../src/weights/safetensors/safetensors.ts";
+import { safetensorsBytes, safetensorsChunks } from "../../src/weights/safetensors/write.ts";
+import { bytesSource } from "../../src/weights/sources/source.ts";
 import { concat, fileOf, recordedSource } from "./build.ts";
 
 const open = (bytes: Uint8Array) => openSafetensors(bytesSource(bytes, "m.safetensors"));

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { ndarray, toNumbers } from "../../src/engine/ndarray.ts";
-import { safetensorsBytes } from "../../src/weights/safetensors-write.ts";
-import { openSharded } from "../../src/weights/sharded.ts";
-import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
+import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
+import { openSharded } from "../../src/weights/safetensors/sharded.ts";
+import { type ByteSource, bytesSource } from "../../src/weights/sources/source.ts";
 
 const indexName = "model.safetensors.index.json";
 

@@ -2,12 +2,12 @@ import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { ndarray, zeros } from "../../src/engine/ndarray.ts";
-import { openSafetensors } from "../../src/weights/safetensors.ts";
-import { openSafetensorsUrl } from "../../src/weights/safetensors-url.ts";
-import { safetensorsBytes } from "../../src/weights/safetensors-write.ts";
-import { blobSource, type ByteSource, bytesSource } from "../../src/weights/source.ts";
-import { urlSource } from "../../src/weights/source-url.ts";
+import { ndarray, zeros } from "../../src/engine/arrays/ndarray.ts";
+import { openSafetensors } from "../../src/weights/safetensors/safetensors.ts";
+import { openSafetensorsUrl } from "../../src/weights/safetensors/url.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
+import { blobSource, type ByteSource, bytesSource } from "../../src/weights/sources/source.ts";
+import { urlSource } from "../../src/weights/sources/url.ts";
 
 const content = Uint8Array.from({ length: 1000 }, (_, i) => i & 255);
 

@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { input, parameter } from "../../src/engine/functional.ts";
-import { graphOf } from "../../src/engine/graph.ts";
-import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/ndarray.ts";
+import { evaluate } from "../../src/engine/reference/evaluate.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors-node.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { storedWeights } from "../../src/weights/stored.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "patchwise-stored-"));

@@ -2,7 +2,7 @@
  * DDIM (Song et al., 2021), and what it is at its two ends in (alpha, sigma): Euler's method without noise, Euler ancestral
  * with all of it.
  */
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
 import { type Denoiser, noiseOf } from "../denoiser.ts";
 import { type NoiseLevel, noiseRatio } from "../levels.ts";

@@ -1,6 +1,6 @@
 /** DDPM (Ho et al., 2020): each step draws from the process reversed, given the estimate of x0. */
 import { PatchwiseError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine, mapElements } from "../arrays.ts";
 import type { Denoised, Denoiser } from "../denoiser.ts";
 import type { NoiseLevel } from "../levels.ts";

@@ -3,7 +3,7 @@
  * x is linear in an integral of x0 over λ = log(alpha / sigma), and earlier estimates tell how x0 changes.
  */
 import { UsageError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
 import type { Denoiser } from "../denoiser.ts";
 import { logRatio, type NoiseLevel, noiseRatio } from "../levels.ts";

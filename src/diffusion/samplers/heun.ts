@@ -1,5 +1,5 @@
 /** Heun's method, of order 2 with two evaluations a step (Karras et al., 2022, algorithm 1 without churn). */
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
 import { type Denoiser, noiseOf } from "../denoiser.ts";
 import type { NoiseLevel } from "../levels.ts";

@@ -1,6 +1,6 @@
 /** Every sampler, by the name that a person types. */
 import { UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/nearest-names.ts";
+import { nearestNames } from "../../engine/messages.ts";
 import { ddim, euler, eulerAncestral } from "./ddim.ts";
 import { ddpm } from "./ddpm.ts";
 import { dpmSolver2M, dpmSolver2MSDE, dpmSolver2MSigma, dpmSolver3M } from "./dpm-solver.ts";

@@ -1,6 +1,6 @@
 /** What all samplers have in common. */
 import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Denoiser } from "../denoiser.ts";
 import { type NoiseLevel, noiseRatio } from "../levels.ts";
 import type { NoiseSource } from "../noise.ts";

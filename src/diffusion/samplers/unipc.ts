@@ -3,7 +3,7 @@
  * estimate of x0, once known, also corrects the step that led to it, at no further evaluation.
  */
 import { UsageError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/ndarray.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
 import type { Denoiser } from "../denoiser.ts";
 import { logRatio, type NoiseLevel, noiseRatio } from "../levels.ts";

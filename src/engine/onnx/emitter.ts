@@ -1,10 +1,10 @@
 /**
  * Collects the nodes and initializers of one ONNX graph while lower.ts walks ours.
  */
-import { byteSize, type DType } from "../dtype.ts";
+import { byteSize, type DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
-import { type NdArray, ndarray } from "../ndarray.ts";
-import { type Dim, isStatic, type Shape } from "../shape.ts";
+import { type NdArray, ndarray } from "../arrays/ndarray.ts";
+import { type Dim, isStatic, type Shape } from "../graph/shape.ts";
 import { type AttributeProto, dataTypes, type NodeProto, type TensorProto } from "./proto.ts";
 
 type AttributeValue = number | string | readonly number[] | { readonly float: number };

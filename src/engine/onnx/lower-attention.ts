@@ -1,6 +1,6 @@
 /** Attention in ONNX, fused and in parts. */
-import type { Shape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Shape } from "../graph/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
 import type { Emitter } from "./emitter.ts";
 import type { LowerContext, LowerRule } from "./lower-rules.ts";
 

@@ -2,11 +2,11 @@
  * How each op is written in ONNX. Rows prefer whole ops (LayerNormalization, Gelu, Softmax) over
  * their parts, and plain ONNX over ONNX Runtime's own domain unless that is faster or the only way.
  */
-import { type DType, isFloat } from "../dtype.ts";
-import { ndarray, sizeOf } from "../ndarray.ts";
-import type { ConvAttributes, OpName, ReduceName } from "../ops.ts";
-import { isStatic, product, sameShape } from "../shape.ts";
-import type { Node, Tensor } from "../tensor.ts";
+import { type DType, isFloat } from "../arrays/dtype.ts";
+import { ndarray, sizeOf } from "../arrays/ndarray.ts";
+import type { ConvAttributes, OpName, ReduceName } from "../graph/ops.ts";
+import { isStatic, product, sameShape } from "../graph/shape.ts";
+import type { Node, Tensor } from "../graph/tensor.ts";
 import type { Emitter } from "./emitter.ts";
 import { attention } from "./lower-attention.ts";
 import { dataTypes } from "./proto.ts";

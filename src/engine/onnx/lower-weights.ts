@@ -1,13 +1,13 @@
 /** Stored weights as initializers: whole, or where the graph only cuts one into rows, as ranges of its bytes. */
-import { byteSize } from "../dtype.ts";
+import { byteSize } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
-import type { Graph } from "../graph.ts";
-import { sizeOf } from "../ndarray.ts";
+import type { Graph } from "../graph/graph.ts";
+import { sizeOf } from "../arrays/ndarray.ts";
 import type { StoredWeight } from "../runtime/backend.ts";
 import { typeOfWeight } from "../runtime/stored-weight.ts";
-import { formatShape, sameShape } from "../shape.ts";
-import type { Tensor } from "../tensor.ts";
-import { readsOf, rowAxis } from "../weight-rows.ts";
+import { formatShape, sameShape } from "../graph/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { readsOf, rowAxis } from "../passes/weight-rows.ts";
 import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
 

@@ -2,12 +2,12 @@
  * Graph → ONNX model: one row an op. What a row emits is what runs, on every device, and what
  * `patchwise export` writes.
  */
-import type { Graph } from "../graph.ts";
-import { leafName } from "../graph.ts";
-import type { OpName } from "../ops.ts";
+import type { Graph } from "../graph/graph.ts";
+import { leafName } from "../graph/graph.ts";
+import type { OpName } from "../graph/ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
-import { formatDim, type Shape } from "../shape.ts";
-import type { Node, Tensor } from "../tensor.ts";
+import { formatDim, type Shape } from "../graph/shape.ts";
+import type { Node, Tensor } from "../graph/tensor.ts";
 import { Emitter } from "./emitter.ts";
 import { lowerRules } from "./lower-rules.ts";
 import { lowerWeight } from "./lower-weights.ts";

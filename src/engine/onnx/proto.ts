@@ -3,7 +3,7 @@
  * (onnx/onnx.proto). The wire format itself is protobufjs'.
  */
 import protobuf from "protobufjs/minimal.js";
-import type { DType } from "../dtype.ts";
+import type { DType } from "../arrays/dtype.ts";
 
 export interface ModelProto {
   irVersion: number;

@@ -1,9 +1,9 @@
 /**
  * What every runtime offers: a graph goes in, a program that runs on some device comes out.
  */
-import type { DType } from "../dtype.ts";
-import type { Graph } from "../graph.ts";
-import type { NdArray } from "../ndarray.ts";
+import type { DType } from "../arrays/dtype.ts";
+import type { Graph } from "../graph/graph.ts";
+import type { NdArray } from "../arrays/ndarray.ts";
 
 export interface Backend {
   /** The device: cpu, cuda, coreml, dml, webgpu or wasm. */

@@ -1,6 +1,6 @@
 /** Compiled programs kept for graphs that come again: making a session costs more than running a small one. */
-import { hashGraph } from "../hash.ts";
-import type { Graph } from "../graph.ts";
+import { hashGraph } from "../passes/hash.ts";
+import type { Graph } from "../graph/graph.ts";
 import type { Backend, CompileOptions, Program, WeightSource } from "./backend.ts";
 import { disposedError } from "./program.ts";
 

@@ -2,8 +2,8 @@
  * The two halves of a program: a plan, which is plain data and can be sent to a worker, and an
  * executor, which runs it wherever it was opened.
  */
-import type { DType } from "../dtype.ts";
-import type { NdArray } from "../ndarray.ts";
+import type { DType } from "../arrays/dtype.ts";
+import type { NdArray } from "../arrays/ndarray.ts";
 
 /** Everything that is needed to run a program. */
 export interface Plan {

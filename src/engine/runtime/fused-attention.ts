@@ -2,10 +2,10 @@
  * Whether a device's fused attention can be trusted. ONNX Runtime's flash attention for WebGPU is written for certain
  * widths of the adapter's subgroups: on others it leaves keys out, without an error.
  */
-import { evaluate } from "../evaluate.ts";
-import { attention, input } from "../functional.ts";
-import { graphOf } from "../graph.ts";
-import { ndarray, sizeOf, toNumbers } from "../ndarray.ts";
+import { evaluate } from "../reference/evaluate.ts";
+import { attention, input } from "../graph/functional.ts";
+import { graphOf } from "../graph/graph.ts";
+import { ndarray, sizeOf, toNumbers } from "../arrays/ndarray.ts";
 import { lower } from "../onnx/lower.ts";
 import type { OpenExecutor } from "./executor.ts";
 

@@ -3,9 +3,9 @@
  * runtime tensors, carries state from run to run, unwraps outputs.
  */
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
-import { type DataOf, type DType, viewOf } from "../dtype.ts";
+import { type DataOf, type DType, viewOf } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
-import { type NdArray, zeros } from "../ndarray.ts";
+import { type NdArray, zeros } from "../arrays/ndarray.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 import { release } from "./release.ts";
 

@@ -3,8 +3,8 @@
  */
 import { listSupportedBackends } from "onnxruntime-node";
 import { DeviceError } from "../errors.ts";
-import { input } from "../functional.ts";
-import { graphOf } from "../graph.ts";
+import { input } from "../graph/functional.ts";
+import { graphOf } from "../graph/graph.ts";
 import { lower } from "../onnx/lower.ts";
 import type { Backend } from "./backend.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";

@@ -1,7 +1,7 @@
 /** ONNX Runtime in the browser: WebGPU, and WebAssembly on the CPU. */
-import type { DType } from "../dtype.ts";
+import type { DType } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
-import type { Graph } from "../graph.ts";
+import type { Graph } from "../graph/graph.ts";
 import type { Backend } from "./backend.ts";
 import type { OpenExecutor } from "./executor.ts";
 import {

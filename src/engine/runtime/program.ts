@@ -3,13 +3,13 @@
  * run is given, and lets runs follow one another.
  */
 import { PatchwiseError, ShapeError } from "../errors.ts";
-import { type Graph, is, leafName } from "../graph.ts";
-import type { NdArray } from "../ndarray.ts";
+import { type Graph, is, leafName } from "../graph/graph.ts";
+import type { NdArray } from "../arrays/ndarray.ts";
 import { lower } from "../onnx/lower.ts";
-import { mayOverwrite } from "../overwrite.ts";
-import { formatShape, matchBatch } from "../shape.ts";
-import { simplify } from "../simplify.ts";
-import type { Tensor } from "../tensor.ts";
+import { mayOverwrite } from "../passes/overwrite.ts";
+import { formatShape, matchBatch } from "../graph/shape.ts";
+import { simplify } from "../passes/simplify.ts";
+import type { Tensor } from "../graph/tensor.ts";
 import type { CompileOptions, Program, StoredWeight, WeightSource } from "./backend.ts";
 import type { Mount, OpenExecutor, StateSlot } from "./executor.ts";
 import { piecesOfWeight, withPieces } from "./stored-weight.ts";

@@ -1,5 +1,5 @@
 /** What stored weights have in common, however they lie. */
-import type { DType } from "../dtype.ts";
+import type { DType } from "../arrays/dtype.ts";
 import type { StoredWeight } from "./backend.ts";
 
 export interface WeightType {

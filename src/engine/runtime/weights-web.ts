@@ -1,9 +1,9 @@
 /** Where a program in the browser finds its weights: files are handed over, since there are no folders to look in. */
-import { toFloat32 } from "../convert.ts";
-import { byteSize, viewOf } from "../dtype.ts";
+import { toFloat32 } from "../arrays/convert.ts";
+import { byteSize, viewOf } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
-import { type Graph, leafName } from "../graph.ts";
-import { castArray } from "../ndarray.ts";
+import { type Graph, leafName } from "../graph/graph.ts";
+import { castArray } from "../arrays/ndarray.ts";
 import type { StoredWeight, WeightSource } from "./backend.ts";
 import type { Mount } from "./executor.ts";
 import { piecesOfWeight, typeOfWeight, type WeightPiece, withPieces } from "./stored-weight.ts";

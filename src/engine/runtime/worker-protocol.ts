@@ -3,7 +3,7 @@
  * worker that runs it, the same for processes in Node and Web Workers in the browser.
  */
 import * as errors from "../errors.ts";
-import type { NdArray } from "../ndarray.ts";
+import type { NdArray } from "../arrays/ndarray.ts";
 import type { Executor, OpenExecutor, Plan } from "./executor.ts";
 
 type Arrays = Readonly<Record<string, NdArray>>;

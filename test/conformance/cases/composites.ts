@@ -1,10 +1,10 @@
 /** Graphs as models have them: blocks with their gradients, and an optimizer step. */
-import { checkpoint } from "../../../src/engine/checkpoint.ts";
-import { gradient } from "../../../src/engine/gradient.ts";
-import { averagePool, maxPool, pixelShuffle } from "../../../src/engine/pool.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { attention, concat, full } from "../../../src/engine/functional.ts";
-import type { Tensor } from "../../../src/engine/tensor.ts";
+import { checkpoint } from "../../../src/engine/graph/recompute.ts";
+import { gradient } from "../../../src/engine/gradients/gradient.ts";
+import { averagePool, maxPool, pixelShuffle } from "../../../src/engine/graph/pool.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import { attention, concat, full } from "../../../src/engine/graph/functional.ts";
+import type { Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData } from "../case.ts";
 
 /** A loss beside its gradients. */

@@ -1,9 +1,9 @@
 /** Unary, binary, comparing and logical ops: ranks, broadcasting, dtypes and edge values. */
-import type { DType } from "../../../src/engine/dtype.ts";
-import type { BinaryName, CompareName, OpName, UnaryName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { detach, where } from "../../../src/engine/functional.ts";
-import type { Operand, Tensor } from "../../../src/engine/tensor.ts";
+import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { BinaryName, CompareName, OpName, UnaryName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import { detach, where } from "../../../src/engine/graph/functional.ts";
+import type { Operand, Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData, LeafOptions } from "../case.ts";
 
 interface UnarySpec {

@@ -1,8 +1,8 @@
 /** The gradients of every op, on the graphs whose gradients agree with finite differences. */
-import { isFloat } from "../../../src/engine/dtype.ts";
-import { backpropagate } from "../../../src/engine/gradient.ts";
-import type { OpName } from "../../../src/engine/ops.ts";
-import type { Tensor } from "../../../src/engine/tensor.ts";
+import { isFloat } from "../../../src/engine/arrays/dtype.ts";
+import { backpropagate } from "../../../src/engine/gradients/gradient.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import type { Tensor } from "../../../src/engine/graph/tensor.ts";
 import { type GradientCase, gradientCases } from "../../support/gradient-cases.ts";
 import type { Case, CaseData } from "../case.ts";
 

@@ -1,6 +1,6 @@
 /** Convolutions in one to three dimensions, and upsampling. */
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch } from "../../../src/engine/shape.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch } from "../../../src/engine/graph/shape.ts";
 import type { Case, CaseData } from "../case.ts";
 
 export const imageCases = {

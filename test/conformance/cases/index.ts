@@ -1,5 +1,5 @@
 /** Every op's cases in one table, total over the ops: an op without cases does not compile. */
-import type { OpName } from "../../../src/engine/ops.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
 import type { Case } from "../case.ts";
 import { compositeCases } from "./composites.ts";
 import { elementwiseCases } from "./elementwise.ts";

@@ -1,8 +1,8 @@
 /** Rows by index, and back: index dtypes, ranks, repeats. */
-import type { DType } from "../../../src/engine/dtype.ts";
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { scatterSum } from "../../../src/engine/functional.ts";
+import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import { scatterSum } from "../../../src/engine/graph/functional.ts";
 import type { Case, CaseData } from "../case.ts";
 
 const indexDtypes: readonly DType[] = ["int64", "int32"];

@@ -1,11 +1,11 @@
 /** Where values come from (inputs, weights, constants, casts) and what orders them (checkpoint, barrier). */
-import { checkpoint } from "../../../src/engine/checkpoint.ts";
-import type { DType } from "../../../src/engine/dtype.ts";
-import { gradient } from "../../../src/engine/gradient.ts";
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { constantOf, full } from "../../../src/engine/functional.ts";
-import { apply, type Tensor } from "../../../src/engine/tensor.ts";
+import { checkpoint } from "../../../src/engine/graph/recompute.ts";
+import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import { gradient } from "../../../src/engine/gradients/gradient.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import { constantOf, full } from "../../../src/engine/graph/functional.ts";
+import { apply, type Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData } from "../case.ts";
 
 const dtypes: readonly DType[] = [

@@ -1,8 +1,8 @@
 /** Normalisations with their statistics, and fused attention. */
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch } from "../../../src/engine/shape.ts";
-import { attention } from "../../../src/engine/functional.ts";
-import { applyMany, type Tensor } from "../../../src/engine/tensor.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch } from "../../../src/engine/graph/shape.ts";
+import { attention } from "../../../src/engine/graph/functional.ts";
+import { applyMany, type Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData } from "../case.ts";
 
 /** Every output of a norm, of which most uses read only the first. */

@@ -1,6 +1,6 @@
 /** Matrix products: transposes, leading axes, thin and prime sizes. */
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes, type Shape } from "../../../src/engine/shape.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes, type Shape } from "../../../src/engine/graph/shape.ts";
 import type { Case, CaseData } from "../case.ts";
 
 const orientations = [

@@ -1,8 +1,8 @@
 /** Reductions, scans and normalised exponentials: axes, ranks, dtypes, ties and large magnitudes. */
-import type { DType } from "../../../src/engine/dtype.ts";
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import type { Tensor } from "../../../src/engine/tensor.ts";
+import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import type { Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData } from "../case.ts";
 
 type Reduce = (x: Tensor, axes?: number | readonly number[], keepDims?: boolean) => Tensor;

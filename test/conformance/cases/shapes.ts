@@ -1,9 +1,9 @@
 /** Ops that only move values: every bit has to arrive, in every dtype. */
-import type { DType } from "../../../src/engine/dtype.ts";
-import type { OpName } from "../../../src/engine/ops.ts";
-import { batch, batchTimes } from "../../../src/engine/shape.ts";
-import { concat, stack } from "../../../src/engine/functional.ts";
-import type { Tensor } from "../../../src/engine/tensor.ts";
+import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
+import { concat, stack } from "../../../src/engine/graph/functional.ts";
+import type { Tensor } from "../../../src/engine/graph/tensor.ts";
 import type { Case, CaseData } from "../case.ts";
 
 const dtypes: readonly DType[] = [

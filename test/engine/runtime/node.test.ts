@@ -4,18 +4,24 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InferenceSession } from "onnxruntime-node";
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../../src/engine/checkpoint.ts";
+import { checkpoint } from "../../../src/engine/graph/recompute.ts";
 import { DeviceError, PatchwiseError, ShapeError } from "../../../src/engine/errors.ts";
-import { input, parameter } from "../../../src/engine/functional.ts";
-import { gradient } from "../../../src/engine/gradient.ts";
-import { graphOf } from "../../../src/engine/graph.ts";
-import { type NdArray, ndarray, scalar, toNumbers, zeros } from "../../../src/engine/ndarray.ts";
+import { input, parameter } from "../../../src/engine/graph/functional.ts";
+import { gradient } from "../../../src/engine/gradients/gradient.ts";
+import { graphOf } from "../../../src/engine/graph/graph.ts";
+import {
+  type NdArray,
+  ndarray,
+  scalar,
+  toNumbers,
+  zeros,
+} from "../../../src/engine/arrays/ndarray.ts";
 import { lower } from "../../../src/engine/onnx/lower.ts";
 import { cachedBackend } from "../../../src/engine/runtime/cache.ts";
 import { nodeBackend } from "../../../src/engine/runtime/ort-node.ts";
-import { batch } from "../../../src/engine/shape.ts";
-import { simplify } from "../../../src/engine/simplify.ts";
-import type { Tensor } from "../../../src/engine/tensor.ts";
+import { batch } from "../../../src/engine/graph/shape.ts";
+import { simplify } from "../../../src/engine/passes/simplify.ts";
+import type { Tensor } from "../../../src/engine/graph/tensor.ts";
 
 const backend = nodeBackend("cpu");
 const vector = (...values: number[]) => ndarray("float32", [values.length], values);

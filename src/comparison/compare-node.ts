@@ -1,0 +1,279 @@
+/**
+ * A comparison, top to bottom: an extractor learns to see the data, each model is trained and draws, and what was drawn is
+ * measured against pictures that none was trained on. What is done is kept, so that a comparison which was stopped goes on.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { Picture } from "../pictures/picture.ts";
+import { canonical } from "../data/latents/folder-node.ts";
+import { countMultiplyAdds, countParameters } from "../engine/passes/cost.ts";
+import { UsageError } from "../engine/errors.ts";
+import { randomKey } from "../engine/random/random.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import type { ComparedModel, Comparison } from "./table.ts";
+import type { Extractor } from "../evaluation/extractor.ts";
+import { type Features, rowsAt } from "../evaluation/features.ts";
+import { frechetDistance } from "../evaluation/frechet-distance.ts";
+import { kernelDistance } from "../evaluation/kernel-distance.ts";
+import { precisionRecall } from "../evaluation/precision-recall.ts";
+import { checkpointSteps } from "../training/run/checkpoint-node.ts";
+import { type Contender, lossKind } from "./contenders.ts";
+import { pictureShape } from "../training/config/config.ts";
+import { openTrainedExtractor } from "./extractor-node.ts";
+import type { Progress } from "../training/run/progress.ts";
+import {
+  type DrawSamples,
+  train,
+  type TrainingEvent,
+  type TrainingResult,
+} from "../training/run/train-node.ts";
+import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
+import { exists, readJson } from "../weights/sources/files-node.ts";
+import { drawAll, drawSampleGrid, type Wishes } from "./drawing.ts";
+import { realPictures } from "./real-pictures-node.ts";
+import { networkGraph } from "../pipelines/graphs.ts";
+import { openModel } from "../pipelines/open/open-node.ts";
+
+export interface CompareOptions {
+  readonly backend: Backend;
+  readonly out: string;
+  readonly resume: boolean;
+  /** Pictures that each model draws to be measured. */
+  readonly count: number;
+  readonly draw: DrawSamples;
+  readonly report: (event: CompareEvent) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a comparison tells while it goes on. */
+export type CompareEvent =
+  | { readonly kind: "extractor"; readonly progress: Progress }
+  | { readonly kind: "model"; readonly name: string }
+  | { readonly kind: "training"; readonly event: TrainingEvent }
+  | { readonly kind: "drawing"; readonly done: number; readonly of: number }
+  | { readonly kind: "measured"; readonly model: ComparedModel };
+
+export interface Compared {
+  readonly comparison: Comparison;
+  /** Of each model, the same seeds and wishes, in the order of the models. */
+  readonly samples: readonly { readonly name: string; readonly grid: Picture }[];
+}
+
+/**
+ * Compares.
+ *
+ * @returns undefined when it was told to stop; all that was done is kept
+ * @throws UsageError when the folder is another comparison's; what training throws
+ */
+export async function compare(
+  contenders: readonly [Contender, ...Contender[]],
+  options: CompareOptions,
+): Promise<Compared | undefined> {
+  const { backend, count, report, signal } = options;
+  const { config } = contenders[0];
+  const begin = await openFolder(contenders, options);
+  const real = await realPictures(config, count);
+  await begin();
+  const trained = await openTrainedExtractor({
+    data: config.data,
+    config: { shape: pictureShape(config), classes: real.classes?.length },
+    seed: config.seed,
+    backend,
+    file: join(options.out, "extractor.safetensors"),
+    report: (progress) => report({ kind: "extractor", progress }),
+    signal,
+  });
+  if (!trained) return undefined;
+  const { extractor } = trained;
+  try {
+    const reference = await extractor.look(real.reference.pixels);
+    const models: ComparedModel[] = [];
+    const samples: { name: string; grid: Picture }[] = [];
+    for (const contender of contenders) {
+      report({ kind: "model", name: contender.name });
+      const came = await compareOne(contender, real.wishes, reference.features, extractor, options);
+      if (!came) return undefined;
+      models.push(came.model);
+      samples.push({ name: contender.name, grid: came.grid });
+    }
+    const known = reference.classes && accuracy(reference.classes, real.reference.labels!);
+    const comparison = {
+      data: real.name,
+      budget: budgetText(config.training),
+      extractor: extractorText(trained.steps, known),
+      reference: real.description,
+      drawn: count,
+      ...(real.others && {
+        real: measures(
+          reference.features,
+          await extractor.look(real.others.pixels),
+          real.others.labels,
+        ),
+      }),
+      models,
+    };
+    return { comparison, samples };
+  } catch (error) {
+    if (signal?.aborted && error === signal.reason) return undefined;
+    throw error;
+  } finally {
+    await extractor.dispose();
+  }
+}
+
+/**
+ * @returns what takes the folder, when all else is known to be there
+ * @throws UsageError when another comparison is in the folder, or this one and it is not to go on
+ */
+async function openFolder(
+  contenders: readonly Contender[],
+  { out, resume, count }: CompareOptions,
+): Promise<() => Promise<void>> {
+  const file = join(out, "comparison.json");
+  const own = canonical({
+    count,
+    models: contenders.map(({ name, config }) => ({ name, config })),
+  });
+  if (await exists(file)) {
+    if (!resume) {
+      throw new UsageError(
+        `${out} holds a comparison; go on with it by --resume, or choose another folder with --out.`,
+      );
+    }
+    if (canonical(await readJson(file)) === own) return () => Promise.resolve();
+    throw new UsageError(
+      `The comparison in ${out} began with other configs, another budget or another count; resume it with the same, or choose another folder with --out.`,
+    );
+  }
+  if (resume) {
+    throw new UsageError(
+      `There is no comparison in ${out} to resume; leave out --resume to begin one, or name its folder with --out.`,
+    );
+  }
+  return async () => {
+    await mkdir(out, { recursive: true });
+    await writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
+  };
+}
+
+/** What is known of a model so far, in its folder. */
+interface State {
+  readonly trained?: TrainingResult;
+  readonly model?: ComparedModel;
+}
+
+/** Trains, draws and measures, as far as that is not done. */
+async function compareOne(
+  contender: Contender,
+  wishes: Wishes,
+  reference: Features,
+  extractor: Extractor,
+  options: CompareOptions,
+): Promise<{ readonly model: ComparedModel; readonly grid: Picture } | undefined> {
+  const { out, backend, count, report, signal } = options;
+  const { name, config } = contender;
+  const folder = join(out, name);
+  const file = join(folder, "compared.json");
+  const known = ((await exists(file)) ? await readJson(file) : {}) as State;
+  const keep = async (state: State) =>
+    writeFileAtomic(file, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`));
+  const trained = known.trained ?? (await trainOne(contender, folder, options));
+  if (!trained) return undefined;
+  if (!known.trained) await keep({ trained });
+
+  const model = await openModel(folder);
+  try {
+    let compared = known.model;
+    if (!compared) {
+      const progress = (done: number) => report({ kind: "drawing", done, of: count });
+      const drawn = await drawAll(model, wishes, count, { backend, progress, signal });
+      const graph = networkGraph(model.network);
+      const gflops = countMultiplyAdds(graph, 1) / 1e9;
+      const images = trained.steps * config.training.batch * config.training.accumulate;
+      compared = {
+        name,
+        parameters: countParameters(graph),
+        gflops,
+        images,
+        minutes: trained.seconds / 60,
+        tflop: (3 * gflops * images) / 1e3,
+        loss: trained.loss,
+        ...(trained.validation !== undefined && { validation: trained.validation }),
+        lossKind: lossKind(config),
+        ...measures(reference, await extractor.look(drawn.pixels), drawn.asked),
+        secondsAnImage: drawn.seconds / count,
+        sampling: drawn.sampling,
+      };
+      await keep({ trained, model: compared });
+      report({ kind: "measured", model: compared });
+    }
+    return { model: compared, grid: await drawSampleGrid(model, wishes, { backend, signal }) };
+  } finally {
+    await model.close();
+  }
+}
+
+async function trainOne(
+  { config }: Contender,
+  folder: string,
+  { backend, draw, report, signal }: CompareOptions,
+): Promise<TrainingResult | undefined> {
+  const begun = await checkpointSteps(join(folder, "checkpoints"));
+  const result = await train(config, {
+    backend,
+    out: folder,
+    resume: begun.length > 0,
+    draw,
+    report: (event) => report({ kind: "training", event }),
+    signal,
+  });
+  return result.finished ? result : undefined;
+}
+
+type Measured = Pick<
+  ComparedModel,
+  "fid" | "kid" | "kidDeviation" | "precision" | "recall" | "recognised"
+>;
+
+/** Pictures that precision and recall are of, which compare each with each. */
+const MOST_PAIRED = 1000;
+
+function measures(
+  reference: Features,
+  seen: Awaited<ReturnType<Extractor["look"]>>,
+  asked: readonly number[] | undefined,
+): Measured {
+  const { features, classes } = seen;
+  const { mean, std } = kernelDistance(reference, features, { key: randomKey(0) });
+  const some = Math.min(MOST_PAIRED, reference.count, features.count);
+  return {
+    fid: frechetDistance(reference, features),
+    kid: mean,
+    kidDeviation: std,
+    ...precisionRecall(evenly(reference, some), evenly(features, some)),
+    ...(classes && asked && { recognised: accuracy(classes, asked) }),
+  };
+}
+
+/** So many rows, from all of them. */
+function evenly(features: Features, count: number): Features {
+  const { count: all } = features;
+  return rowsAt(
+    features,
+    Array.from({ length: count }, (_, i) => Math.floor((i * all) / count)),
+  );
+}
+
+function accuracy(guesses: readonly number[], truth: ArrayLike<number>): number {
+  return guesses.filter((guess, i) => guess === truth[i]).length / guesses.length;
+}
+
+function budgetText({ minutes, compute }: Contender["config"]["training"]): string {
+  return minutes === undefined ? `${compute} Tflop` : `${minutes} min`;
+}
+
+function extractorText(steps: number, known: number | undefined): string {
+  return known === undefined
+    ? "a convolutional network of random weights"
+    : `a small convolutional network, taught the classes of the training data in ${steps} steps (right on ${(100 * known).toFixed(1)} % of the reference),`;
+}

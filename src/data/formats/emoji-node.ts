@@ -1,0 +1,223 @@
+/** Emoji in several drawing styles with captions, from npm packages: a set of real pictures that needs no download. */
+import { readdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import sharp from "sharp";
+import { z } from "zod";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { fork, randomKey, uniform } from "../../engine/random/random.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet } from "../dataset.ts";
+import { emojiCaptions, emojiGroups, type EmojiStyle, emojiStyles } from "./emoji-captions.ts";
+import type { EmojiConfig } from "./emoji-config.ts";
+import { locatePackageFiles } from "./packages-node.ts";
+
+const CAPTIONS = "emojibase-data/en/data.json";
+
+// Vector art is drawn this many times larger and scaled down, as its thin lines would flicker from pixel to pixel.
+const SUPERSAMPLING = 4;
+
+/** One emoji drawn in one style. */
+interface Item {
+  readonly name: string;
+  readonly captions: readonly string[];
+  readonly art: Art;
+}
+
+/** Vector art, or the path of a picture file. */
+type Art =
+  | { readonly kind: "svg"; readonly body: string; readonly width: number; readonly height: number }
+  | { readonly kind: "file"; readonly path: string };
+
+/** All art of one style, found by an emoji. */
+type Find = (hexcode: string, label: string) => Art | undefined;
+
+/**
+ * The emoji set at a shape, on white; the art's own proportions are kept.
+ *
+ * @throws UsageError that names the packages which are not installed, or when nothing is left
+ */
+export async function openEmoji(config: EmojiConfig, shape: PictureShape): Promise<DataSet> {
+  const styles = [...new Set(config.styles)];
+  const files = [CAPTIONS, ...styles.map(indexOf)];
+  const [listPath, ...stylePaths] = locatePackageFiles(files, "The emoji set");
+  const emoji = choose(await readJson(listPath!, emojiList), config);
+  const perStyle = await Promise.all(
+    styles.map(async (style, i) => {
+      const path = stylePaths[i]!;
+      const find =
+        emojiStyles[style].kind === "webp" ? await findFiles(path) : await findIcons(path);
+      return emoji.map(({ hexcode, label, tags }): Item | undefined => {
+        const art = find(hexcode, label);
+        const name = `${label} (${style})`;
+        return art && { name, captions: emojiCaptions(label, tags, style), art };
+      });
+    }),
+  );
+  // All styles of an emoji follow one another.
+  const all = emoji.flatMap((_, i) => perStyle.flatMap((items) => items[i] ?? []));
+  if (all.length === 0) {
+    throw new UsageError(
+      "No emoji is left with these `styles`, `groups` and `split`; choose more of them.",
+    );
+  }
+  const count = Math.min(config.limit ?? all.length, all.length);
+  const items = Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]!);
+  return {
+    name: "emoji",
+    count,
+    classes: undefined,
+    captioned: true,
+    memory: items.reduce((sum, { art }) => sum + (art.kind === "svg" ? art.body.length : 0), 0),
+    nameOf: (index) => items[index]!.name,
+    async example(index) {
+      const { name, captions, art } = items[index]!;
+      return { pixels: await draw(art, shape, name), label: undefined, captions };
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/** The file by which a style's package is found. */
+function indexOf(style: EmojiStyle): string {
+  const { package: name, kind } = emojiStyles[style];
+  return `${name}/${kind === "webp" ? "package.json" : "icons.json"}`;
+}
+
+const named = z.object({ label: z.string(), hexcode: z.string() });
+
+const emojiList = z.array(
+  named.extend({
+    tags: z.array(z.string()).default([]),
+    group: z.int().optional(),
+    skins: z.array(named).default([]),
+  }),
+);
+
+interface Emoji {
+  readonly label: string;
+  readonly hexcode: string;
+  readonly tags: readonly string[];
+}
+
+/** The emoji that a config asks for; those of other skin tones are held out together with their original. */
+function choose(list: z.infer<typeof emojiList>, config: EmojiConfig): Emoji[] {
+  const { groups, split, skinTones } = config;
+  return list.flatMap(({ label, hexcode, tags, group, skins }) => {
+    const name = group === undefined ? undefined : emojiGroups[group];
+    if (groups && !groups.some((each) => each === name)) return [];
+    if (split !== "all" && isHeldOut(hexcode) !== (split === "held-out")) return [];
+    const tones = skinTones ? skins.map((skin) => ({ ...skin, tags })) : [];
+    return [{ label, hexcode, tags }, ...tones];
+  });
+}
+
+/** One emoji in twenty; which ones depends on nothing but their code points. */
+function isHeldOut(hexcode: string): boolean {
+  const key = fork(fork(randomKey(0), "held-out emoji"), codePoints(hexcode));
+  return uniform(key, [1]).data[0]! < 0.05;
+}
+
+/** Code points as all packages can agree on them: without the variation selector, which some leave out. */
+function codePoints(hexcode: string): string {
+  return hexcode.toLowerCase().replaceAll("-fe0f", "");
+}
+
+/** A label as a name without spaces or hyphens: "Côte d’Ivoire" and "cote-d-ivoire" are both "cotedivoire". */
+function slug(label: string): string {
+  return label
+    .normalize("NFKD")
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, "");
+}
+
+async function findFiles(packageJson: string): Promise<Find> {
+  const folder = join(dirname(packageJson), "assets");
+  const files = await readdir(folder);
+  const byCode = new Map(files.map((file) => [codePoints(file.replace(/\.webp$/, "")), file]));
+  return (hexcode) => {
+    const file = byCode.get(codePoints(hexcode));
+    return file === undefined ? undefined : { kind: "file", path: join(folder, file) };
+  };
+}
+
+const iconSet = z.object({
+  width: z.number().positive().default(16),
+  height: z.number().positive().default(16),
+  icons: z.record(
+    z.string(),
+    z.object({
+      body: z.string(),
+      width: z.number().positive().optional(),
+      height: z.number().positive().optional(),
+      hidden: z.boolean().default(false),
+    }),
+  ),
+  aliases: z
+    .record(z.string(), z.object({ parent: z.string(), hFlip: z.boolean().default(false) }))
+    .default({}),
+});
+
+/** Icons by the code points in `chars.json`, where the package has any, else by their names. */
+async function findIcons(iconsJson: string): Promise<Find> {
+  const set = await readJson(iconsJson, iconSet);
+  const chars = await readJson(
+    join(dirname(iconsJson), "chars.json"),
+    z.record(z.string(), z.string()),
+  );
+  const byCode = new Map(Object.entries(chars).map(([code, name]) => [codePoints(code), name]));
+  // Where an alias and an icon have the same slug, the icon counts.
+  const names = [...Object.keys(set.aliases), ...Object.keys(set.icons)];
+  const bySlug = new Map(names.map((name) => [slug(name), name]));
+  return (hexcode, label) => {
+    const name = byCode.get(codePoints(hexcode)) ?? bySlug.get(slug(label));
+    if (name === undefined) return undefined;
+    const alias = set.icons[name] ? undefined : set.aliases[name];
+    const icon = set.icons[alias?.parent ?? name];
+    if (!icon || icon.hidden) return undefined;
+    const { width = set.width, height = set.height } = icon;
+    const body = alias?.hFlip
+      ? `<g transform="matrix(-1 0 0 1 ${width} 0)">${icon.body}</g>`
+      : icon.body;
+    return { kind: "svg", body, width, height };
+  };
+}
+
+async function readJson<T extends z.ZodType>(path: string, schema: T): Promise<z.infer<T>> {
+  let text: unknown;
+  try {
+    text = JSON.parse(await readFile(path, "utf8"));
+  } catch (error) {
+    throw new FormatError(`Cannot read ${path}; reinstall its package with npm.`, { cause: error });
+  }
+  const result = schema.safeParse(text);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new FormatError(
+    `${path} is not what this version of Patchwise knows (at ${issue!.path.join(".")}: ${issue!.message}); install another version of its package.`,
+  );
+}
+
+/** Pixels [height, width, channels] of the art on white. */
+async function draw(art: Art, shape: PictureShape, name: string): Promise<Uint8Array> {
+  const { height, width, channels } = shape;
+  try {
+    const picture = sharp(art.kind === "svg" ? svgFile(art, shape) : art.path)
+      .flatten({ background: "#fff" })
+      .resize(width, height, { fit: "contain", background: "#fff", kernel: "cubic" })
+      .toColourspace(channels === 1 ? "b-w" : "srgb");
+    return await picture.raw().toBuffer();
+  } catch (error) {
+    throw new FormatError(`Cannot draw the emoji ${name}: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+}
+
+/** A file larger than the picture; `viewBox` centres the art in it. */
+function svgFile(art: Art & { kind: "svg" }, { height, width }: PictureShape): Uint8Array {
+  const file =
+    `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ` +
+    `viewBox="0 0 ${art.width} ${art.height}" ` +
+    `width="${width * SUPERSAMPLING}" height="${height * SUPERSAMPLING}">${art.body}</svg>`;
+  return new TextEncoder().encode(file);
+}

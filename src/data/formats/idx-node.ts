@@ -1,0 +1,167 @@
+/** The four IDX files of MNIST, Fashion-MNIST and their like, as a data set with classes. */
+import { readdir, readFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { gunzip } from "node:zlib";
+import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import type { DataConfigOf } from "../config.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet } from "../dataset.ts";
+import { type IdxArray, parseIdx } from "./idx.ts";
+import { fitPicture } from "../../pictures/decode-node.ts";
+
+type Config = DataConfigOf<"idx">;
+
+const fashion = [
+  "T-shirt/top",
+  "Trouser",
+  "Pullover",
+  "Dress",
+  "Coat",
+  "Sandal",
+  "Shirt",
+  "Sneaker",
+  "Bag",
+  "Ankle boot",
+] as const;
+
+// The largest of this family, EMNIST, has half a gigabyte; what unpacks to more is no such file.
+const MAX_BYTES = 2 ** 31;
+
+/** How the files of a split begin: MNIST calls its test images t10k. */
+const prefixes = { train: ["train"], test: ["t10k", "test"] } as const;
+
+/** @throws UsageError when the files are not there, FormatError when they are damaged or do not belong together */
+export async function openIdx(config: Config, shape: PictureShape): Promise<DataSet> {
+  const files = await findFiles(config);
+  const images = parseIdx(await readWhole(files.images), 3, files.images);
+  const labels = parseIdx(await readWhole(files.labels), 1, files.labels);
+  const [count, height, width] = images.shape as [number, number, number];
+  if (labels.data.length !== count) {
+    throw new FormatError(
+      `${files.images} has ${count} images, but ${files.labels} has ${labels.data.length} labels; they do not belong together.`,
+    );
+  }
+  if (images.data.length === 0) throw new FormatError(`${files.images} holds no pixels.`);
+  const classes = config.classes ?? classNames(config.path, labels);
+  const unnamed = labels.data.findIndex((label) => label >= classes.length);
+  if (unnamed !== -1) {
+    throw new FormatError(
+      `${files.labels} has the label ${labels.data[unnamed]} for image ${unnamed}, but there are names for ${classes.length} classes only; give \`classes\` a name for each.`,
+    );
+  }
+  return {
+    name: config.path,
+    count,
+    classes,
+    captioned: false,
+    memory: images.data.length + labels.data.length,
+    nameOf: (index) => `image ${index} of ${files.images}`,
+    example: async (index) => {
+      const pixels = images.data.subarray(index * height * width, (index + 1) * height * width);
+      return {
+        pixels: await fit({ pixels, height, width, channels: 1 }, shape, config),
+        label: labels.data[index]!,
+        captions: [],
+      };
+    },
+    close: async () => {},
+  };
+}
+
+function classNames(path: string, labels: IdxArray): readonly string[] {
+  if (/fashion/i.test(basename(resolve(path)))) return fashion;
+  // Digits have ten classes, and letters, which come in the same files, more.
+  const highest = labels.data.reduce((a, b) => Math.max(a, b), 9);
+  return Array.from({ length: highest + 1 }, (_, label) => String(label));
+}
+
+async function findFiles({ path, split }: Config): Promise<{ images: string; labels: string }> {
+  const entries = await readdir(path).catch((error: unknown) => {
+    const debian = path.startsWith("/usr/share/datasets/")
+      ? ", or install Debian's package dataset-fashion-mnist"
+      : "";
+    throw new UsageError(
+      `Cannot open the IDX folder ${path}: ${describeSystemError(error)}; set \`path\` to a folder with MNIST's four files${debian}.`,
+      { cause: error },
+    );
+  });
+  const find = (what: "images" | "labels") => {
+    const axes = what === "images" ? 3 : 1;
+    // Mirrors call them train-images-idx3-ubyte or train-images.idx3-ubyte.
+    const pattern = new RegExp(
+      `^(?:${prefixes[split].join("|")})-${what}[-.]idx${axes}-ubyte(?:\\.gz)?$`,
+    );
+    // The shorter name first: it needs no unpacking.
+    const [found] = entries.filter((name) => pattern.test(name)).sort();
+    if (found !== undefined) return join(path, found);
+    throw new UsageError(
+      `${path} has no ${prefixes[split][0]}-${what}-idx${axes}-ubyte or .gz, which the split "${split}" needs; set \`path\` to a folder with MNIST's four files.`,
+    );
+  };
+  return { images: find("images"), labels: find("labels") };
+}
+
+async function readWhole(path: string): Promise<Uint8Array> {
+  const bytes = await readFile(path).catch((error: unknown) => {
+    throw new PatchwiseError(`Cannot read ${path}: ${describeSystemError(error)}.`, {
+      cause: error,
+    });
+  });
+  if (!path.endsWith(".gz")) return bytes;
+  try {
+    return await promisify(gunzip)(bytes, { maxOutputLength: MAX_BYTES });
+  } catch (cause) {
+    throw new FormatError(
+      `${path} cannot be unpacked: ${(cause as Error).message}; fetch it again.`,
+      { cause },
+    );
+  }
+}
+
+interface GreyPicture {
+  readonly pixels: Uint8Array;
+  readonly height: number;
+  readonly width: number;
+  readonly channels: 1;
+}
+
+async function fit(picture: GreyPicture, shape: PictureShape, config: Config): Promise<Uint8Array> {
+  const { height, width } = shape;
+  if (picture.height === height && picture.width === width) {
+    return spread(picture.pixels, shape.channels);
+  }
+  if (config.fit !== "pad") {
+    return fitPicture(picture, shape, { fit: config.fit, background: config.background });
+  }
+  return spread(padded(picture, height, width, greyOf(config.background)), shape.channels);
+}
+
+/** The picture in the middle of a larger one; what a smaller one has no room for is cut off evenly. */
+function padded(picture: GreyPicture, height: number, width: number, fill: number): Uint8Array {
+  const pixels = new Uint8Array(height * width).fill(fill);
+  const top = Math.floor((height - picture.height) / 2);
+  const left = Math.floor((width - picture.width) / 2);
+  for (let y = Math.max(0, top); y < Math.min(height, top + picture.height); y++) {
+    const from = (y - top) * picture.width + Math.max(0, -left);
+    const length = Math.min(picture.width, width);
+    pixels.set(picture.pixels.subarray(from, from + length), y * width + Math.max(0, left));
+  }
+  return pixels;
+}
+
+/** Luma of a colour as the schema lets it through (ITU-R BT.601). */
+function greyOf(background: string): number {
+  const name = background.toLowerCase();
+  if (name === "white") return 255;
+  if (name === "black") return 0;
+  const [r, g, b] = [1, 3, 5].map((at) => Number.parseInt(name.slice(at, at + 2), 16));
+  return Math.round(0.299 * r! + 0.587 * g! + 0.114 * b!);
+}
+
+/** Grey pixels in each of so many channels, as a copy that the caller owns. */
+function spread(grey: Uint8Array, channels: 1 | 3): Uint8Array {
+  if (channels === 1) return Uint8Array.from(grey);
+  return new Uint8Array(3 * grey.length).map((_, i) => grey[Math.floor(i / 3)]!);
+}

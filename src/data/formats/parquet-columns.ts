@@ -1,0 +1,107 @@
+/** Which columns of a parquet file hold pictures, captions and classes, by their types and Hugging Face's metadata. */
+import { type FileMetaData, parquetSchema, type SchemaTree } from "hyparquet";
+import { z } from "zod";
+import { UsageError } from "../../engine/errors.ts";
+import { captionNames, chooseColumn, labelNames } from "./columns.ts";
+
+export interface ParquetColumns {
+  readonly image: string;
+  readonly caption: string | undefined;
+  readonly label: string | undefined;
+  /** Names of the classes, where the metadata give them. */
+  readonly classes: readonly string[] | undefined;
+}
+
+/** What a config may say of them. */
+interface Wanted {
+  readonly image?: string | undefined;
+  readonly caption?: string | false | undefined;
+  readonly label?: string | false | undefined;
+}
+
+const feature = z
+  .looseObject({ _type: z.string(), names: z.array(z.string()).optional() })
+  .transform(({ _type: type, names }) => ({ type, names }));
+
+const huggingFace = z.looseObject({
+  info: z.looseObject({ features: z.record(z.string(), z.unknown()) }),
+});
+
+/**
+ * Chooses the columns of a file.
+ *
+ * @param where how messages call it
+ * @throws UsageError when there is no such column, or several of a kind and the config names none
+ */
+export function chooseColumns(
+  metadata: FileMetaData,
+  wanted: Wanted,
+  where: string,
+): ParquetColumns {
+  const columns = parquetSchema(metadata).children;
+  const names = columns.map(({ element }) => element.name);
+  const features = featuresOf(metadata);
+  const ofType = (type: string) => names.filter((name) => features.get(name)?.type === type);
+
+  const pictures = ofType("Image");
+  const image = chooseColumn(
+    "image",
+    wanted.image,
+    pictures.length > 0
+      ? pictures
+      : columns.filter(holdsPictures).map(({ element }) => element.name),
+    names,
+    where,
+  );
+  if (image === undefined) {
+    throw new UsageError(
+      `${where} has no column of pictures; it has ${names.slice(0, 8).join(", ") || "none at all"}; say with \`image\` which one to use.`,
+    );
+  }
+  const classLabels = ofType("ClassLabel");
+  const label = chooseColumn(
+    "label",
+    wanted.label,
+    classLabels.length > 0 ? classLabels : labelNames,
+    names,
+    where,
+  );
+  return {
+    image,
+    caption: chooseColumn("caption", wanted.caption, captionNames, names, where),
+    label,
+    classes: label === undefined ? undefined : features.get(label)?.names,
+  };
+}
+
+/** Bytes alone, or together with the path they came from, as Hugging Face stores them. */
+function holdsPictures({ element, children }: SchemaTree): boolean {
+  if (children.length > 0) {
+    return children.some(
+      ({ element: { name, type } }) => name === "bytes" && type === "BYTE_ARRAY",
+    );
+  }
+  const isText = element.converted_type !== undefined || element.logical_type !== undefined;
+  return element.type === "BYTE_ARRAY" && !isText;
+}
+
+function featuresOf(metadata: FileMetaData): ReadonlyMap<string, z.output<typeof feature>> {
+  const text = metadata.key_value_metadata?.find(({ key }) => key === "huggingface")?.value;
+  const parsed = huggingFace.safeParse(text === undefined ? undefined : parseJson(text));
+  // Files that others wrote have none, and are known by their types alone.
+  const features = parsed.success ? Object.entries(parsed.data.info.features) : [];
+  return new Map(
+    features.flatMap(([name, value]) => {
+      const { data } = feature.safeParse(value);
+      return data ? [[name, data] as const] : [];
+    }),
+  );
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

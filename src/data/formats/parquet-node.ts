@@ -1,0 +1,291 @@
+/** Parquet files with pictures in a column, as Hugging Face serves them; row groups are read when they are needed. */
+import {
+  type AsyncBuffer,
+  type FileMetaData,
+  parquetMetadataAsync,
+  parquetReadObjects,
+} from "hyparquet";
+import { compressors } from "hyparquet-compressors";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import type { ByteSource } from "../../weights/sources/source.ts";
+import { captionsOf, classesOf } from "./columns.ts";
+import type { DataConfigOf } from "../config.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet } from "../dataset.ts";
+import { checkPages, columnRanges } from "./parquet-pages.ts";
+import { chooseColumns, type ParquetColumns } from "./parquet-columns.ts";
+import { decodePicture } from "../../pictures/decode-node.ts";
+import { findShards, openShard } from "./shards-node.ts";
+
+type Config = DataConfigOf<"parquet">;
+type Row = Readonly<Record<string, unknown>>;
+
+/** Bytes of encoded pictures that stay in memory, because neighbours are in one row group and it is read as a whole. */
+const KEPT = 2 ** 29;
+
+interface Shard {
+  readonly path: string;
+  readonly file: AsyncBuffer;
+  readonly metadata: FileMetaData;
+  readonly columns: ParquetColumns;
+}
+
+interface RowGroup {
+  readonly shard: Shard;
+  readonly pages: FileMetaData["row_groups"][number];
+  /** Its first row, in the file and in the data set. */
+  readonly inFile: number;
+  readonly first: number;
+  readonly count: number;
+}
+
+/** @throws UsageError when there is no such file or column, FormatError when a file is damaged */
+export async function openParquet(config: Config, shape: PictureShape): Promise<DataSet> {
+  const sources: ByteSource[] = [];
+  const close = async () => {
+    for (const source of sources) await source.close?.();
+  };
+  try {
+    const shards: Shard[] = [];
+    for (const path of await findShards(config.path, ".parquet", config.split)) {
+      const source = await openShard(path);
+      sources.push(source);
+      shards.push(await readFooter(source, path, config));
+    }
+    return { ...(await describe(config, shape, shards)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function readFooter(source: ByteSource, path: string, config: Config): Promise<Shard> {
+  const file: AsyncBuffer = {
+    byteLength: source.size,
+    slice: async (start, end = source.size) =>
+      new Uint8Array(await source.read(start, end - start)).buffer,
+  };
+  const metadata = await sound(path, () => parquetMetadataAsync(file, { geoparquet: false }));
+  return { path, file, metadata, columns: chooseColumns(metadata, config, path) };
+}
+
+/** hyparquet throws plain errors, and whatever an array of an absurd length throws. */
+async function sound<T>(path: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (cause) {
+    throw new FormatError(
+      `${path} cannot be read as parquet: ${(cause as Error).message}; fetch it again.`,
+      { cause },
+    );
+  }
+}
+
+async function describe(
+  config: Config,
+  shape: PictureShape,
+  shards: readonly Shard[],
+): Promise<Omit<DataSet, "close">> {
+  const groups = rowGroups(shards);
+  const last = groups.at(-1);
+  const count = last ? last.first + last.count : 0;
+  if (count === 0)
+    throw new UsageError(`${config.path} has no rows; set \`path\` to a file that has.`);
+  const [{ columns }] = shards as [Shard, ...Shard[]];
+  const labels = await labelling(config, shards, groups);
+  const rowsOf = rowReader();
+  const groupOf = (index: number) => groups[groupIndex(groups, index)]!;
+  const nameOf = (index: number) => {
+    const { shard, inFile, first } = groupOf(index);
+    return `row ${inFile + index - first} of ${shard.path}`;
+  };
+  return {
+    name: config.path,
+    count,
+    classes: labels?.classes,
+    captioned: columns.caption !== undefined,
+    memory: KEPT,
+    nameOf,
+    example: async (index) => {
+      const name = nameOf(index);
+      const group = groupOf(index);
+      const row = (await rowsOf(group))[index - group.first]!;
+      const { image, caption, label } = group.shard.columns;
+      const texts = captionsOf(caption === undefined ? undefined : row[caption]);
+      if (!texts)
+        throw new FormatError(`${name}: ${caption} is neither a text nor a list of texts.`);
+      return {
+        pixels: await decodePicture(bytesOf(row[image], name), name, shape, config),
+        label: label === undefined ? undefined : labels?.indexOf(row[label], name),
+        captions: texts,
+      };
+    },
+  };
+}
+
+function rowGroups(shards: readonly Shard[]): RowGroup[] {
+  const groups: RowGroup[] = [];
+  let first = 0;
+  for (const shard of shards) {
+    let inFile = 0;
+    for (const pages of shard.metadata.row_groups) {
+      const count = Number(pages.num_rows);
+      // A picture takes more than a byte, so a file cannot have as many as it has bytes.
+      if (!(count >= 0 && inFile + count < shard.file.byteLength)) {
+        throw new FormatError(
+          `${shard.path} says that a row group has ${pages.num_rows} rows, which so small a file cannot hold; fetch it again.`,
+        );
+      }
+      if (count > 0) groups.push({ shard, pages, inFile, first, count });
+      inFile += count;
+      first += count;
+    }
+    if (Number(shard.metadata.num_rows) !== inFile) {
+      throw new FormatError(
+        `${shard.path} says that it has ${shard.metadata.num_rows} rows, but its row groups have ${inFile}; fetch it again.`,
+      );
+    }
+  }
+  return groups;
+}
+
+/** The last group that begins at or before a row. */
+function groupIndex(groups: readonly RowGroup[], index: number): number {
+  let low = 0;
+  let high = groups.length - 1;
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (groups[middle]!.first <= index) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** Rows of whole groups, the last ones used kept in memory. */
+function rowReader(): (group: RowGroup) => Promise<readonly Row[]> {
+  const kept = new Map<RowGroup, { readonly rows: Promise<readonly Row[]>; bytes: number }>();
+  let total = 0;
+  const forget = (group: RowGroup) => {
+    total -= kept.get(group)?.bytes ?? 0;
+    kept.delete(group);
+  };
+  return async (group) => {
+    const known = kept.get(group);
+    if (known) {
+      // Behind all others: a Map keeps the order in which keys were added.
+      kept.delete(group);
+      kept.set(group, known);
+      return known.rows;
+    }
+    const { image, caption, label } = group.shard.columns;
+    const columns = [image, caption, label].filter((name) => name !== undefined);
+    const entry = { rows: readRows(group, columns), bytes: 0 };
+    kept.set(group, entry);
+    try {
+      const rows = await entry.rows;
+      entry.bytes = rows.reduce((sum, row) => sum + (rawBytes(row[image])?.length ?? 0), 0);
+      total += entry.bytes;
+      for (const other of kept.keys()) {
+        if (total <= KEPT) break;
+        if (other !== group) forget(other);
+      }
+      return rows;
+    } catch (error) {
+      kept.delete(group);
+      throw error;
+    }
+  };
+}
+
+async function readRows(
+  { shard, pages, inFile, count }: RowGroup,
+  columns: readonly string[],
+): Promise<readonly Row[]> {
+  const rows = await sound(shard.path, async () => {
+    for (const { start, end } of columnRanges(pages, columns, shard.file.byteLength)) {
+      checkPages(new Uint8Array(await shard.file.slice(start, end)));
+    }
+    return parquetReadObjects({
+      file: shard.file,
+      metadata: shard.metadata,
+      columns: [...columns],
+      rowStart: inFile,
+      rowEnd: inFile + count,
+      compressors,
+      // Only columns that say they are text are; pictures must stay bytes.
+      utf8: false,
+      geoparquet: false,
+    });
+  });
+  if (rows.length === count) return rows;
+  throw new FormatError(
+    `${shard.path}: the row group at row ${inFile} should have ${count} rows, but has ${rows.length}; fetch it again.`,
+  );
+}
+
+function rawBytes(cell: unknown): Uint8Array | undefined {
+  if (cell instanceof Uint8Array) return cell;
+  if (typeof cell !== "object" || cell === null || !("bytes" in cell)) return undefined;
+  return cell.bytes instanceof Uint8Array ? cell.bytes : undefined;
+}
+
+function bytesOf(cell: unknown, name: string): Uint8Array {
+  const bytes = rawBytes(cell);
+  if (bytes) return bytes;
+  const path =
+    typeof cell === "object" && cell !== null && "path" in cell && typeof cell.path === "string";
+  throw new FormatError(
+    `${name} holds ${path ? "only the path of a picture, not its bytes" : "no picture"}.`,
+  );
+}
+
+interface Labelling {
+  readonly classes: readonly string[];
+  indexOf(cell: unknown, name: string): number | undefined;
+}
+
+/** How the column of labels is read; its distinct values are the classes where nothing names them. */
+async function labelling(
+  config: Config,
+  shards: readonly Shard[],
+  groups: readonly RowGroup[],
+): Promise<Labelling | undefined> {
+  const [{ columns }] = shards as [Shard, ...Shard[]];
+  const { label } = columns;
+  if (label === undefined) return undefined;
+  const numbered = config.classes ?? columns.classes;
+  if (numbered) {
+    return {
+      classes: numbered,
+      indexOf: (cell, name) => {
+        const value = labelText(cell, name);
+        // Hugging Face's test splits have −1 where labels are secret.
+        if (value === undefined || value === "-1") return undefined;
+        const index = typeof cell === "string" ? numbered.indexOf(value) : Number(value);
+        if (index >= 0 && index < numbered.length) return index;
+        throw new FormatError(
+          `${name} has the label ${value}, but there are ${numbered.length} classes.`,
+        );
+      },
+    };
+  }
+  const seen = new Set<string>();
+  for (const group of groups) {
+    for (const row of await readRows(group, [label])) {
+      const value = labelText(row[label], group.shard.path);
+      if (value !== undefined && value !== "-1") seen.add(value);
+    }
+  }
+  const classes = classesOf(seen);
+  const indices = new Map(classes.map((name, i) => [name, i]));
+  return { classes, indexOf: (cell, name) => indices.get(labelText(cell, name) ?? "") };
+}
+
+function labelText(cell: unknown, name: string): string | undefined {
+  if (cell === null || cell === undefined) return undefined;
+  if (typeof cell === "string") return cell;
+  if (typeof cell === "bigint" || (typeof cell === "number" && Number.isSafeInteger(cell))) {
+    return String(cell);
+  }
+  throw new FormatError(`${name} has a label that is neither a text nor a whole number.`);
+}

@@ -1,0 +1,74 @@
+/** Data sets in several files: train-00000-of-00004.parquet, 0001.tar and so on. */
+import { stat } from "node:fs/promises";
+import { basename, extname, join } from "node:path";
+import { UsageError } from "../../engine/errors.ts";
+import { nearestNames } from "../../engine/messages.ts";
+import { quote } from "../../engine/messages.ts";
+import type { ByteSource } from "../../weights/sources/source.ts";
+import { fileSource } from "../../weights/sources/file-node.ts";
+import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { refuseLfsPointer } from "../../weights/sources/lfs-pointer.ts";
+import { listFiles } from "./list-files-node.ts";
+
+/**
+ * The file that `path` is, or the files in the folder that it is, sorted.
+ *
+ * @param ending what their names end with, such as ".tar"
+ * @param split which of them, where their names or folders tell several apart
+ * @throws UsageError when there are none, or of several splits none is chosen
+ */
+export async function findShards(
+  path: string,
+  ending: string,
+  split: string | undefined,
+): Promise<string[]> {
+  const kind = await stat(path).catch((cause: unknown) => {
+    throw new UsageError(`Cannot open ${path}: ${describeSystemError(cause)}.`, { cause });
+  });
+  if (!kind.isDirectory()) {
+    if (split === undefined) return [path];
+    throw new UsageError(
+      `${path} is a single file, so \`split: ${split}\` has nothing to choose from; leave it out.`,
+    );
+  }
+  const files = (await listFiles(path)).filter((file) => file.endsWith(ending));
+  if (files.length === 0) {
+    throw new UsageError(`The folder ${path} holds no ${ending} files; set \`path\` to some.`);
+  }
+  const names = [...new Set(files.map(splitOf))];
+  if (split !== undefined && !names.includes(split)) {
+    const near = nearestNames(split, names);
+    throw new UsageError(
+      `${path} has no split ${quote(split)}; there ${names.length === 1 ? "is" : "are"} ${(near.length > 0 ? near : names).slice(0, 8).map(quote).join(", ")}.`,
+    );
+  }
+  // Shards that are only numbered belong together.
+  if (split === undefined && names.length > 1) {
+    throw new UsageError(
+      `${path} has the splits ${names.slice(0, 8).join(", ")}; say with \`split\` which one to use.`,
+    );
+  }
+  return files
+    .filter((file) => split === undefined || splitOf(file) === split)
+    .map((file) => join(path, file));
+}
+
+/** Opens one of them. */
+export async function openShard(path: string): Promise<ByteSource> {
+  const source = await fileSource(path);
+  try {
+    refuseLfsPointer(await source.read(0, Math.min(64, source.size)), path);
+    return source;
+  } catch (error) {
+    await source.close?.();
+    throw error;
+  }
+}
+
+/** "train" of train-00000-of-00004.parquet, train/0000.parquet and train.parquet; "" of 0000.tar. */
+function splitOf(file: string): string {
+  const name = basename(file, extname(file));
+  const [, stem = ""] = /^(.*?)[-_.]?\d*(?:-of-\d+)?(?:-[0-9a-f]{16})?$/.exec(name) ?? [];
+  if (stem !== "") return stem;
+  return file.includes("/") ? file.split("/").at(-2)! : "";
+}

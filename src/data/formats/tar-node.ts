@@ -1,0 +1,206 @@
+/** WebDataset: samples in tar archives, each a picture and what is said of it under one name. */
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { quote } from "../../engine/messages.ts";
+import type { ByteSource } from "../../weights/sources/source.ts";
+import { captionLines, captionNames, captionsOf, chooseColumn } from "./columns.ts";
+import type { DataConfigOf } from "../config.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet } from "../dataset.ts";
+import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts";
+import { findShards, openShard } from "./shards-node.ts";
+import { type TarEntry, tarEntries } from "./tar.ts";
+
+type Config = DataConfigOf<"tar">;
+
+interface Sample {
+  readonly archive: ByteSource;
+  readonly key: string;
+  /** By extension, which is all that follows the first dot of a file's name. */
+  readonly parts: ReadonlyMap<string, TarEntry>;
+}
+
+// A .cls holds one number, a .txt or .json what a person wrote of a picture.
+const MAX_TEXT = 2 ** 24;
+
+/** @throws UsageError when it holds no samples with pictures, FormatError when an archive is damaged */
+export async function openTar(config: Config, shape: PictureShape): Promise<DataSet> {
+  const archives: ByteSource[] = [];
+  const close = async () => {
+    for (const archive of archives) await archive.close?.();
+  };
+  try {
+    const samples: Sample[] = [];
+    for (const path of await findShards(config.path, ".tar", config.split)) {
+      const archive = await openShard(path);
+      archives.push(archive);
+      // One by one: a call takes no more arguments than the stack holds.
+      for (const sample of samplesOf(archive, await tarEntries(archive))) samples.push(sample);
+    }
+    return { ...(await describe(config, shape, samples)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Files whose paths are equal up to the first dot of their names. */
+function samplesOf(archive: ByteSource, entries: readonly TarEntry[]): Sample[] {
+  const samples = new Map<string, Map<string, TarEntry>>();
+  for (const entry of entries) {
+    const begin = entry.name.lastIndexOf("/") + 1;
+    const dot = entry.name.indexOf(".", begin);
+    // No extension, or a hidden file such as macOS's "._" companions.
+    if (dot === -1 || dot === begin) continue;
+    const key = entry.name.slice(0, dot);
+    const extension = entry.name.slice(dot + 1).toLowerCase();
+    const parts = samples.get(key) ?? new Map<string, TarEntry>();
+    if (parts.has(extension)) {
+      throw new FormatError(
+        `${archive.name} has the file ${quote(entry.name)} twice; which of them belongs to the sample cannot be told.`,
+      );
+    }
+    samples.set(key, parts.set(extension, entry));
+  }
+  return [...samples].map(([key, parts]) => ({ archive, key, parts }));
+}
+
+async function describe(
+  config: Config,
+  shape: PictureShape,
+  samples: readonly Sample[],
+): Promise<Omit<DataSet, "close">> {
+  const picture = pictureExtension(config, samples);
+  const field = await captionField(config, samples);
+  const texts = config.caption !== false && samples.some(({ parts }) => parts.has("txt"));
+  const labels = config.label ? await readLabels(samples) : undefined;
+  const highest = labels?.reduce<number>((a, b) => Math.max(a, b ?? 0), 0) ?? 0;
+  const classes =
+    labels && (config.classes ?? Array.from({ length: highest + 1 }, (_, i) => `${i}`));
+  if (classes && highest >= classes.length) {
+    throw new UsageError(
+      `${config.path} has the label ${highest}, but \`classes\` has names for ${classes.length} classes only; give a name for each.`,
+    );
+  }
+  const nameOf = (index: number) => {
+    const { archive, key } = samples[index]!;
+    return `${quote(key)} in ${archive.name}`;
+  };
+  return {
+    name: config.path,
+    count: samples.length,
+    classes,
+    captioned: texts || field !== undefined,
+    nameOf,
+    example: async (index) => {
+      const { archive, parts } = samples[index]!;
+      const entry = picture(parts);
+      if (!entry) throw new FormatError(`${nameOf(index)} has no picture.`);
+      const bytes = await archive.read(entry.offset, entry.size);
+      return {
+        pixels: await decodePicture(bytes, nameOf(index), shape, config),
+        label: labels?.[index],
+        captions: await captions(samples[index]!, nameOf(index), texts, field),
+      };
+    },
+  };
+}
+
+/** Finds the picture among the parts of a sample. */
+function pictureExtension(
+  { path, image }: Config,
+  samples: readonly Sample[],
+): (parts: Sample["parts"]) => TarEntry | undefined {
+  const wanted: readonly string[] = image === undefined ? pictureExtensions : [image.toLowerCase()];
+  const find = (parts: Sample["parts"]) => {
+    const found = wanted.find((extension) => parts.has(extension));
+    return found === undefined ? undefined : parts.get(found);
+  };
+  if (samples.some(({ parts }) => find(parts))) return find;
+  const others = [...new Set(samples.flatMap(({ parts }) => [...parts.keys()]))];
+  throw new UsageError(
+    `${path} holds no pictures that end in ${wanted.map((each) => `.${each}`).join(", ")}${others.length > 0 ? `, only ${others.slice(0, 8).map(quote).join(", ")}` : ""}; say with \`image\` what they end in.`,
+  );
+}
+
+/** The field of the .json parts that holds captions, judged by the first of them. */
+async function captionField(
+  { path, caption }: Config,
+  samples: readonly Sample[],
+): Promise<string | undefined> {
+  if (caption === false) return undefined;
+  const first = samples.find(({ parts }) => parts.has("json"));
+  if (!first) {
+    if (caption === undefined) return undefined;
+    throw new UsageError(`${path} has no .json files with the field ${quote(caption)}.`);
+  }
+  // Captions in .txt files come first; whoever wants a field of the .json instead names it.
+  if (caption === undefined && samples.some(({ parts }) => parts.has("txt"))) return undefined;
+  const where = `${quote(`${first.key}.json`)} in ${first.archive.name}`;
+  const fields = Object.keys(await readJson(first, where));
+  return chooseColumn("caption", caption, captionNames, fields, where);
+}
+
+async function captions(
+  sample: Sample,
+  name: string,
+  texts: boolean,
+  field: string | undefined,
+): Promise<readonly string[]> {
+  if (field !== undefined) {
+    const value = sample.parts.has("json") ? (await readJson(sample, name))[field] : undefined;
+    const found = captionsOf(value);
+    if (found) return found;
+    throw new FormatError(`${name}: ${quote(field)} is neither a text nor a list of texts.`);
+  }
+  if (!texts) return [];
+  const text = await readText(sample, "txt", name);
+  return text === undefined ? [] : captionLines(text);
+}
+
+async function readJson(sample: Sample, name: string): Promise<Record<string, unknown>> {
+  const text = await readText(sample, "json", name);
+  try {
+    const value: unknown = JSON.parse(text ?? "");
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      return value as Record<string, unknown>;
+    }
+  } catch (cause) {
+    throw new FormatError(`${name}: its .json is damaged: ${(cause as Error).message}.`, { cause });
+  }
+  throw new FormatError(`${name}: its .json is no object.`);
+}
+
+async function readText(
+  { archive, parts }: Sample,
+  extension: string,
+  name: string,
+): Promise<string | undefined> {
+  const entry = parts.get(extension);
+  if (!entry) return undefined;
+  if (entry.size > MAX_TEXT) {
+    throw new FormatError(`${name}: its .${extension} has ${entry.size} bytes; that is no text.`);
+  }
+  const bytes = await archive.read(entry.offset, entry.size);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new FormatError(`${name}: its .${extension} is not UTF-8 text.`, { cause });
+  }
+}
+
+/** The number in each .cls; undefined when no sample has one. */
+async function readLabels(
+  samples: readonly Sample[],
+): Promise<readonly (number | undefined)[] | undefined> {
+  if (!samples.some(({ parts }) => parts.has("cls"))) return undefined;
+  const labels: (number | undefined)[] = [];
+  for (const sample of samples) {
+    const name = `${quote(sample.key)} in ${sample.archive.name}`;
+    const text = await readText(sample, "cls", name);
+    if (text !== undefined && !/^\s*\d{1,6}\s*$/.test(text)) {
+      throw new FormatError(`${name}: its .cls holds ${quote(text)}, which is no class number.`);
+    }
+    labels.push(text === undefined ? undefined : Number(text));
+  }
+  return labels;
+}

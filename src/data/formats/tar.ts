@@ -1,0 +1,146 @@
+/** The table of contents of a tar archive (POSIX ustar and pax, GNU long names), found by reading headers only. */
+import { FormatError } from "../../engine/errors.ts";
+import { quote } from "../../engine/messages.ts";
+import type { ByteSource } from "../../weights/sources/source.ts";
+
+export interface TarEntry {
+  readonly name: string;
+  /** Where its bytes begin in the archive. */
+  readonly offset: number;
+  readonly size: number;
+}
+
+const BLOCK = 512;
+
+// Headers are read in windows: one read of this size covers many small files, and a large one is stepped over.
+const WINDOW = 2 ** 16;
+
+// Extended headers hold names and times; what is larger is none that we should keep in memory.
+const MAX_EXTENDED = 2 ** 20;
+
+/**
+ * The regular files of an archive, in its order; links, folders and devices are passed over.
+ *
+ * @throws FormatError when a header is damaged, or the archive ends too early
+ */
+export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
+  const entries: TarEntry[] = [];
+  const read = windowed(source);
+  const fail = (at: number, problem: string): never => {
+    throw new FormatError(`${source.name} is not a sound tar archive: at byte ${at}, ${problem}.`);
+  };
+
+  /** What extended headers say of the entry that follows them. */
+  let name: string | undefined;
+  let size: number | undefined;
+  for (let at = 0; ;) {
+    if (at + BLOCK > source.size) {
+      fail(at, "it ends without an end mark; it may be cut off, so fetch it again");
+    }
+    const header = await read(at, BLOCK);
+    if (header.every((byte) => byte === 0)) return entries;
+    if (at === 0 && header[0] === 0x1f && header[1] === 0x8b) {
+      throw new FormatError(
+        `${source.name} is compressed, so its files cannot be read one by one; unpack it with gunzip first.`,
+      );
+    }
+    if (!checksumMatches(header)) fail(at, "the checksum of a header is wrong");
+    const type = String.fromCharCode(header[156]!);
+    const isFile = type === "0" || type === "\0" || type === "7";
+    const length =
+      (isFile ? size : undefined) ??
+      numberField(header.subarray(124, 136)) ??
+      fail(at, "the size of a file is no number");
+    const offset = at + BLOCK;
+    if (offset + length > source.size) {
+      fail(at, `a file of ${length} bytes goes on past the end; fetch the archive again`);
+    }
+    if (isFile) {
+      entries.push({ name: name ?? nameField(header), offset, size: length });
+      name = undefined;
+      size = undefined;
+    } else if (type === "x" || type === "L") {
+      if (length > MAX_EXTENDED) fail(at, `an extended header has ${length} bytes`);
+      const body = await read(offset, length);
+      if (type === "L") name = text(untilZero(body));
+      else {
+        const records = paxRecords(body) ?? fail(at, "an extended header is damaged");
+        name = records.get("path") ?? name;
+        const stated = records.get("size");
+        if (stated !== undefined) {
+          size = /^\d{1,15}$/.test(stated)
+            ? Number(stated)
+            : fail(at, `an extended header gives the size ${quote(stated)}`);
+        }
+      }
+    } else if (type !== "g" && type !== "K") {
+      // A folder, link or device, which what came before it spoke of.
+      name = undefined;
+      size = undefined;
+    }
+    at = offset + Math.ceil(length / BLOCK) * BLOCK;
+  }
+}
+
+/** Reads of ranges inside the source, through a window that moves forward. */
+function windowed(source: ByteSource): (offset: number, length: number) => Promise<Uint8Array> {
+  let start = 0;
+  let window = new Uint8Array(0);
+  return async (offset, length) => {
+    if (offset < start || offset + length > start + window.length) {
+      start = offset;
+      window = await source.read(offset, Math.min(Math.max(WINDOW, length), source.size - offset));
+    }
+    return window.subarray(offset - start, offset - start + length);
+  };
+}
+
+/** The sum of all bytes, those of the checksum itself counted as spaces. */
+function checksumMatches(header: Uint8Array): boolean {
+  const sum = header.reduce((total, byte, i) => total + (i >= 148 && i < 156 ? 0x20 : byte), 0);
+  return numberField(header.subarray(148, 156)) === sum;
+}
+
+/** Octal digits, or, with the highest bit set, GNU's big-endian binary for files over 8 GiB. */
+function numberField(field: Uint8Array): number | undefined {
+  if (field[0] === 0x80) {
+    const value = field.subarray(1).reduce((high, byte) => high * 256 + byte, 0);
+    return Number.isSafeInteger(value) ? value : undefined;
+  }
+  const digits = text(untilZero(field)).trim();
+  return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : undefined;
+}
+
+function nameField(header: Uint8Array): string {
+  const name = text(untilZero(header.subarray(0, 100)));
+  const isUstar = text(header.subarray(257, 263)) === "ustar\0";
+  const prefix = isUstar ? text(untilZero(header.subarray(345, 500))) : "";
+  return prefix === "" ? name : `${prefix}/${name}`;
+}
+
+/** "27 path=a/long/name.jpg\n" …: each record begins with its own length in bytes. */
+function paxRecords(body: Uint8Array): Map<string, string> | undefined {
+  const records = new Map<string, string>();
+  for (let at = 0; at < body.length;) {
+    const space = body.indexOf(0x20, at);
+    const digits = text(body.subarray(at, space === -1 ? at : space));
+    const length = /^[1-9]\d{0,7}$/.test(digits) ? Number(digits) : 0;
+    const end = at + length;
+    if (end <= space || end > body.length || body[end - 1] !== 0x0a) return undefined;
+    const record = text(body.subarray(space + 1, end - 1));
+    const equals = record.indexOf("=");
+    if (equals < 1) return undefined;
+    records.set(record.slice(0, equals), record.slice(equals + 1));
+    at = end;
+  }
+  return records;
+}
+
+function untilZero(bytes: Uint8Array): Uint8Array {
+  const end = bytes.indexOf(0);
+  return end === -1 ? bytes : bytes.subarray(0, end);
+}
+
+function text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}

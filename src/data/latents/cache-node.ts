@@ -1,0 +1,368 @@
+/**
+ * Makes the latents of a data set, once: the encoder takes far longer than a step of training on what it says, and says
+ * the same of a picture each time. What was made before is kept where it is of the same pictures and the same autoencoder.
+ */
+import { mkdir, stat } from "node:fs/promises";
+import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { float32ToFloat16 } from "../../engine/arrays/convert.ts";
+import { concat, input } from "../../engine/graph/functional.ts";
+import { graphOf } from "../../engine/graph/graph.ts";
+import { castArray } from "../../engine/arrays/ndarray.ts";
+import type { Backend, Program, WeightSource } from "../../engine/runtime/backend.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { encodeImages } from "../../models/coders/autoencoder-kl.ts";
+import {
+  coderShape,
+  encodedPictures,
+  type PictureCoder,
+} from "../../models/coders/picture-coder.ts";
+import { createParams } from "../../nn/params.ts";
+import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { refuseTooMany } from "../loading/batch-reader.ts";
+import { pictureLayout } from "../loading/batches.ts";
+import type { DataConfig } from "../config.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet, Example } from "../dataset.ts";
+import { fingerprint } from "../loading/fingerprint-node.ts";
+import {
+  canonical,
+  type LatentExample,
+  type LatentFile,
+  latentFiles,
+  type LatentManifest,
+  openLatentFile,
+  readManifest,
+  removeOthers,
+  writeLatentFile,
+  writeManifest,
+} from "./folder-node.ts";
+import { latentBytes, type LatentCache, type LatentForm, storedChannels } from "./latents.ts";
+import { openData } from "../open-node.ts";
+import { valuesOf } from "../../pictures/pixels.ts";
+
+export interface LatentOptions {
+  readonly data: DataConfig;
+  /** Of the pictures that are encoded. */
+  readonly shape: PictureShape;
+  readonly encoder: {
+    readonly coder: PictureCoder;
+    readonly weights: WeightSource;
+    /** Tells it from every other. */
+    readonly hash: string;
+  };
+  readonly parts: LatentForm["parts"];
+  readonly precision: LatentForm["precision"];
+  readonly folder: string;
+  readonly backend: Backend;
+  readonly threads?: number | undefined;
+  readonly report: (event: LatentEvent) => void;
+  /** Stops; what was made so far is kept. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is told while latents are made. */
+export type LatentEvent =
+  | {
+      readonly kind: "latents";
+      readonly folder: string;
+      /** How many of the pictures have theirs already. */
+      readonly found: number;
+      readonly pictures: number;
+      /** Why those that were there are of no use, and are made anew. */
+      readonly anew?: string | undefined;
+    }
+  | {
+      readonly kind: "encoding";
+      readonly done: number;
+      readonly pictures: number;
+      readonly secondsLeft: number;
+    };
+
+/** Four pictures of 256×256, for which Stable Diffusion's encoder keeps half a gigabyte of activations. */
+const BATCH_PIXELS = 2 ** 18;
+const MAX_BATCH = 64;
+
+/**
+ * The latents of a data set; those that are missing are made, which may take long. Pictures that cannot be read have none,
+ * and the loader replaces them, as it does without latents.
+ *
+ * @returns undefined when it was told to stop before all were made
+ * @throws UsageError when data or folder cannot be had; FormatError when too many pictures are unreadable, or files of the
+ * folder are damaged; PatchwiseError when the encoder gives what is no number
+ */
+export async function latentCache(options: LatentOptions): Promise<LatentCache | undefined> {
+  const { folder, report } = options;
+  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+    throw new UsageError(
+      `The folder for latents ${folder} cannot be made: ${describeSystemError(cause)}; choose another with latents.cache.`,
+      { cause },
+    );
+  });
+  const data = await openData(options.data, options.shape);
+  try {
+    const { manifest, anew } = await chooseManifest(options, data);
+    await removeOthers(folder, manifest);
+    const missing: LatentFile[] = [];
+    const tally = { found: 0, tried: 0, unreadable: [] as number[] };
+    for (const file of latentFiles(folder, manifest)) {
+      const examples = await examplesIn(file, manifest);
+      if (examples) {
+        tally.found += file.count;
+        count(tally, file, examples);
+      } else missing.push(file);
+    }
+    const { found } = tally;
+    report({ kind: "latents", folder, found, pictures: data.count, anew });
+    if (missing.length > 0 && !(await make(missing, manifest, data, tally, options))) {
+      return undefined;
+    }
+    return { folder, form: manifest.made.form, mirrored: manifest.made.mirrored };
+  } finally {
+    await data.close();
+  }
+}
+
+/** The folder's own manifest, where its latents are of use; otherwise a new one, which is written. */
+async function chooseManifest(
+  { data: config, shape, encoder, parts, precision, folder }: LatentOptions,
+  { name, count: pictures, classes, captioned }: DataSet,
+): Promise<{ readonly manifest: LatentManifest; readonly anew: string | undefined }> {
+  const { flip, ...rest } = config;
+  const { factor } = coderShape(encoder.coder);
+  const wanted: LatentManifest = {
+    format: "patchwise-latents",
+    version: 1,
+    made: {
+      data: rest,
+      files: await fingerprint(config),
+      picture: [shape.height, shape.width, shape.channels],
+      autoencoder: encoder.hash,
+      mirrored: flip,
+      form: {
+        channels: encoder.coder.kind === "vq" ? 1 : encoder.coder.config.latentChannels,
+        height: shape.height / factor,
+        width: shape.width / factor,
+        parts,
+        precision,
+      },
+    },
+    name,
+    count: pictures,
+    ...(classes && { classes: [...classes] }),
+    captioned,
+  };
+  const before = await readManifest(folder);
+  const anew = before && whyAnew(before, wanted);
+  if (before && before !== "older" && anew === undefined) return { manifest: before, anew };
+  await writeManifest(folder, wanted);
+  return { manifest: wanted, anew };
+}
+
+/** Why latents that are there do not do; undefined where they do. */
+function whyAnew(before: LatentManifest | "older", wanted: LatentManifest): string | undefined {
+  if (before === "older") return "they were written by another version of Patchwise";
+  const [old, now] = [before.made, wanted.made];
+  if (old.autoencoder !== now.autoencoder) return "they are of another autoencoder";
+  if (canonical(old.data) !== canonical(now.data)) return "they were made with other data settings";
+  if (old.files.files !== now.files.files) {
+    return `the data was ${old.files.files} files and is ${now.files.files}`;
+  }
+  if (old.files.hash !== now.files.hash) return "files of the data have changed";
+  if (before.count !== wanted.count) {
+    return `the data was ${before.count} pictures and is ${wanted.count}`;
+  }
+  if (old.picture.join() !== now.picture.join()) {
+    const [height, width, channels] = old.picture;
+    return `they are of pictures of ${height}×${width} with ${channels} channels`;
+  }
+  if (now.mirrored && !old.mirrored) return "those of the mirrored pictures are missing";
+  if (now.form.parts === "moments" && old.form.parts === "mean") return "they hold means alone";
+  if (old.form.precision !== now.form.precision) return `they are in ${old.form.precision}`;
+  return undefined;
+}
+
+/** What a file that is there says of its pictures. */
+async function examplesIn(
+  file: LatentFile,
+  manifest: LatentManifest,
+): Promise<readonly LatentExample[] | undefined> {
+  const status = await stat(file.path).catch(() => undefined);
+  const opened = status && (await openLatentFile(file, manifest));
+  await opened?.file.close();
+  return opened?.examples;
+}
+
+interface Tally {
+  /** Pictures whose latents were there already. */
+  readonly found: number;
+  tried: number;
+  readonly unreadable: number[];
+}
+
+function count(tally: Tally, { first }: LatentFile, examples: readonly LatentExample[]): void {
+  tally.tried += examples.length;
+  for (const [i, example] of examples.entries()) {
+    if ("unreadable" in example) tally.unreadable.push(first + i);
+  }
+}
+
+/** Whether it came to the end. */
+async function make(
+  files: readonly LatentFile[],
+  manifest: LatentManifest,
+  data: DataSet,
+  tally: Tally,
+  options: LatentOptions,
+): Promise<boolean> {
+  const program = await compileEncoder(manifest.made.form, options);
+  const begun = performance.now();
+  const { found } = tally;
+  let done = 0;
+  const progress = (encoded: number) => {
+    done += encoded;
+    const left = data.count - found - done;
+    const secondsLeft = ((performance.now() - begun) / 1000 / done) * left;
+    const { count: pictures } = data;
+    options.report({ kind: "encoding", done: found + done, pictures, secondsLeft });
+  };
+  try {
+    for (const file of files) {
+      const made = await encodeFile(file, manifest, data, program, options, progress);
+      if (!made) return false;
+      count(tally, file, made.examples);
+      refuseTooMany(data, tally.unreadable, tally.tried);
+      await writeLatentFile(file, manifest, made.latents, made.examples);
+    }
+    return true;
+  } finally {
+    await program.dispose();
+  }
+}
+
+/** `images` [B, C, H, W] → `latents` [B, stored channels, h, w]. */
+function compileEncoder(
+  { parts }: LatentForm,
+  { encoder: { coder, weights }, shape, backend, threads }: LatentOptions,
+): Promise<Program> {
+  const { inputs } = coderShape(coder);
+  const images = input("images", [batch, inputs, shape.height, shape.width]);
+  return backend.compile(graphOf({ latents: latentsOf() }), {
+    weights,
+    prepack: true,
+    ...(threads !== undefined && { threads }),
+  });
+
+  function latentsOf(): Tensor {
+    const params = createParams();
+    if (coder.kind === "vq") return encodedPictures(params, images, coder);
+    const { mean, logVariance } = encodeImages(params, images, coder.config);
+    return parts === "moments" ? concat([mean, logVariance], 1) : mean;
+  }
+}
+
+interface Encoded {
+  readonly latents: Uint8Array<ArrayBuffer>;
+  readonly examples: readonly LatentExample[];
+}
+
+/** Latents of a file's pictures; undefined when it was told to stop. */
+async function encodeFile(
+  { first, count: pictures }: LatentFile,
+  { made: { form, mirrored } }: LatentManifest,
+  data: DataSet,
+  program: Program,
+  { shape, signal }: LatentOptions,
+  progress: (encoded: number) => void,
+): Promise<Encoded | undefined> {
+  const bytes = latentBytes(form);
+  const versions = mirrored ? [false, true] : [false];
+  const latents = new Uint8Array(pictures * versions.length * bytes);
+  const examples: LatentExample[] = [];
+  const rows = Math.max(
+    1,
+    Math.min(MAX_BATCH, Math.floor(BATCH_PIXELS / (shape.height * shape.width))),
+  );
+  for (let start = 0; start < pictures; start += rows) {
+    if (signal?.aborted) return undefined;
+    const size = Math.min(rows, pictures - start);
+    const some = Array.from({ length: size }, (_, i) => read(data, first + start + i));
+    const outcomes = await Promise.all(some);
+    const readable = outcomes.flatMap((outcome, i) => ("pixels" in outcome ? [i] : []));
+    for (const [version, flipped] of versions.entries()) {
+      if (readable.length === 0) break;
+      const pixels = readable.map((i) => (outcomes[i] as Example).pixels);
+      const values = await encode(pixels, flipped, shape, program);
+      requireNumbers(values, form, (row) => data.nameOf(first + start + readable[row]!));
+      const encoded = stored(values, form);
+      for (const [row, i] of readable.entries()) {
+        const place = (start + i) * versions.length + version;
+        latents.set(encoded.subarray(row * bytes, (row + 1) * bytes), place * bytes);
+      }
+    }
+    for (const outcome of outcomes) {
+      examples.push(
+        "pixels" in outcome ? { label: outcome.label, captions: [...outcome.captions] } : outcome,
+      );
+    }
+    progress(size);
+  }
+  return { latents, examples };
+}
+
+/** The example, or why it cannot be read. */
+async function read(
+  data: DataSet,
+  index: number,
+): Promise<Example | { readonly name: string; readonly unreadable: string }> {
+  try {
+    return await data.example(index);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    return { name: data.nameOf(index), unreadable: error.message };
+  }
+}
+
+/** Latents of pictures, one behind the other. */
+async function encode(
+  pictures: readonly Uint8Array[],
+  flipped: boolean,
+  shape: PictureShape,
+  program: Program,
+): Promise<Float32Array> {
+  const layout = pictureLayout(shape);
+  const { bytes } = layout;
+  const pixels = new Uint8Array(pictures.length * bytes);
+  for (const [i, each] of pictures.entries()) {
+    layout.put(each, flipped, pixels.subarray(i * bytes, (i + 1) * bytes));
+  }
+  const { latents } = await program.run({ images: valuesOf(pixels, shape) });
+  return castArray(latents!, "float32").data;
+}
+
+function requireNumbers(
+  values: Float32Array,
+  form: LatentForm,
+  nameOf: (row: number) => string,
+): void {
+  const { precision } = form;
+  const largest = precision === "float16" ? 65504 : Infinity;
+  const bad = values.findIndex((value) => !(Math.abs(value) <= largest) || !Number.isFinite(value));
+  if (bad === -1) return;
+  const size = storedChannels(form) * form.height * form.width;
+  const way = Number.isFinite(values[bad])
+    ? "set latents.precision to float32"
+    : "give another autoencoder";
+  throw new PatchwiseError(
+    `The autoencoder makes latents of ${nameOf(Math.floor(bad / size))} that are no numbers in ${precision}, such as ${values[bad]}; ${way}.`,
+  );
+}
+
+function stored(values: Float32Array, { precision }: LatentForm): Uint8Array {
+  if (precision === "float32") {
+    return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  }
+  const halves = new Uint16Array(values.length);
+  float32ToFloat16(values, halves);
+  return new Uint8Array(halves.buffer);
+}

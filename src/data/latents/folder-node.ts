@@ -1,0 +1,288 @@
+/**
+ * A folder of latents: latents.json says what they were made of, and files of as many pictures each hold them. Each file
+ * says which latents.json it belongs to, so that what an earlier one left behind is never taken for its own.
+ */
+import { createHash } from "node:crypto";
+import { readdir, readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { ndarray } from "../../engine/arrays/ndarray.ts";
+import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import type { TensorEntry } from "../../weights/safetensors/header.ts";
+import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { byCodeUnits } from "../formats/columns.ts";
+import type { DataSet, Example } from "../dataset.ts";
+import { latentBytes, storedChannels } from "./latents.ts";
+
+const count = z.int().min(1);
+
+const manifestSchema = z.strictObject({
+  format: z.literal("patchwise-latents"),
+  version: z.literal(1),
+  /** What must be the same for the latents to be of use. */
+  made: z.strictObject({
+    /** The config of the data set, but for `flip`. */
+    data: z.record(z.string(), z.unknown()),
+    files: z.strictObject({ files: z.int().min(0), hash: z.string() }),
+    picture: z.tuple([count, count, count]),
+    /** SHA-256 of the autoencoder. */
+    autoencoder: z.string(),
+    mirrored: z.boolean(),
+    form: z.strictObject({
+      channels: count,
+      height: count,
+      width: count,
+      parts: z.enum(["moments", "mean", "tokens"]),
+      precision: z.enum(["float16", "float32"]),
+    }),
+  }),
+  /** Of the data set. */
+  name: z.string(),
+  count,
+  classes: z.array(z.string()).optional(),
+  captioned: z.boolean(),
+});
+
+export type LatentManifest = z.output<typeof manifestSchema>;
+
+const exampleSchema = z.union([
+  z.strictObject({ label: z.int().min(0).optional(), captions: z.array(z.string()).optional() }),
+  z.strictObject({ name: z.string(), unreadable: z.string() }),
+]);
+
+/** What is known of a picture beside its latents, or why it has none. */
+export type LatentExample = z.output<typeof exampleSchema>;
+
+const manifestFile = "latents.json";
+const tensor = "latents";
+const ours = /^latents-\d{5}-of-\d{5}\.safetensors$/;
+const unfinished = /^\.latents(?:-\d{5}-of-\d{5}\.safetensors|\.json)\.[0-9a-f]{12}\.tmp$/;
+
+// A training may read a folder of a million pictures with all its files open, and a file is made within memory.
+const FILES = 512;
+const SMALLEST = 128;
+const FILE_BYTES = 2 ** 27;
+
+/** A file of the folder: so many pictures from the first on. */
+export interface LatentFile {
+  readonly path: string;
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Every file of a whole folder; what is lost with an interruption is one file at most. */
+export function latentFiles(folder: string, { count: all, made }: LatentManifest): LatentFile[] {
+  const bytes = versionsOf(made) * latentBytes(made.form);
+  const each = Math.max(
+    1,
+    Math.min(Math.floor(FILE_BYTES / bytes), Math.max(SMALLEST, Math.ceil(all / FILES))),
+  );
+  const files = Math.ceil(all / each);
+  const digits = (n: number) => String(n).padStart(5, "0");
+  return Array.from({ length: files }, (_, i) => ({
+    path: join(folder, `latents-${digits(i)}-of-${digits(files)}.safetensors`),
+    first: i * each,
+    count: Math.min(each, all - i * each),
+  }));
+}
+
+/**
+ * The folder's latents.json; undefined where there is none, or it is of another version.
+ *
+ * @throws FormatError when it is damaged
+ */
+export async function readManifest(folder: string): Promise<LatentManifest | "older" | undefined> {
+  const path = join(folder, manifestFile);
+  let content: unknown;
+  try {
+    content = JSON.parse(await readFile(path, "utf8"));
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    const reason = cause instanceof SyntaxError ? cause.message : describeSystemError(cause);
+    throw new FormatError(`Cannot read ${path}: ${reason}; choose another folder.`, { cause });
+  }
+  const result = manifestSchema.safeParse(content);
+  if (result.success) return result.data;
+  const known = z.looseObject({ format: z.literal("patchwise-latents"), version: z.int() });
+  const other = known.safeParse(content);
+  if (other.success && other.data.version !== 1) return "older";
+  const { path: field, message } = result.error.issues[0]!;
+  throw new FormatError(
+    `${path} is not as it was written (${field.join(".") || "the whole"}: ${message}); remove its folder, and the latents are made again.`,
+  );
+}
+
+/** Begins the folder: what it held of other latents is gone. */
+export async function writeManifest(folder: string, manifest: LatentManifest): Promise<void> {
+  const text = `${JSON.stringify(manifest, null, 2)}\n`;
+  await writeFileAtomic(join(folder, manifestFile), new TextEncoder().encode(text));
+}
+
+/** Removes latents that others left behind, and files whose writing was interrupted. */
+export async function removeOthers(folder: string, manifest: LatentManifest): Promise<void> {
+  const wanted = new Set(latentFiles(folder, manifest).map(({ path }) => path));
+  for (const name of await readdir(folder)) {
+    const path = join(folder, name);
+    const left = unfinished.test(name) || (ours.test(name) && !wanted.has(path));
+    if (left) await rm(path, { force: true });
+  }
+}
+
+/** Writes a file whole or not at all. `latents`: the versions of each picture behind one another. */
+export async function writeLatentFile(
+  { path }: LatentFile,
+  manifest: LatentManifest,
+  latents: Uint8Array<ArrayBuffer>,
+  examples: readonly LatentExample[],
+): Promise<void> {
+  const { form } = manifest.made;
+  const shape = fileShape(manifest, examples.length);
+  const array =
+    form.precision === "float16"
+      ? ndarray("float16", shape, new Uint16Array(latents.buffer))
+      : ndarray("float32", shape, new Float32Array(latents.buffer));
+  await writeSafetensors(
+    path,
+    [[tensor, array]],
+    [
+      ["made", identity(manifest)],
+      ["examples", JSON.stringify(examples)],
+    ],
+  );
+}
+
+interface OpenLatentFile {
+  readonly file: Weights;
+  readonly entry: TensorEntry;
+  readonly examples: readonly LatentExample[];
+}
+
+/**
+ * Opens a file of the folder; undefined where it is of other latents.
+ *
+ * @throws FormatError when it is damaged; PatchwiseError when it is not there
+ */
+export async function openLatentFile(
+  { path, count: pictures }: LatentFile,
+  manifest: LatentManifest,
+): Promise<OpenLatentFile | undefined> {
+  const damaged = (reason: string, cause?: unknown) =>
+    new FormatError(
+      `The latents in ${path} are damaged (${reason}); remove the file, and they are made again.`,
+      { cause },
+    );
+  const file = await openSafetensorsFile(path).catch((error: unknown) => {
+    throw error instanceof FormatError ? damaged(error.message, error) : error;
+  });
+  try {
+    if (file.metadata.get("made") !== identity(manifest)) {
+      await file.close();
+      return undefined;
+    }
+    const entry = file.entries.get(tensor);
+    const shape = fileShape(manifest, pictures);
+    if (
+      entry?.dtype !== manifest.made.form.precision ||
+      entry.shape.join() !== shape.join() ||
+      file.entries.size > 1
+    ) {
+      throw damaged(`they should be ${manifest.made.form.precision} [${shape.join(", ")}]`);
+    }
+    return { file, entry, examples: readExamples(file, pictures, damaged) };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+function readExamples(
+  file: Weights,
+  pictures: number,
+  damaged: (reason: string, cause?: unknown) => FormatError,
+): readonly LatentExample[] {
+  let content: unknown;
+  try {
+    content = JSON.parse(file.metadata.get("examples") ?? "");
+  } catch (cause) {
+    throw damaged("what they are of is not told", cause);
+  }
+  const result = z.array(exampleSchema).length(pictures).safeParse(content);
+  if (result.success) return result.data;
+  throw damaged("what they are of is not told of each picture");
+}
+
+/**
+ * A whole folder as a data set, whose examples hold the bytes of their latents in place of pixels.
+ *
+ * @throws FormatError when it is damaged; PatchwiseError when it is not whole
+ */
+export async function openLatentFolder(folder: string): Promise<DataSet> {
+  const manifest = await readManifest(folder);
+  if (manifest === undefined || manifest === "older") {
+    throw new PatchwiseError(`${folder} holds no latents; begin the training again.`);
+  }
+  const opened: OpenLatentFile[] = [];
+  const close = async () => {
+    for (const { file } of opened) await file.close();
+  };
+  try {
+    const files = latentFiles(folder, manifest);
+    for (const each of files) {
+      const file = await openLatentFile(each, manifest);
+      if (!file) throw new PatchwiseError(`${each.path} is of other latents; make them again.`);
+      opened.push(file);
+    }
+    const bytes = versionsOf(manifest.made) * latentBytes(manifest.made.form);
+    const at = (index: number) => {
+      const each = files[0]!.count;
+      const { entry, examples } = opened[Math.floor(index / each)]!;
+      const row = index % each;
+      return { example: examples[row]!, source: entry.source, offset: entry.offset + row * bytes };
+    };
+    const { name, count: pictures, classes, captioned } = manifest;
+    return {
+      name,
+      count: pictures,
+      classes,
+      captioned,
+      nameOf: (index) => {
+        const { example } = at(index);
+        return "unreadable" in example ? example.name : `picture ${index} of ${name}`;
+      },
+      example: async (index): Promise<Example> => {
+        const { example, source, offset } = at(index);
+        if ("unreadable" in example) throw new FormatError(example.unreadable);
+        const { label, captions = [] } = example;
+        return { pixels: await source.read(offset, bytes), label, captions };
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function fileShape({ made: { mirrored, form } }: LatentManifest, pictures: number): number[] {
+  return [pictures, mirrored ? 2 : 1, storedChannels(form), form.height, form.width];
+}
+
+function versionsOf({ mirrored }: LatentManifest["made"]): number {
+  return mirrored ? 2 : 1;
+}
+
+function identity({ made }: LatentManifest): string {
+  return createHash("sha256").update(canonical(made)).digest("hex");
+}
+
+/** JSON in which the order of keys says nothing. */
+export function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === "object" && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => byCodeUnits(a, b)))
+      : inner,
+  );
+}

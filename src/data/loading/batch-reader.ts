@@ -1,0 +1,192 @@
+/** Reads the examples of a batch, keeps what it has decoded, and replaces what cannot be read. */
+import { FormatError } from "../../engine/errors.ts";
+import { drawing, type Layout } from "./batches.ts";
+import type { DataSet, Example } from "../dataset.ts";
+
+/** Pictures and what is known of them. */
+export interface Batch {
+  readonly index: number;
+  /** [batch, height, width, channels]; of a latent cache, the bytes of each picture's latents. */
+  readonly pixels: Uint8Array;
+  /** Class indices, −1 where none is known; undefined for a data set without classes. */
+  readonly labels: Int32Array | undefined;
+  /** One caption each, "" where there is none; undefined for a data set without captions. */
+  readonly captions: readonly string[] | undefined;
+}
+
+/** An example that could not be read. */
+export interface Skipped {
+  readonly name: string;
+  readonly reason: string;
+}
+
+export interface BatchReader {
+  /** Batch `index`, with the examples that were found unreadable on the way to it. */
+  read(index: number): Promise<{ readonly batch: Batch; readonly skipped: readonly Skipped[] }>;
+}
+
+export interface ReadOptions {
+  readonly layout: Layout;
+  readonly batch: number;
+  readonly seed: number;
+  readonly flip: boolean;
+  /** Bytes of decoded pictures to keep at most. */
+  readonly cache: number;
+  readonly signal: AbortSignal;
+}
+
+// Decoding goes on in native threads, of which Node has four.
+const PARALLEL = 8;
+
+const UNTRIED = 0;
+const READ = 1;
+const UNREADABLE = 2;
+
+// A few bad files are a fact of life; a tenth of them means that something is wrong with the set.
+const TOLERATED_SHARE = 0.1;
+const TOLERATED_COUNT = 7;
+
+/**
+ * Batches of a data set. An example that cannot be read is replaced by another one, which depends on nothing but the files.
+ *
+ * @throws FormatError from `read` when more than a tenth of the examples tried, and at least 8, cannot be read, or none can
+ */
+export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
+  const { layout, batch: size, signal } = options;
+  const { bytes } = layout;
+  const draw = drawing(options.seed, data.count, options);
+  const readable = readableExamples(data, options.cache);
+  return {
+    async read(index) {
+      const pixels = new Uint8Array(size * bytes);
+      const labels = data.classes && new Int32Array(size);
+      const captions = data.captioned ? Array.from({ length: size }, () => "") : undefined;
+      await inParallel(size, async (i) => {
+        signal.throwIfAborted();
+        const drawn = draw(index * size + i);
+        const example = await readable.example(drawn.index);
+        const target = pixels.subarray(i * bytes, (i + 1) * bytes);
+        layout.put(example.pixels, drawn.flipped, target);
+        if (labels) labels[i] = example.label ?? -1;
+        if (captions) captions[i] = example.captions[drawn.caption(example.captions.length)] ?? "";
+      });
+      return { batch: { index, pixels, labels, captions }, skipped: readable.newlySkipped() };
+    },
+  };
+}
+
+/** Does so many things, some at a time; after a failure begins no other, and waits for those that were begun. */
+async function inParallel(count: number, work: (i: number) => Promise<void>): Promise<void> {
+  let next = 0;
+  const worker = async () => {
+    try {
+      while (next < count) await work(next++);
+    } finally {
+      next = count;
+    }
+  };
+  const workers = Array.from({ length: Math.min(PARALLEL, count) }, worker);
+  await Promise.allSettled(workers);
+  await Promise.all(workers);
+}
+
+interface ReadableExamples {
+  /** The example, or a readable one in its place. */
+  example(index: number): Promise<Example>;
+  /** What was found unreadable since this was asked last, in the data set's order. */
+  newlySkipped(): Skipped[];
+}
+
+function readableExamples(data: DataSet, limit: number): ReadableExamples {
+  const state = new Uint8Array(data.count);
+  const stride = strideThrough(data.count);
+  const reasons = new Map<number, string>();
+  const cached = new Map<number, Example>();
+  let cachedBytes = 0;
+  let tried = 0;
+  let fresh: number[] = [];
+
+  /** All epochs see every example once, so whatever is kept is as good as anything else: nothing is ever put out. */
+  const keep = (index: number, example: Example) => {
+    const bytes = bytesOf(example);
+    if (cached.has(index) || cachedBytes + bytes > limit) return;
+    cached.set(index, example);
+    cachedBytes += bytes;
+  };
+  const settle = (index: number, outcome: typeof READ | typeof UNREADABLE) => {
+    if (state[index] !== UNTRIED) return;
+    state[index] = outcome;
+    tried++;
+    if (outcome === UNREADABLE) fresh.push(index);
+  };
+  const attempt = async (index: number): Promise<Example | undefined> => {
+    const known = cached.get(index);
+    if (known) return known;
+    try {
+      const example = await data.example(index);
+      settle(index, READ);
+      keep(index, example);
+      return example;
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      reasons.set(index, error.message);
+      settle(index, UNREADABLE);
+      refuseTooMany(data, [...reasons.keys()], tried);
+      return undefined;
+    }
+  };
+  return {
+    async example(index) {
+      for (let step = 0; step < data.count; step++) {
+        const at = (index + step * stride) % data.count;
+        const example = state[at] === UNREADABLE ? undefined : await attempt(at);
+        if (example) return example;
+      }
+      throw new FormatError(
+        `None of the ${data.count} pictures of ${data.name} can be read: ${[...reasons.values()][0]}`,
+      );
+    },
+    newlySkipped() {
+      const indices = fresh.sort((a, b) => a - b);
+      fresh = [];
+      return indices.map((index) => ({ name: data.nameOf(index), reason: reasons.get(index)! }));
+    },
+  };
+}
+
+/**
+ * The way from one of `count` places to all others. It is a long one, because bad files often lie side by side: to try one
+ * neighbour after the other would make few of them look like many.
+ */
+function strideThrough(count: number): number {
+  // By the golden ratio, the places of any few steps are far from each other.
+  let stride = Math.max(1, Math.round(count * 0.618));
+  while (greatestCommonDivisor(stride, count) > 1) stride++;
+  return stride;
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
+}
+
+/** @throws FormatError when more than a tenth of the examples tried, and at least 8, are unreadable */
+export function refuseTooMany(
+  data: Pick<DataSet, "name" | "nameOf">,
+  unreadable: readonly number[],
+  tried: number,
+): void {
+  if (unreadable.length <= TOLERATED_COUNT || unreadable.length <= TOLERATED_SHARE * tried) return;
+  const names = unreadable.slice(0, 3).map((index) => data.nameOf(index));
+  throw new FormatError(
+    `${unreadable.length} of the ${tried} pictures of ${data.name} that were tried cannot be read (${names.join(", ")}, …), which is more than one in ten; mend or remove them.`,
+  );
+}
+
+/** What an example takes in memory beside its pixels and captions: three objects, with the entry of a Map. */
+export const EXAMPLE_BYTES = 200;
+
+/** What an example takes in memory; texts have two bytes a letter. */
+function bytesOf({ pixels, captions }: Example): number {
+  const texts = captions.reduce((sum, text) => sum + 2 * text.length + 32, 0);
+  return EXAMPLE_BYTES + pixels.byteLength + texts;
+}

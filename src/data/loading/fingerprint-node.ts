@@ -1,0 +1,70 @@
+/** What tells one state of a data set's files from another, without reading the pictures. */
+import { createHash } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { DataConfig } from "../config.ts";
+import { emojiStyles } from "../formats/emoji-captions.ts";
+import { listFiles } from "../formats/list-files-node.ts";
+import { locatePackageFiles } from "../formats/packages-node.ts";
+import { findShards } from "../formats/shards-node.ts";
+
+export interface Fingerprint {
+  readonly files: number;
+  /** SHA-256 of each file's name, size and time of its last change, or of what is in it. */
+  readonly hash: string;
+}
+
+/** As many files as are asked about at once. */
+const PARALLEL = 64;
+
+/**
+ * The fingerprint of the files that a config names, those with captions and classes too.
+ *
+ * @throws UsageError when there are none
+ */
+export async function fingerprint(config: DataConfig): Promise<Fingerprint> {
+  const facts = config.kind === "emoji" ? await packageFacts(config) : await fileFacts(config);
+  const hash = createHash("sha256");
+  for (const fact of facts) hash.update(`${JSON.stringify(fact)}\n`);
+  return { files: facts.length, hash: hash.digest("hex") };
+}
+
+async function fileFacts(config: Exclude<DataConfig, { kind: "emoji" }>): Promise<unknown[]> {
+  const paths = await dataFiles(config);
+  const facts: unknown[] = [];
+  for (let i = 0; i < paths.length; i += PARALLEL) {
+    const some = paths.slice(i, i + PARALLEL).map(async (path) => {
+      // A link that leads nowhere is a file that cannot be read, and is named when it is.
+      const status = await stat(path).catch(() => undefined);
+      return [path, status?.size, status?.mtimeMs];
+    });
+    facts.push(...(await Promise.all(some)));
+  }
+  return facts;
+}
+
+async function dataFiles(config: Exclude<DataConfig, { kind: "emoji" }>): Promise<string[]> {
+  const { path } = config;
+  switch (config.kind) {
+    case "images":
+      return (await listFiles(path)).map((file) => join(path, file));
+    case "idx":
+      return (await listFiles(path))
+        .filter((file) => /-idx[13]-ubyte(?:\.gz)?$/.test(file))
+        .map((file) => join(path, file));
+    case "parquet":
+      return findShards(path, ".parquet", config.split);
+    case "tar":
+      return findShards(path, ".tar", config.split);
+  }
+}
+
+/** Packages are installed anew with every clone, so their versions count in place of dates. */
+async function packageFacts({
+  styles,
+}: Extract<DataConfig, { kind: "emoji" }>): Promise<unknown[]> {
+  const names = ["emojibase-data", ...styles.map((style) => emojiStyles[style].package)];
+  const files = names.map((name) => `${name}/package.json`);
+  const paths = locatePackageFiles(files, "The emoji set");
+  return Promise.all(paths.map((path) => readFile(path, "utf8")));
+}

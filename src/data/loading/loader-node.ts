@@ -1,0 +1,162 @@
+/**
+ * Batches for training, decoded in a thread of their own: the training loop is inside native calls for seconds at a time,
+ * so the thread runs ahead of it by itself.
+ */
+import { Worker } from "node:worker_threads";
+import { PatchwiseError } from "../../engine/errors.ts";
+import { type Failure, revive } from "../../engine/runtime/worker-protocol.ts";
+import { type Batch, EXAMPLE_BYTES, type Skipped } from "./batch-reader.ts";
+import { pictureLayout } from "./batches.ts";
+import type { DataConfig } from "../config.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import type { DataSet } from "../dataset.ts";
+import { type LatentCache, latentLayout } from "../latents/latents.ts";
+
+export type { Batch, Skipped } from "./batch-reader.ts";
+
+export interface Loader {
+  readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned">;
+  /** Bytes that it will hold at most: decoded pictures, batches made ahead, and what the data set itself keeps. */
+  readonly memory: number;
+  /**
+   * The next batch, in order; batch i is a pure function of the files, the config, the seed and i.
+   *
+   * @throws FormatError when too many pictures cannot be read
+   */
+  next(): Promise<Batch>;
+  /** What could not be read, and was replaced, in the batches that were given so far. */
+  skipped(): readonly Skipped[];
+  /** Ends the thread, once what it is decoding at the moment is done. */
+  close(): Promise<void>;
+}
+
+export interface LoaderOptions {
+  readonly data: DataConfig;
+  readonly shape: PictureShape;
+  /** Pictures in a batch. */
+  readonly batch: number;
+  readonly seed: number;
+  /** Index of the first batch to give. */
+  readonly from: number;
+  /** Where latents are to be given in place of the pictures themselves. */
+  readonly latents?: LatentCache | undefined;
+}
+
+/** What the worker is told at its start. */
+export interface LoaderSettings extends LoaderOptions {
+  /** How many batches it may be ahead. */
+  readonly ahead: number;
+  readonly cache: number;
+}
+
+/** One more batch was taken, so one more may be made; or: stop. */
+export type ToLoader = "taken" | "close";
+
+export type FromLoader =
+  | { readonly kind: "open"; readonly info: Loader["info"]; readonly memory: number }
+  | { readonly kind: "batch"; readonly batch: Batch; readonly skipped: readonly Skipped[] }
+  | Failure;
+
+type Ready = Extract<FromLoader, { kind: "batch" }>;
+
+const CACHE_BYTES = 2 ** 30;
+const AHEAD_BYTES = 2 ** 28;
+const MAX_AHEAD = 16;
+
+/**
+ * Opens a data set in a worker thread, which begins to decode at once.
+ *
+ * @throws UsageError or FormatError as `openData` does
+ */
+export async function openLoader(options: LoaderOptions): Promise<Loader> {
+  const { shape, batch, latents } = options;
+  const { bytes } = latents ? latentLayout(latents) : pictureLayout(shape);
+  const exampleBytes = latents?.mirrored ? 2 * bytes : bytes;
+  const batchBytes = batch * bytes;
+  const ahead = Math.min(MAX_AHEAD, Math.max(2, Math.floor(AHEAD_BYTES / batchBytes)));
+  const settings: LoaderSettings = { ...options, ahead, cache: CACHE_BYTES };
+  // A native library that only the worker had loaded would be unloaded under the feet of its own threads when that ends.
+  await import("sharp");
+  const thread = startThread(settings);
+  const opened = await thread.receive();
+  if (opened.kind !== "open")
+    throw new PatchwiseError("The loader's thread did not open the data.");
+  const skipped: Skipped[] = [];
+  const cached = Math.min(CACHE_BYTES, opened.info.count * (exampleBytes + EXAMPLE_BYTES));
+  return {
+    info: opened.info,
+    memory: cached + (ahead + 1) * batchBytes + opened.memory,
+    async next() {
+      const ready = (await thread.receive()) as Ready;
+      thread.send("taken");
+      skipped.push(...ready.skipped);
+      return ready.batch;
+    },
+    skipped: () => [...skipped],
+    close: () => thread.close(),
+  };
+}
+
+interface Thread {
+  /** What the worker says next; the calls are answered in order. */
+  receive(): Promise<Exclude<FromLoader, Failure>>;
+  send(message: ToLoader): void;
+  close(): Promise<void>;
+}
+
+function startThread(settings: LoaderSettings): Thread {
+  // The entry is TypeScript where this file is.
+  const entry = import.meta.url.endsWith(".ts")
+    ? new URL("./loader-worker-node.ts", import.meta.url)
+    : new URL("./loader-worker-node.js", import.meta.url);
+  const worker = new Worker(entry, { workerData: settings });
+  const arrived: Exclude<FromLoader, Failure>[] = [];
+  const waiting: {
+    readonly resolve: (message: Exclude<FromLoader, Failure>) => void;
+    readonly reject: (error: Error) => void;
+  }[] = [];
+  let ended: Error | undefined;
+  let closing = false;
+
+  // A thread that runs ahead must not keep the process alive; one that is waited for must.
+  const hold = () => worker[closing || waiting.length > 0 ? "ref" : "unref"]();
+  const end = (error: Error) => {
+    ended ??= error;
+    for (const { reject } of waiting.splice(0)) reject(ended);
+  };
+  const exited = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  worker.on("message", (message: FromLoader) => {
+    if (message.kind === "failed") end(revive(message));
+    else {
+      const next = waiting.shift();
+      if (next) next.resolve(message);
+      else arrived.push(message);
+    }
+    hold();
+  });
+  worker.once("error", (cause) =>
+    end(new PatchwiseError(`The loader's thread failed: ${cause.message}`, { cause })),
+  );
+  worker.once("exit", () => end(new PatchwiseError("The loader's thread has ended.")));
+  return {
+    receive: () =>
+      new Promise((resolve, reject) => {
+        const message = arrived.shift();
+        if (message) resolve(message);
+        else if (ended) reject(ended);
+        else {
+          waiting.push({ resolve, reject });
+          hold();
+        }
+      }),
+    send: (message) => worker.postMessage(message, []),
+    async close() {
+      end(new PatchwiseError("The loader is closed; open another one."));
+      arrived.length = 0;
+      closing = true;
+      hold();
+      worker.postMessage("close" satisfies ToLoader, []);
+      await exited;
+    },
+  };
+}

@@ -1,0 +1,283 @@
+/**
+ * Schedulers of diffusers, from their `scheduler_config.json`, as levels and a sampler of ours: model folders bring one
+ * along. Their tables are made in float32, as they are there: models were trained with them.
+ */
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { nearestNames } from "../../engine/messages.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+import type { Denoiser } from "../denoiser.ts";
+import {
+  diffusersTables,
+  flowMatchLevels,
+  multistepLevels,
+  noisiestFirst,
+  pointwiseLevels,
+  singleStepTimes,
+  type Tables,
+} from "./levels.ts";
+import { clean, type NoiseLevel, refuseShift } from "../levels.ts";
+import type { Parameterization } from "../parameterization.ts";
+import { ddim, euler, eulerAncestral } from "../samplers/ddim.ts";
+import { ddpm } from "../samplers/ddpm.ts";
+import { dpmSolver } from "../samplers/dpm-solver.ts";
+import { exploding } from "../samplers/exploding.ts";
+import { heun } from "../samplers/heun.ts";
+import type { Sampler } from "../samplers/sampler.ts";
+import { unipc } from "../samplers/unipc.ts";
+import { levelOf } from "../schedule.ts";
+import { timestepSpacings } from "../timesteps.ts";
+import type { Threshold } from "../thresholding.ts";
+
+export interface DiffusersScheduler {
+  /** What its model predicts. */
+  readonly parameterization: Parameterization;
+  /** How its estimates of x0 are kept in range. */
+  readonly threshold?: Threshold | undefined;
+  readonly sampler: Sampler;
+  /**
+   * Noise levels for a number of steps, and the last one.
+   *
+   * @param options.mu logarithm of the shift, where the config says that it depends on the image
+   * @param options.shift in place of the config's
+   * @throws UsageError when there cannot be so many steps, or levels that are no flow's are to be shifted
+   */
+  levels(steps: number, options?: SchedulerLevelOptions): NoiseLevel[];
+  /** Standard deviation of what sampling starts with, as the network sees it. */
+  start(first: NoiseLevel): number;
+  /** Whether diffusers keeps x / alpha where we keep x. */
+  readonly exploding: boolean;
+  /** Deviation of the noise that it leaves in its images, where it adds some at the last step from this level too. */
+  readonly leftover?: (last: NoiseLevel) => number;
+  /** Whether it lists levels between the first and the last twice, as often as it asks the network about them. */
+  readonly twice?: boolean;
+  /** Where each step really goes, for the one scheduler that does not go to the next level. */
+  readonly targets?: (steps: number) => NoiseLevel[];
+}
+
+interface SchedulerLevelOptions {
+  readonly mu?: number | undefined;
+  readonly shift?: number | undefined;
+}
+
+/** What a call of `step` was given beside the images. */
+export interface StepArguments {
+  readonly eta?: number;
+  readonly keepNoise?: boolean;
+}
+
+type Build = (read: FieldReader, step: StepArguments) => DiffusersScheduler;
+
+const builders: Readonly<Record<string, Build>> = {
+  DDPMScheduler: ddpmScheduler,
+  DDIMScheduler: ddimScheduler,
+  EulerDiscreteScheduler: (read) => eulerScheduler(read, euler),
+  EulerAncestralDiscreteScheduler: (read) => eulerScheduler(read, eulerAncestral),
+  HeunDiscreteScheduler: heunScheduler,
+  DPMSolverMultistepScheduler: dpmSolverScheduler,
+  UniPCMultistepScheduler: unipcScheduler,
+  FlowMatchEulerDiscreteScheduler: flowMatchScheduler,
+};
+
+export const diffusersSchedulerNames: readonly string[] = Object.keys(builders);
+
+/**
+ * @param name of the class, `_class_name` of the config
+ * @throws FormatError when the scheduler, or what a field asks for, is not known
+ */
+export function diffusersScheduler(
+  name: string,
+  read: FieldReader,
+  step: StepArguments = {},
+): DiffusersScheduler {
+  const build = Object.hasOwn(builders, name) ? builders[name] : undefined;
+  if (!build) {
+    const near = nearestNames(name, diffusersSchedulerNames);
+    throw new FormatError(
+      `${read.file} names the scheduler ${JSON.stringify(name)}, which is not known; ${near.length > 0 ? `nearest are ${near.join(", ")}` : `known are ${diffusersSchedulerNames.join(", ")}`}.`,
+    );
+  }
+  // Options that change what a scheduler does, and that have only this value here.
+  read.choice("interpolation_type", ["linear"], "linear");
+  read.choice("timestep_type", ["discrete"], "discrete");
+  for (const [field, known] of [
+    ["use_beta_sigmas", false],
+    ["invert_sigmas", false],
+    ["predict_x0", true],
+  ] as const) {
+    if (read.flag(field, known) === known) continue;
+    throw new FormatError(
+      `${read.file} has "${field}" = ${!known}, which is not known; expected ${known}.`,
+    );
+  }
+  const built = build(read, step);
+  if (name === "FlowMatchEulerDiscreteScheduler") return built;
+  return {
+    ...built,
+    levels(steps, { shift } = {}) {
+      refuseShift(shift);
+      return built.levels(steps);
+    },
+  };
+}
+
+const predictions = {
+  epsilon: "epsilon",
+  sample: "x0",
+  v_prediction: "v",
+  flow_prediction: "flow",
+} as const satisfies Record<string, Parameterization>;
+
+function parameterizationOf(read: FieldReader): Parameterization {
+  const names = Object.keys(predictions) as (keyof typeof predictions)[];
+  return predictions[read.choice("prediction_type", names, "epsilon")];
+}
+
+function thresholdOf(
+  read: FieldReader,
+  { clip, keepNoise = false }: { readonly clip: boolean; readonly keepNoise?: boolean },
+): Threshold | undefined {
+  if (read.flag("thresholding", false)) {
+    const quantile = read.number("dynamic_thresholding_ratio", 0.995);
+    return { kind: "dynamic", quantile, most: read.number("sample_max_value", 1), keepNoise };
+  }
+  if (!read.flag("clip_sample", clip)) return undefined;
+  return { kind: "static", range: read.number("clip_sample_range", 1), keepNoise };
+}
+
+const unit = () => 1;
+
+function ddpmScheduler(read: FieldReader): DiffusersScheduler {
+  const tables = diffusersTables(read);
+  const variances = {
+    fixed_small: "small",
+    fixed_small_log: "small",
+    fixed_large: "large",
+    learned_range: "learned",
+  } as const;
+  const kinds = Object.keys(variances) as (keyof typeof variances)[];
+  const variance = variances[read.choice("variance_type", kinds, "fixed_small")];
+  return {
+    parameterization: parameterizationOf(read),
+    threshold: thresholdOf(read, { clip: true }),
+    sampler: (denoise, x, levels, options) => ddpm(denoise, x, levels, { ...options, variance }),
+    levels: (steps) => noisiestFirst(tables, singleStepTimes(read, steps, "leading"), clean),
+    start: unit,
+    exploding: false,
+    // Only a step from time 0 adds no noise; of β̃ nothing is left at the end anyway, of β all.
+    leftover: ({ time, sigma }) => (variance === "large" && time > 0 ? sigma : 0),
+  };
+}
+
+function ddimScheduler(read: FieldReader, { eta = 0, keepNoise = true }: StepArguments) {
+  const tables = diffusersTables(read);
+  const { alphaBars, trainSteps } = tables;
+  const end = read.flag("set_alpha_to_one", true) ? clean : levelOf(0, alphaBars[0]!);
+  const times = (steps: number) => singleStepTimes(read, steps, "leading");
+  return {
+    parameterization: parameterizationOf(read),
+    threshold: thresholdOf(read, { clip: true, keepNoise }),
+    sampler: (denoise: Denoiser, x: NdArray, levels: readonly NoiseLevel[], options) =>
+      ddim(denoise, x, levels, { ...options, eta }),
+    levels: (steps) => noisiestFirst(tables, times(steps), end),
+    start: unit,
+    exploding: false,
+    // It goes back by a fixed stride, also where the spacing has another.
+    targets: (steps) =>
+      times(steps).map((time) => {
+        const target = time - Math.floor(trainSteps / steps);
+        return target < 0 ? end : levelOf(target, alphaBars[target]!);
+      }),
+  } satisfies DiffusersScheduler;
+}
+
+/** With "leading" times, sampling starts with noise of more than the first level's. */
+function explodingStart(read: FieldReader) {
+  const leading = read.choice("timestep_spacing", timestepSpacings, "linspace") === "leading";
+  return ({ sigma }: NoiseLevel) => (leading ? 1 : sigma);
+}
+
+function eulerScheduler(read: FieldReader, sampler: Sampler): DiffusersScheduler {
+  const tables = diffusersTables(read, { lowest: true });
+  return {
+    parameterization: parameterizationOf(read),
+    sampler,
+    levels: (steps) => pointwiseLevels(read, tables, steps),
+    start: explodingStart(read),
+    exploding: true,
+  };
+}
+
+function heunScheduler(read: FieldReader): DiffusersScheduler {
+  const tables = diffusersTables(read, { start: 0.00085, end: 0.012 });
+  return {
+    parameterization: parameterizationOf(read),
+    threshold: thresholdOf(read, { clip: false }),
+    sampler: exploding(heun),
+    twice: true,
+    levels: (steps) => pointwiseLevels(read, tables, steps),
+    start: explodingStart(read),
+    exploding: true,
+  };
+}
+
+function dpmSolverScheduler(read: FieldReader): DiffusersScheduler {
+  const tables = diffusersTables(read, { lowest: true });
+  const algorithms = ["dpmsolver++", "sde-dpmsolver++"] as const;
+  const algorithm = read.choice("algorithm_type", algorithms, "dpmsolver++");
+  const solvers = ["midpoint", "heun", "logrho", "bh1", "bh2"] as const;
+  const settings = {
+    order: read.count("solver_order", 2),
+    stochastic: algorithm === "sde-dpmsolver++",
+    integration: read.choice("solver_type", solvers, "midpoint") === "heun" ? "heun" : "midpoint",
+    lowerOrderFinal: read.flag("lower_order_final", true),
+    eulerAtFinal: read.flag("euler_at_final", false),
+  } as const;
+  return multistep(read, tables, (denoise, x, levels, options) =>
+    dpmSolver(denoise, x, levels, { ...options, ...settings }),
+  );
+}
+
+function unipcScheduler(read: FieldReader): DiffusersScheduler {
+  const tables = diffusersTables(read, { lowest: true });
+  const solvers = ["bh1", "bh2", "midpoint", "heun", "logrho"] as const;
+  const settings = {
+    order: read.count("solver_order", 2),
+    variant: read.choice("solver_type", solvers, "bh2") === "bh1" ? "bh1" : "bh2",
+    lowerOrderFinal: read.flag("lower_order_final", true),
+    uncorrected: read.numbers("disable_corrector", []),
+  } as const;
+  return multistep(read, tables, (denoise, x, levels, options) =>
+    unipc(denoise, x, levels, { ...options, ...settings }),
+  );
+}
+
+function multistep(read: FieldReader, tables: Tables, sampler: Sampler): DiffusersScheduler {
+  return {
+    parameterization: parameterizationOf(read),
+    threshold: thresholdOf(read, { clip: false }),
+    sampler,
+    levels: (steps) => multistepLevels(read, tables, steps),
+    start: unit,
+    exploding: false,
+  };
+}
+
+function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
+  return {
+    parameterization: "flow",
+    sampler: euler,
+    levels(steps, { mu: given, shift } = {}) {
+      const dynamic = read.flag("use_dynamic_shifting", false);
+      const mu = given ?? (dynamic && shift !== undefined ? Math.log(shift) : undefined);
+      if (mu === undefined && dynamic) {
+        throw new UsageError(
+          `${read.file} says that the shift depends on the image; give a shift, or its logarithm as mu.`,
+        );
+      }
+      return flowMatchLevels(read, steps, mu, shift);
+    },
+    start: unit,
+    exploding: false,
+  };
+}

@@ -1,0 +1,99 @@
+/**
+ * Diffusion of discrete tokens, as Paella has it (Rampas et al., 2022): noise replaces tokens by random ones, and a network
+ * says how probable each token of the codebook is at each place.
+ */
+import { full, where } from "../../engine/graph/functional.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { torchCos } from "../../nn/torch-cos.ts";
+import { combine } from "../arrays.ts";
+import { checkSteps } from "../levels.ts";
+import { meanOfImage, perImage } from "../losses.ts";
+import { torchLinspace } from "../torch-linspace.ts";
+
+/** Tokens [B, h, w] with random ones where there is noise, see `isNoise`. */
+export function noiseTokens(tokens: Tensor, random: Tensor, noise: Tensor): Tensor {
+  return where(noise, random, tokens);
+}
+
+/**
+ * Which places are noise, [B, h, w] bool: as many as `share` [B] says.
+ *
+ * @param uniforms [B, h, w] in [0, 1)
+ */
+export function isNoise(uniforms: Tensor, share: Tensor): Tensor {
+  return uniforms.less(perImage(share, uniforms));
+}
+
+/**
+ * Cross entropy of logits [B, codebook, h, w] with the true tokens [B, h, w], for each place.
+ *
+ * @param smoothing share of the truth that all tokens have alike (Szegedy et al., 2016)
+ */
+export function tokenLoss(logits: Tensor, tokens: Tensor, smoothing = 0.1): Tensor {
+  const logs = logits.transpose([0, 2, 3, 1]).logSoftmax(-1); // [B, h, w, codebook]
+  const truth = logs.mul(tokens.oneHot(logits.size(1))).sum(-1);
+  return truth.mul(smoothing - 1).sub(logs.mean(-1).mul(smoothing));
+}
+
+/**
+ * Mean of each image's losses [B, h, w], in which places that are no noise count for less, as the third Paella was trained:
+ * for `lowest` where hardly anything is noise, and for as much as the others where everything is.
+ */
+export function noiseWeightedLoss(
+  losses: Tensor,
+  { noise, share, lowest = 0.3 }: { noise: Tensor; share: Tensor; lowest?: number },
+): Tensor {
+  const kept = perImage(share.mul(1 - lowest).add(lowest), losses);
+  const weights = where(noise, full([], 1), kept); // [B, h, w]
+  return meanOfImage(losses.mul(weights)).div(meanOfImage(weights));
+}
+
+/** Logits [B, codebook, h, w] of tokens [B, h, w] of which a share in [0, 1] is noise. */
+export type TokenDenoiser = (tokens: NdArray<"int64">, share: number) => Promise<NdArray>;
+
+/**
+ * Classifier-free guidance (Ho & Salimans, 2022) of logits; both denoisers are asked at once.
+ *
+ * @param scale 1 is the conditional denoiser itself
+ */
+export function guidedTokens(
+  conditional: TokenDenoiser,
+  unconditional: TokenDenoiser,
+  scale: number,
+): TokenDenoiser {
+  if (scale === 1) return conditional;
+  return async (tokens, share) => {
+    const [wanted, free] = await Promise.all([
+      conditional(tokens, share),
+      unconditional(tokens, share),
+    ]);
+    return combine([scale, wanted], [1 - scale, free]);
+  };
+}
+
+/**
+ * Shares of noise before each step and behind the last one, evenly spaced, as the third Paella is sampled with.
+ *
+ * @param from less than 1 for variations of given tokens
+ * @throws UsageError unless steps is a whole number of at least 1
+ */
+export function evenLevels(steps: number, from = 1, to = 0): number[] {
+  checkSteps(steps);
+  return [...torchLinspace(from, to, steps + 1)];
+}
+
+/**
+ * Shares of noise along a quarter of a cosine, as the first Paella is sampled with.
+ *
+ * @throws UsageError unless steps is a whole number of at least 1
+ */
+export function cosineLevels(steps: number): number[] {
+  checkSteps(steps);
+  return [...torchLinspace(0, 1, steps + 1)].map((time) => Math.max(0, cosineShare(time)));
+}
+
+/** The share of noise at a time from 0, all of it, to 1, none; rounded as the networks have learned it. */
+export function cosineShare(time: number): number {
+  return torchCos(Math.fround(Math.fround(time) * Math.fround(Math.PI)) / 2);
+}

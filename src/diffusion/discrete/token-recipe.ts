@@ -1,0 +1,79 @@
+/** A recipe for discrete tokens (`discrete.ts`), beside those for pictures and latents of continuous numbers (`recipe.ts`). */
+import { z } from "zod";
+import { input } from "../../engine/graph/functional.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import { fork, integers, type RandomKey, uniform } from "../../engine/random/random.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import {
+  cosineLevels,
+  evenLevels,
+  isNoise,
+  noiseTokens,
+  noiseWeightedLoss,
+  tokenLoss,
+} from "./discrete.ts";
+import type { NoiseLevel } from "../levels.ts";
+import { recipeSchema, timeScale } from "../recipe.ts";
+
+const share = z.number().min(0).max(1);
+
+const tokens = z.strictObject({
+  process: z.literal("tokens"),
+  /** Share of the truth that all tokens of the codebook have alike; Paella has 0.1. */
+  smoothing: share.default(0),
+  /** How much places that are no noise count where hardly anything is noise; more where there is more of it. */
+  keptWeight: z.number().gt(0).max(1).default(0.3),
+  /** How shares of noise fall while it draws: evenly as the third Paella's, or along a cosine as the first one's. */
+  levels: z.enum(["even", "cosine"]).default("even"),
+});
+
+export type TokenRecipe = z.output<typeof tokens>;
+
+/** By which process a network is trained and sampled. */
+export const anyRecipeSchema = z.discriminatedUnion("process", [recipeSchema, tokens]);
+
+export type AnyRecipe = z.output<typeof anyRecipeSchema>;
+
+/**
+ * Loss [B] of a network on tokens [B, h, w], as a graph with inputs more, which `drawTokenExamples` draws: `random` and
+ * `uniforms` [B, h, w], and `share` [B], how much is noise.
+ *
+ * @param network tokens [B, h, w] and times [B], the share in thousandths → logits [B, codebook, h, w]
+ */
+export function tokenRecipeLoss(
+  { smoothing, keptWeight }: TokenRecipe,
+  truth: Tensor,
+  network: (tokens: Tensor, t: Tensor) => Tensor,
+): Tensor {
+  const random = input("random", truth.shape, truth.dtype);
+  const [uniforms, noiseShare] = [input("uniforms", truth.shape), input("share", [batch])];
+  const noise = isNoise(uniforms, noiseShare);
+  const logits = network(noiseTokens(truth, random, noise), noiseShare.mul(timeScale));
+  const losses = tokenLoss(logits, truth, smoothing);
+  return noiseWeightedLoss(losses, { noise, share: noiseShare, lowest: keptWeight });
+}
+
+/** The inputs that the loss's graph has beside tokens and conditions, for tokens of a shape [B, h, w]. */
+export function drawTokenExamples(
+  key: RandomKey,
+  shape: readonly number[],
+  codebook: number,
+): Readonly<Record<"random" | "uniforms" | "share", NdArray>> {
+  return {
+    random: integers(fork(key, "random"), 0, codebook, shape),
+    uniforms: uniform(fork(key, "noise"), shape),
+    share: uniform(fork(key, "share"), shape.slice(0, 1)),
+  };
+}
+
+/** Shares of noise before each step and behind the last one, as levels whose time is what the network is told. */
+export function tokenLevels(recipe: TokenRecipe, steps: number): NoiseLevel[] {
+  const shares = recipe.levels === "even" ? evenLevels(steps) : cosineLevels(steps);
+  return shares.map(tokenLevel);
+}
+
+/** Of a share of noise. */
+export function tokenLevel(noise: number): NoiseLevel {
+  return { time: timeScale * noise, alpha: 1 - noise, sigma: noise };
+}

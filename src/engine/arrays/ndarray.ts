@@ -1,0 +1,121 @@
+/**
+ * Host data: a typed array with a shape, row-major and contiguous. The symbolic counterpart is `Tensor`.
+ */
+import {
+  allocate,
+  byteSize,
+  type DataOf,
+  type DType,
+  fromBfloat16,
+  fromFloat16,
+  toBfloat16,
+  toFloat16,
+} from "./dtype.ts";
+import { ShapeError } from "../errors.ts";
+
+export interface NdArray<D extends DType = DType> {
+  readonly dtype: D;
+  readonly shape: readonly number[];
+  /** Row-major elements; float16 and bfloat16 as raw bits. */
+  readonly data: DataOf[D];
+}
+
+/** Number of elements of a shape; 1 for a scalar. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, dim) => product * dim, 1);
+}
+
+/** Elements to step over for +1 along each axis of a row-major array. */
+export function stridesOf(shape: readonly number[]): number[] {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    strides[axis] = stride;
+    stride *= shape[axis]!;
+  }
+  return strides;
+}
+
+/**
+ * Wraps a typed array as is, or converts plain numbers to `dtype`.
+ *
+ * @example ndarray("float32", [2, 2], [1, 2, 3, 4])
+ * @throws ShapeError when the number of elements is not the product of the shape
+ */
+export function ndarray<D extends DType>(
+  dtype: D,
+  shape: readonly number[],
+  values: DataOf[D] | readonly number[],
+): NdArray<D> {
+  const size = sizeOf(shape);
+  if (values.length !== size) {
+    throw new ShapeError(
+      `A ${dtype} array of shape [${shape.join(", ")}] needs ${size} elements, but ${values.length} were given.`,
+    );
+  }
+  const data = Array.isArray(values)
+    ? fromNumbers(dtype, values as readonly number[])
+    : (values as DataOf[D]);
+  return { dtype, shape: [...shape], data };
+}
+
+/** All elements zero. */
+export function zeros<D extends DType>(dtype: D, shape: readonly number[]): NdArray<D> {
+  return { dtype, shape: [...shape], data: allocate(dtype, sizeOf(shape)) };
+}
+
+/** A float32 array without dimensions. */
+export function scalar(value: number): NdArray<"float32"> {
+  return ndarray("float32", [], [value]);
+}
+
+/** Bytes of the elements. */
+export function bytesOf(array: NdArray): number {
+  return array.data.length * byteSize(array.dtype);
+}
+
+/** Every element as a JavaScript number (int64 beyond 2^53 loses digits). */
+export function toNumbers(array: NdArray): number[] {
+  const decode = decoder(array.dtype);
+  return Array.from(array.data as ArrayLike<number | bigint>, decode);
+}
+
+/** The same values in another dtype; the array itself when it already has it. */
+export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D> {
+  if (array.dtype === dtype) return array as unknown as NdArray<D>;
+  const source = array.data as ArrayLike<number | bigint>;
+  const target = allocate(dtype, source.length) as { [index: number]: number | bigint };
+  const decode = decoder(array.dtype);
+  const encode = encoder(dtype);
+  for (let i = 0; i < source.length; i++) target[i] = encode(decode(source[i]!));
+  return { dtype, shape: array.shape, data: target as unknown as DataOf[D] };
+}
+
+function fromNumbers<D extends DType>(dtype: D, values: readonly number[]): DataOf[D] {
+  const target = allocate(dtype, values.length) as { [index: number]: number | bigint };
+  const encode = encoder(dtype);
+  for (let i = 0; i < values.length; i++) target[i] = encode(values[i]!);
+  return target as unknown as DataOf[D];
+}
+
+function decoder(dtype: DType): (element: number | bigint) => number {
+  if (dtype === "float16") return (bits) => fromFloat16(bits as number);
+  if (dtype === "bfloat16") return (bits) => fromBfloat16(bits as number);
+  return Number;
+}
+
+/** Integers are cut towards zero and wrap around, as a C cast does; every non-zero bool is 1. */
+function encoder(dtype: DType): (value: number) => number | bigint {
+  switch (dtype) {
+    case "float16":
+      return toFloat16;
+    case "bfloat16":
+      return toBfloat16;
+    case "int64":
+      return (value) => BigInt(Math.trunc(value));
+    case "bool":
+      return (value) => (value === 0 ? 0 : 1);
+    default:
+      return (value) => value;
+  }
+}

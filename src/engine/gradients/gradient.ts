@@ -1,0 +1,94 @@
+/**
+ * Reverse-mode differentiation: walks the graph from the loss back to the leaves, asks each node's
+ * row in vjp.ts for the gradients of its inputs, and adds up what meets at a tensor. The backward
+ * pass is just more graph, so it can be differentiated again.
+ */
+import { inlineBody } from "../graph/recompute.ts";
+import { isFloat } from "../arrays/dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { nodesBehind } from "../graph/graph.ts";
+import type { OpName } from "../graph/ops.ts";
+import { formatShape, sameShape, type Shape } from "../graph/shape.ts";
+import { onesLike, zerosLike } from "../graph/functional.ts";
+import { apply, type Node, type Tensor } from "../graph/tensor.ts";
+import { type VjpRule, vjpRules } from "./vjp.ts";
+
+/**
+ * Gradients of a scalar loss, each of the shape of its tensor; zeros where the loss does not depend on it.
+ *
+ * @throws ShapeError when the loss is no float scalar
+ */
+export function gradient(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
+  if (loss.rank !== 0 || !isFloat(loss.dtype)) {
+    throw new ShapeError(
+      `gradient: the loss is ${loss.dtype} ${formatShape(loss.shape)}, expected a float scalar; take its mean or sum first.`,
+    );
+  }
+  return backpropagate([loss], [onesLike(loss)], wrt);
+}
+
+/** Gradients of Σ outputs·cotangents with respect to tensors: the general form, for any shapes. */
+export function backpropagate(
+  outputs: readonly Tensor[],
+  cotangents: readonly Tensor[],
+  wrt: readonly Tensor[],
+): Tensor[] {
+  const nodes = nodesBehind(outputs);
+  const active = dependents(nodes, wrt);
+  const gradients = new Map<Tensor, Tensor>();
+  const add = (tensor: Tensor, part: Tensor) => {
+    const before = gradients.get(tensor);
+    gradients.set(tensor, before ? before.add(part) : part);
+  };
+  for (const [i, output] of outputs.entries()) add(output, cotangents[i]!);
+
+  for (const node of nodes.toReversed()) {
+    if (!active.has(node) || node.inputs.length === 0) continue;
+    if (!node.outputs.some((output) => gradients.has(output))) continue;
+    const dy = node.outputs.map((output) => gradients.get(output) ?? zerosLike(output));
+    const inputGradients = applyRule(node, dy);
+    for (const [i, tensor] of node.inputs.entries()) {
+      const part = inputGradients[i];
+      if (part && active.has(tensor.node)) add(tensor, sumToShape(part, tensor.shape));
+    }
+  }
+  return wrt.map((tensor) => gradients.get(tensor) ?? zerosLike(tensor));
+}
+
+function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
+  return rules[node.op](dy, node);
+}
+
+/** Recomputes the block behind a barrier that waits for the gradient, then differentiates the copy. */
+const checkpointRule: VjpRule<"checkpoint"> = (dy, node) => {
+  const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
+  const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
+  return gradients.map((dx) => (isFloat(dx.dtype) ? dx : null));
+};
+
+const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, checkpoint: checkpointRule };
+
+/** Nodes from which some tensor of `wrt` is reached. */
+function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {
+  const active = new Set(wrt.map((tensor) => tensor.node));
+  for (const node of nodes) {
+    if (node.inputs.some((input) => active.has(input.node))) active.add(node);
+  }
+  return active;
+}
+
+/** Adds up what a broadcast had repeated: the one place where that happens. */
+function sumToShape(dy: Tensor, shape: Shape): Tensor {
+  if (sameShape(dy.shape, shape)) return dy;
+  const extra = dy.rank - shape.length;
+  const axes = dy.shape.flatMap((dim, axis) =>
+    axis < extra || (shape[axis - extra] === 1 && dim !== 1) ? [axis] : [],
+  );
+  const summed = axes.length > 0 ? dy.sum(axes, true).reshape(shapeAfter(dy, axes, extra)) : dy;
+  // A row may also return less than the input's shape (a scalar cotangent): repeat it.
+  return summed.expand(shape);
+}
+
+function shapeAfter(dy: Tensor, axes: readonly number[], extra: number): Shape {
+  return dy.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)).slice(Math.max(0, extra));
+}

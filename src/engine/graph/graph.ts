@@ -1,0 +1,87 @@
+/**
+ * A graph is its named outputs: everything else is reached from them. Nodes carry ascending
+ * numbers from the moment they are made, so sorting by number is a topological order.
+ */
+import { ShapeError } from "../errors.ts";
+import type { OpName } from "./ops.ts";
+import { formatShape, sameShape } from "./shape.ts";
+import { applyMany, type Node, type Tensor } from "./tensor.ts";
+
+export interface Graph {
+  /** Leaves that a run is given, in order of first use. */
+  readonly inputs: readonly Tensor[];
+  /** Weights, in order of first use. */
+  readonly parameters: readonly Tensor[];
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Every node in an order in which each comes after its inputs. */
+  readonly nodes: readonly Node[];
+}
+
+/**
+ * Collects the graph behind named outputs.
+ *
+ * @throws ShapeError when two different leaves share a name
+ */
+export function graphOf(outputs: Readonly<Record<string, Tensor>>): Graph {
+  const nodes = nodesBehind(Object.values(outputs));
+  const leaves = (op: OpName) =>
+    nodes.filter((node) => node.op === op).map((node) => node.outputs[0]!);
+  const graph = { inputs: leaves("input"), parameters: leaves("parameter"), outputs, nodes };
+  const seen = new Map<string, Tensor>();
+  for (const leaf of [...graph.inputs, ...graph.parameters]) {
+    const name = leafName(leaf);
+    const other = seen.get(name);
+    if (other) {
+      const same = sameShape(other.shape, leaf.shape) && other.dtype === leaf.dtype;
+      throw new ShapeError(
+        `Two leaves of one graph are named ${name} (${other.dtype} ${formatShape(other.shape)} and ${leaf.dtype} ${formatShape(leaf.shape)})` +
+          `${same ? ": make the tensor once and use it twice" : ": give them different names"}.`,
+      );
+    }
+    seen.set(name, leaf);
+  }
+  return graph;
+}
+
+/** The name of an input or a parameter. */
+export function leafName(tensor: Tensor): string {
+  const { node } = tensor;
+  if (is(node, "input") || is(node, "parameter")) return node.attributes.name;
+  throw new ShapeError(`${node.op} is neither an input nor a parameter, so it has no name.`);
+}
+
+/** Whether a run gives the tensor its value. */
+export function isLeaf({ node }: Tensor): boolean {
+  return is(node, "input") || is(node, "parameter");
+}
+
+/** Narrows a node to one op, and with it the type of its attributes. */
+export function is<K extends OpName>(node: Node, op: K): node is Node<K> {
+  return node.op === op;
+}
+
+/** All nodes that the tensors depend on, in topological order. Iterative: graphs are thousands of nodes deep. */
+export function nodesBehind(tensors: readonly Tensor[]): Node[] {
+  const seen = new Set<Node>();
+  const stack = tensors.map((tensor) => tensor.node);
+  while (stack.length > 0) {
+    const node = stack.pop()!;
+    if (seen.has(node)) continue;
+    seen.add(node);
+    for (const input of node.inputs) stack.push(input.node);
+  }
+  return [...seen].sort((a, b) => a.id - b.id);
+}
+
+/**
+ * Makes the nodes anew on other inputs.
+ *
+ * @param made what stands for which tensor; filled with the new outputs. Inputs not in it stay as they are.
+ */
+export function replay(nodes: readonly Node[], made: Map<Tensor, Tensor>): void {
+  for (const node of nodes) {
+    const inputs = node.inputs.map((tensor) => made.get(tensor) ?? tensor);
+    const outputs = applyMany(node.op, inputs, node.attributes, node.scope);
+    for (const [i, output] of node.outputs.entries()) made.set(output, outputs[i]!);
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * The op vocabulary: every node of a graph is one of these, with these attributes.
+ *
+ * A pass (infer, vjp, lower, evaluate, cost) is a table with one row for each name here, typed as
+ * total, so that a new op is added by writing its attributes below and filling the rows the
+ * compiler then asks for.
+ */
+import type { DType } from "../arrays/dtype.ts";
+import type { NdArray } from "../arrays/ndarray.ts";
+import type { Shape } from "./shape.ts";
+import type { Graph } from "./graph.ts";
+
+interface None {}
+
+/** x → f(x), one number at a time. */
+interface UnaryOps {
+  neg: None;
+  abs: None;
+  /** −1, 0 or 1. */
+  sign: None;
+  exp: None;
+  /** Natural logarithm. */
+  log: None;
+  sqrt: None;
+  reciprocal: None;
+  sin: None;
+  cos: None;
+  tanh: None;
+  erf: None;
+  sigmoid: None;
+  relu: None;
+  /** x · sigmoid(x). */
+  silu: None;
+  /** x · Φ(x); "tanh" is the approximation of Hendrycks & Gimpel, 2016. */
+  gelu: { readonly approximate: "none" | "tanh" };
+  floor: None;
+  ceil: None;
+  /** To the nearest whole number, halves to the even one. */
+  round: None;
+  /** x itself, through which no gradient flows. */
+  detach: None;
+}
+
+/** (a, b) → f(a, b) with NumPy broadcasting; both of one dtype. */
+interface BinaryOps {
+  add: None;
+  sub: None;
+  mul: None;
+  div: None;
+  pow: None;
+  minimum: None;
+  maximum: None;
+}
+
+/** (a, b) → bool with NumPy broadcasting. */
+interface CompareOps {
+  equal: None;
+  less: None;
+  lessEqual: None;
+}
+
+interface LogicOps {
+  not: None;
+  and: None;
+  or: None;
+}
+
+/** Axes are counted from the front, ascending. */
+interface Reduction {
+  readonly axes: readonly number[];
+  readonly keepDims: boolean;
+}
+
+interface ReduceOps {
+  sum: Reduction;
+  mean: Reduction;
+  max: Reduction;
+}
+
+/** Spatial attributes of a convolution, one entry a spatial dimension. */
+export interface ConvAttributes {
+  readonly stride: readonly number[];
+  /** Zeros in front of and behind each dimension. */
+  readonly padding: readonly (readonly [number, number])[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+}
+
+export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOps {
+  // Leaves
+  /** Data that a run is given. */
+  input: { readonly name: string; readonly shape: Shape; readonly dtype: DType };
+  /** A weight, named by its key in a checkpoint; a fixed one is a table there, which is neither trained nor counted. */
+  parameter: {
+    readonly name: string;
+    readonly shape: Shape;
+    readonly dtype: DType;
+    readonly fixed?: true;
+  };
+  constant: { readonly value: NdArray };
+  /** One number everywhere. */
+  full: { readonly value: number; readonly shape: Shape; readonly dtype: DType };
+
+  // Elementwise
+  /** (condition: bool, a, b) → a where the condition holds, else b. */
+  where: None;
+  cast: { readonly to: DType };
+
+  // Reductions and scans
+  /** Number of elements of x along the axes, as a scalar of x's dtype: known at run time only where the batch is among them. */
+  extent: { readonly axes: readonly number[] };
+  /** Position of the first largest element, int64; the axis disappears. */
+  argmax: { readonly axis: number };
+  argmin: { readonly axis: number };
+  cumsum: { readonly axis: number; readonly reverse: boolean };
+  softmax: { readonly axis: number };
+  logSoftmax: { readonly axis: number };
+
+  // Products
+  /** [..., m, k] × [..., k, n] → [..., m, n]; leading dimensions broadcast; a flag reads its operand with the last two axes swapped. */
+  matmul: { readonly transposeA: boolean; readonly transposeB: boolean };
+  /** (x [..., in], weight [out, in], bias [out]?) → x · weightᵀ + bias, [..., out]. */
+  linear: None;
+
+  // Shape
+  reshape: { readonly shape: Shape };
+  /** Axis i of the result is axis permutation[i] of x. */
+  transpose: { readonly permutation: readonly number[] };
+  expand: { readonly shape: Shape };
+  concat: { readonly axis: number };
+  /** One entry a dimension: first element, one past the last, step ≥ 1. */
+  slice: {
+    readonly starts: readonly number[];
+    readonly ends: Shape;
+    readonly steps: readonly number[];
+  };
+  /** Several outputs, one after another along the axis. */
+  split: { readonly axis: number; readonly sizes: Shape };
+  pad: { readonly padding: readonly (readonly [number, number])[]; readonly value: number };
+  flip: { readonly axes: readonly number[] };
+
+  // Indexing
+  /** (x, indices: integers in [0, size)) → x with the axis replaced by the dimensions of indices. */
+  gather: { readonly axis: number };
+  /** (updates [n, ...], indices [n]) → [size, ...] where row i is the sum of updates whose index is i: the gradient of gather along axis 0. */
+  scatterSum: { readonly size: number };
+  /** Integers → a last axis of `depth` with 1 at the index. */
+  oneHot: { readonly depth: number; readonly dtype: DType };
+
+  // Images (channels first, 1 to 3 spatial dimensions)
+  /** (x [N, C, ...], weight [O, C/groups, ...], bias [O]?) */
+  conv: ConvAttributes;
+  /** (x [N, C, ...], weight [C, O/groups, ...], bias [O]?); outputPadding rows are added behind each dimension. */
+  convTranspose: ConvAttributes & { readonly outputPadding: readonly number[] };
+  /** Repeats every pixel scale[i] times along spatial dimension i. */
+  upsampleNearest: { readonly scale: readonly number[] };
+
+  // Normalisation: whole ops, so that fp16 never overflows between their parts
+  /** (x, weight?, bias?) over the last axis → [y, mean, 1/std], the statistics with that axis 1. Ba et al., 2016. */
+  layerNorm: { readonly epsilon: number };
+  /** (x, weight?) over the last axis → [y, 1/rms]. Zhang & Sennrich, 2019. */
+  rmsNorm: { readonly epsilon: number };
+  /** (x [N, C, ...]) over groups of channels and space; affine parts are separate ops. Wu & He, 2018. */
+  groupNorm: { readonly groups: number; readonly epsilon: number };
+
+  /** (q [B, N, H·D], k [B, M, H·D], v [B, M, H·D], bias broadcastable to [B, H, N, M]?) → [y [B, N, H·D], p [B, H, N, M]]: p = softmax(q·kᵀ·scale + bias), y = p·v. Where nothing reads p, it is never held whole. Vaswani et al., 2017. */
+  attention: { readonly heads: number; readonly scale: number };
+
+  // Memory
+  /** A block that the backward pass computes again instead of keeping its activations; inputs fill the body's inputs in order. */
+  checkpoint: { readonly body: Graph };
+  /** (x, after) → x, which may be computed on only when `after` exists. */
+  barrier: None;
+}
+
+export type OpName = keyof Ops;
+export type UnaryName = keyof UnaryOps;
+export type BinaryName = keyof BinaryOps;
+export type CompareName = keyof CompareOps;
+export type ReduceName = keyof ReduceOps;

@@ -1,0 +1,98 @@
+/** A graph as text in static single assignment form, one line a node. */
+import { type Graph, is, isLeaf, leafName } from "./graph.ts";
+import { type NdArray, sizeOf, toNumbers } from "../arrays/ndarray.ts";
+import { type Dim, formatDim, formatShape } from "./shape.ts";
+import type { Node, Tensor } from "./tensor.ts";
+
+/** Elements of a constant that are shown. */
+const SHOWN = 4;
+
+/** What the type behind the colon, or the name in front, already says. */
+const SAID_ELSEWHERE = new Set(["name", "shape", "dtype", "to", "body"]);
+
+/**
+ * The graph as text. Tensors are numbered in the order of the nodes; leaves go by their names,
+ * scalars by their value; a checkpoint's block is indented below it.
+ *
+ * @example
+ * x = input : float32 [B, 64, 384]
+ * qkv.weight = parameter : float32 [1152, 384]
+ * %0 = linear(x, qkv.weight) : float32 [B, 64, 1152]  // qkv
+ * return y: %0
+ */
+export function graphToString(graph: Graph): string {
+  let count = 0;
+  const names: Names = { of: new Map(), fresh: () => `%${count++}` };
+  return [...linesOf(graph, names), `return ${formatOutputs(graph, names)}`].join("\n");
+}
+
+interface Names {
+  readonly of: Map<Tensor, string>;
+  readonly fresh: () => string;
+}
+
+/** Lines of the nodes; every tensor they make is named on the way. */
+function linesOf({ nodes }: Graph, names: Names): string[] {
+  return nodes.flatMap((node) => {
+    for (const output of node.outputs) names.of.set(output, nameOf(output) ?? names.fresh());
+    if (isScalar(node)) return [];
+    return [formatNode(node, names), ...(is(node, "checkpoint") ? linesOfBlock(node, names) : [])];
+  });
+}
+
+/** The body of a checkpoint. What it captured keeps its name; its other inputs are new here. */
+function linesOfBlock(node: Node<"checkpoint">, outside: Names): string[] {
+  const { body } = node.attributes;
+  const names = { ...outside, of: new Map(outside.of) };
+  for (const [i, inside] of body.inputs.entries()) {
+    if (inside !== node.inputs[i]) names.of.set(inside, names.fresh());
+  }
+  const header = `block(${body.inputs.map((inside) => names.of.get(inside)).join(", ")})`;
+  const lines = [header, ...linesOf(body, names), `return ${formatOutputs(body, names)}`];
+  return lines.map((line) => `  ${line}`);
+}
+
+/** The name of a leaf, the value of a scalar. */
+function nameOf(tensor: Tensor): string | undefined {
+  if (isLeaf(tensor)) return leafName(tensor);
+  return isScalar(tensor.node) ? String(tensor.node.attributes.value) : undefined;
+}
+
+function isScalar(node: Node): node is Node<"full"> {
+  return is(node, "full") && node.attributes.shape.length === 0;
+}
+
+function formatNode(node: Node, names: Names): string {
+  const results = node.outputs.map((output) => names.of.get(output));
+  const operands = [...node.inputs.map((x) => names.of.get(x) ?? "?"), ...formatAttributes(node)];
+  const call = isLeaf(node.outputs[0]!) ? node.op : `${node.op}(${operands.join(", ")})`;
+  const types = node.outputs.map(({ dtype, shape }) => `${dtype} ${formatShape(shape)}`);
+  const scope = node.scope && !isLeaf(node.outputs[0]!) ? `  // ${node.scope}` : "";
+  return `${results.join(", ")} = ${call} : ${types.join(", ")}${scope}`;
+}
+
+function formatOutputs({ outputs }: Graph, names: Names): string {
+  return Object.entries(outputs)
+    .map(([name, tensor]) => `${name}: ${names.of.get(tensor) ?? "?"}`)
+    .join(", ");
+}
+
+function formatAttributes(node: Node): string[] {
+  if (is(node, "constant")) return [formatConstant(node.attributes.value)];
+  if (is(node, "full")) return [String(node.attributes.value)];
+  return Object.entries(node.attributes).flatMap(([key, value]: [string, unknown]) => {
+    if (SAID_ELSEWHERE.has(key) || value === false) return [];
+    return [value === true ? key : `${key}: ${formatValue(value)}`];
+  });
+}
+
+function formatValue(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(formatValue).join(", ")}]`;
+  return typeof value === "string" ? value : formatDim(value as Dim);
+}
+
+function formatConstant({ shape, dtype, data }: NdArray): string {
+  const first = toNumbers({ shape, dtype, data: data.slice(0, SHOWN) });
+  const shown = first.map((value) => String(Number(value.toPrecision(4))));
+  return `[${[...shown, ...(sizeOf(shape) > SHOWN ? ["…"] : [])].join(", ")}]`;
+}

@@ -1,0 +1,73 @@
+/** Stable Diffusion's autoencoder in a checkpoint without a config: what it is shows in the keys and shapes. */
+import type { WeightSource } from "../../engine/runtime/backend.ts";
+import { checkedWeights } from "../../weights/check-keys.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import {
+  type AutoencoderKLConfig,
+  autoencoderKLKeys,
+  autoencoderKLParams,
+  autoencoderKLPresets,
+} from "./autoencoder-kl.ts";
+
+export interface OpenAutoencoder {
+  readonly kind: "kl";
+  readonly config: AutoencoderKLConfig;
+  /** By diffusers' names, whatever those in the file are; already checked. */
+  readonly weights: WeightSource;
+  readonly file: Weights;
+  /** The file's key of a weight. */
+  readonly keyOf: (name: string) => string;
+}
+
+/**
+ * The autoencoder in a file, alone or beside other models.
+ *
+ * @param config what it is; told from its keys and shapes unless given
+ * @throws FormatError when the weights are of another
+ */
+export function autoencoderIn(
+  file: Weights,
+  config: AutoencoderKLConfig = checkpointConfig(file),
+): OpenAutoencoder {
+  const keys = autoencoderKLKeys(file.entries.keys(), config);
+  const weights = checkedWeights(autoencoderKLParams(config), file, keys);
+  return { kind: "kl", config, weights, file, keyOf: keys.keyOf };
+}
+
+/**
+ * Widths and depths of a checkpoint, and the scale of the Stable Diffusion whose latents have as many channels; where it
+ * is none of an autoencoder, one that it does not fit.
+ */
+function checkpointConfig({ entries }: Weights): AutoencoderKLConfig {
+  // Under all namings a level's blocks are numbered alike.
+  const shapeOf = (pattern: RegExp) => {
+    for (const [key, { shape }] of entries) if (pattern.test(key)) return shape;
+    return undefined;
+  };
+  const level = (index: number, block = 0) =>
+    shapeOf(
+      new RegExp(
+        `(^|\\.)encoder\\.down(_blocks)?\\.${index}\\.(block|resnets)\\.${block}\\.conv1\\.weight$`,
+      ),
+    );
+  const firstOf = (shapes: (index: number) => readonly number[] | undefined) => {
+    const found: number[] = [];
+    for (let shape = shapes(0); shape; shape = shapes(found.length)) found.push(shape[0] ?? 0);
+    return found;
+  };
+  const latentChannels = shapeOf(/(^|\.)decoder\.conv_in\.weight$/)?.[1];
+  const preset = autoencoderKLPresets[latentChannels === 16 ? "SD3-VAE" : "SD-VAE"];
+  const widths = firstOf((index) => level(index));
+  if (widths.length === 0 || latentChannels === undefined) return preset;
+  const attention = new Array<boolean>(widths.length).fill(false);
+  return {
+    ...preset,
+    latentChannels,
+    widths,
+    layers: firstOf((block) => level(0, block)).length,
+    encoderAttention: attention,
+    decoderAttention: attention,
+    quantConv: shapeOf(/(^|\.)(?<!post_)quant_conv\.weight$/) !== undefined,
+    postQuantConv: shapeOf(/(^|\.)post_quant_conv\.weight$/) !== undefined,
+  };
+}

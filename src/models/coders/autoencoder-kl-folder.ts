@@ -1,0 +1,13 @@
+/** Stable Diffusion's autoencoder in diffusers' layout: a folder with its config and its weights. */
+import { closingOnFailure } from "../../weights/sources/closing.ts";
+import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
+import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
+import { autoencoderKLConfig } from "./autoencoder-kl.ts";
+import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
+
+/** @throws FormatError when its files are not sound */
+export async function openAutoencoderFolder(folder: ModelFolder): Promise<OpenAutoencoder> {
+  const config = autoencoderKLConfig(await fieldsIn(folder, "config.json"));
+  const file = await openDiffusersWeights(folder);
+  return closingOnFailure([file], async () => autoencoderIn(file, config));
+}

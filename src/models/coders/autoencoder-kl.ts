@@ -1,0 +1,433 @@
+/**
+ * The autoencoder in front of latent diffusion (Rombach et al., 2022), as Stable Diffusion 1 to 3, SDXL and
+ * Flux use it: images in [−1, 1] become a Gaussian over latents of an eighth of their size, and back.
+ *
+ * Weights bear diffusers' names; `autoencoderKLKeys` finds them under older and under CompVis' names too.
+ * Decoding takes most of the memory of drawing a picture, so `tiledDecode` does it piece by piece.
+ */
+import { input } from "../../engine/graph/functional.ts";
+import { castArray, type NdArray, sizeOf, zeros } from "../../engine/arrays/ndarray.ts";
+import { FormatError, ShapeError } from "../../engine/errors.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { conv2d } from "../../nn/conv.ts";
+import { groupNorm } from "../../nn/group-norm.ts";
+import { createParams, type Params, type ParamsRoot } from "../../nn/params.ts";
+import { crossAttention } from "../../nn/cross-attention.ts";
+import type { KeyMap } from "../../weights/check-keys.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+export interface AutoencoderKLConfig {
+  /** Channels of the images that are encoded. */
+  readonly inputs: number;
+  /** Channels of the images that are decoded. */
+  readonly outputs: number;
+  readonly latentChannels: number;
+  /** Width of each level, from full size down; every further level halves height and width. */
+  readonly widths: readonly number[];
+  /** Width behind the encoder's first convolution; as the first level unless given. */
+  readonly stem?: number | undefined;
+  /** Residual blocks of a level of the encoder; the decoder has one more. */
+  readonly layers: number;
+  readonly groups: number;
+  readonly activation: Activation;
+  /** Whether each level of the encoder, from full size down, attends behind every residual block. */
+  readonly encoderAttention: readonly boolean[];
+  /** The same of the decoder, from full size down. */
+  readonly decoderAttention: readonly boolean[];
+  readonly middleAttention: boolean;
+  /** 1×1 convolutions behind the encoder and in front of the decoder. */
+  readonly quantConv: boolean;
+  readonly postQuantConv: boolean;
+  /** Diffusion models work on (z − shift)·scale, which has unit variance. */
+  readonly scale: number;
+  readonly shift: number;
+}
+
+const activations = {
+  silu: (x: Tensor) => x.silu(),
+  swish: (x: Tensor) => x.silu(),
+  gelu: (x: Tensor) => x.gelu(),
+  relu: (x: Tensor) => x.relu(),
+  /** x·tanh(ln(1 + eˣ)) (Misra, 2019), the exponent never positive. */
+  mish: (x: Tensor) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
+};
+type Activation = keyof typeof activations;
+
+export const activationNames = Object.keys(activations) as Activation[];
+
+const stableDiffusion: AutoencoderKLConfig = {
+  inputs: 3,
+  outputs: 3,
+  latentChannels: 4,
+  widths: [128, 256, 512, 512],
+  layers: 2,
+  groups: 32,
+  activation: "silu",
+  encoderAttention: [false, false, false, false],
+  decoderAttention: [false, false, false, false],
+  middleAttention: true,
+  quantConv: true,
+  postQuantConv: true,
+  scale: 0.18215,
+  shift: 0,
+};
+
+export const autoencoderKLPresets = {
+  /** Stable Diffusion 1 and 2, DiT, PixArt-alpha. */
+  "SD-VAE": stableDiffusion,
+  /** Stable Diffusion XL, PixArt-Sigma. */
+  "SDXL-VAE": { ...stableDiffusion, scale: 0.13025 },
+  /** Stable Diffusion 3 and 3.5. */
+  "SD3-VAE": {
+    ...stableDiffusion,
+    latentChannels: 16,
+    quantConv: false,
+    postQuantConv: false,
+    scale: 1.5305,
+    shift: 0.0609,
+  },
+} satisfies Record<string, AutoencoderKLConfig>;
+
+/**
+ * The config.json of diffusers' AutoencoderKL; what it leaves out has diffusers' default.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
+  const widths = read.counts("block_out_channels", [64]);
+  const plain = <T>(block: T) => new Array<T>(widths.length).fill(block);
+  const [down, attendingDown] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"] as const;
+  const [up, attendingUp] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"] as const;
+  const downBlocks = read.choices("down_block_types", [down, attendingDown], plain(down));
+  const upBlocks = read.choices("up_block_types", [up, attendingUp], plain(up));
+  for (const blocks of [downBlocks, upBlocks]) {
+    if (blocks.length === widths.length) continue;
+    throw new FormatError(
+      `${read.file} lists the blocks ${blocks.join(", ")}, but ${widths.length} "block_out_channels" (${widths.join(", ")}); give one width a block.`,
+    );
+  }
+  return {
+    inputs: read.count("in_channels", 3),
+    outputs: read.count("out_channels", 3),
+    latentChannels: read.count("latent_channels", 4),
+    widths,
+    layers: read.count("layers_per_block", 1),
+    groups: read.count("norm_num_groups", 32),
+    activation: read.choice("act_fn", activationNames, "silu"),
+    encoderAttention: downBlocks.map((block) => block === attendingDown),
+    // Up blocks are listed in the order in which they run: from the smallest size up.
+    decoderAttention: upBlocks.map((block) => block === attendingUp).toReversed(),
+    middleAttention: read.flag("mid_block_add_attention", true),
+    quantConv: read.flag("use_quant_conv", true),
+    postQuantConv: read.flag("use_post_quant_conv", true),
+    scale: read.number("scaling_factor", 0.18215),
+    shift: read.number("shift_factor", 0),
+  };
+}
+
+/** What `autoencoderKLConfig` reads, of one whose levels do not attend. */
+export function autoencoderKLFields(
+  config: AutoencoderKLConfig,
+): Readonly<Record<string, unknown>> {
+  const { widths } = config;
+  return {
+    _class_name: "AutoencoderKL",
+    in_channels: config.inputs,
+    out_channels: config.outputs,
+    latent_channels: config.latentChannels,
+    block_out_channels: widths,
+    down_block_types: widths.map(() => "DownEncoderBlock2D"),
+    up_block_types: widths.map(() => "UpDecoderBlock2D"),
+    layers_per_block: config.layers,
+    norm_num_groups: config.groups,
+    act_fn: config.activation,
+    mid_block_add_attention: config.middleAttention,
+    use_quant_conv: config.quantConv,
+    use_post_quant_conv: config.postQuantConv,
+    scaling_factor: config.scale,
+    shift_factor: config.shift,
+  };
+}
+
+/** Pixels along a side that one latent stands for: each level but the first halves the size. */
+export function latentFactor({ widths }: AutoencoderKLConfig): number {
+  return 2 ** (widths.length - 1);
+}
+
+/** A Gaussian over latents, each [B, latentChannels, H/f, W/f]; its mean is also its mode. */
+export interface Posterior {
+  readonly mean: Tensor;
+  /** In [−30, 20]. */
+  readonly logVariance: Tensor;
+  /** What both are made of, [B, 2·latentChannels, H/f, W/f]. */
+  readonly moments: Tensor;
+}
+
+/** Images [B, C, H, W] in [−1, 1] → latents, with f = 2^(levels − 1). */
+export function encodeImages(p: Params, images: Tensor, config: AutoencoderKLConfig): Posterior {
+  const { widths, layers, latentChannels } = config;
+  const encoder = p.at("encoder");
+  let x = conv2d(encoder.at("conv_in"), images, config.stem ?? widths[0]!, 3); // [B, stem, H, W]
+  for (const [level, width] of widths.entries()) {
+    const block = encoder.at(`down_blocks.${level}`);
+    for (let i = 0; i < layers; i++) {
+      x = residualBlock(block.at(`resnets.${i}`), x, width, config);
+      if (config.encoderAttention[level]) x = attend(block.at(`attentions.${i}`), x, config);
+    }
+    if (level < widths.length - 1) {
+      // Padded only below and on the right.
+      const halving = { stride: 2, padding: [[0, 1] as const, [0, 1] as const] };
+      x = conv2d(block.at("downsamplers.0.conv"), x, width, 3, halving); // [B, width, H/2, W/2]
+    }
+  }
+  x = middle(encoder.at("mid_block"), x, config);
+  x = normalized(encoder.at("conv_norm_out"), x, config).silu();
+  x = conv2d(encoder.at("conv_out"), x, 2 * latentChannels, 3); // [B, 2·latent, H/f, W/f]
+  const moments = config.quantConv ? conv2d(p.at("quant_conv"), x, 2 * latentChannels, 1) : x;
+  const [mean, logVariance] = moments.split(2, 1) as [Tensor, Tensor];
+  return { mean, logVariance: logVariance.clamp(-30, 20), moments };
+}
+
+/** mean + exp(logVariance / 2)·noise, with noise from a standard normal distribution. */
+export function samplePosterior({ mean, logVariance }: Posterior, noise: Tensor): Tensor {
+  return mean.add(logVariance.mul(0.5).exp().mul(noise));
+}
+
+/** Latents [B, latentChannels, h, w] → images [B, C, f·h, f·w], about in [−1, 1]. */
+export function decodeLatents(p: Params, latents: Tensor, config: AutoencoderKLConfig): Tensor {
+  const { widths, layers, latentChannels } = config;
+  const decoder = p.at("decoder");
+  const z = config.postQuantConv
+    ? conv2d(p.at("post_quant_conv"), latents, latentChannels, 1)
+    : latents;
+  let x = conv2d(decoder.at("conv_in"), z, widths.at(-1)!, 3); // [B, width, h, w]
+  x = middle(decoder.at("mid_block"), x, config);
+  for (let i = 0; i < widths.length; i++) {
+    const level = widths.length - 1 - i;
+    const width = widths[level]!;
+    const block = decoder.at(`up_blocks.${i}`);
+    for (let j = 0; j <= layers; j++) {
+      x = residualBlock(block.at(`resnets.${j}`), x, width, config);
+      if (config.decoderAttention[level]) x = attend(block.at(`attentions.${j}`), x, config);
+    }
+    if (level > 0) x = conv2d(block.at("upsamplers.0.conv"), x.upsampleNearest(2), width, 3); // [B, width, 2h, 2w]
+  }
+  x = normalized(decoder.at("conv_norm_out"), x, config).silu();
+  return conv2d(decoder.at("conv_out"), x, config.outputs, 3); // [B, C, f·h, f·w]
+}
+
+/** What the autoencoder makes → what diffusion models work on. */
+export function scaleLatents(z: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
+  return z.sub(shift).mul(scale);
+}
+
+/** What diffusion models work on → what the autoencoder decodes. */
+export function unscaleLatents(latents: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
+  return latents.div(scale).add(shift);
+}
+
+/** [B, C, h, w] → [B, width, h, w] */
+function residualBlock(p: Params, x: Tensor, width: number, config: AutoencoderKLConfig): Tensor {
+  const activate = activations[config.activation];
+  let h = activate(normalized(p.at("norm1"), x, config));
+  h = conv2d(p.at("conv1"), h, width, 3);
+  h = activate(normalized(p.at("norm2"), h, config));
+  h = conv2d(p.at("conv2"), h, width, 3);
+  return h.add(x.size(1) === width ? x : conv2d(p.at("conv_shortcut"), x, width, 1));
+}
+
+/** All positions attend to each other, with a single head: [B, C, h, w] → [B, C, h, w]. */
+function attend(p: Params, x: Tensor, config: AutoencoderKLConfig): Tensor {
+  const [h, w] = [x.size(2), x.size(3)];
+  const tokens = normalized(p.at("group_norm"), x, config).rearrange("b c h w -> b (h w) c");
+  const mixed = crossAttention(p, tokens, tokens, { heads: 1 }); // [B, h·w, C]
+  return x.add(mixed.rearrange("b (h w) c -> b c h w", { h, w }));
+}
+
+function middle(p: Params, x: Tensor, config: AutoencoderKLConfig): Tensor {
+  const width = x.size(1);
+  let h = residualBlock(p.at("resnets.0"), x, width, config);
+  if (config.middleAttention) h = attend(p.at("attentions.0"), h, config);
+  return residualBlock(p.at("resnets.1"), h, width, config);
+}
+
+function normalized(p: Params, x: Tensor, { groups }: AutoencoderKLConfig): Tensor {
+  return groupNorm(p, x, groups, 1e-6);
+}
+
+/**
+ * Every weight of encoder and decoder, for `checkKeys` and `initialize`.
+ *
+ * @param decoder where the decoder is built unlike the encoder
+ */
+export function autoencoderKLParams(
+  encoder: AutoencoderKLConfig,
+  decoder: AutoencoderKLConfig = encoder,
+): ParamsRoot {
+  const p = createParams();
+  const factor = latentFactor(encoder);
+  encodeImages(p, input("images", [batch, encoder.inputs, factor, factor]), encoder);
+  decodeLatents(p, input("latents", [batch, decoder.latentChannels, 1, 1]), decoder);
+  return p;
+}
+
+type Renaming = readonly (readonly [RegExp, string])[];
+
+/** What older releases of diffusers called the layers of the attention. */
+const oldDiffusersNames: Renaming = [
+  [/\.to_q\./, ".query."],
+  [/\.to_k\./, ".key."],
+  [/\.to_v\./, ".value."],
+  [/\.to_out\.0\./, ".proj_attn."],
+];
+
+const compvisNames: Renaming = [
+  [/\.resnets\./, ".block."],
+  [/\.attentions\./, ".attn."],
+  [/\.mid_block\.block\.0\./, ".mid.block_1."],
+  [/\.mid_block\.block\.1\./, ".mid.block_2."],
+  [/\.mid_block\.attn\.0\./, ".mid.attn_1."],
+  [/\.down_blocks\./, ".down."],
+  [/\.up_blocks\./, ".up."],
+  [/\.downsamplers\.0\./, ".downsample."],
+  [/\.upsamplers\.0\./, ".upsample."],
+  [/\.conv_shortcut\./, ".nin_shortcut."],
+  [/\.conv_norm_out\./, ".norm_out."],
+  [/\.group_norm\./, ".norm."],
+  [/\.to_([qkv])\./, ".$1."],
+  [/\.to_out\.0\./, ".proj_out."],
+];
+
+/**
+ * How a checkpoint names the weights: as diffusers, new or old, or as CompVis, alone or inside a file of a
+ * whole Stable Diffusion.
+ *
+ * @param keys all keys of the checkpoint
+ * @param decoder of which the number of levels counts
+ */
+export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKLConfig): KeyMap {
+  const all = [...keys];
+  const inside = "first_stage_model.";
+  const prefix = all.some((key) => key.startsWith(inside)) ? inside : "";
+  const own = all.filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
+  const compvis = own.some((key) => /^(en|de)coder\.(mid|down|up)\./.test(key));
+  const old = own.some((key) => /\.attentions\.\d+\.(query|proj_attn)\./.test(key));
+  const names = compvis ? compvisNames : old ? oldDiffusersNames : [];
+  const last = decoder.widths.length - 1;
+  // CompVis numbers the levels of the decoder by size, diffusers in the order in which they run.
+  const leveled = (name: string) =>
+    compvis
+      ? name.replace(/\.up_blocks\.(\d+)\./, (_, i) => `.up_blocks.${last - Number(i)}.`)
+      : name;
+  return {
+    keyOf: (name) =>
+      prefix + names.reduce((key, [ours, theirs]) => key.replace(ours, theirs), leveled(name)),
+    owns: (key) => key.startsWith(prefix),
+  };
+}
+
+/** Height and width of the latents that are decoded at once. */
+export const defaultTile = 64;
+
+export interface TileOptions {
+  /** Height and width of a tile of latents. */
+  readonly tile?: number;
+  /** Latents that neighbouring tiles share, over which their images are blended. */
+  readonly overlap?: number;
+}
+
+/**
+ * Decodes latents tile by tile and blends the images where they overlap, so that memory depends on the tile
+ * and not on the image. Each tile is normalized by itself, so the result is near the whole's, not equal.
+ *
+ * @param decode latents [B, C, h, w] → images [B, C', f·h, f·w]; tiles at the right and lower edge are smaller
+ */
+export async function tiledDecode(
+  decode: (latents: NdArray<"float32">) => Promise<NdArray>,
+  latents: NdArray<"float32">,
+  { tile = defaultTile, overlap = 16 }: TileOptions = {},
+): Promise<NdArray<"float32">> {
+  if (!Number.isInteger(tile) || !Number.isInteger(overlap) || overlap < 0 || overlap >= tile) {
+    throw new ShapeError(
+      `Tiles of ${tile} latents cannot overlap by ${overlap}; give whole numbers, the overlap smaller than the tile.`,
+    );
+  }
+  const [, , height, width] = latents.shape as Shape4;
+  if (height <= tile && width <= tile) return castArray(await decode(latents), "float32");
+
+  const stride = tile - overlap;
+  let image: NdArray<"float32"> | undefined;
+  let above: NdArray<"float32">[] = [];
+  for (let top = 0; top < height; top += stride) {
+    const row: NdArray<"float32">[] = [];
+    for (let left = 0; left < width; left += stride) {
+      const piece = crop(latents, top, left, tile);
+      const decoded = castArray(await decode(piece), "float32");
+      const factor = decoded.shape[2]! / piece.shape[2]!;
+      image ??= zeros("float32", [...decoded.shape.slice(0, 2), height * factor, width * factor]);
+      // Blending writes: never into what `decode` may still hold.
+      const current = { ...decoded, data: decoded.data.slice() };
+      const [up, before] = [above[row.length], row.at(-1)];
+      if (up) blend(up, current, 2, overlap * factor);
+      if (before) blend(before, current, 3, overlap * factor);
+      paste(current, image, top * factor, left * factor);
+      row.push(current);
+    }
+    above = row;
+  }
+  return image!;
+}
+
+/** Rows and columns from (top, left) on, at most `size` of each. */
+function crop(x: NdArray<"float32">, top: number, left: number, size: number): NdArray<"float32"> {
+  const [n, c, height, width] = x.shape as Shape4;
+  const part = zeros("float32", [n, c, Math.min(size, height - top), Math.min(size, width - left)]);
+  eachRow(part, x, top, left, (row, place) => part.data.set(x.data.subarray(...place), row[0]));
+  return part;
+}
+
+/** What earlier tiles wrote there is overwritten: the later tile holds the blend. */
+function paste(part: NdArray<"float32">, x: NdArray<"float32">, top: number, left: number): void {
+  eachRow(part, x, top, left, (row, place) => x.data.set(part.data.subarray(...row), place[0]));
+}
+
+type Shape4 = [number, number, number, number];
+type Span = [start: number, end: number];
+
+/** Each row of `part`, and its place in `whole`, where `part` begins at (top, left). */
+function eachRow(
+  part: NdArray,
+  whole: NdArray,
+  top: number,
+  left: number,
+  visit: (row: Span, place: Span) => void,
+): void {
+  const [n, c, h, w] = part.shape as Shape4;
+  const [, , height, width] = whole.shape as Shape4;
+  for (let row = 0; row < n * c * h; row++) {
+    const place = (Math.floor(row / h) * height + top + (row % h)) * width + left;
+    visit([row * w, (row + 1) * w], [place, place + w]);
+  }
+}
+
+/** Fades from the end of one tile to the beginning of the next one along an axis. */
+function blend(
+  from: NdArray<"float32">,
+  to: NdArray<"float32">,
+  axis: number,
+  overlap: number,
+): void {
+  const [before, after] = [from.shape[axis]!, to.shape[axis]!];
+  const extent = Math.min(overlap, before, after);
+  const inner = sizeOf(to.shape.slice(axis + 1));
+  const outer = sizeOf(to.shape.slice(0, axis));
+  for (let i = 0; i < outer; i++) {
+    for (let j = 0; j < extent * inner; j++) {
+      const share = Math.floor(j / inner) / extent;
+      const source = from.data[((i + 1) * before - extent) * inner + j]!;
+      const target = i * after * inner + j;
+      to.data[target] = source * (1 - share) + to.data[target]! * share;
+    }
+  }
+}

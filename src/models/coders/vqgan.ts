@@ -1,0 +1,262 @@
+/**
+ * The VQGAN of Paella (Rampas et al., 2022): pictures as tokens out of a codebook, and back (van den Oord et al., 2017;
+ * Esser et al., 2021). Weights bear the names of dome272/Paella.
+ */
+import { detach, input } from "../../engine/graph/functional.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { conv2d } from "../../nn/conv.ts";
+import {
+  channelNorm,
+  channelsFirst,
+  channelsLast,
+  checkDivides,
+  doublingConv,
+  padEdges,
+  pixelShuffle,
+  pixelUnshuffle,
+} from "../../nn/feature-maps.ts";
+import { linear } from "../../nn/linear.ts";
+import {
+  createParams,
+  type Init,
+  normal,
+  one,
+  type Params,
+  type ParamsRoot,
+  stored,
+  zero,
+} from "../../nn/params.ts";
+import type { KeyMap } from "../../weights/check-keys.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+export interface VQGANConfig {
+  /** Of the pictures; 3 as it was published. */
+  readonly channels: number;
+  /** Times that height and width are halved: 2 make a token of 4×4 pixels. */
+  readonly levels: number;
+  /** Blocks of the decoder at the lowest resolution. */
+  readonly bottleneckBlocks: number;
+  /** Channels at the lowest resolution; each level above has half of them. */
+  readonly hidden: number;
+  readonly latentChannels: number;
+  /** Number of codes. */
+  readonly codebook: number;
+  /** Latents are divided by it. */
+  readonly scale: number;
+}
+
+export const vqganPresets = {
+  "Paella-VQGAN": {
+    channels: 3,
+    levels: 2,
+    bottleneckBlocks: 12,
+    hidden: 384,
+    latentChannels: 4,
+    codebook: 8192,
+    scale: 0.3764,
+  },
+} satisfies Record<string, VQGANConfig>;
+
+/** What a picture is as latents. */
+export interface EncodedTokens {
+  /** As the encoder gives them, [B, latentChannels, h, w], scaled. */
+  readonly latents: Tensor;
+  /** The nearest codes, in the same shape, scaled. */
+  readonly quantized: Tensor;
+  /** The numbers of these codes, [B, h, w] int64. */
+  readonly indices: Tensor;
+  /** How far latents and codes are apart: the codebook's loss and a quarter of the encoder's (commitment). */
+  readonly loss: Tensor;
+  /** Of each of the latents' channels before they are normalized, [1, latentChannels, 1, 1]. */
+  readonly statistics: { readonly mean: Tensor; readonly variance: Tensor };
+}
+
+/** By which statistics latents are normalized: the batch's own, as in training, or those that training left. */
+export type BatchNormStatistics = "batch" | "stored";
+
+/**
+ * Pictures [B, channels, H, W] as their nearest codes.
+ *
+ * @throws ShapeError unless H and W are multiples of 2^levels
+ */
+export function encodeTokens(
+  p: Params,
+  images: Tensor,
+  config: VQGANConfig,
+  statistics: BatchNormStatistics = "stored",
+): EncodedTokens {
+  const { levels, latentChannels, scale } = config;
+  checkDivides(images, 2 ** levels, 1, "A picture");
+  const down = p.at("down_blocks");
+  let x = conv2d(p.at("in_block.1"), pixelUnshuffle(images, 2), widthOf(config, 0), 1);
+  let block = 0;
+  const next = () => down.at(String(block++));
+  for (let level = 0; level < levels; level++) {
+    const width = widthOf(config, level);
+    if (level > 0) x = conv2d(next(), x, width, 4, { stride: 2, padding: 1 });
+    x = residualBlock(next(), x);
+  }
+  const last = next();
+  x = conv2d(last.at("0"), x, latentChannels, 1, { bias: false });
+  const own = channelStatistics(x);
+  const latents = batchNorm(last.at("1"), x, statistics === "batch" ? own : undefined);
+  const { quantized, indices } = nearestCodes(p, latents, config);
+  const moved = quantized.sub(detach(latents)).square().mean();
+  const committed = detach(quantized).sub(latents).square().mean();
+  return {
+    latents: latents.div(scale),
+    quantized: quantized.div(scale),
+    indices,
+    loss: moved.add(committed.mul(0.25)),
+    statistics: own,
+  };
+}
+
+/** The codes, through which the gradient goes on to the latents as if they were these (van den Oord et al., 2017, §3.2). */
+export function straightThrough({ latents, quantized }: EncodedTokens): Tensor {
+  return latents.add(detach(quantized.sub(latents)));
+}
+
+/** Scaled latents [B, latentChannels, h, w] → pictures [B, channels, H, W]. */
+export function decodeQuantized(p: Params, latents: Tensor, config: VQGANConfig): Tensor {
+  return decode(p, latents.mul(config.scale), config);
+}
+
+/** Tokens [B, h, w] → pictures [B, channels, H, W]. */
+export function decodeTokens(p: Params, indices: Tensor, config: VQGANConfig): Tensor {
+  return decode(p, channelsFirst(codebook(p, config).gather(indices)), config);
+}
+
+function decode(p: Params, codes: Tensor, config: VQGANConfig): Tensor {
+  const { levels, bottleneckBlocks } = config;
+  const up = p.at("up_blocks");
+  let x = conv2d(up.at("0.0"), codes, widthOf(config, levels - 1), 1);
+  let block = 1;
+  const next = () => up.at(String(block++));
+  for (let level = levels - 1; level >= 0; level--) {
+    const count = level === levels - 1 ? bottleneckBlocks : 1;
+    for (let i = 0; i < count; i++) x = residualBlock(next(), x);
+    if (level > 0) x = doublingConv(next(), x, widthOf(config, level - 1), 4);
+  }
+  return pixelShuffle(conv2d(p.at("out_block.0"), x, config.channels * 4, 1), 2);
+}
+
+/** Of a level, from the highest resolution. */
+function widthOf({ hidden, levels }: VQGANConfig, level: number): number {
+  return Math.floor(hidden / 2 ** (levels - 1 - level));
+}
+
+function codebook(p: Params, { codebook: count, latentChannels }: VQGANConfig): Tensor {
+  return p.at("vquantizer.codebook").param("weight", [count, latentChannels], normal(1));
+}
+
+/** The codes that are nearest to latents [B, C, h, w], in the same shape, and their numbers [B, h, w]. */
+function nearestCodes(p: Params, latents: Tensor, config: VQGANConfig) {
+  const codes = codebook(p, config); // [K, C]
+  const places = channelsLast(latents); // [B, h, w, C]
+  const flat = places.reshape([places.dim(0), places.size(1) * places.size(2), places.size(3)]);
+  // The latent's own length is the same for each code.
+  const distances = codes
+    .square()
+    .sum(1)
+    .sub(flat.matmul(codes, { transposeB: true }).mul(2)); // [B, h·w, K]
+  const indices = distances.argmin(-1).reshape(places.shape.slice(0, 3));
+  return { indices, quantized: channelsFirst(codes.gather(indices)) };
+}
+
+/** [B, C, h, w] → the same; six numbers scale, shift and gate both branches. */
+function residualBlock(p: Params, x: Tensor): Tensor {
+  const width = x.size(1);
+  const gammas = p.param("gammas", [6], zero).split(6, 0);
+  const [scale1, shift1, gate1, scale2, shift2, gate2] = gammas as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+  ];
+  const first = channelNorm(x).mul(scale1.add(1)).add(shift1);
+  const spread = conv2d(p.at("depthwise.1"), padEdges(first, "replicate"), width, 3, {
+    groups: width,
+    padding: 0,
+  });
+  const h = x.add(spread.mul(gate1));
+  const second = channelsLast(channelNorm(h).mul(scale2.add(1)).add(shift2));
+  const inner = linear(p.at("channelwise.0"), second, 4 * width).gelu();
+  return h.add(channelsFirst(linear(p.at("channelwise.2"), inner, width)).mul(gate2));
+}
+
+type Statistics = EncodedTokens["statistics"];
+
+function channelStatistics(x: Tensor): Statistics {
+  return { mean: x.mean([0, 2, 3], true), variance: x.variance([0, 2, 3], true) };
+}
+
+/** @param own of the batch, where they count in place of those that training gathered */
+function batchNorm(p: Params, x: Tensor, own: Statistics | undefined): Tensor {
+  const channels = x.size(1);
+  const ofChannels = (name: string, init: Init) =>
+    p.param(name, [channels], init).reshape([1, channels, 1, 1]);
+  const [weight, bias] = [ofChannels("weight", one), ofChannels("bias", zero)];
+  const { mean, variance } = own ?? {
+    mean: ofChannels(runningNames.mean, stored),
+    variance: ofChannels(runningNames.variance, stored),
+  };
+  return x.sub(mean).div(variance.add(1e-5).sqrt()).mul(weight).add(bias);
+}
+
+const runningNames = { mean: "running_mean", variance: "running_var" } as const;
+
+/** Keys of the statistics that a training leaves. */
+export function statisticsKeys({ levels }: VQGANConfig): {
+  readonly mean: string;
+  readonly variance: string;
+} {
+  // Behind a block each level, and a convolution each level but the first.
+  const scope = `down_blocks.${2 * levels - 1}.1`;
+  return {
+    mean: `${scope}.${runningNames.mean}`,
+    variance: `${scope}.${runningNames.variance}`,
+  };
+}
+
+/** How files name the weights: as dome272/Paella, or as diffusers. PyTorch's BatchNorm counts batches beside its own. */
+export function vqganKeys(keys: Iterable<string>): KeyMap {
+  const diffusers = [...keys].includes(diffusersCodebook);
+  return {
+    keyOf: (name) => (diffusers && name === codebookKey ? diffusersCodebook : name),
+    owns: (key) => !key.endsWith("num_batches_tracked"),
+  };
+}
+
+export const codebookKey = "vquantizer.codebook.weight";
+export const diffusersCodebook = "vquantizer.embedding.weight";
+
+/** Every weight of it, for `checkKeys`. */
+export function vqganParams(config: VQGANConfig): ParamsRoot {
+  const p = createParams();
+  const side = 2 ** config.levels;
+  const images = input("images", [batch, config.channels, side, side]);
+  decodeTokens(p, encodeTokens(p, images, config).indices, config);
+  return p;
+}
+
+/**
+ * The arguments of VQModel in dome272/Paella.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function vqganConfig(read: FieldReader): VQGANConfig {
+  const preset = vqganPresets["Paella-VQGAN"];
+  return {
+    channels: preset.channels,
+    levels: read.count("levels", preset.levels),
+    bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
+    hidden: read.count("c_hidden", preset.hidden),
+    latentChannels: read.count("c_latent", preset.latentChannels),
+    codebook: read.count("codebook_size", preset.codebook),
+    scale: read.number("scale_factor", preset.scale),
+  };
+}

@@ -1,0 +1,298 @@
+/**
+ * The U-Net of denoising diffusion (Ho et al., 2020), as "Diffusion Models Beat GANs" builds it (Dhariwal & Nichol, 2021):
+ * residual blocks that time and class modulate, at ever lower resolutions and back, with attention at the low ones.
+ * Weights bear the names of openai/guided-diffusion.
+ */
+import { checkpoint } from "../../engine/graph/recompute.ts";
+import { ShapeError } from "../../engine/errors.ts";
+import { attention, concat } from "../../engine/graph/functional.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { conv2d } from "../../nn/conv.ts";
+import { groupNorm } from "../../nn/group-norm.ts";
+import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
+import { embedLabels } from "../../nn/label-embedding.ts";
+import { linear } from "../../nn/linear.ts";
+import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
+import { keptText, poolText } from "../../nn/text-embedding.ts";
+import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+export interface DDPMUNetConfig {
+  /** Height and width; it takes others that the levels halve as often. */
+  readonly size: readonly [height: number, width: number];
+  readonly channels: number;
+  /** Whether the variance is predicted too, by as many channels again. */
+  readonly learnedVariance: boolean;
+  /** Channels that each level has some times. */
+  readonly width: number;
+  /** How many times, from the highest resolution; each level halves it. */
+  readonly multipliers: readonly number[];
+  /** Residual blocks a level. */
+  readonly blocks: number;
+  /** Levels with attention, by how many times smaller they are: 1, 2, 4, … */
+  readonly attention: readonly number[];
+  /** Heads of an attention: so many, or of so many channels. */
+  readonly heads: { readonly count: number } | { readonly channels: number };
+  /** Whether q, k and v of one head lie together ("legacy"), or the heads of all q, of all k, of all v. */
+  readonly headOrder: "legacy" | "new";
+  /** Whether time scales and shifts what the second norm gives, or is added in front of it. */
+  readonly scaleShift: boolean;
+  /** Whether levels change by residual blocks, or by convolutions. */
+  readonly residualResampling: boolean;
+  /** A text counts by the mean of its tokens. */
+  readonly condition: Condition;
+}
+
+export type DDPMUNetInputs = ConditionedInputs;
+
+/** Groups of channels in each norm. */
+export const normGroups = 32;
+
+/** Dhariwal & Nichol, 2021: of ImageNet's classes. */
+const published = {
+  channels: 3,
+  learnedVariance: true,
+  width: 256,
+  blocks: 2,
+  attention: [2, 4, 8],
+  heads: { channels: 64 },
+  headOrder: "legacy",
+  scaleShift: true,
+  residualResampling: true,
+  condition: { kind: "class", classes: 1000, nullClass: false },
+} as const;
+
+export const ddpmUNetPresets = {
+  /** Ho et al., 2020. */
+  "DDPM-CIFAR10": {
+    size: [32, 32],
+    channels: 3,
+    learnedVariance: false,
+    width: 128,
+    multipliers: [1, 2, 2, 2],
+    blocks: 2,
+    attention: [2],
+    heads: { count: 1 },
+    headOrder: "legacy",
+    scaleShift: false,
+    residualResampling: false,
+    condition: { kind: "none" },
+  },
+  "ADM-64": {
+    ...published,
+    size: [64, 64],
+    width: 192,
+    multipliers: [1, 2, 3, 4],
+    blocks: 3,
+    headOrder: "new",
+  },
+  "ADM-128": {
+    ...published,
+    size: [128, 128],
+    multipliers: [1, 1, 2, 3, 4],
+    attention: [4, 8, 16],
+    heads: { count: 4 },
+  },
+  "ADM-256": {
+    ...published,
+    size: [256, 256],
+    multipliers: [1, 1, 2, 2, 4, 4],
+    attention: [8, 16, 32],
+  },
+  "ADM-512": {
+    ...published,
+    size: [512, 512],
+    multipliers: [0.5, 1, 1, 2, 2, 4, 4],
+    attention: [16, 32, 64],
+  },
+} satisfies Record<string, DDPMUNetConfig>;
+
+/**
+ * [B, channels, H, W] → [B, channels or twice as many, H, W]: noise, and where it is learned, the variance.
+ *
+ * @param options.recompute computes each block again in the backward pass instead of keeping its activations
+ * @throws ShapeError when the levels cannot halve the image, or the condition is not what the config says
+ */
+export function ddpmUNet(
+  p: Params,
+  inputs: DDPMUNetInputs,
+  config: DDPMUNetConfig,
+  options: { readonly recompute?: boolean } = {},
+): Tensor {
+  const { width, multipliers, blocks, channels, learnedVariance } = config;
+  checkSize(inputs.x, multipliers.length);
+  const vector = embedConditions(p, inputs, config).silu(); // [B, 4·width]
+  const outputs = learnedVariance ? 2 * channels : channels;
+  const attends = (level: number) => config.attention.includes(2 ** level);
+  const run = (block: (x: Tensor) => Tensor, given: Tensor) =>
+    options.recompute ? checkpoint([given], block) : block(given);
+  const residual = (part: Params, given: Tensor, channelsOut: number, resample?: Resample) =>
+    run((y) => residualBlock(part, y, vector, channelsOut, config, resample), given);
+  const attended = (part: Params, given: Tensor) => run((y) => attend(part, y, config), given);
+
+  let x = conv2d(p.at("input_blocks.0.0"), inputs.x, multipliers[0]! * width, 3);
+  const skips = [x];
+  for (const [level, multiplier] of multipliers.entries()) {
+    for (let i = 0; i < blocks; i++) {
+      const block = p.at(`input_blocks.${skips.length}`);
+      x = residual(block.at("0"), x, multiplier * width);
+      if (attends(level)) x = attended(block.at("1"), x);
+      skips.push(x);
+    }
+    if (level === multipliers.length - 1) continue;
+    const down = p.at(`input_blocks.${skips.length}.0`);
+    x = config.residualResampling
+      ? residual(down, x, x.size(1), halved)
+      : conv2d(down.at("op"), x, x.size(1), 3, { stride: 2 });
+    skips.push(x);
+  }
+
+  const middle = p.at("middle_block");
+  x = residual(middle.at("0"), x, x.size(1));
+  x = attended(middle.at("1"), x);
+  x = residual(middle.at("2"), x, x.size(1));
+
+  let index = 0;
+  for (const [above, multiplier] of multipliers.toReversed().entries()) {
+    const level = multipliers.length - 1 - above;
+    for (let i = 0; i <= blocks; i++) {
+      const block = p.at(`output_blocks.${index++}`);
+      let part = 0;
+      const next = () => block.at(String(part++));
+      x = residual(next(), concat([x, skips.pop()!], 1), multiplier * width);
+      if (attends(level)) x = attended(next(), x);
+      if (level === 0 || i < blocks) continue;
+      x = config.residualResampling
+        ? residual(next(), x, x.size(1), doubled)
+        : conv2d(next().at("conv"), doubled(x), x.size(1), 3);
+    }
+  }
+  const h = normalized(p.at("out.0"), x).silu();
+  return conv2d(p.at("out.2"), h, outputs, 3, { init: zero });
+}
+
+type Resample = (x: Tensor) => Tensor;
+
+/** [B, C, h, w] → [B, outputs, …], at another resolution where it is told how. */
+function residualBlock(
+  p: Params,
+  x: Tensor,
+  vector: Tensor,
+  outputs: number,
+  { scaleShift }: DDPMUNetConfig,
+  resample: Resample = (same) => same,
+): Tensor {
+  const h = conv2d(
+    p.at("in_layers.2"),
+    resample(normalized(p.at("in_layers.0"), x).silu()),
+    outputs,
+    3,
+  );
+  const told = linear(p.at("emb_layers.1"), vector, scaleShift ? 2 * outputs : outputs);
+  const places = (values: Tensor) => values.reshape([values.dim(0), outputs, 1, 1]);
+  const norm = (y: Tensor) => normalized(p.at("out_layers.0"), y);
+  const modulated = () => {
+    const [scale, shift] = told.split(2, 1) as [Tensor, Tensor];
+    return norm(h).mul(places(scale).add(1)).add(places(shift));
+  };
+  const inner = scaleShift ? modulated() : norm(h.add(places(told)));
+  const branch = conv2d(p.at("out_layers.3"), inner.silu(), outputs, 3, { init: zero });
+  const skip = resample(x);
+  const same = x.size(1) === outputs;
+  return branch.add(same ? skip : conv2d(p.at("skip_connection"), skip, outputs, 1));
+}
+
+/** All places attend to each other: [B, C, h, w] → [B, C, h, w]. */
+function attend(p: Params, x: Tensor, { heads, headOrder }: DDPMUNetConfig): Tensor {
+  const [width, h, w] = [x.size(1), x.size(2), x.size(3)];
+  const count = "count" in heads ? heads.count : width / heads.channels;
+  const tokens = normalized(p.at("norm"), x).rearrange("b c h w -> b (h w) c");
+  // Stored as convolutions along one axis; the weights are cut, which costs nothing.
+  const cut = (values: Tensor, rest: readonly number[]) =>
+    headOrder === "legacy"
+      ? values.reshape([count, 3, width / count, ...rest]).split(3, 1)
+      : values.reshape([3, width, ...rest]).split(3, 0);
+  const { weight, bias } = pointwise(p.at("qkv"), width, 3 * width, xavierUniform);
+  const biases = cut(bias, []);
+  const [q, k, v] = cut(weight, [width]).map((part, i) =>
+    tokens.linear(part.reshape([width, width]), biases[i]!.reshape([width])),
+  ) as [Tensor, Tensor, Tensor]; // [B, h·w, C] each
+  const mixed = attention(q, k, v, { heads: count });
+  const out = pointwise(p.at("proj_out"), width, width, () => zero);
+  return x.add(mixed.linear(out.weight, out.bias).rearrange("b (h w) c -> b c h w", { h, w }));
+}
+
+function pointwise(
+  p: Params,
+  inputs: number,
+  outputs: number,
+  init: typeof xavierUniform,
+): { readonly weight: Tensor; readonly bias: Tensor } {
+  const weight = p.param("weight", [outputs, inputs, 1], init([outputs, inputs]));
+  return { weight: weight.reshape([outputs, inputs]), bias: p.param("bias", [outputs], zero) };
+}
+
+function normalized(p: Params, x: Tensor): Tensor {
+  return groupNorm(p, x, normGroups, 1e-5);
+}
+
+/** The mean of each square of four. */
+function halved(x: Tensor): Tensor {
+  const [h, w] = [x.size(2) / 2, x.size(3) / 2];
+  return x.reshape([x.dim(0), x.size(1), h, 2, w, 2]).mean([3, 5]);
+}
+
+function doubled(x: Tensor): Tensor {
+  return x.upsampleNearest(2);
+}
+
+/** Time, and what is to be drawn: [B, 4·width]. */
+function embedConditions(
+  p: Params,
+  { t, y, mask, drop }: DDPMUNetInputs,
+  { width, condition }: DDPMUNetConfig,
+): Tensor {
+  const inner = linear(p.at("time_embed.0"), timestepEmbedding(t, width), 4 * width).silu();
+  const time = linear(p.at("time_embed.2"), inner, 4 * width);
+  if (condition.kind === "none") return time;
+  const given = givenCondition(y, condition, "U-Net");
+  if (condition.kind === "text") {
+    const text = poolText(keptText(p.at("text_emb"), given, { mask, drop }));
+    return time.add(linear(p.at("text_emb"), text, 4 * width));
+  }
+  return time.add(embedLabels(p.at("label_emb"), given, 4 * width, condition, drop, normal(1)));
+}
+
+function checkSize(x: Tensor, levels: number): void {
+  const unit = 2 ** (levels - 1);
+  const [height, width] = [x.size(2), x.size(3)];
+  if (height % unit === 0 && width % unit === 0) return;
+  throw new ShapeError(
+    `An image of ${width}×${height} cannot be halved ${levels - 1} times, as this U-Net does; use a multiple of ${unit}.`,
+  );
+}
+
+/**
+ * The arguments of UNetModel in openai/guided-diffusion.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function ddpmUNetConfig(read: FieldReader): DDPMUNetConfig {
+  const channels = read.count("in_channels", 3);
+  const headChannels = read.number("num_head_channels", -1);
+  const classes = read.optionalCount("num_classes");
+  return {
+    size: read.size("image_size", 64),
+    channels,
+    learnedVariance: read.count("out_channels", channels) === 2 * channels,
+    width: read.count("model_channels", 128),
+    multipliers: read.numbers("channel_mult", [1, 2, 4, 8]),
+    blocks: read.count("num_res_blocks", 2),
+    attention: read.numbers("attention_resolutions", []),
+    heads: headChannels > 0 ? { channels: headChannels } : { count: read.count("num_heads", 1) },
+    headOrder: read.flag("use_new_attention_order", false) ? "new" : "legacy",
+    scaleShift: read.flag("use_scale_shift_norm", false),
+    residualResampling: read.flag("resblock_updown", false),
+    condition: classes ? { kind: "class", classes, nullClass: false } : { kind: "none" },
+  };
+}

@@ -1,0 +1,390 @@
+/**
+ * MMDiT, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (Esser et al., 2024), the network of
+ * Stable Diffusion 3: the tokens of a text and those of an image each have weights of their own, and meet in one
+ * attention over both. Time and the pooled text modulate every block.
+ *
+ * Stable Diffusion 3.5 normalises queries and keys, and in its medium model (MMDiT-X) some blocks attend to the image
+ * once more, alone. Weights bear the names of Stability's code.
+ */
+import { checkpoint } from "../../engine/graph/recompute.ts";
+import { ShapeError, UsageError } from "../../engine/errors.ts";
+import { attention, concat, full, where } from "../../engine/graph/functional.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import {
+  maskBias,
+  type ProjectionOptions,
+  queriesKeysValues,
+  selfAttention,
+} from "../../nn/attention.ts";
+import { givenCondition } from "../../nn/conditioned.ts";
+import { embedLabels, type Labels } from "../../nn/label-embedding.ts";
+import { linear } from "../../nn/linear.ts";
+import { type FeedForward, mlp } from "../../nn/mlp.ts";
+import { adaptiveBranch, type Branch, modulation } from "../../nn/modulation.ts";
+import type { Norm } from "../../nn/norm.ts";
+import { normal, type Params, stored, zero } from "../../nn/params.ts";
+import {
+  type PatchEmbedding,
+  patchEmbedding,
+  patchGrid,
+  unpatchify,
+} from "../../nn/patch-embedding.ts";
+import { sinCos2d } from "../../nn/positions.ts";
+import { keptText, poolText } from "../../nn/text-embedding.ts";
+import { embedTime } from "../../nn/timestep-embedding.ts";
+
+export interface MMDiTConfig {
+  /** Height and width that the model is trained for; it takes all that its positions cover. */
+  readonly size: readonly [height: number, width: number];
+  /** Channels of the latents, or 3 for pixels. */
+  readonly channels: number;
+  readonly patch: number;
+  readonly hidden: number;
+  readonly depth: number;
+  readonly heads: number;
+  /** Width of the feed-forward layers, as a multiple of `hidden`. */
+  readonly mlpRatio: number;
+  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
+  readonly learnedVariance: boolean;
+  readonly condition: MMDiTCondition;
+  readonly patches: PatchEmbedding;
+  readonly positions: MMDiTPositions;
+  /** Of the blocks; not affine, since the condition scales and shifts what it gives. */
+  readonly norm: Norm;
+  /** SwiGLU is that of LLaMA: no biases, and a width rounded up to a multiple of 256. */
+  readonly feedForward: FeedForward;
+  /** Norm of each head's queries and keys. */
+  readonly qkNorm: Norm | null;
+  /** Whether queries, keys and values have a bias. */
+  readonly qkvBias: boolean;
+  /** Blocks, from 0, whose image tokens attend to each other once more, without the text. */
+  readonly dualAttention: readonly number[];
+  /** Makes the blocks' modulations through so many channels, which saves most of their weights; whole unless given. */
+  readonly modulationRank?: number | undefined;
+}
+
+/**
+ * What the model draws: one of some classes, or a text. A text's tokens come with their pooled vector where encoders
+ * give one (`pooled` channels); else the vector is the mean of the tokens.
+ */
+export type MMDiTCondition =
+  | ({ readonly kind: "class" } & Labels)
+  | {
+      readonly kind: "text";
+      readonly width: number;
+      readonly length: number;
+      readonly pooled?: number | undefined;
+    };
+
+/**
+ * A table of places for `max`×`max` patches, out of whose middle comes what an image needs: sines and cosines, or what a
+ * checkpoint holds.
+ */
+export interface MMDiTPositions {
+  readonly kind: "sin-cos" | "stored";
+  readonly max: number;
+}
+
+export interface MMDiTInputs {
+  /** [B, channels, height, width] */
+  readonly x: Tensor;
+  /** Times [B] in [0, 1000], float32. */
+  readonly t: Tensor;
+  /** Tokens of the text, [B, length, width]. */
+  readonly context: Tensor;
+  /** The text as one vector, [B, pooled]. */
+  readonly pooled: Tensor;
+  /** Which tokens of the text count, [B, length] bool; all unless given, also padding, as in Stable Diffusion 3. */
+  readonly mask?: Tensor | undefined;
+  /** Who passes the blocks in `skippable` unchanged, [B] bool. */
+  readonly skip?: Tensor | undefined;
+}
+
+export interface MMDiTOptions {
+  /** Computes each block again in the backward pass instead of keeping its activations. */
+  readonly recompute?: boolean | undefined;
+  /** Blocks, from 0, that `skip` is about. */
+  readonly skippable?: readonly number[] | undefined;
+}
+
+const rms: Norm = { kind: "rms", affine: true, epsilon: 1e-6 };
+const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
+
+/** Patches of 64×64, as the published models draw them at 1024×1024 pixels, and 77 tokens of CLIP with 77 of T5. */
+const published = {
+  size: [128, 128],
+  channels: 16,
+  patch: 2,
+  mlpRatio: 4,
+  learnedVariance: false,
+  condition: { kind: "text", width: 4096, length: 154, pooled: 2048 },
+  patches: { kind: "linear" },
+  positions: { kind: "stored", max: 192 },
+  norm: plain,
+  feedForward: { kind: "gelu", approximate: "tanh" },
+  qkNorm: null,
+  qkvBias: true,
+  dualAttention: [],
+} as const;
+
+/** The published models of Stable Diffusion 3, on latents. */
+export const mmditPresets = {
+  "SD3-medium": { ...published, hidden: 1536, depth: 24, heads: 24 },
+  "SD3.5-medium": {
+    ...published,
+    hidden: 1536,
+    depth: 24,
+    heads: 24,
+    positions: { kind: "stored", max: 384 },
+    qkNorm: rms,
+    dualAttention: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+  },
+  "SD3.5-large": { ...published, hidden: 2432, depth: 38, heads: 38, qkNorm: rms },
+} satisfies Record<string, MMDiTConfig>;
+
+/**
+ * [B, channels, H, W] → [B, channels or twice as many, H, W]: what the process has it predict.
+ *
+ * @throws ShapeError when the patch does not divide the image; UsageError when the positions do not cover it
+ */
+export function mmdit(
+  p: Params,
+  { x, t, context, pooled, mask, skip }: MMDiTInputs,
+  config: MMDiTConfig,
+  { recompute = false, skippable = [] }: MMDiTOptions = {},
+): Tensor {
+  const { patch, hidden, channels, depth } = config;
+  const grid = patchGrid(x, patch);
+  const [count, length] = [grid[0] * grid[1], context.size(1)]; // N and L
+  checkBlocks("skippable", skippable, depth);
+  const shared: Shared = {
+    vector: embedTime(p.at("t_embedder"), t, hidden)
+      .add(embedVector(p.at("y_embedder"), pooled, hidden))
+      .silu(), // [B, C]
+    bias: mask && maskBias(concat([mask, full([mask.dim(0), count], 1, "bool")], 1)),
+    config,
+  };
+  const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
+  let streams: Streams = {
+    context: linear(p.at("context_embedder"), context, hidden), // [B, L, C]
+    x: patches.add(positions(p, grid, config)),
+  };
+  for (let i = 0; i < depth; i++) {
+    const before = streams;
+    const block = (tokens: Streams) => jointBlock(p.at(`joint_blocks.${i}`), tokens, shared, i);
+    const after = recompute ? recomputed(before, block, length) : block(before);
+    streams = skip && skippable.includes(i) ? skipping(skip, before, after) : after;
+  }
+  const outputs = config.learnedVariance ? 2 * channels : channels;
+  const tokens = finalLayer(p.at("final_layer"), streams.x, patch ** 2 * outputs, shared);
+  return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, H, W]
+}
+
+/** The tokens of the text [B, L, C] and of the image [B, N, C]; behind the last block only the image's are asked for. */
+export interface Streams {
+  readonly context: Tensor;
+  readonly x: Tensor;
+}
+
+/** What all blocks share. */
+interface Shared {
+  /** What modulates the norms: [B, C]. */
+  readonly vector: Tensor;
+  /** Hides padding of the text. */
+  readonly bias: Tensor | undefined;
+  readonly config: MMDiTConfig;
+}
+
+/** One block. The last leaves the text as it was, and has no weights that would change it. */
+export function jointBlock(
+  p: Params,
+  { context, x }: Streams,
+  shared: Shared,
+  index: number,
+): Streams {
+  const { vector, bias, config } = shared;
+  const { heads, qkNorm, qkvBias } = config;
+  const last = index === config.depth - 1;
+  const dual = config.dualAttention.includes(index);
+  const options: ProjectionOptions = { qkNorm, qkvBias, normNames: ["ln_q", "ln_k"] };
+  const [toText, toImage] = [p.at("context_block"), p.at("x_block")];
+
+  const text = branches(toText, vector, last ? 1 : 2, config, !last);
+  const image = branches(toImage, vector, dual ? 3 : 2, config);
+  const ofText = queriesKeysValues(toText.at("attn"), text[0]!.norm(context), heads, options);
+  const ofImage = queriesKeysValues(toImage.at("attn"), image[0]!.norm(x), heads, options);
+  const [q, k, v] = ofText.map((part, i) => concat([part, ofImage[i]!], 1)) as Three; // 3 × [B, L + N, C]
+  const mixed = attention(q, k, v, { heads, ...(bias && { bias }) }); // [B, L + N, C]
+  const length = context.size(1);
+
+  let h = x.add(image[0]!.gate(projected(toImage, mixed.slice(1, length))));
+  if (dual) {
+    const attended = selfAttention(toImage.at("attn2"), image[2]!.norm(x), heads, options);
+    h = h.add(image[2]!.gate(attended));
+  }
+  return {
+    x: withFeedForward(toImage, h, image[1]!, config),
+    context: last
+      ? context
+      : withFeedForward(
+          toText,
+          context.add(text[0]!.gate(projected(toText, mixed.slice(1, 0, length)))),
+          text[1]!,
+          config,
+        ),
+  };
+}
+
+type Three = [Tensor, Tensor, Tensor];
+
+function projected(p: Params, mixed: Tensor): Tensor {
+  return linear(p.at("attn.proj"), mixed, mixed.size(-1));
+}
+
+function withFeedForward(p: Params, x: Tensor, branch: Branch, config: MMDiTConfig): Tensor {
+  const { mlpRatio, feedForward } = config;
+  const [scope, inner] = [p.at("mlp"), Math.trunc(x.size(-1) * mlpRatio)];
+  const input = branch.norm(x);
+  const y =
+    feedForward.kind === "gelu"
+      ? mlp(scope, input, inner, feedForward.approximate)
+      : llamaFeedForward(scope, input, inner);
+  return x.add(branch.gate(y));
+}
+
+/** SwiGLU with LLaMA's names and widths (Touvron et al., 2023): [B, N, C] → [B, N, C]. */
+function llamaFeedForward(p: Params, x: Tensor, hidden: number): Tensor {
+  const inner = 256 * Math.ceil(Math.trunc((2 * hidden) / 3) / 256);
+  const layer = (name: string, input: Tensor, outputs: number) =>
+    linear(p.at(name), input, outputs, { bias: false });
+  const gate = layer("w1", x, inner).silu(); // [B, N, inner]
+  return layer("w2", gate.mul(layer("w3", x, inner)), x.size(-1));
+}
+
+/** Modulated branches whose norms have no weights; all zero at first. Those of the second attention are the last three. */
+function branches(
+  p: Params,
+  vector: Tensor,
+  count: number,
+  { norm, modulationRank: rank }: Pick<MMDiTConfig, "norm" | "modulationRank">,
+  gates = true,
+): readonly Branch[] {
+  const each = gates ? 3 : 2;
+  const values = modulation(p, vector, each * count, { rank, init: zero });
+  return Array.from({ length: count }, (_, i) => {
+    const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
+    return adaptiveBranch(p, norm, [shift!, scale!, gate]);
+  });
+}
+
+/** [B, N, C] → [B, N, outputs], zero at first; its norm is a LayerNorm, whatever those of the blocks are. */
+function finalLayer(p: Params, x: Tensor, outputs: number, { vector }: Shared): Tensor {
+  const [{ norm }] = branches(p, vector, 1, { norm: plain }, false) as [Branch];
+  return linear(p.at("linear"), norm(x), outputs, { init: zero });
+}
+
+/** A vector [B, width] through two linear layers (names `mlp.0`, `mlp.2`): [B, hidden]. */
+function embedVector(p: Params, vector: Tensor, hidden: number): Tensor {
+  const init = normal(0.02);
+  return linear(p.at("mlp.2"), linear(p.at("mlp.0"), vector, hidden, { init }).silu(), hidden, {
+    init,
+  });
+}
+
+/** What the middle of the table says of a grid: [1, N, C]. */
+function positions(
+  p: Params,
+  [rows, columns]: readonly [number, number],
+  { positions: { kind, max }, patch, hidden }: MMDiTConfig,
+): Tensor {
+  if (rows > max || columns > max) {
+    throw new UsageError(
+      `An image of ${rows * patch}×${columns * patch} is larger than the position table covers; give at most ${max * patch}×${max * patch}.`,
+    );
+  }
+  const [top, left] = [rows, columns].map((count) => Math.floor((max - count) / 2)) as Pair;
+  if (kind === "sin-cos") {
+    const from = (first: number, count: number) =>
+      Array.from({ length: count }, (_, i) => first + i);
+    const table = sinCos2d(from(top, rows), from(left, columns), hidden);
+    return p.buffer("pos_embed", { ...table, shape: [1, rows * columns, hidden] });
+  }
+  const table = p.param("pos_embed", [1, max * max, hidden], stored);
+  // Rows of a stored table are read where they lie: it is far larger than what an image needs of it.
+  const band = table.slice(1, top * max, (top + rows) * max).reshape([1, rows, max, hidden]);
+  return band.slice(2, left, left + columns).reshape([1, rows * columns, hidden]);
+}
+
+type Pair = [number, number];
+
+/** Where `skip` is true, the tokens from before a block. */
+function skipping(skip: Tensor, before: Streams, after: Streams): Streams {
+  const rows = skip.reshape([skip.dim(0), 1, 1]);
+  const chosen = (part: keyof Streams) => where(rows, before[part], after[part]);
+  return { context: chosen("context"), x: chosen("x") };
+}
+
+/** A block whose activations are computed again in the backward pass. */
+function recomputed(
+  { context, x }: Streams,
+  block: (streams: Streams) => Streams,
+  length: number,
+): Streams {
+  const both = checkpoint([context, x], (inner, patches) => {
+    const after = block({ context: inner, x: patches });
+    return concat([after.context, after.x], 1);
+  }); // [B, L + N, C]
+  return { context: both.slice(1, 0, length), x: both.slice(1, length) };
+}
+
+function checkBlocks(what: string, blocks: readonly number[], depth: number): void {
+  const wrong = blocks.find((block) => !Number.isInteger(block) || block < 0 || block >= depth);
+  if (wrong === undefined) return;
+  throw new UsageError(
+    `There is no block ${wrong} to be ${what} in an MMDiT of ${depth}; give numbers from 0 to ${depth - 1}.`,
+  );
+}
+
+/** What a network is told, by its condition. */
+export interface MMDiTTold {
+  /** Classes [B], integers; or the tokens of a text [B, length, width], whose pooled vector is their mean. */
+  readonly y?: Tensor | undefined;
+  /** The text of encoders, as in `MMDiTInputs`. */
+  readonly context?: Tensor | undefined;
+  readonly pooled?: Tensor | undefined;
+  readonly mask?: Tensor | undefined;
+  /** Whose condition is left out, [B] bool; nobody's unless given. */
+  readonly drop?: Tensor | undefined;
+}
+
+/**
+ * Context and pooled vector of a condition. A class is a context of one token (name `label_embedder`); no text is a trained
+ * token (`context_embedder.null`), or zeros where encoders give the text, as Stable Diffusion 3 was trained.
+ *
+ * @throws ShapeError when it is not what the config says
+ */
+export function embedCondition(
+  p: Params,
+  { y, context, pooled, mask, drop }: MMDiTTold,
+  { condition, hidden }: MMDiTConfig,
+): Pick<MMDiTInputs, "context" | "pooled" | "mask"> {
+  if (condition.kind === "text" && condition.pooled !== undefined) {
+    if (!context || !pooled) {
+      throw new ShapeError("This MMDiT is told texts by encoders; give `context` and `pooled`.");
+    }
+    if (!drop) return { context, pooled, mask };
+    const left = (x: Tensor) =>
+      where(drop.reshape([drop.dim(0), ...x.shape.slice(1).map(() => 1)]), full([], 0), x);
+    return { context: left(context), pooled: left(pooled), mask };
+  }
+  const given = givenCondition(y, condition, "MMDiT");
+  if (condition.kind === "text") {
+    const text = keptText(p.at("context_embedder"), given, { mask, drop });
+    return { context: text.tokens, pooled: poolText(text), mask: text.mask };
+  }
+  if (drop && !condition.nullClass) {
+    throw new ShapeError("This MMDiT has no null class, so no class can be dropped.");
+  }
+  const label = embedLabels(p.at("label_embedder.embedding_table"), given, hidden, condition, drop); // [B, C]
+  return { context: label.unsqueeze(1), pooled: label };
+}

@@ -1,0 +1,266 @@
+/**
+ * PixArt-α and PixArt-Σ (Chen et al., 2023 and 2024): a DiT that draws what a text says. Its blocks attend to
+ * the text's tokens, and time modulates them by one projection that all share, to which each block adds a
+ * table of its own ("adaLN-single"). α at 1024 pixels is told the wanted size and aspect ratio besides.
+ *
+ * Weights bear diffusers' names. What the diffusion process is conditioned on comes from a T5 encoder.
+ */
+import { checkpoint } from "../../engine/graph/recompute.ts";
+import { ShapeError } from "../../engine/errors.ts";
+import { concat, constant, input } from "../../engine/graph/functional.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { maskBias } from "../../nn/attention.ts";
+import { crossAttention } from "../../nn/cross-attention.ts";
+import { linear } from "../../nn/linear.ts";
+import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
+import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patch-embedding.ts";
+import { sinCos2d } from "../../nn/positions.ts";
+import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+export interface PixArtConfig {
+  /** Height and width of the latents that the positions are made for; it takes others too. */
+  readonly size: number;
+  readonly channels: number;
+  /** Twice the channels where the variance is predicted too. */
+  readonly outputs: number;
+  readonly patch: number;
+  readonly heads: number;
+  readonly headSize: number;
+  readonly depth: number;
+  /** Width of the text's embeddings. */
+  readonly textWidth: number;
+  /** Whether two layers bring the text to the width of the model; else it must have that already. */
+  readonly textProjection: boolean;
+  /** Whether q, k and v have a bias. */
+  readonly attentionBias: boolean;
+  readonly gelu: "none" | "tanh";
+  readonly affineNorms: boolean;
+  readonly epsilon: number;
+  /** Positions are divided by this: 2 where a model for 512 pixels went on to 1024. */
+  readonly interpolation: number;
+  /** Whether the wanted size and aspect ratio are inputs. */
+  readonly sizeConditions: boolean;
+}
+
+export interface PixArtInputs {
+  /** Noisy latents [B, channels, h, w]. */
+  readonly x: Tensor;
+  /** Time steps [B] in [0, 1000), float32. */
+  readonly t: Tensor;
+  /** Embeddings of the text's tokens [B, L, textWidth]. */
+  readonly text: Tensor;
+  /** Which tokens of the text count, [B, L] bool, false for padding; all unless given. */
+  readonly mask?: Tensor | undefined;
+  /** Height and width in pixels of the wanted image, [B, 2]. */
+  readonly resolution?: Tensor | undefined;
+  /** Its height divided by its width, [B, 1]. */
+  readonly aspectRatio?: Tensor | undefined;
+}
+
+const extraLarge: PixArtConfig = {
+  size: 128,
+  channels: 4,
+  outputs: 8,
+  patch: 2,
+  heads: 16,
+  headSize: 72,
+  depth: 28,
+  textWidth: 4096,
+  textProjection: true,
+  attentionBias: true,
+  gelu: "tanh",
+  affineNorms: false,
+  epsilon: 1e-6,
+  interpolation: 2,
+  sizeConditions: false,
+};
+
+/** The published models, by the size of their images. */
+export const pixArtPresets = {
+  "PixArt-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
+  "PixArt-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
+  "PixArt-XL-2-1024": { ...extraLarge, sizeConditions: true },
+  "PixArt-Sigma-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
+  "PixArt-Sigma-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
+  "PixArt-Sigma-XL-2-1024": extraLarge,
+} satisfies Record<string, PixArtConfig>;
+
+/**
+ * The config.json of diffusers' PixArtTransformer2DModel; what it leaves out has diffusers' default.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function pixArtConfig(read: FieldReader): PixArtConfig {
+  read.choice("norm_type", ["ada_norm_single"], "ada_norm_single");
+  read.choice("attention_type", ["default"], "default");
+  const size = read.count("sample_size", 128);
+  const channels = read.count("in_channels", 4);
+  const activation = read.choice("activation_fn", ["gelu", "gelu-approximate"], "gelu-approximate");
+  const captionChannels = read.optionalCount("caption_channels");
+  return {
+    size,
+    channels,
+    outputs: read.isNull("out_channels") ? channels : read.count("out_channels", 8),
+    patch: read.count("patch_size", 2),
+    heads: read.count("num_attention_heads", 16),
+    headSize: read.count("attention_head_dim", 72),
+    depth: read.count("num_layers", 28),
+    textWidth: captionChannels ?? read.count("cross_attention_dim", 1152),
+    textProjection: captionChannels !== undefined,
+    attentionBias: read.flag("attention_bias", true),
+    gelu: activation === "gelu" ? "none" : "tanh",
+    affineNorms: read.flag("norm_elementwise_affine", false),
+    epsilon: read.number("norm_eps", 1e-6),
+    interpolation: read.number("interpolation_scale", Math.max(1, Math.floor(size / 64))),
+    sizeConditions: read.flag("use_additional_conditions", size === 128),
+  };
+}
+
+/**
+ * [B, channels, h, w] → [B, outputs, h, w]: the predicted noise, then what the variance is made of.
+ *
+ * @param options.recompute computes each block again in the backward pass instead of keeping its activations
+ * @throws ShapeError when the patch does not divide the latents, or a condition is missing or too much
+ */
+export function pixArt(
+  p: Params,
+  inputs: PixArtInputs,
+  config: PixArtConfig,
+  options: { readonly recompute?: boolean } = {},
+): Tensor {
+  const { patch, outputs, depth } = config;
+  const width = config.heads * config.headSize;
+  const grid = patchGrid(inputs.x, patch);
+  const time = embedConditions(p.at("adaln_single.emb"), inputs, config); // [B, C]
+  const shared = linear(p.at("adaln_single.linear"), time.silu(), 6 * width); // [B, 6·C]
+  const text = config.textProjection
+    ? projectText(p.at("caption_projection"), inputs.text, width)
+    : inputs.text; // [B, L, C]
+  const bias = inputs.mask && maskBias(inputs.mask); // [B, 1, 1, L]
+
+  const patches = patchEmbedding(p.at("pos_embed"), inputs.x, patch, width, { kind: "linear" });
+  let h = patches.add(positions(grid, config)); // [B, N, C]
+  for (let i = 0; i < depth; i++) {
+    const scope = p.at(`transformer_blocks.${i}`);
+    const block = (x: Tensor) => transformerBlock(scope, x, { shared, text, bias }, config);
+    h = options.recompute ? checkpoint([h], block) : block(h); // [B, N, C]
+  }
+  const [shift, scale] = modulation(p, concat([time, time], -1), 2) as [Tensor, Tensor];
+  h = modulate(h.layerNorm({ epsilon: 1e-6 }), shift, scale);
+  const tokens = linear(p.at("proj_out"), h, patch ** 2 * outputs, { init: zero }); // [B, N, patch²·outputs]
+  return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, h, w]
+}
+
+/** What all blocks share. */
+interface Context {
+  /** From the time, [B, 6·C]. */
+  readonly shared: Tensor;
+  /** [B, L, C] */
+  readonly text: Tensor;
+  readonly bias: Tensor | undefined;
+}
+
+/** One block: [B, N, C] → [B, N, C]. Only the patches' own attention and the feed-forward are modulated. */
+function transformerBlock(
+  p: Params,
+  x: Tensor,
+  { shared, text, bias }: Context,
+  config: PixArtConfig,
+): Tensor {
+  const { heads, attentionBias: qkvBias, affineNorms: affine, epsilon } = config;
+  const style = { kind: "layer", affine, epsilon } as const;
+  const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation(p, shared, 6) as Six;
+  const toPatches = adaptiveBranch(p.at("norm1"), style, [shift1, scale1, gate1]);
+  const onward = adaptiveBranch(p.at("norm2"), style, [shift2, scale2, gate2]);
+  const normed = toPatches.norm(x);
+  let h = x.add(toPatches.gate(crossAttention(p.at("attn1"), normed, normed, { heads, qkvBias })));
+  // The text has no say at first.
+  const toText = { heads, qkvBias, outputInit: zero, ...(bias && { bias }) };
+  h = h.add(crossAttention(p.at("attn2"), h, text, toText));
+  const inner = linear(p.at("ff.net.0.proj"), onward.norm(h), 4 * x.size(-1)).gelu(config.gelu); // [B, N, 4·C]
+  return h.add(onward.gate(linear(p.at("ff.net.2"), inner, x.size(-1))));
+}
+
+type Six = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
+
+/** Vectors [B, C] from those of the time [B, parts·C], to which a table [parts, C] is added. */
+function modulation(p: Params, time: Tensor, parts: number): readonly Tensor[] {
+  const width = time.size(-1) / parts;
+  const table = p.param("scale_shift_table", [parts, width], normal(1 / Math.sqrt(width)));
+  return time.add(table.reshape([parts * width])).split(parts, -1);
+}
+
+/** The time, and where the model is told them, size and aspect ratio: [B, C]. */
+function embedConditions(
+  p: Params,
+  { t, resolution, aspectRatio }: PixArtInputs,
+  { heads, headSize, sizeConditions }: PixArtConfig,
+): Tensor {
+  const width = heads * headSize;
+  const time = embedNumber(p.at("timestep_embedder"), t, width); // [B, C]
+  if (!sizeConditions) {
+    if (!resolution && !aspectRatio) return time;
+    throw new ShapeError(
+      "This PixArt is not conditioned on a resolution or an aspect ratio; leave them out.",
+    );
+  }
+  if (!resolution || !aspectRatio || width % 3 !== 0) {
+    throw new ShapeError(
+      width % 3 === 0
+        ? "This PixArt is conditioned on the resolution [B, 2] and the aspect ratio [B, 1]; give both."
+        : `A PixArt with size conditions splits its width in three, which ${width} cannot be; change its heads.`,
+    );
+  }
+  const rows = (name: string, numbers: Tensor) =>
+    embedNumber(p.at(name), numbers, width / 3).reshape([numbers.dim(0), -1]);
+  const sizes = [
+    rows("resolution_embedder", resolution), // [B, 2·C/3]
+    rows("aspect_ratio_embedder", aspectRatio), // [B, C/3]
+  ];
+  return time.add(concat(sizes, -1));
+}
+
+/** [...] → [..., width]: sinusoids through two linear layers. */
+function embedNumber(p: Params, x: Tensor, width: number): Tensor {
+  const init = normal(0.02);
+  const inner = linear(p.at("linear_1"), timestepEmbedding(x, 256), width, { init }).silu();
+  return linear(p.at("linear_2"), inner, width, { init });
+}
+
+/** [B, L, textWidth] → [B, L, width] */
+function projectText(p: Params, text: Tensor, width: number): Tensor {
+  const init = normal(0.02);
+  const inner = linear(p.at("linear_1"), text, width, { init }).gelu("tanh");
+  return linear(p.at("linear_2"), inner, width, { init });
+}
+
+/** Whatever the size, rows and columns span what they span in the size of the config: [N, C]. */
+function positions([rows, columns]: readonly [number, number], config: PixArtConfig): Tensor {
+  const span = Math.floor(config.size / config.patch);
+  // Rounded step by step, as the original computes in float32.
+  const along = (count: number) =>
+    Float32Array.from({ length: count }, (_, i) =>
+      Math.fround(Math.fround(i / Math.fround(count / span)) / Math.fround(config.interpolation)),
+    );
+  return constant(sinCos2d(along(rows), along(columns), config.heads * config.headSize));
+}
+
+/** Every weight, for `checkKeys` and `initialize`. */
+export function pixArtParams(config: PixArtConfig): ParamsRoot {
+  const { channels, patch, textWidth, sizeConditions } = config;
+  const p = createParams();
+  const inputs: PixArtInputs = {
+    x: input("x", [batch, channels, patch, patch]),
+    t: input("t", [batch]),
+    text: input("text", [batch, 1, textWidth]),
+    ...(sizeConditions && {
+      resolution: input("resolution", [batch, 2]),
+      aspectRatio: input("aspectRatio", [batch, 1]),
+    }),
+  };
+  pixArt(p, inputs, config);
+  return p;
+}

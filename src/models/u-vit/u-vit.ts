@@ -1,0 +1,220 @@
+/**
+ * U-ViT (Bao et al., 2023): time, condition and patches are all tokens of one sequence, and the first half of the blocks
+ * hands its tokens to the second over long skips, as a U-Net does. Weights bear the names of baofff/U-ViT.
+ */
+import { checkpoint } from "../../engine/graph/recompute.ts";
+import { ShapeError } from "../../engine/errors.ts";
+import { concat, full } from "../../engine/graph/functional.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { maskBias, selfAttention } from "../../nn/attention.ts";
+import { conv2d } from "../../nn/conv.ts";
+import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
+import { embedLabels } from "../../nn/label-embedding.ts";
+import { linear } from "../../nn/linear.ts";
+import { mlp } from "../../nn/mlp.ts";
+import { type Norm, norm } from "../../nn/norm.ts";
+import { normal, type Params } from "../../nn/params.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patch-embedding.ts";
+import { keptText, type TextTokens } from "../../nn/text-embedding.ts";
+import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+export interface UViTConfig {
+  /** Height and width of the image; learned positions fit no other. */
+  readonly size: readonly [height: number, width: number];
+  readonly channels: number;
+  readonly patch: number;
+  readonly hidden: number;
+  /** Blocks beside the one in the middle, an even number; the paper counts that one too. */
+  readonly depth: number;
+  readonly heads: number;
+  readonly mlpRatio: number;
+  /** Whether q, k and v have a bias. */
+  readonly qkvBias: boolean;
+  /** Whether the time goes through two linear layers before it becomes a token. */
+  readonly timeMlp: boolean;
+  /** Whether blocks of the second half see the tokens of the first. */
+  readonly longSkips: boolean;
+  /** Whether a convolution smooths the seams of the patches at last. */
+  readonly finalConv: boolean;
+  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
+  readonly learnedVariance: boolean;
+  readonly condition: Condition;
+}
+
+export type UViTInputs = ConditionedInputs;
+
+const paper = {
+  size: [32, 32],
+  channels: 4,
+  patch: 2,
+  mlpRatio: 4,
+  qkvBias: false,
+  timeMlp: false,
+  longSkips: true,
+  finalConv: true,
+  learnedVariance: false,
+  condition: { kind: "class", classes: 1000, nullClass: true },
+} as const;
+
+const small = { ...paper, hidden: 512, depth: 12, heads: 8 };
+const middle = { ...paper, hidden: 768, depth: 16, heads: 12 };
+const large = { ...paper, hidden: 1024, depth: 20, heads: 16 };
+const huge = { ...paper, hidden: 1152, depth: 28, heads: 16 };
+/** CLIP's tokens of a caption. */
+const caption = { kind: "text", width: 768, length: 77 } as const;
+const pixels64 = {
+  size: [64, 64],
+  channels: 3,
+  patch: 4,
+  condition: { kind: "class", classes: 1000, nullClass: false },
+} as const;
+
+/** The paper's models: name and patch, then what they draw. */
+export const uViTPresets = {
+  "U-ViT-S/2-CIFAR10": { ...small, channels: 3, condition: { kind: "none" } },
+  "U-ViT-S/2-COCO": { ...small, condition: caption },
+  "U-ViT-S/2-Deep-COCO": { ...small, depth: 16, condition: caption },
+  "U-ViT-M/4-64": { ...middle, ...pixels64 },
+  "U-ViT-L/4-64": { ...large, ...pixels64 },
+  "U-ViT-L/2-256": large,
+  "U-ViT-H/2-256": { ...huge, finalConv: false },
+  "U-ViT-H/4-512": { ...huge, size: [64, 64], patch: 4, finalConv: false },
+} satisfies Record<string, UViTConfig>;
+
+/** LayerNorm as PyTorch has it unless told otherwise. */
+const layerNorm: Norm = { kind: "layer", affine: true, epsilon: 1e-5 };
+const init = normal(0.02);
+
+/**
+ * [B, channels, H, W] → the same, or twice as many channels where the variance is learned.
+ *
+ * @param options.recompute computes each block again in the backward pass instead of keeping its activations
+ * @throws ShapeError when the image is of another size, or the condition is not what the config says
+ */
+export function uViT(
+  p: Params,
+  inputs: UViTInputs,
+  config: UViTConfig,
+  options: { readonly recompute?: boolean } = {},
+): Tensor {
+  const { hidden, patch, channels, depth } = config;
+  const grid = learnedGrid(inputs.x, config);
+  const count = grid[0] * grid[1]; // N
+  const first = firstTokens(p, inputs, config);
+  const total = first.tokens.size(1) + count; // M + N
+  const patches = patchEmbedding(p.at("patch_embed"), inputs.x, patch, hidden, { kind: "linear" });
+  const positions = p.param("pos_embed", [1, total, hidden], init);
+  const bias = first.mask && maskBias(allTokens(first.mask, total));
+
+  const run = (name: string, tokens: Tensor, skip?: Tensor): Tensor => {
+    const block = (h: Tensor, long?: Tensor) => uViTBlock(p.at(name), h, long, bias, config);
+    if (!options.recompute) return block(tokens, skip);
+    return checkpoint(skip ? [tokens, skip] : [tokens], block);
+  };
+  let h = concat([first.tokens, patches], 1).add(positions); // [B, M + N, C]
+  const skips: Tensor[] = [];
+  for (let i = 0; i < depth / 2; i++) {
+    h = run(`in_blocks.${i}`, h);
+    if (config.longSkips) skips.push(h);
+  }
+  h = run("mid_block", h);
+  // The last block in hands over to the first one out.
+  for (let i = 0; i < depth / 2; i++) h = run(`out_blocks.${i}`, h, skips.pop());
+
+  h = norm(p.at("norm"), h, layerNorm).slice(1, total - count, total); // [B, N, C]
+  const outputs = config.learnedVariance ? 2 * channels : channels;
+  const values = linear(p.at("decoder_pred"), h, patch ** 2 * outputs, { init }); // [B, N, patch²·outputs]
+  const image = unpatchify(values, grid, patch, "p q c");
+  return config.finalConv ? conv2d(p.at("final_layer"), image, outputs, 3) : image;
+}
+
+/** One block: [B, N, C] → [B, N, C]; tokens of a long skip come in before everything else. */
+function uViTBlock(
+  p: Params,
+  tokens: Tensor,
+  skip: Tensor | undefined,
+  bias: Tensor | undefined,
+  { hidden, heads, mlpRatio, qkvBias }: UViTConfig,
+): Tensor {
+  const x = skip
+    ? linear(p.at("skip_linear"), concat([tokens, skip], -1), hidden, { init })
+    : tokens;
+  const attended = selfAttention(p.at("attn"), norm(p.at("norm1"), x, layerNorm), heads, {
+    qkvBias,
+    bias,
+  });
+  const h = x.add(attended);
+  const inner = Math.trunc(hidden * mlpRatio);
+  return h.add(mlp(p.at("mlp"), norm(p.at("norm2"), h, layerNorm), inner, "none"));
+}
+
+/** Label and time, or time and text: [B, M, C]. */
+function firstTokens(
+  p: Params,
+  { t, y, mask, drop }: UViTInputs,
+  { hidden, mlpRatio, timeMlp, condition }: UViTConfig,
+): TextTokens {
+  const time = embedTime(p.at("time_embed"), t, hidden, timeMlp ? mlpRatio : undefined);
+  if (condition.kind === "none") return { tokens: time, mask: undefined };
+  const given = givenCondition(y, condition, "U-ViT");
+  if (condition.kind === "class") {
+    const label = embedLabels(p.at("label_emb"), given, hidden, condition, drop, init); // [B, C]
+    return { tokens: concat([label.unsqueeze(1), time], 1), mask: undefined };
+  }
+  // The original leaves a text out by an empty one; where words are learned too, a vector of its own stands for none.
+  const text = keptText(p.at("context_embed"), given, { mask, drop });
+  const tokens = linear(p.at("context_embed"), text.tokens, hidden, { init }); // [B, L, C]
+  return { tokens: concat([time, tokens], 1), mask: text.mask };
+}
+
+/** [B] → [B, 1, C]: sinusoids, through two linear layers where a ratio of their width is given. */
+function embedTime(p: Params, t: Tensor, hidden: number, ratio: number | undefined): Tensor {
+  const sinusoids = timestepEmbedding(t, hidden).unsqueeze(1);
+  if (ratio === undefined) return sinusoids;
+  const inner = linear(p.at("0"), sinusoids, Math.trunc(hidden * ratio), { init }).silu();
+  return linear(p.at("2"), inner, hidden, { init });
+}
+
+/** A mask of a text behind the time as one of all tokens: [B, L] → [B, total]. */
+function allTokens(mask: Tensor, total: number): Tensor {
+  const ones = (tokens: number) => full([mask.dim(0), tokens], 1, "bool");
+  return concat([ones(1), mask, ones(total - 1 - mask.size(1))], 1);
+}
+
+function learnedGrid(x: Tensor, { size, patch }: UViTConfig) {
+  const [height, width] = [x.size(-2), x.size(-1)];
+  if (height === size[0] && width === size[1]) return patchGrid(x, patch);
+  throw new ShapeError(
+    `This U-ViT has learned the places of ${size.join("×")} and no others, so it cannot take ${height}×${width}.`,
+  );
+}
+
+/**
+ * The arguments of baofff/U-ViT's constructors; those of `uvit_t2i.py` have a `clip_dim`.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function uViTConfig(read: FieldReader): UViTConfig {
+  const text = read.optionalCount("clip_dim");
+  const classes = read.number("num_classes", -1);
+  return {
+    size: read.size("img_size", 224),
+    channels: read.count("in_chans", 3),
+    patch: read.count("patch_size", 16),
+    hidden: read.count("embed_dim", 768),
+    depth: 2 * Math.floor(read.count("depth", 12) / 2),
+    heads: read.count("num_heads", 12),
+    mlpRatio: read.number("mlp_ratio", 4),
+    qkvBias: read.flag("qkv_bias", false),
+    timeMlp: read.flag("mlp_time_embed", false),
+    longSkips: read.flag("skip", true),
+    finalConv: read.flag("conv", true),
+    learnedVariance: false,
+    condition: text
+      ? { kind: "text", width: text, length: read.count("num_clip_token", 77) }
+      : classes > 0
+        ? { kind: "class", classes, nullClass: false }
+        : { kind: "none" },
+  };
+}

@@ -1,0 +1,123 @@
+/** Which files of a repository on the Hugging Face Hub make a model: those alone come into the cache. */
+import { basename, dirname, extname, join } from "node:path/posix";
+import { UsageError } from "../../engine/errors.ts";
+import { nearestNames } from "../../engine/messages.ts";
+import { modelFiles } from "../../models/card.ts";
+import { weightVariants } from "../../weights/diffusers-weights.ts";
+import { readFields, readJson } from "../../weights/sources/files-node.ts";
+import type { HubId } from "../../weights/hub/id.ts";
+import { type HubChoice, type HubOptions, hubSnapshot } from "../../weights/hub/hub-node.ts";
+import { quote } from "../../engine/messages.ts";
+import { readShardIndex } from "../../weights/safetensors/sharded.ts";
+import { fileSource } from "../../weights/sources/file-node.ts";
+import { checkPipelineClass, diffusersIndex } from "./diffusers.ts";
+import type { OpenModelOptions } from "./open-options.ts";
+
+/** Components that an option stands in for, or does without. */
+const encoderFolders: Readonly<Record<string, string>> = {
+  "clip-l": "text_encoder",
+  "clip-g": "text_encoder_2",
+  t5: "text_encoder_3",
+};
+
+/**
+ * The folder or file of a model of the Hub, of which what is missing here is downloaded.
+ *
+ * @throws what `hubSnapshot` throws; UsageError when the repository has no such file, or holds no model that is known
+ */
+export async function downloadModel(
+  id: HubId,
+  options: OpenModelOptions,
+  hub: HubOptions | undefined,
+): Promise<string> {
+  const { file } = id;
+  if (file === undefined) return hubSnapshot(id, filesOfFolder(id, options), hub);
+  return join(await hubSnapshot(id, filesOfFile(id.repo, file), hub), file);
+}
+
+/** A file, and the shards that it names if it is an index. */
+function filesOfFile(repo: string, file: string): HubChoice {
+  return async (paths, locate) => {
+    if (!paths.includes(file)) {
+      const candidates = paths.filter((path) => extname(path) === ".safetensors");
+      const near = nearestNames(file, candidates);
+      throw new UsageError(
+        `${repo} has no file ${quote(file)}; ${told(near.length > 0 ? near : candidates)}.`,
+      );
+    }
+    if (extname(file) !== ".json") return [file];
+    const path = await locate(file);
+    if (path === undefined) return undefined;
+    const source = await fileSource(path);
+    try {
+      const shards = new Set((await readShardIndex(source)).values());
+      return [file, ...[...shards].map((shard) => join(dirname(file), shard))];
+    } finally {
+      await source.close?.();
+    }
+  };
+}
+
+function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions): HubChoice {
+  return async (paths, locate) => {
+    if (paths.includes(modelFiles.card)) {
+      return Object.values(modelFiles).filter((name) => paths.includes(name));
+    }
+    if (!paths.includes(diffusersIndex)) {
+      const files = paths.filter((path) => extname(path) === ".safetensors");
+      throw new UsageError(
+        `${repo} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give one of its files as ${repo}:FILE: ${told(files)}.`,
+      );
+    }
+    const index = await locate(diffusersIndex);
+    if (index === undefined) return undefined;
+    checkPipelineClass(`${repo}: ${diffusersIndex}`, (await readFields(index)).text("_class_name"));
+    const left = new Set([...without.map((name) => encoderFolders[name]), vae && "vae"]);
+    const components = Object.entries((await readJson(index)) as Record<string, unknown>)
+      // A component that the pipeline can do without, and does, is [null, null].
+      .filter(([name, value]) => !left.has(name) && Array.isArray(value) && value[1] !== null)
+      .map(([name]) => name);
+    const needed = paths.filter(
+      (path) => components.includes(dirname(path)) && kinds.has(extname(path)),
+    );
+    return [diffusersIndex, ...withoutVariants(needed)];
+  };
+}
+
+/** Configs, vocabularies, SentencePiece models and weights; not the same weights as pickles or for other libraries. */
+const kinds = new Set([".json", ".txt", ".model", ".safetensors"]);
+
+/** Of the same weights in several variants, those that opening takes first. */
+function withoutVariants(paths: readonly string[]): string[] {
+  const kept = new Map<string, string>();
+  for (const path of paths) {
+    const { weights, variant } = variantOf(path);
+    const best = kept.get(weights) ?? variant;
+    kept.set(weights, rankOf(variant) < rankOf(best) ? variant : best);
+  }
+  return paths.filter((path) => {
+    const { weights, variant } = variantOf(path);
+    return kept.get(weights) === variant;
+  });
+}
+
+/** Variants that cannot be opened come last. */
+function rankOf(variant: string): number {
+  const rank = weightVariants.indexOf(variant);
+  return rank === -1 ? Infinity : rank;
+}
+
+/** `model.fp16-00001-of-00002.safetensors` and `model.safetensors.index.fp16.json` are of `model`, variant "fp16". */
+function variantOf(path: string): { readonly weights: string; readonly variant: string } {
+  if (!basename(path).includes(".safetensors")) return { weights: path, variant: "" };
+  const [stem, ...rest] = basename(path)
+    .replace(/-\d{5}-of-\d{5}/, "")
+    .split(".");
+  const variant = rest.filter((part) => !["safetensors", "index", "json"].includes(part));
+  return { weights: join(dirname(path), stem!, "weights"), variant: variant.join(".") };
+}
+
+function told(files: readonly string[]): string {
+  if (files.length === 0) return "it has no .safetensors file";
+  return `it has ${files.slice(0, 5).join(", ")}${files.length > 5 ? `, and ${files.length - 5} more` : ""}`;
+}

@@ -1,0 +1,116 @@
+/** LoRA files, merged into the weights of an open model. */
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { toFloat32 } from "../../engine/arrays/convert.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import { modelFiles } from "../../models/card.ts";
+import { layerNames } from "../../training/tasks/lora-layers.ts";
+import { exists, readJson } from "../../weights/sources/files-node.ts";
+import {
+  type Lora,
+  type LoraPart,
+  type LoraSettings,
+  mergeLora,
+  readLora,
+} from "../../weights/lora.ts";
+import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
+import { readStored } from "../../weights/stored-node.ts";
+import type { ImageModel, MixedLora } from "../image-model.ts";
+
+/** What folders with a LoRA call it: ours, diffusers', PEFT's. */
+const fileNames = [
+  modelFiles.lora,
+  "pytorch_lora_weights.safetensors",
+  "adapter_model.safetensors",
+];
+/** PEFT's settings beside its file. */
+const settingsFile = "adapter_config.json";
+
+export interface ChosenLora {
+  /** A `.safetensors` file, or a folder that holds one. */
+  readonly file: string;
+  /** How much of it; 1 unless given. */
+  readonly weight?: number | undefined;
+}
+
+/**
+ * The same model with LoRA mixed into it: W + Σ weight·(alpha / rank)·B·A, computed now, once, in float32. Weights that none of
+ * them touches stay where they are; at weight 0 that is all of them.
+ *
+ * @throws UsageError when there is no such file; FormatError when one is no LoRA of this model
+ */
+export async function withLoras(
+  model: ImageModel,
+  loras: readonly ChosenLora[],
+): Promise<ImageModel> {
+  if (loras.length === 0) return model;
+  const names = layerNames(model.network);
+  const mixed: MixedLora[] = [];
+  const warnings: string[] = [];
+  const byLayer = new Map<string, (LoraPart & { readonly weight: number })[]>();
+  for (const { file, weight = 1 } of loras) {
+    if (!Number.isFinite(weight)) {
+      throw new UsageError(`The weight of ${file} is ${weight}; give a number, such as 0.8.`);
+    }
+    const { path, settings } = await locate(file);
+    const opened = await openSafetensorsFile(path);
+    let lora: Lora;
+    try {
+      lora = await readLora(opened, names, model.name, settings);
+    } finally {
+      await opened.close();
+    }
+    mixed.push({ file, weight });
+    warnings.push(...lora.warnings);
+    for (const part of weight === 0 ? [] : lora.parts) {
+      byLayer.set(part.layer, [...(byLayer.get(part.layer) ?? []), { ...part, weight }]);
+    }
+  }
+  const merged = new Map<string, NdArray>();
+  for (const [layer, parts] of byLayer) {
+    const name = `${layer}.weight`;
+    merged.set(name, mergeLora(float32(await readStored(model.weights(name)!)), parts));
+  }
+  return {
+    ...model,
+    weights: (name) => {
+      const array = merged.get(name);
+      return array ? { kind: "array", array } : model.weights(name);
+    },
+    loras: mixed,
+    warnings: [...(model.warnings ?? []), ...warnings],
+  };
+}
+
+/** A file, or the one in a folder, with what a file beside it says. */
+async function locate(
+  file: string,
+): Promise<{ readonly path: string; readonly settings: LoraSettings | undefined }> {
+  const status = await stat(file).catch(() => undefined);
+  if (!status) {
+    throw new UsageError(
+      `There is no LoRA ${file}; give a .safetensors file, or a folder that holds one, with :WEIGHT behind it if it is not to count as 1.`,
+    );
+  }
+  if (!status.isDirectory()) return { path: file, settings: undefined };
+  for (const name of fileNames) {
+    const path = join(file, name);
+    if (await exists(path)) return { path, settings: await settingsBeside(file) };
+  }
+  throw new UsageError(`${file} holds no LoRA: none of ${fileNames.join(", ")} is there.`);
+}
+
+async function settingsBeside(folder: string): Promise<LoraSettings | undefined> {
+  const path = join(folder, settingsFile);
+  if (!(await exists(path))) return undefined;
+  const content = await readJson(path);
+  if (typeof content === "object" && content !== null) return content as LoraSettings;
+  throw new FormatError(`${path} holds no object; save the LoRA again.`);
+}
+
+function float32({ dtype, shape, data }: NdArray): NdArray<"float32"> {
+  const values = new Float32Array(data.length);
+  toFloat32(dtype, data, values);
+  return { dtype: "float32", shape, data: values };
+}

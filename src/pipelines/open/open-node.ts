@@ -1,0 +1,167 @@
+/** Models on disk, in every layout that is known: a shipped one, a trained folder, diffusers' folder, a single file. */
+import { stat } from "node:fs/promises";
+import { basename, dirname, extname, join, resolve } from "node:path";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { nearestNames } from "../../engine/messages.ts";
+import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
+import { nodeBackend } from "../../engine/runtime/ort-node.ts";
+import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
+import { modelFiles } from "../../models/card.ts";
+import { networkPresets } from "../../models/index.ts";
+import { shippedModel, shippedModels } from "../../models/card-node.ts";
+import { checkedWeights } from "../../weights/check-keys.ts";
+import { checkTables } from "../../weights/check-tables.ts";
+import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
+import { exists } from "../../weights/sources/files-node.ts";
+import { diskFolder } from "../../weights/sources/folder-node.ts";
+import { parseHubId } from "../../weights/hub/id.ts";
+import type { HubOptions } from "../../weights/hub/hub-node.ts";
+import { quote } from "../../engine/messages.ts";
+import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
+import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
+import { tracedForDrawing } from "../graphs.ts";
+import type { ImageModel } from "../image-model.ts";
+import { downloadModel } from "./hub-model-node.ts";
+import { imagePipeline } from "../image-pipeline.ts";
+import { type ChosenLora, withLoras } from "./lora-node.ts";
+import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { publishedModel } from "./published-checkpoint.ts";
+import { isSD3 } from "./sd3/file.ts";
+import { openSD3File } from "./sd3/file-node.ts";
+import { openTrainedFolder } from "./trained-folder.ts";
+import { openVAE } from "./vae.ts";
+import { vaeAt } from "./vae-node.ts";
+
+export interface OpenPipelineOptions extends OpenModelOptions {
+  /** LoRA to mix into the network. */
+  readonly loras?: readonly ChosenLora[] | undefined;
+  /** "cpu" unless given. */
+  readonly device?: NodeDevice | undefined;
+  /** Bytes that drawing on the CPU may take; unless given, what the machine has left. */
+  readonly memory?: number | undefined;
+  /** How a model of the Hub is downloaded. */
+  readonly hub?: HubOptions | undefined;
+}
+
+/**
+ * A pipeline on a model.
+ *
+ * @param source name of a shipped model, a folder that `patchwise train` wrote, a folder in diffusers' layout, or a
+ *   `.safetensors` file of Stable Diffusion 3 or facebookresearch/DiT, baofff/U-ViT or openai/guided-diffusion; or either on the Hugging Face Hub, as
+ *   `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is downloaded into the shared cache
+ * @example const pipeline = await openPipeline("emoji");
+ * @throws UsageError when there is no such model; FormatError when its files are not sound; DeviceError when the machine
+ *   has no such device
+ */
+export async function openPipeline(
+  source: string,
+  { device = "cpu", memory, hub, ...options }: OpenPipelineOptions = {},
+): Promise<Pipeline> {
+  const backend = nodeBackend(device);
+  // Other devices have memory of their own.
+  const most = device === "cpu" ? (memory ?? availableMemory()) : memory;
+  const model = await openModel(source, options, hub);
+  return closingOnFailure([model], async () => imagePipeline(model, backend, { memory: most }));
+}
+
+/** The same without a backend: what there is to draw with, open but not running; also what lacks an autoencoder. */
+export async function openModel(
+  source: string,
+  { loras = [], ...options }: Pick<OpenPipelineOptions, "loras"> & OpenModelOptions = {},
+  hub?: HubOptions,
+): Promise<ImageModel> {
+  const model = await openSource(source, options, hub);
+  return closingOnFailure([model], () => withLoras(model, loras));
+}
+
+async function openSource(
+  source: string,
+  options: OpenModelOptions,
+  hub: HubOptions | undefined,
+): Promise<ImageModel> {
+  const shippedPath = await shippedModel(source);
+  if (shippedPath !== undefined) return openTrainedFolder(diskFolder(shippedPath), options);
+  const status = await stat(source).catch(() => undefined);
+  if (status?.isDirectory()) return openFolder(source, options);
+  if (status) return openFile(source, options);
+  if (networkPresets.has(source)) {
+    throw new UsageError(
+      `${source} is the name of an architecture, which has no weights here; give a folder or file of a trained one.`,
+    );
+  }
+  const id = parseHubId(source);
+  if (id) {
+    if (id.file !== undefined) checkExtension(id.file);
+    const model = await openSource(await downloadModel(id, options, hub), options, hub);
+    return { ...model, name: source };
+  }
+  const shipped = await shippedModels();
+  const near = nearestNames(source, shipped);
+  const names = near.length > 0 ? near : shipped;
+  throw new UsageError(
+    `There is no model ${quote(source)}: neither a folder nor a file has this path, and ${names.length > 0 ? `the models that come along are called ${names.join(", ")}` : "no model comes along"}.`,
+  );
+}
+
+async function openFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
+  const folder = diskFolder(path);
+  if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
+  if (await folder.has(diffusersIndex)) {
+    return openDiffusersFolder(folder, options, vaeAt(options.vae));
+  }
+  if (await folder.has(modelFiles.lora)) {
+    throw new UsageError(
+      `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
+    );
+  }
+  throw new UsageError(
+    `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the folder of a model.`,
+  );
+}
+
+async function openFile(path: string, options: OpenModelOptions): Promise<ImageModel> {
+  checkExtension(path);
+  const folder = dirname(resolve(path));
+  if (basename(path) === modelFiles.weights && (await exists(join(folder, modelFiles.card)))) {
+    throw new UsageError(
+      `${path} is the weights alone; give their folder, ${folder}, where ${modelFiles.card} says what they are.`,
+    );
+  }
+  const weights = await openSafetensorsFile(path);
+  return closingOnFailure([weights], async (opened) => {
+    if (isSD3(weights)) return openSD3File(path, weights, options, opened);
+    refuseOptions(path, options, ["vae"]);
+    const published = publishedModel(weights);
+    const { network } = published;
+    const { params } = tracedForDrawing(network);
+    const source = checkedWeights(params, weights);
+    await checkTables(params, weights);
+    const vae = vaeAt(options.vae);
+    const decoder = vae && (await openVAE(vae, network.channels));
+    if (decoder) opened.push(decoder.file);
+    return {
+      name: basename(path, extname(path)),
+      ...published,
+      weights: source,
+      decoder,
+      close: () => closeAll(opened),
+    };
+  });
+}
+
+/** What else people have at hand. */
+const pickled = new Set([".pt", ".pth", ".ckpt", ".bin"]);
+
+function checkExtension(path: string): void {
+  const extension = extname(path).toLowerCase();
+  if (extension === ".safetensors" || path.endsWith(".safetensors.index.json")) return;
+  if (pickled.has(extension)) {
+    throw new FormatError(
+      `${path} is a PyTorch pickle, which can run code of its own and is not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
+    );
+  }
+  throw new UsageError(
+    `${path} is no model file that is known; give a .safetensors file, or the folder of a model.`,
+  );
+}

@@ -1,0 +1,45 @@
+/** Models behind an address: a page draws with what a server serves as it is. */
+import { PatchwiseError } from "../../engine/errors.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
+import { modelFiles } from "../../models/card.ts";
+import { closingOnFailure } from "../../weights/sources/closing.ts";
+import type { ModelFolder } from "../../weights/sources/folder.ts";
+import { urlFolder } from "../../weights/sources/folder-url.ts";
+import type { UrlOptions } from "../../weights/sources/url.ts";
+import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
+import type { ImageModel } from "../image-model.ts";
+import { imagePipeline } from "../image-pipeline.ts";
+import type { OpenModelOptions } from "./open-options.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { openTrainedFolder } from "./trained-folder.ts";
+
+export interface OpenUrlOptions
+  extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
+  readonly backend: Backend;
+}
+
+/**
+ * A pipeline on a folder that a server serves, in the browser and in Node: one that `patchwise train` wrote, or a DiT or
+ * Stable Diffusion 3 in diffusers' layout. Weights of up to 256 MiB are loaded whole, larger ones tensor by tensor, which
+ * asks a server that answers ranges.
+ *
+ * @param address of the folder, with or without a slash at its end
+ * @example const pipeline = await openPipelineUrl("/models/emoji/", { backend: webBackend({ device: "webgpu" }) });
+ * @throws PatchwiseError when a file cannot be had; FormatError when one is not sound; UsageError when an option means
+ *   nothing to the model
+ */
+export async function openPipelineUrl(
+  address: string | URL,
+  { backend, without, promptTokens, ...loading }: OpenUrlOptions,
+): Promise<Pipeline> {
+  const model = await openFolder(urlFolder(address, loading), { without, promptTokens });
+  return closingOnFailure([model], async () => imagePipeline(model, backend));
+}
+
+async function openFolder(folder: ModelFolder, options: OpenModelOptions): Promise<ImageModel> {
+  if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
+  if (await folder.has(diffusersIndex)) return openDiffusersFolder(folder, options);
+  throw new PatchwiseError(
+    `${folder.name} has neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the address of a model's folder.`,
+  );
+}

@@ -1,0 +1,204 @@
+/** Training on latents: the autoencoder, whose copy goes into the trained folder, and the cache of what it says. */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { UsageError } from "../../engine/errors.ts";
+import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
+import type { DataConfig } from "../../data/config.ts";
+import type { LatentDraw } from "../../data/latents/latents.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
+import { latentCache, type LatentEvent } from "../../data/latents/cache-node.ts";
+import { canonical } from "../../data/latents/folder-node.ts";
+import { openData } from "../../data/open-node.ts";
+import { openCoder } from "../../models/coders/picture-coder-node.ts";
+import {
+  coderParams,
+  coderShape,
+  type OpenCoder,
+  type PictureCoder,
+} from "../../models/coders/picture-coder.ts";
+import { closingOnFailure } from "../../weights/sources/closing.ts";
+import { exists } from "../../weights/sources/files-node.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
+import { readTensor } from "../../weights/safetensors/safetensors.ts";
+import { pictureShape, type RunConfig } from "../config/config.ts";
+import type { ImageShape } from "../config/default-networks.ts";
+import { coderFiles } from "../tasks/denoiser-node.ts";
+import { type Feed, loadersOf } from "./feed-node.ts";
+
+export interface LatentFeedOptions {
+  readonly backend: Backend;
+  /** The training's folder. */
+  readonly out: string;
+  readonly resume: boolean;
+  readonly report: (event: LatentEvent) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Of a file of weights: which autoencoder's they are. */
+const hashKey = "autoencoder";
+
+/**
+ * Opens autoencoder and data; what takes long waits for `begin`.
+ *
+ * @param step from which on
+ * @throws UsageError when there is no autoencoder, or it does not fit the pictures or the training that goes on
+ */
+export async function latentFeed(
+  config: RunConfig,
+  latents: NonNullable<RunConfig["latents"]>,
+  step: number,
+  { out, resume, ...running }: LatentFeedOptions,
+): Promise<Feed> {
+  const { posterior, precision, cache = join(out, "latents") } = latents;
+  const shape = pictureShape(config);
+  const opened = await openCoder(latents.autoencoder);
+  const loaders = loadersOf(config);
+  return closingOnFailure([opened.file, loaders], async () => {
+    const coder = scaledCoder(opened, latents);
+    requireFit(shape, coder, latents.autoencoder);
+    const hash = await hashOf(opened);
+    const copy = join(out, coderFiles[coder.kind]);
+    const before = resume ? await writtenHash(copy) : undefined;
+    if (before !== undefined && before !== hash) {
+      throw new UsageError(
+        `The training in ${out} began with another autoencoder than ${latents.autoencoder} is now; give latents.autoencoder as it was, such as ${copy}, or begin another training in a new folder.`,
+      );
+    }
+    const data = await openData(config.data, shape);
+    const { name, count, classes, captioned } = data;
+    await data.close();
+
+    const cached = (pictures: DataConfig, folder: string) =>
+      latentCache({
+        ...running,
+        data: pictures,
+        shape,
+        encoder: { coder, weights: opened.weights, hash },
+        ...(coder.kind === "vq"
+          ? ({ parts: "tokens", precision: "float32" } as const)
+          : ({ parts: posterior === "mean" ? "mean" : "moments", precision } as const)),
+        folder,
+        threads: config.training.threads,
+      });
+    return {
+      info: { name, count, classes, captioned },
+      image: latentShape(shape, coder),
+      coder,
+      async begin() {
+        if (before === undefined) await writeAutoencoder(copy, opened, hash);
+        const own = await cached(config.data, cache);
+        const { validation } = config;
+        const other =
+          own && validation && (await cached(shown(validation, config), join(cache, "validation")));
+        if (!own || (validation && !other)) return undefined;
+        return {
+          loader: await loaders.training(step, own),
+          validation: await loaders.validation(other),
+          latents: { form: own.form, posterior, ...scalesOf(coder) },
+        };
+      },
+      async close() {
+        await loaders.close();
+        await opened.file.close();
+      },
+    };
+  });
+}
+
+/** With the scale and shift that the config gives, where it gives them. */
+function scaledCoder(
+  opened: OpenCoder,
+  { autoencoder, scale, shift }: NonNullable<RunConfig["latents"]>,
+): PictureCoder {
+  if (opened.kind === "kl") {
+    const { config } = opened;
+    return {
+      kind: "kl",
+      config: { ...config, scale: scale ?? config.scale, shift: shift ?? config.shift },
+    };
+  }
+  if (scale === undefined && shift === undefined) return { kind: "vq", config: opened.config };
+  throw new UsageError(
+    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a tokenizer, whose tokens have none; leave it out.`,
+  );
+}
+
+function scalesOf({ kind, config }: PictureCoder): Pick<LatentDraw, "scale" | "shift"> {
+  return kind === "kl" ? { scale: config.scale, shift: config.shift } : { scale: 1, shift: 0 };
+}
+
+function requireFit(
+  { height, width, channels }: PictureShape,
+  coder: PictureCoder,
+  path: string,
+): void {
+  const { inputs, outputs, factor } = coderShape(coder);
+  if (inputs !== channels || outputs !== channels) {
+    throw new UsageError(
+      `${path} encodes pictures of ${inputs} channels and decodes ${outputs}, but picture.channels is ${channels}; set it to that number, or give another autoencoder.`,
+    );
+  }
+  if (height % factor === 0 && width % factor === 0) return;
+  const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
+  throw new UsageError(
+    `picture.size is ${height}×${width}, but ${path} makes one latent of ${factor}×${factor} pixels; give multiples of ${factor}, such as ${near.join("×")}.`,
+  );
+}
+
+/** Channels of a vector that stands for a token. */
+const TOKEN_WIDTH = 64;
+
+function latentShape({ height, width }: PictureShape, coder: PictureCoder): ImageShape {
+  const { factor } = coderShape(coder);
+  const size = { height: height / factor, width: width / factor };
+  return coder.kind === "kl"
+    ? { ...size, channels: coder.config.latentChannels }
+    : { ...size, channels: TOKEN_WIDTH, codebook: coder.config.codebook };
+}
+
+/** As many pictures as a validation shows, so that no others are encoded. */
+function shown(
+  { data, batches }: NonNullable<RunConfig["validation"]>,
+  { training }: RunConfig,
+): DataConfig {
+  const all = batches * training.batch;
+  return { ...data, limit: Math.min(data.limit ?? all, all) };
+}
+
+/** Tells an autoencoder from every other: its config and all of its weights, but not how its latents are scaled. */
+async function hashOf(opened: OpenCoder): Promise<string> {
+  const { scale: _scale, ...unscaled } = opened.config;
+  const { shift: _shift, ...config } = { shift: 0, ...unscaled };
+  const hash = createHash("sha256").update(canonical(config));
+  for await (const [name, { dtype, data }] of arraysOf(opened)) {
+    hash.update(`\n${name} ${dtype}\n`);
+    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  }
+  return hash.digest("hex");
+}
+
+/** Its weights as they are stored, under its own names. */
+async function* arraysOf(opened: OpenCoder) {
+  const { file, keyOf } = opened;
+  for (const [name, { tensor }] of coderParams(opened).declared) {
+    const array = await readTensor(file.entries.get(keyOf(name))!);
+    yield [name, { ...array, shape: tensor.shape as readonly number[] } as NdArray] as const;
+  }
+}
+
+async function writeAutoencoder(path: string, opened: OpenCoder, hash: string): Promise<void> {
+  const arrays: (readonly [string, NdArray])[] = [];
+  for await (const each of arraysOf(opened)) arrays.push(each);
+  await writeSafetensors(path, arrays, [
+    ["format", "pt"],
+    [hashKey, hash],
+  ]);
+}
+
+async function writtenHash(path: string): Promise<string | undefined> {
+  if (!(await exists(path))) return undefined;
+  const file = await openSafetensorsFile(path);
+  await file.close();
+  return file.metadata.get(hashKey);
+}

@@ -1,0 +1,78 @@
+/**
+ * AutoencoderKL as diffusers builds it, and SD3's as its own repository does. Recorded of both: `out.moments`,
+ * `out.mean`, `out.logvar` and `out.sample` of `in.image`, the last with `in.enc_noise`; `out.decode` of `in.z`.
+ */
+import {
+  autoencoderKLConfig,
+  type AutoencoderKLConfig,
+  autoencoderKLKeys,
+  autoencoderKLParams,
+  autoencoderKLPresets,
+  decodeLatents,
+  encodeImages,
+  samplePosterior,
+} from "../models/coders/autoencoder-kl.ts";
+import { createParams } from "../nn/params.ts";
+import type { FieldReader } from "../weights/config-fields.ts";
+import type { BackendSource, Computed } from "./family.ts";
+import { computeNetwork, recordedInput, recordedModel } from "./network.ts";
+import type { Recording } from "./recording.ts";
+
+/** Arguments of diffusers' constructor. */
+export function autoencoderKL(
+  recording: Recording,
+  backend: BackendSource,
+): AsyncIterable<Computed> {
+  const config = autoencoderKLConfig(recordedModel(recording).args);
+  return compute(recording, backend, { encoder: config, decoder: config });
+}
+
+/** Arguments of VAEEncoder and VAEDecoder in sd3_impls.py, which need not agree. */
+export function sd3VAE(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
+  const { args } = recordedModel(recording);
+  const [encoder, decoder] = [args.object("encoder"), args.object("decoder")];
+  return compute(recording, backend, {
+    encoder: { ...sd3Config(encoder), inputs: encoder.count("in_channels", 3) },
+    decoder: { ...sd3Config(decoder), outputs: decoder.count("out_ch", 3) },
+  });
+}
+
+function sd3Config(args: FieldReader): AutoencoderKLConfig {
+  const stem = args.count("ch", 128);
+  const widths = args.counts("ch_mult", [1, 2, 4, 4]).map((factor) => stem * factor);
+  return {
+    ...autoencoderKLPresets["SD3-VAE"],
+    latentChannels: args.count("z_channels", 16),
+    widths,
+    stem,
+    layers: args.count("num_res_blocks", 2),
+    encoderAttention: widths.map(() => false),
+    decoderAttention: widths.map(() => false),
+  };
+}
+
+/** Encoder and decoder are programs of their own: their inputs need not be of one batch. */
+async function* compute(
+  recording: Recording,
+  backend: BackendSource,
+  { encoder, decoder }: Record<"encoder" | "decoder", AutoencoderKLConfig>,
+): AsyncGenerator<Computed> {
+  const { io } = recording;
+  const params = autoencoderKLParams(encoder, decoder);
+  const keys = autoencoderKLKeys(recordedModel(recording).weights.entries.keys(), decoder);
+  const [image, noise, z] = ["image", "enc_noise", "z"].map((name) => recordedInput(io, name));
+  if (image) {
+    const posterior = encodeImages(createParams(), image, encoder);
+    const outputs = {
+      "out.moments": posterior.moments,
+      "out.mean": posterior.mean,
+      "out.logvar": posterior.logVariance,
+      ...(noise && { "out.sample": samplePosterior(posterior, noise) }),
+    };
+    yield* computeNetwork(recording, backend, { params, outputs, keys });
+  }
+  if (z) {
+    const outputs = { "out.decode": decodeLatents(createParams(), z, decoder) };
+    yield* computeNetwork(recording, backend, { params, outputs, keys });
+  }
+}

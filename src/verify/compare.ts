@@ -1,0 +1,79 @@
+/**
+ * The distance between what was computed and what was recorded.
+ */
+import { isFloat } from "../engine/arrays/dtype.ts";
+import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
+
+/** Bounds |got - want| by a number, or element by element by a share of |want|, or of `floor` where |want| is less. */
+export type Tolerance =
+  | { readonly atol: number }
+  | { readonly rtol: number; readonly floor?: number };
+
+export interface Comparison {
+  /** In the tolerance's own measure; NaN where a NaN met anything or the arrays cannot be compared. */
+  readonly maxError: number;
+  /** 0 for integers, which are compared exactly. */
+  readonly limit: number;
+  readonly ok: boolean;
+  /** Why it failed, where the numbers alone do not say it. */
+  readonly reason?: string;
+}
+
+/**
+ * Compares every element; any NaN fails, whichever side it is on, and equal infinities agree.
+ *
+ * @param tolerance for floats, which must be equal without it; integers and bools must be equal anyway
+ */
+export function compare(
+  got: NdArray,
+  want: NdArray,
+  tolerance: Tolerance = { atol: 0 },
+): Comparison {
+  const exact = !isFloat(want.dtype);
+  const bound = exact ? { atol: 0 } : tolerance;
+  const limit = "atol" in bound ? bound.atol : bound.rtol;
+  const reason = mismatch(got, want);
+  if (reason !== undefined) return { maxError: NaN, limit, ok: false, reason };
+
+  const maxError = exact ? integerError(got, want) : floatError(got, want, bound);
+  if (Number.isNaN(maxError)) {
+    return { maxError, limit, ok: false, reason: `NaN among the ${want.data.length} elements` };
+  }
+  return { maxError, limit, ok: maxError <= limit };
+}
+
+function mismatch(got: NdArray, want: NdArray): string | undefined {
+  if (got.shape.join() !== want.shape.join()) {
+    return `shape [${got.shape.join(", ")}] where [${want.shape.join(", ")}] was recorded`;
+  }
+  if (isFloat(got.dtype) !== isFloat(want.dtype)) {
+    return `${got.dtype} where ${want.dtype} was recorded`;
+  }
+  return undefined;
+}
+
+function integerError(got: NdArray, want: NdArray): number {
+  let error = 0n;
+  for (let i = 0; i < want.data.length; i++) {
+    const difference = BigInt(got.data[i]!) - BigInt(want.data[i]!);
+    const distance = difference < 0n ? -difference : difference;
+    if (distance > error) error = distance;
+  }
+  return Number(error);
+}
+
+function floatError(got: NdArray, want: NdArray, bound: Tolerance): number {
+  const { floor = 0 } = "rtol" in bound ? bound : {};
+  const [a, b] = [castArray(got, "float64").data, castArray(want, "float64").data];
+  let error = 0;
+  for (let i = 0; i < b.length; i++) {
+    if (a[i] === b[i]) continue;
+    const distance = Math.abs(a[i]! - b[i]!);
+    // Math.max hands on a NaN, whichever of its arguments it is.
+    error = Math.max(
+      error,
+      "rtol" in bound ? distance / Math.max(Math.abs(b[i]!), floor) : distance,
+    );
+  }
+  return error;
+}

@@ -1,0 +1,146 @@
+/**
+ * What the families of networks share: recorded inputs as leaves of a graph, recorded weights behind it, and
+ * the gradients of a scalar with respect to them.
+ */
+import { FormatError } from "../engine/errors.ts";
+import { input } from "../engine/graph/functional.ts";
+import { gradient } from "../engine/gradients/gradient.ts";
+import { graphOf, leafName } from "../engine/graph/graph.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { batch } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import type { ParamsRoot } from "../nn/params.ts";
+import { checkedWeights, type KeyMap, sameKeys } from "../weights/check-keys.ts";
+import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
+import { quote } from "../engine/messages.ts";
+import type { Weights } from "../weights/safetensors/safetensors.ts";
+import type { BackendSource, Computed } from "./family.ts";
+import type { Recording } from "./recording.ts";
+
+/** A network traced on recorded inputs. */
+export interface Network {
+  /** All that the model asked for: the recorded weights must be these and no others. */
+  readonly params: ParamsRoot;
+  /** By the names in io.safetensors. */
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /** What was differentiated, where gradients were recorded. */
+  readonly loss?: Tensor;
+  /** How the recorded weights are named. */
+  readonly keys?: KeyMap;
+}
+
+/** What rounding may move a gradient by, as a share of its tensor's largest number. */
+const GRADIENT_SHARE = 5e-5;
+/** And as a share of the largest of all gradients: a key's bias has none, but terms that cancel to none. */
+const CANCELLED_SHARE = 2 ** -23;
+
+/** The model that a recording is of, with the constructor arguments that made it. */
+export function recordedModel({ name, model }: Recording): {
+  readonly weights: Weights;
+  readonly args: FieldReader;
+} {
+  if (!model) {
+    throw new FormatError(
+      `${name} has no weights.safetensors, which holds the recorded model; add it, or name a recording that has one as "weights_from".`,
+    );
+  }
+  const args = fieldReader(`${name}/config.json`, model.config.fields).object("args");
+  return { weights: model.weights, args };
+}
+
+/** The recorded `in.NAME` as a leaf, its first axis the batch; undefined where none was recorded. */
+export function recordedInput(io: Weights, name: string): Tensor | undefined {
+  const entry = io.entries.get(`in.${name}`);
+  if (!entry?.dtype) return undefined;
+  const [first, ...rest] = entry.shape;
+  return input(`in.${name}`, first === undefined ? [] : [batch, ...rest], entry.dtype);
+}
+
+/** The same, where the model cannot do without. */
+export function requiredInput({ name, io }: Recording, wanted: string): Tensor {
+  const leaf = recordedInput(io, wanted);
+  if (leaf) return leaf;
+  throw new FormatError(
+    `${name} has no tensor ${quote(`in.${wanted}`)} in ${io.name}; record the inputs with the outputs.`,
+  );
+}
+
+/** Runs the network once and yields every output, the loss and every gradient beside what was recorded. */
+export async function* computeNetwork(
+  recording: Recording,
+  backend: BackendSource,
+  network: Network,
+): AsyncGenerator<Computed> {
+  const { io, gradients } = recording;
+  const { params, outputs, keys = sameKeys } = network;
+  const weights = checkedWeights(params, recordedModel(recording).weights, keys);
+  const differentiated = gradients ? gradientsOf(network, gradients, recording.name) : {};
+  const graph = graphOf({ ...outputs, ...differentiated });
+  const program = await (await backend()).compile(graph, { weights });
+  try {
+    const inputs = graph.inputs.map(leafName);
+    const arrays = await Promise.all(inputs.map((name) => io.read(name)));
+    const got = await program.run(Object.fromEntries(inputs.map((name, i) => [name, arrays[i]!])));
+    for (const name of Object.keys(outputs)) {
+      if (io.entries.has(name)) yield { name, got: got[name]!, want: await io.read(name) };
+    }
+    if (gradients) yield* await besideRecorded(gradients, got);
+  } finally {
+    await program.dispose();
+  }
+}
+
+/** Gradients stand beside outputs under names that no output has. */
+const prefix = "grads.";
+/** What the scalar itself is called among its gradients. */
+const LOSS = "__loss__";
+
+async function besideRecorded(
+  gradients: Weights,
+  got: Readonly<Record<string, NdArray>>,
+): Promise<Computed[]> {
+  const names = [...gradients.entries.keys()];
+  const wanted = await Promise.all(names.map((name) => gradients.read(name)));
+  const sizes = wanted.map(largest);
+  const cancelled = CANCELLED_SHARE * Math.max(...sizes.filter((_, i) => names[i] !== LOSS));
+  return wanted.map((want, i) => ({
+    name: prefix + names[i]!,
+    got: got[prefix + names[i]!]!,
+    want,
+    tolerance: { atol: GRADIENT_SHARE * sizes[i]! + cancelled },
+  }));
+}
+
+/** The loss and its gradients, by `prefix` and their name in grads.safetensors. */
+function gradientsOf(
+  { params, loss, keys = sameKeys }: Network,
+  gradients: Weights,
+  recording: string,
+): Record<string, Tensor> {
+  if (!loss) {
+    throw new FormatError(
+      `${recording} has a grads.safetensors, but nothing of this family was differentiated; remove it.`,
+    );
+  }
+  const byKey = new Map(
+    [...params.declared].map(([name, { tensor }]) => [keys.keyOf(name), tensor]),
+  );
+  const wanted = [...gradients.entries.keys()].filter((key) => key !== LOSS);
+  const parameters = wanted.map((key) => {
+    const tensor = byKey.get(key);
+    if (tensor) return tensor;
+    throw new FormatError(
+      `${gradients.name} has a gradient of ${quote(key)}, which the model has no weight of; record it from this very model.`,
+    );
+  });
+  const computed = gradient(loss, parameters);
+  const named = Object.fromEntries(wanted.map((key, i) => [prefix + key, computed[i]!]));
+  return gradients.entries.has(LOSS) ? { [prefix + LOSS]: loss, ...named } : named;
+}
+
+/** The largest magnitude. */
+export function largest({ data }: NdArray): number {
+  let result = 0;
+  for (const x of data) result = Math.max(result, Math.abs(Number(x)));
+  return result;
+}

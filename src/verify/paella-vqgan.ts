@@ -1,0 +1,30 @@
+/**
+ * Paella's VQGAN: `out.latent`, `out.quantized`, `out.indices` and `out.vq_loss` of `in.image`, `out.decode` of `in.z`, and
+ * `out.decode_indices` of `in.indices`.
+ */
+import {
+  decodeQuantized,
+  decodeTokens,
+  encodeTokens,
+  vqganConfig,
+  vqganKeys,
+} from "../models/coders/vqgan.ts";
+import { createParams } from "../nn/params.ts";
+import type { BackendSource, Computed } from "./family.ts";
+import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
+import type { Recording } from "./recording.ts";
+
+export function paellaVQGAN(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
+  const config = vqganConfig(recordedModel(recording).args);
+  const params = createParams();
+  const encoded = encodeTokens(params, requiredInput(recording, "image"), config);
+  const outputs = {
+    "out.latent": encoded.latents,
+    "out.quantized": encoded.quantized,
+    "out.indices": encoded.indices,
+    "out.vq_loss": encoded.loss,
+    "out.decode": decodeQuantized(params, requiredInput(recording, "z"), config),
+    "out.decode_indices": decodeTokens(params, requiredInput(recording, "indices"), config),
+  };
+  return computeNetwork(recording, backend, { params, outputs, keys: vqganKeys([]) });
+}

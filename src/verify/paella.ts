@@ -1,0 +1,268 @@
+/**
+ * Paella, the third version and the first: `out.logits…` of `in.x` at `in.r` under their conditions, `out.add_noise_*` by
+ * `in.noise_u` and `in.random_x`, `out.train_loss` with gradients of its mean, and what sampling from `in.init` drew at each
+ * step by the random numbers in `in.u_*`.
+ */
+import { mapElements, rowsOf } from "../diffusion/arrays.ts";
+import {
+  cosineLevels,
+  cosineShare,
+  evenLevels,
+  guidedTokens,
+  isNoise,
+  noiseTokens,
+  type TokenDenoiser,
+  tokenLoss,
+} from "../diffusion/discrete/discrete.ts";
+import {
+  pickByShare,
+  sampleTokens,
+  type TokenDraws,
+  type TokenSampling,
+} from "../diffusion/discrete/token-sampling.ts";
+import { input } from "../engine/graph/functional.ts";
+import { graphOf, leafName } from "../engine/graph/graph.ts";
+import { castArray, type NdArray, ndarray, toNumbers, zeros } from "../engine/arrays/ndarray.ts";
+import { batch } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { paella as model, paellaConfig } from "../models/paella/paella.ts";
+import { paellaV1 as modelV1, paellaV1Config } from "../models/paella/paella-v1.ts";
+import { createParams, type ParamsRoot } from "../nn/params.ts";
+import { checkedWeights } from "../weights/check-keys.ts";
+import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
+import type { Weights } from "../weights/safetensors/safetensors.ts";
+import type { BackendSource, Computed } from "./family.ts";
+import { computeNetwork, recordedInput, recordedModel, requiredInput } from "./network.ts";
+import type { Recording } from "./recording.ts";
+import { stacked } from "./scheduler-run.ts";
+
+export async function* paella(
+  recording: Recording,
+  backend: BackendSource,
+): AsyncGenerator<Computed> {
+  const { io } = recording;
+  const config = paellaConfig(recordedModel(recording).args);
+  const params = createParams();
+  const ask: Asked = (tokens, share, { byt5, clip, clip_image }) =>
+    model(params, { tokens, share, text: byt5!, clipText: clip, clipImage: clip_image }, config);
+  const [x, r] = [requiredInput(recording, "x"), requiredInput(recording, "r")];
+  const byt5 = requiredInput(recording, "byt5");
+  const told = {
+    byt5,
+    clip: recordedInput(io, "clip"),
+    clip_image: recordedInput(io, "clip_image"),
+  };
+  const noised = noisedTokens(recording, x, r);
+  const losses = tokenLoss(ask(noised.tokens, r, told), x);
+  yield* computeNetwork(recording, backend, {
+    params,
+    outputs: {
+      "out.logits": ask(x, r, told),
+      "out.logits_byt5_only": ask(x, r, { byt5 }),
+      ...noised.outputs,
+      "out.train_loss": losses,
+    },
+    loss: losses.mean(),
+  });
+
+  if (!io.entries.has("out.sample")) return;
+  const settings = samplingFields(recording);
+  const steps = settings.count("steps", 12);
+  const numbers = await drawnNumbers(io, "in.u_multinomial");
+  const conditions = async (prefix: string): Promise<Conditions> => {
+    const names = ["byt5", "clip", "clip_image"].filter((name) => io.entries.has(prefix + name));
+    return Promise.all(names.map(async (name) => [name, await io.read(prefix + name)] as const));
+  };
+  const scale = settings.number("cfg", 0);
+  yield* sampled(recording, backend, {
+    params,
+    ask,
+    wanted: await conditions("in."),
+    // The original's scale 0 is no guidance.
+    guidance: scale === 0 ? undefined : { scale, free: await conditions("in.uncond_") },
+    sampling: {
+      codebook: config.codebook,
+      levels: evenLevels(steps, settings.number("t_start", 1), settings.number("t_end", 0)),
+      renoiseSteps: settings.number("renoise_steps", 11),
+      temperature: temperaturesOf(settings, "temperature", [1, 0.2]),
+    },
+    pick: (step, row, logits) => pickByShare(logits, numbers.at(step, row)),
+  });
+}
+
+export async function* paellaV1(
+  recording: Recording,
+  backend: BackendSource,
+): AsyncGenerator<Computed> {
+  const { io } = recording;
+  const config = paellaV1Config(recordedModel(recording).args);
+  const params = createParams();
+  const ask: Asked = (tokens, share, { c }) => modelV1(params, { tokens, share, clip: c! }, config);
+  const [x, c] = [requiredInput(recording, "x"), requiredInput(recording, "c")];
+  // Our network is told the share of noise itself.
+  const shares = mapElements(cosineShare, await io.read("in.r"));
+  const share = input("in.share", [batch]);
+  const told = {
+    ...recording,
+    io: { ...io, read: async (name: string) => (name === "in.share" ? shares : io.read(name)) },
+  };
+  const noised = noisedTokens(recording, x, share);
+  const loss = tokenLoss(ask(noised.tokens, share, { c }), x).mean();
+  const map = recordedInput(io, "c_map");
+  yield* computeNetwork(told, backend, {
+    params,
+    outputs: {
+      "out.logits": ask(x, share, { c }),
+      ...(map && { "out.logits_c_map": ask(x, share, { c: map }) }),
+      "out.gamma": share,
+      ...noised.outputs,
+      "out.train_loss": loss,
+    },
+    loss,
+  });
+
+  if (!io.entries.has("out.sample")) return;
+  const settings = samplingFields(recording);
+  const numbers = await drawnNumbers(io, "in.u_gumbel");
+  const wanted = await io.read("in.c");
+  const scale = settings.number("classifier_free_scale", -1);
+  const mode = settings.choice("renoise_mode", ["start", "prev"], "start");
+  const typical = {
+    mass: settings.number("typical_mass", 0.2),
+    least: settings.number("typical_min_tokens", 1),
+  };
+  yield* sampled(recording, backend, {
+    params,
+    ask,
+    wanted: [["c", wanted]],
+    guidance: scale < 0 ? undefined : { scale, free: [["c", zeros("float32", wanted.shape)]] },
+    sampling: {
+      codebook: config.codebook,
+      levels: cosineLevels(settings.count("T", 12)),
+      renoiseSteps: settings.number("renoise_steps", 11),
+      renoiseWith: mode === "prev" ? "previous" : mode,
+      temperature: temperaturesOf(settings, "temp_range", [1, 1]),
+      typical: settings.flag("typical_filtering", true) ? typical : undefined,
+    },
+    // The largest of logits with Gumbel's noise is drawn by their probabilities.
+    pick: (step, row, logits) => {
+      const noisy = logits.map(
+        (value, k) => value - log(-log(numbers.at(step, row * logits.length + k))),
+      );
+      return noisy.indexOf(noisy.reduce((a, b) => Math.max(a, b)));
+    },
+  });
+}
+
+/** As the original keeps it finite. */
+const log = (value: number) => Math.log(value + 1e-20);
+
+/** Logits of tokens with a share of noise, under conditions by their recorded names. */
+type Asked = (
+  tokens: Tensor,
+  share: Tensor,
+  told: Readonly<Record<string, Tensor | undefined>>,
+) => Tensor;
+
+/** By their recorded names, with a row for each image at least. */
+type Conditions = readonly (readonly [name: string, array: NdArray])[];
+
+function noisedTokens(recording: Recording, tokens: Tensor, share: Tensor) {
+  const noise = isNoise(requiredInput(recording, "noise_u"), share);
+  const noised = noiseTokens(tokens, requiredInput(recording, "random_x"), noise);
+  const outputs = { "out.add_noise_x": noised, "out.add_noise_mask": noise.cast("int64") };
+  return { tokens: noised, outputs };
+}
+
+function samplingFields({ name, config }: Recording): FieldReader {
+  return fieldReader(`${name}/config.json`, config.fields).object("sampling");
+}
+
+function temperaturesOf(
+  settings: FieldReader,
+  name: string,
+  otherwise: readonly [number, number],
+): readonly [number, number] {
+  const [first = 1, last = first] = settings.numbers(name, otherwise);
+  return [first, last];
+}
+
+interface SamplingRun {
+  readonly params: ParamsRoot;
+  readonly ask: Asked;
+  readonly wanted: Conditions;
+  readonly guidance: { readonly scale: number; readonly free: Conditions } | undefined;
+  readonly sampling: TokenSampling;
+  readonly pick: TokenDraws["pick"];
+}
+
+async function* sampled(
+  recording: Recording,
+  backend: BackendSource,
+  { guidance, sampling, pick, ...run }: SamplingRun,
+): AsyncGenerator<Computed> {
+  const { io } = recording;
+  const start = castArray(await io.read("in.init"), "int64");
+  const noise = await drawnNumbers(io, "in.u_renoise");
+  const places = start.data.length;
+  const uniforms = (step: number | "start") =>
+    Array.from({ length: places }, (_, place) => noise.at(Number(step), place));
+  const asked = guidance ? [run.wanted, guidance.free] : [run.wanted];
+  const programs = await Promise.all(
+    asked.map((conditions) => compiled(recording, backend, run, start, conditions)),
+  );
+  const [given, drawn]: [NdArray[], NdArray[]] = [[], []];
+  let tokens: NdArray = start;
+  try {
+    const [wanted, free = wanted] = programs.map(({ denoise }) => denoise);
+    const denoise = guidedTokens(wanted!, free!, guidance?.scale ?? 1);
+    for await (const step of sampleTokens(denoise, start, sampling, { pick, uniforms })) {
+      given.push(step.given);
+      drawn.push(step.drawn);
+      tokens = step.tokens;
+    }
+  } finally {
+    await Promise.all(programs.map(({ dispose }) => dispose()));
+  }
+  const results = { sample: tokens, sample_x_in: stacked(given), sample_drawn: stacked(drawn) };
+  for (const [name, got] of Object.entries(results)) {
+    const wantedTokens = await io.read(`out.${name}`);
+    yield { name: `out.${name}`, got: castArray(got, "int64"), want: wantedTokens };
+  }
+}
+
+/** The logits of tokens like `start` under conditions, which may be of other shapes than those beside `in.x`. */
+async function compiled(
+  recording: Recording,
+  backend: BackendSource,
+  { params, ask }: Pick<SamplingRun, "params" | "ask">,
+  start: NdArray,
+  conditions: Conditions,
+) {
+  const rows = start.shape[0]!;
+  const leaf = (name: string, { shape, dtype }: NdArray) =>
+    input(name, [batch, ...shape.slice(1)], dtype);
+  const share = (value: number) => ndarray("float32", [rows], new Array<number>(rows).fill(value));
+  const leaves = conditions.map(([name, array]) => [name, leaf(name, array)] as const);
+  const logits = ask(leaf("x", start), leaf("share", share(0)), Object.fromEntries(leaves));
+  const weights = checkedWeights(params, recordedModel(recording).weights);
+  const graph = graphOf({ logits });
+  const program = await (await backend()).compile(graph, { weights });
+  const told = conditions.map(([name, array]) => [name, rowsOf(array, 0, rows)] as const);
+  // A network may have no part that hears of noise or conditions.
+  const asked = new Set(graph.inputs.map(leafName));
+  const denoise: TokenDenoiser = async (x, noise) => {
+    const inputs = [...told, ["x", x] as const, ["share", share(noise)] as const];
+    const heard = inputs.filter(([name]) => asked.has(name));
+    return (await program.run(Object.fromEntries(heard)))["logits"]!;
+  };
+  return { denoise, dispose: () => program.dispose() };
+}
+
+/** Recorded random numbers of each step. */
+async function drawnNumbers(io: Weights, name: string) {
+  const array = await io.read(name);
+  const values = toNumbers(array);
+  const each = values.length / array.shape[0]!;
+  return { at: (step: number, i: number): number => values[step * each + i]! };
+}

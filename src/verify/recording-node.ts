@@ -1,0 +1,80 @@
+/**
+ * A recording as a folder: config.json and io.safetensors, and where there are some, weights.safetensors and
+ * grads.safetensors. Weights are the original state_dict, under its own keys.
+ */
+import { readFile, stat } from "node:fs/promises";
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { FormatError } from "../engine/errors.ts";
+import { quote } from "../engine/messages.ts";
+import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
+import type { Weights } from "../weights/safetensors/safetensors.ts";
+import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { parseConfig, type RecordedConfig, type Recording } from "./recording.ts";
+
+/**
+ * Opens a folder, of whose tensors only those are read that `use` asks for, and closes it afterwards.
+ *
+ * @throws FormatError when a file of it is missing or unsound
+ */
+export async function withRecording<T>(
+  folder: string,
+  use: (recording: Recording) => Promise<T>,
+): Promise<T> {
+  const opened: Weights[] = [];
+  const open = async (directory: string, file: string): Promise<Weights> => {
+    const weights = await openSafetensorsFile(join(directory, file));
+    opened.push(weights);
+    return weights;
+  };
+  const openIfThere = async (directory: string, file: string): Promise<Weights | undefined> =>
+    (await exists(join(directory, file))) ? open(directory, file) : undefined;
+
+  try {
+    const config = await readConfig(folder);
+    const io = await open(folder, "io.safetensors");
+    const gradients = await openIfThere(folder, "grads.safetensors");
+    const lender = config.weightsFrom === undefined ? folder : sibling(folder, config.weightsFrom);
+    const weights = await openIfThere(lender, "weights.safetensors");
+    if (!weights && lender !== folder) {
+      throw new FormatError(
+        `${join(folder, "config.json")} takes its weights from ${quote(config.weightsFrom!)}, but there is no ${join(lender, "weights.safetensors")}; put that recording beside it.`,
+      );
+    }
+    const lenderConfig = lender === folder ? config : await readConfig(lender);
+    const model = weights && { config: lenderConfig, weights };
+    return await use({ name: basename(resolve(folder)), config, io, model, gradients });
+  } finally {
+    await Promise.all(opened.map((weights) => weights.close()));
+  }
+}
+
+async function readConfig(folder: string): Promise<RecordedConfig> {
+  const path = join(folder, "config.json");
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    throw new FormatError(
+      `Cannot read ${path}, which says what was recorded: ${describeSystemError(error)}.`,
+      { cause: error },
+    );
+  });
+  return parseConfig(text, path);
+}
+
+/** A recording may lead to the ones beside it, not to anywhere on the disk. */
+function sibling(folder: string, path: string): string {
+  const target = resolve(folder, path);
+  const parent = dirname(resolve(folder));
+  const inside = relative(parent, target);
+  if (isAbsolute(path) || isAbsolute(inside) || inside === "" || inside.split(sep)[0] === "..") {
+    throw new FormatError(
+      `${join(folder, "config.json")} takes its weights from ${quote(path)}; name a folder beside this one, such as "../dit".`,
+    );
+  }
+  return target;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}

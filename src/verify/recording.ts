@@ -1,0 +1,78 @@
+/**
+ * What was recorded from a reference implementation: a configuration, inputs and outputs, weights and gradients.
+ */
+import { FormatError } from "../engine/errors.ts";
+import type { Weights } from "../weights/safetensors/safetensors.ts";
+
+export interface Recording {
+  /** How messages call it: the name of its folder. */
+  readonly name: string;
+  readonly config: RecordedConfig;
+  /** Inputs, named `in.NAME`, and expected outputs, everything else. */
+  readonly io: Weights;
+  /** The model, its own or the one of the recording that `weights_from` names; undefined where there is none. */
+  readonly model: { readonly config: RecordedConfig; readonly weights: Weights } | undefined;
+  /** The gradient of a scalar with respect to each parameter, and the scalar itself as `__loss__`. */
+  readonly gradients: Weights | undefined;
+}
+
+export interface RecordedConfig {
+  /** Which model or process it is. */
+  readonly family: string;
+  /** Largest |got - want| of its outputs, where one number says it; other rules are prose that the family knows. */
+  readonly atol: number | undefined;
+  /** A recording beside this one, relative to its folder, whose model this one uses. */
+  readonly weightsFrom: string | undefined;
+  /** Everything that the file says, constructor arguments included. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Checks the text of a config.json as far as every family needs it.
+ *
+ * @param name how messages call the file
+ * @throws FormatError when it is not JSON, or says no family or no sound tolerance
+ */
+export function parseConfig(text: string, name: string): RecordedConfig {
+  const fields = parseObject(text, name);
+  const { family, tolerance, weights_from: weightsFrom } = fields;
+  if (typeof family !== "string") {
+    throw new FormatError(`${name} says no "family"; name the model or process that was recorded.`);
+  }
+  if (!isObject(tolerance)) {
+    throw new FormatError(
+      `${name} says no "tolerance"; give the largest absolute error as {"atol": NUMBER}.`,
+    );
+  }
+  if (weightsFrom !== undefined && typeof weightsFrom !== "string") {
+    throw new FormatError(
+      `${name} has a "weights_from" that is ${JSON.stringify(weightsFrom)}; name a folder beside this one.`,
+    );
+  }
+  return { family, atol: parseAtol(tolerance["atol"], name), weightsFrom, fields };
+}
+
+function parseAtol(atol: unknown, name: string): number | undefined {
+  if (atol === undefined) return undefined;
+  if (typeof atol === "number" && atol >= 0 && atol < Infinity) return atol;
+  throw new FormatError(
+    `${name} has the "tolerance.atol" ${JSON.stringify(atol)}; give a number that is not negative.`,
+  );
+}
+
+function parseObject(text: string, name: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    // The parser quotes the text around the fault, line breaks included.
+    const reason = (error as Error).message.replaceAll(/\s+/g, " ");
+    throw new FormatError(`${name} is not valid JSON (${reason}); repair it.`, { cause: error });
+  }
+  if (isObject(value)) return value;
+  throw new FormatError(`${name} holds no JSON object; write its fields between { and }.`);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,74 @@
+/**
+ * Computes a recording anew and compares every output with what was recorded.
+ */
+import { isFloat } from "../engine/arrays/dtype.ts";
+import { FormatError } from "../engine/errors.ts";
+import { quote } from "../engine/messages.ts";
+import { compare, type Tolerance } from "./compare.ts";
+import { families } from "./families.ts";
+import type { BackendSource, Computed } from "./family.ts";
+import type { RecordedConfig, Recording } from "./recording.ts";
+
+export interface OutputReport {
+  readonly name: string;
+  /** Largest error, in the tolerance's measure; null where it is not a finite number. */
+  readonly max_error: number | null;
+  /** Null where the output was never computed. */
+  readonly tolerance: number | null;
+  readonly ok: boolean;
+  /** Why it failed, where the numbers do not say it. */
+  readonly reason?: string;
+}
+
+export interface RecordingReport {
+  readonly name: string;
+  readonly family: string;
+  readonly ok: boolean;
+  readonly outputs: readonly OutputReport[];
+}
+
+/**
+ * @throws FormatError when the family is unknown, nothing was recorded, or the family finds the recording unsound
+ */
+export async function verifyRecording(
+  recording: Recording,
+  backend: BackendSource,
+): Promise<RecordingReport> {
+  const { name, config, io } = recording;
+  const family = families.get(config.family);
+  if (!family) {
+    throw new FormatError(
+      `${name} was recorded from the family ${quote(config.family)}, which is not known; known families: ${[...families.keys()].join(", ")}.`,
+    );
+  }
+  const missing = new Set([...io.entries.keys()].filter((key) => !key.startsWith("in.")));
+  if (missing.size === 0) {
+    throw new FormatError(`${name} has no recorded outputs in ${io.name}; record at least one.`);
+  }
+  const outputs: OutputReport[] = [];
+  for await (const computed of family(recording, backend)) {
+    missing.delete(computed.name);
+    outputs.push(judge(computed, recording));
+  }
+  for (const key of missing) {
+    const reason = `the family ${config.family} computes no such output`;
+    outputs.push({ name: key, max_error: null, tolerance: null, ok: false, reason });
+  }
+  return { name, family: config.family, ok: outputs.every(({ ok }) => ok), outputs };
+}
+
+function judge(computed: Computed, { name, config }: Recording): OutputReport {
+  const { got, want, tolerance = atolOf(config) } = computed;
+  if (!tolerance && isFloat(want.dtype)) {
+    throw new FormatError(
+      `${name} says no "tolerance.atol" in its config.json, but ${quote(computed.name)} needs one; give the largest absolute error.`,
+    );
+  }
+  const { maxError, limit, ok, reason } = compare(got, want, tolerance);
+  const max_error = Number.isFinite(maxError) ? maxError : null;
+  return { name: computed.name, max_error, tolerance: limit, ok, ...(reason && { reason }) };
+}
+
+function atolOf({ atol }: RecordedConfig): Tolerance | undefined {
+  return atol === undefined ? undefined : { atol };
+}

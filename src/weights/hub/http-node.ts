@@ -1,0 +1,97 @@
+/** Requests to the Hugging Face Hub: who gets the token, and what the answers mean. */
+import { PatchwiseError, UsageError } from "../../engine/errors.ts";
+import type { HubSettings } from "./cache-node.ts";
+import type { HubId } from "./id.ts";
+import { quote } from "../../engine/messages.ts";
+
+/** A chain is Hub → renamed repository → storage → mirror at most. */
+const MAX_REDIRECTS = 6;
+
+export interface HubAnswer {
+  readonly response: Response;
+  /** SHA-256 of a large file, which the Hub tells before it sends one on to where the file is stored. */
+  readonly linkedEtag: string | undefined;
+}
+
+export type HubSend = (
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+) => Promise<HubAnswer>;
+
+/**
+ * A function that asks for a URL, follows redirects, and shows the token to the endpoint alone.
+ *
+ * What it throws is a UsageError or PatchwiseError where the Hub itself refuses, which asking again will not change;
+ * any other error is of the moment.
+ */
+export function hubSender(settings: HubSettings, id: HubId): HubSend {
+  const own = new URL(settings.endpoint).origin;
+  return async (url, headers, signal) => {
+    let at = new URL(url);
+    let linkedEtag: string | undefined;
+    for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
+      const known = at.origin === own;
+      const authorization = known && settings.token && `Bearer ${settings.token}`;
+      const response = await fetch(at, {
+        headers: { ...headers, ...(authorization && { authorization }) },
+        // fetch would follow by itself, but not tell what the answers on the way say.
+        redirect: "manual",
+        signal,
+      });
+      if (known) linkedEtag ??= response.headers.get("x-linked-etag")?.replace(/^W\/|"/g, "");
+      const location = response.headers.get("location");
+      if (response.ok) return { response, linkedEtag };
+      // An unread body would keep the connection busy.
+      await response.body?.cancel();
+      if (response.status < 300 || response.status > 399 || location === null) {
+        if (known) checkRefusal(response, settings, id);
+        throw new Error(`${at.host} answered ${response.status} ${response.statusText}`.trimEnd());
+      }
+      at = new URL(location, at);
+    }
+    throw new Error(`${new URL(url).host} redirects in circles`);
+  };
+}
+
+/** Throws what a refusal means, unless it is of the moment. */
+function checkRefusal(
+  { status, headers }: Response,
+  { endpoint, token }: HubSettings,
+  { repo, revision, file }: HubId,
+): void {
+  const code = headers.get("x-error-code");
+  const page = `${endpoint}/${repo}`;
+  const tokens = `${endpoint}/settings/tokens`;
+  if (code === "GatedRepo") {
+    throw new UsageError(
+      `${repo} is given only to those who accept its licence: do so at ${page}, ${token === undefined ? `and set HF_TOKEN to a token of your account (${tokens})` : "with the account that HF_TOKEN is of, and see that the token may read gated models"}.`,
+    );
+  }
+  if (code === "RevisionNotFound") {
+    throw new UsageError(
+      `${repo} has no revision ${quote(revision)}; ${page}/tree/main shows its branches and tags.`,
+    );
+  }
+  // To strangers the Hub does not tell a private model from none.
+  if (status === 404 || (status === 401 && (code === "RepoNotFound" || token === undefined))) {
+    throw new UsageError(
+      `There is no model ${quote(repo)}${file === undefined ? "" : ` with the file ${quote(file)}`}: neither a folder nor a file has this path, and ${endpoint} has none of this name${status === 404 ? "; check the name" : ` for everyone; check the name, or if the model is private or gated, see ${page} and set HF_TOKEN`}.`,
+    );
+  }
+  if (status === 401 || status === 403) {
+    throw new UsageError(
+      `${endpoint} does not give ${repo} to the holder of this HF_TOKEN; see ${page} for its licence, and ${tokens} for what the token may read.`,
+    );
+  }
+  if (status === 429) {
+    throw new PatchwiseError(
+      `${endpoint} answers that there were too many requests; try again in some minutes${token === undefined ? ", or set HF_TOKEN, which allows more" : ""}.`,
+    );
+  }
+  if (status < 500) {
+    throw new PatchwiseError(
+      `${endpoint} answered ${status} when asked for ${repo}; check HF_ENDPOINT.`,
+    );
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * The safetensors layout: 8 bytes header length (u64, little endian), a JSON header, then the tensors' bytes,
+ * which the header's `data_offsets` must tile without gap or overlap.
+ * https://github.com/huggingface/safetensors#format
+ */
+import type { DType } from "../../engine/arrays/dtype.ts";
+
+/**
+ * The cap of the reference implementation: real headers take about 100 bytes a tensor, so this is room for a
+ * million tensors, while a length field full of noise is refused before any memory is taken for it.
+ */
+export const MAX_HEADER_BYTES = 100_000_000;
+
+/** What NumPy and PyTorch allow; a longer shape could not have been written by them. */
+export const MAX_RANK = 64;
+
+export const METADATA_KEY = "__metadata__";
+
+interface TagInfo {
+  /** Bits of one element. */
+  readonly bits: number;
+  /** The dtype of this library that holds it; null where there is none, so the tensor can be listed but not read. */
+  readonly dtype: DType | null;
+}
+
+/** Every element type the format defines, in the reference implementation's order of alignment. */
+export const tags: ReadonlyMap<string, TagInfo> = new Map<string, TagInfo>([
+  ["BOOL", { bits: 8, dtype: "bool" }],
+  ["F4", { bits: 4, dtype: null }],
+  ["F6_E2M3", { bits: 6, dtype: null }],
+  ["F6_E3M2", { bits: 6, dtype: null }],
+  ["U8", { bits: 8, dtype: "uint8" }],
+  ["I8", { bits: 8, dtype: null }],
+  ["F8_E5M2", { bits: 8, dtype: null }],
+  ["F8_E4M3", { bits: 8, dtype: null }],
+  ["F8_E8M0", { bits: 8, dtype: null }],
+  ["F8_E4M3FNUZ", { bits: 8, dtype: null }],
+  ["F8_E5M2FNUZ", { bits: 8, dtype: null }],
+  ["I16", { bits: 16, dtype: null }],
+  ["U16", { bits: 16, dtype: null }],
+  ["F16", { bits: 16, dtype: "float16" }],
+  ["BF16", { bits: 16, dtype: "bfloat16" }],
+  ["I32", { bits: 32, dtype: "int32" }],
+  ["U32", { bits: 32, dtype: null }],
+  ["F32", { bits: 32, dtype: "float32" }],
+  ["C64", { bits: 64, dtype: null }],
+  ["F64", { bits: 64, dtype: "float64" }],
+  ["I64", { bits: 64, dtype: "int64" }],
+  ["U64", { bits: 64, dtype: null }],
+]);

@@ -1,0 +1,164 @@
+/**
+ * The header of a safetensors file, checked in full before any tensor's memory is taken: every number is a
+ * whole one in range, every tensor is as long as its dtype and shape say, and together they tile the data.
+ */
+import type { DType } from "../../engine/arrays/dtype.ts";
+import { FormatError } from "../../engine/errors.ts";
+import { quote } from "../../engine/messages.ts";
+import { type JsonScanner, jsonScanner } from "../json.ts";
+import { MAX_RANK, METADATA_KEY, tags } from "./format.ts";
+import type { ByteSource } from "../sources/source.ts";
+
+/** Where a tensor lies: all that is needed to read it, or to point a program at its bytes in place. */
+export interface TensorEntry {
+  readonly name: string;
+  /** The element type as the file spells it, e.g. "BF16". */
+  readonly tag: string;
+  /** The dtype to read it as; null for types that can only be listed, e.g. "F8_E4M3". */
+  readonly dtype: DType | null;
+  readonly shape: readonly number[];
+  /** The file that holds it; `source.path` where that is one on disk. */
+  readonly source: ByteSource;
+  /** First byte, counted from the start of the file. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+  /** Where it lies in parts, one after another along the first axis; `source` then gives their bytes as one. */
+  readonly parts?: readonly TensorEntry[];
+  /** Whether `offset` is a multiple of the element size. Old writers did not see to it; reading copes. */
+  readonly aligned: boolean;
+}
+
+export interface SafetensorsHeader {
+  readonly metadata: ReadonlyMap<string, string>;
+  /** By name, in the order of their bytes. */
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+}
+
+/**
+ * Reads the header's bytes; `dataStart` is the offset of the first byte after them.
+ *
+ * @throws FormatError in one sentence that names the file, the tensor and the values that do not fit
+ */
+export function parseHeader(
+  bytes: Uint8Array,
+  source: ByteSource,
+  dataStart: number,
+): SafetensorsHeader {
+  const scanner = jsonScanner(bytes, source.name, "the header");
+  const metadata = new Map<string, string>();
+  const found: TensorEntry[] = [];
+  scanner.object("the header", (key) => {
+    if (key !== METADATA_KEY) found.push(parseEntry(scanner, key, source, dataStart));
+    else {
+      scanner.object(METADATA_KEY, (field) => {
+        metadata.set(field, scanner.string(`${METADATA_KEY} value ${quote(field)}`));
+      });
+    }
+  });
+  scanner.end();
+  found.sort((a, b) => a.offset - b.offset || a.length - b.length);
+  checkTiling(found, source, dataStart);
+  return { metadata, entries: new Map(found.map((entry) => [entry.name, entry])) };
+}
+
+function parseEntry(
+  scanner: JsonScanner,
+  name: string,
+  source: ByteSource,
+  dataStart: number,
+): TensorEntry {
+  const tensor = `tensor ${quote(name)}`;
+  let tag: string | undefined;
+  let shape: number[] | undefined;
+  let offsets: number[] | undefined;
+  scanner.object(tensor, (field) => {
+    if (field === "dtype") tag = scanner.string(`${tensor}: dtype`);
+    else if (field === "shape") shape = sizes(scanner, `${tensor}: shape`, MAX_RANK, source.name);
+    else if (field === "data_offsets") {
+      offsets = sizes(scanner, `${tensor}: data_offsets`, 2, source.name);
+    } else scanner.skip();
+  });
+  const fail = (problem: string): never => {
+    throw new FormatError(`${source.name}: ${tensor} ${problem}.`);
+  };
+  if (tag === undefined) return fail("has no dtype");
+  if (shape === undefined) return fail("has no shape");
+  if (offsets === undefined) return fail("has no data_offsets");
+  const [begin, end] = offsets;
+  if (begin === undefined || end === undefined) {
+    return fail(`has data_offsets [${offsets.join(", ")}], but they must be [begin, end]`);
+  }
+  const type =
+    tags.get(tag) ?? fail(`has the dtype ${quote(tag)}, which the format does not define`);
+  const dataSize = source.size - dataStart;
+  if (begin > end) fail(`begins at byte ${begin} of the data, after its end at byte ${end}`);
+  if (end > dataSize) {
+    fail(
+      `ends at byte ${end} of the data, but the file has only ${dataSize} bytes of data: it is truncated, so download or copy it again`,
+    );
+  }
+  const bits = elementsOf(shape) * type.bits;
+  const spelt = `is ${tag} of shape [${shape.join(", ")}]`;
+  if (!Number.isSafeInteger(bits)) fail(`${spelt}, which is more bytes than can be counted`);
+  if (bits % 8 !== 0) fail(`${spelt}: ${bits} bits, which is not a whole number of bytes`);
+  if (bits / 8 !== end - begin) {
+    fail(
+      `${spelt}: ${bits / 8} bytes, but its data_offsets [${begin}, ${end}] hold ${end - begin}`,
+    );
+  }
+  const offset = dataStart + begin;
+  const aligned = offset % Math.ceil(type.bits / 8) === 0;
+  return { name, tag, dtype: type.dtype, shape, source, offset, length: end - begin, aligned };
+}
+
+function sizes(scanner: JsonScanner, what: string, limit: number, file: string): number[] {
+  const values: number[] = [];
+  scanner.array(what, (index) => {
+    if (index === limit) {
+      throw new FormatError(`${file}: ${what} has more than ${limit} numbers, which is the limit.`);
+    }
+    values.push(scanner.size(`${what}[${index}]`));
+  });
+  return values;
+}
+
+/** The product of the shape. Dimensions beside a zero are multiplied too, so that strides cannot overflow either. */
+function elementsOf(shape: readonly number[]): number {
+  let product = 1;
+  for (const dim of shape) {
+    // Above 2^53 a product is inexact, but no factor brings it back down, so it stays caught.
+    if (dim > 0) product *= dim;
+  }
+  return Number.isSafeInteger(product) && shape.includes(0) ? 0 : product;
+}
+
+/** Every byte of the data belongs to exactly one tensor, so a file can neither hide bytes nor show some twice. */
+function checkTiling(sorted: readonly TensorEntry[], source: ByteSource, dataStart: number): void {
+  let previous: TensorEntry | undefined;
+  let position = dataStart;
+  for (const entry of sorted) {
+    if (entry.offset < position) {
+      throw new FormatError(
+        `${source.name}: ${describe(entry, dataStart)} overlaps ${describe(previous!, dataStart)}.`,
+      );
+    }
+    if (entry.offset > position) {
+      throw new FormatError(
+        `${source.name}: bytes ${position - dataStart} to ${entry.offset - dataStart} of the data, before ${describe(entry, dataStart)}, belong to no tensor.`,
+      );
+    }
+    position += entry.length;
+    previous = entry;
+  }
+  if (position < source.size) {
+    throw new FormatError(
+      `${source.name}: the tensors end at byte ${position} of the file, but the file has ${source.size} bytes; the rest belongs to none.`,
+    );
+  }
+}
+
+function describe(entry: TensorEntry, dataStart: number): string {
+  const begin = entry.offset - dataStart;
+  return `tensor ${quote(entry.name)} at bytes ${begin} to ${begin + entry.length}`;
+}

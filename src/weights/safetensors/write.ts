@@ -1,0 +1,145 @@
+/**
+ * Lays tensors out as a safetensors file, byte for byte as the reference implementation does: by element
+ * type in falling alignment, then by name, after a header padded to 8 bytes. So every tensor is aligned to
+ * its element, and the same tensors always give the same bytes.
+ */
+import { byteSize, type DType } from "../../engine/arrays/dtype.ts";
+import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
+import { bytesOf, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
+import { quote } from "../../engine/messages.ts";
+import { MAX_HEADER_BYTES, METADATA_KEY, tags } from "./format.ts";
+
+/** A Map, or the entries of an object. */
+export type NamedArrays = Iterable<readonly [name: string, array: NdArray]>;
+export type Metadata = Iterable<readonly [key: string, value: string]>;
+
+const tagsOfDtypes = new Map<DType, { readonly tag: string; readonly rank: number }>();
+[...tags].forEach(([tag, { dtype }], rank) => {
+  if (dtype) tagsOfDtypes.set(dtype, { tag, rank });
+});
+
+/**
+ * The file as one array; for files that are written to disk, `writeSafetensors` needs no such copy.
+ *
+ * @throws ShapeError when an array's data does not fit its shape, PatchwiseError when a name is not allowed or given twice
+ */
+export function safetensorsBytes(
+  tensors: NamedArrays,
+  metadata?: Metadata,
+): Uint8Array<ArrayBuffer> {
+  const chunks = safetensorsChunks(tensors, metadata);
+  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let offset = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return bytes;
+}
+
+/**
+ * The file in pieces: the header, then each tensor's own memory, not copied.
+ *
+ * @throws as `safetensorsBytes`
+ */
+export function safetensorsChunks(tensors: NamedArrays, metadata: Metadata = []): Uint8Array[] {
+  const sorted = [...tensors].map(([name, array]) => ({ name, array, ...tagOf(array) }));
+  sorted.sort((a, b) => b.rank - a.rank || compareCodePoints(a.name, b.name));
+
+  const notes = [...metadata].sort(([a], [b]) => compareCodePoints(a, b));
+  checkNames(
+    "tensor",
+    [METADATA_KEY],
+    sorted.map(({ name }) => name),
+  );
+  checkNames(
+    "metadata",
+    [],
+    notes.map(([key]) => key),
+  );
+
+  const fields: string[] = [];
+  // Written field by field: an object literal would move keys such as "1" to the front.
+  const noteFields = notes.map(([key, value]) => `${JSON.stringify(key)}:${noteText(key, value)}`);
+  if (notes.length) fields.push(`${JSON.stringify(METADATA_KEY)}:{${noteFields.join(",")}}`);
+  let offset = 0;
+  for (const { name, tag, array } of sorted) {
+    checkLength(name, array);
+    const end = offset + bytesOf(array);
+    const entry = { dtype: tag, shape: array.shape, data_offsets: [offset, end] };
+    fields.push(`${JSON.stringify(name)}:${JSON.stringify(entry)}`);
+    offset = end;
+  }
+  const contents = sorted.map(
+    ({ array: { data } }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  );
+  return [headerBytes(`{${fields.join(",")}}`), ...contents];
+}
+
+function headerBytes(json: string): Uint8Array {
+  const text = new TextEncoder().encode(json);
+  const length = Math.ceil(text.length / 8) * 8;
+  if (length > MAX_HEADER_BYTES) {
+    throw new PatchwiseError(
+      `The names and notes of a safetensors file would take ${length} bytes, but readers allow ${MAX_HEADER_BYTES}; write several files.`,
+    );
+  }
+  const bytes = new Uint8Array(8 + length).fill(0x20);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
+  bytes.set(text, 8);
+  return bytes;
+}
+
+function tagOf(array: NdArray): { readonly tag: string; readonly rank: number } {
+  const tag = tagsOfDtypes.get(array.dtype);
+  if (tag) return tag;
+  throw new PatchwiseError(`A tensor of dtype ${array.dtype} cannot be written to safetensors.`);
+}
+
+/** What readers would refuse, or mistake for something else, must not be written in the first place. */
+function checkNames(kind: string, reserved: readonly string[], names: readonly string[]): void {
+  const seen = new Set(reserved);
+  for (const name of names) {
+    const fail = (problem: string): never => {
+      throw new PatchwiseError(`The ${kind} name ${quote(name)} ${problem}; give it another name.`);
+    };
+    if (reserved.includes(name)) fail("is reserved");
+    if (seen.has(name)) fail("is given twice");
+    if (name.split(".").includes("__proto__")) fail("is one that readers must refuse");
+    if (!isWellFormed(name)) fail("holds half a surrogate pair, which UTF-8 cannot spell");
+    seen.add(name);
+  }
+}
+
+function noteText(key: string, value: unknown): string {
+  if (typeof value === "string" && isWellFormed(value)) return JSON.stringify(value);
+  throw new PatchwiseError(
+    `The metadata value of ${quote(key)} must be a well-formed string, but is ${quote(String(value))}.`,
+  );
+}
+
+function checkLength(name: string, { dtype, shape, data }: NdArray): void {
+  if (data.length === sizeOf(shape) && data.BYTES_PER_ELEMENT === byteSize(dtype)) return;
+  throw new ShapeError(
+    `Tensor ${quote(name)}: ${dtype} of shape [${shape.join(", ")}] needs ${sizeOf(shape)} elements of ${byteSize(dtype)} bytes, but its data has ${data.length} of ${data.BYTES_PER_ELEMENT}.`,
+  );
+}
+
+function isWellFormed(text: string): boolean {
+  return !/\p{Cs}/u.test(text);
+}
+
+/** The order of UTF-8 bytes, in which surrogate pairs follow all other characters. */
+function compareCodePoints(a: string, b: string): number {
+  const end = Math.min(a.length, b.length);
+  for (let i = 0; i < end; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x === y) continue;
+    const xPair = (x & 0xf800) === 0xd800;
+    const yPair = (y & 0xf800) === 0xd800;
+    if (xPair === yPair) return x - y;
+    return xPair ? 1 : -1;
+  }
+  return a.length - b.length;
+}

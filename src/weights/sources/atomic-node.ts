@@ -1,0 +1,82 @@
+/**
+ * Writes a file whole or not at all: into a temporary file in the same folder, flushed to the disk, then
+ * renamed over the old one. A crash, a full disk or a failing producer leaves the old file as it was.
+ */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { PatchwiseError } from "../../engine/errors.ts";
+import { describeSystemError } from "./system-error-node.ts";
+
+/** Bytes at once, or in pieces that may be made while the file is written. */
+export type FileContent = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+
+// One write call takes a 32-bit length.
+const WRITE_LIMIT = 2 ** 30;
+
+/**
+ * Replaces `path`, or creates it; a symbolic link is followed, and an old file's permissions are kept.
+ *
+ * @throws PatchwiseError when the system refuses, and unchanged whatever the producer of the pieces throws;
+ * either way the temporary file is gone and the old file is whole
+ */
+export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
+  const old = await findOld(path);
+  const target = old?.path ?? path;
+  const outcome = old ? "the old file is unchanged" : "nothing is left behind";
+  const attempt = <T>(step: Promise<T>): Promise<T> =>
+    step.catch((error: unknown) => {
+      throw new PatchwiseError(
+        `Cannot write ${path} (${outcome}): ${describeSystemError(error)}.`,
+        { cause: error },
+      );
+    });
+
+  // In the same folder, because a rename is atomic only within a file system.
+  const random = randomBytes(6).toString("hex");
+  const temporary = join(dirname(target), `.${basename(target)}.${random}.tmp`);
+  const handle = await attempt(open(temporary, "wx", old?.mode));
+  try {
+    const pieces = content instanceof Uint8Array ? [content] : content;
+    for await (const piece of pieces) await attempt(writeFully(handle, piece));
+    // Without this a power cut after the rename could leave the new name with no content.
+    await attempt(handle.sync());
+    await attempt(handle.close());
+    await attempt(rename(temporary, target));
+  } catch (error) {
+    // A failure to clean up must not hide what went wrong first.
+    await handle.close().catch(() => undefined);
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
+  }
+  await syncFolder(dirname(target));
+}
+
+async function findOld(path: string): Promise<{ path: string; mode: number } | undefined> {
+  try {
+    const real = await realpath(path);
+    const status = await stat(real);
+    if (status.isFile()) return { path: real, mode: status.mode & 0o777 };
+  } catch {
+    // There is nothing yet, or it cannot be reached, which opening the temporary file will tell.
+    return undefined;
+  }
+  // The rename would put a file in the place of a folder, a device or a pipe.
+  throw new PatchwiseError(
+    `Cannot write ${path}: something that is not a regular file has this name; choose another.`,
+  );
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const length = Math.min(bytes.length - done, WRITE_LIMIT);
+    done += (await handle.write(bytes, done, length)).bytesWritten;
+  }
+}
+
+/** Makes the rename itself last. Windows and some network file systems cannot, and need no telling: the file is whole. */
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r").catch(() => undefined);
+  await folder?.sync().catch(() => undefined);
+  await folder?.close();
+}

@@ -1,0 +1,55 @@
+/**
+ * A file on disk as a byte source: opened once, read by range.
+ */
+import { open, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { describeSystemError } from "./system-error-node.ts";
+import { type ByteSource, checkRange } from "./source.ts";
+
+// One read call takes a 32-bit length.
+const READ_LIMIT = 2 ** 30;
+
+/**
+ * Opens a file for lazy reads; `close()` gives the descriptor back.
+ *
+ * @throws PatchwiseError when there is no such file, it may not be read, or it is no regular file
+ */
+export async function fileSource(path: string): Promise<ByteSource> {
+  const attempt = <T>(step: Promise<T>, verb: string): Promise<T> =>
+    step.catch((cause: unknown) => {
+      throw new PatchwiseError(`Cannot ${verb} ${path}: ${describeSystemError(cause)}.`, { cause });
+    });
+  // Before it is opened: to open a pipe is to wait for someone to write to it.
+  const kind = await attempt(stat(path), "open");
+  if (!kind.isFile()) {
+    throw new PatchwiseError(
+      `Cannot open ${path}: it is ${kind.isDirectory() ? "a folder" : "a device or pipe"}, not a file; name a file.`,
+    );
+  }
+  const handle = await attempt(open(path, "r"), "open");
+  const { size } = await handle.stat();
+  const source: ByteSource = {
+    name: path,
+    size,
+    path: resolve(path),
+    read: async (offset, length) => {
+      checkRange(source, offset, length);
+      // Unsafe only in that it is not zeroed first: every byte is read, or the buffer is dropped.
+      const bytes = Buffer.allocUnsafeSlow(length);
+      for (let done = 0; done < length;) {
+        const piece = Math.min(length - done, READ_LIMIT);
+        const { bytesRead } = await attempt(handle.read(bytes, done, piece, offset + done), "read");
+        if (bytesRead === 0) {
+          throw new FormatError(
+            `${path}: the file ended at byte ${offset + done}, but it had ${size} bytes when it was opened; open it again once it is no longer being written.`,
+          );
+        }
+        done += bytesRead;
+      }
+      return new Uint8Array(bytes.buffer, bytes.byteOffset, length);
+    },
+    close: () => handle.close(),
+  };
+  return source;
+}

@@ -1,0 +1,55 @@
+/** A model's folder behind an address, as any server of files serves it. */
+import { PatchwiseError } from "../../engine/errors.ts";
+import type { ModelFolder } from "./folder.ts";
+import { openSafetensors } from "../safetensors/safetensors.ts";
+import { openSharded } from "../safetensors/sharded.ts";
+import { type ByteSource, bytesSource } from "./source.ts";
+import { sendRequest, type UrlOptions, urlSource, withoutSecrets } from "./url.ts";
+
+/** Larger weights may not fit into one buffer, so each of their tensors is a request. */
+const WHOLE_BYTES = 2 ** 28;
+
+/**
+ * @param address with or without a slash at its end; a query goes along to each file, as it may carry a signature
+ * @param wholeBytes up to which weights are one request
+ */
+export function urlFolder(
+  address: string | URL,
+  options: UrlOptions = {},
+  wholeBytes = WHOLE_BYTES,
+): ModelFolder {
+  const base = new URL(address, globalThis.location?.href);
+  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  const name = withoutSecrets(base);
+  const urlOf = (file: string): URL => {
+    const url = new URL(base);
+    url.pathname += file.split("/").map(encodeURIComponent).join("/");
+    return url;
+  };
+  const get = async (file: string, method = "GET"): Promise<Response> => {
+    const response = await sendRequest(`${name}${file}`, urlOf(file), options, {}, method);
+    if (response.ok || (method === "HEAD" && response.status === 404)) return response;
+    await response.body?.cancel();
+    throw new PatchwiseError(
+      `${name} gives no ${file} (HTTP ${response.status}); give the address of a model's folder, whole and readable.`,
+    );
+  };
+  const read = async (file: string) => new Uint8Array(await (await get(file)).arrayBuffer());
+  const source = async (file: string): Promise<ByteSource> => {
+    const size = Number((await get(file, "HEAD")).headers.get("content-length") ?? 0);
+    if (size > wholeBytes) return urlSource(urlOf(file), options);
+    return bytesSource(await read(file), urlOf(file).pathname);
+  };
+  return {
+    name,
+    basename: decodeURIComponent(base.pathname.split("/").at(-2) ?? ""),
+    pathOf: (file) => `${name}${file}`,
+    has: async (file) => (await get(file, "HEAD")).ok,
+    read,
+    async weights(file) {
+      if (!file.endsWith(".json")) return openSafetensors(await source(file));
+      return openSharded(bytesSource(await read(file), urlOf(file).pathname), source);
+    },
+    folder: (inside) => urlFolder(urlOf(`${inside}/`), options, wholeBytes),
+  };
+}

@@ -1,0 +1,161 @@
+/**
+ * A file behind a URL, read by HTTP range requests (RFC 9110, section 14), in the browser and in Node.
+ */
+import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { type ByteSource, checkRange } from "./source.ts";
+
+export interface UrlOptions {
+  /** Stands in for the global fetch, e.g. to add a cache or a proxy. */
+  readonly fetch?: typeof fetch;
+  /** Sent with each request, e.g. an Authorization header for a gated model. */
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Asks for one byte to learn the size and whether the server honours ranges.
+ *
+ * @throws FormatError when the server refuses, ignores Range, or hides the file's size
+ */
+export async function urlSource(url: string | URL, options: UrlOptions = {}): Promise<ByteSource> {
+  const name = withoutSecrets(url);
+  const request = (headers: Record<string, string>, method = "GET") =>
+    sendRequest(name, url, options, headers, method);
+
+  const probe = await request({ Range: "bytes=0-0" });
+  // The body is not needed, and an unread one would keep the connection busy, or download it all.
+  await probe.body?.cancel();
+  const size = isEmptyFile(probe) ? 0 : await sizeOfFile(probe, name, request);
+  const etag = probe.headers.get("etag");
+
+  const source: ByteSource = {
+    name,
+    size,
+    read: async (offset, length) => {
+      checkRange(source, offset, length);
+      if (length === 0) return new Uint8Array(0);
+      const last = offset + length - 1;
+      const response = await request({ Range: `bytes=${offset}-${last}` });
+      try {
+        checkPartial(response, name);
+        const range = response.headers.get("content-range");
+        const now = response.headers.get("etag");
+        if ((range && range !== `bytes ${offset}-${last}/${size}`) || now !== etag) {
+          throw new FormatError(
+            `${name}: asked for bytes ${offset} to ${last} of ${size}, the server answered ${range ?? "without a range"}${now === etag ? "" : " from another version of the file"}; open it again.`,
+          );
+        }
+        return await bodyOf(response, name, offset, length, options.signal);
+      } catch (error) {
+        // A body that errored, or was read to its end, cannot be cancelled; either way it is done with.
+        await response.body?.cancel().catch(() => undefined);
+        throw error;
+      }
+    },
+  };
+  return source;
+}
+
+/** @throws PatchwiseError when no answer comes */
+export async function sendRequest(
+  name: string,
+  url: string | URL,
+  options: UrlOptions,
+  headers: Record<string, string>,
+  method: string,
+): Promise<Response> {
+  const { fetch: fetchRange = fetch, signal } = options;
+  try {
+    return await fetchRange(url, {
+      method,
+      // Compression would move the offsets; fetch itself asks for none wherever there is a Range.
+      headers: { ...options.headers, ...headers },
+      ...(signal && { signal }),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new PatchwiseError(
+      `${name}: the request failed (${reasonOf(error)}); check the address and the connection.`,
+      { cause: error },
+    );
+  }
+}
+
+/** Reads a body that must be `length` bytes, and stops as soon as it proves longer. */
+async function bodyOf(
+  response: Response,
+  name: string,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length);
+  let got = 0;
+  const reader = response.body?.getReader();
+  try {
+    for (;;) {
+      const part = await reader?.read();
+      if (!part || part.done) break;
+      if (got + part.value.length <= length) bytes.set(part.value, got);
+      got += part.value.length;
+      if (got > length) break;
+    }
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new PatchwiseError(
+      `${name}: the connection broke after ${got} of ${length} bytes (${reasonOf(error)}); try again.`,
+      { cause: error },
+    );
+  } finally {
+    reader?.releaseLock();
+  }
+  if (got === length) return bytes;
+  throw new FormatError(
+    `${name}: asked for ${length} bytes from byte ${offset}, the server sent ${got > length ? "more" : `only ${got}`}; try again.`,
+  );
+}
+
+function isEmptyFile(probe: Response): boolean {
+  return probe.status === 416 && probe.headers.get("content-range") === "bytes */0";
+}
+
+async function sizeOfFile(
+  probe: Response,
+  name: string,
+  request: (headers: Record<string, string>, method: string) => Promise<Response>,
+): Promise<number> {
+  checkPartial(probe, name);
+  let text = /^bytes 0-0\/(\d+)$/.exec(probe.headers.get("content-range") ?? "")?.[1];
+  // Cross-origin pages see Content-Range only where the server exposes it; Content-Length they always see.
+  text ??= (await request({}, "HEAD")).headers.get("content-length") ?? undefined;
+  const size = Number(text ?? NaN);
+  if (Number.isSafeInteger(size)) return size;
+  throw new FormatError(
+    `${name}: the server does not tell the file's size (neither Content-Range nor Content-Length); download the file and open it from disk.`,
+  );
+}
+
+/** @throws FormatError unless the response holds the asked part, and only that. */
+function checkPartial(response: Response, name: string): void {
+  if (response.status === 206) return;
+  throw new FormatError(
+    response.ok
+      ? `${name}: the server ignores Range (it answered ${response.status}, not 206), so each read would download the whole file; download it once and open it from disk.`
+      : `${name}: the server answered ${response.status} ${response.statusText}`.trimEnd() +
+          "; check the address and that you may read it.",
+  );
+}
+
+/** A signed URL carries its key in the query, and messages end up in logs. */
+export function withoutSecrets(url: string | URL): string {
+  return String(url)
+    .replace(/[?#].*$/s, "")
+    .replace(/\/\/[^/@]*@/, "//");
+}
+
+/** Node hides the reason of a failed fetch in `cause`, which has no more than a code where it tried several addresses. */
+export function reasonOf(error: unknown): string {
+  const { cause } = error as { cause?: unknown };
+  if (!(cause instanceof Error)) return (error as Error).message;
+  return cause.message || ((cause as Error & { code?: string }).code ?? cause.name);
+}

@@ -1,0 +1,25 @@
+import { describe, expect, it } from "vitest";
+import { nearestNames } from "../../src/engine/messages.ts";
+
+describe("nearestNames", () => {
+  const samplers = ["ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm++2m", "unipc"];
+
+  it.each([
+    ["eular", ["euler"]],
+    ["DDIM", ["ddim", "ddpm"]],
+    ["huen", ["heun"]],
+    ["ancestral", ["euler-ancestral"]],
+    ["", []],
+    ["consistency-model", []],
+  ])("of %s are %j", (name, expected) => {
+    expect(nearestNames(name, samplers).slice(0, Math.max(1, expected.length))).toEqual(expected);
+  });
+
+  it("are three at most, nearest first, ties in the order given", () => {
+    expect(nearestNames("abcdef", ["abc", "abcdex", "abcxxf", "abcdey", "abcdef"])).toEqual([
+      "abcdef",
+      "abcdex",
+      "abcdey",
+    ]);
+  });
+});

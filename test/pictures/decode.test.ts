@@ -1,0 +1,152 @@
+import sharp, { type Sharp } from "sharp";
+import { describe, expect, it } from "vitest";
+import type { Fitting } from "../../src/pictures/fitting.ts";
+import { decodePicture, fitPicture } from "../../src/pictures/decode-node.ts";
+import { FormatError } from "../../src/engine/errors.ts";
+import { messageOf, png } from "../data/support.ts";
+
+const cover: Fitting = { fit: "cover", background: "white" };
+const shape = (height: number, width: number, channels: 1 | 3 = 3) => ({ height, width, channels });
+
+/** Raw pixels as a picture. */
+function raw(pixels: readonly number[], width: number, height: number, channels: 1 | 2 | 3 | 4) {
+  return sharp(Uint8Array.from(pixels), { raw: { width, height, channels } });
+}
+
+const decode = async (picture: Sharp, of = shape(2, 2), fitting: Fitting = cover) => [
+  ...(await decodePicture(await picture.toBuffer(), "a.png", of, fitting)),
+];
+
+const checks = [255, 0, 0, 0, 255, 0, 0, 0, 255, 40, 50, 60];
+
+describe("a decoded picture", () => {
+  it("of the right size is taken over pixel by pixel", async () => {
+    expect(await decode(raw(checks, 2, 2, 3).png())).toEqual(checks);
+    expect(await decode(raw(checks, 2, 2, 3).webp({ lossless: true }))).toEqual(checks);
+  });
+
+  it.each(["jpeg", "webp", "avif", "gif"] as const)("may be a file in %s", async (format) => {
+    const grey = await decode(
+      sharp({ create: { width: 8, height: 8, channels: 3, background: "#406080" } }).toFormat(
+        format,
+      ),
+      shape(1, 1),
+    );
+    expect(Math.max(...grey.map((value, i) => Math.abs(value - [64, 96, 128][i]!)))).toBeLessThan(
+      4,
+    );
+  });
+
+  it("is cut off evenly on both sides to cover", async () => {
+    const wide = raw([10, 20, 30, 40, 50, 60, 70, 80], 4, 2, 1);
+    expect(await decode(wide.png(), shape(2, 2, 1))).toEqual([20, 30, 60, 70]);
+  });
+
+  it("is shown whole to contain, on the background", async () => {
+    const wide = raw([10, 20, 30, 40], 2, 1, 2).png();
+    const fitting = { fit: "contain", background: "#ff8000" } as const;
+    const opaque = raw([1, 2, 3, 4, 5, 6], 2, 1, 3).png();
+    const contained = await decode(opaque, shape(3, 2), fitting);
+    expect(contained.slice(0, 3)).toEqual([255, 128, 0]);
+    expect(contained.slice(6, 12)).toEqual([1, 2, 3, 4, 5, 6]);
+    expect(contained.slice(12, 15)).toEqual([255, 128, 0]);
+    // Of an opacity of 20 / 255, the background has 235 parts; libvips rounds down.
+    expect((await decode(wide, shape(1, 2), fitting)).slice(0, 3)).toEqual([235, 118, 0]);
+  });
+
+  it("shows the background through transparent pixels", async () => {
+    const clear = raw([9, 9, 9, 0, 9, 9, 9, 255], 2, 1, 4).png();
+    expect(await decode(clear, shape(1, 2))).toEqual([255, 255, 255, 9, 9, 9]);
+    const onBlack = { fit: "cover", background: "black" } as const;
+    expect(await decode(clear, shape(1, 2), onBlack)).toEqual([0, 0, 0, 9, 9, 9]);
+  });
+
+  it("has as many channels as are asked for", async () => {
+    const grey = raw([0, 100, 200, 255], 2, 2, 1).toColourspace("b-w").png();
+    expect(await decode(grey, shape(2, 2, 1))).toEqual([0, 100, 200, 255]);
+    const spread = [0, 100, 200, 255].flatMap((value) => [value, value, value]);
+    expect(await decode(grey)).toEqual(spread);
+    const black = await decode(raw(checks, 2, 2, 3).png(), shape(2, 2, 1));
+    expect(black).toHaveLength(4);
+    // Green is brighter to the eye than red, and red than blue.
+    expect(black[1]).toBeGreaterThan(black[0]!);
+    expect(black[0]).toBeGreaterThan(black[2]!);
+  });
+
+  it("of 16 bits comes down to 8", async () => {
+    const deep = sharp(Uint16Array.from([0, 0x8080, 0xffff, 0x4040]), {
+      raw: { width: 2, height: 2, channels: 1 },
+    });
+    const bytes = await deep.toColourspace("grey16").png().toBuffer();
+    expect((await sharp(bytes).metadata()).depth).toBe("ushort");
+    const pixels = await decodePicture(bytes, "deep.png", shape(2, 2, 1), cover);
+    expect([...pixels]).toEqual([0, 0x80, 0xff, 0x40]);
+  });
+
+  it("in CMYK becomes sRGB", async () => {
+    const printed = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
+      .toColourspace("cmyk")
+      .jpeg()
+      .toBuffer();
+    expect((await sharp(printed).metadata()).space).toBe("cmyk");
+    const [red, green, blue] = await decodePicture(printed, "p.jpg", shape(1, 1), cover);
+    expect(red).toBeGreaterThan(190);
+    expect(Math.max(green!, blue!)).toBeLessThan(70);
+  });
+
+  it("stands upright as its EXIF data say", async () => {
+    const lying = raw([10, 20], 2, 1, 1).withExif({ IFD0: {} }).withMetadata({ orientation: 6 });
+    expect(await decode(lying.png(), shape(2, 1, 1))).toEqual([10, 20]);
+  });
+
+  it("of an animation is its first frame", async () => {
+    const frames = await Promise.all([png(255), png(0)]);
+    const animated = await sharp(frames as Buffer[], { join: { animated: true } })
+      .webp({ lossless: true })
+      .toBuffer();
+    expect((await sharp(animated).metadata()).pages).toBe(2);
+    const pixels = await decodePicture(animated, "a.webp", shape(1, 1), cover);
+    expect([...pixels]).toEqual([255, 0, 0]);
+  });
+});
+
+describe("fitPicture", () => {
+  it("does with pixels what decodePicture does with a file", async () => {
+    const pixels = Uint8Array.from({ length: 6 * 4 * 3 }, (_, i) => (i * 37) % 256);
+    const picture = { pixels, width: 6, height: 4, channels: 3 } as const;
+    const file = await sharp(pixels, { raw: { width: 6, height: 4, channels: 3 } })
+      .png()
+      .toBuffer();
+    for (const of of [shape(2, 2), shape(5, 3), shape(4, 6), shape(3, 3, 1)]) {
+      const fitted = await fitPicture(picture, of, cover);
+      expect([...fitted]).toEqual([...(await decodePicture(file, "f.png", of, cover))]);
+    }
+  });
+});
+
+describe("a file that is no picture", () => {
+  const attempt = (bytes: Uint8Array) =>
+    messageOf(decodePicture(bytes, "pictures/a.png", shape(2, 2), cover));
+
+  it("is named, with the reason", async () => {
+    const text = new TextEncoder().encode("just a text");
+    expect(await attempt(text)).toMatch(
+      /^FormatError: pictures\/a\.png cannot be read as a picture: .*; fetch it again or remove it\.$/,
+    );
+    expect(await attempt(new Uint8Array())).toBe(
+      "FormatError: pictures/a.png is empty; fetch it again or remove it.",
+    );
+    const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n";
+    expect(await attempt(new TextEncoder().encode(pointer))).toContain("git lfs pull");
+  });
+
+  it("is one that was cut off", async () => {
+    const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
+    const whole = sharp(noise, { raw: { width: 64, height: 64, channels: 3 } });
+    for (const file of [await whole.clone().jpeg().toBuffer(), await whole.png().toBuffer()]) {
+      await expect(
+        decodePicture(file.subarray(0, file.length / 2), "cut", shape(8, 8), cover),
+      ).rejects.toThrow(FormatError);
+    }
+  });
+});

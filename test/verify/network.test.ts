@@ -1,0 +1,125 @@
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import type { Recording } from "../../src/verify/recording.ts";
+import { withRecording } from "../../src/verify/recording-node.ts";
+import { verifyRecording } from "../../src/verify/verify.ts";
+import {
+  bytesSource,
+  openSafetensors,
+  safetensorsBytes,
+  type Weights,
+} from "../../src/weights/index.ts";
+
+const fixtures = path.resolve(import.meta.dirname, "../fixtures");
+const backend = nodeBackend("cpu");
+
+type Change = (tensors: Map<string, NdArray>) => void;
+
+/** A copy in memory, with some tensors changed. */
+async function changed(weights: Weights, change: Change): Promise<Weights> {
+  const tensors = new Map<string, NdArray>();
+  for (const name of weights.entries.keys()) tensors.set(name, await weights.read(name));
+  change(tensors);
+  return openSafetensors(bytesSource(safetensorsBytes(tensors), "changed"));
+}
+
+function verify(folder: string, change: (recording: Recording) => Promise<Partial<Recording>>) {
+  return withRecording(path.join(fixtures, folder), async (recording) =>
+    verifyRecording({ ...recording, ...(await change(recording)) }, async () => backend),
+  );
+}
+
+/** Moves the largest number of a tensor by a share of it. */
+function nudge(name: string, share: number): Change {
+  return (tensors) => {
+    const { data } = tensors.get(name) as NdArray<"float32">;
+    const at = data.reduce((best, x, i) => (Math.abs(x) > Math.abs(data[best]!) ? i : best), 0);
+    data[at]! *= 1 + share;
+  };
+}
+
+describe("the verification of a network", () => {
+  it("fails the gradient, and only the one, that is off by a part in a thousand", async () => {
+    const name = "transformer_blocks.1.attn2.to_q.weight";
+    const report = await verify("pixart_sigma", async ({ gradients }) => ({
+      gradients: await changed(gradients!, nudge(name, 1e-3)),
+    }));
+    const failed = report.outputs.filter(({ ok }) => !ok);
+    expect(failed.map((output) => output.name)).toEqual([`grads.${name}`]);
+  });
+
+  it("fails a gradient that is not zero where terms cancel", async () => {
+    const name = "transformer_blocks.0.attn1.to_k.bias";
+    const report = await verify("pixart_sigma", async ({ gradients }) => ({
+      gradients: await changed(gradients!, (tensors) => {
+        (tensors.get(name)!.data as Float32Array)[0] = 1e-6;
+      }),
+    }));
+    expect(report.outputs.find((output) => output.name === `grads.${name}`)!.ok).toBe(false);
+  });
+
+  it("fails outputs and gradients where a weight is another", async () => {
+    const report = await verify("pixart_sigma", async ({ model }) => ({
+      model: {
+        ...model!,
+        weights: await changed(model!.weights, nudge("proj_out.bias", 0.5)),
+      },
+    }));
+    const failed = report.outputs.filter(({ ok }) => !ok).map(({ name }) => name);
+    expect(failed).toContain("out.y");
+    expect(failed).toContain("grads.__loss__");
+  });
+
+  it.each<[string, string, (recording: Recording) => Promise<Partial<Recording>>]>([
+    [
+      "weights that the model has not",
+      'changed does not fit the model: the model has no "extra"',
+      async ({ model }) => ({
+        model: {
+          ...model!,
+          weights: await changed(model!.weights, (tensors) => {
+            tensors.set("extra", tensors.get("proj_out.bias")!);
+          }),
+        },
+      }),
+    ],
+    [
+      "gradients of weights that the model has not",
+      'changed has a gradient of "extra", which the model has no weight of',
+      async ({ gradients }) => ({
+        gradients: await changed(gradients!, (tensors) => {
+          tensors.set("extra", tensors.get("proj_out.bias")!);
+        }),
+      }),
+    ],
+    ["no weights", "pixart_sigma has no weights.safetensors", async () => ({ model: undefined })],
+    [
+      "a missing input",
+      'pixart_sigma has no tensor "in.timestep" in changed',
+      async ({ io }) => ({
+        io: await changed(io, (tensors) => tensors.delete("in.timestep")),
+      }),
+    ],
+  ])("refuses %s", async (_, message, change) => {
+    await expect(verify("pixart_sigma", change)).rejects.toThrow(message);
+  });
+
+  it("refuses gradients where nothing is said to be differentiated", async () => {
+    const gradients = ({ model }: Recording) => changed(model!.weights, () => {});
+    await expect(
+      verify("autoencoder_kl", async (recording) => ({ gradients: await gradients(recording) })),
+    ).rejects.toThrow("autoencoder_kl has a grads.safetensors, but nothing of this family");
+  });
+
+  it("computes what was recorded, be it half of an autoencoder", async () => {
+    const report = await verify("autoencoder_kl", async ({ io }) => ({
+      io: await changed(io, (tensors) => {
+        for (const name of tensors.keys()) if (!/\.(z|decode)$/.test(name)) tensors.delete(name);
+      }),
+    }));
+    expect(report.ok).toBe(true);
+    expect(report.outputs.map(({ name }) => name)).toEqual(["out.decode"]);
+  });
+});
