@@ -85,7 +85,7 @@ function compileCounter(backend: Backend, n: number) {
 const steps = (values: readonly number[]): NdArray =>
   ndarray("float32", [values.length], [...values]);
 
-/** The first element after each run, and the last element of the state at the end. */
+/** The first element after each run, the last element of the state, and the first element after two more runs, the second from a written state. */
 export async function carriesState(device: WebDevice, worker: boolean): Promise<number[]> {
   const program = await compileCounter(backendOf(device, { worker: worker && startWorker }), 5);
   const seen: number[] = [];
@@ -95,6 +95,8 @@ export async function carriesState(device: WebDevice, worker: boolean): Promise<
   seen.push(toNumbers((await program.readState()).total!).at(-1)!);
   // Reading the state takes nothing away from it.
   seen.push(toNumbers((await program.run({ x: steps([5]) })).first!)[0]!);
+  await program.writeState({ total: ndarray("float32", [5], new Float32Array(5).fill(100)) });
+  seen.push(toNumbers((await program.run({ x: steps([1]) })).first!)[0]!);
   await program.dispose();
   return seen;
 }

@@ -33,7 +33,7 @@ describe.each(devices)("%s in Chromium", (device) => {
     });
 
     it("carries state from run to run, through an empty batch and a reading of it", async () => {
-      expect(await page.call("carriesState", device, worker)).toEqual([4, 7, 7, 11, 11, 16]);
+      expect(await page.call("carriesState", device, worker)).toEqual([4, 7, 7, 11, 11, 16, 101]);
     });
   });
 

@@ -21,6 +21,9 @@ const reference: Backend = {
         return outputs;
       },
       readState: async () => ({ ...held }),
+      async writeState(values) {
+        held = { ...held, ...values };
+      },
       dispose: async () => {},
     };
   },

@@ -54,6 +54,7 @@ function recorder() {
           return { y: x! };
         },
         readState: async () => ({}),
+        writeState: async () => {},
         dispose: async () => {
           expect(running).toBe(0);
           log.push(`-${name}`);

@@ -53,6 +53,12 @@ export interface Program {
   ): Promise<Record<string, NdArray>>;
   /** Copies of the state, by leaf name. */
   readState(): Promise<Record<string, NdArray>>;
+  /**
+   * Replaces the named state values, which the next run starts from; the other values stay as they are.
+   *
+   * @throws ShapeError when a name is not part of the state, or its value has another shape or dtype
+   */
+  writeState(values: Readonly<Record<string, NdArray>>): Promise<void>;
   /** Gives memory back; other programs go on. Running a disposed program throws. */
   dispose(): Promise<void>;
 }

@@ -46,6 +46,7 @@ export function cachedBackend(backend: Backend, capacity = 8): Backend {
     return {
       run: async (inputs, options) => (await held()).run(inputs, options),
       readState: async () => (await held()).readState(),
+      writeState: async (values) => (await held()).writeState(values),
       async dispose() {
         if (returned) return;
         returned = true;

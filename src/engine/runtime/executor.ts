@@ -53,6 +53,7 @@ export interface Executor {
     signal?: AbortSignal,
   ): Promise<Record<string, NdArray>>;
   readState(): Promise<Record<string, NdArray>>;
+  writeState(values: Readonly<Record<string, NdArray>>): Promise<void>;
   dispose(): Promise<void>;
 }
 

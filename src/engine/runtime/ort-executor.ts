@@ -53,6 +53,7 @@ export async function openOrtExecutor(runtime: OrtRuntime, plan: Plan): Promise<
       return outputs;
     },
     readState: () => state.read(),
+    writeState: async (values) => state.write(values),
     async dispose() {
       state.dispose();
       await session.release();
@@ -104,6 +105,15 @@ function createState(runtime: OrtRuntime, planned: readonly StateSlot[]) {
       }
       // What was written into our buffers is returned too, as copies that nobody wants.
       if (onHost) release(slots.map(({ output }) => copyIn(results[output]!)));
+    },
+    write(values: Readonly<Record<string, NdArray>>): void {
+      for (const [leaf, value] of Object.entries(values)) {
+        const before = current.get(leaf)!;
+        const tensor = toOrt(runtime, { ...value, data: value.data.slice() });
+        current.set(leaf, tensor);
+        if (next.get(leaf) === before) next.set(leaf, tensor);
+        before.dispose();
+      }
     },
     async read(): Promise<Record<string, NdArray>> {
       const values: Record<string, NdArray> = {};

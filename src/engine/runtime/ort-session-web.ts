@@ -61,6 +61,7 @@ export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan):
   return {
     run: (inputs) => inTurn(() => executor.run(inputs)),
     readState: () => inTurn(() => executor.readState()),
+    writeState: (values) => inTurn(() => executor.writeState(values)),
     dispose: () => inTurn(() => executor.dispose()),
   };
 }

@@ -82,6 +82,11 @@ export async function compileProgram(
         return executor.run(inputs, signal);
       }),
     readState: () => inTurn(() => executor.readState()),
+    writeState: (values) =>
+      inTurn(async () => {
+        checkState(state, values);
+        await executor.writeState(values);
+      }),
     async dispose() {
       if (disposed) return;
       const finished = last;
@@ -142,6 +147,23 @@ function stateSlots(
     }
     return { leaf, output, first, inPlace: mayOverwrite(simple, leaf, simple.outputs[output]!) };
   });
+}
+
+/** @throws ShapeError when a value belongs to no state, or differs from it in shape or dtype */
+function checkState(state: readonly StateSlot[], values: Readonly<Record<string, NdArray>>): void {
+  for (const [name, { dtype, shape }] of Object.entries(values)) {
+    const first = state.find(({ leaf }) => leaf === name)?.first;
+    if (!first) {
+      throw new ShapeError(
+        `The program has no state ${name}; it has ${state.map(({ leaf }) => leaf).join(", ") || "none"}.`,
+      );
+    }
+    if (dtype !== first.dtype || shape.join() !== first.shape.join()) {
+      throw new ShapeError(
+        `The state ${name} is ${first.dtype} ${formatShape(first.shape)}, but the value for it is ${dtype} ${formatShape(shape)}.`,
+      );
+    }
+  }
 }
 
 /**

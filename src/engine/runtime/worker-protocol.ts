@@ -12,6 +12,7 @@ export type Request =
   | { readonly kind: "open"; readonly plan: Plan }
   | { readonly kind: "run"; readonly inputs: Arrays }
   | { readonly kind: "readState" }
+  | { readonly kind: "writeState"; readonly values: Arrays }
   | { readonly kind: "dispose" };
 
 export type Response = { readonly kind: "done"; readonly arrays: Arrays } | Failure;
@@ -41,7 +42,8 @@ export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor)
       throw new errors.PatchwiseError("A worker was used before its program was opened.");
     if (request.kind === "run") return executor.run(request.inputs);
     if (request.kind === "readState") return executor.readState();
-    await executor.dispose();
+    if (request.kind === "writeState") await executor.writeState(request.values);
+    else await executor.dispose();
     return {};
   };
   port.listen((request) => {
@@ -102,6 +104,9 @@ export async function openRemote(start: () => Remote, plan: Plan): Promise<Execu
       }
     },
     readState: async () => (await connected()).ask({ kind: "readState" }),
+    async writeState(values) {
+      await (await connected()).ask({ kind: "writeState", values });
+    },
     async dispose() {
       await connection?.ask({ kind: "dispose" });
       await connection?.terminate();

@@ -163,6 +163,41 @@ describe("state", () => {
     await program.dispose();
   });
 
+  it("can be replaced between runs, in part or whole", async () => {
+    const first = { w: vector(1, 2, 3), m: vector(4, 5, 6) };
+    const [plain, written] = await Promise.all(
+      [first, { w: vector(0, 0, 0), m: vector(9, 9, 9) }].map((initialState) =>
+        backend.compile(graph, { state: { w: "nextW", m: "nextM" }, initialState }),
+      ),
+    );
+    await written!.run({ dx: vector(7, 7, 7) });
+    await written!.writeState(first);
+    for (const step of [1, 2]) {
+      const given = { dx: vector(step, 1, 0) };
+      expect(await written!.run(given)).toEqual(await plain!.run(given));
+    }
+    const before = await plain!.readState();
+    const other = vector(-1, -2, -3);
+    await written!.writeState({ w: other });
+    other.data.fill(0);
+    expect(await written!.readState()).toEqual({ w: vector(-1, -2, -3), m: before["m"] });
+    await Promise.all([plain!.dispose(), written!.dispose()]);
+  });
+
+  it("refuses values for no state, and those of another shape or dtype", async () => {
+    const program = await backend.compile(graph, {
+      state: { w: "nextW", m: "nextM" },
+      initialState: { w: vector(1, 2, 3), m: vector(4, 5, 6) },
+    });
+    await expect(program.writeState({ nobody: vector(1) })).rejects.toThrow(
+      "The program has no state nobody; it has w, m.",
+    );
+    await expect(program.writeState({ w: vector(1) })).rejects.toThrow(
+      "The state w is float32 [3], but the value for it is float32 [1].",
+    );
+    await program.dispose();
+  });
+
   it("must have a leaf, an output and a first value of fitting types", async () => {
     const compile = (state: Record<string, string>, initialState: Record<string, NdArray>) =>
       backend.compile(graph, { state, initialState });

@@ -66,6 +66,9 @@ describe("a program in a worker process", () => {
     await program.run(inputs);
     await program.run(inputs);
     expect(toNumbers((await program.readState())["m"]!)).toEqual([7]);
+    await program.writeState({ m: scalar(40) });
+    await program.run(inputs);
+    expect(toNumbers((await program.readState())["m"]!)).toEqual([41]);
     const abort = new AbortController();
     const run = program.run(inputs, { signal: abort.signal });
     await sleep(10);
