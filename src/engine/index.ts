@@ -41,12 +41,12 @@ export {
 } from "./graph/pool.ts";
 export { graphToString } from "./graph/print.ts";
 export { fork, integers, normal, permutation, randomKey, uniform } from "./random/random.ts";
+export type { StoredWeight } from "./runtime/stored-weight.ts";
 export type {
   Backend,
   CompileOptions,
   Program,
   RunOptions,
-  StoredWeight,
   WeightSource,
 } from "./runtime/backend.ts";
 export { cachedBackend } from "./runtime/cache.ts";

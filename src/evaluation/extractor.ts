@@ -3,6 +3,7 @@
  * to tell the classes of the data, or where there are none left at its random first weights, which see texture and shape
  * well enough to rank models (Naeem et al., 2020); so nothing has to be downloaded, and its numbers are its own.
  */
+import { arrayWeights } from "../engine/runtime/stored-weight.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { valuesOf } from "../pictures/pixels.ts";
 import { input } from "../engine/graph/functional.ts";
@@ -79,7 +80,7 @@ export async function openExtractor(
   const { shape, classes } = config;
   const { features, logits } = traceExtractor(config);
   const program = await backend.compile(graphOf({ features, ...(logits && { logits }) }), {
-    weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+    weights: arrayWeights(weights),
   });
   const bytes = shape.height * shape.width * shape.channels;
   return {

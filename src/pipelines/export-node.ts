@@ -5,8 +5,13 @@ import { byteSize } from "../engine/arrays/dtype.ts";
 import { type Graph, leafName } from "../engine/graph/graph.ts";
 import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { lower } from "../engine/onnx/lower.ts";
-import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
-import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import type { WeightSource } from "../engine/runtime/backend.ts";
+import {
+  arrayWeights,
+  fileWeight,
+  type StoredWeight,
+  weightType,
+} from "../engine/runtime/stored-weight.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import { simplify } from "../engine/passes/simplify.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
@@ -59,7 +64,7 @@ export async function exportGraph(
   if (total <= inside) {
     const arrays = new Map<string, NdArray>();
     for (const name of names) arrays.set(name, await read(name));
-    source = (name) => ({ kind: "array", array: arrays.get(name)! });
+    source = arrayWeights(Object.fromEntries(arrays));
   } else {
     const data = `${path}.data`;
     files.push(data);
@@ -87,7 +92,7 @@ async function* piecesOf(
   for (const name of names) {
     const { dtype, shape, data } = await read(name);
     const length = data.byteLength;
-    places.set(name, { kind: "file", path: location, offset, length, dtype, shape });
+    places.set(name, fileWeight(location, offset, dtype, shape));
     yield new Uint8Array(data.buffer, data.byteOffset, length);
     const rest = (ALIGNMENT - (length % ALIGNMENT)) % ALIGNMENT;
     if (rest > 0) yield new Uint8Array(rest);
@@ -103,7 +108,7 @@ function converted(array: NdArray, half: boolean): NdArray {
 }
 
 function lengthOf(weight: StoredWeight, half = false): number {
-  const { dtype, shape } = typeOfWeight(weight);
+  const { dtype, shape } = weightType(weight);
   return sizeOf(shape) * byteSize(half && dtype === "float32" ? "float16" : dtype);
 }
 

@@ -4,7 +4,7 @@ import { byteSize } from "../engine/arrays/dtype.ts";
 import { UsageError } from "../engine/errors.ts";
 import { is, leafName } from "../engine/graph/graph.ts";
 import { sizeOf } from "../engine/arrays/ndarray.ts";
-import { typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import { weightType } from "../engine/runtime/stored-weight.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import { defaultTile } from "../models/coders/autoencoder-kl.ts";
 import type { ImageModel, Stage } from "./image-model.ts";
@@ -39,7 +39,7 @@ function estimated(stage: Stage, rows: number, keeping: Keeping): MemoryEstimate
   let [whole, stored, largest] = [0, 0, 0];
   for (const parameter of graph.parameters) {
     const found = stage.weights(leafName(parameter));
-    const dtype = found ? typeOfWeight(found).dtype : parameter.dtype;
+    const dtype = found ? weightType(found).dtype : parameter.dtype;
     const { node } = parameter;
     // Of a fixed table, only what is read is taken.
     if (dtype === parameter.dtype || (is(node, "parameter") && node.attributes.fixed)) continue;

@@ -1,6 +1,7 @@
 /** Whether a checkpoint holds what a model declares: key by key, shape by shape. */
 import { FormatError } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
+import { reshaped } from "../engine/runtime/stored-weight.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
 import type { ParamsRoot } from "../nn/params.ts";
 import { quote } from "../engine/messages.ts";
@@ -82,15 +83,7 @@ export function checkedWeights(
   return (name) => {
     const weight = stored(name);
     const shape = whole.declared.get(name)?.tensor.shape;
-    if (!weight || !shape || !isStatic(shape)) return weight;
-    switch (weight.kind) {
-      case "array":
-        return { kind: "array", array: { ...weight.array, shape } };
-      case "file":
-        return { ...weight, shape };
-      case "rows":
-        return weight;
-    }
+    return weight && shape && isStatic(shape) ? reshaped(weight, shape) : weight;
   };
 }
 

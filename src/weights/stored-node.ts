@@ -1,32 +1,16 @@
-/** Stored weights as arrays, wherever they lie. */
+/** Reads stored weights into memory. */
 import { open } from "node:fs/promises";
-import { allocate, byteSize } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
-import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
-import type { StoredWeight } from "../engine/runtime/backend.ts";
-import { piecesOfWeight, typeOfWeight } from "../engine/runtime/stored-weight.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { readWeight, type StoredWeight } from "../engine/runtime/stored-weight.ts";
 
 /**
- * Reads a weight, in the dtype it is stored in.
+ * Reads a weight of any kind, in the dtype that `weightType` gives.
  *
- * @throws FormatError when its file has become shorter
+ * @throws FormatError if its file is shorter than when it was opened
  */
-export async function readStored(weight: StoredWeight): Promise<NdArray> {
-  const { dtype, shape } = typeOfWeight(weight);
-  const data = allocate(dtype, sizeOf(shape));
-  const bytes = new Uint8Array(data.buffer);
-  let top = 0;
-  for (const piece of piecesOfWeight(weight)) {
-    const length = sizeOf(typeOfWeight(piece).shape) * byteSize(dtype);
-    const target = bytes.subarray(top, top + length);
-    if (piece.kind === "file") await readInto(target, piece.path, piece.offset);
-    else {
-      const { buffer, byteOffset } = piece.array.data;
-      target.set(new Uint8Array(buffer, byteOffset, length));
-    }
-    top += length;
-  }
-  return { dtype, shape, data };
+export function readStored(weight: StoredWeight): Promise<NdArray> {
+  return readWeight(weight, readInto);
 }
 
 async function readInto(target: Uint8Array, path: string, offset: number): Promise<void> {
@@ -37,7 +21,9 @@ async function readInto(target: Uint8Array, path: string, offset: number): Promi
       const length = Math.min(target.length - done, 2 ** 30);
       const { bytesRead } = await file.read(target, done, length, offset + done);
       if (bytesRead === 0) {
-        throw new FormatError(`${path} ended at byte ${offset + done} while it was being read.`);
+        throw new FormatError(
+          `${path} ended at byte ${offset + done} while it was being read; check that no other program writes to it.`,
+        );
       }
       done += bytesRead;
     }

@@ -1,7 +1,13 @@
 /** From checkpoint to program: where each parameter's bytes lie. */
 import { byteSize, viewOf } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
-import type { StoredWeight, WeightSource } from "../engine/runtime/backend.ts";
+import type { WeightSource } from "../engine/runtime/backend.ts";
+import {
+  arrayWeight,
+  fileWeight,
+  rowsWeight,
+  type StoredWeight,
+} from "../engine/runtime/stored-weight.ts";
 import { quote } from "../engine/messages.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
@@ -26,17 +32,17 @@ export function storedWeights(
 
 function storedAt(entry: TensorEntry): StoredWeight {
   const { tag, dtype, shape, offset, length, source, parts } = entry;
-  if (parts) return { kind: "rows", parts: parts.map(storedAt) };
+  if (parts) return rowsWeight(parts.map(storedAt));
   if (dtype !== null && source.bytes) {
     const bytes = source.bytes.subarray(offset, offset + length);
     const aligned = bytes.byteOffset % byteSize(dtype) === 0 ? bytes : new Uint8Array(bytes);
     const data = viewOf(dtype, aligned.buffer, aligned.byteOffset, length / byteSize(dtype));
-    return { kind: "array", array: { dtype, shape, data } };
+    return arrayWeight({ dtype, shape, data });
   }
   if (dtype === null || source.path === undefined) {
     throw new FormatError(
       `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,
     );
   }
-  return { kind: "file", path: source.path, offset, length, dtype, shape };
+  return fileWeight(source.path, offset, dtype, shape);
 }

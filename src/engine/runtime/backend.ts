@@ -1,9 +1,9 @@
 /**
  * What every runtime offers: a graph goes in, a program that runs on some device comes out.
  */
-import type { DType } from "../arrays/dtype.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
+import type { StoredWeight } from "./stored-weight.ts";
 
 export interface Backend {
   /** The device: cpu, cuda, coreml, dml, webgpu or wasm. */
@@ -68,23 +68,5 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Finds a parameter's stored form by its checkpoint key; undefined for a parameter given at run time. */
+/** Finds the stored weight of a parameter by its checkpoint key; undefined if the parameter is given to each run. */
 export type WeightSource = (name: string) => StoredWeight | undefined;
-
-export type StoredWeight =
-  | { readonly kind: "array"; readonly array: NdArray }
-  | {
-      /** A byte range inside a file, row-major and little-endian: the file is mapped, not read. */
-      readonly kind: "file";
-      /** A path in Node; the name of a mounted file in the browser. */
-      readonly path: string;
-      readonly offset: number;
-      readonly length: number;
-      readonly dtype: DType;
-      readonly shape: readonly number[];
-    }
-  | {
-      /** Parts of one dtype, one after another along the first axis, each where it lies. */
-      readonly kind: "rows";
-      readonly parts: readonly StoredWeight[];
-    };

@@ -10,9 +10,9 @@ import { mayOverwrite } from "../passes/overwrite.ts";
 import { formatShape, matchBatch } from "../graph/shape.ts";
 import { simplify } from "../passes/simplify.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import type { CompileOptions, Program, StoredWeight, WeightSource } from "./backend.ts";
+import type { CompileOptions, Program, WeightSource } from "./backend.ts";
 import type { Mount, OpenExecutor, StateSlot } from "./executor.ts";
-import { piecesOfWeight, withPieces } from "./stored-weight.ts";
+import { relocated, weightFiles } from "./stored-weight.ts";
 
 /**
  * Compiles a graph.
@@ -31,13 +31,17 @@ export async function compileProgram(
   trustsAttention: () => Promise<boolean> = async () => true,
 ): Promise<Program> {
   const { weights = () => undefined, prepack = false, convertEachRun = false, threads } = options;
-  const mounted = mount(weightFiles(graph, weights));
+  const mounted = mount(filesOf(graph, weights));
   const simple = simplify(graph);
   // An input that no longer matters may still be the only one that tells the batch size.
   const attends = simple.nodes.some(({ op }) => op === "attention");
-  const { model, feeds } = lower({ ...simple, inputs: graph.inputs }, relocated(weights, mounted), {
-    fusedAttention: !attends || (await trustsAttention()),
-  });
+  const { model, feeds } = lower(
+    { ...simple, inputs: graph.inputs },
+    mountedWeights(weights, mounted),
+    {
+      fusedAttention: !attends || (await trustsAttention()),
+    },
+  );
   const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
   const executor = await open({
@@ -103,25 +107,19 @@ export function disposedError(): PatchwiseError {
   );
 }
 
-function weightFiles(graph: Graph, weights: WeightSource): string[] {
+function filesOf(graph: Graph, weights: WeightSource): string[] {
   const files = graph.parameters.flatMap((parameter) => {
     const stored = weights(leafName(parameter));
-    if (!stored) return [];
-    return piecesOfWeight(stored).flatMap((piece) => (piece.kind === "file" ? [piece.path] : []));
+    return stored ? weightFiles(stored) : [];
   });
   return [...new Set(files)];
 }
 
-function relocated(weights: WeightSource, { files }: Mount): WeightSource {
+function mountedWeights(weights: WeightSource, { files }: Mount): WeightSource {
   const locations = new Map(Object.entries(files).map(([location, path]) => [path, location]));
-  return (name): StoredWeight | undefined => {
+  return (name) => {
     const stored = weights(name);
-    return (
-      stored &&
-      withPieces(stored, (piece) =>
-        piece.kind === "file" ? { ...piece, path: locations.get(piece.path) ?? piece.path } : piece,
-      )
-    );
+    return stored && relocated(stored, (path) => locations.get(path) ?? path);
   };
 }
 

@@ -1,38 +1,220 @@
-/** What stored weights have in common, however they lie. */
-import type { DType } from "../arrays/dtype.ts";
-import type { StoredWeight } from "./backend.ts";
+/**
+ * How the weights of a model are stored. This file owns the union: a new kind of storage, such as blocks of
+ * quantized numbers, is one more member of `StoredWeight` and one more row of `storages`, and nothing else
+ * looks at `kind`.
+ */
+import { allocate, byteSize, type DType } from "../arrays/dtype.ts";
+import { type NdArray, sizeOf } from "../arrays/ndarray.ts";
 
+/** An array in memory. */
+export interface ArrayWeight {
+  readonly kind: "array";
+  readonly array: NdArray;
+}
+
+/** A byte range of a file, row-major and little-endian. The runtime maps the file instead of reading it. */
+export interface FileWeight {
+  readonly kind: "file";
+  /** A path in Node; the name of a mounted file in the browser. */
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Weights of one dtype that are concatenated along the first axis, each where it is stored. */
+export interface RowsWeight {
+  readonly kind: "rows";
+  readonly parts: readonly StoredWeight[];
+}
+
+export type StoredWeight = ArrayWeight | FileWeight | RowsWeight;
+
+/** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
   readonly dtype: DType;
   readonly shape: readonly number[];
 }
 
-export function typeOfWeight(stored: StoredWeight): WeightType {
-  switch (stored.kind) {
-    case "array":
-      return stored.array;
-    case "file":
-      return stored;
-    case "rows": {
-      const { dtype, shape } = typeOfWeight(stored.parts[0]!);
-      const rows = stored.parts.reduce((sum, part) => sum + typeOfWeight(part).shape[0]!, 0);
-      return { dtype, shape: [rows, ...shape.slice(1)] };
-    }
-  }
+/** Fills `target` with the bytes of a file from `offset` on. */
+export type ReadFile = (target: Uint8Array, path: string, offset: number) => Promise<void>;
+
+/** Adds weights to an ONNX graph. Each method returns the name of the value that holds the weight. */
+export interface WeightEmitter {
+  array(name: string, array: NdArray): string;
+  file(name: string, weight: FileWeight): string;
+  concat(parts: readonly string[]): string;
 }
 
-export type WeightPiece = Exclude<StoredWeight, { kind: "rows" }>;
-
-/** The pieces in which a weight lies: itself, or its rows. */
-export function piecesOfWeight(stored: StoredWeight): readonly WeightPiece[] {
-  return stored.kind === "rows" ? stored.parts.flatMap(piecesOfWeight) : [stored];
+/** What the engine has to know about one kind of storage. */
+interface Storage<W extends StoredWeight> {
+  type(weight: W): WeightType;
+  /** Bytes that the weight takes as it is stored. */
+  bytes(weight: W): number;
+  /** The files that hold the weight. */
+  files(weight: W): readonly string[];
+  /** The same weight with its files under other names. */
+  relocated(weight: W, rename: (path: string) => string): StoredWeight;
+  /** The same numbers in another shape of as many elements and, for rows, as many rows. */
+  reshaped(weight: W, shape: readonly number[]): StoredWeight;
+  /** `count` rows from row `start` of `axis`; all axes before it have length 1. */
+  slice(weight: W, axis: number, start: number, count: number): StoredWeight;
+  /** Writes the elements, in the dtype of `type`, into `target`. */
+  read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
+  emit(weight: W, name: string, emitter: WeightEmitter): string;
 }
 
-/** The same weight with each of its pieces replaced. */
-export function withPieces(
-  stored: StoredWeight,
-  replace: (piece: WeightPiece) => WeightPiece,
+const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
+  array: {
+    type: ({ array }) => array,
+    bytes: ({ array }) => array.data.byteLength,
+    files: () => [],
+    relocated: (weight) => weight,
+    reshaped: ({ array }, shape) => arrayWeight({ ...array, shape }),
+    slice({ array }, axis, start, count) {
+      const inRow = sizeOf(array.shape.slice(axis + 1));
+      const data = array.data.subarray(start * inRow, (start + count) * inRow);
+      return arrayWeight({ ...array, shape: array.shape.with(axis, count), data });
+    },
+    async read({ array: { data } }, target) {
+      target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    },
+    emit: ({ array }, name, emitter) => emitter.array(name, array),
+  },
+  file: {
+    type: (weight) => weight,
+    bytes: ({ length }) => length,
+    files: ({ path }) => [path],
+    relocated: (weight, rename) => ({ ...weight, path: rename(weight.path) }),
+    reshaped: (weight, shape) => ({ ...weight, shape }),
+    slice(weight, axis, start, count) {
+      const { path, offset, dtype, shape } = weight;
+      const rowBytes = sizeOf(shape.slice(axis + 1)) * byteSize(dtype);
+      return fileWeight(path, offset + start * rowBytes, dtype, shape.with(axis, count));
+    },
+    read: ({ path, offset }, target, readFile) => readFile(target, path, offset),
+    emit: (weight, name, emitter) => emitter.file(name, weight),
+  },
+  rows: {
+    type({ parts }) {
+      const { dtype, shape } = weightType(parts[0]!);
+      return { dtype, shape: shape.with(0, sum(parts.map(rowsIn))) };
+    },
+    bytes: ({ parts }) => sum(parts.map(weightBytes)),
+    files: ({ parts }) => parts.flatMap(weightFiles),
+    relocated: ({ parts }, rename) => rowsWeight(parts.map((part) => relocated(part, rename))),
+    reshaped: ({ parts }, shape) =>
+      rowsWeight(parts.map((part) => reshaped(part, shape.with(0, rowsIn(part))))),
+    slice({ parts }, axis, start, count) {
+      // The first axis has length 1 here, so there is a single part.
+      if (axis > 0) return sliceRows(parts[0]!, axis, start, count);
+      const found: StoredWeight[] = [];
+      let top = 0;
+      for (const part of parts) {
+        const rows = rowsIn(part);
+        const [from, to] = [Math.max(start, top), Math.min(start + count, top + rows)];
+        if (from < to) found.push(sliceRows(part, 0, from - top, to - from));
+        top += rows;
+      }
+      return found.length === 1 ? found[0]! : rowsWeight(found);
+    },
+    async read({ parts }, target, readFile) {
+      let top = 0;
+      for (const part of parts) {
+        const { dtype, shape } = weightType(part);
+        const end = top + sizeOf(shape) * byteSize(dtype);
+        await storageOf(part).read(part, target.subarray(top, end), readFile);
+        top = end;
+      }
+    },
+    emit: ({ parts }, name, emitter) =>
+      emitter.concat(parts.map((part, i) => emitWeight(part, `${name}#${i}`, emitter))),
+  },
+};
+
+function storageOf(weight: StoredWeight): Storage<StoredWeight> {
+  return storages[weight.kind];
+}
+
+export function arrayWeight(array: NdArray): StoredWeight {
+  return { kind: "array", array };
+}
+
+/** Finds weights in an object of arrays by their names. */
+export function arrayWeights(
+  arrays: Readonly<Record<string, NdArray | undefined>>,
+): (name: string) => StoredWeight | undefined {
+  return (name) => {
+    const array = arrays[name];
+    return array && arrayWeight(array);
+  };
+}
+
+export function fileWeight(
+  path: string,
+  offset: number,
+  dtype: DType,
+  shape: readonly number[],
 ): StoredWeight {
-  if (stored.kind !== "rows") return replace(stored);
-  return { kind: "rows", parts: stored.parts.map((part) => withPieces(part, replace)) };
+  return { kind: "file", path, offset, length: sizeOf(shape) * byteSize(dtype), dtype, shape };
+}
+
+/** @param parts at least one weight; all have the same dtype and, apart from the first axis, the same shape */
+export function rowsWeight(parts: readonly StoredWeight[]): StoredWeight {
+  return { kind: "rows", parts };
+}
+
+export function weightType(weight: StoredWeight): WeightType {
+  return storageOf(weight).type(weight);
+}
+
+/** Bytes that a weight takes as it is stored, on disk or in memory. */
+export function weightBytes(weight: StoredWeight): number {
+  return storageOf(weight).bytes(weight);
+}
+
+/** The files that hold a weight; one file may be named several times. */
+export function weightFiles(weight: StoredWeight): readonly string[] {
+  return storageOf(weight).files(weight);
+}
+
+export function relocated(weight: StoredWeight, rename: (path: string) => string): StoredWeight {
+  return storageOf(weight).relocated(weight, rename);
+}
+
+/** The same numbers in another shape of as many elements, whose first axis is as long. */
+export function reshaped(weight: StoredWeight, shape: readonly number[]): StoredWeight {
+  return storageOf(weight).reshaped(weight, shape);
+}
+
+/** `count` rows from row `start` of an axis; all axes before it must have length 1. */
+export function sliceRows(
+  weight: StoredWeight,
+  axis: number,
+  start: number,
+  count: number,
+): StoredWeight {
+  return storageOf(weight).slice(weight, axis, start, count);
+}
+
+/** Reads a weight into a new array, in the dtype of `weightType`. */
+export async function readWeight(weight: StoredWeight, readFile: ReadFile): Promise<NdArray> {
+  const { dtype, shape } = weightType(weight);
+  const data = allocate(dtype, sizeOf(shape));
+  await storageOf(weight).read(weight, new Uint8Array(data.buffer), readFile);
+  return { dtype, shape, data };
+}
+
+/** Adds a weight to an ONNX graph and returns the name of the value that holds it. */
+export function emitWeight(weight: StoredWeight, name: string, emitter: WeightEmitter): string {
+  return storageOf(weight).emit(weight, name, emitter);
+}
+
+function rowsIn(weight: StoredWeight): number {
+  return weightType(weight).shape[0]!;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
 }

@@ -1,21 +1,26 @@
-/** Where a program in the browser finds its weights: files are handed over, since there are no folders to look in. */
+/** Prepares weights for ONNX Runtime in a browser, which has no folders: files are handed over by the page. */
 import { toFloat32 } from "../arrays/convert.ts";
-import { byteSize, viewOf } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
-import { castArray } from "../arrays/ndarray.ts";
-import type { StoredWeight, WeightSource } from "./backend.ts";
+import type { WeightSource } from "./backend.ts";
 import type { Mount } from "./executor.ts";
-import { piecesOfWeight, typeOfWeight, type WeightPiece, withPieces } from "./stored-weight.ts";
+import {
+  fileWeight,
+  type ReadFile,
+  readWeight,
+  type StoredWeight,
+  weightType,
+} from "./stored-weight.ts";
 
-/** Contents of a file by the name that weights' `path` holds. */
+/** Finds the content of a file by the `path` of a stored weight. */
 export type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
 
-type FileWeight = Extract<StoredWeight, { kind: "file" }>;
-
 /**
- * Weights as ONNX Runtime can take them in a browser, and what mounts the files behind them. bfloat16
- * and float64 become float32 on the way: its WebGPU build has no kernel that would read them.
+ * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16 and float64 are converted to float32,
+ * because its WebGPU build has no kernels that read them.
+ *
+ * @returns the weights, and a function that mounts the files behind them
+ * @throws DeviceError if `files` lacks a file whose weights have to be converted
  */
 export async function prepareWeights(
   graph: Graph,
@@ -24,43 +29,30 @@ export async function prepareWeights(
 ): Promise<{ weights: WeightSource; mount: (paths: readonly string[]) => Mount }> {
   const prepared = new Map<string, StoredWeight>();
   const converted = new Map<string, Blob>();
+  const readFile: ReadFile = async (target, path, offset) => {
+    const range = contentOf(path, files).slice(offset, offset + target.length);
+    target.set(range instanceof Blob ? new Uint8Array(await range.arrayBuffer()) : range);
+  };
   for (const parameter of graph.parameters) {
     const name = leafName(parameter);
     const stored = weights(name);
     if (!stored) continue;
-    const { dtype } = typeOfWeight(stored);
-    const fits = dtype === parameter.dtype || (dtype !== "bfloat16" && dtype !== "float64");
-    const replaced = new Map<WeightPiece, WeightPiece>();
-    for (const [i, piece] of (fits ? [] : piecesOfWeight(stored)).entries()) {
-      if (piece.kind === "array") {
-        replaced.set(piece, { kind: "array", array: castArray(piece.array, "float32") });
-        continue;
-      }
-      const path = `${name} as float32, ${i}`;
-      const values = await readFloat32(piece, files);
-      converted.set(path, new Blob([values]));
-      const length = values.byteLength;
-      replaced.set(piece, { ...piece, path, offset: 0, length, dtype: "float32" });
+    const { dtype, shape } = weightType(stored);
+    if (dtype === parameter.dtype || (dtype !== "bfloat16" && dtype !== "float64")) {
+      prepared.set(name, stored);
+      continue;
     }
-    prepared.set(
-      name,
-      withPieces(stored, (piece) => replaced.get(piece) ?? piece),
-    );
+    const { data } = await readWeight(stored, readFile);
+    const values = new Float32Array(data.length);
+    toFloat32(dtype, data, values);
+    const path = `${name} as float32`;
+    converted.set(path, new Blob([values]));
+    prepared.set(name, fileWeight(path, 0, "float32", shape));
   }
   return {
     weights: (name) => prepared.get(name),
     mount: (paths) => mountFiles(paths, (path) => converted.get(path) ?? files(path)),
   };
-}
-
-async function readFloat32(stored: FileWeight, files: WebFiles) {
-  const { path, offset, length, dtype } = stored;
-  const range = contentOf(path, files).slice(offset, offset + length);
-  const bytes = range instanceof Blob ? await range.arrayBuffer() : range.buffer;
-  const count = length / byteSize(dtype);
-  const values = new Float32Array(count);
-  toFloat32(dtype, viewOf(dtype, bytes, 0, count), values);
-  return values;
 }
 
 function mountFiles(paths: readonly string[], files: WebFiles): Mount {
@@ -74,6 +66,6 @@ function contentOf(path: string, files: WebFiles): Blob | Uint8Array<ArrayBuffer
   const content = files(path);
   if (content) return content;
   throw new DeviceError(
-    `Weights lie in the file ${path}, which the backend was not given; hand it over by the option files.`,
+    `The weights are in the file ${path}, which the backend was not given; pass it with the option \`files\`.`,
   );
 }

@@ -1,4 +1,5 @@
 /** LoRA files, merged into the weights of an open model. */
+import { arrayWeight } from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { toFloat32 } from "../../engine/arrays/convert.ts";
@@ -76,7 +77,7 @@ export async function withLoras(
     ...model,
     weights: (name) => {
       const array = merged.get(name);
-      return array ? { kind: "array", array } : model.weights(name);
+      return array ? arrayWeight(array) : model.weights(name);
     },
     loras: mixed,
     warnings: [...(model.warnings ?? []), ...warnings],

@@ -1,4 +1,5 @@
 /** Pipelines on models that `patchwise train` made. */
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
@@ -134,8 +135,5 @@ function arraySource(
   arrays: Readonly<Record<string, NdArray>>,
 ): WeightSource {
   checkKeys(asked, { name, entries: new Map(Object.entries(arrays)) });
-  return (parameter) => {
-    const array = arrays[parameter];
-    return array && { kind: "array", array };
-  };
+  return arrayWeights(arrays);
 }

@@ -2,6 +2,7 @@
  * Trainings of what makes latents, or tokens, of pictures and back: a small autoencoder (Rombach et al., 2022) or a small
  * VQGAN (Rampas et al., 2022), by the squared error of pixels alone, without an adversary.
  */
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Picture } from "../../pictures/picture.ts";
@@ -66,7 +67,7 @@ async function autoencoderSubject(
   );
   const run = async (graph: Parameters<typeof backend.compile>[0], weights: Arrays) =>
     backend.compile(graph, {
-      weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+      weights: arrayWeights(weights),
       ...(training.threads && { threads: training.threads }),
     });
   const shown = await firstBatches(config, GATHERED);

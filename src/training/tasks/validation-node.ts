@@ -1,4 +1,5 @@
 /** The loss on pictures that were not trained on, always the same with the same noise. */
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { fork, randomKey } from "../../engine/random/random.ts";
@@ -33,7 +34,7 @@ export async function validator(
   const { loss } = objective(examples.network, diffusion, { recompute: false });
   return async (weights) => {
     const program = await backend.compile(graphOf({ loss }), {
-      weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+      weights: arrayWeights(weights),
       ...(training.threads && { threads: training.threads }),
     });
     let sum = 0;

@@ -1,4 +1,5 @@
 /** Trainings of a whole network. */
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { join } from "node:path";
 import { countParameters } from "../../engine/passes/cost.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
@@ -63,7 +64,7 @@ async function wholeModel(
     loss,
     trained: Object.fromEntries(trained.map((name) => [name, params.declared.get(name)!.tensor])),
     initial: () => initial(trained),
-    fixed: (name) => fixed[name] && { kind: "array", array: fixed[name] },
+    fixed: arrayWeights(fixed),
     parameters: countParameters(graphOf({ loss })),
     async begin() {
       if (words) await writeFileAtomic(join(out, modelFiles.tokenizer), words.tokenizerFile);
