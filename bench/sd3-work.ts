@@ -46,8 +46,8 @@ export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: 
     input("text", [batch, words, hidden]),
   ];
   const shared = { vector: input("vector", [batch, hidden]), bias: undefined, config: model };
-  const after = jointBlock(params, { x, context }, shared, 0);
-  return { ...graphOf({ imageAfter: after.x, textAfter: after.context }), params };
+  const [textAfter, imageAfter] = jointBlock(params, [context, x], shared, 0);
+  return { ...graphOf({ imageAfter, textAfter }), params };
 }
 
 /** The whole network: `x`, `t`, `context` and `pooled` → `velocity`. */

@@ -2,7 +2,7 @@
  * The engine: symbolic tensors, gradients as graph, and ONNX Runtime as the only thing that runs.
  * `patchwise/engine/node` adds the devices of Node, `patchwise/engine/web` those of the browser.
  */
-export { checkpoint } from "./graph/recompute.ts";
+export { recompute } from "./graph/recompute.ts";
 export {
   countMultiplyAdds,
   countParameters,

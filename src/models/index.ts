@@ -10,6 +10,7 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { timeScale } from "../diffusion/recipe.ts";
 import { embedTokens, tokenLogits } from "../nn/token-embedding.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
+import { withTaps } from "../nn/taps.ts";
 import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet/ddpm-unet.ts";
 import { ddpmUNetSchema } from "./ddpm-unet/schema.ts";
 import { dit, type DiTConfig, ditPresets } from "./dit/dit.ts";
@@ -145,6 +146,8 @@ export interface TracedNetwork {
   readonly output: Tensor;
   /** Patches of an image; 0 of a U-Net, which has none. */
   readonly tokens: number;
+  /** The intermediate tensors that `taps` asked for, by name. */
+  readonly taps: Readonly<Record<string, Tensor>>;
 }
 
 export interface TraceOptions {
@@ -158,9 +161,15 @@ export interface TraceOptions {
   readonly skippable?: readonly number[];
   /** In place of the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
+  /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
+  readonly taps?: readonly string[] | undefined;
 }
 
-/** Traces a network; `params` may be given to trace it again on the same weights. */
+/**
+ * Traces a network; `params` may be given to trace it again on the same weights.
+ *
+ * @throws UsageError when `taps` asks for a tensor that the network does not have
+ */
 export function traceNetwork(
   config: NetworkConfig,
   {
@@ -169,9 +178,12 @@ export function traceNetwork(
     recompute = false,
     skippable = [],
     from,
+    taps = [],
   }: TraceOptions = {},
-  params: ParamsRoot = createParams(),
+  root: ParamsRoot = createParams(),
 ): TracedNetwork {
+  const tapped = withTaps(root, taps);
+  const { params } = tapped;
   const seen = from?.x ?? input("x", ...networkInput(config, size));
   const own = params.at(tokenScope);
   const wrapped = config.kind === "paella" ? undefined : config.tokens;
@@ -183,7 +195,8 @@ export function traceNetwork(
   const told = { ...heard(params, given, config), ...drop };
   const output = outputOf();
   return {
-    params,
+    params: root,
+    taps: tapped.taps(),
     inputs: { ...(from ? {} : { x: seen, t }), ...given, ...drop, ...skip },
     output: wrapped ? tokenLogits(own, output, wrapped.codebook) : output,
     tokens: tokensOf(config, size),

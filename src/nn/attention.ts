@@ -1,19 +1,47 @@
 /** Multi-head attention (Vaswani et al., 2017). */
 import { attention, full, where } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { linear, linearParts } from "./linear.ts";
+import { linear, type LinearOptions, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
 import { rotate, type RotaryTable } from "./rotary.ts";
 
+export interface AttentionOptions {
+  readonly heads: number;
+  /** Added to the scores, broadcastable to [B, heads, N, M]. */
+  readonly bias?: Tensor | undefined;
+  /** Factor of the scores; 1/√(channels of a head) by default. */
+  readonly scale?: number | undefined;
+}
+
+/**
+ * softmax(q·kᵀ·scale + bias)·v, with the heads side by side in the last axis: q [B, N, C], k and v [B, M, C] → [B, N, C].
+ *
+ * The tap `probabilities` is the softmax, [B, heads, N, M]. A device's fused attention never holds it, so a graph that
+ * returns it has this layer's attention written out.
+ */
+export function mixTokens(
+  p: Params,
+  [q, k, v]: readonly [q: Tensor, k: Tensor, v: Tensor],
+  { heads, bias, scale }: AttentionOptions,
+): Tensor {
+  const mixed = attention(q, k, v, {
+    heads,
+    ...(bias && { bias }),
+    ...(scale !== undefined && { scale }),
+  });
+  p.tap("probabilities", mixed.node.outputs[1]!);
+  return mixed;
+}
+
 export interface ProjectionOptions {
-  /** Norm of each head's queries and keys (Henry et al., 2020). */
+  /** Norm of the queries and keys of each head (Henry et al., 2020); none by default. */
   readonly qkNorm?: Norm | null | undefined;
-  /** What its norms are called; `q_norm` and `k_norm` unless given. */
+  /** Scopes of these norms; `q_norm` and `k_norm` by default. */
   readonly normNames?: readonly [queries: string, keys: string];
-  /** Turns queries and keys by their positions, one row a token. */
+  /** Rotates queries and keys by their positions, one row a token. */
   readonly rotary?: RotaryTable | null | undefined;
-  /** Whether q, k and v have a bias; they have unless this is false. */
+  /** Whether the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
 }
 
@@ -22,7 +50,7 @@ export interface SelfAttentionOptions extends ProjectionOptions {
   readonly bias?: Tensor | undefined;
 }
 
-/** Queries, keys and values of all heads, from one projection (timm's name `qkv`): [B, N, C] → 3 × [B, N, C]. */
+/** Queries, keys and values of all heads from one projection with timm's name `qkv`: [B, N, C] → 3 × [B, N, C]. */
 export function queriesKeysValues(
   p: Params,
   x: Tensor,
@@ -42,9 +70,9 @@ export function queriesKeysValues(
 }
 
 /**
- * Self-attention over all tokens, with q, k and v from one projection (timm's names `qkv`, `proj`).
+ * Self-attention over all tokens, with q, k and v from one projection: [B, N, C] → [B, N, C].
  *
- * @param x [B, N, C]
+ * Parameters have timm's names `qkv` and `proj`.
  */
 export function selfAttention(
   p: Params,
@@ -52,14 +80,43 @@ export function selfAttention(
   heads: number,
   { bias, ...projection }: SelfAttentionOptions = {},
 ): Tensor {
-  const [q, k, v] = queriesKeysValues(p, x, heads, projection); // 3 × [B, N, C]
-  const mixed = attention(q, k, v, { heads, ...(bias && { bias }) }); // [B, N, C]
+  const mixed = mixTokens(p, queriesKeysValues(p, x, heads, projection), { heads, bias }); // [B, N, C]
   return linear(p.at("proj"), mixed, x.size(-1)); // [B, N, C]
 }
 
+export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale"> {
+  /** Whether the projections to q, k and v have a bias; true by default. */
+  readonly qkvBias?: boolean;
+  /** Initial value of the output projection's weight. */
+  readonly outputInit?: LinearOptions["init"];
+}
+
 /**
- * A mask of keys, [B, M] bool, as a bias of the scores, [B, 1, 1, M]: 0 where true, −10⁴ elsewhere,
- * which float16 can hold and after which a softmax gives exactly 0.
+ * Attention of x [B, N, C] to a context [B, M, D], which may be x itself, with one projection for each of q, k and v.
+ *
+ * Parameters have diffusers' names `to_q`, `to_k`, `to_v` and `to_out.0`.
+ *
+ * @returns [B, N, C]
+ */
+export function crossAttention(
+  p: Params,
+  x: Tensor,
+  context: Tensor,
+  options: CrossAttentionOptions,
+): Tensor {
+  const { qkvBias = true, outputInit, ...rest } = options;
+  const width = x.size(-1);
+  const q = linear(p.at("to_q"), x, width, { bias: qkvBias }); // [B, N, C]
+  const k = linear(p.at("to_k"), context, width, { bias: qkvBias }); // [B, M, C]
+  const v = linear(p.at("to_v"), context, width, { bias: qkvBias }); // [B, M, C]
+  const mixed = mixTokens(p, [q, k, v], rest); // [B, N, C]
+  return linear(p.at("to_out.0"), mixed, width, outputInit && { init: outputInit }); // [B, N, C]
+}
+
+/**
+ * A mask of keys, [B, M] bool with true for tokens that are attended to, as a bias of the scores, [B, 1, 1, M].
+ *
+ * Masked keys get −10⁴, which float16 can represent and after which a softmax gives exactly 0.
  */
 export function maskBias(mask: Tensor): Tensor {
   return where(mask, full([], 0), full([], -10_000)).reshape([mask.dim(0), 1, 1, mask.dim(1)]);

@@ -8,7 +8,7 @@
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/messages.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { type Declared, type Params, type ParamsRoot, zero } from "./params.ts";
+import { type Declared, type Params, type ParamsRoot, pathPattern, zero } from "./params.ts";
 
 export interface LoraOptions {
   /** Width of the narrow matrices. */
@@ -29,7 +29,7 @@ export const attentionAndMlp: readonly string[] = ["*blocks.**attn*.**", "*block
  * @example const output = dit(withLora(params, { rank: 8, alpha: 8, targets: ["blocks.*.attn.*"] }), inputs, config);
  */
 export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptions): ParamsRoot {
-  const patterns = targets.map(patternOf);
+  const patterns = targets.map(pathPattern);
   const sums = new Map<string, Tensor>();
   const view = (p: Params, path: readonly string[]): Params => ({
     at: (part) => view(p.at(part), [...path, part]),
@@ -49,6 +49,8 @@ export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptio
       return sum;
     },
     buffer: (name, value) => p.buffer(name, value),
+    tap: (name, tensor) => p.tap(name, tensor),
+    tapped: p.tapped,
   });
   return { ...view(params, []), declared: params.declared, buffers: params.buffers };
 }
@@ -72,7 +74,7 @@ export function checkTargets(
     isLinear(name, tensor) ? [name.replace(/\.weight$/, "")] : [],
   );
   for (const target of targets) {
-    const pattern = patternOf(target);
+    const pattern = pathPattern(target);
     if (layers.some((layer) => pattern.test(layer))) continue;
     const kinds = [...new Set(layers.map((layer) => layer.replace(/\b\d+\b/g, "*")))];
     const near = nearestNames(target, kinds);
@@ -85,11 +87,4 @@ export function checkTargets(
 /** Tables that are looked up have a matrix too, but no product. */
 function isLinear(name: string, { rank }: Tensor): boolean {
   return rank === 2 && name.endsWith(".weight") && !isLora(name) && !/embedding_table/.test(name);
-}
-
-function patternOf(target: string): RegExp {
-  const source = target
-    .replace(/[.+?^${}()|[\]\\]/g, "\\$&")
-    .replace(/\*+/g, (stars) => (stars.length > 1 ? ".*" : "[^.]*"));
-  return new RegExp(`^${source}$`);
 }

@@ -19,6 +19,10 @@ export interface Params {
   param(name: string, shape: Shape, init: Init): Tensor;
   /** A table that the architecture fixes, frozen into the graph; checkpoints may hold a copy under this key. */
   buffer(name: string, value: NdArray): Tensor;
+  /** Names an intermediate tensor of this scope, which a graph returns only where `withTaps` asks for it. */
+  tap(name: string, tensor: Tensor): void;
+  /** Whether a tap of this scope, or of one within it, may have been asked for. */
+  readonly tapped: boolean;
 }
 
 /** How a weight begins; `uniform` is over [−bound, bound), and `stored` is a table that only checkpoints can give. */
@@ -84,6 +88,8 @@ export function createParams(): ParamsRoot {
       buffers.set(prefix + name, { tensor, value });
       return tensor;
     },
+    tap() {},
+    tapped: false,
   });
   return { ...scope(""), declared, buffers };
 }
@@ -124,4 +130,12 @@ function firstValue(name: string, shape: Shape, init: Init, key: RandomKey): NdA
 
 function filled(array: NdArray<"float32">, f: (x: number) => number): NdArray<"float32"> {
   return { ...array, data: array.data.map(f) };
+}
+
+/** A pattern of dotted paths as a regular expression: `*` stands for anything but dots, and `**` for anything. */
+export function pathPattern(pattern: string): RegExp {
+  const source = pattern
+    .replace(/[.+?^${}()|[\]\\]/g, "\\$&")
+    .replace(/\*+/g, (stars) => (stars.length > 1 ? ".*" : "[^.]*"));
+  return new RegExp(`^${source}$`);
 }

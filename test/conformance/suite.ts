@@ -67,12 +67,12 @@ export function dtypesOf(test: Case): Set<DType> {
   return new Set(nodes.flatMap(({ outputs }) => outputs.map(({ dtype }) => dtype)));
 }
 
-/** Every op of a case's graph, those inside of checkpoints too. */
+/** Every op of a case's graph, those inside of recomputed blocks too. */
 export function opsOf(test: Case): Set<OpName> {
   const opsIn = ({ nodes }: Graph): OpName[] =>
     nodes.flatMap((node) => [
       node.op,
-      ...(is(node, "checkpoint") ? opsIn(node.attributes.body) : []),
+      ...(is(node, "recompute") ? opsIn(node.attributes.body) : []),
     ]);
   return new Set(opsIn(buildCase(test).graph));
 }

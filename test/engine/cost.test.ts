@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import {
   countMultiplyAdds,
   countParameters,
@@ -146,7 +146,7 @@ describe("peakMemory", () => {
   });
 
   it("looks into a block", () => {
-    const y = checkpoint([x], (inside) => {
+    const y = recompute([x], (inside) => {
       const e = inside.exp();
       return e
         .sin()
@@ -173,7 +173,7 @@ describe("peakMemory", () => {
     expect(peakMemory(after, 2, { w: "next" })).toMatchObject({ inputs: 240, activations: 36 });
   });
 
-  it("of training falls with checkpoints from all activations to those of one block", () => {
+  it("of training falls with recomputation from all activations to those of one block", () => {
     const config = { tokens: 64, hidden: 32, heads: 4, depth: 12 };
     const plain = peakMemory(ditTraining(config), 16);
     const kept = peakMemory(ditTraining(config, true), 16);

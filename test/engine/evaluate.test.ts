@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { erf, erfc } from "../../src/engine/reference/erf.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
 import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/reference/evaluate.ts";
@@ -247,8 +247,8 @@ const known: {
       [[[5]]],
     ],
   ],
-  checkpoint: [
-    [checkpoint([x], (inside) => inside.mul(inside).add(x)), rows([2, 2, 12], [12, 30, 30])],
+  recompute: [
+    [recompute([x], (inside) => inside.mul(inside).add(x)), rows([2, 2, 12], [12, 30, 30])],
   ],
   barrier: [[apply("barrier", [x, array(1)], {}), rows([1, -2, 3], [-4, 5, -6])]],
 };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { hashGraph } from "../../src/engine/passes/hash.ts";
@@ -76,10 +76,10 @@ describe("hashGraph", () => {
     ...[[1], [1, 0], [1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 1], [0, 0, 0, 0, 1]].map(
       (values) => [`the bytes ${values.join()}`, bytes(values)] as const,
     ),
-    ["a block", checkpoint([x], (inside) => inside.exp().sin())],
-    ["another block", checkpoint([x], (inside) => inside.sin().exp())],
-    ["a block that ignores an input", checkpoint([x, y], (inside) => inside.exp().sin())],
-    ["the block without a checkpoint", x.exp().sin()],
+    ["a block", recompute([x], (inside) => inside.exp().sin())],
+    ["another block", recompute([x], (inside) => inside.sin().exp())],
+    ["a block that ignores an input", recompute([x, y], (inside) => inside.exp().sin())],
+    ["the block without recomputation", x.exp().sin()],
     ["a barrier", apply("barrier", [x, y], {})],
   ];
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { graphToString } from "../../src/engine/graph/print.ts";
@@ -64,20 +64,20 @@ describe("graphToString", () => {
     );
   });
 
-  it("indents the block of a checkpoint below it", () => {
+  it("indents the block of a recompute node below it", () => {
     const x = input("x", [2]);
-    const y = checkpoint([x.exp()], (a) =>
-      checkpoint([a.neg()], (b) => b.mul(parameter("w", [2]))).add(a),
+    const y = recompute([x.exp()], (a) =>
+      recompute([a.neg()], (b) => b.mul(parameter("w", [2]))).add(a),
     );
     expect(graphToString(graphOf({ y: apply("barrier", [y, x], {}) }))).toBe(
       lines(
         "x = input : float32 [2]",
         "%0 = exp(x) : float32 [2]",
         "w = parameter : float32 [2]",
-        "%1 = checkpoint(%0, w) : float32 [2]  // w",
+        "%1 = recompute(%0, w) : float32 [2]  // w",
         "  block(%2, w)",
         "  %3 = neg(%2) : float32 [2]",
-        "  %4 = checkpoint(%3, w) : float32 [2]  // w",
+        "  %4 = recompute(%3, w) : float32 [2]  // w",
         "    block(%5, w)",
         "    %6 = mul(%5, w) : float32 [2]  // w",
         "    return output: %6",

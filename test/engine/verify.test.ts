@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { PatchwiseError } from "../../src/engine/errors.ts";
 import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { type Graph, graphOf, is } from "../../src/engine/graph/graph.ts";
@@ -45,9 +45,9 @@ describe("verifyGraph", () => {
   const short = input("short", [batch, 2]);
   const invalid = forged(y.node, { inputs: [short, w], id: short.node.id + 1 });
   const silent = forged(e.node, { outputs: [] });
-  const block = checkpoint([x], (inside) => inside.exp().sin());
+  const block = recompute([x], (inside) => inside.exp().sin());
   const { node } = block;
-  const body = is(node, "checkpoint") ? node.attributes.body : graph;
+  const body = is(node, "recompute") ? node.attributes.body : graph;
   const swapped = forged(node, {
     attributes: { body: { ...body, nodes: body.nodes.toReversed() } },
   });

@@ -2,7 +2,7 @@
  * For every op, graphs whose gradients are worth checking: each flag, rank and broadcasting edge.
  * Leaves without a dtype are float, of the precision that the checker chooses.
  */
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import type { OpName } from "../../src/engine/graph/ops.ts";
 import { batch, batchTimes, type Shape } from "../../src/engine/graph/shape.ts";
 import {
@@ -592,18 +592,18 @@ export const gradientCases: { readonly [K in OpName]: readonly GradientCase[] } 
     ),
   ],
 
-  checkpoint: [
+  recompute: [
     testCase("a block with a weight from outside", { x: [2, 3], w: [3, 3] }, ({ x, w }) =>
-      checkpoint([x], (inside) => inside.linear(w).tanh().mul(inside)),
+      recompute([x], (inside) => inside.linear(w).tanh().mul(inside)),
     ),
     testCase("a block in a block", { x: [2, 3], w: [3, 3] }, ({ x, w }) =>
-      checkpoint([x.mul(2)], (outside) => {
+      recompute([x.mul(2)], (outside) => {
         const scaled = w.mul(outside.sum(0));
-        return checkpoint([outside.exp()], (inside) => inside.linear(scaled).tanh()).mul(outside);
+        return recompute([outside.exp()], (inside) => inside.linear(scaled).tanh()).mul(outside);
       }),
     ),
     testCase("integers among the inputs", { x: [4, 3], i: indices([batch], 4) }, ({ x, i }) =>
-      checkpoint([x, i], (table, rows) => table.gather(rows).tanh()),
+      recompute([x, i], (table, rows) => table.gather(rows).tanh()),
     ),
   ],
   barrier: [

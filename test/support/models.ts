@@ -1,5 +1,5 @@
 /** Small graphs of the kind that models are made of. */
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { attention, input, parameter } from "../../src/engine/graph/functional.ts";
 import { gradient } from "../../src/engine/gradients/gradient.ts";
 import { type Graph, graphOf } from "../../src/engine/graph/graph.ts";
@@ -38,21 +38,21 @@ function ditBlock(x: Tensor, c: Tensor, path: string, hidden: number, heads: num
   return y.add(linear(widened, "fc2", 4 * hidden, hidden).mul(gate2));
 }
 
-/** The forward pass of DiT blocks, each behind a checkpoint where asked. */
-export function ditBlocks(config: BlockConfig, checkpointed = false): Tensor {
+/** The forward pass of DiT blocks, each recomputed where asked. */
+export function ditBlocks(config: BlockConfig, recomputed = false): Tensor {
   const { tokens, hidden, heads, depth } = config;
   const c = input("c", [batch, hidden]);
   let x = input("x", [batch, tokens, hidden]);
   for (let i = 0; i < depth; i++) {
     const block = (h: Tensor) => ditBlock(h, c, `blocks.${i}`, hidden, heads);
-    x = checkpointed ? checkpoint([x], block) : block(x);
+    x = recomputed ? recompute([x], block) : block(x);
   }
   return x;
 }
 
 /** Mean square of the blocks' output, and its gradient for every parameter. */
-export function ditTraining(config: BlockConfig, checkpointed = false): Graph {
-  const loss = ditBlocks(config, checkpointed).square().mean();
+export function ditTraining(config: BlockConfig, recomputed = false): Graph {
+  const loss = ditBlocks(config, recomputed).square().mean();
   const { parameters } = graphOf({ loss });
   const gradients = gradient(loss, parameters);
   const names = parameters.map((_, i) => [`gradient${i}`, gradients[i]!] as const);

@@ -1,6 +1,6 @@
 /** For every op, a way to draw valid inputs and attributes at random. */
 import fc from "fast-check";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { type DType, dtypes } from "../../src/engine/arrays/dtype.ts";
 import { is } from "../../src/engine/graph/graph.ts";
 import { zeros } from "../../src/engine/arrays/ndarray.ts";
@@ -203,10 +203,10 @@ const attention: Sampler<"attention"> = ({ int, bool, float, pick, smaller }) =>
   };
 };
 
-const checkpointSample: Sampler<"checkpoint"> = ({ shape, float }) => {
+const recomputeSample: Sampler<"recompute"> = ({ shape, float }) => {
   const x = ordinary(shape(0, 3), float());
-  const { node } = checkpoint([input("x", x.shape, x.dtype)], (inside) => inside.exp().sum());
-  if (!is(node, "checkpoint")) throw new Error("checkpoint made another node.");
+  const { node } = recompute([input("x", x.shape, x.dtype)], (inside) => inside.exp().sum());
+  if (!is(node, "recompute")) throw new Error("recompute made another node.");
   return { inputs: [x], attributes: node.attributes };
 };
 
@@ -406,7 +406,7 @@ export const opSamples: { readonly [K in OpName]: Sampler<K> } = {
   },
 
   attention,
-  checkpoint: checkpointSample,
+  recompute: recomputeSample,
   barrier: ({ shape, number, float }) => ({
     inputs: [ordinary(shape(0, 3), number()), ordinary([], float())],
     attributes: {},

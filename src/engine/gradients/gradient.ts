@@ -60,13 +60,13 @@ function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
 }
 
 /** Recomputes the block behind a barrier that waits for the gradient, then differentiates the copy. */
-const checkpointRule: VjpRule<"checkpoint"> = (dy, node) => {
+const recomputeRule: VjpRule<"recompute"> = (dy, node) => {
   const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
   const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
   return gradients.map((dx) => (isFloat(dx.dtype) ? dx : null));
 };
 
-const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, checkpoint: checkpointRule };
+const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, recompute: recomputeRule };
 
 /** Nodes from which some tensor of `wrt` is reached. */
 function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {

@@ -230,8 +230,8 @@ const convRule: VjpRule<"conv"> = ([g], { inputs, attributes }) =>
 const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }) =>
   convTransposeGradients(g!, inputs, attributes);
 
-/** Every op but `checkpoint`, whose row needs the walker itself and stands beside it in gradient.ts. */
-export const vjpRules: { readonly [K in Exclude<OpName, "checkpoint">]: VjpRule<K> } = {
+/** Every op but `recompute`, whose row needs the walker itself and stands beside it in gradient.ts. */
+export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K> } = {
   input: none,
   parameter: none,
   constant: none,

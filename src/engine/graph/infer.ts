@@ -99,7 +99,7 @@ export const inferRules: InferRules = {
   ...reduceRules,
   ...shapeRules,
 
-  checkpoint: (inputs, { body }) => {
+  recompute: (inputs, { body }) => {
     for (const [i, declared] of body.inputs.entries()) {
       const x = at(inputs, i);
       if (!sameShape(x.shape, declared.shape) || x.dtype !== declared.dtype) {

@@ -168,7 +168,7 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
 
   // Memory
   /** A block that the backward pass computes again instead of keeping its activations; inputs fill the body's inputs in order. */
-  checkpoint: { readonly body: Graph };
+  recompute: { readonly body: Graph };
   /** (x, after) → x, which may be computed on only when `after` exists. */
   barrier: None;
 }

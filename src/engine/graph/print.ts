@@ -12,7 +12,7 @@ const SAID_ELSEWHERE = new Set(["name", "shape", "dtype", "to", "body"]);
 
 /**
  * The graph as text. Tensors are numbered in the order of the nodes; leaves go by their names,
- * scalars by their value; a checkpoint's block is indented below it.
+ * scalars by their value; the block of a recompute node is indented below it.
  *
  * @example
  * x = input : float32 [B, 64, 384]
@@ -36,12 +36,12 @@ function linesOf({ nodes }: Graph, names: Names): string[] {
   return nodes.flatMap((node) => {
     for (const output of node.outputs) names.of.set(output, nameOf(output) ?? names.fresh());
     if (isScalar(node)) return [];
-    return [formatNode(node, names), ...(is(node, "checkpoint") ? linesOfBlock(node, names) : [])];
+    return [formatNode(node, names), ...(is(node, "recompute") ? linesOfBlock(node, names) : [])];
   });
 }
 
-/** The body of a checkpoint. What it captured keeps its name; its other inputs are new here. */
-function linesOfBlock(node: Node<"checkpoint">, outside: Names): string[] {
+/** The body of a recompute node. What it captured keeps its name; its other inputs are new here. */
+function linesOfBlock(node: Node<"recompute">, outside: Names): string[] {
   const { body } = node.attributes;
   const names = { ...outside, of: new Map(outside.of) };
   for (const [i, inside] of body.inputs.entries()) {

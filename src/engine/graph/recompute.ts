@@ -1,5 +1,5 @@
 /**
- * Checkpoint boundaries: a block of the forward pass as one node with a body, so that the backward
+ * Recomputation (gradient checkpointing): a block of the forward pass as one node with a body, so that the backward
  * pass can compute the block again instead of keeping its activations (Chen et al., 2016,
  * "Training Deep Nets with Sublinear Memory Cost").
  */
@@ -12,9 +12,9 @@ import { apply, type Node, type Tensor } from "./tensor.ts";
  *
  * The block may use weights and tensors from outside; they become inputs of the node.
  *
- * @example const y = checkpoint([x], (x) => transformerBlock(params, x));
+ * @example const y = recompute([x], (x) => transformerBlock(params, x));
  */
-export function checkpoint(
+export function recompute(
   inputs: readonly Tensor[],
   block: (...inputs: Tensor[]) => Tensor,
 ): Tensor {
@@ -29,11 +29,11 @@ export function checkpoint(
     outputs: { output },
     nodes,
   };
-  return apply("checkpoint", [...inputs, ...captured], { body });
+  return apply("recompute", [...inputs, ...captured], { body });
 }
 
 /** The body's outputs, computed from the given inputs by new nodes. */
-export function inlineBody(node: Node<"checkpoint">, inputs: readonly Tensor[]): Tensor[] {
+export function inlineBody(node: Node<"recompute">, inputs: readonly Tensor[]): Tensor[] {
   const { body } = node.attributes;
   const made = new Map(body.inputs.map((placeholder, i) => [placeholder, inputs[i]!]));
   replay(body.nodes, made);

@@ -425,8 +425,8 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   groupNorm: throughFloat32(groupNorm),
   attention: throughFloat32(attention),
 
-  checkpoint: () => {
-    throw new Error("checkpoint nodes are inlined by simplify before a graph is lowered");
+  recompute: () => {
+    throw new Error("recompute nodes are inlined by simplify before a graph is lowered");
   },
   barrier,
 };

@@ -46,7 +46,7 @@ const costRules: { readonly [K in OpName]?: CostRule<K> } = {
   layerNorm: ({ outputs }, size) => sizeOf(size(outputs[0]!.shape)),
   rmsNorm: ({ outputs }, size) => sizeOf(size(outputs[0]!.shape)),
   groupNorm: ({ outputs }, size) => sizeOf(size(outputs[0]!.shape)),
-  checkpoint: ({ attributes }, size) => sumOver(attributes.body.nodes, size),
+  recompute: ({ attributes }, size) => sumOver(attributes.body.nodes, size),
 };
 
 /**
@@ -138,7 +138,7 @@ export function estimateTogether(estimates: readonly MemoryEstimate[]): number {
 function bytesOfConstants(nodes: readonly Node[]): number {
   return nodes.reduce((total, node) => {
     if (is(node, "constant")) return total + bytesOf(node.attributes.value);
-    return is(node, "checkpoint") ? total + bytesOfConstants(node.attributes.body.nodes) : total;
+    return is(node, "recompute") ? total + bytesOfConstants(node.attributes.body.nodes) : total;
   }, 0);
 }
 
@@ -149,7 +149,7 @@ function peakOf(graph: Graph, bytes: (tensor: Tensor) => number): number {
   let peak = 0;
   for (const [i, node] of graph.nodes.entries()) {
     if (!computes(node)) continue;
-    const inside = is(node, "checkpoint") ? peakOf(node.attributes.body, bytes) : 0;
+    const inside = is(node, "recompute") ? peakOf(node.attributes.body, bytes) : 0;
     const made = node.outputs.filter(
       (output) =>
         storageOf(output) === output && !(isOptional(output) && lastUse.get(output) === i),

@@ -44,7 +44,7 @@ function absorbNode(hasher: Hasher, node: Node, numbers: ReadonlyMap<Tensor, num
   hasher.word(node.inputs.length);
   for (const tensor of node.inputs) hasher.word(numbers.get(tensor)!);
   if (is(node, "constant")) absorbArray(hasher, node.attributes.value);
-  else if (is(node, "checkpoint")) {
+  else if (is(node, "recompute")) {
     const { body } = node.attributes;
     absorbGraph(hasher, body.outputs, body.inputs);
   } else hasher.text(canonical(node.attributes));

@@ -1,5 +1,5 @@
 /**
- * Rewrites a graph into a smaller one that computes the same: inlines checkpoint bodies, removes
+ * Rewrites a graph into a smaller one that computes the same: inlines the bodies of recomputed blocks, removes
  * what has no effect, computes what is known, merges what is computed twice, and drops what nothing reads.
  */
 import { inlineBody } from "../graph/recompute.ts";
@@ -14,17 +14,17 @@ import { applyMany, type Node, type Tensor } from "../graph/tensor.ts";
 
 /** The simplified graph under the same output names. Inputs that turn out not to matter are gone. */
 export function simplify(graph: Graph): Graph {
-  return mergeEqual(inlineCheckpoints(graph));
+  return mergeEqual(inlineRecomputed(graph));
 }
 
-/** Replaces each checkpoint by its body. The copies that the backward pass made stay: a barrier keeps them apart. */
-function inlineCheckpoints(graph: Graph): Graph {
-  if (!graph.nodes.some((node) => node.op === "checkpoint")) return graph;
+/** Replaces each recomputed block by its body. The copies that the backward pass made stay: a barrier keeps them apart. */
+function inlineRecomputed(graph: Graph): Graph {
+  if (!graph.nodes.some((node) => node.op === "recompute")) return graph;
   const inlined = rewrite(graph, (node, inputs) => {
-    if (is(node, "checkpoint")) return inlineBody(node, inputs);
+    if (is(node, "recompute")) return inlineBody(node, inputs);
     return remake(node, inputs);
   });
-  return inlineCheckpoints(inlined);
+  return inlineRecomputed(inlined);
 }
 
 /** Algebraic rows and common subexpressions, in one walk from the leaves up. */

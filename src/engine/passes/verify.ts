@@ -48,7 +48,7 @@ function verifyNodes(graph: Graph, known: Set<Tensor>, where: string): void {
       );
     }
     verifyTypes(node, where);
-    if (is(node, "checkpoint")) {
+    if (is(node, "recompute")) {
       const { body } = node.attributes;
       verifyNodes(body, new Set(body.inputs), ` in the block of ${describe(node)}`);
     }

@@ -118,7 +118,7 @@ const rules: EvaluateRules = {
   ...elementwiseRules,
   ...shapeRules,
   ...reduceRules,
-  checkpoint: (inputs, { body }, { batchSize }) => {
+  recompute: (inputs, { body }, { batchSize }) => {
     const values = new Map(body.inputs.map((tensor, i) => [tensor, at(inputs, i)]));
     run(body.nodes, values, batchSize);
     return Object.values(body.outputs).map((output) => values.get(output)!);

@@ -13,7 +13,7 @@ import type { Tensor } from "../../engine/graph/tensor.ts";
 import { conv2d } from "../../nn/conv.ts";
 import { groupNorm } from "../../nn/group-norm.ts";
 import { createParams, type Params, type ParamsRoot } from "../../nn/params.ts";
-import { crossAttention } from "../../nn/cross-attention.ts";
+import { crossAttention } from "../../nn/attention.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 

@@ -3,10 +3,11 @@
  * residual blocks that time and class modulate, at ever lower resolutions and back, with attention at the low ones.
  * Weights bear the names of openai/guided-diffusion.
  */
-import { checkpoint } from "../../engine/graph/recompute.ts";
+import { recompute } from "../../engine/graph/recompute.ts";
 import { ShapeError } from "../../engine/errors.ts";
-import { attention, concat } from "../../engine/graph/functional.ts";
+import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
+import { mixTokens } from "../../nn/attention.ts";
 import { conv2d } from "../../nn/conv.ts";
 import { groupNorm } from "../../nn/group-norm.ts";
 import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
@@ -124,11 +125,12 @@ export function ddpmUNet(
   const vector = embedConditions(p, inputs, config).silu(); // [B, 4·width]
   const outputs = learnedVariance ? 2 * channels : channels;
   const attends = (level: number) => config.attention.includes(2 ** level);
-  const run = (block: (x: Tensor) => Tensor, given: Tensor) =>
-    options.recompute ? checkpoint([given], block) : block(given);
+  const run = (part: Params, block: (x: Tensor) => Tensor, given: Tensor) =>
+    options.recompute && !part.tapped ? recompute([given], block) : block(given);
   const residual = (part: Params, given: Tensor, channelsOut: number, resample?: Resample) =>
-    run((y) => residualBlock(part, y, vector, channelsOut, config, resample), given);
-  const attended = (part: Params, given: Tensor) => run((y) => attend(part, y, config), given);
+    run(part, (y) => residualBlock(part, y, vector, channelsOut, config, resample), given);
+  const attended = (part: Params, given: Tensor) =>
+    run(part, (y) => attend(part, y, config), given);
 
   let x = conv2d(p.at("input_blocks.0.0"), inputs.x, multipliers[0]! * width, 3);
   const skips = [x];
@@ -217,7 +219,7 @@ function attend(p: Params, x: Tensor, { heads, headOrder }: DDPMUNetConfig): Ten
   const [q, k, v] = cut(weight, [width]).map((part, i) =>
     tokens.linear(part.reshape([width, width]), biases[i]!.reshape([width])),
   ) as [Tensor, Tensor, Tensor]; // [B, h·w, C] each
-  const mixed = attention(q, k, v, { heads: count });
+  const mixed = mixTokens(p, [q, k, v], { heads: count });
   const out = pointwise(p.at("proj_out"), width, width, () => zero);
   return x.add(mixed.linear(out.weight, out.bias).rearrange("b (h w) c -> b c h w", { h, w }));
 }

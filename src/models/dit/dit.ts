@@ -7,13 +7,12 @@
  * rotary positions, norms of queries and keys, bottlenecked patches of raw pixels: JiT, Li & He, 2025).
  * Weights bear the names of the original code; `diffusersDiTKeys` finds them under diffusers'.
  */
-import { checkpoint } from "../../engine/graph/recompute.ts";
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, full, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { maskBias, selfAttention } from "../../nn/attention.ts";
-import { crossAttention } from "../../nn/cross-attention.ts";
+import { crossAttention, maskBias, selfAttention } from "../../nn/attention.ts";
+import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
 import { embedLabels } from "../../nn/label-embedding.ts";
 import { linear } from "../../nn/linear.ts";
@@ -145,12 +144,13 @@ export function dit(
   };
 
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
-  let h = addPositions(p, patches, grid, config); // [B, N, C]
-  if (joined) h = concat([h, joined.tokens], 1); // [B, N + M, C]
-  for (let i = 0; i < config.depth; i++) {
-    const block = (tokens: Tensor) => ditBlock(p.at(`blocks.${i}`), tokens, context, config);
-    h = options.recompute ? checkpoint([h], block) : block(h); // [B, N + M, C]
-  }
+  const placed = addPositions(p, patches, grid, config); // [B, N, C]
+  let [h] = runBlocks(
+    [joined ? concat([placed, joined.tokens], 1) : placed],
+    blockScopes(p, "blocks", config.depth),
+    (block, [tokens]) => [ditBlock(block, tokens, context, config)],
+    options,
+  ); // [B, N + M, C]
   if (joined) h = h.slice(1, 0, count); // [B, N, C]
   const outputs = learnedVariance ? 2 * channels : channels;
   const tokens = finalLayer(p.at("final_layer"), h, vector, outputs, config); // [B, N, patch²·outputs]

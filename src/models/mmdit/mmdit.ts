@@ -6,16 +6,17 @@
  * Stable Diffusion 3.5 normalises queries and keys, and in its medium model (MMDiT-X) some blocks attend to the image
  * once more, alone. Weights bear the names of Stability's code.
  */
-import { checkpoint } from "../../engine/graph/recompute.ts";
 import { ShapeError, UsageError } from "../../engine/errors.ts";
-import { attention, concat, full, where } from "../../engine/graph/functional.ts";
+import { concat, full, where } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import {
   maskBias,
+  mixTokens,
   type ProjectionOptions,
   queriesKeysValues,
   selfAttention,
 } from "../../nn/attention.ts";
+import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { givenCondition } from "../../nn/conditioned.ts";
 import { embedLabels, type Labels } from "../../nn/label-embedding.ts";
 import { linear } from "../../nn/linear.ts";
@@ -151,11 +152,11 @@ export function mmdit(
   p: Params,
   { x, t, context, pooled, mask, skip }: MMDiTInputs,
   config: MMDiTConfig,
-  { recompute = false, skippable = [] }: MMDiTOptions = {},
+  { recompute, skippable = [] }: MMDiTOptions = {},
 ): Tensor {
   const { patch, hidden, channels, depth } = config;
   const grid = patchGrid(x, patch);
-  const [count, length] = [grid[0] * grid[1], context.size(1)]; // N and L
+  const count = grid[0] * grid[1]; // N
   checkBlocks("skippable", skippable, depth);
   const shared: Shared = {
     vector: embedTime(p.at("t_embedder"), t, hidden)
@@ -165,26 +166,27 @@ export function mmdit(
     config,
   };
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
-  let streams: Streams = {
-    context: linear(p.at("context_embedder"), context, hidden), // [B, L, C]
-    x: patches.add(positions(p, grid, config)),
-  };
-  for (let i = 0; i < depth; i++) {
-    const before = streams;
-    const block = (tokens: Streams) => jointBlock(p.at(`joint_blocks.${i}`), tokens, shared, i);
-    const after = recompute ? recomputed(before, block, length) : block(before);
-    streams = skip && skippable.includes(i) ? skipping(skip, before, after) : after;
-  }
+  const first: TextAndImage = [
+    linear(p.at("context_embedder"), context, hidden), // [B, L, C]
+    patches.add(positions(p, grid, config)), // [B, N, C]
+  ];
+  const [, h] = runBlocks(
+    first,
+    blockScopes(p, "joint_blocks", depth),
+    (block, tokens, i) => jointBlock(block, tokens, shared, i),
+    {
+      recompute,
+      skip: skip && { rows: skip, blocks: skippable },
+      outputNames: ["context_block.output", "x_block.output"],
+    },
+  );
   const outputs = config.learnedVariance ? 2 * channels : channels;
-  const tokens = finalLayer(p.at("final_layer"), streams.x, patch ** 2 * outputs, shared);
+  const tokens = finalLayer(p.at("final_layer"), h, patch ** 2 * outputs, shared);
   return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, H, W]
 }
 
 /** The tokens of the text [B, L, C] and of the image [B, N, C]; behind the last block only the image's are asked for. */
-export interface Streams {
-  readonly context: Tensor;
-  readonly x: Tensor;
-}
+export type TextAndImage = readonly [context: Tensor, x: Tensor];
 
 /** What all blocks share. */
 interface Shared {
@@ -198,10 +200,10 @@ interface Shared {
 /** One block. The last leaves the text as it was, and has no weights that would change it. */
 export function jointBlock(
   p: Params,
-  { context, x }: Streams,
+  [context, x]: TextAndImage,
   shared: Shared,
   index: number,
-): Streams {
+): TextAndImage {
   const { vector, bias, config } = shared;
   const { heads, qkNorm, qkvBias } = config;
   const last = index === config.depth - 1;
@@ -214,7 +216,7 @@ export function jointBlock(
   const ofText = queriesKeysValues(toText.at("attn"), text[0]!.norm(context), heads, options);
   const ofImage = queriesKeysValues(toImage.at("attn"), image[0]!.norm(x), heads, options);
   const [q, k, v] = ofText.map((part, i) => concat([part, ofImage[i]!], 1)) as Three; // 3 × [B, L + N, C]
-  const mixed = attention(q, k, v, { heads, ...(bias && { bias }) }); // [B, L + N, C]
+  const mixed = mixTokens(p.at("attn"), [q, k, v], { heads, bias }); // [B, L + N, C]
   const length = context.size(1);
 
   let h = x.add(image[0]!.gate(projected(toImage, mixed.slice(1, length))));
@@ -222,17 +224,10 @@ export function jointBlock(
     const attended = selfAttention(toImage.at("attn2"), image[2]!.norm(x), heads, options);
     h = h.add(image[2]!.gate(attended));
   }
-  return {
-    x: withFeedForward(toImage, h, image[1]!, config),
-    context: last
-      ? context
-      : withFeedForward(
-          toText,
-          context.add(text[0]!.gate(projected(toText, mixed.slice(1, 0, length)))),
-          text[1]!,
-          config,
-        ),
-  };
+  const newX = withFeedForward(toImage, h, image[1]!, config);
+  if (last) return [context, newX];
+  const attended = projected(toText, mixed.slice(1, 0, length));
+  return [withFeedForward(toText, context.add(text[0]!.gate(attended)), text[1]!, config), newX];
 }
 
 type Three = [Tensor, Tensor, Tensor];
@@ -316,26 +311,6 @@ function positions(
 }
 
 type Pair = [number, number];
-
-/** Where `skip` is true, the tokens from before a block. */
-function skipping(skip: Tensor, before: Streams, after: Streams): Streams {
-  const rows = skip.reshape([skip.dim(0), 1, 1]);
-  const chosen = (part: keyof Streams) => where(rows, before[part], after[part]);
-  return { context: chosen("context"), x: chosen("x") };
-}
-
-/** A block whose activations are computed again in the backward pass. */
-function recomputed(
-  { context, x }: Streams,
-  block: (streams: Streams) => Streams,
-  length: number,
-): Streams {
-  const both = checkpoint([context, x], (inner, patches) => {
-    const after = block({ context: inner, x: patches });
-    return concat([after.context, after.x], 1);
-  }); // [B, L + N, C]
-  return { context: both.slice(1, 0, length), x: both.slice(1, length) };
-}
 
 function checkBlocks(what: string, blocks: readonly number[], depth: number): void {
   const wrong = blocks.find((block) => !Number.isInteger(block) || block < 0 || block >= depth);

@@ -4,8 +4,9 @@
  * attended to. Weights bear the names of dome272/Paella.
  */
 import { FormatError, UsageError } from "../../engine/errors.ts";
-import { attention, concat } from "../../engine/graph/functional.ts";
+import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
+import { mixTokens } from "../../nn/attention.ts";
 import { conv2d } from "../../nn/conv.ts";
 import {
   channelNorm,
@@ -213,7 +214,7 @@ function attend(p: Params, x: Tensor, heads: number, { condition, config }: Told
   const [q, k, v] = [tokens, heard, heard].map((each, i) =>
     each.linear(weights[i]!, biases[i]),
   ) as [Tensor, Tensor, Tensor];
-  const mixed = linear(scope.at("out_proj"), attention(q, k, v, { heads }), width);
+  const mixed = linear(scope.at("out_proj"), mixTokens(scope, [q, k, v], { heads }), width);
   return x.add(mixed.rearrange("b (h w) c -> b c h w", { h, w }));
 }
 

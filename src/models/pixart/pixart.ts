@@ -5,13 +5,12 @@
  *
  * Weights bear diffusers' names. What the diffusion process is conditioned on comes from a T5 encoder.
  */
-import { checkpoint } from "../../engine/graph/recompute.ts";
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, constant, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { maskBias } from "../../nn/attention.ts";
-import { crossAttention } from "../../nn/cross-attention.ts";
+import { crossAttention, maskBias } from "../../nn/attention.ts";
+import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
 import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
@@ -142,12 +141,12 @@ export function pixArt(
   const bias = inputs.mask && maskBias(inputs.mask); // [B, 1, 1, L]
 
   const patches = patchEmbedding(p.at("pos_embed"), inputs.x, patch, width, { kind: "linear" });
-  let h = patches.add(positions(grid, config)); // [B, N, C]
-  for (let i = 0; i < depth; i++) {
-    const scope = p.at(`transformer_blocks.${i}`);
-    const block = (x: Tensor) => transformerBlock(scope, x, { shared, text, bias }, config);
-    h = options.recompute ? checkpoint([h], block) : block(h); // [B, N, C]
-  }
+  let [h] = runBlocks(
+    [patches.add(positions(grid, config))],
+    blockScopes(p, "transformer_blocks", depth),
+    (block, [x]) => [transformerBlock(block, x, { shared, text, bias }, config)],
+    options,
+  ); // [B, N, C]
   const [shift, scale] = modulation(p, concat([time, time], -1), 2) as [Tensor, Tensor];
   h = modulate(h.layerNorm({ epsilon: 1e-6 }), shift, scale);
   const tokens = linear(p.at("proj_out"), h, patch ** 2 * outputs, { init: zero }); // [B, N, patch²·outputs]

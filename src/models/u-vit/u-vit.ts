@@ -2,11 +2,11 @@
  * U-ViT (Bao et al., 2023): time, condition and patches are all tokens of one sequence, and the first half of the blocks
  * hands its tokens to the second over long skips, as a U-Net does. Weights bear the names of baofff/U-ViT.
  */
-import { checkpoint } from "../../engine/graph/recompute.ts";
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, full } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias, selfAttention } from "../../nn/attention.ts";
+import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { conv2d } from "../../nn/conv.ts";
 import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
 import { embedLabels } from "../../nn/label-embedding.ts";
@@ -101,26 +101,22 @@ export function uViT(
   const { hidden, patch, channels, depth } = config;
   const grid = learnedGrid(inputs.x, config);
   const count = grid[0] * grid[1]; // N
-  const first = firstTokens(p, inputs, config);
-  const total = first.tokens.size(1) + count; // M + N
+  const given = firstTokens(p, inputs, config);
+  const total = given.tokens.size(1) + count; // M + N
   const patches = patchEmbedding(p.at("patch_embed"), inputs.x, patch, hidden, { kind: "linear" });
   const positions = p.param("pos_embed", [1, total, hidden], init);
-  const bias = first.mask && maskBias(allTokens(first.mask, total));
+  const bias = given.mask && maskBias(allTokens(given.mask, total));
 
-  const run = (name: string, tokens: Tensor, skip?: Tensor): Tensor => {
-    const block = (h: Tensor, long?: Tensor) => uViTBlock(p.at(name), h, long, bias, config);
-    if (!options.recompute) return block(tokens, skip);
-    return checkpoint(skip ? [tokens, skip] : [tokens], block);
-  };
-  let h = concat([first.tokens, patches], 1).add(positions); // [B, M + N, C]
-  const skips: Tensor[] = [];
-  for (let i = 0; i < depth / 2; i++) {
-    h = run(`in_blocks.${i}`, h);
-    if (config.longSkips) skips.push(h);
-  }
-  h = run("mid_block", h);
-  // The last block in hands over to the first one out.
-  for (let i = 0; i < depth / 2; i++) h = run(`out_blocks.${i}`, h, skips.pop());
+  const [first, second] = [
+    blockScopes(p, "in_blocks", depth / 2),
+    blockScopes(p, "out_blocks", depth / 2),
+  ];
+  let [h] = runBlocks(
+    [concat([given.tokens, patches], 1).add(positions)],
+    [...first, p.at("mid_block"), ...second],
+    (block, [tokens], _, opposite) => [uViTBlock(block, tokens, opposite?.[0], bias, config)],
+    { recompute: options.recompute, longSkips: config.longSkips },
+  ); // [B, M + N, C]
 
   h = norm(p.at("norm"), h, layerNorm).slice(1, total - count, total); // [B, N, C]
   const outputs = config.learnedVariance ? 2 * channels : channels;

@@ -1,5 +1,5 @@
 /** Graphs as models have them: blocks with their gradients, and an optimizer step. */
-import { checkpoint } from "../../../src/engine/graph/recompute.ts";
+import { recompute } from "../../../src/engine/graph/recompute.ts";
 import { gradient } from "../../../src/engine/gradients/gradient.ts";
 import { averagePool, maxPool, pixelShuffle } from "../../../src/engine/graph/pool.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
@@ -58,13 +58,13 @@ export const compositeCases: readonly Case[] = [
     },
   },
   {
-    name: "two checkpointed transformer blocks and their gradients",
+    name: "two recomputed transformer blocks and their gradients",
     batches: [3, 1, 3],
     build: (data) => {
       const x = data.uniform([batch, 5, 8]);
       const layers = [blockWeights(data, 8), blockWeights(data, 8)];
       const y = layers.reduce(
-        (h, weights) => checkpoint([h], (inner) => transformerBlock(inner, weights)),
+        (h, weights) => recompute([h], (inner) => transformerBlock(inner, weights)),
         x,
       );
       return withGradients(y.square().mean(), { x, first: layers[0]!.qkv, last: layers[1]!.down });

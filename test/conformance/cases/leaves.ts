@@ -1,5 +1,5 @@
-/** Where values come from (inputs, weights, constants, casts) and what orders them (checkpoint, barrier). */
-import { checkpoint } from "../../../src/engine/graph/recompute.ts";
+/** Where values come from (inputs, weights, constants, casts) and what orders them (recompute, barrier). */
+import { recompute } from "../../../src/engine/graph/recompute.ts";
 import type { DType } from "../../../src/engine/arrays/dtype.ts";
 import { gradient } from "../../../src/engine/gradients/gradient.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
@@ -174,22 +174,22 @@ export const leafCases = {
       build: (data) => data.uniform([batch, 11]).cast("float16").cast("float32").mul(3),
     },
   ],
-  checkpoint: [
+  recompute: [
     {
-      name: "checkpoint computes its block",
+      name: "recompute computes its block",
       build: (data) => {
         const weights = [data.uniform([5, 5]), data.uniform([5, 5])];
         const x = data.uniform([batch, 3, 5]);
-        return checkpoint([x], (y) => block(y, weights)).add(x);
+        return recompute([x], (y) => block(y, weights)).add(x);
       },
     },
     {
-      name: "checkpoint's gradients",
+      name: "recompute's gradients",
       build: (data) => {
         const weights = [data.uniform([5, 5]), data.uniform([5, 5])];
         const x = data.uniform([batch, 3, 5]);
-        const first = checkpoint([x], (y) => block(y, weights));
-        const second = checkpoint([first], (y) => block(y, weights));
+        const first = recompute([x], (y) => block(y, weights));
+        const second = recompute([first], (y) => block(y, weights));
         const loss = second.square().sum();
         const [dx, ...dWeights] = gradient(loss, [x, ...weights]);
         return { loss, dx: dx!, first: dWeights[0]!, second: dWeights[1]! };

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InferenceSession } from "onnxruntime-node";
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../../src/engine/graph/recompute.ts";
+import { recompute } from "../../../src/engine/graph/recompute.ts";
 import { DeviceError, PatchwiseError, ShapeError } from "../../../src/engine/errors.ts";
 import { input, parameter } from "../../../src/engine/graph/functional.ts";
 import { gradient } from "../../../src/engine/gradients/gradient.ts";
@@ -210,7 +210,7 @@ describe("state", () => {
   });
 });
 
-describe("a checkpoint boundary", () => {
+describe("a recomputed block", () => {
   const [x, w1, w2] = [input("x", [8, 16]), parameter("a.w", [64, 16]), parameter("b.w", [16, 64])];
   const block = (h: Tensor) => h.add(h.layerNorm().linear(w1).gelu().linear(w2));
   const trained = (wrap: (h: Tensor) => Tensor) => {
@@ -218,7 +218,7 @@ describe("a checkpoint boundary", () => {
     const [g1, g2, gx] = gradient(loss, [w1, w2, x]) as [Tensor, Tensor, Tensor];
     return graphOf({ loss, g1, g2, gx });
   };
-  const [plain, checkpointed] = [trained(block), trained((h) => checkpoint([h], block))];
+  const [plain, recomputed] = [trained(block), trained((h) => recompute([h], block))];
 
   /** How many matrix products are left in the model after ONNX Runtime's own optimizers. */
   async function optimizedProducts(graph: typeof plain): Promise<number> {
@@ -243,7 +243,7 @@ describe("a checkpoint boundary", () => {
         return [["x", "a.w", "b.w"][i]!, ndarray("float32", shape, values)];
       }),
     );
-    const [a, b] = [await backend.compile(plain), await backend.compile(checkpointed)];
+    const [a, b] = [await backend.compile(plain), await backend.compile(recomputed)];
     const [one, other] = [await a.run(inputs), await b.run(inputs)];
     for (const name of Object.keys(plain.outputs)) {
       expect(toNumbers(other[name]!)).toEqual(toNumbers(one[name]!));
@@ -254,7 +254,7 @@ describe("a checkpoint boundary", () => {
 
   it("is not undone by ONNX Runtime's optimizers", async () => {
     // Each of two blocks computes its two products again; the second one's result is not needed.
-    expect(await optimizedProducts(checkpointed)).toBeGreaterThanOrEqual(
+    expect(await optimizedProducts(recomputed)).toBeGreaterThanOrEqual(
       (await optimizedProducts(plain)) + 2,
     );
   });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { checkpoint } from "../../src/engine/graph/recompute.ts";
+import { recompute } from "../../src/engine/graph/recompute.ts";
 import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
 import { constantOf, full, input, parameter } from "../../src/engine/graph/functional.ts";
 import { backpropagate, gradient } from "../../src/engine/gradients/gradient.ts";
@@ -26,7 +26,7 @@ function run(graph: Graph, batchSize = 2): Record<string, number[]> {
 const operands = (x: Tensor) => x.node.inputs;
 const opsBehind = (y: Tensor) => nodesBehind([y]).map(({ op }) => op);
 
-describe("a checkpointed model", () => {
+describe("a recomputed model", () => {
   const config = { tokens: 3, hidden: 4, heads: 2, depth: 2 };
 
   it("has the loss and the gradients of the plain one, digit for digit", () => {
@@ -44,7 +44,7 @@ describe("a checkpointed model", () => {
 
   it("keeps no activation of a block for the backward pass", () => {
     const x = input("x", [2]);
-    const y = checkpoint([x], (inside) => inside.exp().sin());
+    const y = recompute([x], (inside) => inside.exp().sin());
     const [dx] = gradient(y.sum(), [x]);
     // The forward exp and sin live in the body only; the backward pass makes its own behind a barrier.
     const nodes = nodesBehind([y.sum(), dx!]);
@@ -52,16 +52,16 @@ describe("a checkpointed model", () => {
     expect(again).toHaveLength(1);
     expect(again[0]!.inputs[0]!.node.op).toBe("barrier");
     expect(again[0]!.inputs[0]!.node.inputs[0]).toBe(x);
-    expect(nodes.filter(({ op }) => op === "checkpoint")).toHaveLength(1);
+    expect(nodes.filter(({ op }) => op === "recompute")).toHaveLength(1);
   });
 });
 
-describe("checkpoint captures", () => {
+describe("recompute captures", () => {
   const x = input("x", [2, 2]);
 
   it("older tensors and weights, each once, wherever they are made", () => {
     const outside = input("outside", [2]).exp();
-    const y = checkpoint([x], (inside) => {
+    const y = recompute([x], (inside) => {
       const w = parameter("w", [2, 2]);
       return inside.linear(w).add(outside).linear(w).mul(outside);
     });
@@ -71,18 +71,18 @@ describe("checkpoint captures", () => {
   });
 
   it("inputs made inside", () => {
-    const y = checkpoint([x], (inside) => inside.add(input("late", [2])));
+    const y = recompute([x], (inside) => inside.add(input("late", [2])));
     expect(graphOf({ y }).inputs.map(leafName)).toEqual(["x", "late"]);
     verifyGraph(graphOf({ y }));
   });
 
   it("but not constants made inside", () => {
-    const y = checkpoint([x], (inside) => inside.add(constantOf([1, 2], [2])).mul(3));
+    const y = recompute([x], (inside) => inside.add(constantOf([1, 2], [2])).mul(3));
     expect(operands(y)).toEqual([x]);
   });
 
   it("a tensor that is also given", () => {
-    const y = checkpoint([x], (inside) => inside.mul(x));
+    const y = recompute([x], (inside) => inside.mul(x));
     expect(operands(y)).toEqual([x, x]);
     const plain = x.mul(x);
     expect(run(graphOf({ y, dx: gradient(y.sum(), [x])[0]! }))).toEqual(
@@ -92,9 +92,9 @@ describe("checkpoint captures", () => {
 
   it("everything, where nothing is given", () => {
     const w = parameter("w", [2]);
-    const y = checkpoint([], () => w.exp().mul(w));
+    const y = recompute([], () => w.exp().mul(w));
     expect(operands(y)).toEqual([w]);
-    expect(opsBehind(y)).toEqual(["parameter", "checkpoint"]);
+    expect(opsBehind(y)).toEqual(["parameter", "recompute"]);
     const plain = w.exp().mul(w);
     expect(run(graphOf({ y, dw: gradient(y.sum(), [w])[0]! }))).toEqual(
       run(graphOf({ y: plain, dw: gradient(plain.sum(), [w])[0]! })),
@@ -103,7 +103,7 @@ describe("checkpoint captures", () => {
 
   it("what an inner block captured from outside of both", () => {
     const outside = x.exp();
-    const y = checkpoint([x], (a) => checkpoint([a.mul(2)], (b) => b.mul(outside).mul(a)));
+    const y = recompute([x], (a) => recompute([a.mul(2)], (b) => b.mul(outside).mul(a)));
     expect(operands(y)).toEqual([x, outside]);
     const plain = x.mul(2).mul(outside).mul(x);
     expect(run(graphOf({ y, dx: gradient(y.sum(), [x])[0]! }))).toEqual(
@@ -116,27 +116,27 @@ describe("a block", () => {
   const x = input("x", [3]);
 
   it("may return its input", () => {
-    const y = checkpoint([x], (inside) => inside);
+    const y = recompute([x], (inside) => inside);
     verifyGraph(graphOf({ y }));
     expect(run(graphOf({ dx: gradient(y.sum(), [x])[0]! }))["dx"]).toEqual([1, 1, 1]);
   });
 
   it("may return something that was there before", () => {
     const before = x.exp();
-    const y = checkpoint([x], () => before);
+    const y = recompute([x], () => before);
     verifyGraph(graphOf({ y }));
     expect(run(graphOf({ y }))).toEqual(run(graphOf({ y: before })));
   });
 
   it("may ignore an input, whose gradient is then zero", () => {
     const other = input("other", [3]);
-    const y = checkpoint([x, other], (inside) => inside.exp());
+    const y = recompute([x, other], (inside) => inside.exp());
     expect(run(graphOf({ d: gradient(y.sum(), [other])[0]! }))["d"]).toEqual([0, 0, 0]);
   });
 
   it("may be differentiated by what it captured alone", () => {
     const w = parameter("w", [3]);
-    const y = checkpoint([x], (inside) => inside.mul(w).mul(w));
+    const y = recompute([x], (inside) => inside.mul(w).mul(w));
     const [dw] = backpropagate([y], [full([3], 1)], [w]);
     const expected = graphOf({ dw: x.mul(w).mul(2) });
     expect(run(graphOf({ dw: dw! }))).toEqual(run(expected));
