@@ -22,7 +22,7 @@ import { linear } from "../src/nn/linear.ts";
 import { feedForward } from "../src/nn/mlp.ts";
 import { norm } from "../src/nn/norm.ts";
 import { createParams, initialize, normal } from "../src/nn/params.ts";
-import { patchEmbedding } from "../src/nn/patch-embedding.ts";
+import { patchEmbedding } from "../src/nn/patches.ts";
 import { finished } from "../src/pipelines/pipeline.ts";
 import { openPipeline } from "../src/pipelines/open/open-node.ts";
 import { adamW } from "../src/training/optimizers/adamw.ts";

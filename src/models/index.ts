@@ -8,7 +8,7 @@ import type { DType } from "../engine/arrays/dtype.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { timeScale } from "../diffusion/recipe.ts";
-import { embedTokens, tokenLogits } from "../nn/token-embedding.ts";
+import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
 import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import { withTaps } from "../nn/taps.ts";
 import { ddpmUNet, type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet/ddpm-unet.ts";

@@ -4,7 +4,7 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
-import { rotate, type RotaryTable } from "./rotary.ts";
+import { rotate, type RotaryTable } from "./positions.ts";
 
 export interface AttentionOptions {
   readonly heads: number;

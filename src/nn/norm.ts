@@ -17,3 +17,12 @@ export function norm(p: Params, x: Tensor, { kind, affine, epsilon }: Norm): Ten
   const bias = affine ? { bias: p.param("bias", shape, zero) } : {};
   return x.layerNorm({ ...weight, ...bias, epsilon });
 }
+
+/** [B, C, ...space] normalized over each group of channels, then scaled and shifted by `weight` and `bias` [C]. */
+export function groupNorm(p: Params, x: Tensor, groups: number, epsilon: number): Tensor {
+  const channels = x.size(1);
+  const perChannel = [channels, ...new Array<number>(x.rank - 2).fill(1)];
+  const weight = p.param("weight", [channels], one).reshape(perChannel);
+  const bias = p.param("bias", [channels], zero).reshape(perChannel);
+  return x.groupNorm(groups, epsilon).mul(weight).add(bias);
+}

@@ -4,7 +4,7 @@ import { concat, constant } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear } from "./linear.ts";
 import { normal, type Params } from "./params.ts";
-import { torchExp } from "./torch-exp.ts";
+import { torchExp } from "./torch-math.ts";
 
 /**
  * [B] → [B, size]: cosines, then sines, of t·maxPeriod^(−i/half) for i in [0, half).

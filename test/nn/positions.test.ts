@@ -4,8 +4,7 @@ import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
-import { sinCos1d, sinCos2d } from "../../src/nn/positions.ts";
-import { rotaryTable, rotate } from "../../src/nn/rotary.ts";
+import { rotaryTable, rotate, sinCos1d, sinCos2d } from "../../src/nn/positions.ts";
 import { randomArray } from "../support/arrays.ts";
 
 describe("sine-cosine positions", () => {

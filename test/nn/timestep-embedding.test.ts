@@ -4,7 +4,7 @@ import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { timestepEmbedding } from "../../src/nn/timestep-embedding.ts";
-import { torchExp } from "../../src/nn/torch-exp.ts";
+import { torchExp } from "../../src/nn/torch-math.ts";
 
 const round = Math.fround;
 

@@ -5,7 +5,7 @@
 import { full, where } from "../../engine/graph/functional.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { torchCos } from "../../nn/torch-cos.ts";
+import { torchCos } from "../../nn/torch-math.ts";
 import { combine } from "../arrays.ts";
 import { checkSteps } from "../levels.ts";
 import { meanOfImage, perImage } from "../losses.ts";

@@ -10,8 +10,8 @@ import { castArray, type NdArray, sizeOf, zeros } from "../../engine/arrays/ndar
 import { FormatError, ShapeError } from "../../engine/errors.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { conv2d } from "../../nn/conv.ts";
-import { groupNorm } from "../../nn/group-norm.ts";
+import { conv2d } from "../../nn/convolutions.ts";
+import { groupNorm } from "../../nn/norm.ts";
 import { createParams, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { crossAttention } from "../../nn/attention.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";

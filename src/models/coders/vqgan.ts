@@ -5,17 +5,16 @@
 import { detach, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { conv2d } from "../../nn/conv.ts";
+import { pixelShuffle, pixelUnshuffle } from "../../engine/graph/pool.ts";
 import {
   channelNorm,
   channelsFirst,
   channelsLast,
   checkDivides,
+  conv2d,
   doublingConv,
   padEdges,
-  pixelShuffle,
-  pixelUnshuffle,
-} from "../../nn/feature-maps.ts";
+} from "../../nn/convolutions.ts";
 import { linear } from "../../nn/linear.ts";
 import {
   createParams,

@@ -8,13 +8,18 @@ import { ShapeError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { mixTokens } from "../../nn/attention.ts";
-import { conv2d } from "../../nn/conv.ts";
-import { groupNorm } from "../../nn/group-norm.ts";
-import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
-import { embedLabels } from "../../nn/label-embedding.ts";
+import { conv2d } from "../../nn/convolutions.ts";
+import { groupNorm } from "../../nn/norm.ts";
+import {
+  type Condition,
+  type ConditionedInputs,
+  embedLabels,
+  givenCondition,
+  keptText,
+  poolText,
+} from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
-import { keptText, poolText } from "../../nn/text-embedding.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 

@@ -13,22 +13,22 @@ import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { crossAttention, maskBias, selfAttention } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
-import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
-import { embedLabels } from "../../nn/label-embedding.ts";
+import {
+  type Condition,
+  type ConditionedInputs,
+  embedLabels,
+  embedText,
+  givenCondition,
+  poolText,
+  type TextTokens,
+} from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { type FeedForward, feedForward } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation, plainBranch } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
-import {
-  type PatchEmbedding,
-  patchEmbedding,
-  patchGrid,
-  unpatchify,
-} from "../../nn/patch-embedding.ts";
-import { sinCos2d } from "../../nn/positions.ts";
-import { type RotaryTable, rotaryTable } from "../../nn/rotary.ts";
-import { embedText, poolText, type TextTokens } from "../../nn/text-embedding.ts";
+import { type PatchEmbedding, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
+import { type RotaryTable, rotaryTable, sinCos2d } from "../../nn/positions.ts";
 import { embedTime } from "../../nn/timestep-embedding.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";

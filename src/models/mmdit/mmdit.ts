@@ -17,21 +17,20 @@ import {
   selfAttention,
 } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
-import { givenCondition } from "../../nn/conditioned.ts";
-import { embedLabels, type Labels } from "../../nn/label-embedding.ts";
+import {
+  embedLabels,
+  givenCondition,
+  keptText,
+  type Labels,
+  poolText,
+} from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { type FeedForward, mlp } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
 import { normal, type Params, stored, zero } from "../../nn/params.ts";
-import {
-  type PatchEmbedding,
-  patchEmbedding,
-  patchGrid,
-  unpatchify,
-} from "../../nn/patch-embedding.ts";
+import { type PatchEmbedding, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { sinCos2d } from "../../nn/positions.ts";
-import { keptText, poolText } from "../../nn/text-embedding.ts";
 import { embedTime } from "../../nn/timestep-embedding.ts";
 
 export interface MMDiTConfig {

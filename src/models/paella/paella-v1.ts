@@ -6,14 +6,14 @@ import { FormatError } from "../../engine/errors.ts";
 import { concat, constant } from "../../engine/graph/functional.ts";
 import { ndarray } from "../../engine/arrays/ndarray.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { conv2d } from "../../nn/conv.ts";
 import {
   channelsFirst,
   channelsLast,
   checkDivides,
+  conv2d,
   doublingConv,
   padEdges,
-} from "../../nn/feature-maps.ts";
+} from "../../nn/convolutions.ts";
 import { linear } from "../../nn/linear.ts";
 import { norm } from "../../nn/norm.ts";
 import { normal, type Params, xavierUniform } from "../../nn/params.ts";

@@ -7,16 +7,15 @@ import { FormatError, UsageError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { mixTokens } from "../../nn/attention.ts";
-import { conv2d } from "../../nn/conv.ts";
+import { pixelShuffle, pixelUnshuffle } from "../../engine/graph/pool.ts";
 import {
   channelNorm,
   channelsFirst,
   channelsLast,
   checkDivides,
+  conv2d,
   doublingConv,
-  pixelShuffle,
-  pixelUnshuffle,
-} from "../../nn/feature-maps.ts";
+} from "../../nn/convolutions.ts";
 import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
 import { shareEmbedding } from "../../nn/timestep-embedding.ts";

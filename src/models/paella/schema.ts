@@ -1,9 +1,13 @@
 /** The config of a Paella that is trained here, as it stands in files: told classes or texts in ByT5's place, and no CLIP. */
 import { z } from "zod";
-import { embedLabels } from "../../nn/label-embedding.ts";
-import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
+import {
+  type Condition,
+  type ConditionedInputs,
+  embedLabels,
+  givenCondition,
+  keptText,
+} from "../../nn/conditioning.ts";
 import { normal, type Params } from "../../nn/params.ts";
-import { keptText } from "../../nn/text-embedding.ts";
 import { conditionSchema, count, transformerFields } from "../../nn/transformer-schema.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 

@@ -14,7 +14,7 @@ import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
 import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patch-embedding.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { sinCos2d } from "../../nn/positions.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";

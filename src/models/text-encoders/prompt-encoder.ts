@@ -11,7 +11,7 @@ import { linear } from "../../nn/linear.ts";
 import { feedForward } from "../../nn/mlp.ts";
 import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
-import { rotaryTable } from "../../nn/rotary.ts";
+import { rotaryTable } from "../../nn/positions.ts";
 
 export interface PromptEncoderConfig {
   /** Rows of the table of words. */

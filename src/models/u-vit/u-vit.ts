@@ -7,15 +7,20 @@ import { concat, full } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias, selfAttention } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
-import { conv2d } from "../../nn/conv.ts";
-import { type Condition, type ConditionedInputs, givenCondition } from "../../nn/conditioned.ts";
-import { embedLabels } from "../../nn/label-embedding.ts";
+import { conv2d } from "../../nn/convolutions.ts";
+import {
+  type Condition,
+  type ConditionedInputs,
+  embedLabels,
+  givenCondition,
+  keptText,
+  type TextTokens,
+} from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { mlp } from "../../nn/mlp.ts";
 import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patch-embedding.ts";
-import { keptText, type TextTokens } from "../../nn/text-embedding.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 

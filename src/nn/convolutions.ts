@@ -1,18 +1,9 @@
 /** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
 import { ShapeError } from "../engine/errors.ts";
+import type { ConvOptions } from "../engine/graph/conv-options.ts";
 import { concat } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { xavierUniform, zero, type Params } from "./params.ts";
-
-/** Squares of places as channels, as PyTorch's PixelUnshuffle: [B, C, H, W] → [B, C·size², H/size, W/size]. */
-export function pixelUnshuffle(x: Tensor, size: number): Tensor {
-  return x.rearrange("b c (h i) (w j) -> b (c i j) h w", { i: size, j: size });
-}
-
-/** And back. */
-export function pixelShuffle(x: Tensor, size: number): Tensor {
-  return x.rearrange("b (c i j) h w -> b c (h i) (w j)", { i: size, j: size });
-}
+import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
 /** Channels last: [B, C, H, W] → [B, H, W, C]. */
 export const channelsLast = (x: Tensor): Tensor => x.transpose([0, 2, 3, 1]);
@@ -62,5 +53,30 @@ export function doublingConv(p: Params, x: Tensor, outputs: number, kernel: 2 | 
   return x.convTranspose(weight, p.param("bias", [outputs], zero), {
     stride: 2,
     padding: (kernel - 2) / 2,
+  });
+}
+
+/**
+ * A convolution with a square kernel: [B, C, H, W] → [B, outputs, …], with `weight`
+ * [outputs, C/groups, kernel, kernel] and `bias` [outputs].
+ *
+ * @param options.padding keeps height and width unless given
+ */
+export function conv2d(
+  p: Params,
+  x: Tensor,
+  outputs: number,
+  kernel: number,
+  options: ConvOptions & { readonly bias?: boolean; readonly init?: Init } = {},
+): Tensor {
+  const { bias = true, init, ...rest } = options;
+  const inputs = x.size(1) / (rest.groups ?? 1);
+  // PyTorch's own: He et al., 2015, with a = √5.
+  const bound = 1 / Math.sqrt(inputs * kernel * kernel);
+  const first = init ?? { kind: "uniform", bound };
+  const weight = p.param("weight", [outputs, inputs, kernel, kernel], first);
+  return x.conv(weight, bias ? p.param("bias", [outputs], zero) : undefined, {
+    padding: (kernel - 1) / 2,
+    ...rest,
   });
 }

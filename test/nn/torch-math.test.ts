@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { torchCos } from "../../src/nn/torch-cos.ts";
+import { torchCos } from "../../src/nn/torch-math.ts";
 
 const floats = (...bits: number[]) => [...new Float32Array(Uint32Array.from(bits).buffer)];
 

@@ -13,7 +13,7 @@ import {
   patchify,
   type PatchOrder,
   unpatchify,
-} from "../../src/nn/patch-embedding.ts";
+} from "../../src/nn/patches.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const orders = fc.constantFrom<PatchOrder>("c p q", "p q c");
