@@ -11,7 +11,7 @@ import { mlp } from "../src/nn/mlp.ts";
 import { gated, modulate } from "../src/nn/modulation.ts";
 import { createParams, normal, type Params } from "../src/nn/params.ts";
 import { timestepEmbedding } from "../src/nn/timestep-embedding.ts";
-import { adamW } from "../src/training/optimizers/adamw.ts";
+import { adamW } from "../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../src/training/step.ts";
 import { type Contender, timed } from "./contender.ts";
 import { readTensors } from "./tensor-file.ts";

@@ -24,7 +24,7 @@ import { batch } from "../src/engine/graph/shape.ts";
 import type { Tensor } from "../src/engine/graph/tensor.ts";
 import { type DiTConfig, dit, ditPresets } from "../src/models/dit/dit.ts";
 import { createParams, initialize } from "../src/nn/params.ts";
-import { adamW } from "../src/training/optimizers/adamw.ts";
+import { adamW } from "../src/training/optimizers.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 
 const SIZE = 28;

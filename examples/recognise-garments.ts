@@ -25,8 +25,7 @@ import { createParams, initialize, normal } from "../src/nn/params.ts";
 import { patchEmbedding } from "../src/nn/patches.ts";
 import { finished } from "../src/pipelines/pipeline.ts";
 import { openPipeline } from "../src/pipelines/open/open-node.ts";
-import { adamW } from "../src/training/optimizers/adamw.ts";
-import { rateAt } from "../src/training/optimizers/rate.ts";
+import { adamW, rateAt } from "../src/training/optimizers.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 
 const [folder = "runs/fashion", path, each = "100"] = process.argv.slice(2);

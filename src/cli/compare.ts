@@ -11,11 +11,10 @@ import { comparisonTable } from "../comparison/table.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
 import { contendersOf } from "../comparison/contenders.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
-import { progressLine } from "../training/run/progress.ts";
+import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
-import { progressWriter, type ProgressWriter } from "./progress.ts";
 import { drawSamples } from "./samples.ts";
 import { collect, tellTraining, untilSignal } from "./train.ts";
 

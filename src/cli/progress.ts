@@ -1,6 +1,8 @@
-/** A line that tells how far a command is: rewritten in place in a terminal, written anew now and then elsewhere. */
+/**
+ * The progress of a command as one line of text: rewritten in place in a terminal, written again every few seconds elsewhere.
+ */
 
-/** What of process.stderr is needed. */
+/** The part of process.stderr that a progress line needs. */
 export interface ProgressStream {
   readonly isTTY?: boolean;
   readonly columns?: number;
@@ -8,27 +10,27 @@ export interface ProgressStream {
 }
 
 export interface ProgressWriter {
-  /** Shows the line of the moment, unless the last one is too young. */
+  /** Replaces the progress line, unless the last one was shown only just before. */
   update(text: string): void;
-  /** Writes a line that stays. */
+  /** Writes a permanent line above the progress line. */
   line(text: string): void;
-  /** Leaves the last line of the moment standing; further lines may follow. */
+  /** Keeps the last progress line; more lines may follow. */
   end(): void;
 }
 
 export interface ProgressOptions {
-  /** Seconds between two lines where they cannot be rewritten; 10 unless given. */
+  /** Seconds between two lines where they cannot be rewritten; 10 by default. */
   readonly every?: number;
-  /** Seconds of a clock that only goes forward. */
+  /** The time in seconds, from a monotonic clock. */
   readonly now?: () => number;
 }
 
-/** More often no one sees it, and a slow connection would hold up the work. */
+/** Seconds between two rewrites: a slow connection would hold up the work if they came more often. */
 const REWRITTEN_EVERY = 0.1;
 
 const clear = "\r\x1b[K";
 
-/** A writer for a stream, which is process.stderr unless something tests it. */
+/** Writes progress to a stream, which is process.stderr outside of tests. */
 export function progressWriter(
   stream: ProgressStream,
   { every = 10, now = () => performance.now() / 1000 }: ProgressOptions = {},
@@ -65,4 +67,58 @@ export function progressWriter(
 
 function clip(text: string, columns: number): string {
   return text.length < columns ? text : `${text.slice(0, columns - 2)}…`;
+}
+
+/** The progress of a task. */
+export interface TaskProgress {
+  /** Steps done. */
+  readonly step: number;
+  /** Steps of the whole task, where the number is known. */
+  readonly steps?: number | undefined;
+  readonly loss?: number | undefined;
+  readonly imagesPerSecond?: number | undefined;
+  /** Infinity while there is nothing to estimate it from. */
+  readonly secondsLeft: number;
+}
+
+/** @example progressLine({ step: 30, steps: 120, loss: 0.25, imagesPerSecond: 412, secondsLeft: 90 }) // "step 30 of 120 (25 %)  loss 0.2500  412 images/s  1 min 30 s left" */
+export function progressLine(progress: TaskProgress): string {
+  const { step, steps, loss, imagesPerSecond, secondsLeft } = progress;
+  const share = steps ? ` of ${steps} (${Math.floor((100 * step) / steps)} %)` : "";
+  return [
+    `step ${step}${share}`,
+    loss === undefined ? undefined : `loss ${loss.toPrecision(4)}`,
+    imagesPerSecond === undefined ? undefined : `${rate(imagesPerSecond)} images/s`,
+    Number.isFinite(secondsLeft) ? `${duration(secondsLeft)} left` : undefined,
+  ]
+    .filter((part) => part !== undefined)
+    .join("  ");
+}
+
+/** @example encodingLine({ done: 30, pictures: 120, secondsLeft: 90 }) // "encoded 30 of 120 pictures (25 %)  1 min 30 s left" */
+export function encodingLine(progress: {
+  readonly done: number;
+  readonly pictures: number;
+  readonly secondsLeft: number;
+}): string {
+  const { done, pictures, secondsLeft } = progress;
+  return `encoded ${done} of ${pictures} pictures (${Math.floor((100 * done) / pictures)} %)  ${duration(secondsLeft)} left`;
+}
+
+function rate(perSecond: number): string {
+  return perSecond < 9.95 ? perSecond.toPrecision(2) : perSecond.toFixed(0);
+}
+
+/** A duration in its two largest units. */
+function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(whole / unit)) as [
+    number,
+    number,
+    number,
+  ];
+  if (minutes === 0) return `${whole} s`;
+  if (hours === 0) return `${minutes} min ${whole % 60} s`;
+  if (days === 0) return `${hours} h ${minutes % 60} min`;
+  return `${days} d ${hours % 24} h`;
 }

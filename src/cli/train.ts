@@ -9,9 +9,8 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
 import { train, type TrainingEvent } from "../training/run/train-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
-import { encodingLine, progressLine } from "../training/run/progress.ts";
+import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
-import { progressWriter, type ProgressWriter } from "./progress.ts";
 import { drawSamples } from "./samples.ts";
 
 interface TrainCommandOptions {

@@ -16,11 +16,10 @@ import { type Features, rowsAt } from "../evaluation/features.ts";
 import { frechetDistance } from "../evaluation/frechet-distance.ts";
 import { kernelDistance } from "../evaluation/kernel-distance.ts";
 import { precisionRecall } from "../evaluation/precision-recall.ts";
-import { checkpointSteps } from "../training/run/checkpoint-node.ts";
+import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
-import { openTrainedExtractor } from "./extractor-node.ts";
-import type { Progress } from "../training/run/progress.ts";
+import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
 import {
   type DrawSamples,
   train,
@@ -47,7 +46,7 @@ export interface CompareOptions {
 
 /** What a comparison tells while it goes on. */
 export type CompareEvent =
-  | { readonly kind: "extractor"; readonly progress: Progress }
+  | { readonly kind: "extractor"; readonly progress: ExtractorProgress }
   | { readonly kind: "model"; readonly name: string }
   | { readonly kind: "training"; readonly event: TrainingEvent }
   | { readonly kind: "drawing"; readonly done: number; readonly of: number }

@@ -1,9 +1,8 @@
 /** Configs that are to be compared: whether they can be, and what each is given. */
 import { UsageError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
-import type { TrainingConfig } from "../training/config/config.ts";
+import { flattened, type TrainingConfig } from "../training/config/config.ts";
 import type { readTrainingConfig } from "../training/config/config-file.ts";
-import { flattened } from "../training/config/flattened.ts";
 
 /** A config, and how messages and tables call it. */
 export interface Contender {

@@ -18,9 +18,7 @@ import { checkKeys } from "../weights/check-keys.ts";
 import { exists } from "../weights/sources/files-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors/file-node.ts";
 import { readFloat32 } from "../weights/safetensors/safetensors.ts";
-import { adamW } from "../training/optimizers/adamw.ts";
-import type { Progress } from "../training/run/progress.ts";
-import { rateAt } from "../training/optimizers/rate.ts";
+import { adamW, rateAt } from "../training/optimizers.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../training/step.ts";
 
 const BATCH = 64;
@@ -30,12 +28,20 @@ const schedule = { rate: 2e-3, warmUp: 50, decay: { kind: "cosine", over: 1, to:
 const stepsFor = (pictures: number) =>
   Math.min(1500, Math.max(200, Math.ceil((3 * pictures) / BATCH)));
 
+export interface ExtractorProgress {
+  /** Steps done. */
+  readonly step: number;
+  readonly steps: number;
+  readonly loss: number;
+  readonly secondsLeft: number;
+}
+
 interface ExtractorTraining {
   readonly data: DataConfig;
   readonly config: ExtractorConfig;
   readonly seed: number;
   readonly backend: Backend;
-  readonly report: (progress: Progress) => void;
+  readonly report: (progress: ExtractorProgress) => void;
   readonly signal?: AbortSignal | undefined;
 }
 

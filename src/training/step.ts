@@ -10,7 +10,7 @@ import { type NdArray, scalar, zeros } from "../engine/arrays/ndarray.ts";
 import type { Backend, CompileOptions } from "../engine/runtime/backend.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { mapTree, type Optimizer, type Tree } from "./optimizers/optimizer.ts";
+import { mapTree, type Optimizer, type Tree } from "./optimizers.ts";
 
 export interface TrainingStepOptions {
   /** A float scalar. */

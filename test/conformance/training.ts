@@ -5,7 +5,7 @@ import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarra
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";
-import { adamW } from "../../src/training/optimizers/adamw.ts";
+import { adamW } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { randomArray } from "../support/arrays.ts";
 

@@ -10,7 +10,7 @@ import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
 import { mmditPresets } from "../../src/models/mmdit/mmdit.ts";
 import { uViTPresets } from "../../src/models/u-vit/u-vit.ts";
 import { initialize } from "../../src/nn/params.ts";
-import { adamW } from "../../src/training/optimizers/adamw.ts";
+import { adamW } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { randomArray } from "../support/arrays.ts";
 

@@ -5,9 +5,8 @@ import protobuf from "protobufjs/minimal.js";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { encodePicture } from "../../src/pictures/file-node.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { crc32c } from "../../src/training/run/crc32c.ts";
+import { crc32c, tfRecord } from "../../src/training/run/tensorboard.ts";
 import { openMetrics } from "../../src/training/run/metrics-node.ts";
-import { tfRecord } from "../../src/training/run/tfrecord.ts";
 
 let folder: string;
 beforeEach(async () => {

@@ -4,8 +4,7 @@ import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
 import { evaluate } from "../../src/engine/reference/evaluate.ts";
 import { ndarray, scalar, toNumbers, zeros } from "../../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../../src/engine/random/random.ts";
-import { adamW } from "../../src/training/optimizers/adamw.ts";
-import { muon } from "../../src/training/optimizers/muon.ts";
+import { adamW, muon } from "../../src/training/optimizers.ts";
 
 /** One update from given gradients; every weight begins at 0, so that what is left is the step itself. */
 function update(

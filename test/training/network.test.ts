@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { parameter } from "../../src/engine/graph/functional.ts";
 import { type TrainingConfig, trainingConfigSchema } from "../../src/training/config/config.ts";
-import { optimizerOf } from "../../src/training/optimizers/configured-optimizer.ts";
+import { configuredOptimizer } from "../../src/training/optimizers.ts";
 import { networkOf } from "../../src/training/config/network.ts";
 
 const picture = { height: 64, width: 32, channels: 3 };
@@ -104,7 +104,7 @@ it("Muon moves the matrices of an MMDiT's blocks, and AdamW the rest", () => {
     "context_embedder.weight",
   ];
   const params = Object.fromEntries(names.map((name) => [name, parameter(name, [6, 6])]));
-  const state = Object.keys(optimizerOf(training.optimizer).init(params));
+  const state = Object.keys(configuredOptimizer(training.optimizer).init(params));
   expect(state.filter((name) => name.startsWith("momentum."))).toEqual(
     names.slice(0, 3).map((name) => `momentum.${name}`),
   );

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { rateAt } from "../../src/training/optimizers/rate.ts";
+import { rateAt } from "../../src/training/optimizers.ts";
 
 const anyDecay = fc.oneof(
   fc.constant({ kind: "none" } as const),

@@ -5,9 +5,8 @@ import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { ndarray } from "../../src/engine/arrays/ndarray.ts";
-import { writeCheckpoint } from "../../src/training/run/checkpoint-node.ts";
+import { openRunFolder, writeCheckpoint } from "../../src/training/run/run-folder-node.ts";
 import { openWords } from "../../src/training/tasks/initial-weights-node.ts";
-import { openRunFolder } from "../../src/training/run/run-folder-node.ts";
 import { messageOf } from "../data/support.ts";
 
 let root: string;

@@ -3,8 +3,7 @@ import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
-import { adamW } from "../../src/training/optimizers/adamw.ts";
-import type { Optimizer } from "../../src/training/optimizers/optimizer.ts";
+import { adamW, type Optimizer } from "../../src/training/optimizers.ts";
 import {
   createTrainer,
   emaPrefix,

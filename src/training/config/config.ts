@@ -377,3 +377,15 @@ export function pictureShape({
   const [height, width] = typeof side === "number" ? [side, side] : side;
   return { height, width, channels };
 }
+
+/** The leaves of plain data by path, as JSON. A list is a leaf, and undefined values are left out. */
+export function flattened(value: unknown, path = ""): Map<string, string> {
+  if (value === undefined) return new Map();
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return new Map([[path, JSON.stringify(value)]]);
+  }
+  const parts = Object.entries(value).flatMap(([key, inner]) => [
+    ...flattened(inner, path === "" ? key : `${path}.${key}`),
+  ]);
+  return new Map(parts);
+}

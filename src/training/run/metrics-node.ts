@@ -8,8 +8,7 @@ import { pngShape } from "../../pictures/png-node.ts";
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
-import { encodeEvent, type TrainingEventProto } from "./event-proto.ts";
-import { tfRecord } from "./tfrecord.ts";
+import { encodeEvent, type TensorBoardEvent, tfRecord } from "./tensorboard.ts";
 
 export interface Metrics {
   /**
@@ -45,7 +44,7 @@ export async function openMetrics(
     await lines.handle.close();
     throw error;
   });
-  const tell = (step: number, what: TrainingEventProto["what"]) =>
+  const tell = (step: number, what: TensorBoardEvent["what"]) =>
     events.append(tfRecord(encodeEvent({ wallTime: Date.now() / 1000, step, what })));
   // As TensorFlow's own writer restarts: TensorBoard drops what earlier files tell of the step of START and later ones.
   await tell(0, { kind: "fileVersion", version: "brain.Event:2" });

@@ -1,42 +1,45 @@
 /**
- * The folder of a training: its config, its checkpoints and the model that draws. Another training never gets into it by
- * mistake.
+ * The folder of a training: its config, its checkpoints and the trained model. A new training never overwrites another one.
+ *
+ * A checkpoint is a folder such as `checkpoints/step-00001200` with the whole state, from which a training resumes bit for
+ * bit. It is renamed to that name once all of it is on disk, so every checkpoint that can be seen is complete.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
+import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
-import { writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
-import { flattened } from "../config/flattened.ts";
-import { type Checkpoint, checkpointSteps, readLastCheckpoint } from "./checkpoint-node.ts";
+import { flattened } from "../config/config.ts";
 
 export interface RunFolder {
   readonly path: string;
   readonly checkpoints: string;
   readonly samples: string;
-  /** Where an interrupted training goes on. */
+  /** The checkpoint from which the training resumes. */
   readonly from: Checkpoint | undefined;
-  /** Makes the folder, where it is a new training's: called when all else is known to be right. */
+  /** Creates the folder of a new training. Called last, once everything else has been checked. */
   begin(): Promise<void>;
 }
 
-/** The config as it was read, with its defaults. */
+/** The config, with its defaults filled in. */
 const configFile = "config.json";
 
-/** What may change when a training goes on: how long it takes and what it tells, not what it computes. */
+/** Fields that may change when a training resumes: how long it takes and what it reports, but not what it computes. */
 const free = ["name", "latents.cache", "training.threads"].concat(
   ["steps", "minutes", "compute"].map((field) => `training.${field}`),
 );
 const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."];
 
 /**
- * Opens the folder of a new training, or of one that goes on.
+ * Opens the folder of a new training, or of one that resumes.
  *
- * @throws UsageError when a new training would get into another's folder, there is nothing to go on from, or the config is
- * another than it began with, in which case the fields are named
+ * @throws UsageError when the folder belongs to another training, when there is nothing to resume, or when the config differs
+ * from the one that the training started with; the message names the fields
  */
 export async function openRunFolder(
   path: string,
@@ -48,26 +51,26 @@ export async function openRunFolder(
   if (before === undefined) {
     if (steps.length > 0) {
       throw new UsageError(
-        `${path} holds a training of ${steps.at(-1)} steps without its ${configFile}, so that nothing can go on with it; choose another folder with --out.`,
+        `${path} holds a training of ${steps.at(-1)} steps without its ${configFile}, so it cannot be resumed; choose another folder with --out.`,
       );
     }
     if (resume) {
       throw new UsageError(
-        `There is no training in ${path} to resume; leave out --resume to begin one, or name its folder with --out.`,
+        `There is no training in ${path} to resume; leave out --resume to start one, or name its folder with --out.`,
       );
     }
   } else if (steps.length === 0) {
-    // It ended before anything was worth keeping: there is nothing to go on with, and nothing to lose.
+    // The training ended before its first checkpoint, so there is nothing to resume and nothing to lose.
   } else if (resume) {
     const changed = differences(before, JSON.parse(JSON.stringify(config)));
     if (changed.length > 0) {
       throw new UsageError(
-        `The training in ${path} began with another config (${changed.join("; ")}); resume it with the same, or begin another in a new folder with training.from: ${path}.`,
+        `The training in ${path} started with another config (${changed.join("; ")}); resume it with the same config, or start a new training in another folder with training.from: ${path}.`,
       );
     }
   } else {
     throw new UsageError(
-      `${path} holds a training of ${steps.at(-1)} steps; go on with it by --resume, or choose another folder with --out.`,
+      `${path} holds a training of ${steps.at(-1)} steps; resume it with --resume, or choose another folder with --out.`,
     );
   }
   const from = resume ? await readLastCheckpoint(checkpoints) : undefined;
@@ -83,7 +86,7 @@ export async function openRunFolder(
 async function begin(path: string, config: object): Promise<void> {
   await mkdir(join(path, "samples"), { recursive: true }).catch((error: unknown) => {
     throw new UsageError(
-      `The output folder ${path} cannot be made: ${describeSystemError(error)}; choose another with --out.`,
+      `The output folder ${path} cannot be created: ${describeSystemError(error)}; choose another with --out.`,
       { cause: error },
     );
   });
@@ -104,11 +107,13 @@ async function readConfig(path: string): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch {
-    throw new FormatError(`${file} is not JSON; it must be as patchwise train wrote it.`);
+    throw new FormatError(
+      `${file} is not valid JSON; restore the file that patchwise train wrote.`,
+    );
   }
 }
 
-/** Fields that differ, each with both values. */
+/** Describes the fields that differ, each with both values. */
 function differences(before: unknown, now: unknown): string[] {
   const [old, current] = [flattened(before), flattened(now)];
   const fields = [...new Set([...old.keys(), ...current.keys()])];
@@ -121,20 +126,146 @@ function differences(before: unknown, now: unknown): string[] {
     );
 }
 
-/** Writes the model that draws, whole file by whole file. */
+/**
+ * Writes the files of a trained model, each to a temporary name first.
+ *
+ * @param tokenizer the content of tokenizer.json, for models that read prompts
+ */
 export async function writeModel(
   path: string,
   card: Card,
   weights: Readonly<Record<string, NdArray>>,
   dtype: "float32" | "float16",
+  tokenizer?: Uint8Array,
 ): Promise<void> {
   const stored = Object.entries(weights).map(
     ([name, array]) => [name, castArray(array, dtype)] as const,
   );
   await writeSafetensors(join(path, modelFiles.weights), stored, [["format", "pt"]]);
+  if (tokenizer) await writeFileAtomic(join(path, modelFiles.tokenizer), tokenizer);
   await writeFileAtomic(join(path, modelFiles.card), json(card));
 }
 
 function json(value: unknown): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+const progressSchema = z.strictObject({
+  /** Steps done. */
+  step: z.int().min(0),
+  /** Seconds of training, without pauses. */
+  seconds: z.number().min(0),
+});
+
+type Progress = z.output<typeof progressSchema>;
+
+export interface Checkpoint extends Progress {
+  readonly path: string;
+  /** Reads the whole state anew each time, because it is too large to keep. */
+  readState(): Promise<Record<string, NdArray>>;
+}
+
+const checkpointFiles = { state: "state.safetensors", progress: "progress.json" } as const;
+const unfinished = ".unfinished-";
+
+/**
+ * Writes a checkpoint, then removes all but the last `keep`.
+ *
+ * @throws PatchwiseError when the disk is full or not writable; the earlier checkpoints are kept
+ */
+export async function writeCheckpoint(
+  folder: string,
+  progress: Progress,
+  state: Readonly<Record<string, NdArray>>,
+  keep: number,
+): Promise<void> {
+  const path = join(folder, nameOf(progress.step));
+  const temporary = join(folder, `${unfinished}${nameOf(progress.step)}`);
+  // A killed training may have left unfinished checkpoints of other steps.
+  for (const name of await namesIn(folder)) {
+    if (name.startsWith(unfinished)) await rm(join(folder, name), { recursive: true, force: true });
+  }
+  try {
+    await system(`Cannot create ${temporary}`, mkdir(temporary, { recursive: true }));
+    await writeSafetensors(join(temporary, checkpointFiles.state), Object.entries(state));
+    await writeFileAtomic(
+      join(temporary, checkpointFiles.progress),
+      new TextEncoder().encode(`${JSON.stringify(progress)}\n`),
+    );
+    // The checkpoint exists already if the training went back to an older one.
+    await rm(path, { recursive: true, force: true });
+    await system(`Cannot rename ${temporary} to ${path}`, rename(temporary, path));
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    throw error;
+  }
+  const steps = await checkpointSteps(folder);
+  for (const step of steps.slice(0, -keep)) {
+    await rm(join(folder, nameOf(step)), { recursive: true, force: true });
+  }
+}
+
+/**
+ * The last checkpoint, or undefined if there is none.
+ *
+ * @throws FormatError when the checkpoint is damaged
+ */
+export async function readLastCheckpoint(folder: string): Promise<Checkpoint | undefined> {
+  const step = (await checkpointSteps(folder)).at(-1);
+  if (step === undefined) return undefined;
+  const path = join(folder, nameOf(step));
+  const progress = progressSchema.safeParse(
+    await readProgress(join(path, checkpointFiles.progress)),
+  );
+  if (!progress.success || progress.data.step !== step) {
+    throw new FormatError(
+      `${join(path, checkpointFiles.progress)} does not describe step ${step}; remove the folder to resume from the checkpoint before it.`,
+    );
+  }
+  return { ...progress.data, path, readState: () => readState(join(path, checkpointFiles.state)) };
+}
+
+async function readState(path: string): Promise<Record<string, NdArray>> {
+  const weights = await openSafetensorsFile(path);
+  try {
+    const state: Record<string, NdArray> = {};
+    for (const [name, entry] of weights.entries) state[name] = await readTensor(entry);
+    return state;
+  } finally {
+    await weights.close();
+  }
+}
+
+/** The steps of all complete checkpoints, in ascending order. */
+export async function checkpointSteps(folder: string): Promise<number[]> {
+  return (await namesIn(folder))
+    .map((name) => /^step-(\d{8,})$/.exec(name)?.[1])
+    .filter((digits) => digits !== undefined)
+    .map(Number)
+    .toSorted((a, b) => a - b);
+}
+
+function namesIn(folder: string): Promise<string[]> {
+  return readdir(folder).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return [];
+    throw new UsageError(`Cannot read ${folder}: ${describeSystemError(error)}.`, { cause: error });
+  });
+}
+
+function nameOf(step: number): string {
+  return `step-${String(step).padStart(8, "0")}`;
+}
+
+async function readProgress(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(path, "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+function system<T>(what: string, promise: Promise<T>): Promise<T> {
+  return promise.catch((error: unknown) => {
+    throw new PatchwiseError(`${what}: ${describeSystemError(error)}.`, { cause: error });
+  });
 }

@@ -14,21 +14,19 @@ import { estimateMemory } from "../../engine/passes/cost.ts";
 import type { LatentEvent } from "../../data/latents/cache-node.ts";
 import { writePicture } from "../../pictures/file-node.ts";
 import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
-import { writeCheckpoint } from "./checkpoint-node.ts";
+import { openRunFolder, type RunFolder, writeCheckpoint } from "./run-folder-node.ts";
 import type {
   AutoencoderTrainingConfig,
   LoraTrainingConfig,
   RunConfig,
   TrainingConfig,
 } from "../config/config.ts";
-import { optimizerOf } from "../optimizers/configured-optimizer.ts";
+import { configuredOptimizer, rateAt } from "../optimizers.ts";
 import { type Batches, type Feed, pictureFeed } from "../feeds/feed-node.ts";
 import { latentFeed } from "../feeds/latent-feed-node.ts";
 import { loraPlan } from "../tasks/lora-node.ts";
 import { type Metrics, openMetrics } from "./metrics-node.ts";
 import type { Arrays, Plan, Subject, Surroundings, Trained } from "../tasks/plan-node.ts";
-import { rateAt } from "../optimizers/rate.ts";
-import { openRunFolder, type RunFolder } from "./run-folder-node.ts";
 import {
   createTrainer,
   emaPrefix,
@@ -149,7 +147,7 @@ async function trainOn(
   const step = trainingStep({
     loss: subject.loss,
     params: subject.trained,
-    optimizer: optimizerOf(training.optimizer),
+    optimizer: configuredOptimizer(training.optimizer),
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,

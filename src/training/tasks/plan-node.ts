@@ -12,7 +12,7 @@ import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import type { RunConfig } from "../config/config.ts";
 import type { LabelledPictures } from "./examples.ts";
 import type { Feed } from "../feeds/feed-node.ts";
-import type { Tree } from "../optimizers/optimizer.ts";
+import type { Tree } from "../optimizers.ts";
 
 /** Draws with a model in training: one picture a row, several a prompt or class. */
 export type DrawSamples = (
