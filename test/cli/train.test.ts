@@ -243,12 +243,12 @@ describe("patchwise train", () => {
     [
       "a folder that holds a training",
       ["--out", whole],
-      /holds a training of 40 steps; go on with it by --resume, or choose another folder/,
+      /holds a training of 40 steps; resume it with --resume, or choose another folder/,
     ],
     [
       "another config",
       ["--out", whole, "--resume", "--set", "training.batch=5", "--set", "model.hidden=48"],
-      /began with another config \(.*training\.batch was 4 and is 5.*\)/,
+      /started with another config \(.*training\.batch was 4 and is 5.*\)/,
     ],
     [
       "nothing to resume",
