@@ -1,6 +1,8 @@
 /**
- * One training step as one program: forward, loss, gradients, clipping, optimizer and moving average.
- * Its weights, moments and averages are state, which stays on the device from step to step.
+ * A training step: forward pass, loss, gradients, clipping, optimizer and moving average of the weights.
+ *
+ * It runs as one program whose weights, moments and averages are state, which stays on the device from step to step. Where
+ * something has to happen between gradient and update, such as an average over several machines, it runs as two programs.
  */
 import { PatchwiseError } from "../engine/errors.ts";
 import { input, where } from "../engine/graph/functional.ts";
@@ -12,6 +14,8 @@ import { resolve } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { mapTree, type Optimizer, type Tree } from "./optimizers.ts";
 
+export type Arrays = Readonly<Record<string, NdArray>>;
+
 export interface TrainingStepOptions {
   /** A float scalar. */
   readonly loss: Tensor;
@@ -19,93 +23,128 @@ export interface TrainingStepOptions {
   readonly params: Tree;
   readonly optimizer: Optimizer;
   /**
-   * Keep a moving average of the weights: average ← decay·average + (1 − decay)·weight; a number, or what
-   * follows from the step's number, a float scalar from 1.
+   * Keeps a moving average of the weights: average ← decay·average + (1 − decay)·weight. The decay is a number in [0, 1), or a
+   * function of the step's number, a float scalar that starts from 1.
    */
   readonly emaDecay?: number | ((step: Tensor) => Tensor) | undefined;
-  /** Gradients longer than this, all taken as one vector, are scaled to this length (Pascanu et al., 2013). */
+  /** The largest norm of the gradient of all weights together; longer ones are scaled down to it (Pascanu et al., 2013). */
   readonly clip?: number | undefined;
-  /** Of how many batches a step takes the mean gradient, one run each; 1 unless given. */
+  /** The number of batches whose mean gradient makes one step, one run each; 1 by default. */
   readonly accumulate?: number | undefined;
 }
 
 export interface TrainingStep {
-  /** Takes the loss's inputs and `step` (a float scalar, from 1); returns `loss`, and `gradientNorm` where it clips. */
+  /** Takes the inputs of the loss and `step` (a float scalar, from 1); returns `loss`, and `gradientNorm` if it clips. */
   readonly graph: Graph;
   readonly state: Readonly<Record<string, string>>;
   /** Runs in a step. */
   readonly accumulate: number;
-  /** First values of the whole state, from those of the weights. */
-  initialState(
-    backend: Backend,
-    weights: Readonly<Record<string, NdArray>>,
-  ): Promise<Record<string, NdArray>>;
+  /** Traces the same step as two graphs. */
+  halves(): StepHalves;
+  /** Computes the first values of the whole state from those of the weights. */
+  initialState(backend: Backend, weights: Arrays): Promise<Record<string, NdArray>>;
 }
 
-/** Names of the state beside the weights themselves. */
+/** A training step with room between gradient and update. The weights are inputs of both graphs. */
+export interface StepHalves {
+  /** Takes the inputs of the loss; returns `loss` and `gradient/NAME` for each weight. */
+  readonly gradient: Graph;
+  /** Takes `gradient/NAME` and `step`; returns `weight/NAME`, and `gradientNorm` if it clips. */
+  readonly update: Graph;
+  /** The state of `update`: moments and averages. */
+  readonly state: Readonly<Record<string, string>>;
+}
+
+/** Names of the state other than the weights begin with these. */
 export const optimizerPrefix = "optimizer/";
 export const emaPrefix = "ema/";
-/** Sums of gradients inside a step; between steps they mean nothing. */
+/** Sums of gradients within a step. Between steps they mean nothing. */
 const gatheredPrefix = "gathered/";
+const gradientPrefix = "gradient/";
+const weightPrefix = "weight/";
 
 /**
- * Builds the step.
+ * Traces a training step.
  *
  * @example
- * const step = trainingStep({ loss, params, optimizer: adamW({ learningRate: 1e-4 }) });
- * const program = await backend.compile(step.graph, {
- *   state: step.state,
- *   initialState: await step.initialState(backend, weights),
- * });
+ * const step = trainingStep({ loss, params, optimizer: adamW({ learningRate: 1e-4 }), emaDecay: 0.999 });
+ * const trainer = await createTrainer(backend, step, initialize(params, randomKey(0)));
+ * const { loss } = await trainer.step({ x, noise, t });
  */
 export function trainingStep(options: TrainingStepOptions): TrainingStep {
-  const { loss, params, optimizer, emaDecay, clip, accumulate = 1 } = options;
-  const step = input("step", []);
+  const { loss, params, optimizer, accumulate = 1 } = options;
   const names = Object.keys(params);
   const gradients = gradient(loss, Object.values(params));
   const own = Object.fromEntries(names.map((name, i) => [name, gradients[i]!]));
   const gathered = accumulate > 1 ? gather(own, accumulate) : undefined;
-  const whole = gathered ?? own;
-  const norm = clip === undefined ? undefined : globalNorm(whole);
-  // As PyTorch has it, with 1e-6 against a division by zero.
-  const scale = norm?.add(1e-6).reciprocal().mul(clip!).minimum(1);
-  const grads = scale ? mapTree(whole, (g) => g.mul(scale)) : whole;
-
-  const first = optimizer.init(params);
-  const moments = held(optimizerPrefix, first);
-  const [newWeights, newMoments] = optimizer.update(grads, moments, params, step);
-  const decay = typeof emaDecay === "function" ? emaDecay(step) : emaDecay;
-  const averages = decay === undefined ? {} : held(emaPrefix, params);
-  const before = {
-    ...params,
-    ...prefixed(optimizerPrefix, moments),
-    ...prefixed(emaPrefix, averages),
-  };
-  const after: Tree = {
-    ...newWeights,
-    ...prefixed(optimizerPrefix, newMoments),
-    ...(decay !== undefined && prefixed(emaPrefix, averaged(averages, newWeights, decay))),
-  };
+  const { before, after, gradientNorm } = updated(gathered ?? own, options);
   const next = gathered
     ? { ...onlyLast(before, after), ...prefixed(gatheredPrefix, gathered) }
     : after;
   return {
-    graph: graphOf({ loss, ...(norm && { gradientNorm: norm }), ...prefixed("next/", next) }),
+    graph: graphOf({ loss, ...gradientNorm, ...prefixed("next/", next) }),
     state: Object.fromEntries(Object.keys(next).map((name) => [name, `next/${name}`])),
     accumulate,
+    halves() {
+      const given = held(gradientPrefix, own);
+      const half = updated(given, options);
+      const isWeight = (name: string) => name in params;
+      const [weights, rest] = [isWeight, (name: string) => !isWeight(name)].map((wanted) =>
+        Object.fromEntries(Object.entries(half.after).filter(([name]) => wanted(name))),
+      ) as [Tree, Tree];
+      return {
+        gradient: graphOf({ loss, ...prefixed(gradientPrefix, own) }),
+        update: graphOf({
+          ...half.gradientNorm,
+          ...prefixed(weightPrefix, weights),
+          ...prefixed("next/", rest),
+        }),
+        state: Object.fromEntries(Object.keys(rest).map((name) => [name, `next/${name}`])),
+      };
+    },
     async initialState(backend, values) {
-      const firstMoments = Object.keys(first).length > 0 ? await computed(backend, first) : {};
+      const first = optimizer.init(params);
+      const moments = Object.keys(first).length > 0 ? await computed(backend, first) : {};
       return {
         ...values,
-        ...prefixed(optimizerPrefix, firstMoments),
-        ...(decay !== undefined && prefixed(emaPrefix, values)),
+        ...prefixed(optimizerPrefix, moments),
+        ...(options.emaDecay !== undefined && prefixed(emaPrefix, values)),
         ...(gathered && prefixed(gatheredPrefix, zerosFor(params))),
       };
     },
   };
 }
 
-/** Values of tensors that depend on no input. */
+/** Traces the update of weights, moments and averages by the gradients of a whole step. */
+function updated(
+  gradients: Tree,
+  { params, optimizer, emaDecay, clip }: TrainingStepOptions,
+): { readonly before: Tree; readonly after: Tree; readonly gradientNorm: Tree } {
+  const step = input("step", []);
+  const norm = clip === undefined ? undefined : globalNorm(gradients);
+  // As in PyTorch, 1e-6 guards against a division by zero.
+  const scale = norm?.add(1e-6).reciprocal().mul(clip!).minimum(1);
+  const grads = scale ? mapTree(gradients, (g) => g.mul(scale)) : gradients;
+  const moments = held(optimizerPrefix, optimizer.init(params));
+  const [newWeights, newMoments] = optimizer.update(grads, moments, params, step);
+  const decay = typeof emaDecay === "function" ? emaDecay(step) : emaDecay;
+  const averages = decay === undefined ? {} : held(emaPrefix, params);
+  return {
+    before: {
+      ...params,
+      ...prefixed(optimizerPrefix, moments),
+      ...prefixed(emaPrefix, averages),
+    },
+    after: {
+      ...newWeights,
+      ...prefixed(optimizerPrefix, newMoments),
+      ...(decay !== undefined && prefixed(emaPrefix, averaged(averages, newWeights, decay))),
+    },
+    gradientNorm: norm ? { gradientNorm: norm } : {},
+  };
+}
+
+/** Computes tensors that depend on no input. */
 async function computed(backend: Backend, tree: Tree): Promise<Record<string, NdArray>> {
   const program = await backend.compile(graphOf(tree));
   const values = await program.run({});
@@ -113,23 +152,23 @@ async function computed(backend: Backend, tree: Tree): Promise<Record<string, Nd
   return values;
 }
 
-/** Inputs in the form of a tree. */
+/** Inputs of the same names and shapes as the tensors of a tree. */
 function held(prefix: string, tree: Tree): Tree {
   return mapTree(tree, ({ shape, dtype }, name) => input(prefix + name, shape, dtype));
 }
 
-/** Whether a run is the first, and the last, of its step: 1 or 0, as float scalars. */
+/** Float scalars, 1 or 0, that say whether a run is the first and the last of its step. */
 const firstOfStep = "first";
 const lastOfStep = "last";
 
-/** The sum so far of a step's gradients, each divided by their number. */
+/** The sum of a step's gradients so far, each divided by their number. */
 function gather(grads: Tree, count: number): Tree {
   const carry = input(firstOfStep, []).neg().add(1);
   const sums = held(gatheredPrefix, grads);
   return mapTree(grads, (g, name) => sums[name]!.mul(carry).add(g.mul(1 / count)));
 }
 
-/** What changes in the last run of a step only. */
+/** The new values in the last run of a step, the old ones in the runs before it. */
 function onlyLast(before: Tree, after: Tree): Tree {
   const last = input(lastOfStep, []).greater(0.5);
   return mapTree(after, (tensor, name) => where(last, tensor, before[name]!));
@@ -154,48 +193,58 @@ function zerosFor(params: Tree): Record<string, NdArray> {
   );
 }
 
-/** What a step tells. */
 export interface StepResult {
-  /** Before the update; the mean over the step's batches. */
+  /** The loss before the update, as the mean over the step's batches. */
   readonly loss: number;
-  /** Length of the gradient before it was clipped, where it is. */
+  /** The norm of the gradient before it was clipped; undefined for a step without `clip`. */
   readonly gradientNorm: number | undefined;
 }
 
-/** A training program and the number of its next step. */
+/** Runs training steps. */
 export interface Trainer {
-  /** One step on a batch, or on as many as a step accumulates. */
-  step(...batches: readonly Readonly<Record<string, NdArray>>[]): Promise<StepResult>;
-  /** Weights, moments and averages by name. */
+  /** Does one step on a batch, or on as many batches as a step accumulates. */
+  step(...batches: readonly Arrays[]): Promise<StepResult>;
+  /** Copies of weights, moments and averages by name. */
   readState(): Promise<Record<string, NdArray>>;
+  /** Replaces weights, moments and averages by name; values that are not given stay as they are. */
+  writeState(values: Arrays): Promise<void>;
   dispose(): Promise<void>;
 }
 
-/** Where an interrupted training goes on. */
+/** The state from which an interrupted training resumes. */
 export interface TrainerState {
   /** Steps done. */
   readonly step: number;
-  /** What `readState` gave then. */
-  readonly state: Readonly<Record<string, NdArray>>;
+  /** The result of `readState` at that step. */
+  readonly state: Arrays;
 }
 
-/** Compiles a step and runs it from the given weights, or from where it was interrupted. */
+/**
+ * Turns the gradients of this process into those to update with, both by name of the weight. With copies of a model on
+ * several machines, it returns their mean.
+ */
+export type ReduceGradients = (gradients: Arrays) => Promise<Arrays>;
+
+export interface TrainerOptions extends Pick<CompileOptions, "threads" | "weights"> {
+  /** Called once a step, between gradient and update. Without it, a step runs as one program. */
+  readonly reduce?: ReduceGradients | undefined;
+}
+
+/** Compiles a step that starts from the given weights, or from the state of an interrupted training. */
 export async function createTrainer(
   backend: Backend,
   step: TrainingStep,
-  from: Readonly<Record<string, NdArray>> | TrainerState,
-  options: Pick<CompileOptions, "threads" | "weights"> = {},
+  from: Arrays | TrainerState,
+  { reduce, ...options }: TrainerOptions = {},
 ): Promise<Trainer> {
   const resumed = isTrainerState(from);
-  const program = await backend.compile(step.graph, {
-    ...options,
-    state: step.state,
-    initialState: resumed ? from.state : await step.initialState(backend, from),
-  });
+  const state = resumed ? from.state : await step.initialState(backend, from);
+  const runner = reduce
+    ? await openHalves(backend, step, state, reduce, options)
+    : await openWhole(backend, step, state, options);
   let count = resumed ? from.step : 0;
-  // Some optimizers do not ask for it.
-  const countsSteps = step.graph.inputs.some((leaf) => leafName(leaf) === "step");
   return {
+    ...runner,
     async step(...batches) {
       if (batches.length !== step.accumulate) {
         throw new PatchwiseError(
@@ -203,28 +252,152 @@ export async function createTrainer(
         );
       }
       count++;
+      return runner.run(batches, count);
+    },
+  };
+}
+
+interface Runner extends Omit<Trainer, "step"> {
+  run(batches: readonly Arrays[], count: number): Promise<StepResult>;
+}
+
+/** A step as one program, which holds the whole state. */
+async function openWhole(
+  backend: Backend,
+  { graph, state, accumulate }: TrainingStep,
+  initialState: Arrays,
+  options: TrainerOptions,
+): Promise<Runner> {
+  const program = await backend.compile(graph, { ...options, state, initialState });
+  return {
+    async run(batches, count) {
       let sum = 0;
       let gradientNorm: number | undefined;
       for (const [i, inputs] of batches.entries()) {
-        const position = step.accumulate > 1 && {
+        const position = accumulate > 1 && {
           [firstOfStep]: scalar(i === 0 ? 1 : 0),
           [lastOfStep]: scalar(i === batches.length - 1 ? 1 : 0),
         };
-        const number = countsSteps && { step: scalar(count) };
-        const told = await program.run({ ...inputs, ...position, ...number });
-        sum += Number(told["loss"]!.data[0]);
-        gradientNorm = told["gradientNorm"] && Number(told["gradientNorm"].data[0]);
+        const outputs = await program.run({ ...inputs, ...position, ...stepInput(graph, count) });
+        sum += numberIn(outputs["loss"]!);
+        gradientNorm = outputs["gradientNorm"] && numberIn(outputs["gradientNorm"]);
       }
       return { loss: sum / batches.length, gradientNorm };
     },
     readState: () => program.readState(),
+    writeState: (values) => program.writeState(values),
     dispose: () => program.dispose(),
   };
 }
 
-function isTrainerState(
-  from: Readonly<Record<string, NdArray>> | TrainerState,
-): from is TrainerState {
+/** A step as two programs: the weights are on the host between them, moments and averages stay in the second one. */
+async function openHalves(
+  backend: Backend,
+  step: TrainingStep,
+  state: Arrays,
+  reduce: ReduceGradients,
+  options: TrainerOptions,
+): Promise<Runner> {
+  const halves = step.halves();
+  const isUpdateState = (name: string) => name in halves.state;
+  const initialState = Object.fromEntries(
+    Object.entries(state).filter(([name]) => isUpdateState(name)),
+  );
+  const weightNames = Object.keys(halves.update.outputs)
+    .filter((name) => name.startsWith(weightPrefix))
+    .map((name) => name.slice(weightPrefix.length));
+  let weights: Arrays = Object.fromEntries(weightNames.map((name) => [name, state[name]!]));
+  const gradientProgram = await backend.compile(halves.gradient, options);
+  const updateProgram = await backend.compile(halves.update, {
+    ...options,
+    state: halves.state,
+    initialState,
+  });
+  const updateInputs = new Set(halves.update.inputs.map(leafName));
+  return {
+    async run(batches, count) {
+      const gathered: Record<string, NdArray> = {};
+      let sum = 0;
+      let settings: Arrays = {};
+      for (const inputs of batches) {
+        const [forUpdate, forLoss] = [true, false].map((wanted) =>
+          Object.fromEntries(
+            Object.entries(inputs).filter(([name]) => updateInputs.has(name) === wanted),
+          ),
+        ) as [Arrays, Arrays];
+        settings = forUpdate;
+        const outputs = await gradientProgram.run({
+          ...forLoss,
+          ...parametersOf(halves.gradient, weights),
+        });
+        sum += numberIn(outputs["loss"]!);
+        for (const name of weightNames) {
+          const g = outputs[gradientPrefix + name]!;
+          gathered[name] = batches.length === 1 ? g : added(gathered[name], g, 1 / batches.length);
+        }
+      }
+      const outputs = await updateProgram.run({
+        ...settings,
+        ...prefixed(gradientPrefix, await reduce(gathered)),
+        ...parametersOf(halves.update, weights),
+        ...stepInput(halves.update, count),
+      });
+      weights = Object.fromEntries(
+        weightNames.map((name) => [name, outputs[weightPrefix + name]!]),
+      );
+      const norm = outputs["gradientNorm"];
+      return { loss: sum / batches.length, gradientNorm: norm && numberIn(norm) };
+    },
+    readState: async () => ({
+      ...Object.fromEntries(Object.entries(weights).map(([name, w]) => [name, copyOf(w)])),
+      ...(await updateProgram.readState()),
+    }),
+    async writeState(values) {
+      const entries = Object.entries(values).filter(([name]) => !name.startsWith(gatheredPrefix));
+      const isWeight = (name: string) => name in weights;
+      await updateProgram.writeState(
+        Object.fromEntries(entries.filter(([name]) => !isWeight(name))),
+      );
+      const written = entries.filter(([name]) => isWeight(name));
+      weights = { ...weights, ...Object.fromEntries(written.map(([n, w]) => [n, copyOf(w)])) };
+    },
+    async dispose() {
+      await gradientProgram.dispose();
+      await updateProgram.dispose();
+    },
+  };
+}
+
+/** sum + share · array, in the order of float32 operations that the single program has. */
+function added(sum: NdArray | undefined, array: NdArray, share: number): NdArray {
+  const before = sum?.data as Float32Array | undefined;
+  const factor = Math.fround(share);
+  const data = Float32Array.from(array.data as Float32Array, (value, i) =>
+    before ? before[i]! + Math.fround(value * factor) : value * factor,
+  );
+  return { ...array, dtype: "float32", data };
+}
+
+/** The weights that a graph takes: a loss need not depend on all of them. */
+function parametersOf({ parameters }: Graph, weights: Arrays): Arrays {
+  const names = parameters.map(leafName).filter((name) => name in weights);
+  return Object.fromEntries(names.map((name) => [name, weights[name]!]));
+}
+
+/** The number of the step, for optimizers that use it. */
+function stepInput({ inputs }: Graph, count: number): Arrays {
+  return inputs.some((leaf) => leafName(leaf) === "step") ? { step: scalar(count) } : {};
+}
+
+function copyOf(array: NdArray): NdArray {
+  return { ...array, data: array.data.slice() };
+}
+
+function numberIn({ data }: NdArray): number {
+  return Number(data[0]);
+}
+
+function isTrainerState(from: Arrays | TrainerState): from is TrainerState {
   return typeof from["step"] === "number";
 }
 

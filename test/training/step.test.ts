@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { input, parameter } from "../../src/engine/graph/functional.ts";
-import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { adamW, type Optimizer } from "../../src/training/optimizers.ts";
@@ -111,6 +111,115 @@ describe("gradients over several batches", () => {
       "A step was given 1 batches, but accumulates 2; give as many.",
     );
     await trainer.dispose();
+  });
+});
+
+describe("a step as gradient and update", () => {
+  const [w, b, x] = [parameter("w", [3]), parameter("b", [3]), input("x", [batch, 3])];
+  const rate = input("rate", []);
+  const loss = x.mul(w).sub(b).square().sum(1).mean();
+  const backend = nodeBackend("cpu");
+  const options = {
+    loss,
+    params: { w, b },
+    optimizer: adamW({ learningRate: rate }),
+    emaDecay: 0.5,
+    clip: 0.5,
+  };
+  const first = { w: vector([1, -2, 3]), b: vector([0.5, 0, -1]) };
+  const inputs = (from: number, count: number) => ({
+    x: ndarray(
+      "float32",
+      [count, 3],
+      Array.from({ length: 3 * count }, (_, i) => Math.sin(i + 3 * from)),
+    ),
+    rate: ndarray("float32", [], [0.1]),
+  });
+  const identity = async <T>(gradients: T) => gradients;
+
+  it.each([1, 3])("is the same step as one program, of %i batches", async (accumulate) => {
+    const step = trainingStep({ ...options, accumulate });
+    const [whole, halves] = await Promise.all([
+      createTrainer(backend, step, first),
+      createTrainer(backend, step, first, { reduce: identity }),
+    ]);
+    for (let i = 0; i < 4; i++) {
+      const batches = Array.from({ length: accumulate }, (_, j) => inputs(10 * i + j, 4));
+      const [one, two] = [await whole.step(...batches), await halves.step(...batches)];
+      expect(two.loss).toBeCloseTo(one.loss, 5);
+      expect(two.gradientNorm).toBeCloseTo(one.gradientNorm!, 5);
+    }
+    const [a, c] = [await whole.readState(), await halves.readState()];
+    for (const [name, value] of Object.entries(c)) {
+      for (const [i, number] of toNumbers(value).entries()) {
+        expect(toNumbers(a[name]!)[i]).toBeCloseTo(number, 5);
+      }
+    }
+    await Promise.all([whole.dispose(), halves.dispose()]);
+  });
+
+  it("gives two copies with half of a batch each the step of the whole batch", async () => {
+    const step = trainingStep(options);
+    const whole = await createTrainer(backend, step, first);
+    // Each copy waits for the gradients of the other.
+    const waiting: ((other: Record<string, NdArray>) => void)[] = [];
+    const posted: Record<string, NdArray>[] = [];
+    const meanWith = (rank: number) => async (own: Readonly<Record<string, NdArray>>) => {
+      const other = await new Promise<Record<string, NdArray>>((resolve) => {
+        waiting[1 - rank] = resolve;
+        posted[rank] = own;
+        if (posted[0] && posted[1]) {
+          waiting[0]!(posted[0]);
+          waiting[1]!(posted[1]);
+          posted.length = 0;
+        }
+      });
+      return Object.fromEntries(
+        Object.entries(own).map(([name, { shape, data }]) => [
+          name,
+          ndarray(
+            "float32",
+            shape,
+            (data as Float32Array).map((g, i) => (g + Number(other[name]!.data[i])) / 2),
+          ),
+        ]),
+      );
+    };
+    const copies = await Promise.all(
+      [0, 1].map((rank) => createTrainer(backend, step, first, { reduce: meanWith(rank) })),
+    );
+    for (let i = 0; i < 3; i++) {
+      const all = inputs(i, 8);
+      const half = (rank: number) => ({
+        ...all,
+        x: ndarray("float32", [4, 3], all.x.data.slice(12 * rank, 12 * rank + 12)),
+      });
+      const { loss: expected } = await whole.step(all);
+      const results = await Promise.all(copies.map((copy, rank) => copy.step(half(rank))));
+      expect((results[0]!.loss + results[1]!.loss) / 2).toBeCloseTo(expected, 5);
+    }
+    const [a, b0, b1] = await Promise.all([whole, ...copies].map((each) => each.readState()));
+    expect(b0).toEqual(b1);
+    for (const [name, value] of Object.entries(a!)) {
+      for (const [i, number] of toNumbers(value).entries()) {
+        expect(toNumbers(b0![name]!)[i]).toBeCloseTo(number, 5);
+      }
+    }
+    await Promise.all([whole, ...copies].map((each) => each.dispose()));
+  });
+
+  it.each([undefined, identity])("takes over the state of another trainer", async (reduce) => {
+    const step = trainingStep(options);
+    const [source, target] = await Promise.all([
+      createTrainer(backend, step, first, { reduce }),
+      createTrainer(backend, step, { w: vector([0, 0, 0]), b: vector([9, 9, 9]) }, { reduce }),
+    ]);
+    await source.step(inputs(0, 4));
+    await target.step(inputs(5, 4));
+    await target.writeState(await source.readState());
+    expect(await target.step(inputs(1, 4))).toEqual(await source.step(inputs(1, 4)));
+    expect(await target.readState()).toEqual(await source.readState());
+    await Promise.all([source.dispose(), target.dispose()]);
   });
 });
 
