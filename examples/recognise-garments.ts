@@ -6,7 +6,7 @@
  *   node scripts/run.mjs examples/recognise-garments.ts runs/fashion
  */
 import { mkdir } from "node:fs/promises";
-import { valuesOf } from "../src/pictures/pixels.ts";
+import { valuesOf } from "../src/pictures/picture.ts";
 import { pictureGrid } from "../src/pictures/grid.ts";
 import { openLoader } from "../src/data/loading/loader-node.ts";
 import { writePicture } from "../src/pictures/file-node.ts";

@@ -95,7 +95,7 @@ export function addGenerate(program: Command): void {
     .option("--device <name>", deviceNames, "cpu")
     .option(
       "--out <file>",
-      `.png, .webp or .gif; several pictures are numbered (default: ${defaultFile}, or the next free name)`,
+      `.png, .jpg, .webp or .gif; several pictures are numbered (default: ${defaultFile}, or the next free name)`,
     )
     .option("--grid", "write all pictures side by side too")
     .option("--from-image <file>", "take the settings of a picture that was drawn before")

@@ -1,6 +1,6 @@
 /** Options of how a picture is drawn, beyond those that every drawing has: guidance in detail, and what it begins with. */
 import type { Command } from "commander";
-import { readPicture } from "../pictures/decode-node.ts";
+import { readPictureFile } from "../pictures/decode-node.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { UsageError } from "../engine/errors.ts";
 import type { GenerateRequest } from "../pipelines/pipeline.ts";
@@ -103,10 +103,10 @@ export async function samplingRequest(
     guidanceInterval: options.guidanceInterval ?? recorded?.guidanceInterval,
     rescale: options.rescale ?? recorded?.rescale,
     skipLayers: skipLayersOf(options, recorded),
-    image: image === undefined ? undefined : await readPicture(image, "white"),
+    image: image === undefined ? undefined : await readPictureFile(image, "white"),
     strength: options.strength ?? recorded?.strength,
     // Strokes of white on nothing are a mask too.
-    mask: mask === undefined ? undefined : await readPicture(mask, "black"),
+    mask: mask === undefined ? undefined : await readPictureFile(mask, "black"),
   };
 }
 

@@ -5,7 +5,7 @@
  */
 import { arrayWeights } from "../engine/runtime/stored-weight.ts";
 import type { PictureShape } from "../pictures/picture.ts";
-import { valuesOf } from "../pictures/pixels.ts";
+import { valuesOf } from "../pictures/picture.ts";
 import { input } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";

@@ -1,4 +1,4 @@
-/** Picture files of any size → pixels of the shape that a network takes. */
+/** Decodes picture files in Node, in their own size or in the shape that a network takes. */
 import { readFile } from "node:fs/promises";
 import sharp, { type Sharp } from "sharp";
 import { FormatError, UsageError } from "../engine/errors.ts";
@@ -6,17 +6,18 @@ import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/lfs-pointer.ts";
 import type { Picture, PictureShape } from "./picture.ts";
+import type { ReadPictureOptions } from "./convert.ts";
 
-/** What a file's name ends with when it is a picture that `decodePicture` reads. */
+/** The extensions of picture files that `decodePicture` reads. */
 export const pictureExtensions = ["png", "jpg", "jpeg", "webp", "avif", "gif"] as const;
 
 /**
- * Decodes a PNG, JPEG, WebP, AVIF or GIF (of an animation, the first frame), turned upright as its EXIF data say, with
- * colours in sRGB, and brings it to `shape`.
+ * Decodes a PNG, JPEG, WebP, AVIF or GIF file (the first frame of an animation) and fits it to `shape`. EXIF
+ * orientation is applied, and colours are converted to sRGB.
  *
- * @param name how messages call it
+ * @param name how errors name the file
  * @returns pixels [height, width, channels]
- * @throws FormatError that names it when it is damaged or no picture
+ * @throws FormatError if the file is damaged or no picture
  */
 export async function decodePicture(
   bytes: Uint8Array,
@@ -28,19 +29,16 @@ export async function decodePicture(
 }
 
 /**
- * Reads a picture file in its own size, in grey if it is grey.
+ * Decodes the bytes of a picture file (PNG, JPEG, WebP, AVIF or GIF) in its own size. A grey picture has 1 channel,
+ * and every other one has 3.
  *
- * @param background what shows where it is transparent
- * @throws UsageError when there is no such file; FormatError as `decodePicture`
+ * @throws FormatError if the bytes are damaged or no picture
  */
-export async function readPicture(path: string, background: "white" | "black"): Promise<Picture> {
-  const bytes = await readFile(path).catch((cause: unknown) => {
-    throw new UsageError(
-      `Cannot read the picture ${path}: ${describeSystemError(cause)}; give a picture file.`,
-      { cause },
-    );
-  });
-  return decoded(bytes, path, async (picture) => {
+export function readPicture(
+  bytes: Uint8Array,
+  { name = "the picture", background = "white" }: ReadPictureOptions = {},
+): Promise<Picture> {
+  return decoded(bytes, name, async (picture) => {
     const { space } = await picture.metadata();
     const { data, info } = await picture
       .flatten({ background })
@@ -52,26 +50,46 @@ export async function readPicture(path: string, background: "white" | "black"): 
   });
 }
 
+/**
+ * Reads a picture file as `readPicture` does its bytes.
+ *
+ * @param background the colour behind transparent pixels
+ * @throws UsageError if the file cannot be opened; FormatError as `readPicture`
+ */
+export async function readPictureFile(
+  path: string,
+  background: "white" | "black" = "white",
+): Promise<Picture> {
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new UsageError(
+      `Cannot read the picture ${path}: ${describeSystemError(cause)}; give a picture file.`,
+      { cause },
+    );
+  });
+  return readPicture(bytes, { name: path, background });
+}
+
 async function decoded<T>(
   bytes: Uint8Array,
   name: string,
   use: (picture: Sharp) => Promise<T>,
 ): Promise<T> {
-  if (bytes.length === 0) throw new FormatError(`${name} is empty; fetch it again or remove it.`);
+  if (bytes.length === 0)
+    throw new FormatError(`${name} is empty; download it again or remove it.`);
   refuseLfsPointer(bytes, name);
   try {
-    // Warnings about oddities that decoders put right by themselves are none of a training run's business.
+    // A training run should not stop at oddities that the decoder itself corrects, so warnings are ignored.
     return await use(sharp(bytes, { failOn: "error" }).autoOrient());
   } catch (cause) {
     const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
     throw new FormatError(
-      `${name} cannot be read as a picture: ${reason}; fetch it again or remove it.`,
+      `${name} cannot be read as a picture: ${reason}; download it again or remove it.`,
       { cause },
     );
   }
 }
 
-/** Brings pixels to `shape`, as `decodePicture` does with those of a file. */
+/** Fits a picture to `shape`, as `decodePicture` does with a file. */
 export function fitPicture(
   { pixels, width, height, channels }: Picture,
   shape: PictureShape,
@@ -93,7 +111,7 @@ async function fitted(
     .toBuffer();
   if (pixels.length !== width * height * channels) {
     throw new FormatError(
-      `it decodes to ${pixels.length} bytes in place of ${width}×${height}×${channels}`,
+      `it decodes to ${pixels.length} bytes instead of ${width}×${height}×${channels}`,
     );
   }
   return pixels;

@@ -1,37 +1,39 @@
-/** Pictures to files, with how they were drawn inside, and back. */
+/** Writes pictures to files together with how they were drawn, and reads that back. */
 import { readFile } from "node:fs/promises";
 import { extname } from "node:path";
-import sharp from "sharp";
+import sharp, { type Sharp } from "sharp";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Picture } from "./picture.ts";
+import type { BlobType } from "./convert.ts";
 import { parametersText, type PictureMetadata, pictureMetadataSchema } from "./metadata.ts";
-import { isPng, pngTexts, withPngTexts } from "./png-node.ts";
+import { isPng, METADATA_KEYWORD, metadataTexts, withPngTexts } from "./png.ts";
+import { pngTexts } from "./png-node.ts";
 
-export type PictureFormat = "png" | "webp" | "gif";
+export type PictureFormat = "png" | "jpeg" | "webp" | "gif";
 
 export interface PictureOptions {
   readonly format: PictureFormat;
-  /** How it was drawn; a GIF has no place for it. */
+  /** How the picture was drawn; a GIF file does not hold it. */
   readonly metadata?: PictureMetadata | undefined;
 }
 
 const formats: Readonly<Record<string, PictureFormat>> = {
   ".png": "png",
+  ".jpg": "jpeg",
+  ".jpeg": "jpeg",
   ".webp": "webp",
   ".gif": "gif",
 };
 
-/** The PNG chunk, and the XMP element, that hold the metadata as a JSON object. */
-const OURS = "patchwise";
-/** What an XMP namespace is called says nothing of where it is. */
+/** A name alone: nothing is at this address. */
 const NAMESPACE = "urn:patchwise:picture:";
 
 /**
- * The format that a file's name asks for.
+ * Returns the format of a file by its extension: .png, .jpg, .jpeg, .webp or .gif.
  *
- * @throws UsageError when it asks for none that can be written
+ * @throws UsageError if the extension is another one
  */
 export function pictureFormat(path: string): PictureFormat {
   const format = formats[extname(path).toLowerCase()];
@@ -42,9 +44,10 @@ export function pictureFormat(path: string): PictureFormat {
 }
 
 /**
- * A picture as the bytes of a file; PNG and WebP keep every pixel as it is, a GIF at most 256 colours.
+ * Encodes a picture as the bytes of a file. PNG and WebP are lossless, JPEG has quality 95, and GIF has at most 256
+ * colours.
  *
- * @throws UsageError when the format takes no picture as large
+ * @throws UsageError if the picture is too large for the format
  */
 export async function encodePicture(
   picture: Picture,
@@ -74,22 +77,34 @@ async function encoded(
         .toColourspace(channels === 1 ? "b-w" : "srgb")
         .png()
         .toBuffer();
-      return metadata ? withPngTexts(png, textsOf(metadata)) : png;
+      return metadata ? withPngTexts(png, metadataTexts(metadata)) : png;
     }
-    case "webp": {
-      const described = metadata ? image.withXmp(xmpOf(metadata)) : image;
-      return described.webp({ lossless: true }).toBuffer();
-    }
+    case "jpeg":
+      return described(image, metadata)
+        .jpeg({ quality: 95, chromaSubsampling: "4:4:4" })
+        .toBuffer();
+    case "webp":
+      return described(image, metadata).webp({ lossless: true }).toBuffer();
     case "gif":
       return image.gif().toBuffer();
   }
 }
 
+function described(image: Sharp, metadata: PictureMetadata | undefined): Sharp {
+  return metadata ? image.withXmp(xmpOf(metadata)) : image;
+}
+
+/** Encodes a picture as a Blob; PNG and WebP are lossless. */
+export async function toBlob(picture: Picture, type: BlobType = "image/png"): Promise<Blob> {
+  const format = type.slice("image/".length) as PictureFormat;
+  return new Blob([new Uint8Array(await encodePicture(picture, { format }))], { type });
+}
+
 /**
- * Writes a picture in the format that the file's name asks for, whole or not at all.
+ * Writes a picture in the format of the file's extension. A failure leaves no half-written file.
  *
  * @returns the bytes of the file
- * @throws UsageError when the name asks for no format, PatchwiseError when the disk refuses
+ * @throws UsageError if the extension is unknown; PatchwiseError if the file cannot be written
  */
 export async function writePicture(
   path: string,
@@ -102,9 +117,9 @@ export async function writePicture(
 }
 
 /**
- * How the picture in a PNG or WebP file was drawn.
+ * Reads from a PNG, JPEG or WebP file how the picture in it was drawn.
  *
- * @throws UsageError when the file does not say, FormatError when it is damaged, PatchwiseError when it cannot be read
+ * @throws UsageError if the file does not say, FormatError if it is damaged, PatchwiseError if it cannot be read
  */
 export async function readPictureMetadata(path: string): Promise<PictureMetadata> {
   const bytes = await readFile(path).catch((error: unknown) => {
@@ -112,10 +127,12 @@ export async function readPictureMetadata(path: string): Promise<PictureMetadata
       cause: error,
     });
   });
-  const text = isPng(bytes) ? pngTexts(bytes, path).get(OURS) : await webpText(bytes, path);
+  const text = isPng(bytes)
+    ? pngTexts(bytes, path).get(METADATA_KEYWORD)
+    : await xmpText(bytes, path);
   if (text === undefined) {
     throw new UsageError(
-      `${path} does not say how it was drawn; give a PNG or WebP file as patchwise generate writes it.`,
+      `${path} does not say how it was drawn; give a PNG, JPEG or WebP file that patchwise generate wrote.`,
     );
   }
   return parse(text, path);
@@ -126,7 +143,7 @@ function parse(text: string, path: string): PictureMetadata {
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   throw new FormatError(
-    `What ${path} says of how it was drawn is damaged (${issue.path.join(".") || "the whole"}: ${issue.message}); give another file.`,
+    `The description of how ${path} was drawn is damaged (${issue.path.join(".") || "the whole"}: ${issue.message}); give another file.`,
   );
 }
 
@@ -138,31 +155,29 @@ function jsonOf(text: string): unknown {
   }
 }
 
-function textsOf(metadata: PictureMetadata): Record<string, string> {
-  return { parameters: parametersText(metadata), [OURS]: JSON.stringify(metadata) };
-}
-
 function xmpOf(metadata: PictureMetadata): string {
   return (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>' +
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">' +
-    `<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:${OURS}="${NAMESPACE}">` +
+    `<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:${METADATA_KEYWORD}="${NAMESPACE}">` +
     `<dc:description><rdf:Alt><rdf:li xml:lang="x-default">${escaped(parametersText(metadata))}</rdf:li></rdf:Alt></dc:description>` +
-    `<${OURS}:${OURS}>${escaped(JSON.stringify(metadata))}</${OURS}:${OURS}>` +
+    `<${METADATA_KEYWORD}:${METADATA_KEYWORD}>${escaped(JSON.stringify(metadata))}</${METADATA_KEYWORD}:${METADATA_KEYWORD}>` +
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
   );
 }
 
-async function webpText(bytes: Uint8Array, path: string): Promise<string | undefined> {
+async function xmpText(bytes: Uint8Array, path: string): Promise<string | undefined> {
   const xmp = await sharp(bytes)
     .metadata()
     .then(
       (found) => found.xmp,
       (cause: unknown) => {
-        throw new FormatError(`${path} is not a sound picture file; give another.`, { cause });
+        throw new FormatError(`${path} is not a valid picture file; give another.`, { cause });
       },
     );
-  const element = new RegExp(`<${OURS}:${OURS}>([^<]*)</${OURS}:${OURS}>`);
+  const element = new RegExp(
+    `<${METADATA_KEYWORD}:${METADATA_KEYWORD}>([^<]*)</${METADATA_KEYWORD}:${METADATA_KEYWORD}>`,
+  );
   const text = element.exec(xmp?.toString("utf8") ?? "")?.[1];
   return text === undefined ? undefined : unescaped(text);
 }

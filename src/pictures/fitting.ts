@@ -1,4 +1,4 @@
-/** How pictures of any size are brought to the size of a network. */
+/** How a picture of any size is fitted to the size of a network. */
 import { z } from "zod";
 
 const colour = z
@@ -8,15 +8,15 @@ const colour = z
     "a colour is white, black or six hexadecimal digits such as #ffcc00",
   );
 
-/** How a picture of any size becomes one of the size asked for. */
+/** The fields of a config that say how pictures are fitted. */
 export const fittingFields = {
-  /** `cover` fills the size and cuts off what is left over on both sides; `contain` shows all and fills the rest. */
+  /** `cover` fills the size and crops the rest evenly; `contain` shows the whole picture and pads the rest. */
   fit: z.enum(["cover", "contain"]).default("cover"),
-  /** What shows through transparent pixels, and beside a contained picture. */
+  /** The colour behind transparent pixels, and around a contained picture. */
   background: colour.default("white"),
 };
 
-/** As `fittingFields` settles it. */
+/** How a picture is fitted. */
 export interface Fitting {
   readonly fit: "cover" | "contain";
   readonly background: string;

@@ -1,20 +1,20 @@
-/** Pictures side by side. */
+/** Arranges pictures in a grid. */
 import { UsageError } from "../engine/errors.ts";
 import type { Picture } from "./picture.ts";
 
 export interface GridOptions {
-  /** Pixels between two pictures; 2 unless given. */
+  /** Pixels between two pictures; 2 by default. */
   readonly gap?: number;
-  /** How many pixels a side each pixel becomes; 1 unless given. */
+  /** Each pixel becomes a square with sides of this many pixels; 1 by default. */
   readonly scale?: number;
-  /** Grey of the gaps and of places without a picture, from 0 to 255; white unless given. */
+  /** Grey value of the gaps and of empty places, from 0 to 255; 255 (white) by default. */
   readonly background?: number;
 }
 
 /**
- * One picture of pictures that are all of one size, row by row; fewer than `columns` make one shorter row.
+ * Arranges pictures of one size row by row. With fewer pictures than `columns`, the grid is one shorter row.
  *
- * @throws UsageError when there are none, or one is of another size than the first
+ * @throws UsageError if there are no pictures, or if they differ in size or channels
  */
 export function pictureGrid(
   pictures: readonly Picture[],
@@ -22,12 +22,12 @@ export function pictureGrid(
   { gap = 2, scale = 1, background = 255 }: GridOptions = {},
 ): Picture {
   const first = pictures[0];
-  if (!first) throw new UsageError("A grid of no pictures was asked for; give at least one.");
+  if (!first) throw new UsageError("A grid needs at least one picture, got none.");
   const { width, height, channels } = first;
   for (const picture of pictures) {
     if (shapeOf(picture) === shapeOf(first)) continue;
     throw new UsageError(
-      `A grid takes pictures of one size, but one is ${shapeOf(picture)} and the first is ${shapeOf(first)}; bring them to one size.`,
+      `All pictures of a grid must have one size, but one is ${shapeOf(picture)} and the first is ${shapeOf(first)}; resize them.`,
     );
   }
   const across = Math.min(columns, pictures.length);

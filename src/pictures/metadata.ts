@@ -1,4 +1,4 @@
-/** What a drawn picture says of how it was drawn: enough to draw it again. */
+/** The metadata of a drawn picture: how it was drawn, in enough detail to draw it again. */
 import { z } from "zod";
 
 export const pictureMetadataSchema = z.object({
@@ -8,12 +8,12 @@ export const pictureMetadataSchema = z.object({
   seed: z.int().min(0),
   steps: z.int().min(1),
   guidance: z.number(),
-  /** Channels that guidance counted for; all unless given. */
+  /** The first channels to which guidance was applied; absent for all. */
   guidedChannels: z.int().min(1).optional(),
   sampler: z.string(),
-  /** Of tokens, in the first and in the last step. */
+  /** Temperature of the codes in the first and in the last step. */
   temperature: z.tuple([z.number(), z.number()]).readonly().optional(),
-  /** Of the times of a rectified flow, where it was not the model's own. */
+  /** Time shift of a rectified flow, if it was not the default of the model. */
   shift: z.number().optional(),
   guidanceInterval: z.tuple([z.number(), z.number()]).readonly().optional(),
   rescale: z.number().optional(),
@@ -25,11 +25,11 @@ export const pictureMetadataSchema = z.object({
       to: z.number(),
     })
     .optional(),
-  /** Of a picture that was drawn on from another one. */
+  /** Share of the noise that was added to an input picture. */
   strength: z.number().optional(),
-  /** Whether a mask told what was drawn anew. */
+  /** Whether a mask limited what was redrawn. */
   masked: z.boolean().optional(),
-  /** Mixed into the model: files or folders, and how much of each. */
+  /** Files or folders of LoRAs that were merged into the model, with their weights. */
   loras: z
     .array(z.object({ file: z.string(), weight: z.number() }))
     .readonly()
@@ -38,15 +38,15 @@ export const pictureMetadataSchema = z.object({
   size: z.tuple([z.int().min(1), z.int().min(1)]).readonly(),
   /** Name of the model. */
   model: z.string(),
-  /** Of Patchwise. */
+  /** Version of Patchwise. */
   version: z.string(),
 });
 
 export type PictureMetadata = z.output<typeof pictureMetadataSchema>;
 
 /**
- * The same as a text that many programs for generated pictures show: AUTOMATIC1111's "parameters", the prompt on the
- * first line and the settings on the last.
+ * Formats metadata as the text that many programs for generated pictures show: AUTOMATIC1111's "parameters", with the
+ * prompt on the first line and the settings on the last.
  */
 export function parametersText(metadata: PictureMetadata): string {
   const { prompt, negative, seed, steps, guidance, sampler, size, model, version } = metadata;
@@ -72,12 +72,12 @@ export function parametersText(metadata: PictureMetadata): string {
   ].join("\n");
 }
 
-/** Neither PNG's texts nor XML may hold control characters. */
+/** Replaces control characters, which neither PNG texts nor XML may hold. */
 function printable(text: string): string {
   return text.replace(/[\0-\x08\x0b-\x1f\x7f]/g, " ");
 }
 
-/** As those programs do with a value that would look like several. */
+/** Quotes a value that would read as several, as those programs do. */
 function quoted(value: string): string {
   return /[,:\n]/.test(value) ? JSON.stringify(value) : value;
 }

@@ -1,6 +1,6 @@
 /** What drawing goes by, whatever is drawn, and its last step: decoding. */
 import type { Picture } from "../pictures/picture.ts";
-import { picturesOf } from "../pictures/pixels.ts";
+import { picturesOf } from "../pictures/picture.ts";
 import { rowsOf } from "../diffusion/arrays.ts";
 import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";

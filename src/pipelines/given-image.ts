@@ -1,6 +1,6 @@
 /** Pictures to draw on from: image-to-image and inpainting. */
 import type { Picture } from "../pictures/picture.ts";
-import { valuesOf, withChannels } from "../pictures/pixels.ts";
+import { valuesOf, withChannels } from "../pictures/picture.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { readPicture } from "../../src/pictures/decode-node.ts";
+import { readPictureFile } from "../../src/pictures/decode-node.ts";
 import { writePicture } from "../../src/pictures/file-node.ts";
 import type { Comparison } from "../../src/comparison/table.ts";
 import { interrupted, oneSentence, patchwise } from "../support/cli.ts";
@@ -98,7 +98,7 @@ describe("patchwise compare", () => {
     expect(table).toHaveLength(2 + 2 + 3);
     const widths = table.slice(2).map((line) => line.split("|").length);
     expect(new Set(widths).size).toBe(1);
-    const picture = await readPicture(at("whole/compare.png"), "white");
+    const picture = await readPictureFile(at("whole/compare.png"), "white");
     // Two rows of four of 56 pixels each a model, under their names.
     expect(picture).toMatchObject({ width: 2 * (4 * 58 - 2) + 14, height: 22 + 2 * 58 - 2 });
   });

@@ -27,7 +27,7 @@ import {
   latentValues,
 } from "../../src/data/latents/latents.ts";
 import { type Batch, openLoader } from "../../src/data/loading/loader-node.ts";
-import { valuesOf } from "../../src/pictures/pixels.ts";
+import { valuesOf } from "../../src/pictures/picture.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { castArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";

@@ -19,13 +19,13 @@ const decode = async (picture: Sharp, of = shape(2, 2), fitting: Fitting = cover
 
 const checks = [255, 0, 0, 0, 255, 0, 0, 0, 255, 40, 50, 60];
 
-describe("a decoded picture", () => {
-  it("of the right size is taken over pixel by pixel", async () => {
+describe("decodePicture", () => {
+  it("keeps every pixel of a picture that has the right size", async () => {
     expect(await decode(raw(checks, 2, 2, 3).png())).toEqual(checks);
     expect(await decode(raw(checks, 2, 2, 3).webp({ lossless: true }))).toEqual(checks);
   });
 
-  it.each(["jpeg", "webp", "avif", "gif"] as const)("may be a file in %s", async (format) => {
+  it.each(["jpeg", "webp", "avif", "gif"] as const)("decodes %s files", async (format) => {
     const grey = await decode(
       sharp({ create: { width: 8, height: 8, channels: 3, background: "#406080" } }).toFormat(
         format,
@@ -37,12 +37,12 @@ describe("a decoded picture", () => {
     );
   });
 
-  it("is cut off evenly on both sides to cover", async () => {
+  it("crops both sides evenly for cover", async () => {
     const wide = raw([10, 20, 30, 40, 50, 60, 70, 80], 4, 2, 1);
     expect(await decode(wide.png(), shape(2, 2, 1))).toEqual([20, 30, 60, 70]);
   });
 
-  it("is shown whole to contain, on the background", async () => {
+  it("pads with the background for contain", async () => {
     const wide = raw([10, 20, 30, 40], 2, 1, 2).png();
     const fitting = { fit: "contain", background: "#ff8000" } as const;
     const opaque = raw([1, 2, 3, 4, 5, 6], 2, 1, 3).png();
@@ -61,7 +61,7 @@ describe("a decoded picture", () => {
     expect(await decode(clear, shape(1, 2), onBlack)).toEqual([0, 0, 0, 9, 9, 9]);
   });
 
-  it("has as many channels as are asked for", async () => {
+  it("converts to the requested number of channels", async () => {
     const grey = raw([0, 100, 200, 255], 2, 2, 1).toColourspace("b-w").png();
     expect(await decode(grey, shape(2, 2, 1))).toEqual([0, 100, 200, 255]);
     const spread = [0, 100, 200, 255].flatMap((value) => [value, value, value]);
@@ -73,7 +73,7 @@ describe("a decoded picture", () => {
     expect(black[0]).toBeGreaterThan(black[2]!);
   });
 
-  it("of 16 bits comes down to 8", async () => {
+  it("converts 16 bits a channel to 8", async () => {
     const deep = sharp(Uint16Array.from([0, 0x8080, 0xffff, 0x4040]), {
       raw: { width: 2, height: 2, channels: 1 },
     });
@@ -83,7 +83,7 @@ describe("a decoded picture", () => {
     expect([...pixels]).toEqual([0, 0x80, 0xff, 0x40]);
   });
 
-  it("in CMYK becomes sRGB", async () => {
+  it("converts CMYK to sRGB", async () => {
     const printed = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
       .toColourspace("cmyk")
       .jpeg()
@@ -94,12 +94,12 @@ describe("a decoded picture", () => {
     expect(Math.max(green!, blue!)).toBeLessThan(70);
   });
 
-  it("stands upright as its EXIF data say", async () => {
+  it("applies EXIF orientation", async () => {
     const lying = raw([10, 20], 2, 1, 1).withExif({ IFD0: {} }).withMetadata({ orientation: 6 });
     expect(await decode(lying.png(), shape(2, 1, 1))).toEqual([10, 20]);
   });
 
-  it("of an animation is its first frame", async () => {
+  it("takes the first frame of an animation", async () => {
     const frames = await Promise.all([png(255), png(0)]);
     const animated = await sharp(frames as Buffer[], { join: { animated: true } })
       .webp({ lossless: true })
@@ -111,7 +111,7 @@ describe("a decoded picture", () => {
 });
 
 describe("fitPicture", () => {
-  it("does with pixels what decodePicture does with a file", async () => {
+  it("fits pixels as decodePicture fits a file", async () => {
     const pixels = Uint8Array.from({ length: 6 * 4 * 3 }, (_, i) => (i * 37) % 256);
     const picture = { pixels, width: 6, height: 4, channels: 3 } as const;
     const file = await sharp(pixels, { raw: { width: 6, height: 4, channels: 3 } })
@@ -124,23 +124,23 @@ describe("fitPicture", () => {
   });
 });
 
-describe("a file that is no picture", () => {
+describe("decodePicture of a damaged file", () => {
   const attempt = (bytes: Uint8Array) =>
     messageOf(decodePicture(bytes, "pictures/a.png", shape(2, 2), cover));
 
-  it("is named, with the reason", async () => {
+  it("names the file and the reason", async () => {
     const text = new TextEncoder().encode("just a text");
     expect(await attempt(text)).toMatch(
-      /^FormatError: pictures\/a\.png cannot be read as a picture: .*; fetch it again or remove it\.$/,
+      /^FormatError: pictures\/a\.png cannot be read as a picture: .*; download it again or remove it\.$/,
     );
     expect(await attempt(new Uint8Array())).toBe(
-      "FormatError: pictures/a.png is empty; fetch it again or remove it.",
+      "FormatError: pictures/a.png is empty; download it again or remove it.",
     );
     const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n";
     expect(await attempt(new TextEncoder().encode(pointer))).toContain("git lfs pull");
   });
 
-  it("is one that was cut off", async () => {
+  it("refuses a truncated file", async () => {
     const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
     const whole = sharp(noise, { raw: { width: 64, height: 64, channels: 3 } });
     for (const file of [await whole.clone().jpeg().toBuffer(), await whole.png().toBuffer()]) {

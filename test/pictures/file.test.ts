@@ -13,7 +13,8 @@ import {
   writePicture,
 } from "../../src/pictures/file-node.ts";
 import { parametersText, type PictureMetadata } from "../../src/pictures/metadata.ts";
-import { pngShape, pngTexts, withPngTexts } from "../../src/pictures/png-node.ts";
+import { withPngTexts } from "../../src/pictures/png.ts";
+import { pngShape, pngTexts } from "../../src/pictures/png-node.ts";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
 import { generator, mutateBytes } from "../weights/mutate.ts";
 
@@ -44,7 +45,7 @@ const metadata: PictureMetadata = {
   version: "0.1.0",
 };
 
-/** A chunk with a right checksum, unless one is given. */
+/** Builds a chunk; its checksum is correct unless one is given. */
 function chunk(type: string, data: Uint8Array | string, sum?: number): Buffer {
   const body = Buffer.concat([Buffer.from(type, "latin1"), Buffer.from(data)]);
   const frame = Buffer.alloc(8);
@@ -54,7 +55,7 @@ function chunk(type: string, data: Uint8Array | string, sum?: number): Buffer {
 }
 
 const png = () => encodePicture(picture(3), { format: "png" });
-/** The file with chunks put in behind its header. */
+/** A PNG file with chunks inserted after its header. */
 async function pngWith(...chunks: Uint8Array[]): Promise<Buffer> {
   const bytes = await png();
   return Buffer.concat([bytes.subarray(0, 33), ...chunks, bytes.subarray(33)]);
@@ -67,30 +68,33 @@ const messageOf = (promise: Promise<unknown>) =>
   );
 
 describe("encodePicture", () => {
-  it.each(["png", "webp"] as const)("keeps every pixel in a %s, grey or colour", async (format) => {
-    for (const channels of [1, 3] as const) {
-      const bytes = await encodePicture(picture(channels), { format, metadata });
-      const space = channels === 1 ? "b-w" : "srgb";
-      const { data, info } = await sharp(bytes)
-        .toColourspace(space)
-        .raw()
-        .toBuffer({ resolveWithObject: true });
-      expect([info.format, info.width, info.height, info.channels]).toEqual([
-        "raw",
-        7,
-        5,
-        channels,
-      ]);
-      expect([...data]).toEqual([...picture(channels).pixels]);
-    }
-  });
+  it.each(["png", "webp"] as const)(
+    "keeps every pixel of grey and colour pictures in a %s file",
+    async (format) => {
+      for (const channels of [1, 3] as const) {
+        const bytes = await encodePicture(picture(channels), { format, metadata });
+        const space = channels === 1 ? "b-w" : "srgb";
+        const { data, info } = await sharp(bytes)
+          .toColourspace(space)
+          .raw()
+          .toBuffer({ resolveWithObject: true });
+        expect([info.format, info.width, info.height, info.channels]).toEqual([
+          "raw",
+          7,
+          5,
+          channels,
+        ]);
+        expect([...data]).toEqual([...picture(channels).pixels]);
+      }
+    },
+  );
 
-  it("writes a GIF", async () => {
+  it("writes GIF files", async () => {
     const bytes = await encodePicture(picture(3), { format: "gif", metadata });
     expect(await sharp(bytes).metadata()).toMatchObject({ format: "gif", width: 7, height: 5 });
   });
 
-  it("says that a format takes no picture as large", async () => {
+  it("refuses pictures that are too large for the format", async () => {
     const wide = { width: 16384, height: 1, channels: 1, pixels: new Uint8Array(16384) } as const;
     await expect(encodePicture(wide, { format: "webp" })).rejects.toThrow(
       /^A picture of 16384×1 pixels cannot be written as WEBP: .*; choose another format or size\.$/,
@@ -100,10 +104,12 @@ describe("encodePicture", () => {
 });
 
 describe("writePicture", () => {
-  it("writes the format of the name", async () => {
+  it("writes the format of the file's extension", async () => {
     for (const [name, format] of [
       ["a.png", "png"],
       ["b.WebP", "webp"],
+      ["d.JPG", "jpeg"],
+      ["e.jpeg", "jpeg"],
       ["c.gif", "gif"],
     ] as const) {
       const bytes = await writePicture(join(folder, name), picture(3), metadata);
@@ -111,20 +117,20 @@ describe("writePicture", () => {
       expect(written.equals(bytes)).toBe(true);
       expect((await sharp(written).metadata()).format).toBe(format);
     }
-    expect((await readdir(folder)).length).toBe(3);
+    expect((await readdir(folder)).length).toBe(5);
   });
 
-  it.each(["a.jpg", "a", "png", "a.png.txt"])("refuses %s", (name) => {
+  it.each(["a.bmp", "a", "png", "a.png.txt"])("refuses the name %s", (name) => {
     expect(() => pictureFormat(name)).toThrow(
       new UsageError(
-        `Cannot write a picture to ${name}: give a name that ends in .png, .webp, .gif.`,
+        `Cannot write a picture to ${name}: give a name that ends in .png, .jpg, .jpeg, .webp, .gif.`,
       ),
     );
   });
 });
 
 describe("readPictureMetadata", () => {
-  it.each(["png", "webp"])("reads what was written to a %s", async (format) => {
+  it.each(["png", "jpg", "webp"])("reads what was written to a .%s file", async (format) => {
     const path = join(folder, `p.${format}`);
     for (const each of [metadata, { ...without(metadata, "negative"), class: "Ankle boot" }]) {
       await writePicture(path, picture(3), each);
@@ -132,12 +138,12 @@ describe("readPictureMetadata", () => {
     }
   });
 
-  it("reads back any text", async () => {
+  it("reads back arbitrary text", async () => {
     const texts = fc.string({ unit: "binary", maxLength: 20 });
     const law = fc.asyncProperty(
       texts,
       texts,
-      fc.constantFrom("png" as const, "webp" as const),
+      fc.constantFrom("png" as const, "jpeg" as const, "webp" as const),
       async (prompt, negative, format) => {
         const path = join(folder, `p.${format}`);
         const told = { ...metadata, prompt, negative };
@@ -149,7 +155,7 @@ describe("readPictureMetadata", () => {
     await expect(fc.assert(law, { seed: 2, numRuns: 30 })).resolves.toBeUndefined();
   });
 
-  it("can be shown by other programs", async () => {
+  it("writes texts that other programs show", async () => {
     const bytes = await encodePicture(picture(3), { format: "png", metadata });
     const { comments } = await sharp(bytes).metadata();
     expect(comments).toEqual([
@@ -165,7 +171,7 @@ describe("readPictureMetadata", () => {
     expect(parametersText(odd)).toMatch(/^a b\n/);
   });
 
-  it("says that a picture does not tell", async () => {
+  it("fails for files without metadata", async () => {
     for (const [name, content] of [
       ["plain.png", await png()],
       ["plain.webp", await encodePicture(picture(3), { format: "webp" })],
@@ -176,24 +182,24 @@ describe("readPictureMetadata", () => {
       await writeFile(path, content);
       await expect(readPictureMetadata(path)).rejects.toThrow(
         new UsageError(
-          `${path} does not say how it was drawn; give a PNG or WebP file as patchwise generate writes it.`,
+          `${path} does not say how it was drawn; give a PNG, JPEG or WebP file that patchwise generate wrote.`,
         ),
       );
     }
   });
 
-  it("says that a file is damaged, missing or no picture", async () => {
+  it("fails for files that are missing, damaged or no pictures", async () => {
     const path = join(folder, "x.png");
     expect(await messageOf(readPictureMetadata(path))).toBe(
       `Cannot read ${path}: there is no such file or folder; check the path (ENOENT).`,
     );
     await writeFile(path, "no picture");
     expect(await messageOf(readPictureMetadata(path))).toBe(
-      `${path} is not a sound picture file; give another.`,
+      `${path} is not a valid picture file; give another.`,
     );
     await writeFile(path, await pngWith(chunk("iTXt", "patchwise\0\0\0\0\0{")));
     expect(await messageOf(readPictureMetadata(path))).toMatch(
-      /^What .* says of how it was drawn is damaged \(the whole: .*\); give another file\.$/,
+      /^The description of how .* was drawn is damaged \(the whole: .*\); give another file\.$/,
     );
     const wrong = JSON.stringify({ ...metadata, seed: -1 });
     await writeFile(path, await pngWith(chunk("iTXt", `patchwise\0\0\0\0\0${wrong}`)));
@@ -202,7 +208,7 @@ describe("readPictureMetadata", () => {
 });
 
 describe("pngTexts", () => {
-  it("reads all three kinds of text, packed ones too, and the first of two", async () => {
+  it("reads all three kinds of text, compressed or not, and the first of two with one keyword", async () => {
     const packed = deflateSync(Buffer.from("packed"));
     const bytes = await pngWith(
       chunk("tEXt", Buffer.from("Latin\0é", "latin1")),
@@ -219,19 +225,19 @@ describe("pngTexts", () => {
       ["Plain", "日本"],
       ["No end", ""],
     ]);
-    // A stranger agrees.
+    // An independent reader agrees.
     expect((await sharp(bytes).metadata()).comments).toContainEqual({
       keyword: "Plain",
       text: "日本",
     });
   });
 
-  it("says what is wrong with a file", async () => {
+  it("names what is wrong with a file", async () => {
     const sound = Buffer.from(await png());
     const of = (bytes: Uint8Array) => () => pngTexts(bytes, "p");
     const error = (reason: string) =>
-      new FormatError(`p is not a sound PNG file: ${reason}; make or fetch it again.`);
-    expect(of(sound.subarray(0, 7))).toThrow(error("it does not begin as one"));
+      new FormatError(`p is not a valid PNG file: ${reason}; create or download it again.`);
+    expect(of(sound.subarray(0, 7))).toThrow(error("it does not begin with the PNG signature"));
     expect(of(sound.subarray(0, -1))).toThrow(error("it ends too early"));
     expect(of(sound.subarray(0, -12))).toThrow(error("it ends too early"));
     const long = Buffer.from(sound);
@@ -240,16 +246,16 @@ describe("pngTexts", () => {
     expect(of(await pngWith(chunk("tEXt", "a\0b", 1)))).toThrow(
       error("the checksum of its tEXt chunk at byte 33 is wrong"),
     );
-    expect(of(await pngWith(chunk("t\0Xt", "a\0b")))).toThrow(error("byte 33 begins no chunk"));
-    const unpackable = error("a text in it cannot be unpacked to 16777216 bytes or less");
+    expect(of(await pngWith(chunk("t\0Xt", "a\0b")))).toThrow(error("no chunk begins at byte 33"));
+    const unpackable = error("a text in it cannot be decompressed to 16777216 bytes or fewer");
     expect(of(await pngWith(chunk("zTXt", "a\0\0no")))).toThrow(unpackable);
     const bomb = Buffer.concat([Buffer.from("a\0\0"), deflateSync(Buffer.alloc(2 ** 25))]);
     expect(of(await pngWith(chunk("zTXt", bomb)))).toThrow(unpackable);
   });
 
-  it("answers any damage by texts or by a sentence", async () => {
+  it("returns texts or throws a FormatError for any damage", async () => {
     const packed = deflateSync(Buffer.alloc(99));
-    // Copies as plain arrays, of which slices are copies in turn.
+    // Slices of plain arrays are copies, unlike those of Buffers.
     const sound = [
       await encodePicture(picture(3), { format: "png", metadata }),
       await pngWith(
@@ -262,7 +268,7 @@ describe("pngTexts", () => {
     const outcomes = { read: 0, refused: 0 };
     for (let i = 0; i < 6000; i++) {
       let bytes = mutateBytes(random, sound[i % 2]!, sound[(i >> 1) % 2]!);
-      // Half of them with right checksums, so that what lies behind these is met too.
+      // Correct the checksums of half of them, so that the checks behind them run too.
       if (random() < 0.5) bytes = repaired(bytes);
       try {
         pngTexts(bytes, "p");
@@ -275,7 +281,7 @@ describe("pngTexts", () => {
     expect(Math.min(outcomes.read, outcomes.refused)).toBeGreaterThan(500);
   });
 
-  it("reads what withPngTexts wrote, from a file that still decodes", async () => {
+  it("reads what withPngTexts wrote, and the file still decodes", async () => {
     const bytes = withPngTexts(await png(), { one: "日本", two: "" });
     expect([...pngTexts(bytes, "p")]).toEqual([
       ["one", "日本"],
@@ -286,7 +292,7 @@ describe("pngTexts", () => {
 });
 
 describe("readPictureMetadata of a damaged WebP", () => {
-  it("answers by metadata or by a sentence", async () => {
+  it("returns metadata or throws a PatchwiseError", async () => {
     const sound = new Uint8Array(await encodePicture(picture(3), { format: "webp", metadata }));
     const random = generator(6);
     const path = join(folder, "p.webp");
@@ -306,7 +312,7 @@ describe("readPictureMetadata of a damaged WebP", () => {
 });
 
 describe("pngShape", () => {
-  it("knows size and channels of every colour type", async () => {
+  it("reads the size and channels of every colour type", async () => {
     const colours = sharp(picture(3).pixels, { raw: { width: 7, height: 5, channels: 3 } });
     const shapes = [];
     for (const bytes of [
@@ -322,10 +328,10 @@ describe("pngShape", () => {
     expect(shapes).toEqual([3, 3, 4, 1, 2].map((channels) => [7, 5, channels]));
   });
 
-  it("says that a header is none", async () => {
+  it("refuses an invalid header", async () => {
     const bytes = await png();
     const error = new FormatError(
-      "p is not a sound PNG file: its header is none; make or fetch it again.",
+      "p is not a valid PNG file: its header is invalid; create or download it again.",
     );
     const behind = (header: Uint8Array) =>
       Buffer.concat([bytes.subarray(0, 8), header, bytes.subarray(33)]);
@@ -335,7 +341,7 @@ describe("pngShape", () => {
   });
 });
 
-/** Gives each chunk that can be made out its right checksum. */
+/** Corrects the checksum of each chunk that can be found. */
 function repaired(bytes: Uint8Array): Uint8Array {
   const copy = Buffer.from(bytes);
   for (let at = 8; at + 12 <= copy.length;) {

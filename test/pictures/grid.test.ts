@@ -12,7 +12,7 @@ const grey = (width: number, height: number, pixels: number[]): Picture => ({
 });
 
 describe("pictureGrid", () => {
-  it("puts pictures in rows, with gaps between them only", () => {
+  it("arranges pictures in rows with gaps between them", () => {
     const pictures = [1, 2, 3].map((value) => grey(2, 1, [value, 10 * value]));
     expect(pictureGrid(pictures, 2, { gap: 1, background: 9 })).toEqual(
       grey(5, 3, [1, 10, 9, 2, 20, 9, 9, 9, 9, 9, 3, 30, 9, 9, 9]),
@@ -26,7 +26,7 @@ describe("pictureGrid", () => {
     );
   });
 
-  it("keeps every pixel where it belongs, whatever the size, scale and gap", () => {
+  it("places every pixel correctly for any size, scale and gap", () => {
     const law = fc.property(
       fc.record({
         width: fc.integer({ min: 1, max: 4 }),
@@ -68,13 +68,13 @@ describe("pictureGrid", () => {
     expect(() => fc.assert(law, { seed: 1, numRuns: 300 })).not.toThrow();
   });
 
-  it("takes pictures of one size only, and at least one", () => {
+  it("requires at least one picture, all of one size", () => {
     expect(() => pictureGrid([], 3)).toThrow(
-      new UsageError("A grid of no pictures was asked for; give at least one."),
+      new UsageError("A grid needs at least one picture, got none."),
     );
     expect(() => pictureGrid([grey(1, 1, [0]), grey(2, 1, [0, 0])], 3)).toThrow(
       new UsageError(
-        "A grid takes pictures of one size, but one is 2×1 in grey and the first is 1×1 in grey; bring them to one size.",
+        "All pictures of a grid must have one size, but one is 2×1 in grey and the first is 1×1 in grey; resize them.",
       ),
     );
   });

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { picturesOf, valuesOf, withChannels } from "../../src/pictures/pixels.ts";
+import { picturesOf, valuesOf, withChannels } from "../../src/pictures/picture.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
 import { combine } from "../../src/diffusion/arrays.ts";
 import { diffusersScheduler } from "../../src/diffusion/diffusers/schedulers.ts";

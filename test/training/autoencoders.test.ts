@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { drawSamples } from "../../src/cli/samples.ts";
-import { readPicture } from "../../src/pictures/decode-node.ts";
+import { readPictureFile } from "../../src/pictures/decode-node.ts";
 import { writePicture } from "../../src/pictures/file-node.ts";
 import { tokenValues } from "../../src/data/latents/latents.ts";
 import { input } from "../../src/engine/graph/functional.ts";
@@ -103,7 +103,7 @@ async function reconstructed(folder: string, file: string) {
     graphOf({ seen, pixels: decodedPictures(params, seen, opened) }),
     { weights: opened.weights },
   );
-  const picture = await readPicture(file, "white");
+  const picture = await readPictureFile(file, "white");
   const values = Float32Array.from({ length: 768 }, (_, i) => {
     const [channel, place] = [Math.floor(i / 256), i % 256];
     return picture.pixels[place * 3 + channel]! / 127.5 - 1;
@@ -150,7 +150,7 @@ describe.each([
   });
 
   it("shows pictures above what becomes of them", async () => {
-    const grid = await readPicture(at(kind, "samples/step-00000040.png"), "white");
+    const grid = await readPictureFile(at(kind, "samples/step-00000040.png"), "white");
     expect(grid).toMatchObject({ width: 4 * 18 - 2, height: 2 * 18 - 2 });
   });
 

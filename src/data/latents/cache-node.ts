@@ -39,7 +39,7 @@ import {
 } from "./folder-node.ts";
 import { latentBytes, type LatentCache, type LatentForm, storedChannels } from "./latents.ts";
 import { openData } from "../open-node.ts";
-import { valuesOf } from "../../pictures/pixels.ts";
+import { valuesOf } from "../../pictures/picture.ts";
 
 export interface LatentOptions {
   readonly data: DataConfig;

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Picture } from "../../pictures/picture.ts";
 import { pictureGrid } from "../../pictures/grid.ts";
 import { type Batch, type Loader, openLoader } from "../../data/loading/loader-node.ts";
-import { picturesOf, valuesOf } from "../../pictures/pixels.ts";
+import { picturesOf, valuesOf } from "../../pictures/picture.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { countMultiplyAdds } from "../../engine/passes/cost.ts";

@@ -5,7 +5,7 @@ import { drawExamples } from "../../diffusion/recipe.ts";
 import { type AnyRecipe, drawTokenExamples } from "../../diffusion/discrete/token-recipe.ts";
 import { canDrop, type NetworkConfig } from "../../models/index.ts";
 import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
-import { valuesOf } from "../../pictures/pixels.ts";
+import { valuesOf } from "../../pictures/picture.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 
 /** Pictures with what they show. */

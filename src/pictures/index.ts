@@ -1,0 +1,16 @@
+/**
+ * Pictures in memory, and their conversion to PNG bytes, Blobs and ImageData. Runs in Node and in the browser;
+ * `patchwise/pictures/node` adds files on disk.
+ */
+export {
+  type BlobType,
+  type PixelData,
+  readPicture,
+  type ReadPictureOptions,
+  toBlob,
+  toImageData,
+} from "./convert.ts";
+export { type GridOptions, pictureGrid } from "./grid.ts";
+export type { PictureMetadata } from "./metadata.ts";
+export { type Picture, type PictureShape, picturesOf, valuesOf, withChannels } from "./picture.ts";
+export { toPng } from "./png.ts";
