@@ -50,7 +50,7 @@ export function toImageData(picture: Picture): PixelData {
 export async function toBlob(picture: Picture, type: BlobType = "image/png"): Promise<Blob> {
   if (type === "image/png") return new Blob([await toPng(picture)], { type });
   const canvas = canvasOf(picture.width, picture.height);
-  canvas.context.putImageData(toImageData(picture) as ImageData, 0, 0);
+  canvas.context.putImageData(toImageData(picture), 0, 0);
   const blob = await canvas.element.convertToBlob({ type, quality: 0.95 });
   if (blob.type === type) return blob;
   throw new DeviceError(`This browser cannot encode ${type}; use image/png.`);

@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { isDeepStrictEqual } from "node:util";
 import { crc32 as nodeCrc32 } from "node:zlib";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
@@ -37,13 +38,15 @@ const colours: Picture = {
 describe("toPng", () => {
   it("writes files that other decoders read without loss", async () => {
     const law = fc.asyncProperty(pictures, async (picture) => {
-      expect(await readPicture(await toPng(picture))).toEqual(picture);
+      const read = await readPicture(await toPng(picture));
+      return isDeepStrictEqual(read, picture);
     });
-    await fc.assert(law, { seed: 3, numRuns: 60 });
+    await expect(fc.assert(law, { seed: 3, numRuns: 60 })).resolves.toBeUndefined();
   });
 
   it("computes the checksums of the PNG specification", () => {
-    fc.assert(fc.property(fc.uint8Array(), (bytes) => crc32(bytes) === nodeCrc32(bytes)));
+    const law = fc.property(fc.uint8Array(), (bytes) => crc32(bytes) === nodeCrc32(bytes));
+    expect(() => fc.assert(law)).not.toThrow();
   });
 
   it("writes smooth pictures as small as libpng does", async () => {
@@ -95,8 +98,9 @@ describe("toBlob", () => {
     expect(blob.type).toBe(`image/${format}`);
     const bytes = new Uint8Array(await blob.arrayBuffer());
     expect(await sharp(bytes).metadata()).toMatchObject({ format, width: 2, height: 1 });
-    const read = await readPicture(bytes);
-    if (format !== "jpeg") expect(read).toEqual(colours);
+    const { pixels } = await readPicture(bytes);
+    const lossless = format !== "jpeg";
+    expect(pixels.every((value, i) => !lossless || value === colours.pixels[i])).toBe(true);
   });
 
   it("is a PNG by default", async () => {
