@@ -1,4 +1,5 @@
 /** The work of `sample-work.ts` by the library's own model, guidance and sampler. */
+import { traceNetwork } from "../src/models/network.ts";
 import { dealtRows, denoiserOf, sharedNetwork } from "../src/diffusion/denoiser.ts";
 import { guided } from "../src/diffusion/guidance.ts";
 import { flowLevels } from "../src/diffusion/levels.ts";
@@ -6,7 +7,6 @@ import { samplers } from "../src/diffusion/samplers/index.ts";
 import { graphOf } from "../src/engine/graph/graph.ts";
 import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { traceDiT } from "../src/models/dit/dit.ts";
 import { type Contender, timed } from "./contender.ts";
 import { batchName, sampleModel, type SampleWork } from "./sample-work.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
@@ -15,7 +15,7 @@ const contender: Contender = {
   async setup(workDir) {
     const work = readWork(workDir) as SampleWork;
     const backend = nodeBackend("cpu", { worker: true });
-    const graph = graphOf({ output: traceDiT(sampleModel).output });
+    const graph = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
     // As many copies as the smallest batch has rows, with and without its class: threads that work on rows of their
     // own need not wait for each other.
     const copies = Math.min(work.threads, 2 * Math.min(...work.batches));

@@ -24,7 +24,8 @@
 import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
 import { graphOf } from "../src/engine/graph/graph.ts";
 import { sizeOf } from "../src/engine/arrays/ndarray.ts";
-import { type DiTConfig, ditPresets, traceDiT } from "../src/models/dit/dit.ts";
+import { type DiTConfig, ditPresets } from "../src/models/dit/config.ts";
+import { traceNetwork } from "../src/models/network.ts";
 import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
 
 export interface SampleWork {
@@ -72,7 +73,7 @@ export function batchName(batch: number): string {
 
 export function* sampleTensors(work: SampleWork): Generator<readonly [string, HostTensor]> {
   const normal = normalSource(3);
-  const { declared, buffers } = traceDiT(sampleModel).params;
+  const { declared, buffers } = traceNetwork({ kind: "dit", ...sampleModel }).params;
   for (const [name, { tensor }] of declared) {
     const shape = tensor.shape as readonly number[];
     yield [name, normalTensor(normal, shape, deviationOf(name, shape))];
@@ -99,7 +100,7 @@ function deviationOf(name: string, shape: readonly number[]): number {
  * without the class. Elementwise work counts nothing.
  */
 export function sampleFlops(work: SampleWork): Record<string, number> {
-  const graph = graphOf({ output: traceDiT(sampleModel).output });
+  const graph = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
   return Object.fromEntries(
     work.batches.map((batch) => [
       batchName(batch),

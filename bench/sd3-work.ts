@@ -15,7 +15,8 @@ import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
 import { input } from "../src/engine/graph/functional.ts";
 import { type Graph, graphOf } from "../src/engine/graph/graph.ts";
 import { batch } from "../src/engine/graph/shape.ts";
-import { jointBlock, mmdit, mmditPresets } from "../src/models/mmdit/mmdit.ts";
+import { mmditPresets } from "../src/models/mmdit/config.ts";
+import { jointBlock, mmdit } from "../src/models/mmdit/mmdit.ts";
 import { createParams, type ParamsRoot } from "../src/nn/params.ts";
 import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
 

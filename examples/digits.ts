@@ -22,7 +22,8 @@ import {
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { batch } from "../src/engine/graph/shape.ts";
 import type { Tensor } from "../src/engine/graph/tensor.ts";
-import { type DiTConfig, dit, ditPresets } from "../src/models/dit/dit.ts";
+import { type DiTConfig, ditPresets } from "../src/models/dit/config.ts";
+import { dit } from "../src/models/dit/dit.ts";
 import { createParams, initialize } from "../src/nn/params.ts";
 import { adamW } from "../src/training/optimizers.ts";
 import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";

@@ -20,7 +20,7 @@ const distributions = [{ kind: "uniform" }, { kind: "logit-normal", mean: 0, std
 
 async function curveOf(times: (typeof distributions)[number]): Promise<ChartPoint[]> {
   const emoji = { kind: "emoji", styles: ["noto", "flat", "twemoji", "emojione"] } as const;
-  const config = trainingConfigSchema.parse({
+  const config = trainingConfigSchema().parse({
     name: times.kind,
     data: { ...emoji, split: "train" },
     picture: { size: 32 },

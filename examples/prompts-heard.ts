@@ -27,7 +27,7 @@ const BATCHES = 8;
 const folder = process.argv[2] ?? "runs/emoji-mmdit";
 const prompts = ["red apple", "cat face", "red heart", "automobile", "sun", "tree"];
 
-const config = trainingConfigSchema.parse(
+const config = trainingConfigSchema().parse(
   JSON.parse(await readFile(join(folder, "config.json"), "utf8")),
 );
 const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));

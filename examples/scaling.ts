@@ -13,7 +13,7 @@ import { graphOf } from "../src/engine/graph/graph.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { chart } from "../src/evaluation/chart.ts";
 import { readCard } from "../src/models/card.ts";
-import { traceNetwork } from "../src/models/index.ts";
+import { traceNetwork } from "../src/models/network.ts";
 import { trainingConfigSchema } from "../src/training/config/config.ts";
 import { train } from "../src/training/run/train-node.ts";
 
@@ -35,7 +35,7 @@ interface Trained {
 async function trained(size: keyof typeof sizes, patch: number): Promise<Trained> {
   const name = `${size}/${patch}`;
   const out = join(folder, `${size}-${patch}`);
-  const config = trainingConfigSchema.parse({
+  const config = trainingConfigSchema().parse({
     name,
     data: { kind: "idx", flip: true },
     picture: { size: 28, channels: 1 },

@@ -10,15 +10,16 @@ import {
 } from "../engine/passes/cost.ts";
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames } from "../engine/messages.ts";
-import { canDrop, networkPresets } from "../models/index.ts";
+import { canDrop, networkPresets } from "../models/network.ts";
 import { networkGraph, tracedForDrawing } from "../pipelines/graphs.ts";
 import { memoryPlan } from "../pipelines/memory.ts";
 import { shippedModels } from "../models/card-node.ts";
+import type { CountedPreset } from "../models/family.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
 import { latentSize, type Sized } from "../pipelines/settings.ts";
 import { type Staged, stagesOf } from "../pipelines/stages.ts";
-import { type CountedPreset, countedPresets } from "../pipelines/counted-presets.ts";
+import { countedPresets } from "../pipelines/counted-presets.ts";
 import { parseHubId } from "../weights/hub/id.ts";
 import { quote } from "../engine/messages.ts";
 import { exists } from "../weights/sources/files-node.ts";
@@ -46,7 +47,7 @@ interface Costs {
   readonly stages: readonly StageCosts[];
 }
 
-const presetNames = [...networkPresets.keys(), ...countedPresets.keys()];
+const presetNames = [...networkPresets().keys(), ...countedPresets().keys()];
 
 export function addInfo(program: Command): void {
   addModelOptions(program.command("info"))
@@ -75,7 +76,7 @@ interface InfoOptions extends OpenModelOptions {
 }
 
 async function info(model: string, options: InfoOptions): Promise<void> {
-  const counted = countedPresets.get(model);
+  const counted = countedPresets().get(model);
   const costs = counted
     ? countedCosts(model, counted)
     : costsOf(await describe(model, modelOptions(options)), options.size);
@@ -85,7 +86,7 @@ async function info(model: string, options: InfoOptions): Promise<void> {
 }
 
 async function describe(model: string, options: OpenModelOptions): Promise<Staged & Sized> {
-  const network = networkPresets.get(model);
+  const network = networkPresets().get(model);
   if (network) return { name: model, network, weights: () => undefined };
   const shipped = await shippedModels();
   if (shipped.includes(model) || (await exists(model)) || parseHubId(model)) {

@@ -6,7 +6,8 @@ import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-rec
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
 import { autoencoderKLSchema } from "./coders/autoencoder-kl-schema.ts";
-import { networkSchema } from "./index.ts";
+import { fromFamilies } from "./families.ts";
+import { networkSchema } from "./network.ts";
 import { vqganSchema } from "./coders/vqgan-folder.ts";
 
 /** Files of a model folder. */
@@ -74,61 +75,64 @@ const cardSampling = samplingSchema.required({ sampler: true, steps: true, guida
 
 type CardSampling = z.output<typeof cardSampling>;
 
-export const cardSchema = z
-  .strictObject({
-    format: z.literal("patchwise"),
-    version: z.literal(1),
-    /** What a person calls the model. */
-    name: z.string(),
-    network: networkSchema,
-    diffusion: anyRecipeSchema,
-    /** Pictures that it draws; values of [0, 255] are [−1, 1] to the network, or to the autoencoder. */
-    picture: z.strictObject({
-      height: z.int().min(1),
-      width: z.int().min(1),
-      channels: z.union([z.literal(1), z.literal(3)]),
+/** The schema of a card; it follows `registerFamily`. */
+export const cardSchema = fromFamilies(() =>
+  z
+    .strictObject({
+      format: z.literal("patchwise"),
+      version: z.literal(1),
+      /** What a person calls the model. */
+      name: z.string(),
+      network: networkSchema(),
+      diffusion: anyRecipeSchema,
+      /** Pictures that it draws; values of [0, 255] are [−1, 1] to the network, or to the autoencoder. */
+      picture: z.strictObject({
+        height: z.int().min(1),
+        width: z.int().min(1),
+        channels: z.union([z.literal(1), z.literal(3)]),
+      }),
+      /** Where the network draws latents: the config of the autoencoder that makes pictures of them. */
+      latents: z.strictObject({ autoencoder: autoencoderKLSchema }).optional(),
+      /** Where it draws tokens: the config of the tokenizer that makes pictures of them. */
+      tokens: z.strictObject({ tokenizer: vqganSchema }).optional(),
+      /** Names of the classes, in their order. */
+      classes: z.array(z.string()).optional(),
+      /** How to sample unless told otherwise. */
+      sampling: cardSampling,
+      /** How long it was trained. */
+      trained: z.strictObject({ steps: z.int().min(0), images: z.int().min(0) }),
+    })
+    .superRefine(({ network, latents, tokens, diffusion }, context) => {
+      const refuse = (field: string, message: string) =>
+        context.addIssue({ code: "custom", path: [field], message });
+      const channels = latents?.autoencoder.latentChannels ?? network.channels;
+      if (network.channels !== channels) {
+        refuse(
+          "latents",
+          `the network draws ${network.channels} channels, but the autoencoder decodes ${channels}`,
+        );
+      }
+      const [drawn, decoded] = [network.tokens?.codebook, tokens?.tokenizer.codebook];
+      if (drawn !== decoded) {
+        refuse(
+          "tokens",
+          `the network draws ${codesOf(drawn)}, but the tokenizer decodes ${codesOf(decoded)}`,
+        );
+      }
+      if ((diffusion.process === "tokens") !== (drawn !== undefined)) {
+        refuse(
+          "diffusion",
+          `the process is ${diffusion.process}, but the network draws ${codesOf(drawn)}`,
+        );
+      }
     }),
-    /** Where the network draws latents: the config of the autoencoder that makes pictures of them. */
-    latents: z.strictObject({ autoencoder: autoencoderKLSchema }).optional(),
-    /** Where it draws tokens: the config of the tokenizer that makes pictures of them. */
-    tokens: z.strictObject({ tokenizer: vqganSchema }).optional(),
-    /** Names of the classes, in their order. */
-    classes: z.array(z.string()).optional(),
-    /** How to sample unless told otherwise. */
-    sampling: cardSampling,
-    /** How long it was trained. */
-    trained: z.strictObject({ steps: z.int().min(0), images: z.int().min(0) }),
-  })
-  .superRefine(({ network, latents, tokens, diffusion }, context) => {
-    const refuse = (field: string, message: string) =>
-      context.addIssue({ code: "custom", path: [field], message });
-    const channels = latents?.autoencoder.latentChannels ?? network.channels;
-    if (network.channels !== channels) {
-      refuse(
-        "latents",
-        `the network draws ${network.channels} channels, but the autoencoder decodes ${channels}`,
-      );
-    }
-    const [drawn, decoded] = [network.tokens?.codebook, tokens?.tokenizer.codebook];
-    if (drawn !== decoded) {
-      refuse(
-        "tokens",
-        `the network draws ${codesOf(drawn)}, but the tokenizer decodes ${codesOf(decoded)}`,
-      );
-    }
-    if ((diffusion.process === "tokens") !== (drawn !== undefined)) {
-      refuse(
-        "diffusion",
-        `the process is ${diffusion.process}, but the network draws ${codesOf(drawn)}`,
-      );
-    }
-  });
+);
 
 function codesOf(codebook: number | undefined): string {
   return codebook === undefined ? "no tokens" : `tokens of a codebook of ${codebook}`;
 }
 
-export type Card = z.output<typeof cardSchema>;
+export type Card = z.output<ReturnType<typeof cardSchema>>;
 
 /**
  * Reads a card.
@@ -137,7 +141,7 @@ export type Card = z.output<typeof cardSchema>;
  * @throws FormatError that names the first field at fault
  */
 export function readCard(file: string, content: unknown): Card {
-  const result = cardSchema.safeParse(content);
+  const result = cardSchema().safeParse(content);
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   throw new FormatError(

@@ -2,7 +2,7 @@
 import { input } from "../engine/graph/functional.ts";
 import { type Graph, graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
-import { type NetworkConfig, type TracedNetwork, traceNetwork } from "../models/index.ts";
+import { type NetworkConfig, type TracedNetwork, traceNetwork } from "../models/network.ts";
 import {
   coderShape,
   decodedPictures,

@@ -1,6 +1,6 @@
 /** What a request says of guidance beyond its scale, checked. */
 import { UsageError } from "../engine/errors.ts";
-import { skippableLayers } from "../models/index.ts";
+import { skippableLayers } from "../models/network.ts";
 import type { ImageModel } from "./image-model.ts";
 import type { GenerateRequest, GenerateSettings, SkipLayers } from "./pipeline.ts";
 

@@ -11,7 +11,7 @@ import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
 import type { PictureCoder } from "../models/coders/picture-coder.ts";
 import type { tokenSampler } from "../models/card.ts";
-import type { NetworkConfig } from "../models/index.ts";
+import type { NetworkConfig } from "../models/network.ts";
 
 export interface ImageModel {
   /** What a person calls it. */

@@ -1,7 +1,7 @@
 /** A request decided: each setting checked, or the model's own where none was given. */
 import { checkSteps } from "../diffusion/levels.ts";
 import { UsageError } from "../engine/errors.ts";
-import { canDrop, imageSizes } from "../models/index.ts";
+import { canDrop, imageSizes } from "../models/network.ts";
 import { coderShape } from "../models/coders/picture-coder.ts";
 import { quote } from "../engine/messages.ts";
 import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";

@@ -2,7 +2,8 @@
  * The U-Net as openai/guided-diffusion builds it: `out.y` of `in.x`, `in.timesteps` and, where it has classes, `in.y`;
  * gradients of the mean of its square.
  */
-import { ddpmUNet as model, ddpmUNetConfig } from "../models/ddpm-unet/ddpm-unet.ts";
+import { ddpmUNetConfig } from "../models/ddpm-unet/checkpoint.ts";
+import { ddpmUNet as model } from "../models/ddpm-unet/ddpm-unet.ts";
 import { createParams } from "../nn/params.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";

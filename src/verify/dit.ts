@@ -5,7 +5,9 @@
 import { input } from "../engine/graph/functional.ts";
 import { batchTimes } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { dit, ditConfig, type DiTConfig, ditWithGuidance } from "../models/dit/dit.ts";
+import { type DiTConfig } from "../models/dit/config.ts";
+import { ditConfig } from "../models/dit/checkpoint.ts";
+import { dit, ditWithGuidance } from "../models/dit/dit.ts";
 import { createParams } from "../nn/params.ts";
 import { checkTables } from "../weights/check-tables.ts";
 import type { BackendSource, Computed } from "./family.ts";

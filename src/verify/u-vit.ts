@@ -2,7 +2,8 @@
  * U-ViT as baofff/U-ViT builds it: `out.y` of `in.x`, `in.timesteps` and `in.y` or `in.context`; gradients of the mean of
  * its square.
  */
-import { uViT as model, uViTConfig } from "../models/u-vit/u-vit.ts";
+import { uViTConfig } from "../models/u-vit/checkpoint.ts";
+import { uViT as model } from "../models/u-vit/u-vit.ts";
 import { createParams } from "../nn/params.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";

@@ -8,15 +8,17 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { resolve } from "../../src/engine/graph/shape.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
-import { ddpmUNetConfig, ddpmUNetPresets } from "../../src/models/ddpm-unet/ddpm-unet.ts";
+import { ddpmUNetPresets } from "../../src/models/ddpm-unet/config.ts";
+import { ddpmUNetConfig } from "../../src/models/ddpm-unet/checkpoint.ts";
 import {
   type NetworkConfig,
   networkPresets,
   networkSchema,
   traceNetwork,
   type TraceOptions,
-} from "../../src/models/index.ts";
-import { uViTConfig, uViTPresets } from "../../src/models/u-vit/u-vit.ts";
+} from "../../src/models/network.ts";
+import { uViTPresets } from "../../src/models/u-vit/config.ts";
+import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";
@@ -101,12 +103,12 @@ describe("the published models", () => {
     ["ADM-256", 553_838_086],
     ["ADM-512", 558_997_638],
   ])("%s has %d parameters", (name, parameters) => {
-    const { output } = traceNetwork(networkPresets.get(name)!);
+    const { output } = traceNetwork(networkPresets().get(name)!);
     expect(countParameters(graphOf({ output }))).toBe(parameters);
   });
 
   it("cost what the paper says", () => {
-    const { output } = traceNetwork(networkPresets.get("U-ViT-H/2-256")!);
+    const { output } = traceNetwork(networkPresets().get("U-ViT-H/2-256")!);
     // 133.25 in the paper, 133.197 by the original's own code without its position-wise operations.
     expect(countMultiplyAdds(graphOf({ output }), 1) / 1e9).toBeCloseTo(133.2, 1);
   });
@@ -117,7 +119,7 @@ describe("the published models", () => {
     ["U-ViT-M/4-64", "U-ViT-M-4-imagenet64"],
     ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
   ])("%s has the keys of its checkpoint", (name, file) => {
-    const { params } = traceNetwork(networkPresets.get(name)!);
+    const { params } = traceNetwork(networkPresets().get(name)!);
     const checkpoint = shapedWeights(publishedShapes(file));
     expect(() => checkKeys(params, checkpoint)).not.toThrow();
     expect([...params.declared.keys()].sort()).toEqual([...checkpoint.entries.keys()].sort());
@@ -184,7 +186,9 @@ describe.each(Object.entries(both))("%s", (_, network) => {
 
 describe("sizes", () => {
   const problem = (config: object) =>
-    networkSchema.safeParse(config).error?.issues.map(({ message }) => message);
+    networkSchema()
+      .safeParse(config)
+      .error?.issues.map(({ message }) => message);
 
   it("of a U-ViT are its own, of a U-Net all that its levels halve", () => {
     expect(() => traceNetwork(uViT, { size: [8, 8] })).toThrow(
@@ -200,7 +204,7 @@ describe("sizes", () => {
     expect(problem(uViT)).toBeUndefined();
     expect(problem(uNet)).toBeUndefined();
     expect(problem({ ...uViT, depth: 3 })).toEqual([
-      "half of the blocks come before the one in the middle, and half behind it, so 3 cannot be; give an even number",
+      "half of the blocks come before the middle one and half behind it, so 3 cannot be; give an even number",
     ]);
     expect(problem({ ...uViT, patch: 3 })![0]).toContain("cannot be cut into patches of 3×3");
     expect(problem({ ...uNet, size: [4, 7] })![0]).toContain("4×7 cannot be halved 1 times");

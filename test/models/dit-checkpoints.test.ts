@@ -5,12 +5,9 @@ import { FormatError } from "../../src/engine/errors.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import {
-  diffusersDiTConfig,
-  diffusersDiTKeys,
-  ditPresets,
-  traceDiT,
-} from "../../src/models/dit/dit.ts";
+import { ditPresets } from "../../src/models/dit/config.ts";
+import { traceNetwork } from "../../src/models/network.ts";
+import { diffusersDiTConfig, diffusersDiTKeys } from "../../src/models/dit/checkpoint.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { checkTables } from "../../src/weights/check-tables.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
@@ -29,10 +26,10 @@ describe("the keys of a checkpoint", () => {
     const shapes = JSON.parse(text) as Record<string, number[]>;
     return new Map(Object.entries(shapes).map(([key, shape]) => [key, { shape }]));
   };
-  const { params } = traceDiT(ditPresets["DiT-XL/2"]);
+  const { params } = traceNetwork({ kind: "dit", ...ditPresets["DiT-XL/2"] });
 
   it("of both published models are ours, key by key and shape by shape", () => {
-    const large = traceDiT({ ...ditPresets["DiT-XL/2"], size: [64, 64] });
+    const large = traceNetwork({ kind: "dit", ...ditPresets["DiT-XL/2"], size: [64, 64] });
     for (const [name, asked] of [
       ["DiT-XL-2-256", params],
       ["DiT-XL-2-512", large.params],
@@ -66,7 +63,7 @@ describe("the keys of a checkpoint", () => {
   });
 
   it("hold a position table that is ours, or the checkpoint is refused", async () => {
-    const { params: asked } = traceDiT({ ...ditPresets["DiT-S/8"], depth: 1 });
+    const { params: asked } = traceNetwork({ kind: "dit", ...ditPresets["DiT-S/8"], depth: 1 });
     const { value } = asked.buffers.get("pos_embed")!;
     const stored = (table: NdArray) =>
       openSafetensors(bytesSource(safetensorsBytes([["pos_embed", table]]), "it"));
@@ -136,7 +133,7 @@ describe("diffusers' checkpoint", () => {
 
   it("computes what the original's does", async () => {
     const weights = joinQkv(await diffusersFile());
-    const { params, output } = traceDiT(config);
+    const { params, output } = traceNetwork({ kind: "dit", ...config });
     const graph = graphOf({ output });
     const inputs = {
       x: randomArray(3, "float32", [2, 4, 8, 8]),
@@ -157,7 +154,7 @@ describe("diffusers' checkpoint", () => {
     const weights = joinQkv(await diffusersFile());
     const entries = new Map(weights.entries);
     entries.delete("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight");
-    const { params } = traceDiT(config);
+    const { params } = traceNetwork({ kind: "dit", ...config });
     expect(() => checkKeys(params, { name: "it", entries }, diffusersDiTKeys)).toThrow(
       'it lacks "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight" [11, 64]',
     );

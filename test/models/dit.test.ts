@@ -13,15 +13,10 @@ import { batch, batchTimes, formatDim } from "../../src/engine/graph/shape.ts";
 import { verifyGraph } from "../../src/engine/passes/verify.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
-import {
-  type BlockDesign,
-  dit,
-  ditConfig,
-  type DiTConfig,
-  ditPresets,
-  ditWithGuidance,
-  traceDiT,
-} from "../../src/models/dit/dit.ts";
+import { type BlockDesign, type DiTConfig, ditPresets } from "../../src/models/dit/config.ts";
+import { traceNetwork } from "../../src/models/network.ts";
+import { ditConfig } from "../../src/models/dit/checkpoint.ts";
+import { dit, ditWithGuidance } from "../../src/models/dit/dit.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
@@ -71,7 +66,7 @@ describe("what the original code computed", () => {
     const config = ditConfig(
       fieldReader("args", { input_size: 8, hidden_size: 64, depth: 1, num_heads: 4 }),
     );
-    const { buffers } = traceDiT(config).params;
+    const { buffers } = traceNetwork({ kind: "dit", ...config }).params;
     expect(buffers.get("pos_embed")!.value).toEqual(await weights.read("pos_embed"));
     await weights.close();
   });
@@ -93,7 +88,7 @@ describe.each([
   ["DiT-XL/2", 674_834_720, 675, 118.64],
 ] as const)("%s", (name, parameters, millions, published) => {
   it("has the original's parameters, and the paper's Gflops to its rounding", () => {
-    const { output, tokens } = traceDiT(ditPresets[name]);
+    const { output, tokens } = traceNetwork({ kind: "dit", ...ditPresets[name] });
     const graph = graphOf({ output });
     expect(countParameters(graph)).toBe(parameters);
     expect(Math.round(parameters / 1e6)).toBe(millions);
@@ -112,14 +107,16 @@ it.each([
   ["adaLN-zero", 118.6],
 ] as const)("DiT-XL/2 with %s blocks takes the paper's Gflops", (kind, published) => {
   const config: DiTConfig = { ...ditPresets["DiT-XL/2"], block: { kind } };
-  const gflops = countMultiplyAdds(graphOf({ output: traceDiT(config).output }), 1) / 1e9;
+  const gflops =
+    countMultiplyAdds(graphOf({ output: traceNetwork({ kind: "dit", ...config }).output }), 1) /
+    1e9;
   expect(Math.abs(gflops - published)).toBeLessThan(0.1);
 });
 
 describe("a new model", () => {
   it("of adaLN-zero blocks passes its tokens on unchanged", () => {
     const weights = (depth: number) => {
-      const { params, output } = traceDiT({ ...tiny, depth });
+      const { params, output } = traceNetwork({ kind: "dit", ...tiny, depth });
       const first = initialize(params, randomKey(1));
       const shape = first["final_layer.linear.weight"]!.shape;
       // What else is zero at first would hide what the blocks give.
@@ -132,7 +129,7 @@ describe("a new model", () => {
   });
 
   it.each(designs)("of $kind blocks predicts zero", (block) => {
-    const { params, output } = traceDiT({ ...tiny, block });
+    const { params, output } = traceNetwork({ kind: "dit", ...tiny, block });
     const inputs = { x: image(1), t: times(500), y: labels(1) };
     const values = { ...initialize(params, randomKey(1)), ...inputs };
     expect(new Set(numbersOf(output, values))).toEqual(new Set([0]));
@@ -158,7 +155,7 @@ describe("a text", () => {
   };
 
   it.each(routes)("counts, but its padding does not, in $kind blocks ($text)", (block) => {
-    const { params, output } = traceDiT(withText(block));
+    const { params, output } = traceNetwork({ kind: "dit", ...withText(block) });
     const weights = randomValues(params);
     const run = (y: NdArray) =>
       numbersOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
@@ -177,7 +174,7 @@ describe("a text", () => {
     "that is dropped counts neither by words nor by length in $kind blocks",
     (block) => {
       const config = withText(block);
-      const { params, output } = traceDiT(config, { drop: true });
+      const { params, output } = traceNetwork({ kind: "dit", ...config }, { drop: true });
       const weights = randomValues(params);
       const run = (y: NdArray, shown: NdArray, ...drop: number[]) => {
         const inputs = { x: image(2), t: times(500, 3), mask: shown, y };
@@ -193,20 +190,21 @@ describe("a text", () => {
 });
 
 describe("conditions", () => {
-  const weights = (config: DiTConfig) => randomValues(traceDiT(config).params);
+  const weights = (config: DiTConfig) =>
+    randomValues(traceNetwork({ kind: "dit", ...config }).params);
 
   it("drop a class by putting the null class in its place", () => {
-    const dropping = traceDiT(tiny, { drop: true }).output;
+    const dropping = traceNetwork({ kind: "dit", ...tiny }, { drop: true }).output;
     const inputs = { x: image(2), t: times(500, 3), ...weights(tiny) };
     const drop = ndarray("bool", [2], [1, 0]);
     expect(numbersOf(dropping, { ...inputs, y: labels(1, 2), drop })).toEqual(
-      numbersOf(traceDiT(tiny).output, { ...inputs, y: labels(3, 2) }),
+      numbersOf(traceNetwork({ kind: "dit", ...tiny }).output, { ...inputs, y: labels(3, 2) }),
     );
   });
 
   it.each(designs)("may be none, in $kind blocks", (block) => {
     const config: DiTConfig = { ...tiny, block, condition: { kind: "none" } };
-    const { output, params } = traceDiT(config);
+    const { output, params } = traceNetwork({ kind: "dit", ...config });
     expect(output.shape).toEqual([batch, 4, 4, 6]);
     expect([...params.declared.keys()].filter((key) => key.startsWith("y_embedder"))).toEqual([]);
     const run = (t: number) => numbersOf(output, { ...weights(config), x: image(1), t: times(t) });
@@ -218,9 +216,13 @@ describe("conditions", () => {
       ...tiny,
       condition: { kind: "class", classes: 3, nullClass: false },
     };
-    const table = traceDiT(config).params.declared.get("y_embedder.embedding_table.weight")!;
+    const table = traceNetwork({ kind: "dit", ...config }).params.declared.get(
+      "y_embedder.embedding_table.weight",
+    )!;
     expect(table.tensor.shape).toEqual([3, 16]);
-    expect(() => traceDiT(config, { drop: true })).toThrow("has no null class");
+    expect(() => traceNetwork({ kind: "dit", ...config }, { drop: true })).toThrow(
+      "has no null class",
+    );
     const args = fieldReader("args", { class_dropout_prob: 0 });
     expect(ditConfig(args).condition).toEqual({ kind: "class", classes: 1000, nullClass: false });
   });
@@ -236,7 +238,8 @@ describe("conditions", () => {
 
 describe("sizes", () => {
   it("may be any multiple of the patch, and no others", () => {
-    const trace = (size: readonly [number, number]) => traceDiT({ ...tiny, patch: 3 }, { size });
+    const trace = (size: readonly [number, number]) =>
+      traceNetwork({ kind: "dit", ...tiny, patch: 3 }, { size });
     expect(trace([3, 12]).output.shape).toEqual([batch, 4, 3, 12]);
     expect(trace([3, 12]).tokens).toBe(4);
     expect(() => trace([4, 12])).toThrow(ShapeError);
@@ -254,7 +257,7 @@ describe("sizes", () => {
   });
 
   it("double the channels only where the variance is learned", () => {
-    const { output } = traceDiT({ ...tiny, learnedVariance: false });
+    const { output } = traceNetwork({ kind: "dit", ...tiny, learnedVariance: false });
     expect(output.shape).toEqual([batch, 2, 4, 6]);
   });
 });
@@ -309,7 +312,7 @@ describe("the later recipe", () => {
   const inputs = { x: image(2), t: times(0.5, 900), y: labels(0, 3) };
 
   it("bears JiT's names", () => {
-    const names = [...traceDiT({ ...recipe, depth: 1 }).params.declared].map(
+    const names = [...traceNetwork({ kind: "dit", ...recipe, depth: 1 }).params.declared].map(
       ([name, { tensor }]) => `${name} ${tensor.shape.map(formatDim).join("×")}`,
     );
     expect(names.filter((name) => !name.includes("_embedder.") || name.startsWith("x_"))).toEqual([
@@ -350,7 +353,7 @@ describe("the later recipe", () => {
   ] as const satisfies readonly (readonly [string, DiTConfig])[])(
     "computes the same, and the same gradients, here and by the reference: %s",
     async (_, config) => {
-      const { output, params } = traceDiT(config);
+      const { output, params } = traceNetwork({ kind: "dit", ...config });
       const declared = [...params.declared.values()].map(({ tensor }) => tensor);
       const gradients = gradient(output.square().mean(), declared);
       const graph = graphOf({ output, ...Object.fromEntries(gradients.entries()) });
@@ -372,7 +375,7 @@ describe("the later recipe", () => {
 
   it("may compute blocks again in the backward pass, with the same result", () => {
     const gradientOf = (recompute: boolean) => {
-      const { output, params } = traceDiT(recipe, { recompute });
+      const { output, params } = traceNetwork({ kind: "dit", ...recipe }, { recompute });
       const first = params.declared.get("blocks.0.attn.qkv.weight")!.tensor;
       const weights = randomValues(params);
       const [slope] = gradient(output.square().mean(), [first]);

@@ -6,7 +6,7 @@ import { FormatError } from "../../src/engine/errors.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { traceNetwork, type TraceOptions } from "../../src/models/index.ts";
+import { traceNetwork, type TraceOptions } from "../../src/models/network.ts";
 import {
   diffusersMMDiTConfig,
   diffusersMMDiTKeys,
@@ -14,7 +14,7 @@ import {
   mmditCheckpointConfig,
   mmditConfig,
 } from "../../src/models/mmdit/checkpoint.ts";
-import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/mmdit.ts";
+import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/config.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";

@@ -18,8 +18,8 @@ import {
   type TracedNetwork,
   traceNetwork,
   type TraceOptions,
-} from "../../src/models/index.ts";
-import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/mmdit.ts";
+} from "../../src/models/network.ts";
+import { type MMDiTConfig, mmditPresets } from "../../src/models/mmdit/config.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { randomArray } from "../support/arrays.ts";
 import { numbersOf, randomValues } from "../support/network-values.ts";
@@ -332,7 +332,7 @@ describe("places", () => {
 
 describe("its config", () => {
   const parse = (fields: object) =>
-    networkSchema.safeParse({ kind: "mmdit", ...tiny, ...fields }).error?.issues[0]?.message;
+    networkSchema().safeParse({ kind: "mmdit", ...tiny, ...fields }).error?.issues[0]?.message;
 
   it("is refused where its sizes do not fit each other", () => {
     expect(parse({})).toBeUndefined();

@@ -81,7 +81,7 @@ describe("the published models", () => {
       paramsOf[name]!(params);
       const checkpoint = shapedWeights(publishedShapes(file));
       expect(() => checkKeys(params, checkpoint, keys)).not.toThrow();
-      expect(countParameters(countedPresets.get(name)!.graph())).toBe(count);
+      expect(countParameters(countedPresets().get(name)!.graph())).toBe(count);
     },
   );
 });

@@ -8,7 +8,7 @@ import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { traceNetwork } from "../../src/models/index.ts";
+import { traceNetwork } from "../../src/models/network.ts";
 import { linear, linearParts } from "../../src/nn/linear.ts";
 import { attentionAndMlp, checkTargets, isLora, withLora } from "../../src/nn/lora.ts";
 import { createParams, initialize, zero } from "../../src/nn/params.ts";

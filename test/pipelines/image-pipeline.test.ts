@@ -3,7 +3,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { samplers } from "../../src/diffusion/samplers/index.ts";
-import type { NetworkConfig } from "../../src/models/index.ts";
+import type { NetworkConfig } from "../../src/models/network.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
 import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
 import {

@@ -10,7 +10,7 @@ import { shippedModel } from "../../src/models/card-node.ts";
 import { diskFolder } from "../../src/weights/sources/folder-node.ts";
 import { attentionAndMlp, isLora, withLora } from "../../src/nn/lora.ts";
 import { createParams } from "../../src/nn/params.ts";
-import { traceNetwork } from "../../src/models/index.ts";
+import { traceNetwork } from "../../src/models/network.ts";
 import type { ChosenLora } from "../../src/pipelines/open/lora-node.ts";
 import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";

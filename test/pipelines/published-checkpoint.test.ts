@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { networkPresets, traceNetwork } from "../../src/models/index.ts";
+import { networkPresets, traceNetwork } from "../../src/models/network.ts";
 import { publishedModel } from "../../src/pipelines/open/published-checkpoint.ts";
 import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
 
 /** Names and shapes of a preset's weights. */
 function shapesOf(name: string): Record<string, readonly number[]> {
-  const { params } = traceNetwork(networkPresets.get(name)!);
+  const { params } = traceNetwork(networkPresets().get(name)!);
   return Object.fromEntries(
     [...params.declared].map(([key, { tensor }]) => [key, tensor.shape as readonly number[]]),
   );
@@ -18,7 +18,7 @@ describe("a file of original weights", () => {
     ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
   ])("is told to be %s", (name, file) => {
     const { network, defaults, lacks } = publishedModel(shapedWeights(publishedShapes(file)));
-    expect(network).toEqual(networkPresets.get(name));
+    expect(network).toEqual(networkPresets().get(name));
     expect(defaults).toEqual({ steps: 50, guidance: 1.4 });
     expect(lacks?.includes("takes captions as CLIP's embeddings")).toBe(
       name.endsWith("COCO") ? true : undefined,
@@ -27,7 +27,7 @@ describe("a file of original weights", () => {
 
   it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is told to be %s", (name) => {
     const { network, process } = publishedModel(shapedWeights(shapesOf(name)));
-    expect(network).toEqual(networkPresets.get(name));
+    expect(network).toEqual(networkPresets().get(name));
     expect(process).toMatchObject({ parameterization: "epsilon" });
     // Half-way the cosine schedule has kept more of the picture than the linear one.
     const kept = process.levels(3, { size: network.size }).map(({ alpha }) => alpha)[1]!;
@@ -36,14 +36,14 @@ describe("a file of original weights", () => {
 
   it("is told to be a DiT", () => {
     const { network } = publishedModel(shapedWeights(publishedShapes("DiT-XL-2-256")));
-    expect(network).toEqual(networkPresets.get("DiT-XL/2"));
+    expect(network).toEqual(networkPresets().get("DiT-XL/2"));
   });
 
   it.each(["Paella-v1", "Paella-v3"])(
     "is refused where it is %s, with what it would take",
     (name) => {
       expect(() => publishedModel(shapedWeights(publishedShapes(name)))).toThrow(
-        "file is a Paella, which is told embeddings of ByT5 or CLIP and draws tokens of a VQGAN, and holds none of these",
+        "file is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, and contains none of these",
       );
     },
   );
@@ -51,7 +51,7 @@ describe("a file of original weights", () => {
   it("of no published size is refused", () => {
     const shapes = { ...shapesOf("U-ViT-M/4-64"), pos_embed: [1, 3, 768] };
     expect(() => publishedModel(shapedWeights(shapes))).toThrow(
-      "file is a u-vit of none of the published sizes, which are U-ViT-S/2-CIFAR10, ",
+      "file is a U-ViT, but of none of the published sizes, which are U-ViT-S/2-CIFAR10, ",
     );
   });
 });

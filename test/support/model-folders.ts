@@ -7,8 +7,9 @@ import {
   autoencoderKLConfig,
   autoencoderKLParams,
 } from "../../src/models/coders/autoencoder-kl.ts";
-import { diffusersDiTKeys, ditPresets } from "../../src/models/dit/dit.ts";
-import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
+import { ditPresets } from "../../src/models/dit/config.ts";
+import { diffusersDiTKeys } from "../../src/models/dit/checkpoint.ts";
+import { type NetworkConfig, traceNetwork } from "../../src/models/network.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
 import { randomArray } from "./arrays.ts";

@@ -2,8 +2,8 @@
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
 import { type Card, cardSchema } from "../../src/models/card.ts";
-import { ditPresets } from "../../src/models/dit/dit.ts";
-import { type NetworkConfig, traceNetwork } from "../../src/models/index.ts";
+import { ditPresets } from "../../src/models/dit/config.ts";
+import { type NetworkConfig, traceNetwork } from "../../src/models/network.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import { randomArray } from "./arrays.ts";
@@ -34,7 +34,7 @@ export const tinyTextNetwork: NetworkConfig = {
 /** A card that draws in few steps. */
 export function tinyCard(network: NetworkConfig = tinyNetwork, more: Partial<Card> = {}): Card {
   const [height, width] = network.size;
-  return cardSchema.parse({
+  return cardSchema().parse({
     format: "patchwise",
     version: 1,
     name: "tiny",

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { Card } from "../../src/models/card.ts";
-import type { NetworkConfig } from "../../src/models/index.ts";
+import type { NetworkConfig } from "../../src/models/network.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
 import { type VQGANConfig, vqganParams } from "../../src/models/coders/vqgan.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { recipeSchema } from "../../src/diffusion/recipe.ts";
 import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
-import type { NetworkConfig } from "../../src/models/index.ts";
+import type { NetworkConfig } from "../../src/models/network.ts";
 import { examplesOf } from "../../src/training/tasks/examples.ts";
 import { tinyNetwork } from "../support/tiny-model.ts";
 

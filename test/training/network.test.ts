@@ -12,7 +12,7 @@ const words = { vocabulary: 10, width: 8 };
 
 /** The model of a config, with what it leaves out. */
 const model = (settings: object): TrainingConfig["model"] =>
-  trainingConfigSchema.parse({
+  trainingConfigSchema().parse({
     data: { kind: "idx" },
     picture: { size: 64 },
     model: settings,
@@ -78,7 +78,9 @@ describe("a network that is trained", () => {
     const build = (settings: object) => () =>
       networkOf(model({ kind: "mmdit", ...settings }), picture, { ...plain }, undefined);
     expect(build({})).toThrow(UsageError);
-    expect(build({})).toThrow("An MMDiT is told a text or a class, but noise has neither");
+    expect(build({})).toThrow(
+      "An MMDiT needs a text or a class as its condition, but noise has neither",
+    );
     const few = { positions: { kind: "sin-cos", max: 4 }, patch: 8 };
     expect(() => networkOf(model({ kind: "mmdit", ...few }), picture, classed, undefined)).toThrow(
       "The model (positions): positions for 4×4 patches of 8×8 do not cover",
@@ -91,7 +93,7 @@ describe("a network that is trained", () => {
 });
 
 it("Muon moves the matrices of an MMDiT's blocks, and AdamW the rest", () => {
-  const { training } = trainingConfigSchema.parse({
+  const { training } = trainingConfigSchema().parse({
     data: { kind: "idx" },
     picture: { size: 64 },
     training: { steps: 1, optimizer: { kind: "muon" } },

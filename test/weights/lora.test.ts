@@ -2,14 +2,14 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
 import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
-import { type NetworkConfig, networkSchema } from "../../src/models/index.ts";
+import { type NetworkConfig, networkSchema } from "../../src/models/network.ts";
 import { layerNames, publishedNames } from "../../src/training/tasks/lora-layers.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 import { loraFile, mergeLora, readLora } from "../../src/weights/lora.ts";
 import { randomArray } from "../support/arrays.ts";
 import { tinyNetwork } from "../support/tiny-model.ts";
 
-const mmdit = networkSchema.parse({
+const mmdit = networkSchema().parse({
   kind: "mmdit",
   size: [4, 4],
   channels: 4,

@@ -11,7 +11,6 @@ import { mixTokens } from "../../nn/attention.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import { groupNorm } from "../../nn/norm.ts";
 import {
-  type Condition,
   type ConditionedInputs,
   embedLabels,
   givenCondition,
@@ -21,97 +20,9 @@ import {
 import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
-import type { FieldReader } from "../../weights/config-fields.ts";
-
-export interface DDPMUNetConfig {
-  /** Height and width; it takes others that the levels halve as often. */
-  readonly size: readonly [height: number, width: number];
-  readonly channels: number;
-  /** Whether the variance is predicted too, by as many channels again. */
-  readonly learnedVariance: boolean;
-  /** Channels that each level has some times. */
-  readonly width: number;
-  /** How many times, from the highest resolution; each level halves it. */
-  readonly multipliers: readonly number[];
-  /** Residual blocks a level. */
-  readonly blocks: number;
-  /** Levels with attention, by how many times smaller they are: 1, 2, 4, … */
-  readonly attention: readonly number[];
-  /** Heads of an attention: so many, or of so many channels. */
-  readonly heads: { readonly count: number } | { readonly channels: number };
-  /** Whether q, k and v of one head lie together ("legacy"), or the heads of all q, of all k, of all v. */
-  readonly headOrder: "legacy" | "new";
-  /** Whether time scales and shifts what the second norm gives, or is added in front of it. */
-  readonly scaleShift: boolean;
-  /** Whether levels change by residual blocks, or by convolutions. */
-  readonly residualResampling: boolean;
-  /** A text counts by the mean of its tokens. */
-  readonly condition: Condition;
-}
+import { type DDPMUNetConfig, normGroups } from "./config.ts";
 
 export type DDPMUNetInputs = ConditionedInputs;
-
-/** Groups of channels in each norm. */
-export const normGroups = 32;
-
-/** Dhariwal & Nichol, 2021: of ImageNet's classes. */
-const published = {
-  channels: 3,
-  learnedVariance: true,
-  width: 256,
-  blocks: 2,
-  attention: [2, 4, 8],
-  heads: { channels: 64 },
-  headOrder: "legacy",
-  scaleShift: true,
-  residualResampling: true,
-  condition: { kind: "class", classes: 1000, nullClass: false },
-} as const;
-
-export const ddpmUNetPresets = {
-  /** Ho et al., 2020. */
-  "DDPM-CIFAR10": {
-    size: [32, 32],
-    channels: 3,
-    learnedVariance: false,
-    width: 128,
-    multipliers: [1, 2, 2, 2],
-    blocks: 2,
-    attention: [2],
-    heads: { count: 1 },
-    headOrder: "legacy",
-    scaleShift: false,
-    residualResampling: false,
-    condition: { kind: "none" },
-  },
-  "ADM-64": {
-    ...published,
-    size: [64, 64],
-    width: 192,
-    multipliers: [1, 2, 3, 4],
-    blocks: 3,
-    headOrder: "new",
-  },
-  "ADM-128": {
-    ...published,
-    size: [128, 128],
-    multipliers: [1, 1, 2, 3, 4],
-    attention: [4, 8, 16],
-    heads: { count: 4 },
-  },
-  "ADM-256": {
-    ...published,
-    size: [256, 256],
-    multipliers: [1, 1, 2, 2, 4, 4],
-    attention: [8, 16, 32],
-  },
-  "ADM-512": {
-    ...published,
-    size: [512, 512],
-    multipliers: [0.5, 1, 1, 2, 2, 4, 4],
-    attention: [16, 32, 64],
-  },
-} satisfies Record<string, DDPMUNetConfig>;
 
 /**
  * [B, channels, H, W] → [B, channels or twice as many, H, W]: noise, and where it is learned, the variance.
@@ -148,9 +59,9 @@ export function ddpmUNet(
     }
     if (level === multipliers.length - 1) continue;
     const down = p.at(`input_blocks.${skips.length}.0`);
-    x = config.residualResampling
-      ? residual(down, x, x.size(1), halved)
-      : conv2d(down.at("op"), x, x.size(1), 3, { stride: 2 });
+    if (config.residualResampling) x = residual(down, x, x.size(1), halved);
+    else if (config.plainResampling) x = halved(x);
+    else x = conv2d(down.at("op"), x, x.size(1), 3, { stride: 2 });
     skips.push(x);
   }
 
@@ -169,9 +80,9 @@ export function ddpmUNet(
       x = residual(next(), concat([x, skips.pop()!], 1), multiplier * width);
       if (attends(level)) x = attended(next(), x);
       if (level === 0 || i < blocks) continue;
-      x = config.residualResampling
-        ? residual(next(), x, x.size(1), doubled)
-        : conv2d(next().at("conv"), doubled(x), x.size(1), 3);
+      if (config.residualResampling) x = residual(next(), x, x.size(1), doubled);
+      else if (config.plainResampling) x = doubled(x);
+      else x = conv2d(next().at("conv"), doubled(x), x.size(1), 3);
     }
   }
   const h = normalized(p.at("out.0"), x).silu();
@@ -277,29 +188,4 @@ function checkSize(x: Tensor, levels: number): void {
   throw new ShapeError(
     `An image of ${width}×${height} cannot be halved ${levels - 1} times, as this U-Net does; use a multiple of ${unit}.`,
   );
-}
-
-/**
- * The arguments of UNetModel in openai/guided-diffusion.
- *
- * @throws FormatError that names the field at fault
- */
-export function ddpmUNetConfig(read: FieldReader): DDPMUNetConfig {
-  const channels = read.count("in_channels", 3);
-  const headChannels = read.number("num_head_channels", -1);
-  const classes = read.optionalCount("num_classes");
-  return {
-    size: read.size("image_size", 64),
-    channels,
-    learnedVariance: read.count("out_channels", channels) === 2 * channels,
-    width: read.count("model_channels", 128),
-    multipliers: read.numbers("channel_mult", [1, 2, 4, 8]),
-    blocks: read.count("num_res_blocks", 2),
-    attention: read.numbers("attention_resolutions", []),
-    heads: headChannels > 0 ? { channels: headChannels } : { count: read.count("num_heads", 1) },
-    headOrder: read.flag("use_new_attention_order", false) ? "new" : "legacy",
-    scaleShift: read.flag("use_scale_shift_norm", false),
-    residualResampling: read.flag("resblock_updown", false),
-    condition: classes ? { kind: "class", classes, nullClass: false } : { kind: "none" },
-  };
 }

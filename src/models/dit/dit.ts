@@ -8,13 +8,11 @@
  * Weights bear the names of the original code; `diffusersDiTKeys` finds them under diffusers'.
  */
 import { ShapeError } from "../../engine/errors.ts";
-import { concat, full, input } from "../../engine/graph/functional.ts";
-import { batch } from "../../engine/graph/shape.ts";
+import { concat, full } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { crossAttention, maskBias, selfAttention } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import {
-  type Condition,
   type ConditionedInputs,
   embedLabels,
   embedText,
@@ -23,94 +21,15 @@ import {
   type TextTokens,
 } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
-import { type FeedForward, feedForward } from "../../nn/mlp.ts";
+import { feedForward } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation, plainBranch } from "../../nn/modulation.ts";
-import type { Norm } from "../../nn/norm.ts";
-import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
-import { type PatchEmbedding, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
+import { normal, type Params, zero } from "../../nn/params.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { type RotaryTable, rotaryTable, sinCos2d } from "../../nn/positions.ts";
 import { embedTime } from "../../nn/timestep-embedding.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
-import type { FieldReader } from "../../weights/config-fields.ts";
-
-export interface DiTConfig {
-  /** Height and width that the model is trained for; with fixed or rotary positions it takes others too. */
-  readonly size: readonly [height: number, width: number];
-  /** Channels of the latents, or 3 for pixels. */
-  readonly channels: number;
-  readonly patch: number;
-  readonly hidden: number;
-  readonly depth: number;
-  readonly heads: number;
-  /** Width of the feed-forward layers, as a multiple of `hidden`. */
-  readonly mlpRatio: number;
-  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
-  readonly learnedVariance: boolean;
-  readonly condition: Condition;
-  readonly block: BlockDesign;
-  readonly patches: PatchEmbedding;
-  /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
-  readonly positions: { readonly kind: "sin-cos" | "learned" | "none" };
-  /** Turns queries and keys by row and column. */
-  readonly rotary: { readonly theta: number } | null;
-  /** In blocks without modulation, norms are affine anyway. */
-  readonly norm: Norm;
-  readonly feedForward: FeedForward;
-  /** Norm of each head's queries and keys. */
-  readonly qkNorm: Norm | null;
-  /** Makes the blocks' modulations through so many channels, which saves most of their weights; whole unless given. */
-  readonly modulationRank?: number | undefined;
-}
-
-/**
- * How blocks learn of time and condition: by tokens among the patches, by attention to tokens beside them, or
- * by norms whose scale and shift depend on one vector; "adaLN-zero" gates each branch too, by 0 at first. There
- * a text counts by the mean of its tokens, and by the tokens themselves where `text` says so.
- */
-export type BlockDesign =
-  | { readonly kind: "in-context" }
-  | { readonly kind: "cross-attention" }
-  | { readonly kind: "adaLN"; readonly text?: TextRoute | undefined }
-  | { readonly kind: "adaLN-zero"; readonly text?: TextRoute | undefined };
-type TextRoute = "in-context" | "cross-attention";
+import type { BlockDesign, DiTConfig } from "./config.ts";
 
 export type DiTInputs = ConditionedInputs;
-
-const paper = {
-  size: [32, 32],
-  channels: 4,
-  mlpRatio: 4,
-  learnedVariance: true,
-  condition: { kind: "class", classes: 1000, nullClass: true },
-  block: { kind: "adaLN-zero" },
-  patches: { kind: "linear" },
-  positions: { kind: "sin-cos" },
-  rotary: null,
-  norm: { kind: "layer", affine: false, epsilon: 1e-6 },
-  feedForward: { kind: "gelu", approximate: "tanh" },
-  qkNorm: null,
-} as const;
-
-const small = { ...paper, depth: 12, hidden: 384, heads: 6 };
-const base = { ...paper, depth: 12, hidden: 768, heads: 12 };
-const large = { ...paper, depth: 24, hidden: 1024, heads: 16 };
-const extraLarge = { ...paper, depth: 28, hidden: 1152, heads: 16 };
-
-/** The paper's models, on latents of 256×256 pixels. */
-export const ditPresets = {
-  "DiT-S/8": { ...small, patch: 8 },
-  "DiT-S/4": { ...small, patch: 4 },
-  "DiT-S/2": { ...small, patch: 2 },
-  "DiT-B/8": { ...base, patch: 8 },
-  "DiT-B/4": { ...base, patch: 4 },
-  "DiT-B/2": { ...base, patch: 2 },
-  "DiT-L/8": { ...large, patch: 8 },
-  "DiT-L/4": { ...large, patch: 4 },
-  "DiT-L/2": { ...large, patch: 2 },
-  "DiT-XL/8": { ...extraLarge, patch: 8 },
-  "DiT-XL/4": { ...extraLarge, patch: 4 },
-  "DiT-XL/2": { ...extraLarge, patch: 2 },
-} satisfies Record<string, DiTConfig>;
 
 /**
  * [B, channels, H, W] → [B, channels or twice as many, H, W]: noise, and where it is learned, the variance.
@@ -305,118 +224,3 @@ export function ditWithGuidance(
   const twice = concat([guided, guided], 0); // [2B, guidedChannels, H, W]
   return guidedChannels < out.size(1) ? concat([twice, out.slice(1, guidedChannels)], 1) : twice;
 }
-
-/** A model as a graph: its inputs, named as in `DiTInputs`, its output and its weights. */
-export interface TracedDiT {
-  readonly params: ParamsRoot;
-  readonly inputs: DiTInputs;
-  readonly output: Tensor;
-  /** Patches of an image. */
-  readonly tokens: number;
-}
-
-/**
- * Traces the model at a size, with a text's mask among the inputs.
- *
- * @param options.drop whether `drop` is among the inputs
- */
-export function traceDiT(
-  config: DiTConfig,
-  options: {
-    readonly size?: readonly [height: number, width: number];
-    readonly drop?: boolean;
-    readonly recompute?: boolean;
-  } = {},
-): TracedDiT {
-  const { condition, channels, patch } = config;
-  const { size = config.size, drop = false } = options;
-  const inputs: DiTInputs = {
-    x: input("x", [batch, channels, ...size]),
-    t: input("t", [batch]),
-    ...(condition.kind === "class" && { y: input("y", [batch], "int64") }),
-    ...(condition.kind === "text" && {
-      y: input("y", [batch, condition.length, condition.width]),
-      mask: input("mask", [batch, condition.length], "bool"),
-    }),
-    ...(drop && { drop: input("drop", [batch], "bool") }),
-  };
-  const params = createParams();
-  const output = dit(params, inputs, config, options);
-  const [rows, columns] = patchGrid(inputs.x, patch);
-  return { params, inputs, output, tokens: rows * columns };
-}
-
-/**
- * The arguments of the original code's constructor; what they leave out has its defaults.
- *
- * @throws FormatError that names the field at fault
- */
-export function ditConfig(read: FieldReader): DiTConfig {
-  return {
-    ...paper,
-    size: read.size("input_size", 32),
-    patch: read.count("patch_size", 2),
-    channels: read.count("in_channels", 4),
-    hidden: read.count("hidden_size", 1152),
-    depth: read.count("depth", 28),
-    heads: read.count("num_heads", 16),
-    mlpRatio: read.number("mlp_ratio", 4),
-    learnedVariance: read.flag("learn_sigma", true),
-    condition: {
-      kind: "class",
-      classes: read.count("num_classes", 1000),
-      nullClass: read.number("class_dropout_prob", 0.1) > 0,
-    },
-  };
-}
-
-/**
- * The config.json of diffusers' DiTTransformer2DModel (or of its Transformer2DModel, as older releases wrote it);
- * what it leaves out has diffusers' default.
- *
- * @throws FormatError that names the field at fault
- */
-export function diffusersDiTConfig(read: FieldReader): DiTConfig {
-  const heads = read.count("num_attention_heads", 16);
-  const channels = read.count("in_channels", 4);
-  // Of the many models that the class can be, these are DiTs.
-  read.choice("norm_type", ["ada_norm_zero"], "ada_norm_zero");
-  read.choice("activation_fn", ["gelu-approximate"], "gelu-approximate");
-  return {
-    ...paper,
-    size: read.size("sample_size", 32),
-    patch: read.count("patch_size", 2),
-    channels,
-    heads,
-    hidden: heads * read.count("attention_head_dim", 72),
-    depth: read.count("num_layers", 28),
-    learnedVariance: read.count("out_channels", channels) === 2 * channels,
-    condition: { ...paper.condition, classes: read.count("num_embeds_ada_norm", 1000) },
-  };
-}
-
-/** Ours → diffusers', whose three projections of the attention are read as one, `to_qkv`. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
-  [/^pos_embed$/, "pos_embed.pos_embed"],
-  [/^x_embedder\./, "pos_embed."],
-  [/^t_embedder\.mlp\.0\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1."],
-  [/^t_embedder\.mlp\.2\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_2."],
-  [/^y_embedder\./, "transformer_blocks.0.norm1.emb.class_embedder."],
-  [/^final_layer\.adaLN_modulation\.1\./, "proj_out_1."],
-  [/^final_layer\.linear\./, "proj_out_2."],
-  [/^blocks\./, "transformer_blocks."],
-  [/\.attn\.qkv\./, ".attn1.to_qkv."],
-  [/\.attn\.proj\./, ".attn1.to_out.0."],
-  [/\.mlp\.fc1\./, ".ff.net.0.proj."],
-  [/\.mlp\.fc2\./, ".ff.net.2."],
-  [/\.adaLN_modulation\.1\./, ".norm1.linear."],
-];
-
-/**
- * The names of diffusers' `transformer/` folder, after `joinQkv`. There every block holds a copy of the
- * embeddings of time and class, of which the first block's counts.
- */
-export const diffusersDiTKeys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
-  owns: (key) => !/^transformer_blocks\.[1-9]\d*\.norm1\.emb\./.test(key),
-};

@@ -7,17 +7,17 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import { joinQkv, swapHalves } from "../../weights/join-qkv.ts";
 import { quote } from "../../engine/messages.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { type MMDiTConfig, mmditPresets } from "./mmdit.ts";
+import { type MMDiTConfig, mmditPresets } from "./config.ts";
 
 /** A network that is told texts by encoders, as the published ones are. */
-export interface EncodedMMDiTConfig extends MMDiTConfig {
+export type EncodedMMDiTConfig = Omit<MMDiTConfig, "condition"> & {
   readonly condition: {
     readonly kind: "text";
     readonly width: number;
     readonly length: number;
     readonly pooled: number;
   };
-}
+};
 
 const published: EncodedMMDiTConfig = mmditPresets["SD3-medium"];
 

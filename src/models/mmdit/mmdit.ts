@@ -17,73 +17,16 @@ import {
   selfAttention,
 } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
-import {
-  embedLabels,
-  givenCondition,
-  keptText,
-  type Labels,
-  poolText,
-} from "../../nn/conditioning.ts";
+import { embedLabels, givenCondition, keptText, poolText } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
-import { type FeedForward, mlp } from "../../nn/mlp.ts";
+import { mlp } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
 import { normal, type Params, stored, zero } from "../../nn/params.ts";
-import { type PatchEmbedding, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
+import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { sinCos2d } from "../../nn/positions.ts";
 import { embedTime } from "../../nn/timestep-embedding.ts";
-
-export interface MMDiTConfig {
-  /** Height and width that the model is trained for; it takes all that its positions cover. */
-  readonly size: readonly [height: number, width: number];
-  /** Channels of the latents, or 3 for pixels. */
-  readonly channels: number;
-  readonly patch: number;
-  readonly hidden: number;
-  readonly depth: number;
-  readonly heads: number;
-  /** Width of the feed-forward layers, as a multiple of `hidden`. */
-  readonly mlpRatio: number;
-  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
-  readonly learnedVariance: boolean;
-  readonly condition: MMDiTCondition;
-  readonly patches: PatchEmbedding;
-  readonly positions: MMDiTPositions;
-  /** Of the blocks; not affine, since the condition scales and shifts what it gives. */
-  readonly norm: Norm;
-  /** SwiGLU is that of LLaMA: no biases, and a width rounded up to a multiple of 256. */
-  readonly feedForward: FeedForward;
-  /** Norm of each head's queries and keys. */
-  readonly qkNorm: Norm | null;
-  /** Whether queries, keys and values have a bias. */
-  readonly qkvBias: boolean;
-  /** Blocks, from 0, whose image tokens attend to each other once more, without the text. */
-  readonly dualAttention: readonly number[];
-  /** Makes the blocks' modulations through so many channels, which saves most of their weights; whole unless given. */
-  readonly modulationRank?: number | undefined;
-}
-
-/**
- * What the model draws: one of some classes, or a text. A text's tokens come with their pooled vector where encoders
- * give one (`pooled` channels); else the vector is the mean of the tokens.
- */
-export type MMDiTCondition =
-  | ({ readonly kind: "class" } & Labels)
-  | {
-      readonly kind: "text";
-      readonly width: number;
-      readonly length: number;
-      readonly pooled?: number | undefined;
-    };
-
-/**
- * A table of places for `max`×`max` patches, out of whose middle comes what an image needs: sines and cosines, or what a
- * checkpoint holds.
- */
-export interface MMDiTPositions {
-  readonly kind: "sin-cos" | "stored";
-  readonly max: number;
-}
+import type { MMDiTConfig } from "./config.ts";
 
 export interface MMDiTInputs {
   /** [B, channels, height, width] */
@@ -106,41 +49,6 @@ export interface MMDiTOptions {
   /** Blocks, from 0, that `skip` is about. */
   readonly skippable?: readonly number[] | undefined;
 }
-
-const rms: Norm = { kind: "rms", affine: true, epsilon: 1e-6 };
-const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
-
-/** Patches of 64×64, as the published models draw them at 1024×1024 pixels, and 77 tokens of CLIP with 77 of T5. */
-const published = {
-  size: [128, 128],
-  channels: 16,
-  patch: 2,
-  mlpRatio: 4,
-  learnedVariance: false,
-  condition: { kind: "text", width: 4096, length: 154, pooled: 2048 },
-  patches: { kind: "linear" },
-  positions: { kind: "stored", max: 192 },
-  norm: plain,
-  feedForward: { kind: "gelu", approximate: "tanh" },
-  qkNorm: null,
-  qkvBias: true,
-  dualAttention: [],
-} as const;
-
-/** The published models of Stable Diffusion 3, on latents. */
-export const mmditPresets = {
-  "SD3-medium": { ...published, hidden: 1536, depth: 24, heads: 24 },
-  "SD3.5-medium": {
-    ...published,
-    hidden: 1536,
-    depth: 24,
-    heads: 24,
-    positions: { kind: "stored", max: 384 },
-    qkNorm: rms,
-    dualAttention: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
-  },
-  "SD3.5-large": { ...published, hidden: 2432, depth: 38, heads: 38, qkNorm: rms },
-} satisfies Record<string, MMDiTConfig>;
 
 /**
  * [B, channels, H, W] → [B, channels or twice as many, H, W]: what the process has it predict.
@@ -270,6 +178,8 @@ function branches(
     return adaptiveBranch(p, norm, [shift!, scale!, gate]);
   });
 }
+
+const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
 
 /** [B, N, C] → [B, N, outputs], zero at first; its norm is a LayerNorm, whatever those of the blocks are. */
 function finalLayer(p: Params, x: Tensor, outputs: number, { vector }: Shared): Tensor {

@@ -9,7 +9,6 @@ import { maskBias, selfAttention } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import {
-  type Condition,
   type ConditionedInputs,
   embedLabels,
   givenCondition,
@@ -22,70 +21,9 @@ import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
 import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
-import type { FieldReader } from "../../weights/config-fields.ts";
-
-export interface UViTConfig {
-  /** Height and width of the image; learned positions fit no other. */
-  readonly size: readonly [height: number, width: number];
-  readonly channels: number;
-  readonly patch: number;
-  readonly hidden: number;
-  /** Blocks beside the one in the middle, an even number; the paper counts that one too. */
-  readonly depth: number;
-  readonly heads: number;
-  readonly mlpRatio: number;
-  /** Whether q, k and v have a bias. */
-  readonly qkvBias: boolean;
-  /** Whether the time goes through two linear layers before it becomes a token. */
-  readonly timeMlp: boolean;
-  /** Whether blocks of the second half see the tokens of the first. */
-  readonly longSkips: boolean;
-  /** Whether a convolution smooths the seams of the patches at last. */
-  readonly finalConv: boolean;
-  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
-  readonly learnedVariance: boolean;
-  readonly condition: Condition;
-}
+import type { UViTConfig } from "./config.ts";
 
 export type UViTInputs = ConditionedInputs;
-
-const paper = {
-  size: [32, 32],
-  channels: 4,
-  patch: 2,
-  mlpRatio: 4,
-  qkvBias: false,
-  timeMlp: false,
-  longSkips: true,
-  finalConv: true,
-  learnedVariance: false,
-  condition: { kind: "class", classes: 1000, nullClass: true },
-} as const;
-
-const small = { ...paper, hidden: 512, depth: 12, heads: 8 };
-const middle = { ...paper, hidden: 768, depth: 16, heads: 12 };
-const large = { ...paper, hidden: 1024, depth: 20, heads: 16 };
-const huge = { ...paper, hidden: 1152, depth: 28, heads: 16 };
-/** CLIP's tokens of a caption. */
-const caption = { kind: "text", width: 768, length: 77 } as const;
-const pixels64 = {
-  size: [64, 64],
-  channels: 3,
-  patch: 4,
-  condition: { kind: "class", classes: 1000, nullClass: false },
-} as const;
-
-/** The paper's models: name and patch, then what they draw. */
-export const uViTPresets = {
-  "U-ViT-S/2-CIFAR10": { ...small, channels: 3, condition: { kind: "none" } },
-  "U-ViT-S/2-COCO": { ...small, condition: caption },
-  "U-ViT-S/2-Deep-COCO": { ...small, depth: 16, condition: caption },
-  "U-ViT-M/4-64": { ...middle, ...pixels64 },
-  "U-ViT-L/4-64": { ...large, ...pixels64 },
-  "U-ViT-L/2-256": large,
-  "U-ViT-H/2-256": { ...huge, finalConv: false },
-  "U-ViT-H/4-512": { ...huge, size: [64, 64], patch: 4, finalConv: false },
-} satisfies Record<string, UViTConfig>;
 
 /** LayerNorm as PyTorch has it unless told otherwise. */
 const layerNorm: Norm = { kind: "layer", affine: true, epsilon: 1e-5 };
@@ -189,33 +127,4 @@ function learnedGrid(x: Tensor, { size, patch }: UViTConfig) {
   throw new ShapeError(
     `This U-ViT has learned the places of ${size.join("×")} and no others, so it cannot take ${height}×${width}.`,
   );
-}
-
-/**
- * The arguments of baofff/U-ViT's constructors; those of `uvit_t2i.py` have a `clip_dim`.
- *
- * @throws FormatError that names the field at fault
- */
-export function uViTConfig(read: FieldReader): UViTConfig {
-  const text = read.optionalCount("clip_dim");
-  const classes = read.number("num_classes", -1);
-  return {
-    size: read.size("img_size", 224),
-    channels: read.count("in_chans", 3),
-    patch: read.count("patch_size", 16),
-    hidden: read.count("embed_dim", 768),
-    depth: 2 * Math.floor(read.count("depth", 12) / 2),
-    heads: read.count("num_heads", 12),
-    mlpRatio: read.number("mlp_ratio", 4),
-    qkvBias: read.flag("qkv_bias", false),
-    timeMlp: read.flag("mlp_time_embed", false),
-    longSkips: read.flag("skip", true),
-    finalConv: read.flag("conv", true),
-    learnedVariance: false,
-    condition: text
-      ? { kind: "text", width: text, length: read.count("num_clip_token", 77) }
-      : classes > 0
-        ? { kind: "class", classes, nullClass: false }
-        : { kind: "none" },
-  };
 }

@@ -1,6 +1,6 @@
 /** Folders in diffusers' layout: `model_index.json`, and a folder each for transformer, autoencoder and scheduler. */
 import { FormatError } from "../../engine/errors.ts";
-import { diffusersDiTConfig, diffusersDiTKeys } from "../../models/dit/dit.ts";
+import { diffusersDiTConfig, diffusersDiTKeys } from "../../models/dit/checkpoint.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { checkTables } from "../../weights/check-tables.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";

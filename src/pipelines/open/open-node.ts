@@ -7,7 +7,7 @@ import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
 import { modelFiles } from "../../models/card.ts";
-import { networkPresets } from "../../models/index.ts";
+import { networkPresets } from "../../models/network.ts";
 import { shippedModel, shippedModels } from "../../models/card-node.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { checkTables } from "../../weights/check-tables.ts";
@@ -85,7 +85,7 @@ async function openSource(
   const status = await stat(source).catch(() => undefined);
   if (status?.isDirectory()) return openFolder(source, options);
   if (status) return openFile(source, options);
-  if (networkPresets.has(source)) {
+  if (networkPresets().has(source)) {
     throw new UsageError(
       `${source} is the name of an architecture, which has no weights here; give a folder or file of a trained one.`,
     );

@@ -5,7 +5,7 @@ import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
-import { traceNetwork } from "../../models/index.ts";
+import { traceNetwork } from "../../models/network.ts";
 import { coderParams, type PictureCoder } from "../../models/coders/picture-coder.ts";
 import type { PromptEncoderConfig } from "../../models/text-encoders/prompt-encoder.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";

@@ -66,7 +66,7 @@ export function readTrainingConfig(
 
 function schemaOf(document: { has(key: string): boolean }) {
   if (document.has("base") || document.has("lora")) return loraConfigSchema;
-  return document.has("autoencoder") ? autoencoderConfigSchema : trainingConfigSchema;
+  return document.has("autoencoder") ? autoencoderConfigSchema : trainingConfigSchema();
 }
 
 /** An unknown key first: what else is wrong may follow from it, as a missing field does from a misspelt one. */
@@ -90,7 +90,7 @@ function explained(
   if (issue.code === "unrecognized_keys") {
     const unknown = issue.keys[0]!;
     const known = keysAt(schema, path);
-    if (schema === loraConfigSchema && keysAt(trainingConfigSchema, path).includes(unknown)) {
+    if (schema === loraConfigSchema && keysAt(trainingConfigSchema(), path).includes(unknown)) {
       return {
         path: [...path, unknown],
         message: `${quote([...path, unknown].join("."))} comes from the base of a LoRA; leave it out.`,

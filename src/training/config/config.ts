@@ -5,16 +5,9 @@ import type { PictureShape } from "../../pictures/picture.ts";
 import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/token-recipe.ts";
 import { samplingSchema } from "../../models/card.ts";
-import { ddpmUNetFields } from "../../models/ddpm-unet/schema.ts";
-import { ddpmUNetPresets } from "../../models/ddpm-unet/ddpm-unet.ts";
-import { ditFields } from "../../models/dit/schema.ts";
-import { ditPresets } from "../../models/dit/dit.ts";
-import { mmditFields } from "../../models/mmdit/schema.ts";
-import { mmditPresets } from "../../models/mmdit/mmdit.ts";
-import { paellaFields } from "../../models/paella/schema.ts";
-import { uViTFields } from "../../models/u-vit/schema.ts";
-import { uViTPresets } from "../../models/u-vit/u-vit.ts";
+import { fromFamilies } from "../../models/families.ts";
 import { attentionAndMlp } from "../../nn/lora.ts";
+import { modelSchema } from "./model-settings.ts";
 
 const count = z.int().min(1);
 const share = z.number().min(0).max(1);
@@ -27,71 +20,6 @@ function unset<T extends z.ZodType>(schema: T) {
 }
 
 const size = z.union([count, z.tuple([count, count])]);
-
-/** A text encoder that is trained with the network, on words whose meaning it is given. */
-const prompt = z.strictObject({
-  /** Folder with tokenizer.json and words.safetensors; the one that comes with Patchwise unless given. */
-  words: z.string().optional(),
-  /** Whether the table of words is trained too. */
-  trainWords: z.boolean().default(false),
-  width: count.optional(),
-  depth: count.default(2),
-  heads: count.optional(),
-  /** Tokens of a prompt; more are cut off. */
-  length: count.default(16),
-});
-
-/** What the data says, and not the config. */
-const ofData = { size: true, channels: true, condition: true } as const;
-
-/** A published size to start from; the fields beside it override it. */
-function presetOf<Name extends string>(presets: Readonly<Record<Name, unknown>>) {
-  return z.enum(Object.keys(presets) as [Name, ...Name[]]).optional();
-}
-
-/** What it is told: text where the data has captions, else a class where it has classes, unless given. */
-const told = {
-  condition: z.enum(["none", "class", "text"]).optional(),
-  prompt: prompt.prefault({}),
-};
-
-const modelSchema = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z
-      .literal("dit")
-      .optional()
-      .transform(() => "dit" as const),
-    preset: presetOf(ditPresets),
-    ...told,
-    ...z.object(ditFields).omit(ofData).partial().shape,
-  }),
-  z.strictObject({
-    kind: z.literal("mmdit"),
-    preset: presetOf(mmditPresets),
-    ...told,
-    condition: z.enum(["class", "text"]).optional(),
-    ...z.object(mmditFields).omit(ofData).partial().shape,
-    /** Only checkpoints hold a table of another kind. */
-    positions: z.strictObject({ kind: z.literal("sin-cos"), max: count }).optional(),
-  }),
-  z.strictObject({
-    kind: z.literal("u-vit"),
-    preset: presetOf(uViTPresets),
-    ...told,
-    ...z.object(uViTFields).omit(ofData).partial().shape,
-  }),
-  z.strictObject({
-    kind: z.literal("ddpm-unet"),
-    preset: presetOf(ddpmUNetPresets),
-    ...told,
-    ...z.object(ddpmUNetFields).omit(ofData).partial().shape,
-  }),
-  z.strictObject({
-    kind: z.literal("paella"),
-    ...told,
-    ...z.object(paellaFields).omit(ofData).partial().shape,
-  }),
-]);
 
 const optimizerSchema = z.discriminatedUnion("kind", [
   z.strictObject({
@@ -249,25 +177,28 @@ const picture = z.strictObject({
   channels: z.union([z.literal(1), z.literal(3)]).default(3),
 });
 
-export const trainingConfigSchema = z.strictObject({
-  ...denoiserFields,
-  picture,
-  latents: latentsSchema.optional(),
-  model: modelSchema.prefault({}),
-  diffusion: anyRecipeSchema.prefault({ process: "flow" }),
-  training: trainingSchema,
-  /** How the model draws unless told otherwise, and while it trains. */
-  sampling: samplingSchema.prefault({}),
-  checkpoint: z
-    .strictObject({
-      ...checkpointFields,
-      /** How the model that draws is stored; float16 halves its file. */
-      weights: precision.default("float32"),
-    })
-    .prefault({}),
-});
+/** A training from scratch; the schema follows `registerFamily`. */
+export const trainingConfigSchema = fromFamilies(() =>
+  z.strictObject({
+    ...denoiserFields,
+    picture,
+    latents: latentsSchema.optional(),
+    model: modelSchema().prefault({}),
+    diffusion: anyRecipeSchema.prefault({ process: "flow" }),
+    training: trainingSchema,
+    /** How the model draws unless told otherwise, and while it trains. */
+    sampling: samplingSchema.prefault({}),
+    checkpoint: z
+      .strictObject({
+        ...checkpointFields,
+        /** How the model that draws is stored; float16 halves its file. */
+        weights: precision.default("float32"),
+      })
+      .prefault({}),
+  }),
+);
 
-export type TrainingConfig = z.output<typeof trainingConfigSchema>;
+export type TrainingConfig = z.output<ReturnType<typeof trainingConfigSchema>>;
 
 /** Of a LoRA: what pictures are made to be, what the network is and how it draws are its base's. */
 export const loraConfigSchema = z.strictObject({

@@ -4,7 +4,7 @@ import type { LatentDraw, LatentCache } from "../../data/latents/latents.ts";
 import type { DataConfig } from "../../data/config.ts";
 import type { PictureCoder } from "../../models/coders/picture-coder.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
-import type { ImageShape } from "../config/default-networks.ts";
+import type { ImageShape } from "../../models/default-sizes.ts";
 
 export interface Feed {
   readonly info: Loader["info"];

@@ -22,7 +22,7 @@ import { exists } from "../../weights/sources/files-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
-import type { ImageShape } from "../config/default-networks.ts";
+import type { ImageShape } from "../../models/default-sizes.ts";
 import { coderFiles } from "../tasks/denoiser-node.ts";
 import { type Feed, loadersOf } from "./feed-node.ts";
 

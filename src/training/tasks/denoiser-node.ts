@@ -3,7 +3,7 @@ import { basename, join, resolve } from "node:path";
 import { countMultiplyAdds } from "../../engine/passes/cost.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import { type Card, modelFiles, wholeSampling } from "../../models/card.ts";
-import { type NetworkConfig, traceNetwork } from "../../models/index.ts";
+import { type NetworkConfig, traceNetwork } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { type DenoiserConfig, pictureShape } from "../config/config.ts";

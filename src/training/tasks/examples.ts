@@ -3,7 +3,7 @@ import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { fork, type RandomKey, uniform } from "../../engine/random/random.ts";
 import { drawExamples } from "../../diffusion/recipe.ts";
 import { type AnyRecipe, drawTokenExamples } from "../../diffusion/discrete/token-recipe.ts";
-import { canDrop, type NetworkConfig } from "../../models/index.ts";
+import { canDrop, type NetworkConfig } from "../../models/network.ts";
 import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
 import { valuesOf } from "../../pictures/picture.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";

@@ -1,15 +1,14 @@
-/** The layers of a network under all names that LoRA files have for them. */
+/** The layers of a network under every name that LoRA files have for them. */
+import { familyOf } from "../../models/families.ts";
+import { canDrop, type NetworkConfig, traceNetwork } from "../../models/network.ts";
 import type { LayerName, RowRange } from "../../weights/lora.ts";
-import { diffusersDiTKeys } from "../../models/dit/dit.ts";
-import { canDrop, type NetworkConfig, traceNetwork } from "../../models/index.ts";
-import { diffusersMMDiTKeys, hasSwappedHalves } from "../../models/mmdit/checkpoint.ts";
 
-/** What diffusers keeps apart and key maps have joined. */
+/** Layers that diffusers keeps apart and key maps have joined. */
 const joined = /\.(to|add)_qkv(_proj)?$/;
 
 /**
- * Every layer that LoRA can adapt, by its own name, and by diffusers', which knows parts of some layers and other orders of
- * their rows: linear ones, and the convolution of the patches.
+ * Every layer that a LoRA can adapt, which are the linear ones and the convolution of the patches: by its own name and by
+ * diffusers', which stores parts of some layers apart and the rows of some in another order.
  */
 export function layerNames(network: NetworkConfig): readonly LayerName[] {
   const { params } = traceNetwork(network, { drop: canDrop(network) });
@@ -22,25 +21,28 @@ export function layerNames(network: NetworkConfig): readonly LayerName[] {
   });
 }
 
-/** The names under which others look for a layer: diffusers', which ComfyUI knows too, of networks that it has as they are here. */
+/**
+ * The names under which a LoRA file is written: diffusers', which ComfyUI knows too, where others look for these; else the
+ * network's own.
+ */
 export function publishedNames(network: NetworkConfig): (layer: string) => readonly LayerName[] {
   const names = layerNames(network);
+  const published = familyOf(network).diffusers?.namesLora ?? false;
   return (layer) => {
     const [own, ...theirs] = names.filter((each) => each.layer === layer);
-    if (network.kind !== "mmdit" || theirs.length === 0) return [own!];
+    if (!published || theirs.length === 0) return [own!];
     const parts = theirs.filter(({ rows }) => rows);
     return parts.length > 0 ? parts : theirs;
   };
 }
 
 function diffusersNames(network: NetworkConfig, key: string, own: LayerName): LayerName[] {
-  // Diffusers has no others.
-  if (network.kind !== "dit" && network.kind !== "mmdit") return [own];
-  const keys = network.kind === "dit" ? diffusersDiTKeys : diffusersMMDiTKeys;
-  const name = layerOf(keys.keyOf(key));
+  const { diffusers } = familyOf(network);
+  if (!diffusers) return [own];
+  const name = layerOf(diffusers.keys.keyOf(key));
   const { layer, shape } = own;
   const [rows = 0] = shape;
-  if (network.kind === "mmdit" && hasSwappedHalves(name, network)) {
+  if (diffusers.swapsHalves?.(name, network)) {
     const swapped: readonly RowRange[] = [
       [rows / 2, rows],
       [0, rows / 2],

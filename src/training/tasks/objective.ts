@@ -9,7 +9,7 @@ import {
   networkInput,
   promptScope,
   traceNetwork,
-} from "../../models/index.ts";
+} from "../../models/network.ts";
 import { type LoraOptions, withLora } from "../../nn/lora.ts";
 import { createParams, type ParamsRoot } from "../../nn/params.ts";
 

@@ -1,7 +1,7 @@
 /** What sample grids are of. */
 import { UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/messages.ts";
-import type { NetworkConfig } from "../../models/index.ts";
+import type { NetworkConfig } from "../../models/network.ts";
 import { quote } from "../../engine/messages.ts";
 
 /**

@@ -1,0 +1,141 @@
+/** What a DiT is, as something else says it: the original code's arguments, a checkpoint's shapes, diffusers' config. */
+import { FormatError } from "../../engine/errors.ts";
+import { quote } from "../../engine/messages.ts";
+import type { KeyMap } from "../../weights/check-keys.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { type DiTConfig, ditPaper, ditPresets } from "./config.ts";
+
+/**
+ * The arguments of the original code's constructor; what they leave out has its defaults.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function ditConfig(read: FieldReader): DiTConfig {
+  return {
+    ...ditPaper,
+    size: read.size("input_size", 32),
+    patch: read.count("patch_size", 2),
+    channels: read.count("in_channels", 4),
+    hidden: read.count("hidden_size", 1152),
+    depth: read.count("depth", 28),
+    heads: read.count("num_heads", 16),
+    mlpRatio: read.number("mlp_ratio", 4),
+    learnedVariance: read.flag("learn_sigma", true),
+    condition: {
+      kind: "class",
+      classes: read.count("num_classes", 1000),
+      nullClass: read.number("class_dropout_prob", 0.1) > 0,
+    },
+  };
+}
+
+/**
+ * The config.json of diffusers' DiTTransformer2DModel (or of its Transformer2DModel, as older releases wrote it);
+ * what it leaves out has diffusers' default.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function diffusersDiTConfig(read: FieldReader): DiTConfig {
+  const heads = read.count("num_attention_heads", 16);
+  const channels = read.count("in_channels", 4);
+  // Of the many models that the class can be, these are DiTs.
+  read.choice("norm_type", ["ada_norm_zero"], "ada_norm_zero");
+  read.choice("activation_fn", ["gelu-approximate"], "gelu-approximate");
+  return {
+    ...ditPaper,
+    size: read.size("sample_size", 32),
+    patch: read.count("patch_size", 2),
+    channels,
+    heads,
+    hidden: heads * read.count("attention_head_dim", 72),
+    depth: read.count("num_layers", 28),
+    learnedVariance: read.count("out_channels", channels) === 2 * channels,
+    condition: { ...ditPaper.condition, classes: read.count("num_embeds_ada_norm", 1000) },
+  };
+}
+
+/** Ours → diffusers', whose three projections of the attention are read as one, `to_qkv`. */
+const diffusersNames: readonly (readonly [RegExp, string])[] = [
+  [/^pos_embed$/, "pos_embed.pos_embed"],
+  [/^x_embedder\./, "pos_embed."],
+  [/^t_embedder\.mlp\.0\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1."],
+  [/^t_embedder\.mlp\.2\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_2."],
+  [/^y_embedder\./, "transformer_blocks.0.norm1.emb.class_embedder."],
+  [/^final_layer\.adaLN_modulation\.1\./, "proj_out_1."],
+  [/^final_layer\.linear\./, "proj_out_2."],
+  [/^blocks\./, "transformer_blocks."],
+  [/\.attn\.qkv\./, ".attn1.to_qkv."],
+  [/\.attn\.proj\./, ".attn1.to_out.0."],
+  [/\.mlp\.fc1\./, ".ff.net.0.proj."],
+  [/\.mlp\.fc2\./, ".ff.net.2."],
+  [/\.adaLN_modulation\.1\./, ".norm1.linear."],
+];
+
+/**
+ * The names of diffusers' `transformer/` folder, after `joinQkv`. There every block holds a copy of the
+ * embeddings of time and class, of which the first block's counts.
+ */
+export const diffusersDiTKeys: KeyMap = {
+  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
+  owns: (key) => !/^transformer_blocks\.[1-9]\d*\.norm1\.emb\./.test(key),
+};
+
+const patchKey = "x_embedder.proj.weight";
+const tableKey = "y_embedder.embedding_table.weight";
+const lastKey = "final_layer.linear.weight";
+const positionsKey = "pos_embed";
+
+/** Whether the keys are those of facebookresearch/DiT. */
+export function isDiTCheckpoint({ entries }: Weights): boolean {
+  return entries.has(tableKey) || entries.has("blocks.0.attn.qkv.weight");
+}
+
+/**
+ * The config of a checkpoint; checking its keys in full is left to who loads it.
+ *
+ * @throws FormatError when it is not the checkpoint of a DiT
+ */
+export function ditCheckpointConfig({ name, entries }: Weights): DiTConfig {
+  const shapeOf = (key: string, rank: number) => {
+    const shape = entries.get(key)?.shape;
+    if (shape?.length === rank) return shape;
+    const found = [...entries.keys()].slice(0, 2).map(quote).join(", ");
+    throw new FormatError(
+      `${name} is no checkpoint of a DiT under its original names: it has ${shape ? `a ${quote(key)} of another shape` : `no ${quote(key)}`}${found && `, but tensors such as ${found}`}; give a file of facebookresearch/DiT as safetensors, or a model's folder.`,
+    );
+  };
+  const [hidden, channels, patch] = shapeOf(patchKey, 4) as [number, number, number, number];
+  const [rows] = shapeOf(tableKey, 2) as [number, number];
+  const [outputs] = shapeOf(lastKey, 2) as [number, number];
+  const blocks = [...entries.keys()].filter((key) => /^blocks\.\d+\.attn\.qkv\.weight$/.test(key));
+  return {
+    ...ditPresets["DiT-XL/2"],
+    size: sizeOf(entries.get(positionsKey)?.shape, patch),
+    channels,
+    patch,
+    hidden,
+    depth: blocks.length,
+    heads: publishedHeads(hidden, name),
+    mlpRatio: (entries.get("blocks.0.mlp.fc1.weight")?.shape[0] ?? 4 * hidden) / hidden,
+    learnedVariance: outputs === 2 * channels * patch ** 2,
+    // The last row is the class of images without one.
+    condition: { kind: "class", classes: rows - 1, nullClass: true },
+  };
+}
+
+/** The size whose position table this is; all published models draw squares. */
+function sizeOf(positions: readonly number[] | undefined, patch: number): [number, number] {
+  const side = positions ? Math.round(Math.sqrt(positions[1] ?? 0)) * patch : 32;
+  return [side, side];
+}
+
+/** The shapes do not show the number of heads: it is that of the published width, else 64 channels a head as in most of them. */
+function publishedHeads(hidden: number, name: string): number {
+  const published = Object.values(ditPresets).find((preset) => preset.hidden === hidden);
+  if (published) return published.heads;
+  if (hidden % 64 === 0) return hidden / 64;
+  throw new FormatError(
+    `${name} is a DiT of width ${hidden}, from which its number of heads cannot be told; give a folder in diffusers' layout, whose config says it.`,
+  );
+}

@@ -1,0 +1,211 @@
+/**
+ * What a model family is: everything that the rest of the library needs to know of a network that denoises, as one value.
+ *
+ * `families.ts` lists the families of this package; `registerFamily` there adds one from outside. Training, drawing,
+ * counting, LoRA, published files and verification read the table and know no family by name.
+ */
+import type { z } from "zod";
+import type { Recipe } from "../diffusion/recipe.ts";
+import type { SamplerName } from "../diffusion/samplers/index.ts";
+import type { Graph } from "../engine/graph/graph.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import type { Condition } from "../nn/conditioning.ts";
+import type { Params } from "../nn/params.ts";
+import type { Refuse } from "../nn/transformer-schema.ts";
+import type { KeyMap } from "../weights/check-keys.ts";
+import type { FieldReader } from "../weights/config-fields.ts";
+import type { Weights } from "../weights/safetensors/safetensors.ts";
+import type { ImageShape } from "./default-sizes.ts";
+
+/** A condition, or a text that comes with a pooled vector of `pooled` channels, as Stable Diffusion 3's encoders give it. */
+export type NetworkCondition =
+  | Exclude<Condition, { kind: "text" }>
+  | (Extract<Condition, { kind: "text" }> & { readonly pooled?: number | undefined });
+
+/** The fields that the config of every family has. */
+export interface NetworkFields {
+  /** Height and width of the input, in pixels, latents or codes. */
+  readonly size: readonly [height: number, width: number];
+  /** Channels of the input. */
+  readonly channels: number;
+  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
+  readonly learnedVariance: boolean;
+  readonly condition: NetworkCondition;
+}
+
+/** Inputs of a network; those of its condition are given by its kind. */
+export interface NetworkInputs {
+  /** [B, channels, height, width], or codes [B, height, width] (int64) for a family with a code embedding of its own. */
+  readonly x: Tensor;
+  /** Times [B] in [0, 1000), float32. */
+  readonly t: Tensor;
+  /** Classes [B] (int64), or a text [B, length, width]. */
+  readonly y?: Tensor | undefined;
+  /** Which tokens of the text are no padding, [B, length] bool. */
+  readonly mask?: Tensor | undefined;
+  /** Rows whose condition is dropped, [B] bool, for classifier-free guidance. */
+  readonly drop?: Tensor | undefined;
+  /** Tokens of a text whose condition has `pooled`, [B, length, width]. */
+  readonly context?: Tensor | undefined;
+  /** The pooled vector beside it, [B, pooled]. */
+  readonly pooled?: Tensor | undefined;
+  /** Rows that pass the `skippable` layers unchanged, [B] bool. */
+  readonly skip?: Tensor | undefined;
+}
+
+export interface BlockOptions {
+  /** Computes each block again in the backward pass instead of keeping its activations: less memory, more time. */
+  readonly recompute?: boolean;
+  /** Layers that rows may skip, numbered from 0. */
+  readonly skippable?: readonly number[];
+}
+
+/** The image sizes that a network accepts, in its own places: pixels, latents or codes. */
+export interface ImageSizes {
+  /** Height and width must be multiples of it. */
+  readonly unit: number;
+  /** The largest height and width; unlimited unless given. */
+  readonly most?: number;
+  /** Whether only the size of the config fits, because the network has learned its positions. */
+  readonly fixed: boolean;
+}
+
+/** The fields of a config that the data does not decide. */
+export type Architecture<C> = Omit<C, "size" | "channels" | "condition">;
+
+/** What a training config says, and the data it is trained on. */
+export interface TrainingRequest<C> {
+  /** The fields of `model` that the config gives. */
+  readonly given: Partial<C>;
+  readonly condition: NetworkCondition["kind"];
+  /** What the network sees of a picture: pixels, latents or codes. */
+  readonly picture: ImageShape;
+  /** Name of the data set, for messages. */
+  readonly data: string;
+}
+
+/** How a family is trained from scratch. */
+export interface TrainingSupport<C> {
+  /** Fields of `model` in a training config that differ from those of the schema. */
+  readonly fields?: z.core.$ZodLooseShape;
+  /** The architecture where no preset is named: a size that a few CPU cores train in an hour. */
+  defaults(picture: ImageShape, given: Partial<C>): Architecture<C>;
+  /**
+   * Adapts a preset or the defaults to the data.
+   *
+   * @throws UsageError when the family cannot be trained on such data
+   */
+  adapt?(architecture: Architecture<C>, request: TrainingRequest<C>): Architecture<C>;
+  /** Width of a text's tokens, for the prompt encoder that is trained with the network. */
+  textWidth(architecture: Architecture<C>): number;
+  /** Layers that a LoRA adapts unless its config names others; attentions and feed-forward layers unless given. */
+  readonly loraTargets?: readonly string[];
+}
+
+/** A checkpoint of an original repository, which holds weights alone. */
+export interface OriginalCheckpoint<C> {
+  readonly config: C;
+  readonly recipe: Recipe;
+  /** How the original repository draws. */
+  readonly sampling: {
+    readonly sampler: SamplerName;
+    readonly steps: number;
+    readonly guidance: number;
+    /** The first channels, which alone are guided; all unless given. */
+    readonly guidedChannels?: number;
+  };
+  /** Why the model cannot be drawn with, as a sentence; it can be counted nevertheless. */
+  readonly missing?: string | undefined;
+}
+
+/** The single files of a family's original repository. */
+export interface OriginalFiles<C> {
+  /** Whether the keys are those of this family. */
+  recognises(weights: Weights): boolean;
+  /**
+   * Reads what the model is from keys and shapes; who loads the weights checks them in full.
+   *
+   * @param fittingPreset finds the published size whose weights these are, where the shapes alone do not say it
+   * @throws FormatError when the file cannot be opened by itself, or is of no known size
+   */
+  open(weights: Weights, fittingPreset: () => C): OriginalCheckpoint<C>;
+}
+
+/** The class by which diffusers has the family. */
+export interface DiffusersModel<C> {
+  /** `_class_name` of its config.json. */
+  readonly className: string;
+  /** @throws FormatError that names the field at fault */
+  config(fields: FieldReader): C;
+  /** Ours → diffusers' names. */
+  readonly keys: KeyMap;
+  /** Diffusers' weights in the layout of the original code. */
+  weights(weights: Weights, config: C): Weights;
+  /** Whether diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
+  swapsHalves?(layer: string, config: C): boolean;
+  /** Whether LoRA files are written with diffusers' names, because others look for these. */
+  readonly namesLora: boolean;
+}
+
+/** How `patchwise verify` computes a recorded forward pass of the original. */
+export interface RecordedForward<C> {
+  /** `family` in the recording's config.json. */
+  readonly name: string;
+  /** Reads the arguments of the original's constructor, each of which is honoured or refused. */
+  config(args: FieldReader): C;
+  /** The network's inputs → names of the recorded ones. */
+  inputs(config: C): { readonly [K in keyof NetworkInputs]?: string };
+  /** Name of the recorded output. */
+  readonly output: string;
+}
+
+/** A graph whose costs can be counted without weights. */
+export interface CountedPreset {
+  /** What one forward pass reads. */
+  readonly of: "text" | "image";
+  /** Tokens of it. */
+  readonly tokens: number;
+  readonly graph: () => Graph;
+}
+
+/**
+ * A family of networks that denoise.
+ *
+ * @example
+ * const mixer: NetworkFamily<MixerConfig> = { kind: "mixer", title: "MLP-Mixer", schema, presets: {}, trace: mixer, … };
+ * registerFamily(mixer);
+ */
+export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
+  /** What configs call it in `kind`. */
+  readonly kind: string;
+  /** What messages call it. */
+  readonly title: string;
+  /** The fields of a config, without `kind`; each config type is this schema's output. */
+  readonly schema: z.ZodObject;
+  /** Reports fields that are sound by themselves but do not fit each other. */
+  check?(config: C, refuse: Refuse): void;
+  /** Published sizes, by name. */
+  readonly presets: Readonly<Record<string, C>>;
+  /** Published models that are counted but differ from what `trace` builds, such as earlier versions. */
+  readonly counted?: Readonly<Record<string, CountedPreset>>;
+  /**
+   * The network as a pure function.
+   *
+   * @returns [B, channels, H, W], or twice as many channels with a learned variance; logits [B, codebook, H, W] where the
+   *   family embeds codes itself
+   * @throws ShapeError when inputs and config do not fit each other
+   */
+  trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
+  /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
+  readonly embedsCodes?: boolean;
+  sizes(config: C): ImageSizes;
+  /** Patches of an image, 0 where the network has none. */
+  patches(config: C, size: readonly [height: number, width: number]): number;
+  /** Layers that rows may skip, for skip-layer guidance; none unless given. */
+  skippable?(config: C): number;
+  /** How it is trained from scratch; it cannot be unless given. */
+  readonly training?: TrainingSupport<C>;
+  readonly original?: OriginalFiles<C>;
+  readonly diffusers?: DiffusersModel<C>;
+  readonly recorded?: RecordedForward<C>;
+}

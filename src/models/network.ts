@@ -1,0 +1,210 @@
+/** Networks that denoise, of every family, by their configs: the schema of a config, and tracing it with its condition. */
+import { z } from "zod";
+import type { DType } from "../engine/arrays/dtype.ts";
+import { input } from "../engine/graph/functional.ts";
+import { batch, type Shape } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
+import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
+import { withTaps } from "../nn/taps.ts";
+import type { Refuse } from "../nn/transformer-schema.ts";
+import { familyOf, fromFamilies } from "./families.ts";
+import type { BlockOptions, ImageSizes, NetworkFamily, NetworkFields } from "./family.ts";
+import { promptEncoderSchema } from "./text-encoders/prompt-encoder-schema.ts";
+import { promptEncoder, type PromptEncoderConfig } from "./text-encoders/prompt-encoder.ts";
+
+/** A network of any family: the fields that all have, and those of its family. */
+export interface NetworkConfig extends NetworkFields {
+  /** The family. */
+  readonly kind: string;
+  /** The encoder that reads the text of the condition and is trained with the network. */
+  readonly prompt?: PromptEncoderConfig | undefined;
+  /**
+   * For networks on the codes of a VQ autoencoder: each code becomes a vector of `channels` numbers, and the output at a
+   * place becomes a logit for each code.
+   */
+  readonly tokens?: { readonly codebook: number } | undefined;
+  readonly [field: string]: unknown;
+}
+
+/** The schema of every family's config; it follows `registerFamily`. */
+export const networkSchema = fromFamilies((all): z.ZodType<NetworkConfig> => {
+  const [first, ...others] = all.map(configSchema);
+  return z.discriminatedUnion("kind", [first!, ...others]) as unknown as z.ZodType<NetworkConfig>;
+});
+
+function configSchema(family: NetworkFamily) {
+  const tokens = z.strictObject({ codebook: z.int().min(2) });
+  const whole = family.schema.safeExtend({
+    kind: z.literal(family.kind),
+    prompt: promptEncoderSchema.optional(),
+    tokens: family.embedsCodes ? tokens : tokens.optional(),
+  });
+  return whole.superRefine((config, context) => {
+    const refuse: Refuse = (field, message) =>
+      context.addIssue({ code: "custom", path: [field], message });
+    const network = config as unknown as NetworkConfig;
+    family.check?.(network, refuse);
+    checkBeside(network, refuse);
+  });
+}
+
+/** Reports a prompt encoder or codes that do not fit the network beside them. */
+function checkBeside(
+  { condition, prompt, tokens, learnedVariance }: NetworkConfig,
+  refuse: Refuse,
+): void {
+  if (tokens && learnedVariance) {
+    refuse("learnedVariance", "codes have no variance; leave it out");
+  }
+  if (!prompt) return;
+  if (condition.kind !== "text") {
+    refuse(
+      "prompt",
+      `a prompt encoder needs a text condition, but the condition is ${condition.kind}`,
+    );
+  } else if (prompt.width !== condition.width || prompt.length !== condition.length) {
+    refuse(
+      "prompt",
+      `the prompt encoder gives ${prompt.length} tokens of width ${prompt.width}, but the condition is ${condition.length} of ${condition.width}`,
+    );
+  } else if (condition.pooled !== undefined) {
+    refuse(
+      "prompt",
+      "a prompt encoder gives no pooled text, which this network takes beside the tokens",
+    );
+  }
+}
+
+/** Published sizes of every family, by name. */
+export const networkPresets = fromFamilies((all): ReadonlyMap<string, NetworkConfig> => {
+  const named = all.flatMap(({ kind, presets }) =>
+    Object.entries(presets).map(([name, config]) => [name, { kind, ...config }] as const),
+  );
+  return new Map(named);
+});
+
+/** The scope of the prompt encoder's weights among the network's. */
+export const promptScope = "prompt_encoder";
+
+/** The scope of the embedding of codes and of the head of their logits. */
+const codeScope = "tokens";
+
+/** A network as a graph. */
+export interface TracedNetwork {
+  readonly params: ParamsRoot;
+  /**
+   * `x` [B, C, H, W], or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or the output of
+   * encoders: `context` [B, L, width] and `pooled` [B, pooled]; `drop` and `skip` [B] where they were asked for.
+   */
+  readonly inputs: Readonly<Record<string, Tensor>>;
+  /** [B, C, H, W] followed by a variance where that is learned, or logits [B, codebook, H, W]. */
+  readonly output: Tensor;
+  /** Patches of an image; 0 for a U-Net, which has none. */
+  readonly tokens: number;
+  /** The intermediate tensors that `taps` asked for, by name. */
+  readonly taps: Readonly<Record<string, Tensor>>;
+}
+
+export interface TraceOptions extends BlockOptions {
+  /** Height and width; those of the config unless given. */
+  readonly size?: readonly [height: number, width: number] | undefined;
+  /** Adds an input `drop` [B] bool: rows whose condition is dropped. */
+  readonly drop?: boolean;
+  /** Replaces the inputs `x` and `t`. */
+  readonly from?: { readonly x: Tensor; readonly t: Tensor };
+  /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
+  readonly taps?: readonly string[] | undefined;
+}
+
+/**
+ * Traces a network.
+ *
+ * @param root given to trace the network again on the same weights
+ * @example
+ * const { output, params } = traceNetwork({ kind: "dit", ...ditPresets["DiT-S/2"] });
+ * const gflops = countMultiplyAdds(graphOf({ output }), 1) / 1e9;
+ * @throws UsageError when there is no such family, or `taps` names a tensor that the network does not have; ShapeError when the size does not fit the network
+ */
+export function traceNetwork(
+  config: NetworkConfig,
+  { size = config.size, drop: drops = false, from, taps = [], ...options }: TraceOptions = {},
+  root: ParamsRoot = createParams(),
+): TracedNetwork {
+  const tapped = withTaps(root, taps);
+  const { params } = tapped;
+  const family = familyOf(config);
+  const shown = from?.x ?? input("x", ...networkInput(config, size));
+  const codes = params.at(codeScope);
+  const wrapped = family.embedsCodes ? undefined : config.tokens;
+  const x = wrapped ? embedTokens(codes, shown, config.channels, wrapped.codebook) : shown;
+  const t = from?.t ?? input("t", [batch]);
+  const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
+  const skips = (options.skippable ?? []).length > 0;
+  const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
+  const given = conditionInputs(config);
+  const condition = encoded(params, given, config);
+  const output = family.trace(params, { x, t, ...condition, ...drop, ...skip }, config, options);
+  return {
+    params: root,
+    taps: tapped.taps(),
+    inputs: { ...(from ? {} : { x: shown, t }), ...given, ...drop, ...skip },
+    output: wrapped ? tokenLogits(codes, output, wrapped.codebook) : output,
+    tokens: family.patches(config, size),
+  };
+}
+
+/** Shape and type of the input `x`. */
+export function networkInput(
+  { channels, tokens, size: own }: NetworkConfig,
+  size: readonly [height: number, width: number] = own,
+): readonly [shape: Shape, dtype: DType] {
+  return tokens ? [[batch, ...size], "int64"] : [[batch, channels, ...size], "float32"];
+}
+
+function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {
+  switch (condition.kind) {
+    case "none":
+      return {};
+    case "class":
+      return { y: input("y", [batch], "int64") };
+    case "text": {
+      const { length, width, pooled } = condition;
+      if (pooled !== undefined) {
+        return {
+          context: input("context", [batch, length, width]),
+          pooled: input("pooled", [batch, pooled]),
+        };
+      }
+      const mask = input("mask", [batch, length], "bool");
+      return prompt
+        ? { ids: input("ids", [batch, length], "int64"), mask }
+        : { y: input("y", [batch, length, width]), mask };
+    }
+  }
+}
+
+/** The condition after the prompt encoder has read it. */
+function encoded(
+  params: Params,
+  { ids, ...given }: Readonly<Record<string, Tensor>>,
+  { prompt }: NetworkConfig,
+): Readonly<Record<string, Tensor>> {
+  if (!prompt || !ids) return given;
+  return { ...given, y: promptEncoder(params.at(promptScope), ids, given["mask"]!, prompt) };
+}
+
+/** Whether a network can run without its condition, which classifier-free guidance needs. */
+export function canDrop({ condition }: Pick<NetworkConfig, "condition">): boolean {
+  return condition.kind === "text" || (condition.kind === "class" && condition.nullClass);
+}
+
+/** The number of layers that rows may skip, for skip-layer guidance. */
+export function skippableLayers(network: NetworkConfig): number {
+  return familyOf(network).skippable?.(network) ?? 0;
+}
+
+/** The image sizes that a network accepts. */
+export function imageSizes(network: NetworkConfig): ImageSizes {
+  return familyOf(network).sizes(network);
+}

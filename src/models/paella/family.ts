@@ -1,0 +1,108 @@
+/** Paella as a model family. */
+import { timeScale } from "../../diffusion/recipe.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { input } from "../../engine/graph/functional.ts";
+import { graphOf } from "../../engine/graph/graph.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import { createParams } from "../../nn/params.ts";
+import { halvings } from "../default-sizes.ts";
+import type { CountedPreset, NetworkFamily } from "../family.ts";
+import { paellaText } from "./condition.ts";
+import { checkPaella, paellaSchema, type TrainedPaellaConfig } from "./config.ts";
+import { paella, type PaellaConfig, paellaPresets } from "./paella.ts";
+import { paellaV1, type PaellaV1Config, paellaV1Presets } from "./paella-v1.ts";
+
+/** Codes along a side of a picture of 256×256, in the first version and the third. */
+const [v1Side, v3Side] = [32, 64];
+/** Tokens of ByT5, which reads bytes. */
+const textBytes = 128;
+
+export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
+  kind: "paella",
+  title: "Paella",
+  schema: paellaSchema,
+  check: checkPaella,
+  presets: {},
+  counted: {
+    ...mapValues(paellaV1Presets, countedV1),
+    ...mapValues(paellaPresets, countedV3),
+  },
+  trace: (p, { x, t, ...condition }, config) => {
+    const text = paellaText(p.at("told"), { t, ...condition }, config);
+    const { codebook } = config.tokens;
+    const whole = { ...config, codebook, clipWidth: 0, clipTokens: 0 };
+    return paella(p, { tokens: x, share: t.div(timeScale), text }, whole);
+  },
+  embedsCodes: true,
+  sizes: ({ patch, levels }) => ({ unit: patch * 2 ** (levels.length - 1), fixed: false }),
+  patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
+  training: {
+    // The third version's with fewer channels and levels, down to about 8×8 places.
+    defaults: (picture) => ({
+      patch: 1,
+      shareWidth: 64,
+      conditionWidth: 192,
+      textWidth: 192,
+      levels: [
+        ...halvings(picture, [2, 4]).map(() => ({ width: 96, heads: 1, blocks: 2, parts: "CT" })),
+        { width: 192, heads: 3, blocks: 3, parts: "CTA" },
+      ],
+      kernel: 3,
+      selfAttention: true,
+      learnedVariance: false,
+      tokens: { codebook: picture.codebook ?? 0 },
+    }),
+    adapt: (architecture, { picture, data }) => {
+      if (picture.codebook !== undefined) return architecture;
+      throw new UsageError(
+        `A Paella draws codes, but ${data} would be shown to it as numbers; name a VQ autoencoder that patchwise train made as latents.autoencoder, and set diffusion.process to tokens.`,
+      );
+    },
+    textWidth: ({ textWidth }) => textWidth,
+  },
+  original: {
+    recognises: ({ entries }) =>
+      entries.has("out_mapper.1.weight") || entries.has("down_blocks.0.0.cond_mapper.weight"),
+    open: ({ name }) => {
+      throw new FormatError(
+        `${name} is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, and contains none of these; count it as Paella-v1 or Paella-v3, run it with patchwise/models and patchwise/diffusion, or train one of your own (model.kind: paella).`,
+      );
+    },
+  },
+};
+
+function countedV1(config: PaellaV1Config): CountedPreset {
+  return {
+    of: "image",
+    tokens: v1Side ** 2,
+    graph: () => {
+      const inputs = {
+        tokens: input("tokens", [batch, v1Side, v1Side], "int64"),
+        share: input("share", [batch]),
+        clip: input("clip", [batch, config.clipWidth]),
+      };
+      return graphOf({ logits: paellaV1(createParams(), inputs, config) });
+    },
+  };
+}
+
+function countedV3(config: PaellaConfig): CountedPreset {
+  return {
+    of: "image",
+    tokens: v3Side ** 2,
+    graph: () => {
+      const inputs = {
+        tokens: input("tokens", [batch, v3Side, v3Side], "int64"),
+        share: input("share", [batch]),
+        text: input("text", [batch, textBytes, config.textWidth]),
+        clipText: input("clipText", [batch, config.clipWidth]),
+        clipImage: input("clipImage", [batch, config.clipWidth]),
+      };
+      return graphOf({ logits: paella(createParams(), inputs, config) });
+    },
+  };
+}
+
+function mapValues<A, B>(values: Readonly<Record<string, A>>, f: (value: A) => B) {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, f(value)]));
+}

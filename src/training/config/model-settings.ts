@@ -1,0 +1,59 @@
+/** The `model` of a training config: a family, a preset of it and fields that override the preset. */
+import { z } from "zod";
+import { defaultFamily, fromFamilies } from "../../models/families.ts";
+import type { NetworkCondition, NetworkFamily } from "../../models/family.ts";
+import { count } from "../../nn/transformer-schema.ts";
+
+/** The text encoder that is trained with the network, on words whose meaning it is given. */
+const prompt = z.strictObject({
+  /** Folder with tokenizer.json and words.safetensors; the bundled one unless given. */
+  words: z.string().optional(),
+  /** Whether the table of words is trained, too. */
+  trainWords: z.boolean().default(false),
+  width: count.optional(),
+  depth: count.default(2),
+  heads: count.optional(),
+  /** Tokens of a prompt; longer ones are truncated. */
+  length: count.default(16),
+});
+
+export interface ModelSettings {
+  readonly kind: string;
+  /** A published size to start from; the fields beside it override it. */
+  readonly preset?: string | undefined;
+  /** A text where the data has captions, else a class where it has classes, unless given. */
+  readonly condition?: NetworkCondition["kind"] | undefined;
+  readonly prompt: z.output<typeof prompt>;
+  /** Fields of the family's config. */
+  readonly [field: string]: unknown;
+}
+
+/** The data decides these fields, not the config. */
+const ofData = ["size", "channels", "condition", "tokens"];
+
+/** The schema of every family that can be trained; it follows `registerFamily`. */
+export const modelSchema = fromFamilies((all): z.ZodType<ModelSettings> => {
+  const [first, ...others] = all.filter(({ training }) => training).map(settingsSchema);
+  const union = z.discriminatedUnion("kind", [first!, ...others]);
+  return union as unknown as z.ZodType<ModelSettings>;
+});
+
+function settingsSchema(family: NetworkFamily) {
+  const { kind, schema, presets, training } = family;
+  const fields = Object.entries(schema.shape).filter(([name]) => !ofData.includes(name));
+  const names = Object.keys(presets);
+  return z.strictObject({
+    kind:
+      family === defaultFamily
+        ? z
+            .literal(kind)
+            .optional()
+            .transform(() => kind)
+        : z.literal(kind),
+    ...(names.length > 0 && { preset: z.enum(names as [string, ...string[]]).optional() }),
+    condition: z.enum(["none", "class", "text"]).optional(),
+    prompt: prompt.prefault({}),
+    ...z.object(Object.fromEntries(fields)).partial().shape,
+    ...training?.fields,
+  });
+}
