@@ -111,6 +111,8 @@ export interface TraceOptions extends BlockOptions {
   readonly size?: readonly [height: number, width: number] | undefined;
   /** Adds an input `drop` [B] bool: rows whose condition is dropped. */
   readonly drop?: boolean;
+  /** Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks and MMDiT take that. */
+  readonly timePerToken?: boolean;
   /** Replaces the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
   /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
@@ -128,17 +130,25 @@ export interface TraceOptions extends BlockOptions {
  */
 export function traceNetwork(
   config: NetworkConfig,
-  { size = config.size, drop: drops = false, from, taps = [], ...options }: TraceOptions = {},
+  {
+    size = config.size,
+    drop: drops = false,
+    from,
+    timePerToken = false,
+    taps = [],
+    ...options
+  }: TraceOptions = {},
   root: ParamsRoot = createParams(),
 ): TracedNetwork {
   const tapped = withTaps(root, taps);
   const { params } = tapped;
   const family = familyOf(config);
+  const tokens = family.patches(config, size);
   const shown = from?.x ?? input("x", ...networkInput(config, size));
   const codes = params.at(codeScope);
   const wrapped = family.embedsCodes ? undefined : config.tokens;
   const x = wrapped ? embedTokens(codes, shown, config.channels, wrapped.codebook) : shown;
-  const t = from?.t ?? input("t", [batch]);
+  const t = from?.t ?? input("t", timePerToken ? [batch, tokens] : [batch]);
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
   const skips = (options.skippable ?? []).length > 0;
   const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
@@ -150,7 +160,7 @@ export function traceNetwork(
     taps: tapped.taps(),
     inputs: { ...(from ? {} : { x: shown, t }), ...given, ...drop, ...skip },
     output: wrapped ? tokenLogits(codes, output, wrapped.codebook) : output,
-    tokens: family.patches(config, size),
+    tokens,
   };
 }
 

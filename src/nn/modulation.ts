@@ -1,17 +1,25 @@
-/** Adaptive layer norm: the condition scales and shifts what a norm gives (Peebles & Xie, 2022). */
+/** Adaptive layer norm: time and condition scale and shift the output of a norm (Peebles & Xie, 2022). */
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
 
 export interface ModulationOptions {
-  /** Makes them through so many channels (name `adaLN_modulation.0`), which saves most of the weights. */
+  /**
+   * Computes the modulation through this many channels (`adaLN_modulation.0`), which saves most of its weights; one full matrix
+   * by default.
+   */
   readonly rank?: number | undefined;
-  /** First value of the weight; Xavier uniform unless given. */
+  /** Initial value of the weight; Xavier uniform by default. */
   readonly init?: LinearOptions["init"];
 }
 
-/** Shifts, scales and gates, all from one linear layer (DiT's name `adaLN_modulation.1`): [B, C] → parts × [B, C]. */
+/**
+ * Shifts, scales and gates from one linear layer with DiT's name `adaLN_modulation.1`.
+ *
+ * @param vector time and condition: [B, C], or [B, N, C] with one vector for each token
+ * @returns as many tensors as `parts`, each of the shape of `vector`
+ */
 export function modulation(
   p: Params,
   vector: Tensor,
@@ -20,7 +28,7 @@ export function modulation(
 ): readonly Tensor[] {
   const width = vector.size(-1);
   const narrow = rank
-    ? linear(p.at("adaLN_modulation.0"), vector, rank, { bias: false }) // [B, rank]
+    ? linear(p.at("adaLN_modulation.0"), vector, rank, { bias: false }) // [..., rank]
     : vector;
   return linear(p.at("adaLN_modulation.1"), narrow, parts * width, init && { init }).split(
     parts,
@@ -28,28 +36,33 @@ export function modulation(
   );
 }
 
-/** x·(1 + scale) + shift, with x [B, N, C] and one scale and shift [B, C] for all tokens. */
+/** A vector for all tokens, [B, C], or one for each, [B, N, C], in a form that broadcasts to [B, N, C]. */
+function overTokens(vector: Tensor): Tensor {
+  return vector.rank === 2 ? vector.unsqueeze(1) : vector;
+}
+
+/** x·(1 + scale) + shift, with x [B, N, C] and a scale and a shift that are [B, C] or [B, N, C]. */
 export function modulate(x: Tensor, shift: Tensor, scale: Tensor): Tensor {
-  return x.mul(scale.add(1).unsqueeze(1)).add(shift.unsqueeze(1));
+  return x.mul(overTokens(scale.add(1))).add(overTokens(shift));
 }
 
-/** A branch weighted by one gate [B, C] for all tokens of [B, N, C]. */
+/** A branch [B, N, C] times its gate, which is [B, C] or [B, N, C]. */
 export function gated(gate: Tensor, branch: Tensor): Tensor {
-  return branch.mul(gate.unsqueeze(1));
+  return branch.mul(overTokens(gate));
 }
 
-/** What stands before and behind a branch of a residual block. */
+/** What a residual block does before and after one of its branches. */
 export interface Branch {
   readonly norm: (x: Tensor) => Tensor;
   readonly gate: (branch: Tensor) => Tensor;
 }
 
-/** A branch that knows no condition; its norm is affine. */
+/** A branch without modulation; its norm is affine. */
 export function plainBranch(p: Params, style: Norm): Branch {
   return { norm: (x) => norm(p, x, { ...style, affine: true }), gate: (branch) => branch };
 }
 
-/** A branch whose norm a condition scales and shifts, and which it weights where there is a gate; each [B, C]. */
+/** A branch whose norm is scaled and shifted, and whose output is gated where there is a gate; each [B, C] or [B, N, C]. */
 export function adaptiveBranch(
   p: Params,
   style: Norm,

@@ -1,16 +1,20 @@
-/** Sinusoidal embedding of times (Vaswani et al., 2017; as in guided-diffusion and DiT). */
+/** Sinusoidal embeddings of times (Vaswani et al., 2017; as in guided-diffusion and DiT). */
 import { ndarray } from "../engine/arrays/ndarray.ts";
+import { ShapeError } from "../engine/errors.ts";
 import { concat, constant } from "../engine/graph/functional.ts";
+import { formatShape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear } from "./linear.ts";
 import { normal, type Params } from "./params.ts";
 import { torchExp } from "./torch-math.ts";
 
 /**
- * [B] → [B, size]: cosines, then sines, of t·maxPeriod^(−i/half) for i in [0, half).
+ * Cosines, then sines, of t·maxPeriod^(−i/half) for i in [0, half): times [...] → [..., size].
  *
- * Each step towards the frequencies is rounded as in the original: at t near 1000 a float64
- * frequency moves a model's output by more than its other rounding errors.
+ * Each step towards the frequencies is rounded as in the original: near t = 1000 a frequency in float64 would change a model's
+ * output by more than its other rounding errors.
+ *
+ * @param t one time a picture, [B], or one a token, [B, N]
  */
 export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): Tensor {
   const half = Math.floor(size / 2);
@@ -18,40 +22,57 @@ export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): 
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
     torchExp(Math.fround(Math.fround(rate * i) / half)),
   );
-  const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], frequencies))); // [B, half]
-  return ofSize(concat([angles.cos(), angles.sin()], -1), size);
+  const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], frequencies))); // [..., half]
+  return padded(concat([angles.cos(), angles.sin()], -1), size);
 }
 
 /**
- * Shares of noise [B] in [0, 1] → [B, size] as Paella has them: sines, then cosines, of 10⁴·share·10^(−4i/(half − 1)).
+ * The embedding of Paella's noise ratios: sines, then cosines, of 10⁴·ratio·10^(−4i/(half − 1)).
  *
- * At arguments as large as these each rounding to float32 counts.
+ * With arguments this large every rounding to float32 matters.
  *
+ * @param ratio share of tokens that are noise, [B], in [0, 1]
  * @param size at least 4
+ * @returns [B, size]
  */
-export function shareEmbedding(share: Tensor, size: number): Tensor {
+export function noiseRatioEmbedding(ratio: Tensor, size: number): Tensor {
   const half = Math.floor(size / 2);
   const rate = Math.fround(-Math.log(10_000) / (half - 1));
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
     torchExp(Math.fround(rate * i)),
   );
   const table = constant(ndarray("float32", [1, half], frequencies));
-  const angles = share.mul(10_000).unsqueeze(-1).mul(table); // [B, half]
-  return ofSize(concat([angles.sin(), angles.cos()], -1), size);
+  const angles = ratio.mul(10_000).unsqueeze(-1).mul(table); // [B, half]
+  return padded(concat([angles.sin(), angles.cos()], -1), size);
 }
 
-/** Times [B] → [B, hidden]: the sinusoids through two linear layers (DiT's names `mlp.0`, `mlp.2`). */
+/**
+ * Times [B] or [B, N] → [..., hidden]: the sinusoids through two linear layers with DiT's names `mlp.0` and `mlp.2`.
+ *
+ * @param frequencies channels of the sinusoids
+ */
 export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 256): Tensor {
   const init = normal(0.02);
   const inner = linear(p.at("mlp.0"), timestepEmbedding(t, frequencies), hidden, { init }).silu();
-  return linear(p.at("mlp.2"), inner, hidden, { init }); // [B, hidden]
+  return linear(p.at("mlp.2"), inner, hidden, { init }); // [..., hidden]
 }
 
-/** With a zero more where the size is odd. */
-function ofSize(embedding: Tensor, size: number): Tensor {
+/**
+ * Checks that times are one a picture, or one for each of its tokens.
+ *
+ * @param tokens number of tokens, where the network takes a time for each of them
+ * @param network name of the network in messages
+ * @throws ShapeError when they are neither
+ */
+export function checkTimes(t: Tensor, tokens: number | undefined, network: string): void {
+  if (t.rank === 1 || (t.rank === 2 && t.shape[1] === tokens)) return;
+  throw new ShapeError(
+    `The times of this ${network} are ${formatShape(t.shape)}; give one a picture, [batch]${tokens === undefined ? "" : `, or one a patch, [batch, ${tokens}]`}.`,
+  );
+}
+
+/** An embedding with a zero behind it where the size is odd. */
+function padded(embedding: Tensor, size: number): Tensor {
   if (size % 2 === 0) return embedding;
-  return embedding.pad([
-    [0, 0],
-    [0, 1],
-  ]);
+  return embedding.pad(embedding.shape.map((_, axis) => [0, axis === embedding.rank - 1 ? 1 : 0]));
 }

@@ -1,5 +1,6 @@
 /** What the configs of transformers on patches share, as it stands in files. */
 import { z } from "zod";
+import { type Axes, formatAxes, nearestMultiples } from "./patches.ts";
 
 export const count = z.int().min(1);
 
@@ -45,7 +46,7 @@ export type Refuse = (field: string, message: string) => void;
 /** What must fit in any of them: patches the image, heads and positions the width. */
 export function checkSizes(
   config: {
-    readonly size: readonly [height: number, width: number];
+    readonly size: Axes;
     readonly patch: number;
     readonly hidden: number;
     readonly heads: number;
@@ -54,12 +55,10 @@ export function checkSizes(
   refuse: Refuse,
 ): void {
   const { size, patch, hidden, heads, positions } = config;
-  const [height, width] = size;
-  if (height % patch !== 0 || width % patch !== 0) {
-    const near = size.map((side) => Math.max(1, Math.round(side / patch)) * patch);
+  if (size.some((side) => side % patch !== 0)) {
     refuse(
       "patch",
-      `a picture of ${height}×${width} cannot be cut into patches of ${patch}×${patch}; choose a size that is a multiple of ${patch}, such as ${near.join("×")}, or another patch`,
+      `a picture of ${formatAxes(size)} cannot be cut into patches of ${formatAxes(size.map(() => patch))}; choose a size that is a multiple of ${patch}, such as ${formatAxes(nearestMultiples(size, patch))}, or another patch`,
     );
   }
   if (hidden % heads !== 0) {

@@ -4,7 +4,7 @@ import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
-import { rotaryTable, rotate, sinCos1d, sinCos2d } from "../../src/nn/positions.ts";
+import { gridPositions, rotaryTable, rotate, sinCosTable } from "../../src/nn/positions.ts";
 import { randomArray } from "../support/arrays.ts";
 
 describe("sine-cosine positions", () => {
@@ -13,7 +13,7 @@ describe("sine-cosine positions", () => {
   ];
 
   it("of one axis are sines, then cosines", () => {
-    const table = sinCos1d([0, 2], 4);
+    const table = sinCosTable([[0, 2]], 4);
     expect(row(table, 0, 4)).toEqual([0, 0, 1, 1]);
     expect(row(table, 1, 4)).toEqual(
       [Math.sin(2), Math.sin(0.02), Math.cos(2), Math.cos(0.02)].map(Math.fround),
@@ -21,9 +21,9 @@ describe("sine-cosine positions", () => {
   });
 
   it("of an image have the column in the first half of the channels, the row in the second", () => {
-    const table = sinCos2d([0, 1, 2], [0, 1, 2, 3, 4], 8);
+    const table = sinCosTable(gridPositions([3, 5]), 8);
     expect(table.shape).toEqual([15, 8]);
-    const axis = sinCos1d([0, 1, 2, 3, 4], 4);
+    const axis = sinCosTable(gridPositions([5]), 4);
     fc.assert(
       fc.property(fc.nat(2), fc.nat(4), (y, x) => {
         expect(row(table, y * 5 + x, 8)).toEqual([...row(axis, x, 4), ...row(axis, y, 4)]);
@@ -32,9 +32,25 @@ describe("sine-cosine positions", () => {
     );
   });
 
+  it("of a clip have the column first, then the row, then the frame", () => {
+    const table = sinCosTable(gridPositions([2, 3, 4]), 12);
+    expect(table.shape).toEqual([24, 12]);
+    const axis = sinCosTable(gridPositions([4]), 4);
+    for (const [frame, y, x] of [
+      [0, 0, 0],
+      [0, 2, 3],
+      [1, 1, 2],
+    ] as const) {
+      expect(row(table, (frame * 3 + y) * 4 + x, 12)).toEqual(
+        [x, y, frame].flatMap((at) => row(axis, at, 4)),
+      );
+    }
+  });
+
   it("need channels that divide", () => {
-    expect(() => sinCos1d([0], 3)).toThrow("need an even number of channels, not 3");
-    expect(() => sinCos2d([0], [0], 6)).toThrow("need a multiple of 4 channels, not 6");
+    expect(() => sinCosTable([[0]], 3)).toThrow("over 1 axis need a multiple of 2 channels, not 3");
+    expect(() => sinCosTable([[0], [0]], 6)).toThrow("need a multiple of 4 channels, not 6");
+    expect(() => sinCosTable([[0], [0], [0]], 8)).toThrow("need a multiple of 6 channels, not 8");
   });
 });
 

@@ -19,7 +19,7 @@ import {
 } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
-import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import { checkTimes, timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import { type DDPMUNetConfig, normGroups } from "./config.ts";
 
 export type DDPMUNetInputs = ConditionedInputs;
@@ -170,6 +170,7 @@ function embedConditions(
   { t, y, mask, drop }: DDPMUNetInputs,
   { width, condition }: DDPMUNetConfig,
 ): Tensor {
+  checkTimes(t, undefined, "U-Net");
   const inner = linear(p.at("time_embed.0"), timestepEmbedding(t, width), 4 * width).silu();
   const time = linear(p.at("time_embed.2"), inner, 4 * width);
   if (condition.kind === "none") return time;

@@ -24,9 +24,16 @@ import { linear } from "../../nn/linear.ts";
 import { feedForward } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation, plainBranch } from "../../nn/modulation.ts";
 import { normal, type Params, zero } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
-import { type RotaryTable, rotaryTable, sinCos2d } from "../../nn/positions.ts";
-import { embedTime } from "../../nn/timestep-embedding.ts";
+import {
+  type Axes,
+  patchCount,
+  patchEmbedding,
+  patchGrid,
+  patchPixels,
+  unpatchify,
+} from "../../nn/patches.ts";
+import { gridPositions, type RotaryTable, rotaryTable, sinCosTable } from "../../nn/positions.ts";
+import { checkTimes, embedTime } from "../../nn/timestep-embedding.ts";
 import type { BlockDesign, DiTConfig } from "./config.ts";
 
 export type DiTInputs = ConditionedInputs;
@@ -45,12 +52,17 @@ export function dit(
 ): Tensor {
   const { patch, hidden, channels, learnedVariance } = config;
   const grid = patchGrid(x, patch);
-  const count = grid[0] * grid[1]; // N
-  const time = embedTime(p.at("t_embedder"), t, hidden); // [B, C]
+  const count = patchCount(grid); // N
+  checkTimes(t, config.block.kind.startsWith("adaLN") ? count : undefined, "DiT");
+  const embed = (times: Tensor) => embedTime(p.at("t_embedder"), times, hidden);
+  const time = embed(t); // [B, C] or [B, N, C]
   const condition = embedCondition(p.at("y_embedder"), given, config);
   const { vector, joined, attended } = route(time, condition, config.block);
   const context: Context = {
-    vector,
+    vector:
+      joined && vector?.rank === 3
+        ? concat([vector, textVectors(embed(t.mean(1)), condition, joined)], 1) // [B, N + M, C]
+        : vector,
     attended,
     bias: joined?.mask && maskBias(allowing(count, joined.mask)),
     // Tokens that joined the patches have no place in the image: they are not turned.
@@ -72,13 +84,14 @@ export function dit(
   ); // [B, N + M, C]
   if (joined) h = h.slice(1, 0, count); // [B, N, C]
   const outputs = learnedVariance ? 2 * channels : channels;
-  const tokens = finalLayer(p.at("final_layer"), h, vector, outputs, config); // [B, N, patch²·outputs]
-  return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, H, W]
+  const values = patchPixels(patch, grid.length) * outputs;
+  const tokens = finalLayer(p.at("final_layer"), h, vector, values, config); // [B, N, values]
+  return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, H, W]
 }
 
 /** What all blocks share. */
 interface Context {
-  /** What modulates the norms: [B, C]. */
+  /** Modulates the norms: [B, C], or [B, tokens, C] where each token has a time of its own. */
   readonly vector: Tensor | undefined;
   /** What cross-attention attends to. */
   readonly attended: TextTokens | undefined;
@@ -103,7 +116,7 @@ function ditBlock(p: Params, x: Tensor, context: Context, config: DiTConfig): Te
   return h.add(mlp.gate(feedForward(p.at("mlp"), mlp.norm(h), inner, config.feedForward)));
 }
 
-/** [B, N, C] → [B, N, patch²·outputs], zero at first. */
+/** [B, N, C] → [B, N, outputs], zero at first. */
 function finalLayer(
   p: Params,
   x: Tensor,
@@ -112,7 +125,7 @@ function finalLayer(
   config: DiTConfig,
 ): Tensor {
   const [{ norm }] = branches(p, ["norm_final"], vector, config, false) as [Branch];
-  return linear(p.at("linear"), norm(x), config.patch ** 2 * outputs, { init: zero });
+  return linear(p.at("linear"), norm(x), outputs, { init: zero });
 }
 
 /** Branches with norms of the given names; all modulations come from one linear layer, zero at first in "adaLN-zero". */
@@ -172,10 +185,25 @@ function route(
     const both = { tokens, mask: condition?.mask && allowing(1, condition.mask) };
     return block.kind === "in-context" ? { joined: both } : { attended: both };
   }
-  const vector = (condition ? time.add(condition.pooled) : time).silu();
+  const vector = sumOf(time, condition);
   if (!condition || !block.text) return { vector };
   const way = block.text === "in-context" ? "joined" : "attended";
   return { vector, [way]: condition };
+}
+
+/** Time, [B, C] or [B, N, C], plus the pooled condition, through a SiLU. */
+function sumOf(time: Tensor, condition: Embedded | undefined): Tensor {
+  if (!condition) return time.silu();
+  return time.add(time.rank === 3 ? condition.pooled.unsqueeze(1) : condition.pooled).silu();
+}
+
+/** Where each patch has a time of its own, the text's tokens among them are modulated by the mean time: [B, M, C]. */
+function textVectors(
+  meanTime: Tensor,
+  condition: Embedded | undefined,
+  { tokens }: TextTokens,
+): Tensor {
+  return sumOf(meanTime, condition).unsqueeze(1).expand(tokens.shape);
 }
 
 /** A mask [B, M] behind `count` tokens that all count: [B, count + M]. */
@@ -186,17 +214,17 @@ function allowing(count: number, mask: Tensor): Tensor {
 function addPositions(
   p: Params,
   tokens: Tensor,
-  [rows, columns]: readonly [number, number],
+  grid: Axes,
   { positions, hidden }: DiTConfig,
 ): Tensor {
-  const shape = [1, rows * columns, hidden];
+  const shape = [1, patchCount(grid), hidden];
   switch (positions.kind) {
     case "none":
       return tokens;
     case "learned":
       return tokens.add(p.param("pos_embed", shape, normal(0.02)));
     case "sin-cos": {
-      const table = sinCos2d([...new Array(rows).keys()], [...new Array(columns).keys()], hidden);
+      const table = sinCosTable(gridPositions(grid), hidden);
       return tokens.add(p.buffer("pos_embed", { ...table, shape }));
     }
   }

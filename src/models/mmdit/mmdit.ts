@@ -23,9 +23,17 @@ import { mlp } from "../../nn/mlp.ts";
 import { adaptiveBranch, type Branch, modulation } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
 import { normal, type Params, stored, zero } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
-import { sinCos2d } from "../../nn/positions.ts";
-import { embedTime } from "../../nn/timestep-embedding.ts";
+import {
+  type Axes,
+  formatAxes,
+  patchCount,
+  patchEmbedding,
+  patchGrid,
+  patchPixels,
+  unpatchify,
+} from "../../nn/patches.ts";
+import { sinCosTable } from "../../nn/positions.ts";
+import { checkTimes, embedTime } from "../../nn/timestep-embedding.ts";
 import type { MMDiTConfig } from "./config.ts";
 
 export interface MMDiTInputs {
@@ -63,12 +71,16 @@ export function mmdit(
 ): Tensor {
   const { patch, hidden, channels, depth } = config;
   const grid = patchGrid(x, patch);
-  const count = grid[0] * grid[1]; // N
+  const count = patchCount(grid); // N
   checkBlocks("skippable", skippable, depth);
+  checkTimes(t, count, "MMDiT");
+  const embed = (times: Tensor) => embedTime(p.at("t_embedder"), times, hidden);
+  const time = embed(t); // [B, C] or [B, N, C]
+  const text = embedVector(p.at("y_embedder"), pooled, hidden); // [B, C]
   const shared: Shared = {
-    vector: embedTime(p.at("t_embedder"), t, hidden)
-      .add(embedVector(p.at("y_embedder"), pooled, hidden))
-      .silu(), // [B, C]
+    vector: time.add(t.rank === 2 ? text.unsqueeze(1) : text).silu(), // [B, C] or [B, N, C]
+    // The text has no noise of its own: its tokens take the mean of the times.
+    ...(t.rank === 2 && { textVector: embed(t.mean(1)).add(text).silu() }),
     bias: mask && maskBias(concat([mask, full([mask.dim(0), count], 1, "bool")], 1)),
     config,
   };
@@ -88,8 +100,13 @@ export function mmdit(
     },
   );
   const outputs = config.learnedVariance ? 2 * channels : channels;
-  const tokens = finalLayer(p.at("final_layer"), h, patch ** 2 * outputs, shared);
-  return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, H, W]
+  const tokens = finalLayer(
+    p.at("final_layer"),
+    h,
+    patchPixels(patch, grid.length) * outputs,
+    shared,
+  );
+  return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, H, W]
 }
 
 /** The tokens of the text [B, L, C] and of the image [B, N, C]; behind the last block only the image's are asked for. */
@@ -97,8 +114,10 @@ export type TextAndImage = readonly [context: Tensor, x: Tensor];
 
 /** What all blocks share. */
 interface Shared {
-  /** What modulates the norms: [B, C]. */
+  /** Modulates the norms of the image's tokens: [B, C], or [B, N, C] where each token has a time of its own. */
   readonly vector: Tensor;
+  /** Modulates the norms of the text's tokens, [B, C]; `vector` by default. */
+  readonly textVector?: Tensor;
   /** Hides padding of the text. */
   readonly bias: Tensor | undefined;
   readonly config: MMDiTConfig;
@@ -111,14 +130,14 @@ export function jointBlock(
   shared: Shared,
   index: number,
 ): TextAndImage {
-  const { vector, bias, config } = shared;
+  const { vector, textVector = vector, bias, config } = shared;
   const { heads, qkNorm, qkvBias } = config;
   const last = index === config.depth - 1;
   const dual = config.dualAttention.includes(index);
   const options: ProjectionOptions = { qkNorm, qkvBias, normNames: ["ln_q", "ln_k"] };
   const [toText, toImage] = [p.at("context_block"), p.at("x_block")];
 
-  const text = branches(toText, vector, last ? 1 : 2, config, !last);
+  const text = branches(toText, textVector, last ? 1 : 2, config, !last);
   const image = branches(toImage, vector, dual ? 3 : 2, config);
   const ofText = queriesKeysValues(toText.at("attn"), text[0]!.norm(context), heads, options);
   const ofImage = queriesKeysValues(toImage.at("attn"), image[0]!.norm(x), heads, options);
@@ -195,31 +214,34 @@ function embedVector(p: Params, vector: Tensor, hidden: number): Tensor {
   });
 }
 
-/** What the middle of the table says of a grid: [1, N, C]. */
+/** The positions of a grid's places, from the middle of a table of max places along each axis: [1, N, C]. */
 function positions(
   p: Params,
-  [rows, columns]: readonly [number, number],
+  grid: Axes,
   { positions: { kind, max }, patch, hidden }: MMDiTConfig,
 ): Tensor {
-  if (rows > max || columns > max) {
+  if (grid.some((size) => size > max)) {
     throw new UsageError(
-      `An image of ${rows * patch}×${columns * patch} is larger than the position table covers; give at most ${max * patch}×${max * patch}.`,
+      `An image of ${formatAxes(grid.map((size) => size * patch))} is larger than the position table covers; give at most ${formatAxes(grid.map(() => max * patch))}.`,
     );
   }
-  const [top, left] = [rows, columns].map((count) => Math.floor((max - count) / 2)) as Pair;
+  const first: Axes = grid.map((size) => Math.floor((max - size) / 2));
+  const shape = [1, patchCount(grid), hidden];
   if (kind === "sin-cos") {
-    const from = (first: number, count: number) =>
-      Array.from({ length: count }, (_, i) => first + i);
-    const table = sinCos2d(from(top, rows), from(left, columns), hidden);
-    return p.buffer("pos_embed", { ...table, shape: [1, rows * columns, hidden] });
+    const along = grid.map((size, axis) =>
+      Array.from({ length: size }, (_, i) => first[axis]! + i),
+    );
+    return p.buffer("pos_embed", { ...sinCosTable(along, hidden), shape });
   }
+  const [rows, columns] = grid as Pair;
+  const [top, left] = first as Pair;
   const table = p.param("pos_embed", [1, max * max, hidden], stored);
   // Rows of a stored table are read where they lie: it is far larger than what an image needs of it.
   const band = table.slice(1, top * max, (top + rows) * max).reshape([1, rows, max, hidden]);
-  return band.slice(2, left, left + columns).reshape([1, rows * columns, hidden]);
+  return band.slice(2, left, left + columns).reshape(shape);
 }
 
-type Pair = [number, number];
+type Pair = readonly [number, number];
 
 function checkBlocks(what: string, blocks: readonly number[], depth: number): void {
   const wrong = blocks.find((block) => !Number.isInteger(block) || block < 0 || block >= depth);

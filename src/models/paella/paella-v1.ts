@@ -17,7 +17,7 @@ import {
 import { linear } from "../../nn/linear.ts";
 import { norm } from "../../nn/norm.ts";
 import { normal, type Params, xavierUniform } from "../../nn/params.ts";
-import { shareEmbedding } from "../../nn/timestep-embedding.ts";
+import { noiseRatioEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
 export interface PaellaV1Config {
@@ -93,7 +93,7 @@ function conditionOf(inputs: PaellaV1Inputs, { shareWidth }: PaellaV1Config): Te
   const { share, clip } = inputs;
   const parts = channelsLast(clip.rank === 2 ? perImage(clip) : clip);
   const [h, w] = [parts.size(1), parts.size(2)];
-  const embedded = channelsLast(perImage(shareEmbedding(share, shareWidth)));
+  const embedded = channelsLast(perImage(noiseRatioEmbedding(share, shareWidth)));
   return concat([parts, embedded.expand([share.dim(0), h, w, shareWidth])], 3);
 }
 

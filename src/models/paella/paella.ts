@@ -18,7 +18,7 @@ import {
 } from "../../nn/convolutions.ts";
 import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
-import { shareEmbedding } from "../../nn/timestep-embedding.ts";
+import { noiseRatioEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { quote } from "../../engine/messages.ts";
 
@@ -103,7 +103,7 @@ export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): T
   const { channels, patch, codebook, levels } = config;
   checkDivides(inputs.tokens, patch * 2 ** (levels.length - 1), 1, "A map of tokens");
   const told = {
-    share: shareEmbedding(inputs.share, config.shareWidth),
+    share: noiseRatioEmbedding(inputs.share, config.shareWidth),
     condition: embedConditions(p, inputs, config),
     config,
   };

@@ -14,8 +14,8 @@ import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
 import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
-import { sinCos2d } from "../../nn/positions.ts";
+import { type Axes, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
+import { sinCosTable } from "../../nn/positions.ts";
 import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
@@ -150,7 +150,7 @@ export function pixArt(
   const [shift, scale] = modulation(p, concat([time, time], -1), 2) as [Tensor, Tensor];
   h = modulate(h.layerNorm({ epsilon: 1e-6 }), shift, scale);
   const tokens = linear(p.at("proj_out"), h, patch ** 2 * outputs, { init: zero }); // [B, N, patch²·outputs]
-  return unpatchify(tokens, grid, patch, "p q c"); // [B, outputs, h, w]
+  return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, h, w]
 }
 
 /** What all blocks share. */
@@ -237,14 +237,14 @@ function projectText(p: Params, text: Tensor, width: number): Tensor {
 }
 
 /** Whatever the size, rows and columns span what they span in the size of the config: [N, C]. */
-function positions([rows, columns]: readonly [number, number], config: PixArtConfig): Tensor {
+function positions(grid: Axes, config: PixArtConfig): Tensor {
   const span = Math.floor(config.size / config.patch);
   // Rounded step by step, as the original computes in float32.
   const along = (count: number) =>
     Float32Array.from({ length: count }, (_, i) =>
       Math.fround(Math.fround(i / Math.fround(count / span)) / Math.fround(config.interpolation)),
     );
-  return constant(sinCos2d(along(rows), along(columns), config.heads * config.headSize));
+  return constant(sinCosTable(grid.map(along), config.heads * config.headSize));
 }
 
 /** Every weight, for `checkKeys` and `initialize`. */

@@ -19,8 +19,16 @@ import { linear } from "../../nn/linear.ts";
 import { mlp } from "../../nn/mlp.ts";
 import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
-import { patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
-import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import {
+  axesOf,
+  formatAxes,
+  patchCount,
+  patchEmbedding,
+  patchGrid,
+  patchPixels,
+  unpatchify,
+} from "../../nn/patches.ts";
+import { checkTimes, timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { UViTConfig } from "./config.ts";
 
 export type UViTInputs = ConditionedInputs;
@@ -43,7 +51,7 @@ export function uViT(
 ): Tensor {
   const { hidden, patch, channels, depth } = config;
   const grid = learnedGrid(inputs.x, config);
-  const count = grid[0] * grid[1]; // N
+  const count = patchCount(grid); // N
   const given = firstTokens(p, inputs, config);
   const total = given.tokens.size(1) + count; // M + N
   const patches = patchEmbedding(p.at("patch_embed"), inputs.x, patch, hidden, { kind: "linear" });
@@ -63,8 +71,10 @@ export function uViT(
 
   h = norm(p.at("norm"), h, layerNorm).slice(1, total - count, total); // [B, N, C]
   const outputs = config.learnedVariance ? 2 * channels : channels;
-  const values = linear(p.at("decoder_pred"), h, patch ** 2 * outputs, { init }); // [B, N, patch²·outputs]
-  const image = unpatchify(values, grid, patch, "p q c");
+  const values = linear(p.at("decoder_pred"), h, patchPixels(patch, grid.length) * outputs, {
+    init,
+  }); // [B, N, values]
+  const image = unpatchify(values, grid, patch, "channels-last");
   return config.finalConv ? conv2d(p.at("final_layer"), image, outputs, 3) : image;
 }
 
@@ -94,6 +104,7 @@ function firstTokens(
   { t, y, mask, drop }: UViTInputs,
   { hidden, mlpRatio, timeMlp, condition }: UViTConfig,
 ): TextTokens {
+  checkTimes(t, undefined, "U-ViT");
   const time = embedTime(p.at("time_embed"), t, hidden, timeMlp ? mlpRatio : undefined);
   if (condition.kind === "none") return { tokens: time, mask: undefined };
   const given = givenCondition(y, condition, "U-ViT");
@@ -122,9 +133,9 @@ function allTokens(mask: Tensor, total: number): Tensor {
 }
 
 function learnedGrid(x: Tensor, { size, patch }: UViTConfig) {
-  const [height, width] = [x.size(-2), x.size(-1)];
-  if (height === size[0] && width === size[1]) return patchGrid(x, patch);
+  const axes = axesOf(x);
+  if (formatAxes(axes) === formatAxes(size)) return patchGrid(x, patch);
   throw new ShapeError(
-    `This U-ViT has learned the places of ${size.join("×")} and no others, so it cannot take ${height}×${width}.`,
+    `This U-ViT has learned the places of ${formatAxes(size)} and no others, so it cannot take ${formatAxes(axes)}.`,
   );
 }
