@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseCsv } from "../../src/data/formats/csv.ts";
+import { parseCsv } from "../../src/data/formats/metadata-node.ts";
 import { FormatError } from "../../src/engine/errors.ts";
 import { outcomeOf } from "./support.ts";
 
@@ -8,7 +8,7 @@ const letters = (text: string) => fc.constantFrom(...text.split(""));
 const fieldsOf = (text: string) => parseCsv(text, "t.csv").map(({ fields }) => fields);
 
 describe("parseCsv", () => {
-  it("splits rows and fields, quoted or not", () => {
+  it("splits rows into fields, quoted or not", () => {
     expect(fieldsOf('a,b\n1,"x, ""y""\nz"\n,\n')).toEqual([
       ["a", "b"],
       ["1", 'x, "y"\nz'],
@@ -16,7 +16,7 @@ describe("parseCsv", () => {
     ]);
   });
 
-  it("takes any line end, a byte order mark and empty lines", () => {
+  it("accepts any line ending, a byte order mark and empty lines", () => {
     expect(fieldsOf("\ufeffa,b\r\n1,2\r\n\r\n3,4\r5,6")).toEqual([
       ["a", "b"],
       ["1", "2"],
@@ -26,21 +26,23 @@ describe("parseCsv", () => {
     expect(fieldsOf("")).toEqual([]);
   });
 
-  it("says on which line a row begins", () => {
-    expect(parseCsv('a\n"1\n2"\n3', "t.csv").map(({ line }) => line)).toEqual([1, 2, 4]);
+  it("reports the line on which a row begins", () => {
+    const linesOf = (text: string) => parseCsv(text, "t.csv").map(({ line }) => line);
+    expect(linesOf('a\n"1\n2"\n3')).toEqual([1, 2, 4]);
+    expect(linesOf('a\r\n"1\r\n2"\r\n3\r\n"4\r\n5"\r\n\r\n6')).toEqual([1, 2, 4, 5, 8]);
   });
 
   it.each([
     ["line 2 has 3 fields, but the first row has 2", "a,b\n1,2,3\n"],
-    ["line 2 opens a quote that nothing closes", 'a\n"b\nc'],
-    ["line 1 goes on after a closing quote", '"a"b,c'],
+    ["line 2 opens a quote that is never closed", 'a\n"b\nc'],
+    ["line 1 continues after a closing quote", '"a"b,c'],
     ["line 3 has a quote inside a field", 'a\nb\nc"d'],
-  ])("refuses a table whose %s", (message, text) => {
+  ])("refuses a table in which %s", (message, text) => {
     expect(() => fieldsOf(text)).toThrow(FormatError);
     expect(() => fieldsOf(text)).toThrow(message);
   });
 
-  it("reads back whatever RFC 4180 writes", () => {
+  it("reads back any table that is written by RFC 4180", () => {
     const quoted = (field: string) => `"${field.replaceAll('"', '""')}"`;
     const field = fc.string({ unit: letters('ab,"\n\r é') });
     const table = fc
@@ -58,7 +60,7 @@ describe("parseCsv", () => {
     );
   });
 
-  it("reads or refuses any text", () => {
+  it("parses any text or throws a FormatError", () => {
     fc.assert(
       fc.property(fc.string({ unit: letters('a,"\n\r') }), (text) => {
         const widths = new Set<number>();

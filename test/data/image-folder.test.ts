@@ -214,7 +214,7 @@ describe("metadata", () => {
       "no column of captions or labels",
       "file_name,txt\na.png,one\n",
       {},
-      /^FormatError: .*metadata\.csv says nothing of its pictures: its columns are "file_name", "txt", of which none is called text, caption/,
+      /^FormatError: .*metadata\.csv describes no pictures: its columns are "file_name", "txt", and none is called text, caption/,
     ],
     [
       "a column that is not there",
@@ -238,7 +238,7 @@ describe("metadata", () => {
       "files outside the folder",
       "file_name,text\n../a.png,one\n",
       {},
-      /^FormatError: .*on line 2, file_name is "\.\.\/a\.png", which does not lie in the folder\.$/,
+      /^FormatError: .*on line 2, file_name is "\.\.\/a\.png", which is outside the folder\.$/,
     ],
     ["a column twice", "file_name,text,text\na.png,1,2\n", {}, /has the column "text" twice/],
     [
@@ -254,11 +254,11 @@ describe("metadata", () => {
   });
 
   it.each([
-    ['{"file_name": "a.png", "text": 5}', "its text is neither a text nor a list of texts"],
-    ['{"file_name": "a.png", "label": 0.5}', "its label is neither a text nor a whole number"],
-    ['{"file_name": 5}', "file_name is not a text"],
-    ["[1]", "what stands there is no JSON object"],
-    ['{"file_name": ', "what stands there is not valid JSON"],
+    ['{"file_name": "a.png", "text": 5}', "text is neither a string nor a list of strings"],
+    ['{"file_name": "a.png", "label": 0.5}', "label is neither a string nor a whole number"],
+    ['{"file_name": 5}', "file_name is not a string"],
+    ["[1]", "the JSON is not an object"],
+    ['{"file_name": ', "the JSON is not valid"],
   ])("are refused with the line %s", async (line, message) => {
     const path = await pictures({ "a.png": 1 }, { "metadata.jsonl": `\n${line}` });
     expect(await messageOf(images(path))).toMatch(

@@ -12,7 +12,7 @@ import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
 import { listFiles } from "./list-files-node.ts";
-import { type Metadata, parseMetadata } from "./metadata.ts";
+import { type Metadata, parseMetadata } from "./metadata-node.ts";
 import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts";
 
 type Config = DataConfigOf<"images">;
