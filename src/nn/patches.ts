@@ -44,9 +44,8 @@ export function nearestMultiples(axes: Axes, patch: number | Axes): Axes {
 export function patchGrid(x: Tensor, patch: number | Axes): Axes {
   const axes = axesOf(x);
   const unit = perAxis(patch, axes.length);
-  if (unit.length === axes.length && axes.every((size, i) => size % unit[i]! === 0)) {
-    return axes.map((size, i) => size / unit[i]!);
-  }
+  const grid = axes.map((size, i) => size / unit[i]!);
+  if (unit.length === axes.length && grid.every(Number.isInteger)) return grid;
   if (unit.length !== axes.length) {
     throw new ShapeError(
       `A patch of ${formatAxes(unit)} has ${unit.length} axes, but the input of ${formatAxes(axes)} has ${axes.length}; give one size for each axis.`,

@@ -67,7 +67,7 @@ export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 25
 export function checkTimes(t: Tensor, tokens: number | undefined, network: string): void {
   if (t.rank === 1 || (t.rank === 2 && t.shape[1] === tokens)) return;
   throw new ShapeError(
-    `The times of this ${network} are ${formatShape(t.shape)}; give one a picture, [batch]${tokens === undefined ? "" : `, or one a patch, [batch, ${tokens}]`}.`,
+    `The times of this ${network} are ${formatShape(t.shape)}; give one a picture, [B]${tokens === undefined ? "" : `, or one a patch, [B, ${tokens}]`}.`,
   );
 }
 
