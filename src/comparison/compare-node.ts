@@ -12,10 +12,10 @@ import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
-import { type Features, rowsAt } from "../evaluation/features.ts";
-import { frechetDistance } from "../evaluation/frechet-distance.ts";
-import { kernelDistance } from "../evaluation/kernel-distance.ts";
-import { precisionRecall } from "../evaluation/precision-recall.ts";
+import { type Features, rowsAt } from "../evaluation/distances.ts";
+import { frechetDistance } from "../evaluation/distances.ts";
+import { kernelDistance } from "../evaluation/distances.ts";
+import { precisionRecall } from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
@@ -27,7 +27,7 @@ import {
   type TrainingResult,
 } from "../training/run/train-node.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
-import { exists, readJson } from "../weights/sources/files-node.ts";
+import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { drawAll, drawSampleGrid, type Wishes } from "./drawing.ts";
 import { realPictures } from "./real-pictures-node.ts";
 import { networkGraph } from "../pipelines/graphs.ts";
@@ -85,7 +85,7 @@ export async function compare(
   if (!trained) return undefined;
   const { extractor } = trained;
   try {
-    const reference = await extractor.look(real.reference.pixels);
+    const reference = await extractor.extractFeatures(real.reference.pixels);
     const models: ComparedModel[] = [];
     const samples: { name: string; grid: Picture }[] = [];
     for (const contender of contenders) {
@@ -105,7 +105,7 @@ export async function compare(
       ...(real.others && {
         real: measures(
           reference.features,
-          await extractor.look(real.others.pixels),
+          await extractor.extractFeatures(real.others.pixels),
           real.others.labels,
         ),
       }),
@@ -199,7 +199,7 @@ async function compareOne(
         loss: trained.loss,
         ...(trained.validation !== undefined && { validation: trained.validation }),
         lossKind: lossKind(config),
-        ...measures(reference, await extractor.look(drawn.pixels), drawn.asked),
+        ...measures(reference, await extractor.extractFeatures(drawn.pixels), drawn.asked),
         secondsAnImage: drawn.seconds / count,
         sampling: drawn.sampling,
       };
@@ -239,7 +239,7 @@ const MOST_PAIRED = 1000;
 
 function measures(
   reference: Features,
-  seen: Awaited<ReturnType<Extractor["look"]>>,
+  seen: Awaited<ReturnType<Extractor["extractFeatures"]>>,
   asked: readonly number[] | undefined,
 ): Measured {
   const { features, classes } = seen;

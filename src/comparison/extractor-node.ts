@@ -15,7 +15,7 @@ import {
 } from "../evaluation/extractor.ts";
 import { initialize } from "../nn/params.ts";
 import { checkKeys } from "../weights/check-keys.ts";
-import { exists } from "../weights/sources/files-node.ts";
+import { exists } from "../weights/sources/folder-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors/file-node.ts";
 import { readFloat32 } from "../weights/safetensors/safetensors.ts";
 import { adamW, rateAt } from "../training/optimizers.ts";

@@ -1,37 +1,44 @@
-/** How a config file names the pictures to train on. */
+/** The config of a data set: which pictures to train on. */
 import { z } from "zod";
 import { fittingFields } from "../pictures/fitting.ts";
-import { commonFields } from "./common-config.ts";
-import { emojiSchema } from "./formats/emoji-config.ts";
+import { emojiFields } from "./formats/emoji/config.ts";
 
 const path = z.string().min(1, "a path cannot be empty");
 
 const names = z.array(z.string().min(1)).min(1);
 
-/** A column or field by name, or false where it is not to be used even if it is there. */
+/** A column or field by name, or false to ignore it even if it exists. */
 const column = z.union([z.string().min(1), z.literal(false)]);
 
-/** Names for labels that are numbers; "0", "1" … unless given. */
+/** Names of numeric classes; "0", "1", … by default. */
 const classNames = names.optional();
 
-/** Which files of several splits in one folder: those whose names begin with it, such as train-00000-of-00002. */
+/** Selects one of several splits in a folder: the files whose names begin with it, such as train-00000-of-00002. */
 const shardSplit = z.string().min(1).optional();
+
+/** The fields of every kind of data set. */
+const commonFields = {
+  /** The number of pictures, taken at even distances from all of them; all by default. */
+  limit: z.int().min(1).optional(),
+  /** Whether a picture is mirrored with probability 1/2. */
+  flip: z.boolean().default(false),
+};
 
 const images = z.strictObject({
   kind: z.literal("images"),
   /**
-   * A folder of PNG, JPEG, WebP, AVIF and GIF files, searched with all its sub-folders. Captions come from a
-   * metadata.jsonl or metadata.csv (file_name, text) in any folder, or from a .txt file beside each picture, one caption a
-   * line; where there are none, the sub-folders are the classes.
+   * A folder of PNG, JPEG, WebP, AVIF and GIF files, searched with all its subfolders. Captions come from a
+   * metadata.jsonl or metadata.csv (file_name, text) in any folder, or from a .txt file beside each picture with one
+   * caption per line. Without captions, the subfolders are the classes.
    */
   path,
-  /** The metadata column with captions; whichever of `text` and `caption` there is unless given. */
+  /** The metadata column with captions; `text` or `caption` by default. */
   caption: column.optional(),
-  /** The metadata column with classes; `label` if there is one unless given. */
+  /** The metadata column with classes; `label` by default, if it exists. */
   label: column.optional(),
-  /** Whether sub-folders are classes; when there are at least two and no metadata or captions unless given. */
+  /** Whether subfolders are classes; by default if there are at least two, and neither metadata nor captions. */
   classes: z.boolean().optional(),
-  /** What becomes of pictures without a caption or label, where others have one: an error, left out, or kept with none. */
+  /** How pictures without a caption or label are treated if others have one: fail, leave them out, or keep them. */
   undescribed: z.enum(["refuse", "skip", "keep"]).default("refuse"),
   ...fittingFields,
   ...commonFields,
@@ -39,12 +46,12 @@ const images = z.strictObject({
 
 const idx = z.strictObject({
   kind: z.literal("idx"),
-  /** A folder with the IDX files of MNIST, Fashion-MNIST and the like, gzipped or not. */
+  /** A folder with the IDX files of MNIST, Fashion-MNIST or a similar data set, gzipped or not. */
   path: path.default("/usr/share/datasets/fashion-mnist"),
   split: z.enum(["train", "test"]).default("train"),
-  /** Fashion-MNIST's ten where a folder's name has "fashion" in it; "0" … "9" otherwise. */
+  /** By default those of Fashion-MNIST if the folder's name contains "fashion", and "0" … "9" otherwise. */
   classes: classNames,
-  /** `pad` puts the picture in the middle at its own size, as 28×28 is often brought to 32×32. */
+  /** `pad` centres the picture at its own size, as 28×28 is often padded to 32×32. */
   fit: z.enum(["cover", "contain", "pad"]).default("cover"),
   background: fittingFields.background.removeDefault().default("black"),
   ...commonFields,
@@ -52,14 +59,14 @@ const idx = z.strictObject({
 
 const parquet = z.strictObject({
   kind: z.literal("parquet"),
-  /** One file, or a folder of shards as Hugging Face serves them. */
+  /** A file, or a folder of shards as Hugging Face publishes them. */
   path,
   split: shardSplit,
-  /** The column of pictures; found by its type unless given. */
+  /** The column of pictures; found by its type by default. */
   image: z.string().min(1).optional(),
-  /** The column of classes; the one that the file's metadata calls a class label, or `label`, unless given. */
+  /** The column of classes; by default the one that the file's metadata calls a class label, or `label`. */
   label: column.optional(),
-  /** The column of captions; whichever of `text`, `caption`, `captions` and `prompt` there is unless given. */
+  /** The column of captions; by default `text`, `caption`, `captions` or `prompt`. */
   caption: column.optional(),
   classes: classNames,
   ...fittingFields,
@@ -68,17 +75,24 @@ const parquet = z.strictObject({
 
 const tar = z.strictObject({
   kind: z.literal("tar"),
-  /** One WebDataset archive, or a folder of shards: 0001.jpg with 0001.txt, 0001.json or 0001.cls. */
+  /** A WebDataset archive, or a folder of shards: 0001.jpg with 0001.txt, 0001.json or 0001.cls. */
   path,
   split: shardSplit,
-  /** Extension of the picture where a sample has several, such as `input.png`. */
+  /** Extension of the picture if a sample has several, such as `input.png`. */
   image: z.string().min(1).optional(),
-  /** The field of the .json with captions, where there is no .txt; `text` or `caption` unless given. */
+  /** The field of the .json files with captions, if there are no .txt files; `text` or `caption` by default. */
   caption: column.optional(),
-  /** Whether the numbers in .cls are classes; where there are some, unless false. */
+  /** Whether the numbers in .cls files are classes. */
   label: z.boolean().default(true),
   classes: classNames,
   ...fittingFields,
+  ...commonFields,
+});
+
+/** Captioned emoji in several drawing styles, from npm packages. */
+export const emojiSchema = z.strictObject({
+  kind: z.literal("emoji"),
+  ...emojiFields,
   ...commonFields,
 });
 

@@ -27,7 +27,7 @@ async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
     case "tar":
       return (await import("./formats/tar-node.ts")).openTar(config, shape);
     case "emoji":
-      return (await import("./formats/emoji-node.ts")).openEmoji(config, shape);
+      return (await import("./formats/emoji/emoji-node.ts")).openEmoji(config, shape);
   }
 }
 

@@ -16,7 +16,7 @@ import { conv2d } from "../nn/convolutions.ts";
 import { groupNorm } from "../nn/norm.ts";
 import { linear } from "../nn/linear.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
-import type { Features } from "./features.ts";
+import type { Features } from "./distances.ts";
 
 const featureWidth = 128;
 const firstWidth = 32;
@@ -57,7 +57,7 @@ export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtra
 }
 
 /** What it sees in pictures. */
-export interface Seen {
+export interface Extracted {
   readonly features: Features;
   /** The likeliest class of each, where it knows classes. */
   readonly classes: readonly number[] | undefined;
@@ -65,7 +65,7 @@ export interface Seen {
 
 export interface Extractor {
   /** @param pixels [count, height, width, channels] of its shape */
-  look(pixels: Uint8Array): Promise<Seen>;
+  extractFeatures(pixels: Uint8Array): Promise<Extracted>;
   dispose(): Promise<void>;
 }
 
@@ -84,7 +84,7 @@ export async function openExtractor(
   });
   const bytes = shape.height * shape.width * shape.channels;
   return {
-    async look(pixels) {
+    async extractFeatures(pixels) {
       const count = pixels.length / bytes;
       const values = new Float32Array(count * featureWidth);
       const guesses: number[] = [];

@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { exists } from "../weights/sources/files-node.ts";
+import { exists } from "../weights/sources/folder-node.ts";
 import { modelFiles } from "./card.ts";
 
 /** Models that come with the package, a folder each. */

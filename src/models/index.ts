@@ -7,9 +7,9 @@ export {
 } from "./coders/autoencoder-kl.ts";
 export {
   decodeQuantized,
-  decodeTokens,
-  type EncodedTokens,
-  encodeTokens,
+  decodeCodes,
+  type Quantized,
+  encodeToCodes,
   type VQGANConfig,
   vqganPresets,
 } from "./coders/vqgan.ts";

@@ -6,7 +6,7 @@ import { fromFamilies } from "../models/families.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { clipText, clipTextPresets } from "../models/text-encoders/clip-text.ts";
 import { t5Encoder, t5EncoderPresets } from "../models/text-encoders/t5-encoder.ts";
-import { decodeQuantized, encodeTokens, vqganPresets } from "../models/coders/vqgan.ts";
+import { decodeQuantized, encodeToCodes, vqganPresets } from "../models/coders/vqgan.ts";
 import { createParams } from "../nn/params.ts";
 
 /** The number of tokens that T5 was trained on. */
@@ -50,7 +50,7 @@ export const countedPresets = fromFamilies(
           graph: () => {
             const params = createParams();
             const images = input("images", [batch, 3, PICTURE, PICTURE]);
-            const { quantized } = encodeTokens(params, images, config);
+            const { quantized } = encodeToCodes(params, images, config);
             return graphOf({ images: decodeQuantized(params, quantized, config) });
           },
         },

@@ -19,7 +19,7 @@ export interface Drawing {
 }
 
 /** Latents, tokens, or pixels in [−1, 1], as pictures; one by one where decoded, since that takes most of the memory. */
-export async function decodedPictures(
+export async function decodePictures(
   latents: NdArray,
   { model, stages, run }: Drawing,
   signal: AbortSignal | undefined,

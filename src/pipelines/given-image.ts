@@ -4,7 +4,7 @@ import { valuesOf, withChannels } from "../pictures/picture.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
-import { coderShape } from "../models/coders/picture-coder.ts";
+import { codecShape } from "../models/coders/image-codec.ts";
 import type { ImageModel, RunStage } from "./image-model.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 import type { Stages } from "./stages.ts";
@@ -82,7 +82,7 @@ export async function givenImage(
   const { decoder, network } = model;
   const own = withChannels(
     image,
-    (decoder ? coderShape(decoder).inputs : network.channels) as 1 | 3,
+    (decoder ? codecShape(decoder).inputs : network.channels) as 1 | 3,
   );
   const pixels = valuesOf(own.pixels, own); // [1, C, H, W]
   const encoder = stages.imageEncoder([image.height, image.width]);

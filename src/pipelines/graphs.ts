@@ -4,11 +4,11 @@ import { type Graph, graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
 import { type NetworkConfig, type TracedNetwork, traceNetwork } from "../models/network.ts";
 import {
-  coderShape,
-  decodedPictures,
-  encodedPictures,
-  type PictureCoder,
-} from "../models/coders/picture-coder.ts";
+  codecShape,
+  decodeWithCodec,
+  encodeWithCodec,
+  type ImageCodec,
+} from "../models/coders/image-codec.ts";
 import { createParams } from "../nn/params.ts";
 
 /** A network as drawing asks it, for images of a height and width, its own unless given, with layers that rows may skip. */
@@ -36,21 +36,21 @@ export function networkGraph(
 
 /** `latents` [B, latentChannels, h, w] or tokens [B, h, w], as the network makes them → `pixels` [B, C, f·h, f·w] about in [−1, 1]. */
 export function decoderGraph(
-  coder: PictureCoder,
+  coder: ImageCodec,
   size: readonly [height: number, width: number],
 ): Graph {
   const latents =
     coder.kind === "kl"
       ? input("latents", [batch, coder.config.latentChannels, ...size])
       : input("latents", [batch, ...size], "int64");
-  return graphOf({ pixels: decodedPictures(createParams(), latents, coder) });
+  return graphOf({ pixels: decodeWithCodec(createParams(), latents, coder) });
 }
 
 /** `images` [B, C, H, W] in [−1, 1] → `latents` [B, latentChannels, H/f, W/f] or tokens [B, H/f, W/f], as the network makes them. */
 export function encoderGraph(
-  coder: PictureCoder,
+  coder: ImageCodec,
   size: readonly [height: number, width: number],
 ): Graph {
-  const images = input("images", [batch, coderShape(coder).inputs, ...size]);
-  return graphOf({ latents: encodedPictures(createParams(), images, coder) });
+  const images = input("images", [batch, codecShape(coder).inputs, ...size]);
+  return graphOf({ latents: encodeWithCodec(createParams(), images, coder) });
 }

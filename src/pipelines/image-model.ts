@@ -9,7 +9,7 @@ import type { Threshold } from "../diffusion/thresholding.ts";
 import type { Graph } from "../engine/graph/graph.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
-import type { PictureCoder } from "../models/coders/picture-coder.ts";
+import type { ImageCodec } from "../models/coders/image-codec.ts";
 import type { tokenSampler } from "../models/card.ts";
 import type { NetworkConfig } from "../models/network.ts";
 
@@ -86,7 +86,7 @@ export interface Unheard {
   readonly words: string;
 }
 
-export type LatentDecoder = PictureCoder & { readonly weights: WeightSource };
+export type LatentDecoder = ImageCodec & { readonly weights: WeightSource };
 
 /** By which levels a model of tokens is sampled. */
 export interface TokenProcess {

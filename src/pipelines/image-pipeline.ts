@@ -19,7 +19,7 @@ import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { conditionsFor, rememberedEmbeddings } from "./conditions.ts";
-import { decodedPictures, type Drawing } from "./drawing.ts";
+import { decodePictures, type Drawing } from "./drawing.ts";
 import { givenImage } from "./given-image.ts";
 import { skippedLayers } from "./guidance-settings.ts";
 import type { ImageModel, RunStage, SamplingProcess } from "./image-model.ts";
@@ -104,7 +104,7 @@ async function* drawPictures(
   const drawn = await denoiserFor(decided, [height, width], levels, process, drawing, signal);
   const denoise = given?.mask ? keeping(drawn, given.latents, given.mask) : drawn;
   const decode = async (latents: NdArray) => {
-    const pictures = await decodedPictures(latents, drawing, signal);
+    const pictures = await decodePictures(latents, drawing, signal);
     return given ? pictures.map(given.finish) : pictures;
   };
 

@@ -2,7 +2,7 @@
 import { checkSteps } from "../diffusion/levels.ts";
 import { UsageError } from "../engine/errors.ts";
 import { canDrop, imageSizes } from "../models/network.ts";
-import { coderShape } from "../models/coders/picture-coder.ts";
+import { codecShape } from "../models/coders/image-codec.ts";
 import { quote } from "../engine/messages.ts";
 import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
 import { strengthOf } from "./given-image.ts";
@@ -126,7 +126,7 @@ export type Sized = Pick<ImageModel, "name" | "network" | "decoder">;
 
 /** Pixels along a side that one number of the network's input stands for. */
 function pixelsPerLatent({ decoder }: Sized): number {
-  return decoder ? coderShape(decoder).factor : 1;
+  return decoder ? codecShape(decoder).factor : 1;
 }
 
 /**

@@ -7,7 +7,7 @@ import { tokenDraws, type TokenSampling } from "../diffusion/discrete/token-samp
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { randomKey } from "../engine/random/random.ts";
 import { conditionsFor } from "./conditions.ts";
-import { decodedPictures, type Drawing } from "./drawing.ts";
+import { decodePictures, type Drawing } from "./drawing.ts";
 import { givenImage } from "./given-image.ts";
 import type { TokenProcess } from "./image-model.ts";
 import type { DrawnPicture, GenerateRequest, GenerateStep } from "./pipeline.ts";
@@ -42,7 +42,7 @@ export async function* drawTokenPictures(
     signal,
   };
   const decode = async (tokens: NdArray) => {
-    const pictures = await decodedPictures(tokens, drawing, signal);
+    const pictures = await decodePictures(tokens, drawing, signal);
     return given ? pictures.map(given.finish) : pictures;
   };
 

@@ -9,7 +9,7 @@ import { type DiTConfig } from "../models/dit/config.ts";
 import { ditConfig } from "../models/dit/checkpoint.ts";
 import { dit, ditWithGuidance } from "../models/dit/dit.ts";
 import { createParams } from "../nn/params.ts";
-import { checkTables } from "../weights/check-tables.ts";
+import { checkTables } from "../weights/check-keys.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
 import type { Recording } from "./recording.ts";

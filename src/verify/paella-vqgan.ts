@@ -4,8 +4,8 @@
  */
 import {
   decodeQuantized,
-  decodeTokens,
-  encodeTokens,
+  decodeCodes,
+  encodeToCodes,
   vqganConfig,
   vqganKeys,
 } from "../models/coders/vqgan.ts";
@@ -17,14 +17,14 @@ import type { Recording } from "./recording.ts";
 export function paellaVQGAN(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
   const config = vqganConfig(recordedModel(recording).args);
   const params = createParams();
-  const encoded = encodeTokens(params, requiredInput(recording, "image"), config);
+  const encoded = encodeToCodes(params, requiredInput(recording, "image"), config);
   const outputs = {
     "out.latent": encoded.latents,
     "out.quantized": encoded.quantized,
     "out.indices": encoded.indices,
     "out.vq_loss": encoded.loss,
     "out.decode": decodeQuantized(params, requiredInput(recording, "z"), config),
-    "out.decode_indices": decodeTokens(params, requiredInput(recording, "indices"), config),
+    "out.decode_indices": decodeCodes(params, requiredInput(recording, "indices"), config),
   };
   return computeNetwork(recording, backend, { params, outputs, keys: vqganKeys([]) });
 }

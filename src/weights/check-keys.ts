@@ -1,12 +1,13 @@
-/** Whether a checkpoint holds what a model declares: key by key, shape by shape. */
+/** Checks that a checkpoint fits a model: its keys, its shapes and its copies of fixed tables. */
 import { FormatError } from "../engine/errors.ts";
-import type { WeightSource } from "../engine/runtime/backend.ts";
+import { type WeightSource } from "../engine/runtime/backend.ts";
 import { reshaped } from "../engine/runtime/stored-weight.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
-import type { ParamsRoot } from "../nn/params.ts";
+import { type ParamsRoot } from "../nn/params.ts";
 import { quote } from "../engine/messages.ts";
-import type { Weights } from "./safetensors/safetensors.ts";
+import { type Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
+import { castArray } from "../engine/arrays/ndarray.ts";
 
 /** All that a model asked for while it was traced. */
 export type Asked = Pick<ParamsRoot, "declared" | "buffers">;
@@ -97,4 +98,31 @@ function listed(items: readonly string[]): string {
   const rest = items.length - LISTED;
   const named = items.slice(0, LISTED).join(", ");
   return rest > 0 ? `${named} and ${rest} more` : named;
+}
+
+/** More than bfloat16 takes from numbers up to 1, far less than two different tables are apart. */
+const ROUNDING = 2 ** -7;
+
+/**
+ * A program carries its own tables, so a checkpoint that was trained with others would draw nonsense.
+ *
+ * @throws FormatError that names the table which differs
+ */
+export async function checkTables(
+  { buffers }: Pick<Asked, "buffers">,
+  weights: Weights,
+  { keyOf }: KeyMap = sameKeys,
+): Promise<void> {
+  for (const [name, { value }] of buffers) {
+    const key = keyOf(name);
+    if (!weights.entries.has(key)) continue;
+    const stored = castArray(await weights.read(key), "float64").data;
+    const own = castArray(value, "float64").data;
+    // A NaN is at no distance from anything, and so must not be compared by >.
+    const differs = own.findIndex((x, i) => !(Math.abs(x - stored[i]!) <= ROUNDING));
+    if (differs < 0 && own.length === stored.length) continue;
+    throw new FormatError(
+      `${weights.name}: ${quote(key)} is not the table that this model computes (number ${differs} is ${stored[differs]} instead of ${own[differs]}); give a checkpoint of this very model and size.`,
+    );
+  }
 }

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { finished, type GenerateRequest } from "../../src/pipelines/index.ts";
-import { tinySD3, writeSD3Folder } from "../../scripts/sd3-parts.ts";
+import { tinySD3, writeSD3Folder } from "../support/sd3/parts.ts";
 import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/index-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";

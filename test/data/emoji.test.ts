@@ -4,18 +4,20 @@ import {
   emojiGroups,
   emojiStyleNames,
   subjectOf,
-} from "../../src/data/formats/emoji-captions.ts";
-import { type EmojiConfig, emojiSchema } from "../../src/data/formats/emoji-config.ts";
-import { openEmoji } from "../../src/data/formats/emoji-node.ts";
-import { locatePackageFiles } from "../../src/data/formats/packages-node.ts";
+} from "../../src/data/formats/emoji/captions.ts";
+import { type DataConfigOf, emojiSchema } from "../../src/data/config.ts";
+import { openEmoji } from "../../src/data/formats/emoji/emoji-node.ts";
+import { locatePackageFiles } from "../../src/data/formats/emoji/packages-node.ts";
 import { UsageError } from "../../src/engine/errors.ts";
 
 const shape = { height: 16, width: 16, channels: 3 } as const;
-const open = (options: Partial<EmojiConfig> = {}, size: Parameters<typeof openEmoji>[1] = shape) =>
-  openEmoji(emojiSchema.parse({ kind: "emoji", split: "all", ...options }), size);
+const open = (
+  options: Partial<DataConfigOf<"emoji">> = {},
+  size: Parameters<typeof openEmoji>[1] = shape,
+) => openEmoji(emojiSchema.parse({ kind: "emoji", split: "all", ...options }), size);
 
 /** Label and style of every picture. */
-async function namesOf(options: Partial<EmojiConfig>) {
+async function namesOf(options: Partial<DataConfigOf<"emoji">>) {
   const set = await open(options);
   return Array.from({ length: set.count }, (_, i) => {
     const [, label, style] = /^(.*) \(([^()]+)\)$/.exec(set.nameOf(i))!;
@@ -84,7 +86,7 @@ describe("the emoji set", () => {
   });
 
   test("holds out one emoji in twenty, in all styles and skin tones", async () => {
-    const some = { styles: ["flat", "3d"] } satisfies Partial<EmojiConfig>;
+    const some = { styles: ["flat", "3d"] } satisfies Partial<DataConfigOf<"emoji">>;
     const train = await namesOf({ ...some, split: "train", skinTones: true });
     const held = await namesOf({ ...some, split: "held-out", skinTones: true });
     const all = await namesOf({ ...some, skinTones: true });

@@ -1,7 +1,7 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseIdx } from "../../src/data/formats/idx.ts";
+import { parseIdx } from "../../src/data/formats/idx-node.ts";
 import { FormatError } from "../../src/engine/errors.ts";
 import { examplesOf, folderOf, messageOf, open, outcomeOf } from "./support.ts";
 

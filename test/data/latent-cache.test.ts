@@ -37,7 +37,7 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { encodeImages } from "../../src/models/coders/autoencoder-kl.ts";
 import type { OpenAutoencoder } from "../../src/models/coders/autoencoder-kl-checkpoint.ts";
-import { openAutoencoder } from "../../src/models/coders/picture-coder-node.ts";
+import { openAutoencoder } from "../../src/models/coders/image-codec-node.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { writeVAE } from "../support/model-folders.ts";
 import { configOf, folderOf, messageOf } from "./support.ts";

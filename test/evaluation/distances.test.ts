@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
-import type { Features } from "../../src/evaluation/features.ts";
-import { frechetDistance } from "../../src/evaluation/frechet-distance.ts";
-import { kernelDistance } from "../../src/evaluation/kernel-distance.ts";
-import { precisionRecall } from "../../src/evaluation/precision-recall.ts";
+import type { Features } from "../../src/evaluation/distances.ts";
+import { frechetDistance } from "../../src/evaluation/distances.ts";
+import { kernelDistance } from "../../src/evaluation/distances.ts";
+import { precisionRecall } from "../../src/evaluation/distances.ts";
 
 const featuresOf = (count: number, width: number, value: (i: number, j: number) => number) => ({
   count,

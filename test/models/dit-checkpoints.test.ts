@@ -9,10 +9,10 @@ import { ditPresets } from "../../src/models/dit/config.ts";
 import { traceNetwork } from "../../src/models/network.ts";
 import { diffusersDiTConfig, diffusersDiTKeys } from "../../src/models/dit/checkpoint.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
-import { checkTables } from "../../src/weights/check-tables.ts";
+import { checkTables } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
-import { joinQkv } from "../../src/weights/join-qkv.ts";
+import { joinQkv } from "../../src/weights/views.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { randomArray } from "../support/arrays.ts";
 

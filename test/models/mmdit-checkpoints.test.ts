@@ -20,7 +20,7 @@ import { fieldReader } from "../../src/weights/config-fields.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import type { Weights } from "../../src/weights/safetensors/safetensors.ts";
-import { weightsUnder } from "../../src/weights/scoped.ts";
+import { weightsUnder } from "../../src/weights/views.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");

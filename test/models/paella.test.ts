@@ -18,8 +18,8 @@ import {
 import { paellaV1, paellaV1Config, paellaV1Presets } from "../../src/models/paella/paella-v1.ts";
 import {
   decodeQuantized,
-  decodeTokens,
-  encodeTokens,
+  decodeCodes,
+  encodeToCodes,
   type VQGANConfig,
   vqganKeys,
   vqganPresets,
@@ -65,8 +65,8 @@ describe("the published models", () => {
     },
     "Paella-VQGAN": (params) => {
       const config = vqganPresets["Paella-VQGAN"];
-      encodeTokens(params, input("images", [batch, 3, 8, 8]), config);
-      return decodeTokens(params, tokensOf(2), config);
+      encodeToCodes(params, input("images", [batch, 3, 8, 8]), config);
+      return decodeCodes(params, tokensOf(2), config);
     },
   };
 
@@ -201,13 +201,13 @@ describe("the VQGAN", () => {
   };
   const params = createParams();
   const images = input("images", [batch, 3, 16, 8]);
-  const { latents, quantized, indices } = encodeTokens(params, images, config);
+  const { latents, quantized, indices } = encodeToCodes(params, images, config);
   const shown = {
     latents,
     quantized,
     indices,
     decoded: decodeQuantized(params, quantized, config),
-    again: decodeTokens(params, indices, config),
+    again: decodeCodes(params, indices, config),
   };
   const values: Record<string, NdArray> = {
     ...randomValues(params),

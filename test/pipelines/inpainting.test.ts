@@ -17,7 +17,7 @@ import { normal, randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { type NetworkConfig } from "../../src/models/network.ts";
 import { mmditPresets } from "../../src/models/index.ts";
-import { openAutoencoder } from "../../src/models/coders/picture-coder-node.ts";
+import { openAutoencoder } from "../../src/models/coders/image-codec-node.ts";
 import { encoderGraph } from "../../src/pipelines/graphs.ts";
 import { finished, type GenerateRequest, type Pipeline } from "../../src/pipelines/pipeline.ts";
 import { schedulerProcess } from "../../src/pipelines/process.ts";

@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { tinySD3, writeSD3File, writeSD3Folder } from "../../scripts/sd3-parts.ts";
+import { tinySD3, writeSD3File, writeSD3Folder } from "../support/sd3/parts.ts";
 import { FormatError, UsageError } from "../../src/engine/errors.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { imagePipeline } from "../../src/pipelines/image-pipeline.ts";

@@ -13,8 +13,8 @@ import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { readCard } from "../../src/models/card.ts";
-import { openCoder } from "../../src/models/coders/picture-coder-node.ts";
-import { decodedPictures, encodedPictures } from "../../src/models/coders/picture-coder.ts";
+import { openCodec } from "../../src/models/coders/image-codec-node.ts";
+import { decodeWithCodec, encodeWithCodec } from "../../src/models/coders/image-codec.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
@@ -95,12 +95,12 @@ const measured = (events: readonly TrainingEvent[]) =>
 
 /** What comes back of a picture. */
 async function reconstructed(folder: string, file: string) {
-  const opened = await openCoder(folder);
+  const opened = await openCodec(folder);
   const images = input("images", [batch, 3, 16, 16]);
   const params = createParams();
-  const seen = encodedPictures(params, images, opened);
+  const seen = encodeWithCodec(params, images, opened);
   const program = await backend.compile(
-    graphOf({ seen, pixels: decodedPictures(params, seen, opened) }),
+    graphOf({ seen, pixels: decodeWithCodec(params, seen, opened) }),
     { weights: opened.weights },
   );
   const picture = await readPictureFile(file, "white");

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
-import { joinQkv, swapHalves } from "../../src/weights/join-qkv.ts";
+import { joinQkv, swapHalves } from "../../src/weights/views.ts";
 
 const open = (tensors: Record<string, NdArray>) =>
   openSafetensors(bytesSource(safetensorsBytes(Object.entries(tensors)), "it"));

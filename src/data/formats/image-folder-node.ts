@@ -11,7 +11,7 @@ import { captionLines, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
-import { listFiles } from "./list-files-node.ts";
+import { listFiles } from "./files-node.ts";
 import { type Metadata, parseMetadata } from "./metadata-node.ts";
 import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts";
 

@@ -177,8 +177,8 @@ function csvProblem(error: CsvError, begin: number, [first]: readonly CsvRow[]):
     case "CSV_QUOTE_NOT_CLOSED":
       return `${begin} opens a quote that is never closed`;
     case "CSV_INVALID_CLOSING_QUOTE":
-      return `${error["lines"]} continues after a closing quote`;
+      return `${String(error["lines"])} continues after a closing quote`;
     default:
-      return `${error["lines"]} has a quote inside a field that does not begin with one`;
+      return `${String(error["lines"])} has a quote inside a field that does not begin with one`;
   }
 }

@@ -15,7 +15,7 @@ import type { DataSet } from "../dataset.ts";
 import { checkPages, columnRanges } from "./parquet-pages.ts";
 import { chooseColumns, type ParquetColumns } from "./parquet-columns.ts";
 import { decodePicture } from "../../pictures/decode-node.ts";
-import { findShards, openShard } from "./shards-node.ts";
+import { findShards, openShard } from "./files-node.ts";
 
 type Config = DataConfigOf<"parquet">;
 type Row = Readonly<Record<string, unknown>>;

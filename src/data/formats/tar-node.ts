@@ -7,7 +7,7 @@ import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
 import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts";
-import { findShards, openShard } from "./shards-node.ts";
+import { findShards, openShard } from "./files-node.ts";
 import { type TarEntry, tarEntries } from "./tar.ts";
 
 type Config = DataConfigOf<"tar">;

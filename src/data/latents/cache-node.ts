@@ -12,11 +12,7 @@ import type { Backend, Program, WeightSource } from "../../engine/runtime/backen
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { encodeImages } from "../../models/coders/autoencoder-kl.ts";
-import {
-  coderShape,
-  encodedPictures,
-  type PictureCoder,
-} from "../../models/coders/picture-coder.ts";
+import { codecShape, encodeWithCodec, type ImageCodec } from "../../models/coders/image-codec.ts";
 import { createParams } from "../../nn/params.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { refuseTooMany } from "../loading/batch-reader.ts";
@@ -46,7 +42,7 @@ export interface LatentOptions {
   /** Of the pictures that are encoded. */
   readonly shape: PictureShape;
   readonly encoder: {
-    readonly coder: PictureCoder;
+    readonly coder: ImageCodec;
     readonly weights: WeightSource;
     /** Tells it from every other. */
     readonly hash: string;
@@ -129,7 +125,7 @@ async function chooseManifest(
   { name, count: pictures, classes, captioned }: DataSet,
 ): Promise<{ readonly manifest: LatentManifest; readonly anew: string | undefined }> {
   const { flip, ...rest } = config;
-  const { factor } = coderShape(encoder.coder);
+  const { factor } = codecShape(encoder.coder);
   const wanted: LatentManifest = {
     format: "patchwise-latents",
     version: 1,
@@ -245,7 +241,7 @@ function compileEncoder(
   { parts }: LatentForm,
   { encoder: { coder, weights }, shape, backend, threads }: LatentOptions,
 ): Promise<Program> {
-  const { inputs } = coderShape(coder);
+  const { inputs } = codecShape(coder);
   const images = input("images", [batch, inputs, shape.height, shape.width]);
   return backend.compile(graphOf({ latents: latentsOf() }), {
     weights,
@@ -255,7 +251,7 @@ function compileEncoder(
 
   function latentsOf(): Tensor {
     const params = createParams();
-    if (coder.kind === "vq") return encodedPictures(params, images, coder);
+    if (coder.kind === "vq") return encodeWithCodec(params, images, coder);
     const { mean, logVariance } = encodeImages(params, images, coder.config);
     return parts === "moments" ? concat([mean, logVariance], 1) : mean;
   }

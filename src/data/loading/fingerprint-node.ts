@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { DataConfig } from "../config.ts";
-import { emojiStyles } from "../formats/emoji-captions.ts";
-import { listFiles } from "../formats/list-files-node.ts";
-import { locatePackageFiles } from "../formats/packages-node.ts";
-import { findShards } from "../formats/shards-node.ts";
+import { emojiStyles } from "../formats/emoji/captions.ts";
+import { listFiles } from "../formats/files-node.ts";
+import { locatePackageFiles } from "../formats/emoji/packages-node.ts";
+import { findShards } from "../formats/files-node.ts";
 
 export interface Fingerprint {
   readonly files: number;

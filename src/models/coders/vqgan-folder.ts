@@ -29,7 +29,7 @@ export const vqganSchema = z.strictObject({
 } satisfies { readonly [K in keyof VQGANConfig]-?: z.ZodType<VQGANConfig[K]> });
 
 /** One whose weights are at hand, under its own names and already checked. */
-export interface OpenTokenizer {
+export interface OpenVQGAN {
   readonly kind: "vq";
   readonly config: VQGANConfig;
   readonly weights: WeightSource;
@@ -77,10 +77,7 @@ export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<strin
  * @param config what it is; told from its keys and shapes unless given, but for the scale, which no token depends on
  * @throws FormatError when the weights are of another
  */
-export function vqganIn(
-  file: Weights,
-  config: VQGANConfig = checkpointConfig(file),
-): OpenTokenizer {
+export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(file)): OpenVQGAN {
   const keys = vqganKeys(file.entries.keys());
   const weights = checkedWeights(vqganParams(config), file, keys);
   return { kind: "vq", config, weights, file, keyOf: keys.keyOf };
@@ -110,7 +107,7 @@ function checkpointConfig({ entries }: Weights): VQGANConfig {
 }
 
 /** @throws FormatError when its files are not sound */
-export async function openVQGANFolder(folder: ModelFolder): Promise<OpenTokenizer> {
+export async function openVQGANFolder(folder: ModelFolder): Promise<OpenVQGAN> {
   const config = diffusersVQGANConfig(await fieldsIn(folder, "config.json"));
   const file = await openDiffusersWeights(folder);
   return closingOnFailure([file], async () => vqganIn(file, config));

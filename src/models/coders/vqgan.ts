@@ -58,7 +58,7 @@ export const vqganPresets = {
 } satisfies Record<string, VQGANConfig>;
 
 /** What a picture is as latents. */
-export interface EncodedTokens {
+export interface Quantized {
   /** As the encoder gives them, [B, latentChannels, h, w], scaled. */
   readonly latents: Tensor;
   /** The nearest codes, in the same shape, scaled. */
@@ -79,12 +79,12 @@ export type BatchNormStatistics = "batch" | "stored";
  *
  * @throws ShapeError unless H and W are multiples of 2^levels
  */
-export function encodeTokens(
+export function encodeToCodes(
   p: Params,
   images: Tensor,
   config: VQGANConfig,
   statistics: BatchNormStatistics = "stored",
-): EncodedTokens {
+): Quantized {
   const { levels, latentChannels, scale } = config;
   checkDivides(images, 2 ** levels, 1, "A picture");
   const down = p.at("down_blocks");
@@ -113,7 +113,7 @@ export function encodeTokens(
 }
 
 /** The codes, through which the gradient goes on to the latents as if they were these (van den Oord et al., 2017, §3.2). */
-export function straightThrough({ latents, quantized }: EncodedTokens): Tensor {
+export function straightThrough({ latents, quantized }: Quantized): Tensor {
   return latents.add(detach(quantized.sub(latents)));
 }
 
@@ -123,7 +123,7 @@ export function decodeQuantized(p: Params, latents: Tensor, config: VQGANConfig)
 }
 
 /** Tokens [B, h, w] → pictures [B, channels, H, W]. */
-export function decodeTokens(p: Params, indices: Tensor, config: VQGANConfig): Tensor {
+export function decodeCodes(p: Params, indices: Tensor, config: VQGANConfig): Tensor {
   return decode(p, channelsFirst(codebook(p, config).gather(indices)), config);
 }
 
@@ -187,7 +187,7 @@ function residualBlock(p: Params, x: Tensor): Tensor {
   return h.add(channelsFirst(linear(p.at("channelwise.2"), inner, width)).mul(gate2));
 }
 
-type Statistics = EncodedTokens["statistics"];
+type Statistics = Quantized["statistics"];
 
 function channelStatistics(x: Tensor): Statistics {
   return { mean: x.mean([0, 2, 3], true), variance: x.variance([0, 2, 3], true) };
@@ -238,7 +238,7 @@ export function vqganParams(config: VQGANConfig): ParamsRoot {
   const p = createParams();
   const side = 2 ** config.levels;
   const images = input("images", [batch, config.channels, side, side]);
-  decodeTokens(p, encodeTokens(p, images, config).indices, config);
+  decodeCodes(p, encodeToCodes(p, images, config).indices, config);
   return p;
 }
 

@@ -1,5 +1,5 @@
 /** DiT as a model family. */
-import { joinQkv } from "../../weights/join-qkv.ts";
+import { joinQkv } from "../../weights/views.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import {

@@ -4,7 +4,7 @@ import type { FeedForward } from "../../nn/mlp.ts";
 import type { Norm } from "../../nn/norm.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
-import { joinQkv, swapHalves } from "../../weights/join-qkv.ts";
+import { joinQkv, swapHalves } from "../../weights/views.ts";
 import { quote } from "../../engine/messages.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type MMDiTConfig, mmditPresets } from "./config.ts";

@@ -2,11 +2,11 @@
 import { FormatError } from "../../engine/errors.ts";
 import { diffusersDiTConfig, diffusersDiTKeys } from "../../models/dit/checkpoint.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
-import { checkTables } from "../../weights/check-tables.ts";
+import { checkTables } from "../../weights/check-keys.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
-import { joinQkv } from "../../weights/join-qkv.ts";
+import { joinQkv } from "../../weights/views.ts";
 import { component, schedulerOf } from "./diffusers-component.ts";
 import { tracedForDrawing } from "../graphs.ts";
 import type { ImageModel } from "../image-model.ts";

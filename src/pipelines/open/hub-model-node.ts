@@ -4,7 +4,7 @@ import { UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/messages.ts";
 import { modelFiles } from "../../models/card.ts";
 import { weightVariants } from "../../weights/diffusers-weights.ts";
-import { readFields, readJson } from "../../weights/sources/files-node.ts";
+import { readFields, readJson } from "../../weights/sources/folder-node.ts";
 import type { HubId } from "../../weights/hub/id.ts";
 import { type HubChoice, type HubOptions, hubSnapshot } from "../../weights/hub/hub-node.ts";
 import { quote } from "../../engine/messages.ts";

@@ -7,7 +7,7 @@ import { FormatError, UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { layerNames } from "../../training/tasks/lora-layers.ts";
-import { exists, readJson } from "../../weights/sources/files-node.ts";
+import { exists, readJson } from "../../weights/sources/folder-node.ts";
 import {
   type Lora,
   type LoraPart,

@@ -6,7 +6,7 @@ import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
 import { traceNetwork } from "../../models/network.ts";
-import { coderParams, type PictureCoder } from "../../models/coders/picture-coder.ts";
+import { codecParams, type ImageCodec } from "../../models/coders/image-codec.ts";
 import type { PromptEncoderConfig } from "../../models/text-encoders/prompt-encoder.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../../weights/check-keys.ts";
@@ -111,7 +111,7 @@ function decoderOf(
   { name, latents, tokens }: Card,
   weights: Weights | undefined,
 ): LatentDecoder | undefined {
-  const coder: PictureCoder | undefined = latents
+  const coder: ImageCodec | undefined = latents
     ? { kind: "kl", config: latents.autoencoder }
     : tokens && { kind: "vq", config: tokens.tokenizer };
   if (!coder) return undefined;
@@ -122,7 +122,7 @@ function decoderOf(
         : `${name} draws tokens, but there is no tokenizer to make pictures of them; give the ${modelFiles.vqgan} that was written with it.`,
     );
   }
-  return { ...coder, weights: checkedWeights(coderParams(coder), weights) };
+  return { ...coder, weights: checkedWeights(codecParams(coder), weights) };
 }
 
 function isOpened(weights: TrainedModel["weights"]): weights is Weights {

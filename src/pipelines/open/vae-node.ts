@@ -1,5 +1,5 @@
 /** An autoencoder on disk that stands in for a model's own. */
-import { openAutoencoder } from "../../models/coders/picture-coder-node.ts";
+import { openAutoencoder } from "../../models/coders/image-codec-node.ts";
 import type { GivenVAE } from "./vae.ts";
 
 /** @param path as `openAutoencoder` takes it */

@@ -2,7 +2,7 @@
 import { type Loader, openLoader } from "../../data/loading/loader-node.ts";
 import type { LatentDraw, LatentCache } from "../../data/latents/latents.ts";
 import type { DataConfig } from "../../data/config.ts";
-import type { PictureCoder } from "../../models/coders/picture-coder.ts";
+import type { ImageCodec } from "../../models/coders/image-codec.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
 import type { ImageShape } from "../../models/default-sizes.ts";
 
@@ -11,7 +11,7 @@ export interface Feed {
   /** What the network sees of a picture. */
   readonly image: ImageShape;
   /** Where that is latents or tokens: what makes pictures of them, with the scale and shift that are used. */
-  readonly coder: PictureCoder | undefined;
+  readonly coder: ImageCodec | undefined;
   /**
    * Begins to give batches, when the training's folder is there.
    *

@@ -10,20 +10,20 @@ import type { PictureShape } from "../../pictures/picture.ts";
 import { latentCache, type LatentEvent } from "../../data/latents/cache-node.ts";
 import { canonical } from "../../data/latents/folder-node.ts";
 import { openData } from "../../data/open-node.ts";
-import { openCoder } from "../../models/coders/picture-coder-node.ts";
+import { openCodec } from "../../models/coders/image-codec-node.ts";
 import {
-  coderParams,
-  coderShape,
-  type OpenCoder,
-  type PictureCoder,
-} from "../../models/coders/picture-coder.ts";
+  codecParams,
+  codecShape,
+  type OpenCodec,
+  type ImageCodec,
+} from "../../models/coders/image-codec.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
-import { exists } from "../../weights/sources/files-node.ts";
+import { exists } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
 import type { ImageShape } from "../../models/default-sizes.ts";
-import { coderFiles } from "../tasks/denoiser-node.ts";
+import { codecFiles } from "../tasks/denoiser-node.ts";
 import { type Feed, loadersOf } from "./feed-node.ts";
 
 export interface LatentFeedOptions {
@@ -52,13 +52,13 @@ export async function latentFeed(
 ): Promise<Feed> {
   const { posterior, precision, cache = join(out, "latents") } = latents;
   const shape = pictureShape(config);
-  const opened = await openCoder(latents.autoencoder);
+  const opened = await openCodec(latents.autoencoder);
   const loaders = loadersOf(config);
   return closingOnFailure([opened.file, loaders], async () => {
-    const coder = scaledCoder(opened, latents);
+    const coder = scaledCodec(opened, latents);
     requireFit(shape, coder, latents.autoencoder);
     const hash = await hashOf(opened);
-    const copy = join(out, coderFiles[coder.kind]);
+    const copy = join(out, codecFiles[coder.kind]);
     const before = resume ? await writtenHash(copy) : undefined;
     if (before !== undefined && before !== hash) {
       throw new UsageError(
@@ -107,10 +107,10 @@ export async function latentFeed(
 }
 
 /** With the scale and shift that the config gives, where it gives them. */
-function scaledCoder(
-  opened: OpenCoder,
+function scaledCodec(
+  opened: OpenCodec,
   { autoencoder, scale, shift }: NonNullable<RunConfig["latents"]>,
-): PictureCoder {
+): ImageCodec {
   if (opened.kind === "kl") {
     const { config } = opened;
     return {
@@ -124,16 +124,16 @@ function scaledCoder(
   );
 }
 
-function scalesOf({ kind, config }: PictureCoder): Pick<LatentDraw, "scale" | "shift"> {
+function scalesOf({ kind, config }: ImageCodec): Pick<LatentDraw, "scale" | "shift"> {
   return kind === "kl" ? { scale: config.scale, shift: config.shift } : { scale: 1, shift: 0 };
 }
 
 function requireFit(
   { height, width, channels }: PictureShape,
-  coder: PictureCoder,
+  coder: ImageCodec,
   path: string,
 ): void {
-  const { inputs, outputs, factor } = coderShape(coder);
+  const { inputs, outputs, factor } = codecShape(coder);
   if (inputs !== channels || outputs !== channels) {
     throw new UsageError(
       `${path} encodes pictures of ${inputs} channels and decodes ${outputs}, but picture.channels is ${channels}; set it to that number, or give another autoencoder.`,
@@ -149,8 +149,8 @@ function requireFit(
 /** Channels of a vector that stands for a token. */
 const TOKEN_WIDTH = 64;
 
-function latentShape({ height, width }: PictureShape, coder: PictureCoder): ImageShape {
-  const { factor } = coderShape(coder);
+function latentShape({ height, width }: PictureShape, coder: ImageCodec): ImageShape {
+  const { factor } = codecShape(coder);
   const size = { height: height / factor, width: width / factor };
   return coder.kind === "kl"
     ? { ...size, channels: coder.config.latentChannels }
@@ -167,7 +167,7 @@ function shown(
 }
 
 /** Tells an autoencoder from every other: its config and all of its weights, but not how its latents are scaled. */
-async function hashOf(opened: OpenCoder): Promise<string> {
+async function hashOf(opened: OpenCodec): Promise<string> {
   const { scale: _scale, ...unscaled } = opened.config;
   const { shift: _shift, ...config } = { shift: 0, ...unscaled };
   const hash = createHash("sha256").update(canonical(config));
@@ -179,15 +179,15 @@ async function hashOf(opened: OpenCoder): Promise<string> {
 }
 
 /** Its weights as they are stored, under its own names. */
-async function* arraysOf(opened: OpenCoder) {
+async function* arraysOf(opened: OpenCodec) {
   const { file, keyOf } = opened;
-  for (const [name, { tensor }] of coderParams(opened).declared) {
+  for (const [name, { tensor }] of codecParams(opened).declared) {
     const array = await readTensor(file.entries.get(keyOf(name))!);
     yield [name, { ...array, shape: tensor.shape as readonly number[] } as NdArray] as const;
   }
 }
 
-async function writeAutoencoder(path: string, opened: OpenCoder, hash: string): Promise<void> {
+async function writeAutoencoder(path: string, opened: OpenCodec, hash: string): Promise<void> {
   const arrays: (readonly [string, NdArray])[] = [];
   for await (const each of arraysOf(opened)) arrays.push(each);
   await writeSafetensors(path, arrays, [

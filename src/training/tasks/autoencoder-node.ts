@@ -16,8 +16,8 @@ import { graphOf } from "../../engine/graph/graph.ts";
 import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { fork, normal, randomKey } from "../../engine/random/random.ts";
 import { batch, resolve } from "../../engine/graph/shape.ts";
-import { coderFolders } from "../../models/coders/picture-coder-node.ts";
-import { coderShape } from "../../models/coders/picture-coder.ts";
+import { codecFolders } from "../../models/coders/image-codec-node.ts";
+import { codecShape } from "../../models/coders/image-codec.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { type Autoencoder, configuredAutoencoder, type Told } from "./autoencoder.ts";
@@ -123,7 +123,7 @@ async function autoencoderSubject(
     },
     async write(reached, averages) {
       const told = await whole(averages);
-      const folder = join(out, coderFolders[autoencoder.kind]);
+      const folder = join(out, codecFolders[autoencoder.kind]);
       await mkdir(folder, { recursive: true });
       const stored = Object.entries(told.weights).map(
         ([name, array]) =>
@@ -141,7 +141,7 @@ async function autoencoderSubject(
 
 async function weightsIn(from: string, kind: Autoencoder["kind"]): Promise<string> {
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
-  return isFolder ? join(from, coderFolders[kind], weightsFile) : from;
+  return isFolder ? join(from, codecFolders[kind], weightsFile) : from;
 }
 
 /** As diffusers names the weights of its models. */
@@ -149,7 +149,7 @@ const weightsFile = "diffusion_pytorch_model.safetensors";
 
 function requireSize(config: AutoencoderTrainingConfig, autoencoder: Autoencoder): void {
   const { height, width } = pictureShape(config);
-  const { factor } = coderShape(autoencoder.coder);
+  const { factor } = codecShape(autoencoder.coder);
   if (height % factor === 0 && width % factor === 0) return;
   const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
   throw new UsageError(

@@ -11,14 +11,14 @@ import {
   latentFactor,
   samplePosterior,
 } from "../../models/coders/autoencoder-kl.ts";
-import { type PictureCoder, unitRange } from "../../models/coders/picture-coder.ts";
+import { type ImageCodec, unitRange } from "../../models/coders/image-codec.ts";
 import { diffusersVQGANFields } from "../../models/coders/vqgan-folder.ts";
 import {
   codebookKey,
   decodeQuantized,
-  decodeTokens,
+  decodeCodes,
   diffusersCodebook,
-  encodeTokens,
+  encodeToCodes,
   statisticsKeys,
   straightThrough,
   type VQGANConfig,
@@ -29,8 +29,8 @@ import type { AutoencoderTrainingConfig } from "../config/config.ts";
 type Arrays = Readonly<Record<string, NdArray>>;
 
 export interface Autoencoder {
-  readonly kind: PictureCoder["kind"];
-  readonly coder: PictureCoder;
+  readonly kind: ImageCodec["kind"];
+  readonly coder: ImageCodec;
   /** Of images [B, C, H, W] in [−1, 1]; `noise` is an input of the loss, where it has one. */
   objective(images: Tensor): {
     readonly loss: Tensor;
@@ -51,7 +51,7 @@ export interface Autoencoder {
 /** All that an autoencoder is. */
 export interface Told {
   readonly weights: Arrays;
-  readonly coder: PictureCoder;
+  readonly coder: ImageCodec;
 }
 
 type Settings = AutoencoderTrainingConfig["autoencoder"];
@@ -73,14 +73,14 @@ function tokenizer(
     objective(images) {
       const params = createParams();
       const truth = unitRange(images);
-      const encoded = encodeTokens(params, truth, config, "batch");
+      const encoded = encodeToCodes(params, truth, config, "batch");
       const made = decodeQuantized(params, straightThrough(encoded), config);
       // In [0, 1] errors are half as large as in [−1, 1].
       const error = made.sub(truth).square().mean().mul(4);
       return { loss: error.add(encoded.loss.mul(codebookWeight)), params, noise: undefined };
     },
     gathered: (images) =>
-      encodeTokens(createParams(), unitRange(images), config, "batch").statistics,
+      encodeToCodes(createParams(), unitRange(images), config, "batch").statistics,
     whole(averages, gathered) {
       const { mean, variance } = statisticsKeys(config);
       const statistics = {
@@ -91,8 +91,8 @@ function tokenizer(
     },
     reconstruction(images) {
       const params = createParams();
-      const tokens = encodeTokens(params, unitRange(images), config).indices;
-      return { tokens, pixels: decodeTokens(params, tokens, config).mul(2).sub(1) };
+      const tokens = encodeToCodes(params, unitRange(images), config).indices;
+      return { tokens, pixels: decodeCodes(params, tokens, config).mul(2).sub(1) };
     },
     publishedName: (name) => (name === codebookKey ? diffusersCodebook : name),
     fields: () => diffusersVQGANFields(config),

@@ -55,7 +55,7 @@ export function denoising(
         weights: await denoiser.drawing(averages),
         tokenizer,
         autoencoder:
-          feed.coder && (await openSafetensorsFile(join(out, coderFiles[feed.coder.kind]))),
+          feed.coder && (await openSafetensorsFile(join(out, codecFiles[feed.coder.kind]))),
       };
       return draw(model, { ...samples, of: samples.of });
     },
@@ -63,7 +63,7 @@ export function denoising(
 }
 
 /** Copies of what makes pictures of what the network draws. */
-export const coderFiles = { kl: modelFiles.autoencoder, vq: modelFiles.vqgan } as const;
+export const codecFiles = { kl: modelFiles.autoencoder, vq: modelFiles.vqgan } as const;
 
 function cardOf(
   { config, network, classNames }: Denoiser,

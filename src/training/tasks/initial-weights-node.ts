@@ -9,7 +9,7 @@ import { resolve } from "../../engine/graph/shape.ts";
 import { modelFiles } from "../../models/card.ts";
 import { initialize, type ParamsRoot } from "../../nn/params.ts";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer.ts";
-import { readJson } from "../../weights/sources/files-node.ts";
+import { readJson } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
 import { wordsKey } from "./objective.ts";

@@ -1,11 +1,11 @@
-/** A model's folder on disk. */
-import { readFile } from "node:fs/promises";
+/** Model folders and JSON files on disk. */
+import { readFile, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { FormatError } from "../../engine/errors.ts";
-import { exists } from "./files-node.ts";
-import type { ModelFolder } from "./folder.ts";
+import { type ModelFolder, fieldsOf, parsedJson } from "./folder.ts";
 import { openSafetensorsFile } from "../safetensors/file-node.ts";
 import { describeSystemError } from "./system-error-node.ts";
+import { type FieldReader } from "../config-fields.ts";
 
 export function diskFolder(path: string): ModelFolder {
   const pathOf = (file: string) => join(path, file);
@@ -23,4 +23,24 @@ export function diskFolder(path: string): ModelFolder {
     weights: (file) => openSafetensorsFile(pathOf(file)),
     folder: (name) => diskFolder(pathOf(name)),
   };
+}
+
+export function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** @throws FormatError when it cannot be read, or is not JSON */
+export async function readJson(path: string): Promise<unknown> {
+  const text = await readFile(path, "utf8").catch((error: unknown) => {
+    throw new FormatError(`Cannot read ${path}: ${describeSystemError(error)}.`, { cause: error });
+  });
+  return parsedJson(text, path);
+}
+
+/** The fields of a config file. */
+export async function readFields(path: string): Promise<FieldReader> {
+  return fieldsOf(await readJson(path), path);
 }

@@ -12,7 +12,7 @@ import { mmditCheckpointConfig } from "../../../models/mmdit/checkpoint.ts";
 import { checkedWeights } from "../../../weights/check-keys.ts";
 import { fieldReader } from "../../../weights/config-fields.ts";
 import type { Weights } from "../../../weights/safetensors/safetensors.ts";
-import { weightsUnder } from "../../../weights/scoped.ts";
+import { weightsUnder } from "../../../weights/views.ts";
 import { tracedForDrawing } from "../../graphs.ts";
 import type { SamplingProcess } from "../../image-model.ts";
 import type { SD3Network } from "./model.ts";

@@ -3,12 +3,12 @@ import { readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import sharp from "sharp";
 import { z } from "zod";
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { fork, randomKey, uniform } from "../../engine/random/random.ts";
-import type { PictureShape } from "../../pictures/picture.ts";
-import type { DataSet } from "../dataset.ts";
-import { emojiCaptions, emojiGroups, type EmojiStyle, emojiStyles } from "./emoji-captions.ts";
-import type { EmojiConfig } from "./emoji-config.ts";
+import { FormatError, UsageError } from "../../../engine/errors.ts";
+import { fork, randomKey, uniform } from "../../../engine/random/random.ts";
+import type { PictureShape } from "../../../pictures/picture.ts";
+import type { DataSet } from "../../dataset.ts";
+import { emojiCaptions, emojiGroups, type EmojiStyle, emojiStyles } from "./captions.ts";
+import type { DataConfigOf } from "../../config.ts";
 import { locatePackageFiles } from "./packages-node.ts";
 
 const CAPTIONS = "emojibase-data/en/data.json";
@@ -36,7 +36,10 @@ type Find = (hexcode: string, label: string) => Art | undefined;
  *
  * @throws UsageError that names the packages which are not installed, or when nothing is left
  */
-export async function openEmoji(config: EmojiConfig, shape: PictureShape): Promise<DataSet> {
+export async function openEmoji(
+  config: DataConfigOf<"emoji">,
+  shape: PictureShape,
+): Promise<DataSet> {
   const styles = [...new Set(config.styles)];
   const files = [CAPTIONS, ...styles.map(indexOf)];
   const [listPath, ...stylePaths] = locatePackageFiles(files, "The emoji set");
@@ -100,7 +103,7 @@ interface Emoji {
 }
 
 /** The emoji that a config asks for; those of other skin tones are held out together with their original. */
-function choose(list: z.infer<typeof emojiList>, config: EmojiConfig): Emoji[] {
+function choose(list: z.infer<typeof emojiList>, config: DataConfigOf<"emoji">): Emoji[] {
   const { groups, split, skinTones } = config;
   return list.flatMap(({ label, hexcode, tags, group, skins }) => {
     const name = group === undefined ? undefined : emojiGroups[group];

@@ -1,7 +1,7 @@
 /** Files of npm packages that are installed beside this one, and that it does not bring along itself. */
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { UsageError } from "../../engine/errors.ts";
+import { UsageError } from "../../../engine/errors.ts";
 
 /**
  * Paths of files, each as "package/file": looked up from the working directory, then from this package.

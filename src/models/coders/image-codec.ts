@@ -11,17 +11,17 @@ import {
   scaleLatents,
   unscaleLatents,
 } from "./autoencoder-kl.ts";
-import type { OpenTokenizer } from "./vqgan-folder.ts";
-import { decodeTokens, encodeTokens, type VQGANConfig, vqganParams } from "./vqgan.ts";
+import type { OpenVQGAN } from "./vqgan-folder.ts";
+import { decodeCodes, encodeToCodes, type VQGANConfig, vqganParams } from "./vqgan.ts";
 
-export type PictureCoder =
+export type ImageCodec =
   | { readonly kind: "kl"; readonly config: AutoencoderKLConfig }
   | { readonly kind: "vq"; readonly config: VQGANConfig };
 
 /** One whose weights are at hand, under its own names and already checked. */
-export type OpenCoder = OpenAutoencoder | OpenTokenizer;
+export type OpenCodec = OpenAutoencoder | OpenVQGAN;
 
-export interface CoderShape {
+export interface CodecShape {
   /** Channels of pictures that go in, and that come out. */
   readonly inputs: number;
   readonly outputs: number;
@@ -29,33 +29,29 @@ export interface CoderShape {
   readonly factor: number;
 }
 
-export function coderShape({ kind, config }: PictureCoder): CoderShape {
+export function codecShape({ kind, config }: ImageCodec): CodecShape {
   return kind === "kl"
     ? { inputs: config.inputs, outputs: config.outputs, factor: latentFactor(config) }
     : { inputs: config.channels, outputs: config.channels, factor: 2 ** config.levels };
 }
 
 /** Every weight of it, for `checkKeys`. */
-export function coderParams({ kind, config }: PictureCoder): ParamsRoot {
+export function codecParams({ kind, config }: ImageCodec): ParamsRoot {
   return kind === "kl" ? autoencoderKLParams(config) : vqganParams(config);
 }
 
 /** Images [B, C, H, W] in [−1, 1] → what networks see of them: scaled means [B, latentChannels, h, w], or tokens [B, h, w]. */
-export function encodedPictures(p: Params, images: Tensor, { kind, config }: PictureCoder): Tensor {
+export function encodeWithCodec(p: Params, images: Tensor, { kind, config }: ImageCodec): Tensor {
   return kind === "kl"
     ? scaleLatents(encodeImages(p, images, config).mean, config)
-    : encodeTokens(p, unitRange(images), config).indices;
+    : encodeToCodes(p, unitRange(images), config).indices;
 }
 
 /** And back: pixels [B, C, f·h, f·w] about in [−1, 1]. */
-export function decodedPictures(
-  p: Params,
-  latents: Tensor,
-  { kind, config }: PictureCoder,
-): Tensor {
+export function decodeWithCodec(p: Params, latents: Tensor, { kind, config }: ImageCodec): Tensor {
   return kind === "kl"
     ? decodeLatents(p, unscaleLatents(latents, config), config)
-    : decodeTokens(p, latents, config).mul(2).sub(1);
+    : decodeCodes(p, latents, config).mul(2).sub(1);
 }
 
 /** From [−1, 1] to [0, 1], which Paella's tokenizer has. */

@@ -4,17 +4,23 @@
  */
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { castArray, type NdArray, ndarray, sizeOf, zeros } from "../src/engine/arrays/ndarray.ts";
-import { fork, normal, type RandomKey, randomKey } from "../src/engine/random/random.ts";
+import {
+  castArray,
+  type NdArray,
+  ndarray,
+  sizeOf,
+  zeros,
+} from "../../../src/engine/arrays/ndarray.ts";
+import { fork, normal, type RandomKey, randomKey } from "../../../src/engine/random/random.ts";
 import {
   autoencoderKLConfig,
   autoencoderKLKeys,
   autoencoderKLParams,
-} from "../src/models/coders/autoencoder-kl.ts";
-import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
-import { fieldReader } from "../src/weights/config-fields.ts";
-import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
-import { clipTokenizerFiles, t5TokenizerFiles } from "./sd3-tokenizers.ts";
+} from "../../../src/models/coders/autoencoder-kl.ts";
+import { writeFileAtomic } from "../../../src/weights/sources/atomic-node.ts";
+import { fieldReader } from "../../../src/weights/config-fields.ts";
+import { writeSafetensors } from "../../../src/weights/safetensors/file-node.ts";
+import { clipTokenizerFiles, t5TokenizerFiles } from "./tokenizers.ts";
 
 type Shapes = ReadonlyMap<string, readonly number[]>;
 type Weights = ReadonlyMap<string, NdArray>;

@@ -9,13 +9,13 @@ import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl.ts";
 import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
 import { openAutoencoderFolder } from "./autoencoder-kl-folder.ts";
-import type { OpenCoder } from "./picture-coder.ts";
+import type { OpenCodec } from "./image-codec.ts";
 import { openVQGANFolder, vqganClass, vqganIn } from "./vqgan-folder.ts";
 
 const configFile = "config.json";
 
 /** Folders within another that hold one. */
-export const coderFolders = { kl: "vae", vq: "vqgan" } as const;
+export const codecFolders = { kl: "vae", vq: "vqgan" } as const;
 
 /**
  * Opens an autoencoder or a tokenizer.
@@ -24,7 +24,7 @@ export const coderFolders = { kl: "vae", vq: "vqgan" } as const;
  *   autoencoder's config is told from its shapes unless there is a config.json of one beside it
  * @throws UsageError when there is none; FormatError when its files are not sound
  */
-export async function openCoder(path: string): Promise<OpenCoder> {
+export async function openCodec(path: string): Promise<OpenCodec> {
   const status = await stat(path).catch(() => undefined);
   if (!status) {
     throw new UsageError(
@@ -46,12 +46,12 @@ export async function openCoder(path: string): Promise<OpenCoder> {
 }
 
 /**
- * Opens an autoencoder, as `openCoder` does.
+ * Opens an autoencoder, as `openCodec` does.
  *
  * @throws UsageError also when it is a tokenizer
  */
 export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
-  const opened = await openCoder(path);
+  const opened = await openCodec(path);
   if (opened.kind === "kl") return opened;
   await opened.file.close();
   throw new UsageError(
@@ -60,7 +60,7 @@ export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
 }
 
 async function folderOf(folder: ModelFolder): Promise<ModelFolder> {
-  for (const name of Object.values(coderFolders)) {
+  for (const name of Object.values(codecFolders)) {
     if (await folder.has(`${name}/${configFile}`)) return folder.folder(name);
   }
   if (await folder.has(configFile)) return folder;

@@ -1,5 +1,5 @@
 /** What the pictures of the emoji set are called: the styles they are drawn in, and a few ways to ask for each. */
-import { fork, permutation, randomKey } from "../../engine/random/random.ts";
+import { fork, permutation, randomKey } from "../../../engine/random/random.ts";
 
 /**
  * The styles by the word that asks for them in a prompt, and the npm package that draws in each.

@@ -1,14 +1,14 @@
 /**
- * Writes a Stable Diffusion 3 of made-up weights: node scripts/run.mjs scripts/make-sd3.ts folder|file|network PATH
+ * Writes a Stable Diffusion 3 of made-up weights: node scripts/run.mjs test/support/sd3/make.ts folder|file|network PATH
  *
  * `folder` is one in diffusers' layout and `file` a single file under Stability's names, both small and of the same weights;
  * `network` is the transformer of Stable Diffusion 3 medium in its full size, to measure with: 8 GB, or 4 GB with --dtype float16.
  */
 import { parseArgs } from "node:util";
-import { byteSize } from "../src/engine/arrays/dtype.ts";
-import { castArray, sizeOf } from "../src/engine/arrays/ndarray.ts";
-import { normal, randomKey } from "../src/engine/random/random.ts";
-import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
+import { byteSize } from "../../../src/engine/arrays/dtype.ts";
+import { castArray, sizeOf } from "../../../src/engine/arrays/ndarray.ts";
+import { normal, randomKey } from "../../../src/engine/random/random.ts";
+import { writeFileAtomic } from "../../../src/weights/sources/atomic-node.ts";
 import {
   mediumSD3,
   networkShapes,
@@ -16,7 +16,7 @@ import {
   tinySD3,
   writeSD3File,
   writeSD3Folder,
-} from "./sd3-parts.ts";
+} from "./parts.ts";
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -41,9 +41,7 @@ switch (path === undefined ? undefined : what) {
     await writeFileAtomic(path!, fullNetwork());
     break;
   default:
-    process.stderr.write(
-      "Usage: make-sd3.ts folder|file|network PATH [--seed N] [--dtype float16]\n",
-    );
+    process.stderr.write("Usage: make.ts folder|file|network PATH [--seed N] [--dtype float16]\n");
     process.exitCode = 2;
 }
 
