@@ -12,5 +12,13 @@ export {
 } from "./convert.ts";
 export { type GridOptions, pictureGrid } from "./grid.ts";
 export type { PictureMetadata } from "./metadata.ts";
-export { type Picture, type PictureShape, picturesOf, valuesOf, withChannels } from "./picture.ts";
+export {
+  type Frames,
+  framesOf,
+  type Picture,
+  type PictureShape,
+  picturesOf,
+  valuesOf,
+  withChannels,
+} from "./picture.ts";
 export { toPng } from "./png.ts";

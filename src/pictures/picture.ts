@@ -1,5 +1,5 @@
 /** Pictures in memory, and their conversion to and from the tensors that networks work on. */
-import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 
 /** The size and channels that pictures are converted to: 3 channels for sRGB colour, 1 for grey. */
 export interface PictureShape {
@@ -8,48 +8,73 @@ export interface PictureShape {
   readonly channels: 1 | 3;
 }
 
-/** A picture in memory. */
-export interface Picture extends PictureShape {
-  /** [height, width, channels], row-major, sRGB or grey values from 0 to 255. */
+/** Frames of one size in memory: a clip, or a picture, which is one frame without an axis of time. */
+export interface Frames extends PictureShape {
+  /** Number of frames of a clip, at least 1; pictures leave it out. */
+  readonly frames?: number | undefined;
+  /** [frames, height, width, channels] or [height, width, channels], row-major, sRGB or grey values from 0 to 255. */
   readonly pixels: Uint8Array;
 }
 
-/** Converts pixels [B, H, W, C] from 0 to 255 to float32 [B, C, H, W] in [−1, 1]. */
+/** A picture in memory. */
+export interface Picture extends Frames {
+  readonly frames?: undefined;
+}
+
+/**
+ * Converts pixels from 0 to 255 to float32 values in [−1, 1]: [B, H, W, C] → [B, C, H, W], or with a number of frames F
+ * [B, F, H, W, C] → [B, C, F, H, W].
+ */
 export function valuesOf(
   pixels: Uint8Array,
-  { height, width, channels }: PictureShape,
+  { height, width, channels, frames }: Omit<Frames, "pixels">,
 ): NdArray<"float32"> {
-  const plane = height * width;
-  const count = pixels.length / (plane * channels);
+  const axes = frames === undefined ? [height, width] : [frames, height, width];
+  const places = sizeOf(axes);
+  const count = pixels.length / (places * channels);
   const values = new Float32Array(pixels.length);
-  for (let i = 0; i < count * plane; i++) {
-    const start = Math.floor(i / plane) * plane * channels + (i % plane);
+  for (let i = 0; i < count * places; i++) {
+    const start = Math.floor(i / places) * places * channels + (i % places);
     for (let c = 0; c < channels; c++) {
-      values[start + c * plane] = pixels[i * channels + c]! / 127.5 - 1;
+      values[start + c * places] = pixels[i * channels + c]! / 127.5 - 1;
     }
   }
-  return ndarray("float32", [count, channels, height, width], values);
+  return ndarray("float32", [count, channels, ...axes], values);
 }
+
+/** Converts values [B, C, F, H, W] in [−1, 1] to B clips of F frames. Values outside the range are clamped. */
+export function framesOf(values: NdArray): (Frames & { readonly frames: number })[] {
+  const [, , frames, height, width] = values.shape as readonly [number, 1 | 3, ...Three];
+  return channelsLast(values).map((clip) => ({ ...clip, frames, height, width }));
+}
+
+type Three = readonly [frames: number, height: number, width: number];
 
 /** Converts values [B, C, H, W] in [−1, 1] to B pictures. Values outside the range are clamped. */
 export function picturesOf(values: NdArray): Picture[] {
-  const [count, channels, height, width] = values.shape as readonly [number, 1 | 3, number, number];
-  const plane = height * width;
+  const [, , height, width] = values.shape as readonly [number, 1 | 3, number, number];
+  return channelsLast(values).map((picture) => ({ ...picture, height, width }));
+}
+
+/** Values [B, C, ...places] in [−1, 1] as B arrays of pixels [...places, C] from 0 to 255. */
+function channelsLast({ shape, data }: NdArray): Pick<Frames, "channels" | "pixels">[] {
+  const [count, channels, ...axes] = shape as readonly [number, 1 | 3, ...number[]];
+  const places = sizeOf(axes);
   return Array.from({ length: count }, (_, image) => {
     // This array type clamps, and rounds half to even.
-    const pixels = new Uint8ClampedArray(plane * channels);
+    const pixels = new Uint8ClampedArray(places * channels);
     for (let c = 0; c < channels; c++) {
-      const start = (image * channels + c) * plane;
-      for (let i = 0; i < plane; i++) {
-        pixels[i * channels + c] = (Number(values.data[start + i]) + 1) * 127.5;
+      const start = (image * channels + c) * places;
+      for (let i = 0; i < places; i++) {
+        pixels[i * channels + c] = (Number(data[start + i]) + 1) * 127.5;
       }
     }
-    return { width, height, channels, pixels: new Uint8Array(pixels.buffer) };
+    return { channels, pixels: new Uint8Array(pixels.buffer) };
   });
 }
 
-/** Converts a picture to grey (the luma of ITU-R BT.601) or to colour (the grey value in each channel). */
-export function withChannels(picture: Picture, channels: 1 | 3): Picture {
+/** Converts a picture or clip to grey (the luma of ITU-R BT.601) or to colour (the grey value in each channel). */
+export function withChannels<F extends Frames>(picture: F, channels: 1 | 3): F {
   const { pixels, channels: own } = picture;
   if (own === channels) return picture;
   const count = pixels.length / own;
