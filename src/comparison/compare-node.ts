@@ -12,20 +12,13 @@ import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
-import { type Features, rowsAt } from "../evaluation/distances.ts";
-import { frechetDistance } from "../evaluation/distances.ts";
-import { kernelDistance } from "../evaluation/distances.ts";
-import { precisionRecall } from "../evaluation/distances.ts";
+import { type Features, frechetDistance, kernelDistance, precisionRecall, rowsAt } from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
 import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
-import {
-  type DrawSamples,
-  train,
-  type TrainingEvent,
-  type TrainingResult,
-} from "../training/run/train-node.ts";
+import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
+import { type DrawSamples, train } from "../training/run/train-node.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { drawAll, drawSampleGrid, type Wishes } from "./drawing.ts";

@@ -1,6 +1,7 @@
 /** Teaches the network that looks at pictures (evaluation/extractor.ts) the classes of a data set. */
 import type { DataConfig } from "../data/config.ts";
-import { type Loader, openLoader } from "../data/loading/loader-node.ts";
+import { type Loader } from "../data/loading/batch-reader.ts";
+import { openLoader } from "../data/loading/loader-node.ts";
 import { valuesOf } from "../pictures/picture.ts";
 import { input } from "../engine/graph/functional.ts";
 import { type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";

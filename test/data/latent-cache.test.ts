@@ -16,17 +16,15 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { DataConfig } from "../../src/data/config.ts";
 import {
-  latentCache,
-  type LatentEvent,
-  type LatentOptions,
-} from "../../src/data/latents/cache-node.ts";
-import {
   latentBytes,
   type LatentDraw,
+  type LatentEvent,
   type LatentForm,
   latentValues,
 } from "../../src/data/latents/latents.ts";
-import { type Batch, openLoader } from "../../src/data/loading/loader-node.ts";
+import { latentCache, type LatentOptions } from "../../src/data/latents/cache-node.ts";
+import { type Batch } from "../../src/data/loading/batch-reader.ts";
+import { openLoader } from "../../src/data/loading/loader-node.ts";
 import { valuesOf } from "../../src/pictures/picture.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";

@@ -129,7 +129,7 @@ describe("a loader", () => {
     const path = await pictures(4);
     const script = `${await folderOf()}/script.mjs`;
     const source = `
-      const { openLoader } = await import(${JSON.stringify(pathToFileURL("src/data/loader-node.ts").href)});
+      const { openLoader } = await import(${JSON.stringify(pathToFileURL("src/data/loading/loader-node.ts").href)});
       const data = { kind: "images", path: ${JSON.stringify(path)}, fit: "cover", background: "white", flip: false, undescribed: "refuse" };
       const loader = await openLoader({ data, shape: ${JSON.stringify(small)}, batch: 2, seed: 1, from: 0 });
       await loader.next();

@@ -19,7 +19,8 @@ import { createParams } from "../../src/nn/params.ts";
 import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
-import { train, type TrainingEvent, type TrainOptions } from "../../src/training/run/train-node.ts";
+import { type TrainingEvent } from "../../src/training/loop.ts";
+import { train, type TrainOptions } from "../../src/training/run/train-node.ts";
 import { messageOf } from "../data/support.ts";
 
 const backend = nodeBackend("cpu");

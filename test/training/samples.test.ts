@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { requireKnownSamples } from "../../src/training/tasks/samples.ts";
+import { requireKnownSamples } from "../../src/training/tasks/checks.ts";
 
 const classed = {
   network: { condition: { kind: "class", classes: 2, nullClass: true } },

@@ -18,7 +18,7 @@ import { describeSystemError } from "../../weights/sources/system-error-node.ts"
 import { refuseTooMany } from "../loading/batch-reader.ts";
 import { pictureLayout } from "../loading/batches.ts";
 import type { DataConfig } from "../config.ts";
-import type { PictureShape } from "../../pictures/picture.ts";
+import { type PictureShape, valuesOf } from "../../pictures/picture.ts";
 import type { DataSet, Example } from "../dataset.ts";
 import { fingerprint } from "../loading/fingerprint-node.ts";
 import {
@@ -33,9 +33,14 @@ import {
   writeLatentFile,
   writeManifest,
 } from "./folder-node.ts";
-import { latentBytes, type LatentCache, type LatentForm, storedChannels } from "./latents.ts";
+import {
+  latentBytes,
+  type LatentCache,
+  type LatentEvent,
+  type LatentForm,
+  storedChannels,
+} from "./latents.ts";
 import { openData } from "../open-node.ts";
-import { valuesOf } from "../../pictures/picture.ts";
 
 export interface LatentOptions {
   readonly data: DataConfig;
@@ -56,24 +61,6 @@ export interface LatentOptions {
   /** Stops; what was made so far is kept. */
   readonly signal?: AbortSignal | undefined;
 }
-
-/** What is told while latents are made. */
-export type LatentEvent =
-  | {
-      readonly kind: "latents";
-      readonly folder: string;
-      /** How many of the pictures have theirs already. */
-      readonly found: number;
-      readonly pictures: number;
-      /** Why those that were there are of no use, and are made anew. */
-      readonly anew?: string | undefined;
-    }
-  | {
-      readonly kind: "encoding";
-      readonly done: number;
-      readonly pictures: number;
-      readonly secondsLeft: number;
-    };
 
 /** Four pictures of 256×256, for which Stable Diffusion's encoder keeps half a gigabyte of activations. */
 const BATCH_PIXELS = 2 ** 18;

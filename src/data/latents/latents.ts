@@ -89,3 +89,21 @@ function storedValues(bytes: Uint8Array, { precision }: LatentForm): Float32Arra
   float16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
   return values;
 }
+
+/** Progress of a latent cache. */
+export type LatentEvent =
+  | {
+      readonly kind: "latents";
+      readonly folder: string;
+      /** The number of pictures whose latents are in the cache already. */
+      readonly found: number;
+      readonly pictures: number;
+      /** The reason why existing latents do not fit and are computed again. */
+      readonly anew?: string | undefined;
+    }
+  | {
+      readonly kind: "encoding";
+      readonly done: number;
+      readonly pictures: number;
+      readonly secondsLeft: number;
+    };

@@ -20,6 +20,22 @@ export interface Skipped {
   readonly reason: string;
 }
 
+/** The batches of a training, in order. */
+export interface Loader {
+  readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned">;
+  /** The most bytes that it holds: decoded pictures, batches made ahead, and what the data set itself keeps. */
+  readonly memory: number;
+  /**
+   * The next batch; batch i is a pure function of the data, the settings, the seed and i.
+   *
+   * @throws FormatError when too many pictures cannot be read
+   */
+  next(): Promise<Batch>;
+  /** The pictures of the batches so far that could not be read and were replaced. */
+  skipped(): readonly Skipped[];
+  close(): Promise<void>;
+}
+
 export interface BatchReader {
   /** Batch `index`, with the examples that were found unreadable on the way to it. */
   read(index: number): Promise<{ readonly batch: Batch; readonly skipped: readonly Skipped[] }>;
@@ -72,6 +88,28 @@ export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
       });
       return { batch: { index, pixels, labels, captions }, skipped: readable.newlySkipped() };
     },
+  };
+}
+
+/** Reads the batches of an open data set in this thread: the same ones that `openLoader` reads in another. */
+export function directLoader(
+  data: DataSet,
+  { from, ...options }: Omit<ReadOptions, "cache" | "signal"> & { readonly from: number },
+): Loader {
+  const reader = batchReader(data, { ...options, cache: 0, signal: new AbortController().signal });
+  const skipped: Skipped[] = [];
+  const { name, count, classes, captioned, memory = 0 } = data;
+  let index = from;
+  return {
+    info: { name, count, classes, captioned },
+    memory: memory + options.batch * options.layout.bytes,
+    async next() {
+      const read = await reader.read(index++);
+      skipped.push(...read.skipped);
+      return read.batch;
+    },
+    skipped: () => [...skipped],
+    close: () => Promise.resolve(),
   };
 }
 

@@ -5,30 +5,11 @@
 import { Worker } from "node:worker_threads";
 import { PatchwiseError } from "../../engine/errors.ts";
 import { type Failure, revive } from "../../engine/runtime/worker-protocol.ts";
-import { type Batch, EXAMPLE_BYTES, type Skipped } from "./batch-reader.ts";
+import { type Batch, EXAMPLE_BYTES, type Loader, type Skipped } from "./batch-reader.ts";
 import { pictureLayout } from "./batches.ts";
 import type { DataConfig } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
-import type { DataSet } from "../dataset.ts";
 import { type LatentCache, latentLayout } from "../latents/latents.ts";
-
-export type { Batch, Skipped } from "./batch-reader.ts";
-
-export interface Loader {
-  readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned">;
-  /** Bytes that it will hold at most: decoded pictures, batches made ahead, and what the data set itself keeps. */
-  readonly memory: number;
-  /**
-   * The next batch, in order; batch i is a pure function of the files, the config, the seed and i.
-   *
-   * @throws FormatError when too many pictures cannot be read
-   */
-  next(): Promise<Batch>;
-  /** What could not be read, and was replaced, in the batches that were given so far. */
-  skipped(): readonly Skipped[];
-  /** Ends the thread, once what it is decoding at the moment is done. */
-  close(): Promise<void>;
-}
 
 export interface LoaderOptions {
   readonly data: DataConfig;
@@ -58,6 +39,9 @@ export type FromLoader =
   | Failure;
 
 type Ready = Extract<FromLoader, { kind: "batch" }>;
+
+/** Bytes of the loader's thread, with the libraries that decode pictures. */
+export const loaderThreadBytes = 128 * 2 ** 20;
 
 const CACHE_BYTES = 2 ** 30;
 const AHEAD_BYTES = 2 ** 28;

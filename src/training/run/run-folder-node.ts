@@ -14,7 +14,10 @@ import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
-import { flattened } from "../config/config.ts";
+import { type DenoiserConfig, flattened } from "../config/config.ts";
+import type { DataSource } from "../loop.ts";
+import type { DenoiserTask } from "../tasks/denoiser.ts";
+import type { FolderTask, TrainContext } from "./train-node.ts";
 
 export interface RunFolder {
   readonly path: string;
@@ -126,24 +129,48 @@ function differences(before: unknown, now: unknown): string[] {
     );
 }
 
-/**
- * Writes the files of a trained model, each to a temporary name first.
- *
- * @param tokenizer the content of tokenizer.json, for models that read prompts
- */
+/** A trained model in memory. */
+export interface StoredModel {
+  readonly card: Card;
+  readonly weights: Readonly<Record<string, NdArray>>;
+  /** The content of tokenizer.json, for models that read prompts. */
+  readonly tokenizerFile?: Uint8Array | undefined;
+}
+
+/** Writes the files of a trained model to a folder, each under a temporary name first. */
 export async function writeModel(
   path: string,
-  card: Card,
-  weights: Readonly<Record<string, NdArray>>,
+  { card, weights, tokenizerFile }: StoredModel,
   dtype: "float32" | "float16",
-  tokenizer?: Uint8Array,
 ): Promise<void> {
   const stored = Object.entries(weights).map(
     ([name, array]) => [name, castArray(array, dtype)] as const,
   );
   await writeSafetensors(join(path, modelFiles.weights), stored, [["format", "pt"]]);
-  if (tokenizer) await writeFileAtomic(join(path, modelFiles.tokenizer), tokenizer);
+  if (tokenizerFile) await writeFileAtomic(join(path, modelFiles.tokenizer), tokenizerFile);
   await writeFileAtomic(join(path, modelFiles.card), json(card));
+}
+
+/** Copies, in a training's folder, of the autoencoder whose latents or codes it learns. */
+export const codecFiles = { kl: modelFiles.autoencoder, vq: modelFiles.vqgan } as const;
+
+/** Draws the samples that a config asks for, with the averaged weights of a denoiser. */
+export function sampleGrid(
+  task: DenoiserTask,
+  { samples }: Pick<DenoiserConfig, "samples">,
+  { coder }: DataSource,
+  { out, draw }: TrainContext,
+): FolderTask["sample"] {
+  return async (trained, averages) =>
+    draw!(
+      {
+        card: task.cardAt(trained),
+        weights: await task.allWeights(averages),
+        tokenizer: task.tokenizer,
+        autoencoder: coder && (await openSafetensorsFile(join(out, codecFiles[coder.kind]))),
+      },
+      { ...samples, of: samples.of },
+    );
 }
 
 function json(value: unknown): Uint8Array {

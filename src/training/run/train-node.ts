@@ -1,398 +1,316 @@
-/**
- * From a config to a trained model, top to bottom: data, network, graph, steps, checkpoints.
- *
- * What a step sees depends on the config and its number alone, so that a training which was interrupted ends in the same
- * weights, bit for bit, as one which was not.
- */
+/** `patchwise train`, from a config to the folder of a trained model. */
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import { setImmediate } from "node:timers/promises";
-import { PatchwiseError } from "../../engine/errors.ts";
-import { type NdArray, scalar } from "../../engine/arrays/ndarray.ts";
-import { fork, randomKey } from "../../engine/random/random.ts";
-import { estimateMemory } from "../../engine/passes/cost.ts";
-import type { LatentEvent } from "../../data/latents/cache-node.ts";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { DataConfig } from "../../data/config.ts";
+import type { LatentCache } from "../../data/latents/latents.ts";
+import type { Loader } from "../../data/loading/batch-reader.ts";
+import { loaderThreadBytes, openLoader } from "../../data/loading/loader-node.ts";
+import { UsageError } from "../../engine/errors.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
+import { type Card, modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
-import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
-import { openRunFolder, type RunFolder, writeCheckpoint } from "./run-folder-node.ts";
-import type {
-  AutoencoderTrainingConfig,
-  LoraTrainingConfig,
-  RunConfig,
-  TrainingConfig,
-} from "../config/config.ts";
-import { configuredOptimizer, rateAt } from "../optimizers.ts";
-import { type Batches, type Feed, pictureFeed } from "../feeds/feed-node.ts";
-import { latentFeed } from "../feeds/latent-feed-node.ts";
-import { loraPlan } from "../tasks/lora-node.ts";
-import { type Metrics, openMetrics } from "./metrics-node.ts";
-import type { Arrays, Plan, Subject, Surroundings, Trained } from "../tasks/plan-node.ts";
+import type { Picture } from "../../pictures/picture.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
-  createTrainer,
-  emaPrefix,
-  type Trainer,
-  type TrainingStep,
-  trainingStep,
-} from "../step.ts";
-import { wholeModelPlan } from "../tasks/whole-model-node.ts";
+  type AutoencoderTrainingConfig,
+  type LoraTrainingConfig,
+  pictureShape,
+  type RunConfig,
+  type TrainingConfig,
+} from "../config/config.ts";
+import {
+  type Batches,
+  closing,
+  type DataSource,
+  type Recorder,
+  type Task,
+  type Trained,
+  type TrainingEvent,
+  type TrainingResult,
+  trainLoop,
+} from "../loop.ts";
+import { openLatentSource } from "../sources/latent-source-node.ts";
+import type { Arrays } from "../step.ts";
+import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
+import { conditionIn, wholeModelTask } from "../tasks/denoiser.ts";
+import { readInitialWeights } from "../tasks/initial-weights-node.ts";
+import { loraPlan } from "../tasks/lora-node.ts";
+import { readWords, type WordTable } from "../tasks/words.ts";
+import { openMetrics } from "./metrics-node.ts";
+import {
+  openRunFolder,
+  type RunFolder,
+  sampleGrid,
+  writeCheckpoint,
+  writeModel,
+} from "./run-folder-node.ts";
 
-export type { DrawSamples } from "../tasks/plan-node.ts";
+/** Draws a grid of samples with a model in training: one row for each prompt or class. */
+export type DrawSamples = (
+  model: {
+    readonly card: Card;
+    readonly weights: Arrays;
+    readonly tokenizer: Tokenizer | undefined;
+    /** The open autoencoder of a model of latents or codes; the function closes it. */
+    readonly autoencoder: Weights | undefined;
+  },
+  samples: {
+    /** Prompts or classes; all classes by default. */
+    readonly of: readonly string[] | undefined;
+    /** Pictures of each. */
+    readonly each: number;
+    readonly seed: number;
+  },
+) => Promise<Picture>;
 
-export interface TrainOptions extends Surroundings {
-  /** Whether to go on with the training in the folder. */
-  readonly resume: boolean;
-  readonly report: (event: TrainingEvent) => void;
-  /** Ends the training after the step, or the pictures being encoded, at hand; all that was done is kept. */
+/** The surroundings of a training. */
+export interface TrainContext {
+  readonly backend: Backend;
+  /** The folder of the training and of the model. */
+  readonly out: string;
+  /** Draws the samples of `samples.steps`; a config that asks for samples needs it. */
+  readonly draw?: DrawSamples | undefined;
+}
+
+export interface TrainOptions extends TrainContext {
+  /** Resumes the training in the folder; false by default. */
+  readonly resume?: boolean;
+  readonly report?: (event: TrainingEvent) => void;
+  /** Ends the training after the current step, or the pictures being encoded; everything done so far is kept. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a training tells while it goes on. */
-export type TrainingEvent =
-  | LatentEvent
-  | {
-      readonly kind: "start";
-      readonly step: number;
-      readonly what: Subject["kind"];
-      /** Of what is trained. */
-      readonly parameters: number;
-      readonly pictures: number;
-      readonly data: string;
-      /** Bytes that the process will take at most. */
-      readonly memory: number;
-    }
-  | ({ readonly kind: "step" } & StepReport)
-  | {
-      readonly kind: "validation";
-      readonly step: number;
-      readonly loss: number;
-      /** Whether it is of the pictures that are trained on, for want of others. */
-      readonly own: boolean;
-      /** What else was measured. */
-      readonly measures: Readonly<Record<string, number>>;
-    }
-  | { readonly kind: "samples"; readonly path: string }
-  | { readonly kind: "checkpoint"; readonly step: number };
-
-export interface StepReport {
-  readonly step: number;
-  /** Of the whole training, where it is known. */
-  readonly steps: number | undefined;
-  readonly loss: number;
-  readonly imagesPerSecond: number;
-  readonly secondsLeft: number;
+/** A training before its data is open. */
+export interface TaskPlan {
+  readonly config: RunConfig;
+  /** The fields that must be the same when the training resumes. */
+  readonly recorded: object;
+  /** @throws UsageError when the data does not fit */
+  task(source: DataSource): Promise<FolderTask>;
+  close(): Promise<void>;
 }
 
-export interface TrainingResult {
-  readonly steps: number;
-  readonly seconds: number;
-  /** Mean of the last steps' losses. */
-  readonly loss: number;
-  /** The last one on other pictures, where there are some. */
-  readonly validation?: number;
-  /** Whether it went to its end. */
-  readonly finished: boolean;
-  /** Pictures that could not be read, and why. */
-  readonly skipped: readonly { readonly name: string; readonly reason: string }[];
+/** A task whose results are files. */
+export interface FolderTask extends Task {
+  /** Writes the files that do not change during the training. */
+  begin?(): Promise<void>;
+  /** Draws a picture that shows what the averaged weights can do. */
+  sample(trained: Trained, averages: Arrays): Promise<Picture>;
+  /** Writes the result. */
+  write(trained: Trained, averages: Arrays): Promise<void>;
+}
+
+/** A data source that has to be opened and closed. */
+export interface OpenDataSource extends DataSource {
+  /** Starts to make batches, once the training's folder exists; returns undefined if it was stopped before. */
+  begin(): Promise<Batches | undefined>;
+  close(): Promise<void>;
 }
 
 /**
- * Trains.
+ * Trains a model, a LoRA or an autoencoder as a config says, and writes the result to a folder.
  *
+ * @example
+ * const config = readTrainingConfig("garden.yaml", await readFile("garden.yaml", "utf8"));
+ * await train(config, { backend: nodeBackend("cpu"), out: "runs/garden" });
  * @throws UsageError when config, data and folder do not fit each other
- * @throws PatchwiseError when the loss is no longer a number, or the disk is full: the last good checkpoint is kept
+ * @throws PatchwiseError when the loss is no longer a number or the disk is full; the last good checkpoint is kept
  */
 export async function train(
   given: TrainingConfig | LoraTrainingConfig | AutoencoderTrainingConfig,
   options: TrainOptions,
 ): Promise<TrainingResult> {
+  const { backend, out, draw, resume = false, report = () => {}, signal } = options;
+  if (given.samples.steps !== undefined && !draw && !("autoencoder" in given)) {
+    throw new UsageError(
+      `samples.steps is ${given.samples.steps}, but nothing was given that draws samples; pass draw, such as drawSamples(backend) of patchwise/pipelines, or leave samples.steps out.`,
+    );
+  }
   const plan = await planOf(given, options);
   const { config } = plan;
   return closing(plan, async () => {
-    const folder = await openRunFolder(options.out, plan.recorded, options.resume);
-    const step = folder.from?.step ?? 0;
-    const feed = config.latents
-      ? await latentFeed(config, config.latents, step, options)
-      : await pictureFeed(config, step);
-    return closing(feed, async () => {
-      return trainOn(feed, await plan.subject(feed), folder, config, options);
+    const folder = await openRunFolder(out, plan.recorded, resume);
+    const { from } = folder;
+    const loaders = loadersOf(config);
+    const source = config.latents
+      ? await openLatentSource(config, config.latents, loaders, {
+          backend,
+          out,
+          report,
+          signal,
+          step: from?.step ?? 0,
+          resumed: resume,
+        })
+      : await openPictureSource(config, loaders, from?.step ?? 0);
+    return closing(source, async () => {
+      const task = await plan.task(source);
+      await folder.begin();
+      await task.begin?.();
+      const batches = await source.begin();
+      if (!batches) return stoppedEarly(folder);
+      return trainLoop({
+        backend,
+        config,
+        source,
+        task,
+        batches,
+        from,
+        openRecorder: () => folderRecorder(folder, task, config),
+        report,
+        signal,
+      });
     });
   });
 }
 
 async function planOf(
   given: Parameters<typeof train>[0],
-  surroundings: Surroundings,
-): Promise<Plan> {
-  if ("lora" in given) return loraPlan(given, surroundings);
-  if ("autoencoder" in given) return autoencoderPlan(given, surroundings);
-  return wholeModelPlan(given, surroundings);
-}
-
-async function closing<T>(opened: { close(): Promise<void> }, use: () => Promise<T>): Promise<T> {
-  try {
-    return await use();
-  } finally {
-    await opened.close();
-  }
-}
-
-async function trainOn(
-  feed: Feed,
-  subject: Subject,
-  folder: RunFolder,
-  config: RunConfig,
-  { backend, report, signal }: TrainOptions,
-): Promise<TrainingResult> {
-  const { training } = config;
-  const step = trainingStep({
-    loss: subject.loss,
-    params: subject.trained,
-    optimizer: configuredOptimizer(training.optimizer),
-    emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
-    clip: training.clip ?? undefined,
-    accumulate: training.accumulate,
-  });
-  await folder.begin();
-  await subject.begin();
-  const batches = await feed.begin();
-  if (!batches) return endedEarly(folder);
-  report({
-    kind: "start",
-    step: folder.from?.step ?? 0,
-    what: subject.kind,
-    parameters: subject.parameters,
-    pictures: feed.info.count,
-    data: feed.info.name,
-    memory: memoryOf(step, batches, config),
-  });
-  const { from } = folder;
-  const trainer = await createTrainer(
-    backend,
-    step,
-    // Into the program only: a variable would keep them in memory all along.
-    from ? { step: from.step, state: await from.readState() } : await subject.initial(),
-    { weights: subject.fixed, ...(training.threads && { threads: training.threads }) },
-  );
-  const run = {
-    config,
-    folder,
-    subject,
-    batches,
-    key: randomKey(config.seed),
-    trainer,
-    report,
+  context: TrainContext,
+): Promise<TaskPlan> {
+  if ("lora" in given) return loraPlan(given, context);
+  if ("autoencoder" in given) return autoencoderPlan(given, context);
+  return {
+    config: given,
+    recorded: given,
+    task: (source) => wholeModel(given, source, context),
+    close: () => Promise.resolve(),
   };
-  return closing({ close: () => trainer.dispose() }, async () => {
-    const metrics = await openMetrics(folder.path, { resumeFrom: from?.step });
-    return closing(metrics, () => steps({ ...run, metrics }, signal));
+}
+
+async function wholeModel(
+  config: TrainingConfig,
+  source: DataSource,
+  context: TrainContext,
+): Promise<FolderTask> {
+  const { model, training, checkpoint } = config;
+  const { backend, out } = context;
+  const { from } = training;
+  const words =
+    conditionIn(config, source) === "text" ? await openWords(model.prompt.words) : undefined;
+  const task = await wholeModelTask(config, source, {
+    backend,
+    name: basename(resolve(out)),
+    words,
+    ...(from !== undefined && { weights: (params) => readInitialWeights(params, from) }),
   });
+  return {
+    ...task,
+    async begin() {
+      if (words) await writeFileAtomic(join(out, modelFiles.tokenizer), words.tokenizerFile);
+    },
+    sample: sampleGrid(task, config, source, context),
+    write: async (trained, averages) =>
+      writeModel(
+        out,
+        { card: task.cardAt(trained), weights: await task.allWeights(averages) },
+        checkpoint.weights,
+      ),
+  };
 }
 
-/** Bytes that the process takes at most; models on other devices keep most of it there. */
-function memoryOf(
-  { graph, state }: TrainingStep,
-  { loader, validation }: Batches,
-  { training, samples }: RunConfig,
-): number {
-  const { total, weights } = estimateMemory(graph, training.batch, state);
-  // A grid takes the weights three times: read from the state, in the program that draws, and packed for it.
-  const drawing = samples.steps === undefined ? 0 : 3 * weights;
-  return total + loaderBytes + loader.memory + (validation?.memory ?? 0) + drawing;
+/** The word table that comes with Patchwise. */
+const bundledWords = fileURLToPath(new URL("../../../models/words", import.meta.url));
+
+/**
+ * Opens a word table on disk, the bundled one by default.
+ *
+ * @throws UsageError when the folder does not hold a tokenizer and its words
+ */
+export async function openWords(path: string = bundledWords): Promise<WordTable> {
+  const folder = diskFolder(path);
+  if (await folder.has(modelFiles.tokenizer)) return readWords(folder);
+  throw new UsageError(
+    `There is no ${folder.pathOf(modelFiles.tokenizer)}; model.prompt.words must be a folder with tokenizer.json and words.safetensors.`,
+  );
 }
 
-/** The loader's thread with what decodes pictures. */
-const loaderBytes = 128 * 2 ** 20;
+/** The loaders of a training, which are closed together. */
+export interface Loaders {
+  /** Batches to train on, starting from those of a step. */
+  training(step: number, latents?: LatentCache): Promise<Loader>;
+  /** Batches to validate on, always in the same order; undefined without validation in the config. */
+  validation(latents?: LatentCache): Promise<Loader | undefined>;
+  close(): Promise<void>;
+}
 
-/** Told to stop before the first step. */
-function endedEarly({ from }: RunFolder): TrainingResult {
+export function loadersOf(config: RunConfig): Loaders {
+  const { batch, accumulate } = config.training;
+  const shape = pictureShape(config);
+  const opened: Loader[] = [];
+  const open = async (
+    data: DataConfig,
+    seed: number,
+    from: number,
+    latents: LatentCache | undefined,
+  ) => {
+    const loader = await openLoader({ data, shape, batch, seed, from, latents });
+    opened.push(loader);
+    return loader;
+  };
+  return {
+    training: (step, latents) => open(config.data, config.seed, step * accumulate, latents),
+    validation: async (latents) => {
+      const data = config.validation?.data;
+      return data && open(data, 0, 0, latents);
+    },
+    close: async () => {
+      for (const loader of opened) await loader.close();
+    },
+  };
+}
+
+/** Pictures as they are. The first ones are decoded at once. */
+async function openPictureSource(
+  config: RunConfig,
+  loaders: Loaders,
+  step: number,
+): Promise<OpenDataSource> {
+  const loader = await loaders.training(step);
+  return {
+    info: loader.info,
+    image: pictureShape(config),
+    coder: undefined,
+    begin: async () => ({
+      loader,
+      validation: await loaders.validation(),
+      latents: undefined,
+      overhead: loaderThreadBytes,
+    }),
+    close: () => loaders.close(),
+  };
+}
+
+/** The result of a training that was stopped before its first step. */
+function stoppedEarly({ from }: RunFolder): TrainingResult {
   const { step, seconds } = from ?? { step: 0, seconds: 0 };
   return { steps: step, seconds, loss: NaN, finished: false, skipped: [] };
 }
 
-/** All that the steps need. */
-interface Run {
-  readonly config: RunConfig;
-  readonly folder: RunFolder;
-  readonly subject: Subject;
-  readonly batches: Batches;
-  readonly key: ReturnType<typeof randomKey>;
-  readonly trainer: Trainer;
-  readonly metrics: Metrics;
-  readonly report: (event: TrainingEvent) => void;
-}
-
-async function steps(run: Run, signal: AbortSignal | undefined): Promise<TrainingResult> {
-  const { config, folder, subject, trainer, metrics, report } = run;
-  const { training } = config;
-  const clock = stopwatch(folder.from?.seconds ?? 0);
-  const { validation, latents } = run.batches;
-  const validate = validation && (await subject.validator(validation, latents));
-  let count = folder.from?.step ?? 0;
-  let saved = { step: count, seconds: clock.seconds() };
-  let validated: { readonly step: number; readonly loss: number } | undefined;
-  const measure = async () => {
-    if (!validate) return;
-    const { loss, ...measures } = await validate(await averagesOf(run));
-    await metrics.log(count, { validation: loss, ...measures });
-    const { own = false } = config.validation!;
-    report({ kind: "validation", step: count, loss, own, measures });
-    validated = { step: count, loss };
-  };
-  const recent: number[] = [];
-  const all = stepsOf(training, subject);
-  const progress = () =>
-    all === undefined ? clock.seconds() / (60 * training.minutes!) : count / all;
-
-  const stopped = () => signal?.aborted === true;
-  while (progress() < 1 && !stopped()) {
-    const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
-    const begun = performance.now();
-    const batches = await nextBatches(run, count);
-    const { loss, gradientNorm } = await trainer.step(
-      ...batches.map((batch) => ({ ...batch, rate: scalar(rate) })),
-    );
-    count++;
-    if (!Number.isFinite(loss)) throw noNumber("loss", count, saved.step, folder);
-    if (!Number.isFinite(gradientNorm ?? 0)) throw noNumber("gradient", count, saved.step, folder);
-    recent.push(loss);
-    if (recent.length > config.log.steps) recent.shift();
-    const imagesPerSecond =
-      (1000 * training.batch * training.accumulate) / (performance.now() - begun);
-    const done = progress();
-    report({
-      kind: "step",
-      step: count,
-      steps: all,
-      loss: mean(recent),
-      imagesPerSecond,
-      secondsLeft: done > 0 ? (clock.seconds() * (1 - done)) / done : Infinity,
-    });
-    if (count % config.log.steps === 0) {
-      await metrics.log(count, {
-        loss: mean(recent),
-        rate,
-        imagesPerSecond,
-        ...(gradientNorm !== undefined && { gradientNorm }),
-      });
-    }
-    if (count % (config.validation?.steps ?? Infinity) === 0) await measure();
-    if (config.samples.steps && count % config.samples.steps === 0) await drawSamples(run, count);
-    if (isDue(config.checkpoint, count, saved, clock.seconds())) {
-      await save(run, count, clock.seconds(), saved.step);
-      saved = { step: count, seconds: clock.seconds() };
-    }
-    // Signals and the loader's messages come in between steps only, since a run holds the thread.
-    await setImmediate();
-  }
-  if (progress() >= 1 && validated?.step !== count) await measure();
-  if (saved.step !== count || count === 0) {
-    await save(run, count, clock.seconds(), saved.step);
-  }
+/** Keeps checkpoints, metrics, samples and the model in the training's folder. */
+async function folderRecorder(
+  folder: RunFolder,
+  task: FolderTask,
+  config: RunConfig,
+): Promise<Recorder> {
+  const metrics = await openMetrics(folder.path, { resumeFrom: folder.from?.step });
   return {
-    steps: count,
-    seconds: clock.seconds(),
-    loss: mean(recent),
-    ...(validated && { validation: validated.loss }),
-    finished: progress() >= 1,
-    skipped: run.batches.loader.skipped(),
+    folder,
+    log: (step, values) => metrics.log(step, values),
+    async samples(trained, averages) {
+      const picture = await task.sample(trained, averages);
+      await mkdir(folder.samples, { recursive: true });
+      const path = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}.png`);
+      await metrics.image(trained.steps, "samples", await writePicture(path, picture));
+      return path;
+    },
+    async checkpoint({ step, seconds, state }, trained, averages) {
+      await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
+      await task.write(trained, averages);
+    },
+    close: () => metrics.close(),
   };
-}
-
-/** Steps of the whole training; undefined where the clock ends it. */
-function stepsOf(
-  { steps: given, compute, batch, accumulate }: RunConfig["training"],
-  subject: Subject,
-): number | undefined {
-  if (compute === undefined) return given;
-  return Math.max(
-    1,
-    Math.round((compute * 1e12) / (3 * subject.multiplyAdds() * batch * accumulate)),
-  );
-}
-
-/** The inputs of a step, from 0: each of its batches has a key of its own. */
-async function nextBatches({ config, batches: read, key, subject }: Run, step: number) {
-  const batches: Arrays[] = [];
-  for (let i = 0; i < config.training.accumulate; i++) {
-    const batch = await read.loader.next();
-    const drawn = fork(fork(key, "steps"), step * config.training.accumulate + i);
-    batches.push(subject.inputs(batch, drawn, read.latents));
-  }
-  return batches;
-}
-
-function noNumber(
-  what: string,
-  step: number,
-  saved: number,
-  { checkpoints, path }: RunFolder,
-): PatchwiseError {
-  const kept =
-    saved > 0
-      ? `the checkpoint of step ${saved} in ${checkpoints} is kept`
-      : "nothing was saved yet";
-  return new PatchwiseError(
-    `Training stopped at step ${step}, where the ${what} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${saved > 0 ? `, and begin from ${path} with training.from` : ""}.`,
-  );
-}
-
-/** Writes the checkpoint, and the model as it draws now. */
-async function save(run: Run, step: number, seconds: number, saved: number): Promise<void> {
-  const { folder, trainer, config, report } = run;
-  const state = await trainer.readState();
-  // A step's loss tells of the weights before it.
-  const broken = Object.keys(state).find((name) => !allFinite(state[name]!));
-  if (broken !== undefined) throw noNumber(`state ${broken}`, step, saved, folder);
-  await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
-  await run.subject.write(reached(run, step), averagesIn(state));
-  report({ kind: "checkpoint", step });
-}
-
-function allFinite({ dtype, data }: NdArray): boolean {
-  return dtype !== "float32" || (data as Float32Array).every(Number.isFinite);
-}
-
-async function drawSamples(run: Run, step: number): Promise<void> {
-  const { folder, metrics, report, subject } = run;
-  const picture = await subject.sample(reached(run, step), await averagesOf(run));
-  await mkdir(folder.samples, { recursive: true });
-  const path = join(folder.samples, `step-${String(step).padStart(8, "0")}.png`);
-  const png = await writePicture(path, picture);
-  await metrics.image(step, "samples", png);
-  report({ kind: "samples", path });
-}
-
-function reached({ config: { training } }: Run, count: number): Trained {
-  return { steps: count, images: count * training.batch * training.accumulate };
-}
-
-async function averagesOf({ trainer }: Run): Promise<Arrays> {
-  return averagesIn(await trainer.readState());
-}
-
-function averagesIn(state: Arrays): Arrays {
-  const averages = Object.entries(state)
-    .filter(([name]) => name.startsWith(emaPrefix))
-    .map(([name, value]) => [name.slice(emaPrefix.length), value]);
-  return Object.fromEntries(averages);
-}
-
-function isDue(
-  { steps: every, minutes }: RunConfig["checkpoint"],
-  step: number,
-  saved: { readonly step: number; readonly seconds: number },
-  seconds: number,
-): boolean {
-  if (every !== undefined && step % every === 0) return true;
-  const pause = minutes ?? (every === undefined ? 5 : Infinity);
-  return seconds - saved.seconds >= 60 * pause;
-}
-
-function stopwatch(before: number): { seconds(): number } {
-  const begun = performance.now();
-  return { seconds: () => before + (performance.now() - begun) / 1000 };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

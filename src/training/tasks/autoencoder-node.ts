@@ -1,91 +1,143 @@
 /**
- * Trainings of what makes latents, or tokens, of pictures and back: a small autoencoder (Rombach et al., 2022) or a small
- * VQGAN (Rampas et al., 2022), by the squared error of pixels alone, without an adversary.
+ * Training a small autoencoder (Rombach et al., 2022) or a small VQGAN (Rampas et al., 2022), which turn pictures into latents
+ * or codes and back, on the squared error of pixels alone, without an adversary.
  */
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Picture } from "../../pictures/picture.ts";
+import { type Picture, picturesOf, valuesOf } from "../../pictures/picture.ts";
 import { pictureGrid } from "../../pictures/grid.ts";
-import { type Batch, type Loader, openLoader } from "../../data/loading/loader-node.ts";
-import { picturesOf, valuesOf } from "../../pictures/picture.ts";
+import { type Batch, type Loader } from "../../data/loading/batch-reader.ts";
+import { openLoader } from "../../data/loading/loader-node.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { countMultiplyAdds } from "../../engine/passes/cost.ts";
-import { graphOf } from "../../engine/graph/graph.ts";
+import { type Graph, graphOf } from "../../engine/graph/graph.ts";
 import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { fork, normal, randomKey } from "../../engine/random/random.ts";
 import { batch, resolve } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
 import { codecFolders } from "../../models/coders/image-codec-node.ts";
 import { codecShape } from "../../models/coders/image-codec.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { writeSafetensors } from "../../weights/safetensors/file-node.ts";
-import { type Autoencoder, configuredAutoencoder, type Told } from "./autoencoder.ts";
+import {
+  type Autoencoder,
+  type CompleteAutoencoder,
+  configuredAutoencoder,
+} from "./autoencoder.ts";
 import { type AutoencoderTrainingConfig, pictureShape } from "../config/config.ts";
-import { initialWeights } from "./initial-weights-node.ts";
-import type { Arrays, Measures, Plan, Subject, Surroundings } from "./plan-node.ts";
+import type { Measures, Trained } from "../loop.ts";
+import type { FolderTask, TaskPlan, TrainContext } from "../run/train-node.ts";
+import type { Arrays } from "../step.ts";
+import { drawnWeights } from "./denoiser.ts";
+import { readInitialWeights } from "./initial-weights-node.ts";
 
-export function autoencoderPlan(
-  given: AutoencoderTrainingConfig,
-  surroundings: Surroundings,
-): Plan {
-  // How well it reconstructs is always told, if need be of the pictures that it learns from.
+export function autoencoderPlan(given: AutoencoderTrainingConfig, context: TrainContext): TaskPlan {
+  // The reconstruction is always measured, on the training's own pictures if there are no others.
   const { validation = { data: given.data, steps: 500, batches: 8, own: true }, ...rest } = given;
   const config = { ...rest, validation };
   return {
     config,
     recorded: given,
-    subject: () => autoencoderSubject(config, surroundings),
+    task: () => autoencoderTask(config, context),
     close: () => Promise.resolve(),
   };
 }
 
-type ReportingConfig = AutoencoderTrainingConfig & {
+type ValidatedConfig = AutoencoderTrainingConfig & {
   readonly validation: NonNullable<AutoencoderTrainingConfig["validation"]>;
 };
 
-/** Batches of the training's own pictures that statistics are gathered of. */
+/** The number of batches of training pictures from which statistics are gathered. */
 const GATHERED = 8;
 
-async function autoencoderSubject(
-  config: ReportingConfig,
-  { backend, out }: Surroundings,
-): Promise<Subject> {
-  const { training, seed, checkpoint } = config;
+async function autoencoderTask(
+  config: ValidatedConfig,
+  { backend, out }: TrainContext,
+): Promise<FolderTask> {
+  const { seed, training } = config;
   const shape = pictureShape(config);
   const autoencoder = configuredAutoencoder(config.autoencoder, shape.channels);
   requireSize(config, autoencoder);
   const images = input("images", [batch, shape.channels, shape.height, shape.width]);
   const { loss, params, noise } = autoencoder.objective(images);
   const names = [...params.declared.keys()];
-  const initial = await initialWeights(
-    params,
-    fork(randomKey(seed), "weights"),
-    undefined,
-    training.from && (await weightsIn(training.from, autoencoder.kind)),
-    autoencoder.publishedName,
-  );
-  const run = async (graph: Parameters<typeof backend.compile>[0], weights: Arrays) =>
-    backend.compile(graph, {
-      weights: arrayWeights(weights),
-      ...(training.threads && { threads: training.threads }),
-    });
+  const { from } = training;
+  const read = from
+    ? await readInitialWeights(
+        params,
+        await weightsIn(from, autoencoder.kind),
+        autoencoder.publishedName,
+      )
+    : drawnWeights(params, fork(randomKey(seed), "weights"), undefined);
   const shown = await firstBatches(config, GATHERED);
-  const pixelsOf = ({ pixels }: Pick<Batch, "pixels">) => valuesOf(pixels, shape);
-  /** The averages with what is gathered of pictures, which no step learns. */
-  const whole = async (averages: Arrays): Promise<Told> => {
-    const program = await run(graphOf(autoencoder.gathered(images)), averages);
+  const measured = measuredAutoencoder(autoencoder, images, shown, config, backend);
+  return {
+    kind: "autoencoder",
+    loss,
+    trained: Object.fromEntries(names.map((name) => [name, params.declared.get(name)!.tensor])),
+    initial: () => read(names),
+    fixed: () => undefined,
+    parameters: names.reduce(
+      (sum, name) => sum + sizeOf(resolve(params.declared.get(name)!.tensor.shape, undefined)),
+      0,
+    ),
+    multiplyAdds: () => countMultiplyAdds(graphOf({ loss }), 1),
+    inputs({ pixels }, key) {
+      const values = valuesOf(pixels, shape);
+      if (!noise) return { images: values };
+      const latents = resolve(noise.shape, values.shape[0]);
+      return { images: values, noise: normal(fork(key, "noise"), latents) };
+    },
+    async validator(loader) {
+      const batches = await taken(loader, config.validation.batches);
+      return async (averages) =>
+        measures(await measured.reconstruct(averages, batches), autoencoder);
+    },
+    async sample(_trained, averages) {
+      const [made] = await measured.reconstruct(averages, shown.slice(0, 1));
+      const truth = picturesOf(valuesOf(shown[0]!.pixels, shape));
+      return comparison(truth, picturesOf(made!.pixels), config.samples.pictures);
+    },
+    write: async (trained, averages) =>
+      writeAutoencoder(
+        join(out, codecFolders[autoencoder.kind]),
+        autoencoder,
+        await measured.whole(averages),
+        trained,
+        config.checkpoint.weights,
+      ),
+  };
+}
+
+/** An autoencoder with averaged weights, completed by statistics of pictures, which no training step learns. */
+function measuredAutoencoder(
+  autoencoder: Autoencoder,
+  images: Tensor,
+  shown: readonly Batch[],
+  config: ValidatedConfig,
+  backend: Backend,
+) {
+  const { threads } = config.training;
+  const pixelsOf = ({ pixels }: Batch) => valuesOf(pixels, pictureShape(config));
+  const compile = (graph: Graph, weights: Arrays) =>
+    backend.compile(graph, { weights: arrayWeights(weights), ...(threads && { threads }) });
+  const whole = async (averages: Arrays): Promise<CompleteAutoencoder> => {
+    const program = await compile(graphOf(autoencoder.gathered(images)), averages);
     const gathered: Record<string, NdArray>[] = [];
     for (const each of shown) gathered.push({ ...(await program.run({ images: pixelsOf(each) })) });
     await program.dispose();
     return autoencoder.whole(averages, gathered);
   };
-  const reconstructed = async (
+  const reconstruct = async (
     averages: Arrays,
     batches: readonly Batch[],
   ): Promise<readonly Reconstructed[]> => {
-    const told = await whole(averages);
-    const program = await run(graphOf(autoencoder.reconstruction(images, told)), told.weights);
+    const complete = await whole(averages);
+    const graph = graphOf(autoencoder.reconstruction(images, complete));
+    const program = await compile(graph, complete.weights);
     const made: Reconstructed[] = [];
     for (const each of batches) {
       const { pixels, tokens } = await program.run({ images: pixelsOf(each) });
@@ -94,49 +146,26 @@ async function autoencoderSubject(
     await program.dispose();
     return made;
   };
-  return {
-    kind: "autoencoder",
-    loss,
-    trained: Object.fromEntries(names.map((name) => [name, params.declared.get(name)!.tensor])),
-    initial: () => initial(names),
-    fixed: () => undefined,
-    parameters: names.reduce(
-      (sum, name) => sum + sizeOf(resolve(params.declared.get(name)!.tensor.shape, undefined)),
-      0,
-    ),
-    multiplyAdds: () => countMultiplyAdds(graphOf({ loss }), 1),
-    begin: () => Promise.resolve(),
-    inputs(each, key) {
-      const values = pixelsOf(each);
-      if (!noise) return { images: values };
-      const latents = resolve(noise.shape, values.shape[0]);
-      return { images: values, noise: normal(fork(key, "noise"), latents) };
-    },
-    async validator(loader) {
-      const batches = await taken(loader, config.validation.batches);
-      return async (averages) => measures(await reconstructed(averages, batches), autoencoder);
-    },
-    async sample(_reached, averages) {
-      const [made] = await reconstructed(averages, shown.slice(0, 1));
-      const truth = picturesOf(pixelsOf(shown[0]!));
-      return comparison(truth, picturesOf(made!.pixels), config.samples.pictures);
-    },
-    async write(reached, averages) {
-      const told = await whole(averages);
-      const folder = join(out, codecFolders[autoencoder.kind]);
-      await mkdir(folder, { recursive: true });
-      const stored = Object.entries(told.weights).map(
-        ([name, array]) =>
-          [autoencoder.publishedName(name), castArray(array, checkpoint.weights)] as const,
-      );
-      await writeSafetensors(join(folder, weightsFile), stored, [["format", "pt"]]);
-      const fields = { ...autoencoder.fields(told), trained: reached };
-      await writeFileAtomic(
-        join(folder, "config.json"),
-        new TextEncoder().encode(`${JSON.stringify(fields, null, 2)}\n`),
-      );
-    },
-  };
+  return { whole, reconstruct };
+}
+
+async function writeAutoencoder(
+  folder: string,
+  autoencoder: Autoencoder,
+  complete: CompleteAutoencoder,
+  trained: Trained,
+  dtype: "float32" | "float16",
+): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  const stored = Object.entries(complete.weights).map(
+    ([name, array]) => [autoencoder.publishedName(name), castArray(array, dtype)] as const,
+  );
+  await writeSafetensors(join(folder, weightsFile), stored, [["format", "pt"]]);
+  const fields = { ...autoencoder.fields(complete), trained };
+  await writeFileAtomic(
+    join(folder, "config.json"),
+    new TextEncoder().encode(`${JSON.stringify(fields, null, 2)}\n`),
+  );
 }
 
 async function weightsIn(from: string, kind: Autoencoder["kind"]): Promise<string> {
@@ -144,7 +173,7 @@ async function weightsIn(from: string, kind: Autoencoder["kind"]): Promise<strin
   return isFolder ? join(from, codecFolders[kind], weightsFile) : from;
 }
 
-/** As diffusers names the weights of its models. */
+/** The name of a model's weights in diffusers. */
 const weightsFile = "diffusion_pytorch_model.safetensors";
 
 function requireSize(config: AutoencoderTrainingConfig, autoencoder: Autoencoder): void {
@@ -157,7 +186,7 @@ function requireSize(config: AutoencoderTrainingConfig, autoencoder: Autoencoder
   );
 }
 
-/** Pictures of the training, the same each time. */
+/** Pictures of the training set, the same each time. */
 async function firstBatches(
   { data, training, ...config }: AutoencoderTrainingConfig,
   count: number,
@@ -177,14 +206,14 @@ async function taken(loader: Loader, count: number): Promise<readonly Batch[]> {
 }
 
 interface Reconstructed {
-  /** Bytes of the pictures. */
+  /** The pixels of the pictures, as bytes. */
   readonly truth: Uint8Array;
-  /** [B, C, H, W] about in [−1, 1] */
+  /** [B, C, H, W], roughly in [−1, 1]. */
   readonly pixels: NdArray;
   readonly tokens: NdArray | undefined;
 }
 
-/** Of pictures as bytes: the mean of their PSNR, and of a codebook how many of the codes were of use. */
+/** The mean PSNR of reconstructions; for a codebook, also the share of codes in use and their perplexity. */
 function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measures {
   const errors: number[] = [];
   const used = new Map<bigint, number>();
@@ -199,7 +228,7 @@ function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measu
     }
   }
   const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-  // Of a picture without any error, as if one value in all were off by one.
+  // The PSNR of a perfect reconstruction would be infinite; it is bounded here.
   const psnr = errors.map((error) => 10 * Math.log10(255 ** 2 / Math.max(error, 1e-6)));
   const reconstruction = { loss: mean(errors) / 127.5 ** 2, psnr: mean(psnr) };
   if (coder.kind === "kl") return reconstruction;
@@ -212,11 +241,11 @@ function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measu
   };
 }
 
-/** Pictures, and below each what became of it. */
+/** A grid of pictures, each above its reconstruction. */
 function comparison(truth: readonly Picture[], made: readonly Picture[], count: number): Picture {
   const columns = Math.min(count, truth.length, 12);
   const rows: Picture[] = [];
-  // Whole rows, so that each picture stands above its own.
+  // Only full rows, so that each picture stands above its own reconstruction.
   const whole = Math.min(count, truth.length) - (Math.min(count, truth.length) % columns);
   for (let from = 0; from < whole; from += columns) {
     rows.push(...truth.slice(from, from + columns), ...made.slice(from, from + columns));

@@ -1,4 +1,4 @@
-/** What a training makes of the two kinds of autoencoders: loss, what is gathered beside it, and the files that come out. */
+/** The two kinds of autoencoders in training: loss, statistics gathered from pictures, and published files. */
 import { input } from "../../engine/graph/functional.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { batch } from "../../engine/graph/shape.ts";
@@ -25,31 +25,31 @@ import {
 } from "../../models/coders/vqgan.ts";
 import { createParams, type ParamsRoot } from "../../nn/params.ts";
 import type { AutoencoderTrainingConfig } from "../config/config.ts";
-
-type Arrays = Readonly<Record<string, NdArray>>;
+import type { Arrays } from "../step.ts";
 
 export interface Autoencoder {
   readonly kind: ImageCodec["kind"];
   readonly coder: ImageCodec;
-  /** Of images [B, C, H, W] in [−1, 1]; `noise` is an input of the loss, where it has one. */
+  /** Traces the loss of images [B, C, H, W] in [−1, 1]. `noise` is an input of losses that sample latents. */
   objective(images: Tensor): {
     readonly loss: Tensor;
     readonly params: ParamsRoot;
     readonly noise: Tensor | undefined;
   };
-  /** What of a batch is gathered, for `whole`. */
+  /** The statistics of a batch, for `whole`. */
   gathered(images: Tensor): Readonly<Record<string, Tensor>>;
-  whole(averages: Arrays, gathered: readonly Arrays[]): Told;
-  /** `pixels` [B, C, H, W] about in [−1, 1], and `tokens` [B, h, w] where there are some. */
-  reconstruction(images: Tensor, told: Told): Readonly<Record<string, Tensor>>;
-  /** Of a weight, in the layout of diffusers. */
+  /** Completes averaged weights by the statistics of several batches. */
+  whole(averages: Arrays, gathered: readonly Arrays[]): CompleteAutoencoder;
+  /** `pixels` [B, C, H, W], roughly in [−1, 1], and the codes `tokens` [B, h, w] of a VQGAN. */
+  reconstruction(images: Tensor, complete: CompleteAutoencoder): Readonly<Record<string, Tensor>>;
+  /** The name of a weight in the layout of diffusers. */
   readonly publishedName: (name: string) => string;
-  /** The config.json beside them. */
-  fields(told: Told): Readonly<Record<string, unknown>>;
+  /** The fields of the config.json beside the weights. */
+  fields(complete: CompleteAutoencoder): Readonly<Record<string, unknown>>;
 }
 
-/** All that an autoencoder is. */
-export interface Told {
+/** An autoencoder with everything that drawing with it needs. */
+export interface CompleteAutoencoder {
   readonly weights: Arrays;
   readonly coder: ImageCodec;
 }
@@ -57,14 +57,16 @@ export interface Told {
 type Settings = AutoencoderTrainingConfig["autoencoder"];
 
 export function configuredAutoencoder(settings: Settings, channels: number): Autoencoder {
-  return settings.kind === "vq" ? tokenizer(settings, channels) : gaussian(settings, channels);
+  return settings.kind === "vq"
+    ? vqAutoencoder(settings, channels)
+    : klAutoencoder(settings, channels);
 }
 
-function tokenizer(
+function vqAutoencoder(
   { kind, ...sizes }: Extract<Settings, { kind: "vq" }>,
   channels: number,
 ): Autoencoder {
-  // Latents are normalized to a variance of 1 already.
+  // Latents already have a variance of 1.
   const config: VQGANConfig = { ...sizes, channels, scale: 1 };
   const coder = { kind, config };
   return {
@@ -75,7 +77,7 @@ function tokenizer(
       const truth = unitRange(images);
       const encoded = encodeToCodes(params, truth, config, "batch");
       const made = decodeQuantized(params, straightThrough(encoded), config);
-      // In [0, 1] errors are half as large as in [−1, 1].
+      // Pixels are in [0, 1] here, where errors are half as large as in [−1, 1].
       const error = made.sub(truth).square().mean().mul(4);
       return { loss: error.add(encoded.loss.mul(codebookWeight)), params, noise: undefined };
     },
@@ -99,10 +101,10 @@ function tokenizer(
   };
 }
 
-/** How much the distance of latents and codes counts beside the error of a pixel. */
+/** The weight of the distance between latents and codes, relative to the error of a pixel. */
 const codebookWeight = 0.1;
 
-function gaussian(
+function klAutoencoder(
   { kind, divergence, ...sizes }: Extract<Settings, { kind: "kl" }>,
   channels: number,
 ): Autoencoder {
@@ -132,14 +134,14 @@ function gaussian(
       const noise = input("noise", [batch, config.latentChannels, height, width]);
       const made = decodeLatents(params, samplePosterior(posterior, noise), config);
       const error = made.sub(images).square().mean();
-      // To a standard normal distribution (Kingma & Welling, 2014, appendix B), a number.
+      // The divergence from a standard normal distribution (Kingma & Welling, 2014, appendix B), per value.
       const distance = mean.square().add(logVariance.exp()).sub(logVariance).sub(1).mul(0.5).mean();
       return { loss: error.add(distance.mul(divergence)), params, noise };
     },
     gathered(images) {
       const posterior = encodeImages(createParams(), images, config);
       const { mean, logVariance } = posterior;
-      // Of a sample: the variance of the means, and the mean of the variances.
+      // The second moment of a sample is that of the means plus the mean of the variances.
       return { mean: mean.mean(), square: mean.square().add(logVariance.exp()).mean() };
     },
     whole(averages, gathered) {
@@ -157,7 +159,7 @@ function gaussian(
   };
 }
 
-/** Of arrays of one number a channel, [1, C, 1, 1] → [C]. */
+/** The mean of arrays with one number for each channel, [1, C, 1, 1] → [C]. */
 function meanOf(arrays: readonly NdArray[]): NdArray<"float32"> {
   const sum = new Float32Array(arrays[0]!.data.length);
   for (const { data } of arrays) {

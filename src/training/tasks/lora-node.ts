@@ -1,10 +1,10 @@
 /**
- * Trainings of LoRA (`nn/lora.ts`) on a trained model: its weights stay in their file, and what is trained, averaged and saved
- * are the narrow matrices beside them.
+ * Training a LoRA (`nn/lora.ts`) on a model. The weights of the model stay in their file; the low-rank matrices beside them are
+ * trained, averaged and saved.
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { join } from "node:path";
+import { basename, join, resolve as resolvePath } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { fork, randomKey } from "../../engine/random/random.ts";
@@ -23,10 +23,11 @@ import { loraFile, mergeLora } from "../../weights/lora.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
 import type { DenoiserConfig, LoraTrainingConfig } from "../config/config.ts";
-import { denoising } from "./denoiser-node.ts";
-import type { Feed } from "../feeds/feed-node.ts";
-import { objective } from "./objective.ts";
-import type { Arrays, Plan, Subject, Surroundings } from "./plan-node.ts";
+import type { DataSource } from "../loop.ts";
+import type { Arrays } from "../step.ts";
+import { sampleGrid } from "../run/run-folder-node.ts";
+import type { FolderTask, TaskPlan, TrainContext } from "../run/train-node.ts";
+import { denoiserParts, objective } from "./denoiser.ts";
 
 interface Base {
   readonly folder: string;
@@ -36,20 +37,20 @@ interface Base {
   readonly weights: Weights;
 }
 
-/** @throws UsageError when there is no such base, or it cannot be trained further */
+/** @throws UsageError when the base does not exist, or cannot be trained further */
 export async function loraPlan(
   config: LoraTrainingConfig,
-  surroundings: Surroundings,
-): Promise<Plan> {
+  context: TrainContext,
+): Promise<TaskPlan> {
   const base = await openBase(config.base);
   return closingOnFailure([base.weights], async () => {
-    // Beside other weights the same steps would lead elsewhere.
+    // With other weights of the base, the same steps would lead to another LoRA.
     const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
     const whole = configOn(base, config);
     return {
       config: whole,
       recorded: { ...config, baseSha256 },
-      subject: async (feed) => loraOn(base, config, whole, feed, surroundings),
+      task: async (source) => loraTask(base, config, whole, source, context),
       close: () => base.weights.close(),
     };
   });
@@ -59,13 +60,13 @@ async function openBase(source: string): Promise<Base> {
   const folder = (await shippedModel(source)) ?? source;
   if (!(await isTrainedFolder(folder))) {
     throw new UsageError(
-      `The base ${source} is neither a model that comes along (${(await shippedModels()).join(", ")}) nor a folder that patchwise train wrote, with a ${modelFiles.card}; give one of these.`,
+      `The base ${source} is neither a bundled model (${(await shippedModels()).join(", ")}) nor a folder with a ${modelFiles.card} that patchwise train wrote; give one of these.`,
     );
   }
   const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
   if (card.network.condition.kind === "text" && !tokenizer) {
     throw new UsageError(
-      `The base ${source} takes texts as embeddings of an encoder that it does not bring; give one that reads prompts itself.`,
+      `The base ${source} takes text embeddings of an encoder that is not in its folder; give a model with a prompt encoder of its own.`,
     );
   }
   return {
@@ -109,17 +110,17 @@ function configOn({ folder, card }: Base, config: LoraTrainingConfig): DenoiserC
   };
 }
 
-function loraOn(
+function loraTask(
   base: Base,
   config: LoraTrainingConfig,
   whole: DenoiserConfig,
-  feed: Feed,
-  surroundings: Surroundings,
-): Subject {
+  source: DataSource,
+  context: TrainContext,
+): FolderTask {
   const { card, tokenizer, weights } = base;
   const { lora, training, seed, checkpoint } = config;
   const { network } = card;
-  const classes = classesOf(base, config.base, feed);
+  const classes = classesOf(base, config.base, source);
   const { loss, params } = objective(network, card.diffusion, { ...training, lora });
   checkTargets(params.declared, lora.targets);
   const declared = [...params.declared];
@@ -127,7 +128,7 @@ function loraOn(
   const others = new Map(declared.filter(([name]) => !isLora(name)));
   const fixed = checkedWeights({ declared: others, buffers: params.buffers }, weights);
   const scale = lora.alpha / lora.rank;
-  const drawing = async (averages: Arrays) => {
+  const allWeights = async (averages: Arrays) => {
     const byLayer = matricesOf(averages);
     const merged: Record<string, NdArray> = {};
     for (const [name] of others) {
@@ -146,12 +147,14 @@ function loraOn(
     tokenizer,
     classNames: card.classes,
     classes,
-    drawing,
+    allWeights,
   };
-  const { cardAt: _, ...common } = denoising(denoiser, feed, surroundings);
-  return {
-    ...common,
-    kind: "LoRA",
+  const task = {
+    ...denoiserParts(denoiser, source, {
+      backend: context.backend,
+      name: basename(resolvePath(context.out)),
+    }),
+    kind: "LoRA" as const,
     loss,
     trained: Object.fromEntries([...own].map(([name, { tensor }]) => [name, tensor])),
     initial: async () => initialize({ declared: own }, fork(randomKey(seed), "weights")),
@@ -160,40 +163,43 @@ function loraOn(
       (sum, { tensor }) => sum + sizeOf(resolve(tensor.shape, undefined)),
       0,
     ),
-    begin: () => Promise.resolve(),
-    async write(_reached, averages) {
+  };
+  return {
+    ...task,
+    sample: sampleGrid(task, whole, source, context),
+    async write(_trained, averages) {
       const { tensors, metadata } = loraFile(matricesOf(averages), lora, publishedNames(network));
       const stored = [...tensors].map(
         ([name, array]) => [name, castArray(array, checkpoint.weights)] as const,
       );
-      await writeSafetensors(join(surroundings.out, modelFiles.lora), stored, metadata);
+      await writeSafetensors(join(context.out, modelFiles.lora), stored, metadata);
     },
   };
 }
 
-/** What the base is told of the data's pictures: texts, or classes that it knows. */
+/** Checks that the data has the condition of the base; returns the base's class for each class of the data. */
 function classesOf(
   { card: { network, classes: known } }: Base,
   source: string,
-  { info: { name, captioned, classes } }: Feed,
+  { info: { name, captioned, classes } }: DataSource,
 ): readonly number[] | undefined {
   const { kind } = network.condition;
   if (kind === "text" && !captioned) {
     throw new UsageError(
-      `The base ${source} is told texts, but ${name} has no captions; add them in metadata.jsonl.`,
+      `The base ${source} takes prompts, but ${name} has no captions; add them in metadata.jsonl.`,
     );
   }
   if (kind !== "class") return undefined;
   if (!classes) {
     throw new UsageError(
-      `The base ${source} is told classes, but ${name} has none; sort the pictures into one folder a class.`,
+      `The base ${source} takes classes, but ${name} has none; sort the pictures into one folder for each class.`,
     );
   }
   return classes.map((each) => {
     const index = known?.indexOf(each) ?? -1;
     if (index >= 0) return index;
     throw new UsageError(
-      `The base ${source} knows no class "${each}", which ${name} has; name the folders by its classes: ${known?.slice(0, 5).join(", ")}${(known?.length ?? 0) > 5 ? ", …" : ""}.`,
+      `The base ${source} has no class "${each}", but ${name} has one; name the folders by the classes of the base: ${known?.slice(0, 5).join(", ")}${(known?.length ?? 0) > 5 ? ", …" : ""}.`,
     );
   });
 }

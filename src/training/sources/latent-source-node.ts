@@ -1,13 +1,14 @@
-/** Training on latents: the autoencoder, whose copy goes into the trained folder, and the cache of what it says. */
+/** Latents or codes as the source of a training: the autoencoder, which is copied into the training's folder, and their cache. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import type { DataConfig } from "../../data/config.ts";
-import type { LatentDraw } from "../../data/latents/latents.ts";
+import type { LatentDraw, LatentEvent } from "../../data/latents/latents.ts";
+import { loaderThreadBytes } from "../../data/loading/loader-node.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
-import { latentCache, type LatentEvent } from "../../data/latents/cache-node.ts";
+import { latentCache } from "../../data/latents/cache-node.ts";
 import { canonical } from "../../data/latents/folder-node.ts";
 import { openData } from "../../data/open-node.ts";
 import { openCodec } from "../../models/coders/image-codec-node.ts";
@@ -23,46 +24,46 @@ import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
 import type { ImageShape } from "../../models/default-sizes.ts";
-import { codecFiles } from "../tasks/denoiser-node.ts";
-import { type Feed, loadersOf } from "./feed-node.ts";
+import { codecFiles } from "../run/run-folder-node.ts";
+import type { Loaders, OpenDataSource } from "../run/train-node.ts";
 
-export interface LatentFeedOptions {
+export interface LatentSourceOptions {
   readonly backend: Backend;
   /** The training's folder. */
   readonly out: string;
-  readonly resume: boolean;
+  /** The step that the training starts or resumes from. */
+  readonly step: number;
+  readonly resumed: boolean;
   readonly report: (event: LatentEvent) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Of a file of weights: which autoencoder's they are. */
+/** The metadata key of the hash that identifies an autoencoder. */
 const hashKey = "autoencoder";
 
 /**
- * Opens autoencoder and data; what takes long waits for `begin`.
+ * Opens autoencoder and data. Latents are computed only in `begin`, because that can take long.
  *
- * @param step from which on
- * @throws UsageError when there is no autoencoder, or it does not fit the pictures or the training that goes on
+ * @throws UsageError when the autoencoder is missing, or does not fit the pictures or the training that resumes
  */
-export async function latentFeed(
+export async function openLatentSource(
   config: RunConfig,
   latents: NonNullable<RunConfig["latents"]>,
-  step: number,
-  { out, resume, ...running }: LatentFeedOptions,
-): Promise<Feed> {
+  loaders: Loaders,
+  { out, step, resumed, ...running }: LatentSourceOptions,
+): Promise<OpenDataSource> {
   const { posterior, precision, cache = join(out, "latents") } = latents;
   const shape = pictureShape(config);
   const opened = await openCodec(latents.autoencoder);
-  const loaders = loadersOf(config);
   return closingOnFailure([opened.file, loaders], async () => {
     const coder = scaledCodec(opened, latents);
     requireFit(shape, coder, latents.autoencoder);
     const hash = await hashOf(opened);
     const copy = join(out, codecFiles[coder.kind]);
-    const before = resume ? await writtenHash(copy) : undefined;
+    const before = resumed ? await writtenHash(copy) : undefined;
     if (before !== undefined && before !== hash) {
       throw new UsageError(
-        `The training in ${out} began with another autoencoder than ${latents.autoencoder} is now; give latents.autoencoder as it was, such as ${copy}, or begin another training in a new folder.`,
+        `The training in ${out} started with another autoencoder than ${latents.autoencoder}; set latents.autoencoder to the one that it started with, such as ${copy}, or start a new training in another folder.`,
       );
     }
     const data = await openData(config.data, shape);
@@ -96,6 +97,7 @@ export async function latentFeed(
           loader: await loaders.training(step, own),
           validation: await loaders.validation(other),
           latents: { form: own.form, posterior, ...scalesOf(coder) },
+          overhead: loaderThreadBytes,
         };
       },
       async close() {
@@ -106,7 +108,7 @@ export async function latentFeed(
   });
 }
 
-/** With the scale and shift that the config gives, where it gives them. */
+/** The autoencoder with the scale and shift that the config sets, if it sets them. */
 function scaledCodec(
   opened: OpenCodec,
   { autoencoder, scale, shift }: NonNullable<RunConfig["latents"]>,
@@ -120,7 +122,7 @@ function scaledCodec(
   }
   if (scale === undefined && shift === undefined) return { kind: "vq", config: opened.config };
   throw new UsageError(
-    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a tokenizer, whose tokens have none; leave it out.`,
+    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a tokenizer, whose tokens have no scale or shift; leave it out.`,
   );
 }
 
@@ -146,7 +148,7 @@ function requireFit(
   );
 }
 
-/** Channels of a vector that stands for a token. */
+/** The width of the vector that the network sees in place of a code. */
 const TOKEN_WIDTH = 64;
 
 function latentShape({ height, width }: PictureShape, coder: ImageCodec): ImageShape {
@@ -157,7 +159,7 @@ function latentShape({ height, width }: PictureShape, coder: ImageCodec): ImageS
     : { ...size, channels: TOKEN_WIDTH, codebook: coder.config.codebook };
 }
 
-/** As many pictures as a validation shows, so that no others are encoded. */
+/** The validation data, limited to the pictures that are used, so that no others are encoded. */
 function shown(
   { data, batches }: NonNullable<RunConfig["validation"]>,
   { training }: RunConfig,
@@ -166,7 +168,7 @@ function shown(
   return { ...data, limit: Math.min(data.limit ?? all, all) };
 }
 
-/** Tells an autoencoder from every other: its config and all of its weights, but not how its latents are scaled. */
+/** A hash of an autoencoder's config and weights, without the scale of its latents. */
 async function hashOf(opened: OpenCodec): Promise<string> {
   const { scale: _scale, ...unscaled } = opened.config;
   const { shift: _shift, ...config } = { shift: 0, ...unscaled };
@@ -178,7 +180,7 @@ async function hashOf(opened: OpenCodec): Promise<string> {
   return hash.digest("hex");
 }
 
-/** Its weights as they are stored, under its own names. */
+/** The weights as they are stored, under the names of this library. */
 async function* arraysOf(opened: OpenCodec) {
   const { file, keyOf } = opened;
   for (const [name, { tensor }] of codecParams(opened).declared) {

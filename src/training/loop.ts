@@ -1,0 +1,428 @@
+/**
+ * The steps of a training, the same for `patchwise train` and `trainModel`, in Node and in a page.
+ *
+ * A step depends on the settings and its number alone: random keys are forked by the number, and batches are found by it.
+ * So an interrupted training that resumes ends in the same weights, bit for bit, as one that ran through.
+ */
+import type { Batch, Loader, Skipped } from "../data/loading/batch-reader.ts";
+import type { LatentDraw, LatentEvent } from "../data/latents/latents.ts";
+import { PatchwiseError } from "../engine/errors.ts";
+import { type NdArray, scalar } from "../engine/arrays/ndarray.ts";
+import { leafName } from "../engine/graph/graph.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { estimateMemory } from "../engine/passes/cost.ts";
+import { fork, type RandomKey, randomKey } from "../engine/random/random.ts";
+import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
+import type { ImageCodec } from "../models/coders/image-codec.ts";
+import type { RunConfig } from "./config/config.ts";
+import type { ImageShape } from "../models/default-sizes.ts";
+import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
+import {
+  type Arrays,
+  createTrainer,
+  emaPrefix,
+  type ReduceGradients,
+  type Trainer,
+  type TrainerState,
+  type TrainingStep,
+  trainingStep,
+} from "./step.ts";
+
+/** The pictures that a training learns from, as the network sees them. */
+export interface DataSource {
+  readonly info: Loader["info"];
+  /** The shape of one example: pixels, latents or codes. */
+  readonly image: ImageShape;
+  /** Turns latents or codes back into pictures, with the scale and shift in use; undefined for pixels. */
+  readonly coder: ImageCodec | undefined;
+}
+
+/** The batches of a training. */
+export interface Batches {
+  readonly loader: Loader;
+  /** Batches of other pictures, always in the same order. */
+  readonly validation: Loader | undefined;
+  /** Describes the examples of batches that hold latents or codes in place of pixels. */
+  readonly latents: LatentDraw | undefined;
+  /** Bytes that making batches takes beside the loaders' own memory. */
+  readonly overhead: number;
+}
+
+/** A length of training. */
+export interface Trained {
+  readonly steps: number;
+  readonly images: number;
+}
+
+/** Measurements on pictures that were not trained on. */
+export type Measures = { readonly loss: number } & Readonly<Record<string, number>>;
+
+/** The thing that a training learns: all weights of a network, a LoRA beside fixed weights, or an autoencoder. */
+export interface Task {
+  readonly kind: "model" | "LoRA" | "autoencoder";
+  /** A float scalar, computed from what `inputs` returns. */
+  readonly loss: Tensor;
+  /** The weights to train, by name. */
+  readonly trained: Tree;
+  /** Draws or reads the first values of the trained weights anew each time, because they are too large to keep. */
+  initial(): Promise<Arrays>;
+  /** The weights that are not trained. */
+  readonly fixed: WeightSource;
+  /** The number of parameters to report. */
+  readonly parameters: number;
+  /** The multiply-adds of one image's forward pass. */
+  multiplyAdds(): number;
+  /** The inputs of the loss for a batch. Random choices depend on the key alone. */
+  inputs(batch: Batch, key: RandomKey, latents: LatentDraw | undefined): Arrays;
+  /** Reads the validation pictures and closes their loader; returns a function that measures averaged weights on them. */
+  validator(
+    loader: Loader,
+    latents: LatentDraw | undefined,
+  ): Promise<(averages: Arrays) => Promise<Measures>>;
+}
+
+/** An event of a training, for progress displays. */
+export type TrainingEvent =
+  | LatentEvent
+  | {
+      readonly kind: "start";
+      /** Steps that were done before. */
+      readonly step: number;
+      readonly what: Task["kind"];
+      /** The number of trained parameters. */
+      readonly parameters: number;
+      readonly pictures: number;
+      /** The name of the data set. */
+      readonly data: string;
+      /** The most bytes that the process will take. */
+      readonly memory: number;
+    }
+  | ({ readonly kind: "step" } & StepReport)
+  | {
+      readonly kind: "validation";
+      readonly step: number;
+      readonly loss: number;
+      /** Whether it was measured on pictures that are trained on, because there are no others. */
+      readonly own: boolean;
+      /** Further measurements. */
+      readonly measures: Readonly<Record<string, number>>;
+    }
+  | { readonly kind: "samples"; readonly path: string }
+  | { readonly kind: "checkpoint"; readonly step: number };
+
+export interface StepReport {
+  /** The number of the step, from 1. */
+  readonly step: number;
+  /** Steps of the whole training; undefined if the clock ends it. */
+  readonly steps: number | undefined;
+  /** The mean loss of the last steps. */
+  readonly loss: number;
+  readonly imagesPerSecond: number;
+  /** Infinity before the first estimate. */
+  readonly secondsLeft: number;
+}
+
+export interface TrainingResult {
+  readonly steps: number;
+  readonly seconds: number;
+  /** The mean loss of the last steps. */
+  readonly loss: number;
+  /** The last validation loss. */
+  readonly validation?: number;
+  /** False if the training was stopped before its end. */
+  readonly finished: boolean;
+  /** Pictures that could not be read, and the reasons. */
+  readonly skipped: readonly Skipped[];
+}
+
+/** The whole state of a training after a number of steps. */
+export interface TrainingCheckpoint extends TrainerState {
+  /** Seconds of training, without pauses. */
+  readonly seconds: number;
+}
+
+/** Where a training keeps its results. */
+export interface Recorder {
+  /** The folder of the training, for error messages. */
+  readonly folder?: { readonly path: string; readonly checkpoints: string };
+  log?(step: number, values: Readonly<Record<string, number>>): Promise<void>;
+  /** Draws samples and returns the path of the picture. */
+  samples?(trained: Trained, averages: Arrays): Promise<string>;
+  /** Keeps a checkpoint and the model with its averaged weights. */
+  checkpoint(checkpoint: TrainingCheckpoint, trained: Trained, averages: Arrays): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface LoopOptions {
+  readonly backend: Backend;
+  readonly config: Pick<
+    RunConfig,
+    "seed" | "training" | "log" | "samples" | "validation" | "checkpoint"
+  >;
+  readonly source: DataSource;
+  readonly task: Task;
+  readonly batches: Batches;
+  /** The checkpoint to resume from. Its state is read once. */
+  readonly from: Resumption | undefined;
+  /** Used in place of the optimizer that the config names. */
+  readonly optimizer?: Optimizer | undefined;
+  readonly reduce?: ReduceGradients | undefined;
+  /** Called once the step is compiled. */
+  openRecorder(): Promise<Recorder>;
+  readonly report: (event: TrainingEvent) => void;
+  /** Ends the training after the current step; everything done so far is kept. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface Resumption {
+  readonly step: number;
+  readonly seconds: number;
+  readState(): Promise<Arrays>;
+}
+
+/**
+ * Compiles the training step and runs it to the end of the training.
+ *
+ * @throws PatchwiseError when the loss, the gradient or the state is no longer finite; the last checkpoint is kept
+ */
+export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
+  const { backend, config, source, task, batches, from, report } = options;
+  const { training } = config;
+  const step = trainingStep({
+    loss: task.loss,
+    params: task.trained,
+    optimizer: options.optimizer ?? configuredOptimizer(training.optimizer),
+    // A constant decay would keep a part of the random first weights in short trainings.
+    emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
+    clip: training.clip ?? undefined,
+    accumulate: training.accumulate,
+  });
+  report({
+    kind: "start",
+    step: from?.step ?? 0,
+    what: task.kind,
+    parameters: task.parameters,
+    pictures: source.info.count,
+    data: source.info.name,
+    memory: memoryOf(step, batches, config),
+  });
+  const trainer = await createTrainer(
+    backend,
+    step,
+    // Passed on at once: a variable would keep the first state in memory all along.
+    from ? { step: from.step, state: await from.readState() } : await task.initial(),
+    {
+      weights: task.fixed,
+      reduce: options.reduce,
+      ...(training.threads && { threads: training.threads }),
+    },
+  );
+  return closing({ close: () => trainer.dispose() }, async () => {
+    const recorder = await options.openRecorder();
+    const takesRate = step.graph.inputs.some((leaf) => leafName(leaf) === "rate");
+    return closing(recorder, () => runSteps({ ...options, trainer, recorder, takesRate }));
+  });
+}
+
+/** Uses something that is closed in any case. */
+export async function closing<T>(
+  opened: { close(): Promise<void> },
+  use: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await use();
+  } finally {
+    await opened.close();
+  }
+}
+
+/** The most bytes that the process takes; on other devices than the CPU most of them are there. */
+function memoryOf(
+  { graph, state }: TrainingStep,
+  { loader, validation, overhead }: Batches,
+  { training, samples }: LoopOptions["config"],
+): number {
+  const { total, weights } = estimateMemory(graph, training.batch, state);
+  // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
+  const drawing = samples.steps === undefined ? 0 : 3 * weights;
+  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
+}
+
+interface Run extends LoopOptions {
+  readonly trainer: Trainer;
+  readonly recorder: Recorder;
+  /** Whether the optimizer takes the learning rate as an input. */
+  readonly takesRate: boolean;
+}
+
+async function runSteps(run: Run): Promise<TrainingResult> {
+  const { config, from, task, trainer, recorder, batches, report, signal } = run;
+  const { training, log, samples, validation } = config;
+  const clock = stopwatch(from?.seconds ?? 0);
+  const validate =
+    batches.validation && (await task.validator(batches.validation, batches.latents));
+  let count = from?.step ?? 0;
+  let saved = { step: count, seconds: clock.seconds() };
+  let validated: { readonly step: number; readonly loss: number } | undefined;
+  const measure = async () => {
+    if (!validate) return;
+    const { loss, ...measures } = await validate(averagesIn(await trainer.readState()));
+    await recorder.log?.(count, { validation: loss, ...measures });
+    report({ kind: "validation", step: count, loss, own: validation?.own ?? false, measures });
+    validated = { step: count, loss };
+  };
+  const save = async () => {
+    await saveCheckpoint(run, count, clock.seconds(), saved.step);
+    saved = { step: count, seconds: clock.seconds() };
+  };
+  const recent: number[] = [];
+  const all = stepsOf(training, task);
+  const progress = () =>
+    all === undefined ? clock.seconds() / (60 * training.minutes!) : count / all;
+
+  const stopped = () => signal?.aborted === true;
+  while (progress() < 1 && !stopped()) {
+    const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
+    const began = performance.now();
+    const inputs = await nextInputs(run, count);
+    const { loss, gradientNorm } = await trainer.step(
+      ...inputs.map((each) => (run.takesRate ? { ...each, rate: scalar(rate) } : each)),
+    );
+    count++;
+    if (!Number.isFinite(loss)) throw notFinite("loss", count, saved.step, recorder);
+    if (!Number.isFinite(gradientNorm ?? 0)) {
+      throw notFinite("gradient", count, saved.step, recorder);
+    }
+    recent.push(loss);
+    if (recent.length > log.steps) recent.shift();
+    const seconds = (performance.now() - began) / 1000;
+    const imagesPerSecond = (training.batch * training.accumulate) / seconds;
+    const done = progress();
+    const secondsLeft = done > 0 ? (clock.seconds() * (1 - done)) / done : Infinity;
+    report({
+      kind: "step",
+      step: count,
+      steps: all,
+      loss: mean(recent),
+      imagesPerSecond,
+      secondsLeft,
+    });
+    if (count % log.steps === 0) {
+      await recorder.log?.(count, {
+        loss: mean(recent),
+        rate,
+        imagesPerSecond,
+        ...(gradientNorm !== undefined && { gradientNorm }),
+      });
+    }
+    if (count % (validation?.steps ?? Infinity) === 0) await measure();
+    if (samples.steps && count % samples.steps === 0 && recorder.samples) {
+      const averages = averagesIn(await trainer.readState());
+      report({ kind: "samples", path: await recorder.samples(trainedBy(run, count), averages) });
+    }
+    if (isDue(config.checkpoint, count, saved, clock.seconds())) await save();
+    // Signals and messages arrive only between steps, since a run occupies the thread.
+    await otherEvents();
+  }
+  if (progress() >= 1 && validated?.step !== count) await measure();
+  if (saved.step !== count || count === 0) await save();
+  return {
+    steps: count,
+    seconds: clock.seconds(),
+    loss: mean(recent),
+    ...(validated && { validation: validated.loss }),
+    finished: progress() >= 1,
+    skipped: batches.loader.skipped(),
+  };
+}
+
+/** The number of steps of the whole training; undefined if the clock ends it. */
+function stepsOf(
+  { steps: given, compute, batch, accumulate }: RunConfig["training"],
+  task: Task,
+): number | undefined {
+  if (compute === undefined) return given;
+  return Math.max(1, Math.round((compute * 1e12) / (3 * task.multiplyAdds() * batch * accumulate)));
+}
+
+/** The inputs of a step, numbered from 0. Each of its batches has a key of its own. */
+async function nextInputs({ config, batches, task }: Run, step: number): Promise<Arrays[]> {
+  const key = fork(randomKey(config.seed), "steps");
+  const inputs: Arrays[] = [];
+  for (let i = 0; i < config.training.accumulate; i++) {
+    const batch = await batches.loader.next();
+    const drawn = fork(key, step * config.training.accumulate + i);
+    inputs.push(task.inputs(batch, drawn, batches.latents));
+  }
+  return inputs;
+}
+
+function notFinite(
+  what: string,
+  step: number,
+  saved: number,
+  { folder }: Recorder,
+): PatchwiseError {
+  const kept =
+    saved > 0
+      ? `the checkpoint of step ${saved}${folder ? ` in ${folder.checkpoints}` : ""} is kept`
+      : "nothing was saved yet";
+  const restart = saved > 0 && folder ? `, and start from ${folder.path} with training.from` : "";
+  return new PatchwiseError(
+    `Training stopped at step ${step} because the ${what} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${restart}.`,
+  );
+}
+
+async function saveCheckpoint(run: Run, step: number, seconds: number, saved: number) {
+  const { trainer, recorder, report } = run;
+  const state = await trainer.readState();
+  // The loss of a step was computed with the weights before it.
+  const broken = Object.keys(state).find((name) => !allFinite(state[name]!));
+  if (broken !== undefined) throw notFinite(`state ${broken}`, step, saved, recorder);
+  await recorder.checkpoint({ step, seconds, state }, trainedBy(run, step), averagesIn(state));
+  report({ kind: "checkpoint", step });
+}
+
+function allFinite({ dtype, data }: NdArray): boolean {
+  return dtype !== "float32" || (data as Float32Array).every(Number.isFinite);
+}
+
+function trainedBy({ config: { training } }: Run, steps: number): Trained {
+  return { steps, images: steps * training.batch * training.accumulate };
+}
+
+/** The moving averages of the weights, under the names of the weights. */
+function averagesIn(state: Arrays): Arrays {
+  const averages = Object.entries(state)
+    .filter(([name]) => name.startsWith(emaPrefix))
+    .map(([name, value]) => [name.slice(emaPrefix.length), value]);
+  return Object.fromEntries(averages);
+}
+
+function isDue(
+  { steps: every, minutes }: RunConfig["checkpoint"],
+  step: number,
+  saved: { readonly step: number; readonly seconds: number },
+  seconds: number,
+): boolean {
+  if (every !== undefined && step % every === 0) return true;
+  const pause = minutes ?? (every === undefined ? 5 : Infinity);
+  return seconds - saved.seconds >= 60 * pause;
+}
+
+/** Lets timers, signals and messages in. Pages have no setImmediate. */
+function otherEvents(): Promise<void> {
+  return new Promise((resolve) => {
+    if ("setImmediate" in globalThis) setImmediate(resolve);
+    else setTimeout(resolve);
+  });
+}
+
+function stopwatch(before: number): { seconds(): number } {
+  const began = performance.now();
+  return { seconds: () => before + (performance.now() - began) / 1000 };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

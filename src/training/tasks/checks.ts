@@ -1,0 +1,76 @@
+/** Checks that the parts of a training fit each other, made before anything is trained. */
+import { UsageError } from "../../engine/errors.ts";
+import { nearestNames, quote } from "../../engine/messages.ts";
+import { tokenSampler } from "../../models/card.ts";
+import type { NetworkConfig } from "../../models/network.ts";
+import type { DenoiserConfig } from "../config/config.ts";
+import type { DataSource } from "../loop.ts";
+
+/**
+ * Checks that the network can draw the samples that a config asks for.
+ *
+ * @param of prompts, or classes by number or by name in any case
+ * @throws UsageError that names the first one that it cannot draw
+ */
+export function requireKnownSamples(
+  of: readonly string[] = [],
+  {
+    network: { condition },
+    classNames,
+  }: {
+    readonly network: Pick<NetworkConfig, "condition">;
+    readonly classNames: readonly string[] | undefined;
+  },
+): void {
+  const [first] = of;
+  if (first === undefined || condition.kind === "text") return;
+  if (condition.kind === "none") {
+    throw new UsageError(
+      `samples.of has ${quote(first)}, but the model takes neither prompts nor classes; leave it out.`,
+    );
+  }
+  const names = classNames ?? [];
+  const known = new Set(names.map((name) => name.toLowerCase()));
+  const isNumber = (name: string) => /^\d+$/.test(name) && Number(name) < condition.classes;
+  const wrong = of.find((name) => !known.has(name.trim().toLowerCase()) && !isNumber(name.trim()));
+  if (wrong === undefined) return;
+  const nearest = nearestNames(wrong, names);
+  throw new UsageError(
+    `samples.of has ${quote(wrong)}, which is not a class of the data; ${nearest.length > 0 ? `did you mean ${nearest.join(" or ")}?` : `it has ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}.`}`,
+  );
+}
+
+/**
+ * Checks that the diffusion process and the sampler fit the data.
+ *
+ * @throws UsageError when codes meet a process of continuous values, or the reverse
+ */
+export function requireProcess(
+  {
+    diffusion: { process },
+    latents,
+    sampling: { sampler, temperature },
+  }: Pick<DenoiserConfig, "diffusion" | "latents" | "sampling">,
+  { coder }: Pick<DataSource, "coder">,
+): void {
+  if (coder?.kind === "vq" && process !== "tokens") {
+    throw new UsageError(
+      `latents.autoencoder ${latents!.autoencoder} is a tokenizer, but diffusion.process is ${process}; set it to tokens, or give an autoencoder of continuous latents.`,
+    );
+  }
+  if (coder?.kind !== "vq" && process === "tokens") {
+    throw new UsageError(
+      `diffusion.process is tokens, but ${latents ? `latents.autoencoder ${latents.autoencoder} makes none` : "there is no tokenizer"}; name one that patchwise train made as latents.autoencoder, or set another process.`,
+    );
+  }
+  if (temperature && process !== "tokens") {
+    throw new UsageError(
+      `sampling.temperature is given, but diffusion.process is ${process}, which draws no tokens; leave it out.`,
+    );
+  }
+  if (sampler !== undefined && (sampler === tokenSampler) !== (process === "tokens")) {
+    throw new UsageError(
+      `sampling.sampler is ${sampler}, which cannot sample a process of ${process}; leave it out.`,
+    );
+  }
+}

@@ -1,0 +1,357 @@
+/**
+ * Training a network to denoise: its loss, the inputs of a batch, the validation loss, and the card of the model that comes
+ * out. All weights of a network are trained here; `lora-node.ts` trains a LoRA with the same parts.
+ */
+import type { Batch, Loader } from "../../data/loading/batch-reader.ts";
+import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
+import { drawExamples, recipeLoss } from "../../diffusion/recipe.ts";
+import {
+  type AnyRecipe,
+  drawTokenExamples,
+  tokenRecipeLoss,
+} from "../../diffusion/discrete/token-recipe.ts";
+import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { input } from "../../engine/graph/functional.ts";
+import { graphOf } from "../../engine/graph/graph.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { countMultiplyAdds, countParameters } from "../../engine/passes/cost.ts";
+import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
+import { type Card, wholeSampling } from "../../models/card.ts";
+import {
+  canDrop,
+  type NetworkConfig,
+  networkInput,
+  promptScope,
+  traceNetwork,
+} from "../../models/network.ts";
+import { type LoraOptions, withLora } from "../../nn/lora.ts";
+import { createParams, initialize, type ParamsRoot } from "../../nn/params.ts";
+import { valuesOf } from "../../pictures/picture.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
+import { type DenoiserConfig, pictureShape, type TrainingConfig } from "../config/config.ts";
+import { conditionOf, networkOf } from "../config/network.ts";
+import type { DataSource, Measures, Task, Trained } from "../loop.ts";
+import type { Arrays } from "../step.ts";
+import { requireKnownSamples, requireProcess } from "./checks.ts";
+import type { WordTable } from "./words.ts";
+
+/** The fields of a config that a denoiser uses; the others say where data comes from and results go. */
+export type DenoiserSettings = Pick<
+  DenoiserConfig,
+  "name" | "seed" | "picture" | "latents" | "diffusion" | "sampling" | "training"
+> & {
+  readonly samples: Pick<DenoiserConfig["samples"], "of">;
+  readonly validation?:
+    | Pick<NonNullable<DenoiserConfig["validation"]>, "batches" | "times">
+    | undefined;
+};
+
+/** A denoiser in training, and what follows from its averaged weights. */
+export interface DenoiserTask extends Task {
+  readonly tokenizer: Tokenizer | undefined;
+  /** The card of the model after a length of training. */
+  cardAt(trained: Trained): Card;
+  /** All weights of the network, given the averages of the trained ones. */
+  allWeights(averages: Arrays): Promise<Arrays>;
+}
+
+export interface WholeModelOptions {
+  readonly backend: Backend;
+  /** The name of the model, unless the config names it. */
+  readonly name: string;
+  /** The network; by default the one that the config describes. */
+  readonly network?: NetworkConfig | undefined;
+  /** The tokenizer and word vectors of a network that reads prompts. */
+  readonly words?: WordTable | undefined;
+  /** First values of the weights; drawn from the seed by default. */
+  readonly weights?: ((params: ParamsRoot) => Promise<ReadWeights>) | undefined;
+}
+
+/** Reads or draws first values of the named weights. */
+export type ReadWeights = (names: readonly string[]) => Promise<Arrays>;
+
+/**
+ * A task that trains all weights of a network.
+ *
+ * @throws UsageError when network, data and diffusion process do not fit each other
+ */
+export async function wholeModelTask(
+  config: DenoiserSettings & Pick<TrainingConfig, "model">,
+  source: DataSource,
+  { backend, name, words, ...given }: WholeModelOptions,
+): Promise<DenoiserTask> {
+  const { model, training, diffusion } = config;
+  requireProcess(config, source);
+  const network =
+    given.network ??
+    networkOf(
+      model,
+      source.image,
+      source.info,
+      words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
+    );
+  const { loss, params } = objective(network, diffusion, training);
+  const isFixed = (key: string) =>
+    words !== undefined && !model.prompt.trainWords && key === wordsKey;
+  const names = [...params.declared.keys()];
+  const trained = names.filter((key) => !isFixed(key));
+  const read = given.weights
+    ? await given.weights(params)
+    : drawnWeights(params, fork(randomKey(config.seed), "weights"), words);
+  const fixed = await read(names.filter(isFixed));
+  return {
+    ...denoiserParts(
+      {
+        config,
+        network,
+        tokenizer: words?.tokenizer,
+        classNames: source.info.classes,
+        allWeights: async (averages) => ({ ...averages, ...fixed }),
+      },
+      source,
+      { backend, name },
+    ),
+    kind: "model",
+    loss,
+    trained: Object.fromEntries(trained.map((key) => [key, params.declared.get(key)!.tensor])),
+    initial: () => read(trained),
+    fixed: arrayWeights(fixed),
+    parameters: countParameters(graphOf({ loss })),
+  };
+}
+
+/** The condition that a config asks for, or that the data suggests. */
+export function conditionIn(
+  { model }: Pick<TrainingConfig, "model">,
+  { info }: Pick<DataSource, "info">,
+): "none" | "class" | "text" {
+  return model.condition ?? conditionOf(info);
+}
+
+/** Draws the first values of weights by their initializers; word vectors come from their table. */
+export function drawnWeights(
+  params: ParamsRoot,
+  key: RandomKey,
+  words: WordTable | undefined,
+): ReadWeights {
+  return async (names) => {
+    const drawn = names.filter((name) => !(words && name === wordsKey));
+    const declared = new Map(drawn.map((name) => [name, params.declared.get(name)!]));
+    const values = initialize({ declared }, key);
+    return Object.fromEntries(names.map((name) => [name, values[name] ?? words!.vectors]));
+  };
+}
+
+/** The key of the prompt encoder's word vectors, which are read from a file instead of being drawn. */
+const wordsKey = `${promptScope}.words`;
+
+export interface Denoiser {
+  readonly config: DenoiserSettings;
+  readonly network: NetworkConfig;
+  readonly tokenizer: Tokenizer | undefined;
+  /** The class names of a class-conditional network. */
+  readonly classNames: readonly string[] | undefined;
+  /** The network's class for each class of the data, if they differ. */
+  readonly classes?: readonly number[] | undefined;
+  readonly allWeights: DenoiserTask["allWeights"];
+}
+
+/**
+ * The parts of a task that are the same for whole models and LoRA.
+ *
+ * @throws UsageError when samples are asked for that the network cannot draw
+ */
+export function denoiserParts(
+  { config, network, tokenizer, classNames, classes, allWeights }: Denoiser,
+  source: DataSource,
+  { backend, name }: { readonly backend: Backend; readonly name: string },
+): Pick<
+  DenoiserTask,
+  "inputs" | "validator" | "multiplyAdds" | "cardAt" | "allWeights" | "tokenizer"
+> {
+  const { diffusion: recipe, samples, training, sampling } = config;
+  requireKnownSamples(samples.of, { network, classNames });
+  const examples = { network, recipe, tokenizer, classes, dropCondition: training.dropCondition };
+  const { coder } = source;
+  return {
+    tokenizer,
+    allWeights,
+    multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
+    inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
+    async validator(loader, latents) {
+      const measure = await validationLoss(loader, config, { ...examples, latents }, backend);
+      return async (averages) => measure(await allWeights(averages));
+    },
+    cardAt: ({ steps, images }) => ({
+      format: "patchwise",
+      version: 1,
+      name: config.name ?? name,
+      network,
+      diffusion: recipe,
+      picture: pictureShape(config),
+      ...(coder?.kind === "kl" && { latents: { autoencoder: coder.config } }),
+      ...(coder?.kind === "vq" && { tokens: { tokenizer: coder.config } }),
+      ...(network.condition.kind === "class" && classNames && { classes: [...classNames] }),
+      sampling: wholeSampling(sampling, recipe),
+      trained: { steps, images },
+    }),
+  };
+}
+
+export interface Objective {
+  /** The mean loss of a batch, a float scalar. */
+  readonly loss: Tensor;
+  readonly params: ParamsRoot;
+}
+
+/**
+ * Traces the loss of a network under a recipe, with a LoRA on its weights if one is given.
+ *
+ * The inputs are `x0` [B, C, H, W], or codes [B, h, w]; the random values that the recipe draws; and the condition.
+ *
+ * @param options.recompute computes the activations of each block again in the backward pass, which saves memory
+ */
+export function objective(
+  network: NetworkConfig,
+  recipe: AnyRecipe,
+  { recompute, lora }: { readonly recompute: boolean; readonly lora?: LoraOptions },
+): Objective {
+  const params = lora ? withLora(createParams(), lora) : createParams();
+  const predict = (x: Tensor, t: Tensor) =>
+    traceNetwork(network, { from: { x, t }, drop: canDrop(network), recompute }, params).output;
+  const [shape, dtype] = networkInput(network);
+  const x0 = input("x0", shape, dtype);
+  const losses =
+    recipe.process === "tokens"
+      ? tokenRecipeLoss(recipe, x0, predict)
+      : recipeLoss(recipe, x0, predict, network.learnedVariance);
+  return { loss: losses.mean(), params };
+}
+
+export interface ExampleOptions {
+  readonly network: NetworkConfig;
+  readonly recipe: AnyRecipe;
+  /** Encodes the captions for a network that reads prompts. */
+  readonly tokenizer: Tokenizer | undefined;
+  /** Given for batches that hold latents or codes. */
+  readonly latents?: LatentDraw | undefined;
+  /** The share of examples that are learned without their condition, in [0, 1]. */
+  readonly dropCondition: number;
+  /** The network's class for each class of the data; the same by default. */
+  readonly classes?: readonly number[] | undefined;
+}
+
+/** The inputs of `objective` for a batch. Latents, noise, times and drops depend on the key alone. */
+export function examplesOf(
+  batch: Pick<Batch, "pixels" | "labels" | "captions">,
+  key: RandomKey,
+  options: ExampleOptions,
+): Record<string, NdArray> {
+  const { network, recipe, dropCondition } = options;
+  const x0 = cleanExamples(batch.pixels, key, options);
+  const [count] = x0.shape as readonly [number];
+  const labels = network.condition.kind === "class" ? batch.labels : undefined;
+  return {
+    x0,
+    ...(recipe.process === "tokens"
+      ? drawTokenExamples(key, x0.shape, network.tokens!.codebook)
+      : drawExamples(recipe, key, x0.shape)),
+    ...conditionInputs(batch, count, options),
+    ...(canDrop(network) && {
+      drop: droppedRows(fork(key, "drop"), labels, count, dropCondition),
+    }),
+  };
+}
+
+/** The clean examples of a batch: [B, C, H, W], or codes [B, h, w]. */
+function cleanExamples(
+  pixels: Uint8Array,
+  key: RandomKey,
+  { network, latents }: ExampleOptions,
+): NdArray {
+  if (!latents) {
+    const [height, width] = network.size;
+    return valuesOf(pixels, { height, width, channels: network.channels as 1 | 3 });
+  }
+  return latents.form.parts === "tokens"
+    ? tokenValues(pixels, latents.form)
+    : latentValues(pixels, latents, fork(key, "latents"));
+}
+
+/** `y` [B] for classes; `ids` and `mask` [B, length] for prompts. */
+function conditionInputs(
+  { labels, captions }: Pick<Batch, "labels" | "captions">,
+  count: number,
+  { network: { condition }, tokenizer, classes }: ExampleOptions,
+): Record<string, NdArray> {
+  if (condition.kind === "none") return {};
+  if (condition.kind === "class") {
+    const indices = BigInt64Array.from(labels!, (label) =>
+      BigInt(classes?.[label] ?? Math.max(0, label)),
+    );
+    return { y: ndarray("int64", [count], indices) };
+  }
+  const shape = [count, condition.length];
+  const ids = new BigInt64Array(count * condition.length);
+  const mask = new Uint8Array(count * condition.length);
+  for (const [i, caption] of captions!.entries()) {
+    const encoded = tokenizer!.encode(caption, condition.length);
+    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * condition.length);
+    mask.set(encoded.mask, i * condition.length);
+  }
+  return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
+}
+
+/** Marks the examples whose condition is dropped: a random share, and all whose class is not known. */
+function droppedRows(
+  key: RandomKey,
+  labels: Int32Array | undefined,
+  count: number,
+  share: number,
+): NdArray {
+  const drawn = uniform(key, [count]).data;
+  const drop = Uint8Array.from(drawn, (value, i) =>
+    value < share || (labels?.[i] ?? 0) < 0 ? 1 : 0,
+  );
+  return ndarray("bool", [count], drop);
+}
+
+/**
+ * Reads the validation pictures, closes their loader, and returns a function that computes the loss of weights on them,
+ * always with the same noise.
+ */
+async function validationLoss(
+  loader: Loader,
+  { training, diffusion, validation }: DenoiserSettings,
+  options: ExampleOptions,
+  backend: Backend,
+): Promise<(weights: Arrays) => Promise<Measures>> {
+  const { batches: count, times } = validation!;
+  const { recipe } = options;
+  const measured = {
+    ...options,
+    recipe: times && recipe.process === "flow" ? { ...recipe, times } : recipe,
+    dropCondition: 0,
+  };
+  const batches: Record<string, NdArray>[] = [];
+  try {
+    for (let i = 0; i < count; i++) {
+      batches.push(examplesOf(await loader.next(), fork(randomKey(0, 1), i), measured));
+    }
+  } finally {
+    await loader.close();
+  }
+  const { loss } = objective(options.network, diffusion, { recompute: false });
+  return async (weights) => {
+    const program = await backend.compile(graphOf({ loss }), {
+      weights: arrayWeights(weights),
+      ...(training.threads && { threads: training.threads }),
+    });
+    let sum = 0;
+    for (const inputs of batches) sum += Number((await program.run(inputs))["loss"]!.data[0]);
+    await program.dispose();
+    return { loss: sum / count };
+  };
+}
