@@ -171,7 +171,7 @@ describe("patchwise train", () => {
     );
     expect(code).toBe(1);
     expect(err).toMatch(
-      /patchwise: Training stopped at step \d+, where the (loss|gradient) is no longer a number; /,
+      /patchwise: Training stopped at step \d+ because the (loss|gradient) is no longer a number; /,
     );
   });
 
@@ -190,7 +190,7 @@ describe("patchwise train", () => {
     );
     expect(code).toBe(1);
     expect(err).toMatch(
-      /patchwise: Training stopped at step 1, where the state .* is no longer a number; nothing was saved yet\./,
+      /patchwise: Training stopped at step 1 because the state .* is no longer a number; nothing was saved yet\./,
     );
     expect(checkpoints("broken")).toEqual([]);
     expect(existsSync(path.join(out, "model.safetensors"))).toBe(false);
@@ -278,7 +278,7 @@ describe("patchwise train", () => {
     [
       "samples of no class",
       ["--out", path.join(folder, "none"), "--set", "samples.of=[acros]"],
-      /samples\.of has "acros", which is no class of the data; did you mean across\?/,
+      /samples\.of has "acros", which is not a class of the data; did you mean across\?/,
     ],
     ["a folder below a file", ["--out", path.join(file, "out")], /patchwise: .*stripes\.yaml/],
   ])("refuses %s in one sentence, and leaves nothing behind", (_, args, sentence) => {

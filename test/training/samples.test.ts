@@ -18,10 +18,10 @@ it("refuses what could not be drawn, with the nearest name", () => {
   const free = { network: { condition: { kind: "none" } }, classNames: undefined } as const;
   expect(() => requireKnownSamples(["Down", "dwon"], classed)).toThrow(UsageError);
   expect(() => requireKnownSamples(["Down", "dwon"], classed)).toThrow(
-    'samples.of has "dwon", which is no class of the data; did you mean Down?',
+    'samples.of has "dwon", which is not a class of the data; did you mean Down?',
   );
   expect(() => requireKnownSamples(["2"], classed)).toThrow("it has Across, Down.");
   expect(() => requireKnownSamples(["Down"], free)).toThrow(
-    "the model draws nothing in particular",
+    "the model takes neither prompts nor classes",
   );
 });
