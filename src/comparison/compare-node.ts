@@ -12,7 +12,13 @@ import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
-import { type Features, frechetDistance, kernelDistance, precisionRecall, rowsAt } from "../evaluation/distances.ts";
+import {
+  type Features,
+  frechetDistance,
+  kernelDistance,
+  precisionRecall,
+  rowsAt,
+} from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
