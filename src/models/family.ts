@@ -151,12 +151,18 @@ export interface DiffusersModel<C> {
 export interface RecordedForward<C> {
   /** `family` in the recording's config.json. */
   readonly name: string;
-  /** Reads the arguments of the original's constructor, each of which is honoured or refused. */
-  config(args: FieldReader): C;
+  /**
+   * Reads the arguments of the original's constructor, each of which is honoured or refused.
+   *
+   * @param recording the whole config.json, for what the constructor does not say
+   */
+  config(args: FieldReader, recording: FieldReader): C;
   /** The network's inputs → names of the recorded ones. */
   inputs(config: C): { readonly [K in keyof NetworkInputs]?: string };
   /** Name of the recorded output. */
   readonly output: string;
+  /** Classifier-free guidance as part of the original's network; both halves of a batch of 2B have the same images. */
+  guided?(p: Params, inputs: NetworkInputs, config: C, scale: Tensor): Tensor;
 }
 
 /** A graph whose costs can be counted without weights. */

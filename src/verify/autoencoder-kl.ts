@@ -31,13 +31,20 @@ export function autoencoderKL(
 export function sd3VAE(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
   const { args } = recordedModel(recording);
   const [encoder, decoder] = [args.object("encoder"), args.object("decoder")];
-  return compute(recording, backend, {
+  const configs = {
     encoder: { ...sd3Config(encoder), inputs: encoder.count("in_channels", 3) },
     decoder: { ...sd3Config(decoder), outputs: decoder.count("out_ch", 3) },
-  });
+  };
+  // The decoder prints its resolution and does nothing else with it.
+  decoder.ignore("resolution");
+  encoder.finish("VAEEncoder");
+  decoder.finish("VAEDecoder");
+  args.finish("SDVAE");
+  return compute(recording, backend, configs);
 }
 
 function sd3Config(args: FieldReader): AutoencoderKLConfig {
+  args.ignore("dtype", "device");
   const stem = args.count("ch", 128);
   const widths = args.counts("ch_mult", [1, 2, 4, 4]).map((factor) => stem * factor);
   return {

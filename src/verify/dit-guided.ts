@@ -4,11 +4,11 @@ import { graphOf } from "../engine/graph/graph.ts";
 import { type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
 import { batchTimes } from "../engine/graph/shape.ts";
 import type { Network } from "../diffusion/denoiser.ts";
-import { ditConfig } from "../models/dit/checkpoint.ts";
-import { ditWithGuidance } from "../models/dit/dit.ts";
 import { createParams } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
+import { fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource } from "./family.ts";
+import { recordedConfig, recordedFamily } from "./forward.ts";
 import { recordedModel } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
@@ -19,7 +19,8 @@ export interface GuidedDiT {
 }
 
 /**
- * `forward_with_cfg` of the model whose weights the recording has or borrows.
+ * `forward_with_cfg` of the model whose weights the recording has or borrows. Its arguments are `args.dit_args`, or those of
+ * the recording that lends the weights.
  *
  * @param y classes [2B] of both halves of the batch
  */
@@ -30,7 +31,14 @@ export async function guidedDiT(
   scale: number,
 ): Promise<GuidedDiT> {
   const { args, weights } = recordedModel(recording);
-  const config = ditConfig(args);
+  // The recording's own arguments say what the process used, beside those of the process.
+  const own = fieldReader(`${recording.name}/config.json`, recording.config.fields).object("args");
+  const family = recordedFamily("dit");
+  const config = recordedConfig(
+    family,
+    recording,
+    own.has("dit_args") ? own.object("dit_args") : args,
+  );
   const params = createParams();
   const twice = batchTimes(2);
   const inputs = {
@@ -38,7 +46,7 @@ export async function guidedDiT(
     t: input("t", [twice]),
     y: input("y", [twice], y.dtype),
   };
-  const output = ditWithGuidance(params, inputs, config, input("scale", []));
+  const output = family.recorded.guided!(params, inputs, config, input("scale", []));
   const source = checkedWeights(params, weights);
   const program = await (await backend()).compile(graphOf({ output }), { weights: source });
   return {

@@ -22,15 +22,14 @@ import { input } from "../engine/graph/functional.ts";
 import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { batch } from "../engine/graph/shape.ts";
 import { autoencoderKLPresets } from "../models/coders/autoencoder-kl.ts";
-import { mmdit } from "../models/mmdit/mmdit.ts";
 import { createParams } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import { largest, recordedModel, requiredInput } from "./network.ts";
 import type { Recording } from "./recording.ts";
+import { recordedConfig, recordedFamily } from "./forward.ts";
 import { listedSigmas, stacked } from "./scheduler-run.ts";
-import { recordedMMDiT } from "./sd3-mmdit.ts";
 
 /** As the recording's rule gives it: of a sigma, and of the largest number of a trajectory. */
 const SIGMA = 1e-6;
@@ -150,7 +149,8 @@ async function askedModel(
 ): Promise<AskedModel> {
   const { io } = recording;
   const { weights } = recordedModel(recording);
-  const config = recordedMMDiT(recording);
+  const family = recordedFamily("sd3_mmdit");
+  const config = recordedConfig(family, recording);
   const params = createParams();
   const like = (name: string, recorded: string) =>
     input(name, requiredInput(recording, recorded).shape);
@@ -161,8 +161,11 @@ async function askedModel(
     t: input("t", [batch]),
     skip: input("skip", [batch], "bool"),
   };
-  const layers = args.object("skip_layer_config").numbers("layers");
-  const output = mmdit(params, inputs, config, { skippable: layers });
+  // Without skip-layer guidance no block is left out.
+  const skippable = args.has("skip_layer_config")
+    ? args.object("skip_layer_config").numbers("layers")
+    : [];
+  const output = family.trace(params, inputs, config, { skippable });
   const source = checkedWeights(params, weights);
   const program = await (await backend()).compile(graphOf({ output }), { weights: source });
   const told = sharedNetwork(async (rows) => (await program.run(rows))["output"]!);
@@ -170,7 +173,7 @@ async function askedModel(
     const [pooled, context] = [await io.read(`in.${name}_y`), await io.read(`in.${name}_context`)];
     const count = pooled.shape[0]!;
     const skip = ndarray("bool", [count], new Array<number>(count).fill(skips));
-    return denoiserOf(told({ pooled, context, skip }), "flow");
+    return denoiserOf(told({ pooled, context, ...(skippable.length > 0 && { skip }) }), "flow");
   };
   return {
     noise: await io.read("in.noise"),

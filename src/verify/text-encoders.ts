@@ -24,8 +24,10 @@ export function clipTextFamily(
 ): AsyncIterable<Computed> {
   const { args } = recordedModel(recording);
   const width = args.count("hidden_size");
+  args.ignore("dtype", "device");
   const positions = args.count("num_positions", 77);
   const { end: _, ...sizes } = clipTextConfig(args);
+  args.finish("CLIPTextModel");
   const params = createParams();
   const ids = requiredInput(recording, "tokens");
   const text = clipText(params, { ids }, { ...sizes, positions, projection: width });
@@ -61,6 +63,8 @@ export async function* t5EncoderFamily(
     headSize: width / heads,
     hidden: args.count("d_ff"),
   };
+  args.ignore("dtype", "device");
+  args.finish("T5");
   const { io } = recording;
   for (const name of io.entries.keys()) {
     const [, input] = /^in\.(.*)$/.exec(name) ?? [];

@@ -5,7 +5,7 @@ import { isFloat } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { compare, type Tolerance } from "./compare.ts";
-import { families } from "./families.ts";
+import { recordingFamilies } from "./families.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import type { RecordedConfig, Recording } from "./recording.ts";
 
@@ -35,6 +35,7 @@ export async function verifyRecording(
   backend: BackendSource,
 ): Promise<RecordingReport> {
   const { name, config, io } = recording;
+  const families = recordingFamilies();
   const family = families.get(config.family);
   if (!family) {
     throw new FormatError(

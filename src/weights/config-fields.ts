@@ -39,6 +39,19 @@ export interface FieldReader {
   object(name: string): FieldReader;
   /** Whether the field is there and says null, where that means something else than its absence. */
   isNull(name: string): boolean;
+  /** Whether the field is there and does not say null. */
+  has(name: string): boolean;
+  /** Refuses every value but those listed, null and none at all, for arguments that are supported with these alone. */
+  only(name: string, ...values: readonly (string | number | boolean)[]): void;
+  /** Accepts any value of arguments that do not change what is computed, such as dropout. */
+  ignore(...names: readonly string[]): void;
+  /**
+   * Refuses fields that nothing has asked for, so that no argument of the original is ignored in silence. Names that begin
+   * with "_" and fields that say null are no arguments.
+   *
+   * @param original what has these arguments
+   */
+  finish(original: string): void;
 }
 
 /**
@@ -48,8 +61,12 @@ export interface FieldReader {
  * @throws FormatError, from each method, that names the field, what it is and what it must be
  */
 export function fieldReader(file: string, fields: ConfigFields): FieldReader {
+  const asked = new Set<string>();
   /** Never what objects inherit. */
-  const valueOf = (name: string) => (Object.hasOwn(fields, name) ? fields[name] : undefined);
+  const valueOf = (name: string) => {
+    asked.add(name);
+    return Object.hasOwn(fields, name) ? fields[name] : undefined;
+  };
 
   function read<T>(
     name: string,
@@ -99,6 +116,26 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     object: (name) =>
       fieldReader(`${file} (${JSON.stringify(name)})`, read(name, "an object", isObject)),
     isNull: (name) => valueOf(name) === null,
+    has: (name) => (valueOf(name) ?? null) !== null,
+    only(name, ...values) {
+      const value = valueOf(name) ?? null;
+      if (value === null || values.some((each) => each === value)) return;
+      throw new FormatError(
+        `${file} has ${JSON.stringify(name)} = ${shown(value)}, but only ${[...values.map(shown), "null"].join(" and ")} are supported.`,
+      );
+    },
+    ignore(...names) {
+      for (const name of names) asked.add(name);
+    },
+    finish(original) {
+      const unknown = Object.keys(fields).filter(
+        (name) => !asked.has(name) && !name.startsWith("_") && fields[name] !== null,
+      );
+      if (unknown.length === 0) return;
+      throw new FormatError(
+        `${file} has ${unknown.map((name) => JSON.stringify(name)).join(", ")}, which ${unknown.length > 1 ? "are no arguments" : "is no argument"} of ${original} that is known; it has ${[...asked].join(", ")}.`,
+      );
+    },
   };
 }
 

@@ -184,6 +184,50 @@ describe.each(Object.entries(both))("%s", (_, network) => {
   });
 });
 
+describe("arguments of the originals that no recording covers", () => {
+  it("makes a U-ViT's time layers 4 times as wide as its tokens, whatever mlp_ratio says", () => {
+    const { params } = traceNetwork({ ...uViT, timeMlp: true, mlpRatio: 2 });
+    expect(params.declared.get("time_embed.0.weight")!.tensor.shape).toEqual([64, 16]);
+    expect(params.declared.get("time_embed.2.weight")!.tensor.shape).toEqual([16, 64]);
+  });
+
+  it("resamples without convolutions as with ones that average and repeat", () => {
+    const network = { ...uNet, residualResampling: false, condition: { kind: "none" } } as const;
+    const plain = traceNetwork({ ...network, plainResampling: true });
+    const conv = traceNetwork(network);
+    const added = [...conv.params.declared.keys()].filter(
+      (name) => !plain.params.declared.has(name),
+    );
+    const [down, up] = ["input_blocks.2.0.op", "output_blocks.1.2.conv"] as const;
+    expect(added).toEqual([down, up].flatMap((name) => [`${name}.weight`, `${name}.bias`]));
+    const values = randomValues(plain.params);
+    // A kernel of 3×3 whose numbers apply to a channel by itself.
+    const kernel = (width: number, numbers: readonly number[]) =>
+      ndarray(
+        "float32",
+        [width, width, 3, 3],
+        Array.from({ length: width * width * 9 }, (_, i) => {
+          const [output, inputs] = [Math.floor(i / (9 * width)), Math.floor(i / 9) % width];
+          return output === inputs ? numbers[i % 9]! : 0;
+        }),
+      );
+    const zeros = (width: number) => ndarray("float32", [width], new Array<number>(width).fill(0));
+    const drawnPlain = numbersOf(plain.output, { ...values, x, t });
+    const drawnConv = numbersOf(conv.output, {
+      ...values,
+      [`${down}.weight`]: kernel(32, [0, 0, 0, 0, 0.25, 0.25, 0, 0.25, 0.25]),
+      [`${down}.bias`]: zeros(32),
+      [`${up}.weight`]: kernel(64, [0, 0, 0, 0, 1, 0, 0, 0, 0]),
+      [`${up}.bias`]: zeros(64),
+      x,
+      t,
+    });
+    expect(Math.max(...drawnPlain.map((value, i) => Math.abs(value - drawnConv[i]!)))).toBeLessThan(
+      1e-9,
+    );
+  });
+});
+
 describe("sizes", () => {
   const problem = (config: object) =>
     networkSchema()

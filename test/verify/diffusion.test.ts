@@ -17,4 +17,28 @@ describe("recordings of diffusion processes and samplers", () => {
       expect(report.outputs.length).toBeGreaterThan(20);
     },
   );
+
+  it("dit_diffusion with weights of its own is the DiT of its args.dit_args", async () => {
+    const report = await withRecording(path.join(fixtures, "dit_diffusion"), async (recording) => {
+      const { config, model } = recording;
+      return verifyRecording({ ...recording, model: { ...model!, config } }, async () =>
+        nodeBackend("cpu"),
+      );
+    });
+    expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.outputs.some(({ name }) => name.startsWith("out.dit_cfg_"))).toBe(true);
+  });
+
+  it("sd3_sampling without a skip_layer_config has the trajectories without skip-layer guidance", async () => {
+    const report = await withRecording(path.join(fixtures, "sd3_sampling"), async (recording) => {
+      const { config, io } = recording;
+      const args = { ...(config.fields["args"] as object), skip_layer_config: null };
+      const entries = new Map([...io.entries].filter(([name]) => !name.includes(".slg.")));
+      const fields = { ...config.fields, args };
+      const plain = { ...recording, config: { ...config, fields }, io: { ...io, entries } };
+      return verifyRecording(plain, async () => nodeBackend("cpu"));
+    });
+    expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.outputs.length).toBeGreaterThan(10);
+  });
 });

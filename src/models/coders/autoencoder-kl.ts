@@ -107,7 +107,11 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
       `${read.file} lists the blocks ${blocks.join(", ")}, but ${widths.length} "block_out_channels" (${widths.join(", ")}); give one width a block.`,
     );
   }
-  return {
+  // Without a mean and deviation of each channel, the latents are scaled and shifted as a whole.
+  read.only("latents_mean");
+  read.only("latents_std");
+  read.ignore("sample_size", "force_upcast");
+  const config: AutoencoderKLConfig = {
     inputs: read.count("in_channels", 3),
     outputs: read.count("out_channels", 3),
     latentChannels: read.count("latent_channels", 4),
@@ -124,6 +128,8 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
     scale: read.number("scaling_factor", 0.18215),
     shift: read.number("shift_factor", 0),
   };
+  read.finish("AutoencoderKL");
+  return config;
 }
 
 /** What `autoencoderKLConfig` reads, of one whose levels do not attend. */

@@ -44,8 +44,11 @@ export const vqganClass = "PaellaVQModel";
 /** The config.json of diffusers' PaellaVQModel; what it leaves out has diffusers' default. */
 function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
-  return {
-    channels: read.count("in_channels", preset.channels),
+  const channels = read.count("in_channels", preset.channels);
+  read.only("out_channels", channels);
+  read.only("up_down_scale_factor", 2);
+  const config: VQGANConfig = {
+    channels,
     levels: read.count("levels", preset.levels),
     bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
     hidden: read.count("embed_dim", preset.hidden),
@@ -53,9 +56,11 @@ function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
     codebook: read.count("num_vq_embeddings", preset.codebook),
     scale: read.number("scale_factor", preset.scale),
   };
+  read.finish(vqganClass);
+  return config;
 }
 
-/** What `diffusersVQGANConfig` reads. */
+/** The fields that `diffusersVQGANConfig` reads. */
 export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<string, unknown>> {
   return {
     _class_name: vqganClass,

@@ -249,7 +249,7 @@ export function vqganParams(config: VQGANConfig): ParamsRoot {
  */
 export function vqganConfig(read: FieldReader): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
-  return {
+  const config: VQGANConfig = {
     channels: preset.channels,
     levels: read.count("levels", preset.levels),
     bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
@@ -258,4 +258,6 @@ export function vqganConfig(read: FieldReader): VQGANConfig {
     codebook: read.count("codebook_size", preset.codebook),
     scale: read.number("scale_factor", preset.scale),
   };
+  read.finish("VQModel");
+  return config;
 }

@@ -12,7 +12,7 @@ import { type DiTConfig, ditPaper, ditPresets } from "./config.ts";
  * @throws FormatError that names the field at fault
  */
 export function ditConfig(read: FieldReader): DiTConfig {
-  return {
+  const config: DiTConfig = {
     ...ditPaper,
     size: read.size("input_size", 32),
     patch: read.count("patch_size", 2),
@@ -28,6 +28,8 @@ export function ditConfig(read: FieldReader): DiTConfig {
       nullClass: read.number("class_dropout_prob", 0.1) > 0,
     },
   };
+  read.finish("DiT");
+  return config;
 }
 
 /**
@@ -39,10 +41,29 @@ export function ditConfig(read: FieldReader): DiTConfig {
 export function diffusersDiTConfig(read: FieldReader): DiTConfig {
   const heads = read.count("num_attention_heads", 16);
   const channels = read.count("in_channels", 4);
-  // Of the many models that the class can be, these are DiTs.
-  read.choice("norm_type", ["ada_norm_zero"], "ada_norm_zero");
-  read.choice("activation_fn", ["gelu-approximate"], "gelu-approximate");
-  return {
+  const outputs = read.count("out_channels", channels);
+  if (outputs !== channels && outputs !== 2 * channels) {
+    throw new FormatError(
+      `${read.file} has "out_channels" = ${outputs}, but a DiT of ${channels} channels has ${channels}, or ${2 * channels} with a learned variance.`,
+    );
+  }
+  // Transformer2DModel can be many models; with these arguments it is a DiT.
+  read.only("norm_type", "ada_norm_zero");
+  read.only("activation_fn", "gelu-approximate");
+  read.only("attention_bias", true);
+  read.only("norm_elementwise_affine", false);
+  read.only("attention_type", "default");
+  for (const name of ["only_cross_attention", "double_self_attention", "use_linear_projection"]) {
+    read.only(name, false);
+  }
+  for (const name of ["cross_attention_dim", "num_vector_embeds", "caption_channels"]) {
+    read.only(name);
+  }
+  for (const name of ["interpolation_scale", "use_additional_conditions"]) read.only(name);
+  // Diffusers' default is 1e-5, but the published weights were trained with the 1e-6 of the original, which is used here.
+  read.only("norm_eps", 1e-5, 1e-6);
+  read.ignore("dropout", "norm_num_groups", "upcast_attention");
+  const config: DiTConfig = {
     ...ditPaper,
     size: read.size("sample_size", 32),
     patch: read.count("patch_size", 2),
@@ -50,9 +71,11 @@ export function diffusersDiTConfig(read: FieldReader): DiTConfig {
     heads,
     hidden: heads * read.count("attention_head_dim", 72),
     depth: read.count("num_layers", 28),
-    learnedVariance: read.count("out_channels", channels) === 2 * channels,
+    learnedVariance: outputs === 2 * channels,
     condition: { ...ditPaper.condition, classes: read.count("num_embeds_ada_norm", 1000) },
   };
+  read.finish("DiTTransformer2DModel");
+  return config;
 }
 
 /** Ours → diffusers', whose three projections of the attention are read as one, `to_qkv`. */

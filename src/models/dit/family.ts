@@ -10,7 +10,7 @@ import {
   isDiTCheckpoint,
 } from "./checkpoint.ts";
 import { checkDiT, type DiTConfig, ditPresets, ditSchema } from "./config.ts";
-import { dit } from "./dit.ts";
+import { dit, ditWithGuidance } from "./dit.ts";
 
 export const ditFamily: NetworkFamily<DiTConfig> = {
   kind: "dit",
@@ -78,5 +78,6 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
     config: ditConfig,
     inputs: () => ({ x: "x", t: "t", y: "y" }),
     output: "forward",
+    guided: ditWithGuidance,
   },
 };

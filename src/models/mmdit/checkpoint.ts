@@ -37,7 +37,7 @@ const headWidth = 64;
  */
 export function mmditConfig(
   read: FieldReader,
-  width: { readonly hidden?: number; readonly heads?: number } = {},
+  width: { readonly hidden?: number | undefined; readonly heads?: number | undefined } = {},
 ): EncodedMMDiTConfig {
   const depth = read.count("depth", 28);
   const channels = read.count("in_channels", 4);
@@ -48,27 +48,33 @@ export function mmditConfig(
       `${read.file} has "out_channels" = ${read.count("out_channels")}, but an MMDiT with these "in_channels" and "learn_sigma" predicts ${outputs}; leave it out.`,
     );
   }
-  if (read.flag("scale_mod_only", false) || read.number("register_length", 0) !== 0) {
-    throw new FormatError(
-      `${read.file} has "scale_mod_only" or "register_length", with which no MMDiT was published; leave them out.`,
-    );
-  }
-  const context = read.object("context_embedder_config");
+  // No MMDiT was published with other values of these.
+  read.only("scale_mod_only", false);
+  read.only("register_length", 0);
+  read.only("attn_mode", "torch");
+  read.only("pos_embed_scaling_factor");
+  read.only("pos_embed_offset");
+  read.ignore("dtype", "device", "verbose");
   const max = read.count("pos_embed_max_size");
+  // The table of positions must be there, and a square of that side.
+  read.only("num_patches", max ** 2);
   const patch = read.count("patch_size", 2);
   const qkNorm = read.choice("qk_norm", ["none", "rms", "ln"], "none");
-  return {
-    size: trainedSize(max, patch),
+  const hidden = width.hidden ?? headWidth * depth;
+  const config: EncodedMMDiTConfig = {
+    size: read.has("input_size")
+      ? trainedSize(max, patch, read.size("input_size"))
+      : trainedSize(max, patch),
     patch,
     channels,
     depth,
-    hidden: width.hidden ?? headWidth * depth,
+    hidden,
     heads: width.heads ?? depth,
     mlpRatio: read.number("mlp_ratio", 4),
     learnedVariance,
     condition: {
       ...published.condition,
-      width: context.optionalCount("in_features") ?? context.object("params").count("in_features"),
+      width: contextWidth(read, hidden),
       pooled: read.count("adm_in_channels"),
     },
     patches: published.patches,
@@ -79,6 +85,21 @@ export function mmditConfig(
     qkvBias: read.flag("qkv_bias", true),
     dualAttention: blocksIn(read, "x_block_self_attn_layers", depth),
   };
+  read.finish("MMDiTX");
+  return config;
+}
+
+/** Width of the text's tokens: the inputs of the linear layer that brings them to the width of the network. */
+function contextWidth(read: FieldReader, hidden: number): number {
+  const layer = read.object("context_embedder_config");
+  layer.only("target", "torch.nn.Linear");
+  const params = layer.has("params") ? layer.object("params") : layer;
+  const width = params.count("in_features");
+  params.only("out_features", hidden);
+  params.only("bias", true);
+  layer.finish("the context embedder");
+  params.finish("torch.nn.Linear");
+  return width;
 }
 
 /**
@@ -103,7 +124,7 @@ export function diffusersMMDiTConfig(read: FieldReader): EncodedMMDiTConfig {
     );
   }
   const max = read.count("pos_embed_max_size", 96);
-  return {
+  const config: EncodedMMDiTConfig = {
     ...published,
     size: trainedSize(max, patch, read.size("sample_size", 128)),
     patch,
@@ -120,6 +141,8 @@ export function diffusersMMDiTConfig(read: FieldReader): EncodedMMDiTConfig {
     qkNorm: read.choice("qk_norm", ["none", "rms_norm"], "none") === "none" ? null : qkNorms.rms,
     dualAttention: blocksIn(read, "dual_attention_layers", depth),
   };
+  read.finish("SD3Transformer2DModel");
+  return config;
 }
 
 /** Names of blocks, which must be there. */

@@ -66,7 +66,12 @@ export const mmditFamily: NetworkFamily<MMDiTConfig> = {
   },
   recorded: {
     name: "sd3_mmdit",
-    config: mmditConfig,
+    // The recorded heads need not be as wide as the original's.
+    config: (args, recording) =>
+      mmditConfig(args, {
+        hidden: recording.optionalCount("hidden_size"),
+        heads: recording.optionalCount("num_heads"),
+      }),
     inputs: () => ({ x: "x", t: "t", pooled: "y", context: "context" }),
     output: "y",
   },

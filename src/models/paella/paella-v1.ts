@@ -166,7 +166,7 @@ export function paellaV1Config(read: FieldReader): PaellaV1Config {
       `${read.file} has ${down.length} down_levels and ${up.length} up_levels; give as many of both.`,
     );
   }
-  return {
+  const config: PaellaV1Config = {
     codebook: read.count("num_labels"),
     hidden: read.count("c_hidden", preset.hidden),
     clipWidth: read.count("c_clip", preset.clipWidth),
@@ -174,4 +174,6 @@ export function paellaV1Config(read: FieldReader): PaellaV1Config {
     down,
     up,
   };
+  read.finish("DenoiseUNet");
+  return config;
 }

@@ -269,7 +269,7 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
     `has another "c_out" than "c_in", ${channels}; make them equal`,
   );
   check(kernel % 2 === 1, `has "kernel_size" = ${kernel}; give an odd number`);
-  return {
+  const config: PaellaConfig = {
     codebook: read.count("num_labels", 8192),
     channels,
     patch: read.count("patch_size", 2),
@@ -287,4 +287,7 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
     kernel,
     selfAttention: read.flag("self_attn", true),
   };
+  read.ignore("dropout");
+  read.finish("Paella");
+  return config;
 }

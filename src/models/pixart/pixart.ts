@@ -5,7 +5,7 @@
  *
  * Weights bear diffusers' names. What the diffusion process is conditioned on comes from a T5 encoder.
  */
-import { ShapeError } from "../../engine/errors.ts";
+import { FormatError, ShapeError } from "../../engine/errors.ts";
 import { concat, constant, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
@@ -93,21 +93,32 @@ export const pixArtPresets = {
  * @throws FormatError that names the field at fault
  */
 export function pixArtConfig(read: FieldReader): PixArtConfig {
-  read.choice("norm_type", ["ada_norm_single"], "ada_norm_single");
-  read.choice("attention_type", ["default"], "default");
+  read.only("norm_type", "ada_norm_single");
+  read.only("attention_type", "default");
+  read.ignore("dropout", "norm_num_groups", "num_embeds_ada_norm", "upcast_attention");
   const size = read.count("sample_size", 128);
   const channels = read.count("in_channels", 4);
   const activation = read.choice("activation_fn", ["gelu", "gelu-approximate"], "gelu-approximate");
   const captionChannels = read.optionalCount("caption_channels");
-  return {
+  const [heads, headSize] = [
+    read.count("num_attention_heads", 16),
+    read.count("attention_head_dim", 72),
+  ];
+  const attended = read.count("cross_attention_dim", 1152);
+  if (captionChannels !== undefined && attended !== heads * headSize) {
+    throw new FormatError(
+      `${read.file} has "cross_attention_dim" = ${attended}, but the caption projection gives the width of the blocks, ${heads * headSize}; give that.`,
+    );
+  }
+  const config: PixArtConfig = {
     size,
     channels,
     outputs: read.isNull("out_channels") ? channels : read.count("out_channels", 8),
     patch: read.count("patch_size", 2),
-    heads: read.count("num_attention_heads", 16),
-    headSize: read.count("attention_head_dim", 72),
+    heads,
+    headSize,
     depth: read.count("num_layers", 28),
-    textWidth: captionChannels ?? read.count("cross_attention_dim", 1152),
+    textWidth: captionChannels ?? attended,
     textProjection: captionChannels !== undefined,
     attentionBias: read.flag("attention_bias", true),
     gelu: activation === "gelu" ? "none" : "tanh",
@@ -116,6 +127,8 @@ export function pixArtConfig(read: FieldReader): PixArtConfig {
     interpolation: read.number("interpolation_scale", Math.max(1, Math.floor(size / 64))),
     sizeConditions: read.flag("use_additional_conditions", size === 128),
   };
+  read.finish("PixArtTransformer2DModel");
+  return config;
 }
 
 /**

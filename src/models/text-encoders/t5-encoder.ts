@@ -144,6 +144,9 @@ export function t5EncoderParams(config: T5EncoderConfig): ParamsRoot {
  */
 export function t5EncoderConfig(read: FieldReader): T5EncoderConfig {
   read.choice("feed_forward_proj", ["gated-gelu"]);
+  // Transformers writes what follows from it, too, and would follow these where they differ.
+  read.only("is_gated_act", true);
+  read.only("dense_act_fn", "gelu_new");
   const buckets = read.count("relative_attention_num_buckets", 32);
   const maxDistance = read.count("relative_attention_max_distance", 128);
   if (buckets < 4 || maxDistance <= buckets / 4) {

@@ -3,14 +3,13 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import type { UViTConfig } from "./config.ts";
 
 /**
- * The arguments of baofff/U-ViT's constructors; those of `uvit_t2i.py` have a `clip_dim`.
+ * The arguments of baofff/U-ViT's constructors. Those of `uvit_t2i.py` are recognised by `clip_dim` or `num_clip_token`;
+ * what they leave out has their defaults.
  *
- * @throws FormatError that names the field at fault
+ * @throws FormatError that names an argument which is unsound, unknown or not supported
  */
 export function uViTConfig(read: FieldReader): UViTConfig {
-  const text = read.optionalCount("clip_dim");
-  const classes = read.number("num_classes", -1);
-  return {
+  const config: UViTConfig = {
     size: read.size("img_size", 224),
     channels: read.count("in_chans", 3),
     patch: read.count("patch_size", 16),
@@ -23,10 +22,21 @@ export function uViTConfig(read: FieldReader): UViTConfig {
     longSkips: read.flag("skip", true),
     finalConv: read.flag("conv", true),
     learnedVariance: false,
-    condition: text
-      ? { kind: "text", width: text, length: read.count("num_clip_token", 77) }
-      : classes > 0
-        ? { kind: "class", classes, nullClass: false }
-        : { kind: "none" },
+    condition: conditionOf(read),
   };
+  read.only("qk_scale");
+  read.only("norm_layer", "LayerNorm", "nn.LayerNorm", "torch.nn.LayerNorm");
+  read.ignore("use_checkpoint");
+  read.finish("UViT");
+  return config;
+}
+
+function conditionOf(read: FieldReader): UViTConfig["condition"] {
+  if (read.has("clip_dim") || read.has("num_clip_token")) {
+    const width = read.count("clip_dim", 768);
+    return { kind: "text", width, length: read.count("num_clip_token", 77) };
+  }
+  const classes = read.number("num_classes", -1);
+  if (classes <= 0) return { kind: "none" };
+  return { kind: "class", classes: read.count("num_classes"), nullClass: false };
 }

@@ -102,10 +102,10 @@ function uViTBlock(
 function firstTokens(
   p: Params,
   { t, y, mask, drop }: UViTInputs,
-  { hidden, mlpRatio, timeMlp, condition }: UViTConfig,
+  { hidden, timeMlp, condition }: UViTConfig,
 ): TextTokens {
   checkTimes(t, undefined, "U-ViT");
-  const time = embedTime(p.at("time_embed"), t, hidden, timeMlp ? mlpRatio : undefined);
+  const time = embedTime(p.at("time_embed"), t, hidden, timeMlp);
   if (condition.kind === "none") return { tokens: time, mask: undefined };
   const given = givenCondition(y, condition, "U-ViT");
   if (condition.kind === "class") {
@@ -118,11 +118,11 @@ function firstTokens(
   return { tokens: concat([time, tokens], 1), mask: text.mask };
 }
 
-/** [B] → [B, 1, C]: sinusoids, through two linear layers where a ratio of their width is given. */
-function embedTime(p: Params, t: Tensor, hidden: number, ratio: number | undefined): Tensor {
+/** [B] → [B, 1, C]: sinusoids, with `layers` through two linear layers that are 4 times as wide between them. */
+function embedTime(p: Params, t: Tensor, hidden: number, layers: boolean): Tensor {
   const sinusoids = timestepEmbedding(t, hidden).unsqueeze(1);
-  if (ratio === undefined) return sinusoids;
-  const inner = linear(p.at("0"), sinusoids, Math.trunc(hidden * ratio), { init }).silu();
+  if (!layers) return sinusoids;
+  const inner = linear(p.at("0"), sinusoids, 4 * hidden, { init }).silu();
   return linear(p.at("2"), inner, hidden, { init });
 }
 

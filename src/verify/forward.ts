@@ -1,0 +1,152 @@
+/**
+ * Forward passes of the networks in the table of model families. A family says in `recorded` how the inputs and the output
+ * are named; with the name of its output for NAME, a recording may contain
+ *
+ *     out.NAME            of the inputs, and gradients of the mean of its square
+ *     out.CASE.NAME       the same of several cases, whose inputs are `in.CASE.…`; gradients are of the first case
+ *     out.CASE.NAME_skip  without the blocks that the case's line of `calls` names as `skip_layers`
+ *     out.NAME_with_cfg   with the original's classifier-free guidance, of the inputs `in.cfg_…` and `in.cfg_scale`
+ */
+import { FormatError } from "../engine/errors.ts";
+import { full, input } from "../engine/graph/functional.ts";
+import { batchTimes } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { quote } from "../engine/messages.ts";
+import { families } from "../models/families.ts";
+import type {
+  NetworkFamily,
+  NetworkFields,
+  NetworkInputs,
+  RecordedForward,
+} from "../models/family.ts";
+import { createParams } from "../nn/params.ts";
+
+import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
+import type { BackendSource, Computed, Family } from "./family.ts";
+import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
+import type { Recording } from "./recording.ts";
+
+/** A family whose forward pass can be recorded. */
+export type RecordedFamily = NetworkFamily & { readonly recorded: RecordedForward<NetworkFields> };
+
+/** The families whose recordings are forward passes, by the name in their config.json. */
+export function recordedFamilies(): readonly RecordedFamily[] {
+  return [...families.values()].filter(
+    (family): family is RecordedFamily => family.recorded !== undefined,
+  );
+}
+
+/** The family of a name in config.json, for recordings of what is done with its network. */
+export function recordedFamily(name: string): RecordedFamily {
+  return recordedFamilies().find(({ recorded }) => recorded.name === name)!;
+}
+
+/** The config of a recorded model; `args` are those of the original's constructor, its own unless given. */
+export function recordedConfig(
+  { recorded }: RecordedFamily,
+  recording: Recording,
+  args: FieldReader = recordedModel(recording).args,
+): NetworkFields {
+  const fields = recording.model?.config.fields ?? recording.config.fields;
+  return recorded.config(args, fieldReader(args.file, fields));
+}
+
+export function forwardOf(family: RecordedFamily): Family {
+  const { output } = family.recorded;
+  return async function* forward(recording, backend) {
+    const config = recordedConfig(family, recording);
+    const names = [...recording.io.entries.keys()];
+    const pattern = new RegExp(`^out\\.(\\w+\\.)?${output}$`);
+    const cases = names.flatMap((name) => {
+      const match = pattern.exec(name);
+      return match ? [match[1] ?? ""] : [];
+    });
+    if (cases.length === 0 && recording.gradients) cases.push("");
+    for (const [i, prefix] of cases.toSorted().entries()) {
+      const gradients = i === 0 ? recording.gradients : undefined;
+      yield* oneCase(family, config, { ...recording, gradients }, prefix, backend);
+    }
+    if (names.includes(`out.${output}_with_cfg`)) {
+      yield* guidedCase(family, config, { ...recording, gradients: undefined }, backend);
+    }
+  };
+}
+
+/** The network on the inputs of a case. */
+function tracedOn(
+  family: RecordedFamily,
+  config: NetworkFields,
+  recording: Recording,
+  prefix: string,
+) {
+  const params = createParams();
+  const named = Object.entries(family.recorded.inputs(config));
+  const leaves = named.map(([name, recorded]) => {
+    const leaf = requiredInput(recording, prefix + recorded);
+    return [name, name === "t" ? leaf.cast("float32") : leaf] as const;
+  });
+  const inputs = Object.fromEntries(leaves) as unknown as NetworkInputs;
+  return { params, inputs, output: family.trace(params, inputs, config, {}) };
+}
+
+async function* oneCase(
+  family: RecordedFamily,
+  config: NetworkFields,
+  recording: Recording,
+  prefix: string,
+  backend: BackendSource,
+): AsyncGenerator<Computed> {
+  const { params, inputs, output } = tracedOn(family, config, recording, prefix);
+  await checkTables(params, recordedModel(recording).weights);
+  const name = `out.${prefix}${family.recorded.output}`;
+  const outputs: Record<string, Tensor> = { [name]: output };
+  if (recording.io.entries.has(`${name}_skip`)) {
+    const skip = full([inputs.x.dim(0)], 1, "bool");
+    const skippable = skippedLayers(recording, name);
+    outputs[`${name}_skip`] = family.trace(params, { ...inputs, skip }, config, { skippable });
+  }
+  const loss = output.square().mean();
+  yield* computeNetwork(recording, backend, { params, outputs, loss });
+}
+
+function skippedLayers({ name: folder, config }: Recording, output: string): readonly number[] {
+  const calls = config.fields["calls"];
+  const call = Array.isArray(calls)
+    ? calls.find((line) => String(line).startsWith(`${output} `))
+    : undefined;
+  const listed = /skip_layers=\[([\d, ]+)\]/.exec(String(call))?.[1];
+  if (listed !== undefined) return listed.split(",").map(Number);
+  throw new FormatError(
+    `${folder} has ${quote(`${output}_skip`)}, but its "calls" do not say which blocks were left out; write skip_layers=[…] there.`,
+  );
+}
+
+async function* guidedCase(
+  family: RecordedFamily,
+  config: NetworkFields,
+  recording: Recording,
+  backend: BackendSource,
+): AsyncGenerator<Computed> {
+  const { recorded } = family;
+  if (!recorded.guided) {
+    throw new FormatError(
+      `${recording.name} has a recorded guidance, but the original of ${recorded.name} has none; remove it.`,
+    );
+  }
+  // Each image of the batch is there twice, with its condition and without.
+  const doubled = (name: string): Tensor => {
+    const { shape, dtype } = requiredInput(recording, name);
+    return input(`in.${name}`, [batchTimes(2), ...shape.slice(1)], dtype);
+  };
+  const leaves = Object.entries(recorded.inputs(config)).map(([name, wanted]) => {
+    const leaf = doubled(`cfg_${wanted}`);
+    return [name, name === "t" ? leaf.cast("float32") : leaf] as const;
+  });
+  const params = createParams();
+  const inputs = Object.fromEntries(leaves) as unknown as NetworkInputs;
+  const scale = requiredInput(recording, "cfg_scale").cast("float32");
+  const outputs = {
+    [`out.${recorded.output}_with_cfg`]: recorded.guided(params, inputs, config, scale),
+  };
+  yield* computeNetwork(recording, backend, { params, outputs });
+}

@@ -1,0 +1,363 @@
+import { describe, expect, it } from "vitest";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl.ts";
+import { vqganConfig } from "../../src/models/coders/vqgan.ts";
+import { ddpmUNetConfig } from "../../src/models/ddpm-unet/checkpoint.ts";
+import { diffusersDiTConfig, ditConfig } from "../../src/models/dit/checkpoint.ts";
+import { diffusersMMDiTConfig, mmditConfig } from "../../src/models/mmdit/checkpoint.ts";
+import { paellaConfig } from "../../src/models/paella/paella.ts";
+import { paellaV1Config } from "../../src/models/paella/paella-v1.ts";
+import { pixArtConfig } from "../../src/models/pixart/pixart.ts";
+import { clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
+import { t5EncoderConfig } from "../../src/models/text-encoders/t5-encoder.ts";
+import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
+import { fieldReader, type FieldReader } from "../../src/weights/config-fields.ts";
+
+/** What becomes of an argument of a constructor. */
+interface Arguments {
+  readonly read: (read: FieldReader) => object;
+  /** Arguments that are needed, or that the others have to fit. */
+  readonly base?: Readonly<Record<string, unknown>>;
+  /** A value of each that changes the config, with other arguments where these have to change too. */
+  readonly honoured: Readonly<Record<string, unknown>>;
+  /** A value of each that is not supported, and which the error names. */
+  readonly refused?: Readonly<Record<string, unknown>>;
+  /** A value of each that changes nothing, because the argument does not change what is computed. */
+  readonly ignored?: Readonly<Record<string, unknown>>;
+  /** Whether other fields are refused; transformers stores more than its constructors take. */
+  readonly closed?: false;
+}
+
+/** Other arguments that have to change with one. */
+const and = (value: unknown, others: Readonly<Record<string, unknown>>) => ({ value, others });
+
+const originals: Readonly<Record<string, Arguments>> = {
+  "DiT of facebookresearch/DiT": {
+    read: ditConfig,
+    honoured: {
+      input_size: 16,
+      patch_size: 4,
+      in_channels: 3,
+      hidden_size: 64,
+      depth: 2,
+      num_heads: 8,
+      mlp_ratio: 2,
+      class_dropout_prob: 0,
+      num_classes: 7,
+      learn_sigma: false,
+    },
+  },
+  "UViT of baofff/U-ViT": {
+    read: uViTConfig,
+    honoured: {
+      img_size: 32,
+      patch_size: 4,
+      in_chans: 4,
+      embed_dim: 64,
+      depth: 4,
+      num_heads: 4,
+      mlp_ratio: 2,
+      qkv_bias: true,
+      mlp_time_embed: true,
+      num_classes: 7,
+      conv: false,
+      skip: false,
+      clip_dim: 32,
+      num_clip_token: 9,
+    },
+    refused: { qk_scale: 0.5, norm_layer: "RMSNorm" },
+    ignored: { use_checkpoint: true },
+  },
+  "UNetModel of openai/guided-diffusion": {
+    read: ddpmUNetConfig,
+    honoured: {
+      image_size: 32,
+      in_channels: 4,
+      model_channels: 64,
+      out_channels: 6,
+      num_res_blocks: 3,
+      attention_resolutions: [2],
+      channel_mult: [1, 2],
+      conv_resample: false,
+      num_classes: 7,
+      num_heads: 4,
+      num_head_channels: 32,
+      use_scale_shift_norm: true,
+      resblock_updown: true,
+      use_new_attention_order: true,
+    },
+    refused: { dims: 3, use_fp16: true, num_heads_upsample: 2, out_channels: 5 },
+    ignored: { dropout: 0.1, use_checkpoint: true },
+  },
+  "MMDiTX of Stability-AI/sd3.5": {
+    read: (read) => mmditConfig(read),
+    base: {
+      adm_in_channels: 20,
+      pos_embed_max_size: 8,
+      depth: 3,
+      context_embedder_config: { in_features: 24, out_features: 192 },
+    },
+    honoured: {
+      input_size: 8,
+      patch_size: 4,
+      in_channels: 16,
+      depth: and(2, { context_embedder_config: { in_features: 24, out_features: 128 } }),
+      mlp_ratio: 2,
+      learn_sigma: true,
+      adm_in_channels: 30,
+      context_embedder_config: {
+        target: "torch.nn.Linear",
+        params: { in_features: 12, out_features: 192 },
+      },
+      rmsnorm: true,
+      swiglu: true,
+      pos_embed_max_size: 16,
+      qk_norm: "rms",
+      x_block_self_attn_layers: [1],
+      qkv_bias: false,
+    },
+    refused: {
+      register_length: 4,
+      attn_mode: "xformers",
+      scale_mod_only: true,
+      out_channels: 5,
+      pos_embed_scaling_factor: 2,
+      pos_embed_offset: 1,
+      num_patches: 65,
+      context_embedder_config: { in_features: 24, out_features: 100 },
+    },
+    ignored: { dtype: "float16", device: "cuda", verbose: true },
+  },
+  "Paella of dome272/Paella": {
+    read: paellaConfig,
+    honoured: {
+      c_in: and(64, { c_out: 64 }),
+      num_labels: 32,
+      c_r: 16,
+      patch_size: 1,
+      c_cond: 24,
+      c_hidden: [320, 640, 640],
+      nhead: [-1, 8, 8],
+      blocks: [1, 1, 1],
+      level_config: ["CT", "CT", "CTA"],
+      clip_embd: 20,
+      byt5_embd: 28,
+      clip_seq_len: 2,
+      kernel_size: 5,
+      self_attn: false,
+    },
+    refused: { c_out: 64 },
+    ignored: { dropout: 0.2 },
+  },
+  "DenoiseUNet of Paella's first version": {
+    read: paellaV1Config,
+    base: { num_labels: 32 },
+    honoured: {
+      num_labels: 64,
+      c_hidden: 48,
+      c_clip: 20,
+      c_r: 16,
+      down_levels: [1, 1, 2],
+      up_levels: [2, 1, 1],
+    },
+  },
+  "VQModel of dome272/Paella": {
+    read: vqganConfig,
+    honoured: {
+      levels: 3,
+      bottleneck_blocks: 2,
+      c_hidden: 32,
+      c_latent: 8,
+      codebook_size: 32,
+      scale_factor: 1,
+    },
+  },
+  "AutoencoderKL of diffusers": {
+    read: autoencoderKLConfig,
+    base: {
+      block_out_channels: [32, 64],
+      down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+      up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
+    honoured: {
+      in_channels: 1,
+      out_channels: 1,
+      down_block_types: ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+      up_block_types: ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+      block_out_channels: [32, 32],
+      layers_per_block: 2,
+      act_fn: "relu",
+      latent_channels: 8,
+      norm_num_groups: 8,
+      scaling_factor: 1,
+      shift_factor: 0.1,
+      use_quant_conv: false,
+      use_post_quant_conv: false,
+      mid_block_add_attention: false,
+    },
+    refused: { latents_mean: [0, 0, 0, 0], latents_std: [1, 1, 1, 1] },
+    ignored: { sample_size: 64, force_upcast: false },
+  },
+  "PixArtTransformer2DModel of diffusers": {
+    read: pixArtConfig,
+    base: { caption_channels: 4096 },
+    honoured: {
+      num_attention_heads: and(8, { cross_attention_dim: 576 }),
+      attention_head_dim: and(64, { cross_attention_dim: 1024 }),
+      in_channels: 8,
+      out_channels: 4,
+      num_layers: 2,
+      cross_attention_dim: and(640, { caption_channels: null }),
+      attention_bias: false,
+      sample_size: 64,
+      patch_size: 4,
+      activation_fn: "gelu",
+      norm_elementwise_affine: true,
+      norm_eps: 1e-5,
+      interpolation_scale: 1,
+      use_additional_conditions: false,
+      caption_channels: 64,
+    },
+    refused: {
+      norm_type: "ada_norm",
+      attention_type: "gated",
+      cross_attention_dim: 640,
+      activation_fn: "geglu",
+    },
+    ignored: { dropout: 0.1, norm_num_groups: 8, num_embeds_ada_norm: 7, upcast_attention: true },
+  },
+  "DiTTransformer2DModel of diffusers": {
+    read: diffusersDiTConfig,
+    honoured: {
+      num_attention_heads: 8,
+      attention_head_dim: 64,
+      in_channels: 8,
+      out_channels: 8,
+      num_layers: 2,
+      sample_size: 64,
+      patch_size: 4,
+      num_embeds_ada_norm: 7,
+    },
+    refused: {
+      activation_fn: "gelu",
+      attention_bias: false,
+      norm_type: "ada_norm",
+      norm_elementwise_affine: true,
+      norm_eps: 1e-4,
+      out_channels: 5,
+      cross_attention_dim: 64,
+      num_vector_embeds: 8,
+      use_linear_projection: true,
+      only_cross_attention: true,
+      double_self_attention: true,
+      attention_type: "gated",
+      caption_channels: 64,
+      interpolation_scale: 2,
+      use_additional_conditions: true,
+    },
+    ignored: { dropout: 0.1, norm_num_groups: 8, upcast_attention: true },
+  },
+  "SD3Transformer2DModel of diffusers": {
+    read: diffusersMMDiTConfig,
+    honoured: {
+      sample_size: 64,
+      patch_size: 4,
+      in_channels: and(8, { out_channels: 8 }),
+      num_layers: 2,
+      attention_head_dim: and(32, { caption_projection_dim: 576 }),
+      num_attention_heads: and(9, { caption_projection_dim: 576 }),
+      joint_attention_dim: 64,
+      pooled_projection_dim: 32,
+      pos_embed_max_size: 32,
+      dual_attention_layers: [0],
+      qk_norm: "rms_norm",
+    },
+    refused: { caption_projection_dim: 64, out_channels: 8, qk_norm: "layer_norm" },
+  },
+  "CLIPTextConfig of transformers": {
+    read: clipTextConfig,
+    closed: false,
+    honoured: {
+      vocab_size: 64,
+      hidden_size: 32,
+      intermediate_size: 128,
+      projection_dim: 16,
+      num_hidden_layers: 3,
+      num_attention_heads: 4,
+      max_position_embeddings: 16,
+      hidden_act: "gelu",
+      layer_norm_eps: 1e-6,
+      eos_token_id: 3,
+      architectures: ["CLIPTextModel"],
+    },
+    refused: { hidden_act: "relu", architectures: ["CLIPModel"] },
+    ignored: {
+      attention_dropout: 0.1,
+      initializer_range: 1,
+      initializer_factor: 2,
+      pad_token_id: 0,
+      bos_token_id: 0,
+    },
+  },
+  "T5Config of transformers": {
+    read: t5EncoderConfig,
+    closed: false,
+    base: { feed_forward_proj: "gated-gelu" },
+    honoured: {
+      vocab_size: 64,
+      d_model: 32,
+      d_kv: 8,
+      d_ff: 64,
+      num_layers: 3,
+      num_heads: 4,
+      relative_attention_num_buckets: 16,
+      relative_attention_max_distance: 64,
+      layer_norm_epsilon: 1e-5,
+    },
+    refused: { feed_forward_proj: "relu", is_gated_act: false, dense_act_fn: "relu" },
+    ignored: {
+      num_decoder_layers: 9,
+      dropout_rate: 0.5,
+      initializer_factor: 2,
+      is_encoder_decoder: false,
+      use_cache: false,
+      pad_token_id: 5,
+      eos_token_id: 6,
+      classifier_dropout: 0.3,
+    },
+  },
+};
+
+describe.each(Object.entries(originals))("%s", (_, { read, base = {}, closed, ...groups }) => {
+  const configOf = (args: Readonly<Record<string, unknown>>) =>
+    read(fieldReader("config.json", { ...base, ...args }));
+  const honoured = Object.entries(groups.honoured).map(([name, value]) => {
+    const { others = {}, ...given } = (isWithOthers(value) ? value : { value }) as ReturnType<
+      typeof and
+    >;
+    return [name, { ...others, [name]: given.value }] as const;
+  });
+
+  it.each(honoured)("honours %s", (_name, args) => {
+    expect(configOf(args)).not.toEqual(configOf({}));
+  });
+
+  it.each(Object.entries(groups.refused ?? {}))("refuses %s = %j by name", (name, value) => {
+    expect(() => configOf({ [name]: value })).toThrow(name);
+  });
+
+  it.each(Object.entries(groups.ignored ?? {}))("does not depend on %s", (name, value) => {
+    expect(configOf({ [name]: value })).toEqual(configOf({}));
+  });
+
+  if (closed === false) return;
+  it("refuses an argument that it does not know, by name", () => {
+    expect(() => configOf({ window_size: 4 })).toThrow(
+      /config\.json has "window_size", which is no argument of \w/,
+    );
+    expect(configOf({ window_size: null, _class_name: "X" })).toEqual(configOf({}));
+  });
+});
+
+function isWithOthers(value: unknown): boolean {
+  return typeof value === "object" && value !== null && "others" in value;
+}
