@@ -21,6 +21,7 @@ import type {
 } from "../models/family.ts";
 import { createParams } from "../nn/params.ts";
 
+import { checkTables } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource, Computed, Family } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";

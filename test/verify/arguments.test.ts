@@ -27,8 +27,15 @@ interface Arguments {
   readonly closed?: false;
 }
 
-/** Other arguments that have to change with one. */
-const and = (value: unknown, others: Readonly<Record<string, unknown>>) => ({ value, others });
+/** A value with which other arguments have to change, too. */
+class WithOthers {
+  constructor(
+    readonly value: unknown,
+    readonly others: Readonly<Record<string, unknown>>,
+  ) {}
+}
+const and = (value: unknown, others: Readonly<Record<string, unknown>>) =>
+  new WithOthers(value, others);
 
 const originals: Readonly<Record<string, Arguments>> = {
   "DiT of facebookresearch/DiT": {
@@ -331,10 +338,8 @@ describe.each(Object.entries(originals))("%s", (_, { read, base = {}, closed, ..
   const configOf = (args: Readonly<Record<string, unknown>>) =>
     read(fieldReader("config.json", { ...base, ...args }));
   const honoured = Object.entries(groups.honoured).map(([name, value]) => {
-    const { others = {}, ...given } = (isWithOthers(value) ? value : { value }) as ReturnType<
-      typeof and
-    >;
-    return [name, { ...others, [name]: given.value }] as const;
+    const given = value instanceof WithOthers ? value : new WithOthers(value, {});
+    return [name, { ...given.others, [name]: given.value }] as const;
   });
 
   it.each(honoured)("honours %s", (_name, args) => {
@@ -357,7 +362,3 @@ describe.each(Object.entries(originals))("%s", (_, { read, base = {}, closed, ..
     expect(configOf({ window_size: null, _class_name: "X" })).toEqual(configOf({}));
   });
 });
-
-function isWithOthers(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "others" in value;
-}
