@@ -29,7 +29,6 @@ export {
 } from "./graph/functional.ts";
 export { gradient } from "./gradients/gradient.ts";
 export { type Graph, graphOf } from "./graph/graph.ts";
-export { hashGraph } from "./passes/hash.ts";
 export { castArray, type NdArray, ndarray, scalar, toNumbers, zeros } from "./arrays/ndarray.ts";
 export { lower } from "./onnx/lower.ts";
 export {
@@ -49,7 +48,6 @@ export type {
   RunOptions,
   WeightSource,
 } from "./runtime/backend.ts";
-export { cachedBackend } from "./runtime/cache.ts";
 export { batch, type BatchDim, batchTimes, type Dim, type Shape } from "./graph/shape.ts";
 export { simplify } from "./passes/simplify.ts";
 export type { Tensor } from "./graph/tensor.ts";

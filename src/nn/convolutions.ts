@@ -1,6 +1,6 @@
 /** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
 import { ShapeError } from "../engine/errors.ts";
-import type { ConvOptions } from "../engine/graph/conv-options.ts";
+import type { ConvOptions } from "../engine/graph/ops.ts";
 import { concat } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";

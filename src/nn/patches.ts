@@ -3,7 +3,7 @@
  * as [height, width] of a picture or [frames, height, width] of a clip, so that everything here holds for one to three axes.
  */
 import { ShapeError } from "../engine/errors.ts";
-import { perAxis } from "../engine/graph/conv-options.ts";
+import { perAxis } from "../engine/graph/ops.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear } from "./linear.ts";
 import { type Params, xavierUniform, zero } from "./params.ts";

@@ -12,7 +12,6 @@ import {
   where,
 } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
-import { hashGraph } from "../../src/engine/passes/hash.ts";
 import type { OpName } from "../../src/engine/graph/ops.ts";
 import { graphToString } from "../../src/engine/graph/print.ts";
 import { batch, isStatic, resolve, type Shape } from "../../src/engine/graph/shape.ts";
@@ -57,14 +56,13 @@ describe.each(Object.keys(opSamples) as OpName[])("%s", (op) => {
     );
   });
 
-  it("makes a graph that passes, prints, hashes and runs", () => {
+  it("makes a graph that passes, prints and runs", () => {
     fc.assert(
       fc.property(fc.gen(), (g) => {
         const { leaves, outputs, batchSize, values } = drawNode(op, g);
         const graph = graphOf(Object.fromEntries(outputs.map((t, i) => [i, t])));
         verifyGraph(graph);
         expect(graphToString(graph)).toContain("return 0: ");
-        expect(hashGraph(graph)).toMatch(/^[0-9a-f]{32}$/);
         const batched = leaves.some(({ shape }) => !isStatic(shape));
         if (leaves.length === 0 || (!batched && !outputs.every(({ shape }) => isStatic(shape))))
           return;

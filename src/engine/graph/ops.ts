@@ -7,8 +7,8 @@
  */
 import type { DType } from "../arrays/dtype.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
-import type { Shape } from "./shape.ts";
 import type { Graph } from "./graph.ts";
+import type { Shape } from "./shape.ts";
 
 interface None {}
 
@@ -178,3 +178,27 @@ export type UnaryName = keyof UnaryOps;
 export type BinaryName = keyof BinaryOps;
 export type CompareName = keyof CompareOps;
 export type ReduceName = keyof ReduceOps;
+
+/** One number for all spatial axes, or one for each. */
+export interface ConvOptions {
+  readonly stride?: number | readonly number[];
+  readonly padding?: number | readonly (number | readonly [number, number])[];
+  readonly dilation?: number | readonly number[];
+  readonly groups?: number;
+}
+
+/** Attributes with one entry for each of the spatial axes. */
+export function convAttributes(spatial: number, options: ConvOptions): ConvAttributes {
+  const { padding = 0 } = options;
+  const pairs = typeof padding === "number" ? new Array<number>(spatial).fill(padding) : padding;
+  return {
+    stride: perAxis(options.stride ?? 1, spatial),
+    padding: pairs.map((pair) => (typeof pair === "number" ? ([pair, pair] as const) : pair)),
+    dilation: perAxis(options.dilation ?? 1, spatial),
+    groups: options.groups ?? 1,
+  };
+}
+
+export function perAxis(value: number | readonly number[], count: number): readonly number[] {
+  return typeof value === "number" ? new Array<number>(count).fill(value) : value;
+}

@@ -3,7 +3,7 @@
  * strided slices of its window, so its gradient of any order follows.
  */
 import { ShapeError } from "../errors.ts";
-import { perAxis } from "./conv-options.ts";
+import { perAxis } from "./ops.ts";
 import { formatShape } from "./shape.ts";
 import type { Tensor } from "./tensor.ts";
 

@@ -6,8 +6,7 @@
 import type { DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { inferRules, type TensorType } from "./infer.ts";
-import { convAttributes, type ConvOptions, perAxis } from "./conv-options.ts";
-import type { OpName, Ops } from "./ops.ts";
+import { convAttributes, type ConvOptions, type OpName, type Ops, perAxis } from "./ops.ts";
 import {
   type Dim,
   fillRest,

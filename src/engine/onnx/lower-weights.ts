@@ -10,7 +10,7 @@ import {
 } from "../runtime/stored-weight.ts";
 import { formatShape, sameShape } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
-import { readsOf, rowAxis } from "../passes/weight-rows.ts";
+import { readsOf, rowAxis } from "../passes/reads.ts";
 import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
 

@@ -1,14 +1,12 @@
 /** What a graph costs, told from the graph alone: parameters, multiply-adds, memory. */
 import { byteSize } from "../arrays/dtype.ts";
-import { type Graph, is, leafName } from "../graph/graph.ts";
 import { bytesOf, sizeOf } from "../arrays/ndarray.ts";
+import { type Graph, is, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
-import { mayOverwrite } from "./overwrite.ts";
-import { inRuntimeOrder } from "./runtime-order.ts";
 import { resolve, type Shape } from "../graph/shape.ts";
-import { simplify } from "./simplify.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
-import { readsOf } from "./weight-rows.ts";
+import { simplify } from "./simplify.ts";
+import { mayOverwrite, readsOf } from "./reads.ts";
 
 /** Numbers in all parameters, but not in fixed tables. */
 export function countParameters(graph: Graph): number {
@@ -191,4 +189,29 @@ function isOptional({ index, node: { op } }: Tensor): boolean {
 /** Leaves and constants are there before the run. */
 function computes({ op }: Node): boolean {
   return op !== "input" && op !== "parameter" && op !== "constant";
+}
+
+/**
+ * The same graph in ONNX Runtime's default order: depth first from what nothing reads, the last first, and from each node
+ * through its inputs, again the last first (`Graph::ReverseDFSFrom`).
+ */
+export function inRuntimeOrder(graph: Graph): Graph {
+  const place = new Map(graph.nodes.map((node, i) => [node, i] as const));
+  const read = new Set(graph.nodes.flatMap(({ inputs }) => inputs.map(({ node }) => node)));
+  const ordered: Node[] = [];
+  const visited = new Set<Node>();
+  const stack: { readonly node: Node; readonly done: boolean }[] = graph.nodes
+    .filter((node) => !read.has(node))
+    .map((node) => ({ node, done: false }));
+  for (let top = stack.pop(); top; top = stack.pop()) {
+    const { node, done } = top;
+    if (done) ordered.push(node);
+    if (done || visited.has(node)) continue;
+    visited.add(node);
+    stack.push({ node, done: true });
+    const before = [...new Set(node.inputs.map((tensor) => tensor.node))];
+    before.sort((a, b) => place.get(a)! - place.get(b)!);
+    for (const each of before) if (!visited.has(each)) stack.push({ node: each, done: false });
+  }
+  return { ...graph, nodes: ordered };
 }

@@ -6,10 +6,9 @@
  * holds the stream in its upper half and the number of the block in its lower one; a block is four 32-bit words.
  * All arithmetic is exact or rounded to float32 operation by operation: the same numbers in every JavaScript engine.
  */
-import { boxMuller } from "./box-muller.ts";
+import { boxMuller, seedWords } from "./primitives.ts";
 import { PatchwiseError } from "../errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
-import { seedWords } from "./seed.ts";
 
 /** Names one random sequence; plain data that can be stored or sent to a worker. All four are 32-bit words. */
 export interface RandomKey {

@@ -7,11 +7,10 @@
  * which may be off by a last bit of float64 from the C library's (rarely seen after rounding to float32).
  * Builds of torch with MKL draw `exponential` (and so `multinomial`) from MKL's own streams instead.
  */
-import { boxMuller } from "./box-muller.ts";
+import { boxMuller, seedWords } from "./primitives.ts";
 import { allocate } from "../arrays/dtype.ts";
 import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
-import { seedWords } from "./seed.ts";
 
 export interface TorchGenerator {
   /** The next 32 random bits. */

@@ -4,10 +4,9 @@
  */
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
 import { type DataOf, type DType, viewOf } from "../arrays/dtype.ts";
-import { DeviceError } from "../errors.ts";
 import { type NdArray, zeros } from "../arrays/ndarray.ts";
+import { DeviceError } from "../errors.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
-import { release } from "./release.ts";
 
 /** The part of a session that running a plan needs. */
 export interface OrtSession {
@@ -155,4 +154,20 @@ async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {
         )
       : data;
   return { dtype, shape: [...tensor.dims], data: own };
+}
+
+let nowhere: MessagePort | undefined;
+
+/** Frees arrays that nothing will read again; they have no elements from then on. */
+export function release(arrays: readonly ArrayBufferView<ArrayBuffer>[]): void {
+  const buffers = new Set(arrays.map(({ buffer }) => buffer));
+  // A transfer takes the memory from its owner, and what nobody receives is freed.
+  nowhere ??= closedPort();
+  nowhere.postMessage(null, [...buffers]);
+}
+
+function closedPort(): MessagePort {
+  const { port1, port2 } = new MessageChannel();
+  port2.close();
+  return port1;
 }

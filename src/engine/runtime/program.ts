@@ -6,7 +6,7 @@ import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
 import { lower } from "../onnx/lower.ts";
-import { mayOverwrite } from "../passes/overwrite.ts";
+import { mayOverwrite } from "../passes/reads.ts";
 import { formatShape, matchBatch } from "../graph/shape.ts";
 import { simplify } from "../passes/simplify.ts";
 import type { Tensor } from "../graph/tensor.ts";

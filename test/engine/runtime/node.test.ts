@@ -9,15 +9,8 @@ import { DeviceError, PatchwiseError, ShapeError } from "../../../src/engine/err
 import { input, parameter } from "../../../src/engine/graph/functional.ts";
 import { gradient } from "../../../src/engine/gradients/gradient.ts";
 import { graphOf } from "../../../src/engine/graph/graph.ts";
-import {
-  type NdArray,
-  ndarray,
-  scalar,
-  toNumbers,
-  zeros,
-} from "../../../src/engine/arrays/ndarray.ts";
+import { type NdArray, ndarray, toNumbers, zeros } from "../../../src/engine/arrays/ndarray.ts";
 import { lower } from "../../../src/engine/onnx/lower.ts";
-import { cachedBackend } from "../../../src/engine/runtime/cache.ts";
 import { nodeBackend } from "../../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../../src/engine/graph/shape.ts";
 import { simplify } from "../../../src/engine/passes/simplify.ts";
@@ -257,75 +250,5 @@ describe("a recomputed block", () => {
     expect(await optimizedProducts(recomputed)).toBeGreaterThanOrEqual(
       (await optimizedProducts(plain)) + 2,
     );
-  });
-});
-
-describe("cached programs", () => {
-  const graphWith = (value: number) => graphOf({ y: input("x", []).mul(3).add(value) });
-
-  function counting() {
-    let compiled = 0;
-    let disposed = 0;
-    const cached = cachedBackend(
-      {
-        device: backend.device,
-        async compile(graph, options) {
-          compiled++;
-          const program = await backend.compile(graph, options);
-          return {
-            ...program,
-            dispose: () => {
-              disposed++;
-              return program.dispose();
-            },
-          };
-        },
-      },
-      2,
-    );
-    return { cached, counts: () => ({ compiled, disposed }) };
-  }
-
-  it("serve equal graphs, and are freed when neither used nor recent", async () => {
-    const { cached, counts } = counting();
-    const [a, b] = [await cached.compile(graphWith(1)), await cached.compile(graphWith(1))];
-    expect(counts()).toEqual({ compiled: 1, disposed: 0 });
-    await a.dispose();
-    await a.dispose();
-    await expect(a.run({ x: scalar(1) })).rejects.toThrow("disposed");
-    expect(toNumbers((await b.run({ x: scalar(2) }))["y"]!)).toEqual([7]);
-    await cached.compile(graphWith(2));
-    await cached.compile(graphWith(3));
-    expect(counts()).toEqual({ compiled: 3, disposed: 0 });
-    expect(toNumbers((await b.run({ x: scalar(2) }))["y"]!)).toEqual([7]);
-    await b.dispose();
-    expect(counts()).toEqual({ compiled: 3, disposed: 1 });
-  });
-
-  it("are not shared between different weights", async () => {
-    const { cached, counts } = counting();
-    const graph = () => graphOf({ y: parameter("w", []).add(input("x", [])) });
-    const weight = (value: number) => () => ({ kind: "array", array: scalar(value) }) as const;
-    const [a, b] = [
-      await cached.compile(graph(), { weights: weight(1) }),
-      await cached.compile(graph(), { weights: weight(2) }),
-    ];
-    expect(toNumbers((await a.run({ x: scalar(0) }))["y"]!)).toEqual([1]);
-    expect(toNumbers((await b.run({ x: scalar(0) }))["y"]!)).toEqual([2]);
-    expect(counts().compiled).toBe(2);
-  });
-
-  it("try again after a failure", async () => {
-    let failures = 1;
-    const cached = cachedBackend({
-      device: "cpu",
-      compile: (graph) => {
-        if (failures-- > 0) return Promise.reject(new DeviceError("no memory"));
-        return backend.compile(graph);
-      },
-    });
-    await expect(cached.compile(graphWith(1))).rejects.toThrow("no memory");
-    const program = await cached.compile(graphWith(1));
-    expect(toNumbers((await program.run({ x: scalar(1) }))["y"]!)).toEqual([4]);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { boxMuller } from "../../src/engine/random/box-muller.ts";
+import { boxMuller } from "../../src/engine/random/primitives.ts";
 
 /** The largest distance from the transform in float64, as a share of the radius, over `count`² pairs. */
 function worst(count: number, u1Of: (i: number) => number): number {

@@ -5,7 +5,7 @@ import { graphOf } from "../../src/engine/graph/graph.ts";
 import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";
-import { readsOf } from "../../src/engine/passes/weight-rows.ts";
+import { readsOf } from "../../src/engine/passes/reads.ts";
 
 const ranges = (weight: Tensor, outputs: Record<string, Tensor>) => {
   const { whole, cuts } = readsOf(weight, graphOf(outputs));

@@ -6,6 +6,8 @@
  * IEEE operations alone: the same seed gives the same bits in Node and in every browser. PyTorch's vectorised
  * `randn` rests on the same polynomials, and each multiply-add is fused where its AVX2 build fuses it.
  */
+import { PatchwiseError } from "../errors.ts";
+
 const round = Math.fround;
 
 /**
@@ -102,4 +104,25 @@ export function boxMuller(
   const cos = ((octant - 2) & 4) === 0 ? -1 : 1;
   out[cosIndex] = radius * cos * (swapped ? s : c);
   out[sinIndex] = radius * sin * (swapped ? c : s);
+}
+
+/**
+ * The low and the high 32 bits of a seed in two's complement.
+ *
+ * @throws PatchwiseError unless it is an integer in [-2^63, 2^64), and a safe one where it is a `number`
+ */
+export function seedWords(seed: number | bigint): [low: number, high: number] {
+  if (typeof seed === "number" && !Number.isSafeInteger(seed)) {
+    throw new PatchwiseError(
+      `The seed ${seed} is not a whole number that a JavaScript number holds exactly; give an integer below 2^53 or a bigint.`,
+    );
+  }
+  const value = BigInt(seed);
+  if (value < -(2n ** 63n) || value >= 2n ** 64n) {
+    throw new PatchwiseError(
+      `The seed ${seed} does not fit into 64 bits; give one from -2^63 to 2^64 - 1.`,
+    );
+  }
+  const bits = BigInt.asUintN(64, value);
+  return [Number(bits & 0xffffffffn), Number(bits >> 32n)];
 }

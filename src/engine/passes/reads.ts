@@ -1,5 +1,5 @@
 /** Where a graph only cuts a weight into rows, which then need not be read but where they lie. */
-import { type Graph, is } from "../graph/graph.ts";
+import { type Graph, is, leafName, nodesBehind } from "../graph/graph.ts";
 import { resolve, sameShape, type Shape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 
@@ -49,4 +49,12 @@ function rangesOf(node: Node, shape: Shape): readonly RowRange[] | undefined {
   const [output] = node.outputs as [Tensor];
   if (!sameShape(shape.slice(axis + 1), output.shape.slice(axis + 1))) return undefined;
   return [{ output, start: node.attributes.starts[axis]!, rows: rowsOf(output) }];
+}
+
+/** Whether every node that reads the leaf comes before the output, and so before it is written. */
+export function mayOverwrite(graph: Graph, leaf: string, output: Tensor): boolean {
+  const tensor = [...graph.inputs, ...graph.parameters].find((other) => leafName(other) === leaf);
+  if (!tensor || tensor === output) return false;
+  const before = new Set(nodesBehind([output]));
+  return graph.nodes.every((node) => !node.inputs.includes(tensor) || before.has(node));
 }
