@@ -1,6 +1,6 @@
 /** The work of `sample-work.ts` by the library's own model, guidance and sampler. */
 import { traceNetwork } from "../src/models/network.ts";
-import { dealtRows, denoiserOf, sharedNetwork } from "../src/diffusion/denoiser.ts";
+import { splitAcrossCopies, denoiserOf, batchedNetwork } from "../src/diffusion/denoiser.ts";
 import { guided } from "../src/diffusion/guidance.ts";
 import { flowLevels } from "../src/diffusion/levels.ts";
 import { samplers } from "../src/diffusion/samplers/index.ts";
@@ -24,14 +24,14 @@ const contender: Contender = {
     const programs = await Promise.all(
       Array.from({ length: copies }, () => backend.compile(graph, options)),
     );
-    const run = dealtRows(
+    const run = splitAcrossCopies(
       programs.map((program) => async (inputs) => (await program.run(inputs))["output"]!),
     );
     const { learnedVariance } = sampleModel;
     const levels = flowLevels(work.steps);
 
     const drawing = (batch: number) => {
-      const told = sharedNetwork(run);
+      const told = batchedNetwork(run);
       const under = (classes: readonly number[]) =>
         denoiserOf(told({ y: ndarray("int64", [batch], classes) }), "flow", { learnedVariance });
       const { shape, data } = readTensor(workDir, `noise.${batch}`);

@@ -4,11 +4,15 @@
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
 import { type Exported, exportGraph } from "../pipelines/export-node.ts";
-import { decoderGraph, networkGraph } from "../pipelines/graphs.ts";
+import {
+  decoderGraph,
+  latentSize,
+  networkGraph,
+  type PictureSize,
+} from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
-import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
-import { latentSize } from "../pipelines/settings.ts";
+import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { quote } from "../engine/messages.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
@@ -16,7 +20,7 @@ import { checkWritable } from "./output-files.ts";
 interface ExportCommandOptions extends OpenModelOptions {
   readonly out: string;
   readonly lora?: readonly ChosenLora[];
-  readonly size?: readonly [height: number, width: number];
+  readonly size?: PictureSize;
   readonly part: string;
   readonly half?: true;
   readonly json?: true;
@@ -26,16 +30,16 @@ export function addExport(program: Command): void {
   addModelOptions(addLoraOption(program.command("export")))
     .summary("write a model as ONNX")
     .description(
-      "Writes the program that draws with a model, weights inside (beside it, as X.onnx.data, from 2 GiB on). The network " +
-        "takes images, latents or tokens x, times t (0 to 1000) and its condition: classes y, of which the one behind the last is " +
-        "none, or ids and mask of a text's tokens and drop, whether the text is left out. It gives output, its prediction " +
-        "(and the variance in a second half of the channels, where it learns one).",
+      "Writes a program of a model as ONNX, with the weights inside, or from 2 GiB on beside it as X.onnx.data. The network " +
+        "takes images, latents or tokens x, times t (0 to 1000) and its condition: classes y, where the index after the last " +
+        "class is the null class, or ids and mask of a text's tokens and drop, which says whether the text is dropped. Its " +
+        "output is the prediction, with the variance in a second half of the channels if the network learns one.",
     )
-    .argument("<model>", "name of a model that comes along, a folder, or a file")
+    .argument("<model>", "name of a bundled model, a folder, or a file")
     .requiredOption("--out <file>", "an .onnx file")
-    .option("--size <WxH>", "of pictures, in pixels; the model's own unless given", sizeOption)
-    .option("--part <name>", "network, or the decoder that makes pictures of latents", "network")
-    .option("--half", "store weights in float16; they are computed with in float32")
+    .option("--size <WxH>", "size of pictures in pixels; the model's own unless given", sizeOption)
+    .option("--part <name>", "network, or the decoder of latents", "network")
+    .option("--half", "store weights in float16; computation stays in float32")
     .option("--json", "print one JSON object: { files, inputs, outputs }")
     .action(exportModel);
 }
@@ -49,10 +53,12 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
   const model = await openModel(source, { ...modelOptions(options), loras: options.lora });
   for (const warning of model.warnings ?? []) process.stderr.write(`Warning: ${warning}\n`);
   try {
-    const size = latentSize(options.size, model);
+    const size = latentSize(options.size ?? {}, model);
     const { network, decoder, weights } = model;
     if (part === "decoder" && !decoder) {
-      throw new UsageError(`${model.name} has no decoder: it draws pixels; export its network.`);
+      throw new UsageError(
+        `${model.name} has no decoder: it draws pixels; export its network instead.`,
+      );
     }
     const exported =
       part === "network"

@@ -1,5 +1,5 @@
 /**
- * patchwise info MODEL: what a model costs, counted from its graph.
+ * patchwise info MODEL: the cost of a model, counted from its graph.
  */
 import type { Command } from "commander";
 import {
@@ -9,19 +9,24 @@ import {
   estimateTogether,
 } from "../engine/passes/cost.ts";
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames } from "../engine/messages.ts";
+import { nearestNames, quote } from "../engine/messages.ts";
 import { canDrop, networkPresets } from "../models/network.ts";
-import { networkGraph, tracedForDrawing } from "../pipelines/graphs.ts";
-import { memoryPlan } from "../pipelines/memory.ts";
+import {
+  latentSize,
+  networkGraph,
+  type PictureSize,
+  type SizedModel,
+  type StagedModel,
+  stagesOf,
+  tracedForDrawing,
+} from "../pipelines/image-model.ts";
+import { memoryPlan } from "../pipelines/programs.ts";
 import { shippedModels } from "../models/card-node.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
-import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
-import { latentSize, type Sized } from "../pipelines/settings.ts";
-import { type Staged, stagesOf } from "../pipelines/stages.ts";
+import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { countedPresets } from "../pipelines/counted-presets.ts";
 import { parseHubId } from "../weights/hub/id.ts";
-import { quote } from "../engine/messages.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { showingDownload } from "./download-progress.ts";
 import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
@@ -33,15 +38,15 @@ interface StageCosts {
 }
 
 interface Costs {
-  /** Of the network. */
+  /** Parameters and multiply-adds (in 10⁹) of the network. */
   readonly parameters: number;
   readonly gflops: number;
   readonly tokens: number;
-  /** Of the text, where it is told one: the Gflops are with so many. */
+  /** Tokens of the text with which the Gflops are counted, for networks that read one. */
   readonly text_tokens?: number;
-  /** To draw one picture where memory suffices to keep every program. */
+  /** Bytes to draw one picture if every program is kept. */
   readonly memory_bytes: number;
-  /** The same where it does not: each program is dropped for the next, and its weights are kept as they are stored. */
+  /** Bytes to draw one picture if each program is dropped for the next, with its weights as they are stored. */
   readonly least_memory_bytes: number;
   /** In the order of drawing. */
   readonly stages: readonly StageCosts[];
@@ -51,17 +56,21 @@ const presetNames = [...networkPresets().keys(), ...countedPresets().keys()];
 
 export function addInfo(program: Command): void {
   addModelOptions(program.command("info"))
-    .summary("what a model costs: parameters, Gflops, tokens, memory")
+    .summary("count a model's parameters, Gflops, tokens and memory")
     .description(
       "Counts the parameters of a model's network, the multiply-adds of one forward pass for one image (in 10⁹: what " +
-        "papers call Gflops), the tokens of one image, and the most memory that a process takes which draws one picture " +
-        "on the CPU, in all and stage by stage. Nothing is run.",
+        "papers call Gflops), the tokens of one image, and the peak memory of drawing one picture on the CPU, in all and " +
+        "stage by stage. Nothing is run.",
     )
     .argument(
       "<model>",
-      "name of a preset or of a model that comes along, a folder, a file, or owner/name on the Hugging Face Hub",
+      "name of a preset or of a bundled model, a folder, a file, or owner/name on the Hugging Face Hub",
     )
-    .option("--size <WxH>", "of the picture, in pixels; the model's own unless given", sizeOption)
+    .option(
+      "--size <WxH>",
+      "size of the picture in pixels; the model's own unless given",
+      sizeOption,
+    )
     .option(
       "--json",
       "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages }",
@@ -71,7 +80,7 @@ export function addInfo(program: Command): void {
 }
 
 interface InfoOptions extends OpenModelOptions {
-  readonly size?: readonly [height: number, width: number];
+  readonly size?: PictureSize;
   readonly json?: true;
 }
 
@@ -85,7 +94,10 @@ async function info(model: string, options: InfoOptions): Promise<void> {
   );
 }
 
-async function describe(model: string, options: OpenModelOptions): Promise<Staged & Sized> {
+async function describe(
+  model: string,
+  options: OpenModelOptions,
+): Promise<StagedModel & SizedModel> {
   const network = networkPresets().get(model);
   if (network) return { name: model, network, weights: () => undefined };
   const shipped = await shippedModels();
@@ -104,10 +116,10 @@ async function describe(model: string, options: OpenModelOptions): Promise<Stage
   );
 }
 
-function costsOf(model: Staged & Sized, pixels: InfoOptions["size"]): Costs {
+function costsOf(model: StagedModel & SizedModel, pixels: InfoOptions["size"]): Costs {
   const { network } = model;
-  const size = latentSize(pixels, model);
-  // With guidance a picture is two rows: one with its condition, one without.
+  const size = latentSize(pixels ?? {}, model);
+  // With guidance the network runs on two rows a picture: one conditional, one unconditional.
   const rows = canDrop(network) ? 2 : 1;
   const plan = memoryPlan(stagesOf(model), { size, texts: rows, rows });
   const graph = networkGraph(network, size);
@@ -126,7 +138,7 @@ function costsOf(model: Staged & Sized, pixels: InfoOptions["size"]): Costs {
   };
 }
 
-/** Of one graph by itself, for one text or image. */
+/** The costs of a single graph, for one text or image. */
 function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Costs {
   const graph = trace();
   const parameters = countParameters(graph);
@@ -150,7 +162,7 @@ function text(model: string, costs: Costs, draws: boolean): string {
       "Gflops",
       `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${draws ? "image" : "text"})`,
     ],
-    // A U-Net has none.
+    // A U-Net has no tokens.
     ...(costs.tokens === 0
       ? []
       : [

@@ -1,21 +1,22 @@
-/** Values of options, from text. */
+/** Options that several commands have, and parsers of their values. */
 import type { Command } from "commander";
 import { DeviceError, UsageError } from "../engine/errors.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
-import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
+import type { PictureSize } from "../pipelines/image-model.ts";
+import { type OpenModelOptions, openOptions } from "../pipelines/open/options.ts";
 import { quote } from "../engine/messages.ts";
 
-/** A parser of numbers for an option, as commander takes it. */
+/** A parser of a number, as commander takes it. */
 export function numberOption(name: string): (text: string) => number {
   return (text) => {
     const value = text.trim() === "" ? NaN : Number(text);
     if (Number.isFinite(value)) return value;
-    throw new UsageError(`${name} is ${quote(text)}, which is no number; give one.`);
+    throw new UsageError(`${name} is ${quote(text)}, which is not a number; give one.`);
   };
 }
 
-/** A parser of numbers between commas. */
+/** A parser of numbers that are separated by commas. */
 export function numbersOption(name: string): (text: string) => readonly number[] {
   const parse = numberOption(name);
   return (text) => text.split(",").map(parse);
@@ -31,52 +32,40 @@ export function pairOption(name: string): (text: string) => readonly [number, nu
   };
 }
 
-/**
- * Width and height, "64x48", or one number for both.
- *
- * @returns [height, width]
- */
-export function sizeOption(text: string): readonly [height: number, width: number] {
+/** Parses width and height, "64x48", or one number for both. */
+export function sizeOption(text: string): PictureSize {
   const [, width, height = width] = /^(\d+)(?:\s*[x×]\s*(\d+))?$/i.exec(text.trim()) ?? [];
-  if (width !== undefined) return [Number(height), Number(width)];
+  if (width !== undefined) return { width: Number(width), height: Number(height) };
   throw new UsageError(
     `--size is ${quote(text)}; give width and height in pixels, such as 64x48, or one number for both.`,
   );
 }
 
-/** Adds the options that say where the parts of a model are which it does not bring. */
+/** Adds the options of opening a model, one for each row of `openOptions`. */
 export function addModelOptions(command: Command): Command {
-  return command
-    .option("--vae <dir|file>", "Stable Diffusion's autoencoder, for models of latents without one")
-    .option(
-      "--text-encoders <dir|file...>",
-      "text encoders of Stable Diffusion 3, where its file holds none: files, or a folder of them",
-    )
-    .option("--tokenizers <dir>", "a folder with tokenizer, tokenizer_2 and tokenizer_3")
-    .option("--without <encoder...>", "text encoders to do without: clip-l, clip-g, t5")
-    .option(
-      "--prompt-tokens <n>",
-      "that T5 reads (default: 256 for folders, 77 for single files)",
-      numberOption("--prompt-tokens"),
-    );
+  for (const { flag, help, isNumber } of Object.values(openOptions)) {
+    if (isNumber) command.option(flag, help, numberOption(flag.split(" ")[0]!));
+    else command.option(flag, help);
+  }
+  return command;
 }
 
-/** What such options say, as those of a model. */
+/** The options of opening a model among all options of a command. */
 export function modelOptions(options: OpenModelOptions): OpenModelOptions {
-  const { vae, textEncoders, tokenizers, without, promptTokens } = options;
-  return { vae, textEncoders, tokenizers, without, promptTokens };
+  const names = Object.keys(openOptions) as (keyof OpenModelOptions)[];
+  return Object.fromEntries(names.map((name) => [name, options[name]]));
 }
 
-/** Adds the option that names LoRA to mix into the model. */
+/** Adds the option that names LoRAs to merge into the model. */
 export function addLoraOption(command: Command): Command {
   return command.option(
     "--lora <dir|file[:weight]>",
-    "a LoRA to mix into the model, and how much of it (default: 1); may be given again",
+    "a LoRA to merge into the model, and its weight (default: 1); can be given several times",
     loraOption,
   );
 }
 
-/** What is behind the last colon is a weight, where it is a number: paths may hold colons too. */
+/** The part after the last colon is a weight only if it is a number, since paths may contain colons. */
 function loraOption(text: string, before: readonly ChosenLora[] = []): readonly ChosenLora[] {
   const [, file, weight] = /^(.+):([-+]?[\d.]+(?:e[-+]?\d+)?)$/i.exec(text) ?? [];
   const parsed = Number(weight);
@@ -89,9 +78,9 @@ function loraOption(text: string, before: readonly ChosenLora[] = []): readonly 
 export const deviceNames = "cpu, cuda, coreml, dml or webgpu";
 
 /**
- * Works on the device that a person chose.
+ * Runs work on the device that was asked for.
  *
- * @throws UsageError where the machine cannot offer it: choosing another is the way out
+ * @throws UsageError if the machine has no such device, because choosing another one is the way out
  */
 export async function onDevice<T>(
   device: string,

@@ -29,7 +29,7 @@ import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { drawAll, drawSampleGrid, type Wishes } from "./drawing.ts";
 import { realPictures } from "./real-pictures-node.ts";
-import { networkGraph } from "../pipelines/graphs.ts";
+import { networkGraph } from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 
 export interface CompareOptions {

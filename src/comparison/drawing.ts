@@ -3,8 +3,9 @@ import type { Picture } from "../pictures/picture.ts";
 import { pictureGrid } from "../pictures/grid.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ImageModel } from "../pipelines/image-model.ts";
-import { imagePipeline } from "../pipelines/image-pipeline.ts";
-import { finished, type GenerateRequest, type Pipeline } from "../pipelines/pipeline.ts";
+import { imagePipeline } from "../pipelines/pipeline.ts";
+import { type GenerateRequest } from "../pipelines/settings.ts";
+import { finished, type Pipeline } from "../pipelines/pipeline.ts";
 
 /** What can be asked for. */
 export interface Wishes {

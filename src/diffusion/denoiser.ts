@@ -64,11 +64,11 @@ interface Question {
  *
  * @returns the network under conditions, which have the same names each time
  * @example
- * const told = sharedNetwork(async (inputs) => (await program.run(inputs)).output);
+ * const told = batchedNetwork(async (inputs) => (await program.run(inputs)).output);
  * const [wanted, free] = [{ y: classes }, { y: none }].map((y) => denoiserOf(told(y), "flow"));
  * const denoise = guided(wanted, free, { scale: 4 });
  */
-export function sharedNetwork(run: RunRows): (conditions: Conditions) => Network {
+export function batchedNetwork(run: RunRows): (conditions: Conditions) => Network {
   let asked: Question[] = [];
   const answerAll = async () => {
     const questions = asked;
@@ -105,7 +105,7 @@ export function sharedNetwork(run: RunRows): (conditions: Conditions) => Network
  *
  * @param copies run at the same time where each is in a worker
  */
-export function dealtRows(copies: readonly RunRows[]): RunRows {
+export function splitAcrossCopies(copies: readonly RunRows[]): RunRows {
   return async (inputs) => {
     const rows = inputs["x"]!.shape[0]!;
     const outputs: NdArray[] = [];

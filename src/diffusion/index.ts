@@ -3,13 +3,13 @@
  */
 export {
   type Conditions,
-  dealtRows,
+  splitAcrossCopies,
   type Denoised,
   type Denoiser,
   denoiserOf,
   type Network,
   type RunRows,
-  sharedNetwork,
+  batchedNetwork,
 } from "./denoiser.ts";
 export {
   type DiffusersScheduler,
@@ -28,7 +28,7 @@ export {
   tokenLoss,
 } from "./discrete/discrete.ts";
 export { type Guidance, guided } from "./guidance.ts";
-export { keeping } from "./inpainting.ts";
+export { inpaint } from "./inpainting.ts";
 export {
   clean,
   flowLevels,

@@ -10,7 +10,7 @@ import { type Denoiser, noiseOf } from "./denoiser.ts";
  * @param known images of x's shape
  * @param mask of the same shape, in [0, 1]: how much of each number is up to the denoiser
  */
-export function keeping(denoise: Denoiser, known: NdArray, mask: NdArray): Denoiser {
+export function inpaint(denoise: Denoiser, known: NdArray, mask: NdArray): Denoiser {
   const blend = (drawn: NdArray, kept: NdArray) =>
     mapElements((a, b, share) => share * a + (1 - share) * b, drawn, kept, mask);
   return async (x, level) => {

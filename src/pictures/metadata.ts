@@ -1,57 +1,55 @@
-/** The metadata of a drawn picture: how it was drawn, in enough detail to draw it again. */
+/** The metadata of a drawn picture: enough to draw it again. */
 import { z } from "zod";
 
-export const pictureMetadataSchema = z.object({
+/** Pictures from before width and height had fields of their own. */
+function renamed(content: unknown): unknown {
+  if (typeof content !== "object" || content === null) return content;
+  const { size, negative, ...rest } = content as Record<string, unknown>;
+  const [height, width] = Array.isArray(size) ? (size as unknown[]) : [];
+  return {
+    ...rest,
+    ...(negative !== undefined && { negativePrompt: negative }),
+    ...(size !== undefined && { width, height }),
+  };
+}
+
+/** The fields that other programs show too. */
+const shownFields = z.object({
   prompt: z.string().optional(),
   class: z.string().optional(),
-  negative: z.string().optional(),
+  negativePrompt: z.string().optional(),
   seed: z.int().min(0),
   steps: z.int().min(1),
   guidance: z.number(),
-  /** The first channels to which guidance was applied; absent for all. */
-  guidedChannels: z.int().min(1).optional(),
   sampler: z.string(),
-  /** Temperature of the codes in the first and in the last step. */
-  temperature: z.tuple([z.number(), z.number()]).readonly().optional(),
-  /** Time shift of a rectified flow, if it was not the default of the model. */
-  shift: z.number().optional(),
-  guidanceInterval: z.tuple([z.number(), z.number()]).readonly().optional(),
-  rescale: z.number().optional(),
-  skipLayers: z
-    .object({
-      layers: z.array(z.int().min(0)).readonly(),
-      scale: z.number(),
-      from: z.number(),
-      to: z.number(),
-    })
-    .optional(),
-  /** Share of the noise that was added to an input picture. */
+  /** Only for pictures that were drawn from an image. */
   strength: z.number().optional(),
-  /** Whether a mask limited what was redrawn. */
-  masked: z.boolean().optional(),
-  /** Files or folders of LoRAs that were merged into the model, with their weights. */
+  /** The LoRAs that were merged into the model: files or folders, and the weight of each. */
   loras: z
     .array(z.object({ file: z.string(), weight: z.number() }))
     .readonly()
     .optional(),
-  /** [height, width] in pixels. */
-  size: z.tuple([z.int().min(1), z.int().min(1)]).readonly(),
+  /** In pixels. */
+  width: z.int().min(1),
+  height: z.int().min(1),
   /** Name of the model. */
   model: z.string(),
   /** Version of Patchwise. */
   version: z.string(),
 });
 
-export type PictureMetadata = z.output<typeof pictureMetadataSchema>;
+/** All other settings of the drawing stay as they are, and are checked when a picture is drawn with them again. */
+export const pictureMetadataSchema = z.preprocess(renamed, shownFields.loose());
+
+export type PictureMetadata = z.output<typeof shownFields>;
 
 /**
- * Formats metadata as the text that many programs for generated pictures show: AUTOMATIC1111's "parameters", with the
- * prompt on the first line and the settings on the last.
+ * The metadata as a text that many programs for generated pictures show: AUTOMATIC1111's "parameters", the prompt on the
+ * first line and the settings on the last.
  */
 export function parametersText(metadata: PictureMetadata): string {
-  const { prompt, negative, seed, steps, guidance, sampler, size, model, version } = metadata;
-  const { strength, loras } = metadata;
-  const [height, width] = size;
+  const { prompt, negativePrompt, seed, steps, guidance, sampler, width, height } = metadata;
+  const { strength, loras, model, version } = metadata;
   const settings = {
     Steps: steps,
     Sampler: sampler,
@@ -65,7 +63,7 @@ export function parametersText(metadata: PictureMetadata): string {
   };
   return [
     printable(prompt ?? metadata.class ?? ""),
-    ...(negative === undefined ? [] : [`Negative prompt: ${printable(negative)}`]),
+    ...(negativePrompt === undefined ? [] : [`Negative prompt: ${printable(negativePrompt)}`]),
     Object.entries(settings)
       .map(([name, value]) => `${name}: ${quoted(String(value))}`)
       .join(", "),

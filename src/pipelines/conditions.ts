@@ -1,38 +1,40 @@
-/** What a network is told, from words and names to its inputs. */
-import type { Conditions } from "../diffusion/denoiser.ts";
-import { stackRows } from "../diffusion/arrays.ts";
+/** The conditions of a request: a class, a prompt, or none, checked against what the model takes. */
 import { UsageError } from "../engine/errors.ts";
-import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
-import { nearestNames } from "../engine/messages.ts";
-import { quote } from "../engine/messages.ts";
-import type { ImageModel, RunStage } from "./image-model.ts";
-import type { GenerateRequest } from "./pipeline.ts";
+import { nearestNames, quote } from "../engine/messages.ts";
+import type { ImageModel } from "./image-model.ts";
 
-/** A condition that was found sound. */
-export type Told =
-  /** Nothing: the condition is left out, if the model has one. */
-  | { readonly kind: "nothing" }
+/** What a network is conditioned on, checked against the model. */
+export type Condition =
+  /** The unconditional network. */
+  | { readonly kind: "none" }
   | { readonly kind: "class"; readonly name: string; readonly index: number }
   | { readonly kind: "text"; readonly text: string };
 
-export const nothing: Told = { kind: "nothing" };
+export const unconditional: Condition = { kind: "none" };
 
-/** As many names as a message lists. */
+/** Number of class names that a message lists. */
 const LISTED = 8;
 
+type Asked = {
+  readonly prompt?: string | undefined;
+  readonly class?: string | number | undefined;
+};
+
 /**
- * What a request tells the model to draw.
+ * The condition of a request.
  *
- * @throws UsageError when it is not the model's kind of condition, or a class that the model does not know
+ * @throws UsageError if the model takes another kind of condition, or has no such class
  */
-export function toldBy(request: GenerateRequest, model: ImageModel): Told {
-  const { prompt, class: label } = request;
+export function resolveCondition(
+  { prompt, class: label }: Asked,
+  model: Pick<ImageModel, "name" | "network" | "classes">,
+): Condition {
   const { name, network } = model;
   switch (network.condition.kind) {
     case "none":
-      if (prompt === undefined && label === undefined) return nothing;
+      if (prompt === undefined && label === undefined) return unconditional;
       throw new UsageError(
-        `${name} draws nothing in particular, so ${prompt === undefined ? "a class" : "a prompt"} means nothing to it; leave it out.`,
+        `${name} is unconditional and takes no ${prompt === undefined ? "class" : "prompt"}; leave it out.`,
       );
     case "class":
       if (prompt !== undefined) {
@@ -45,65 +47,64 @@ export function toldBy(request: GenerateRequest, model: ImageModel): Told {
     case "text":
       if (label !== undefined) {
         throw new UsageError(
-          `${name} draws prompts and knows no class such as ${quote(String(label))}; give it as the prompt.`,
+          `${name} takes prompts and has no classes such as ${quote(String(label))}; give it as the prompt.`,
         );
       }
-      if (prompt !== undefined) return textOf(prompt);
-      throw new UsageError(`${name} draws what a prompt says; give one, such as "a red apple".`);
+      if (prompt !== undefined) return textCondition(prompt);
+      throw new UsageError(`${name} needs a prompt; give one, such as "a red apple".`);
   }
 }
 
 /**
- * What guidance leads away from.
+ * The condition that guidance leads away from; unconditional unless given.
  *
- * @throws UsageError when the model cannot be told that
+ * @param negative a prompt or a class, whichever the model takes
+ * @throws UsageError if the model is unconditional, or has no such class
  */
-export function avoidedBy({ negative }: GenerateRequest, model: ImageModel): Told {
-  if (negative === undefined) return nothing;
+export function resolveNegative(
+  negative: string | undefined,
+  model: Pick<ImageModel, "name" | "network" | "classes">,
+): Condition {
+  if (negative === undefined) return unconditional;
   switch (model.network.condition.kind) {
     case "none":
       throw new UsageError(
-        `${model.name} draws nothing in particular, so the negative ${quote(negative)} means nothing to it; leave it out.`,
+        `${model.name} is unconditional and takes no negative prompt such as ${quote(negative)}; leave it out.`,
       );
     case "class":
       return classNamed(negative, model);
     case "text":
-      return textOf(negative);
+      return textCondition(negative);
   }
 }
 
-function textOf(text: string): Told {
-  return text.trim() === "" ? nothing : { kind: "text", text };
+function textCondition(text: string): Condition {
+  return text.trim() === "" ? unconditional : { kind: "text", text };
 }
 
-/** A name counts before a number, so that classes named by digits are found. */
-function classNamed(wanted: string | number, model: ImageModel): Told {
+/** Names come before numbers, so that classes whose names are digits can be found. */
+function classNamed(
+  wanted: string | number,
+  model: Pick<ImageModel, "name" | "network" | "classes">,
+): Condition {
   const { name, classes = new Map<string, number>(), network } = model;
   const count = network.condition.kind === "class" ? network.condition.classes : 0;
   const text = String(wanted).trim();
-  const exact = classes.get(text) ?? byLetters(text, classes);
-  const index = exact ?? (/^\d+$/.test(text) ? Number(text) : undefined);
+  const folded = text.toLowerCase();
+  const named =
+    classes.get(text) ?? [...classes].find(([known]) => known.toLowerCase() === folded)?.[1];
+  const index = named ?? (/^\d+$/.test(text) ? Number(text) : undefined);
   if (index !== undefined && index < count) {
-    return { kind: "class", name: nameOfClass(index, classes), index };
+    const shown = [...classes].find(([, other]) => other === index)?.[0] ?? String(index);
+    return { kind: "class", name: shown, index };
   }
   const nearest = nearestNames(text, classes.keys());
   throw new UsageError(
-    `${name} knows no class ${quote(text)}; ${nearest.length > 0 ? `the nearest are ${nearest.join(", ")}` : `give one of ${someClasses(model)}`}.`,
+    `${name} has no class ${quote(text)}; ${nearest.length > 0 ? `the nearest are ${nearest.join(", ")}` : `give one of ${someClasses(model)}`}.`,
   );
 }
 
-function byLetters(text: string, classes: ReadonlyMap<string, number>): number | undefined {
-  const folded = text.toLowerCase();
-  for (const [name, index] of classes) if (name.toLowerCase() === folded) return index;
-  return undefined;
-}
-
-function nameOfClass(index: number, classes: ReadonlyMap<string, number>): string {
-  for (const [name, other] of classes) if (other === index) return name;
-  return String(index);
-}
-
-function someClasses({ classes, network }: ImageModel): string {
+function someClasses({ classes, network }: Pick<ImageModel, "network" | "classes">): string {
   const count = network.condition.kind === "class" ? network.condition.classes : 0;
   const numbers = `a number from 0 to ${count - 1}`;
   if (!classes || classes.size === 0) return numbers;
@@ -111,57 +112,32 @@ function someClasses({ classes, network }: ImageModel): string {
   return classes.size > LISTED ? `${names.join(", ")} … or ${numbers}` : names.join(", ");
 }
 
-/** Conditions of one row for each text. */
-export type Embed = (texts: readonly string[]) => Promise<readonly Conditions[]>;
-
-/** As many texts as are remembered; those of a long prompt take some megabytes. */
-const REMEMBERED = 8;
-
-/** Asks the model's embedder about what it was not asked lately. */
-export function rememberedEmbeddings({ embedder }: ImageModel, run: RunStage): Embed {
-  /** In the order of their last use. */
-  const known = new Map<string, Conditions>();
-  return async (texts) => {
-    const unknown = [...new Set(texts)].filter((text) => !known.has(text));
-    const made = unknown.length > 0 ? await embedder!.embed(unknown, run) : [];
-    const found = new Map([...known, ...unknown.map((text, i) => [text, made[i]!] as const)]);
-    for (const text of texts) {
-      known.delete(text);
-      known.set(text, found.get(text)!);
-    }
-    for (const text of [...known.keys()].slice(0, -REMEMBERED)) known.delete(text);
-    return texts.map((text) => found.get(text)!);
-  };
-}
-
-/** The inputs for `count` images of each of several conditions, all of one model. */
-export async function conditionsFor(
-  told: readonly Told[],
-  count: number,
-  { network: { condition } }: ImageModel,
-  embed: Embed,
-): Promise<readonly Conditions[]> {
-  switch (condition.kind) {
-    case "none":
-      return told.map(() => ({}));
-    case "class":
-      return told.map((each) => {
-        // The row behind the classes stands for none.
-        const index = each.kind === "class" ? each.index : condition.classes;
-        return { y: ndarray("int64", [count], new Array<number>(count).fill(index)) };
-      });
-    case "text": {
-      const embedded = await embed(told.map((each) => (each.kind === "text" ? each.text : "")));
-      return embedded.map((conditions) => repeated(conditions, count));
-    }
-  }
-}
-
-function repeated(conditions: Conditions, count: number): Conditions {
-  return Object.fromEntries(
-    Object.entries(conditions).map(([name, row]) => [
-      name,
-      stackRows(new Array<NdArray>(count).fill(row)),
-    ]),
-  );
+/** Sentences about parts of a request that have no effect: text past a token limit, or a negative prompt without guidance. */
+export function warningsOf(
+  {
+    condition,
+    negative,
+    negativePrompt,
+    guidance,
+  }: {
+    readonly condition: Condition;
+    readonly negative: Condition;
+    readonly negativePrompt?: string | undefined;
+    readonly guidance: number;
+  },
+  { encoder: reader, warnings = [] }: Pick<ImageModel, "encoder" | "warnings">,
+): string[] {
+  const truncated = (what: string, from: Condition) =>
+    (from.kind === "text" ? (reader?.truncated(from.text) ?? []) : []).map(
+      ({ encoder, tokens, text }) =>
+        `The ${what} is longer than the ${tokens} tokens that ${encoder} reads; ${quote(text)} is ignored.`,
+    );
+  return [
+    ...warnings,
+    ...truncated("prompt", condition),
+    ...truncated("negative prompt", negative),
+    ...(negativePrompt !== undefined && guidance === 1
+      ? [`The negative prompt ${quote(negativePrompt)} has no effect without guidance.`]
+      : []),
+  ];
 }

@@ -1,77 +1,59 @@
-/** Pictures to draw on from: image-to-image and inpainting. */
+/** The image that a drawing starts from: image-to-image, and inpainting where there is a mask. */
 import type { Picture } from "../pictures/picture.ts";
 import { valuesOf, withChannels } from "../pictures/picture.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { codecShape } from "../models/coders/image-codec.ts";
-import type { ImageModel, RunStage } from "./image-model.ts";
-import type { GenerateRequest } from "./pipeline.ts";
-import type { Stages } from "./stages.ts";
-
-/** Of an image without a mask; with one, the part within is drawn anew. */
-const defaultStrength = 0.6;
+import type { ImageModel, RunStage, Stages } from "./image-model.ts";
+import type { GenerateRequest } from "./settings.ts";
 
 /**
- * The strength of a request, which is undefined where it gives no image.
+ * Checks that image, mask, strength and size fit one another.
  *
- * @throws UsageError when strength, image and mask do not go together
+ * @throws UsageError if a mask or strength has no image, or a size differs
  */
-export function strengthOf({ image, mask, strength, size }: GenerateRequest): number | undefined {
+export function checkGivenImage(
+  { image, mask, strength }: Pick<GenerateRequest, "image" | "mask" | "strength">,
+  { width, height }: { readonly width: number; readonly height: number },
+): void {
   if (!image) {
-    const without =
-      strength !== undefined ? `a strength of ${strength}` : mask ? "a mask" : undefined;
-    if (without === undefined) return undefined;
+    if (strength === undefined && !mask) return;
     throw new UsageError(
-      `There is ${without}, but no image that it could be of; give the image too, or leave it out.`,
+      `${mask ? "A mask" : `A strength of ${strength}`} needs an image; give the image too, or leave it out.`,
     );
   }
-  checkPixels(image, "image");
-  if (size && (image.height !== size[0] || image.width !== size[1])) {
+  if (image.height !== height || image.width !== width) {
     throw new UsageError(
-      `The image has ${shown(image)} pixels, but a picture of ${size[1]}×${size[0]} was asked for; bring the image to that size, or leave the size out.`,
+      `The image has ${image.width}×${image.height} pixels, but width and height ask for ${width}×${height}; resize the image, or leave the size out.`,
     );
   }
-  if (mask) {
-    checkPixels(mask, "mask");
-    if (mask.height !== image.height || mask.width !== image.width) {
-      throw new UsageError(
-        `The mask has ${shown(mask)} pixels, but its image has ${shown(image)}; give a mask of the image's size.`,
-      );
-    }
+  if (mask && (mask.height !== image.height || mask.width !== image.width)) {
+    throw new UsageError(
+      `The mask has ${mask.width}×${mask.height} pixels, but its image has ${image.width}×${image.height}; give a mask of the image's size.`,
+    );
   }
-  const decided = strength ?? (mask ? 1 : defaultStrength);
-  if (decided > 0 && decided <= 1) return decided;
-  throw new UsageError(
-    `The strength ${decided} is not one; give a number above 0, where the image stays as it is, up to 1, where all of it is drawn anew.`,
-  );
 }
 
-function checkPixels({ pixels, width, height, channels }: Picture, what: string): void {
-  if (pixels.length === width * height * channels) return;
-  throw new UsageError(
-    `The ${what} of ${width}×${height} pixels in ${channels} channels has ${pixels.length} bytes; give ${width * height * channels}.`,
-  );
-}
-
-function shown({ width, height }: Picture): string {
-  return `${width}×${height}`;
-}
-
-/** What is given of what is drawn. */
-interface GivenImage {
-  /** As the network sees it, a row for each picture. */
+/** An image as the network sees it. */
+export interface GivenImage {
+  /** One row for each picture, as the network draws them. */
   readonly latents: NdArray;
-  /** Of the same shape, in [0, 1]: how much is drawn anew. */
+  /** The mask in the shape of the latents, in [0, 1], where 0 keeps the image; undefined if there is none. */
   readonly mask: NdArray | undefined;
   /** Puts the image's own pixels where the mask is black. */
   readonly finish: (drawn: Picture) => Picture;
 }
 
-/** The image of a request, if it has one, for what the network draws in a shape [count, …, height, width]; latents are the encoder's means. */
-export async function givenImage(
+/**
+ * Encodes the image of a request; latents are the means of the encoder.
+ *
+ * @param shape of the network's input, [count, …, height, width]
+ * @returns undefined if the request gives no image
+ */
+export async function encodeGivenImage(
   { image, mask, signal }: GenerateRequest,
-  shape: readonly [count: number, ...of: number[]],
+  shape: readonly number[],
   {
     model,
     stages,
@@ -90,16 +72,13 @@ export async function givenImage(
     ? (await run(encoder, { images: pixels }, signal ? { signal } : {}))["latents"]!
     : pixels;
   return {
-    latents: stackRows(new Array<NdArray>(shape[0]).fill(latents)),
+    latents: stackRows(new Array<NdArray>(shape[0]!).fill(latents)),
     mask: mask && maskFor(mask, shape),
     finish: (drawn) => (mask ? pasted(drawn, own, mask) : drawn),
   };
 }
 
-/**
- * A mask for what the network draws, of its shape, in [0, 1]. A latent, or token, is drawn anew as much as the pixel of it
- * that is so most.
- */
+/** The mask in the shape of the network's input, in [0, 1]. A latent or token has the largest value of its pixels. */
 function maskFor(mask: Picture, shape: readonly number[]): NdArray<"float32"> {
   const [height, width] = shape.slice(-2) as [number, number];
   const shares = sharesOf(mask);
@@ -115,7 +94,7 @@ function maskFor(mask: Picture, shape: readonly number[]): NdArray<"float32"> {
   return ndarray("float32", shape, values);
 }
 
-/** How much of each pixel is drawn anew. */
+/** The mask's brightness of each pixel, from 0 (black) to 1 (white). */
 function sharesOf({ pixels, channels }: Picture): Float32Array {
   return Float32Array.from({ length: pixels.length / channels }, (_, i) => {
     let sum = 0;
@@ -124,7 +103,7 @@ function sharesOf({ pixels, channels }: Picture): Float32Array {
   });
 }
 
-/** What was drawn, with the image's own pixels where the mask is black. */
+/** Blends the drawn picture with the image by the mask. */
 function pasted(drawn: Picture, image: Picture, mask: Picture): Picture {
   const shares = sharesOf(mask);
   const { channels } = drawn;

@@ -1,121 +1,269 @@
-/** What drawing needs of a model, wherever it comes from: a trained folder, diffusers' folder, or a single file. */
+/**
+ * A model that draws, and the programs that it consists of. `open/` makes an `ImageModel` of a trained folder, a folder in
+ * diffusers' layout or a single file; `pipeline.ts` draws with it.
+ */
 import type { Conditions } from "../diffusion/denoiser.ts";
-import type { Parameterization } from "../diffusion/parameterization.ts";
-import type { NoiseLevel } from "../diffusion/levels.ts";
-import type { LevelOptions } from "../diffusion/recipe.ts";
-import type { Sampler } from "../diffusion/samplers/sampler.ts";
-import type { sampleTokens } from "../diffusion/discrete/token-sampling.ts";
-import type { Threshold } from "../diffusion/thresholding.ts";
-import type { Graph } from "../engine/graph/graph.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { UsageError } from "../engine/errors.ts";
+import { input } from "../engine/graph/functional.ts";
+import { type Graph, graphOf } from "../engine/graph/graph.ts";
+import { batch } from "../engine/graph/shape.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
-import type { ImageCodec } from "../models/coders/image-codec.ts";
-import type { tokenSampler } from "../models/card.ts";
-import type { NetworkConfig } from "../models/network.ts";
+import {
+  codecShape,
+  decodeWithCodec,
+  encodeWithCodec,
+  type ImageCodec,
+} from "../models/coders/image-codec.ts";
+import {
+  imageSizes,
+  type NetworkConfig,
+  type TracedNetwork,
+  traceNetwork,
+} from "../models/network.ts";
+import { createParams } from "../nn/params.ts";
+import type { SamplingProcess } from "./process.ts";
 
 export interface ImageModel {
-  /** What a person calls it. */
+  /** The name that messages use: of a bundled model, a folder, a file or a repository. */
   readonly name: string;
   readonly network: NetworkConfig;
-  /** Of the network, by its own names; already checked. */
+  /** The network's weights under its own names, already checked against it. */
   readonly weights: WeightSource;
-  readonly process: SamplingProcess | TokenProcess;
-  /** Every name of each class; models with classes know them by number too. */
+  readonly process: SamplingProcess;
+  /** Index of each class by name; a class may have several names. Classes can also be given by their number. */
   readonly classes?: ReadonlyMap<string, number> | undefined;
-  /** Of models that take prompts; else `lacks` says why there is none. */
-  readonly embedder?: PromptEmbedder | undefined;
-  /** Makes pixels of latents or tokens; without it the network sees pixels itself. */
+  /** Encodes prompts; present if the model takes prompts and no part is missing. */
+  readonly encoder?: PromptEncoder | undefined;
+  /** Decodes latents or tokens to pixels; absent if the network draws pixels. */
   readonly decoder?: LatentDecoder | undefined;
+  /** Settings that a request takes from the model where it gives none. */
   readonly defaults: {
     readonly steps: number;
     readonly guidance: number;
     readonly guidedChannels?: number | undefined;
-    /** Of tokens, in the first and in the last step. */
     readonly temperature?: readonly [first: number, last: number] | undefined;
   };
-  /** What was mixed into the weights. */
-  readonly loras?: readonly MixedLora[] | undefined;
-  /** Sentences on what of its files does not count. */
+  /** The LoRAs that were merged into the weights. */
+  readonly loras?: readonly MergedLora[] | undefined;
+  /** Sentences about parts of the files that have no effect. */
   readonly warnings?: readonly string[] | undefined;
-  /** What cannot be drawn without, and how to give it, where a part is not there. */
-  readonly lacks?: string | undefined;
-  /** Gives files back. */
+  /** A sentence that names the parts that are missing for drawing, and how to give them; undefined if there are none. */
+  readonly missingParts?: string | undefined;
+  /** Closes the files. */
   close(): Promise<void>;
 }
 
-/** A LoRA, by its file or folder, and how much of it. */
-export interface MixedLora {
+/** A LoRA by its file or folder, and the weight with which it was merged. */
+export interface MergedLora {
   readonly file: string;
   readonly weight: number;
 }
 
-/** A program of a model. */
+export type LatentDecoder = ImageCodec & { readonly weights: WeightSource };
+
+/** Turns texts into the network's conditions. */
+export interface PromptEncoder {
+  /** Programs that run before the network; empty if the network's own graph reads token ids. */
+  readonly stages: readonly Stage[];
+  /** The parts of a text that are past the token limit of an encoder; empty if the whole text is read. */
+  truncated(text: string): readonly TruncatedText[];
+  /** Conditions of one row for each text; the empty text gives the unconditional ones. */
+  encode(texts: readonly string[], run: RunStage): Promise<readonly Conditions[]>;
+}
+
+export interface TruncatedText {
+  readonly encoder: string;
+  /** The encoder's limit in tokens. */
+  readonly tokens: number;
+  /** The text past the limit. */
+  readonly text: string;
+}
+
+/** One program of a model. The same stage is the same object each time, so that its program can be cached. */
 export interface Stage {
-  /** What it is to a person. */
+  /** The name that messages use, such as "the decoder". */
   readonly name: string;
   readonly kind: "text encoder" | "image encoder" | "network" | "decoder";
-  /** Traces it. */
   readonly graph: () => Graph;
   readonly weights: WeightSource;
-  /** What a person can do where memory does not suffice for it, beside drawing less. */
+  /** What to do if the stage does not fit in memory, where there is more to do than drawing less. */
   readonly remedy?: string;
 }
 
-/** Runs a stage, whose program is made if there is none. */
+/** Runs a stage and compiles its program first if needed. */
 export type RunStage = (
   stage: Stage,
   inputs: Readonly<Record<string, NdArray>>,
   options?: RunOptions,
 ) => Promise<Readonly<Record<string, NdArray>>>;
 
-/** How a text becomes what the network is told. */
-export interface PromptEmbedder {
-  /** Programs that read the text before the network runs; none where the network has a prompt encoder of its own. */
+type Size = readonly [height: number, width: number];
+
+/** The stages of one model. */
+export interface Stages {
   readonly encoders: readonly Stage[];
-  /** Words of a text that are not heard, because it is too long; empty where all are. */
-  unheard(text: string): readonly Unheard[];
-  /** The conditions of each text, arrays of one row; the empty text stands for none. */
-  embed(texts: readonly string[], run: RunStage): Promise<readonly Conditions[]>;
+  /** The network for latents or pixels of a height and width, with layers that single rows may skip. */
+  network(size: Size, skippable?: readonly number[]): Stage;
+  /** Whether latents larger than a tile are decoded tile by tile. */
+  readonly tiled: boolean;
+  /** The decoder for latents of a height and width; undefined if the network draws pixels. */
+  decoder(size: Size): Stage | undefined;
+  /** The encoder for images of a height and width in pixels; undefined if the network draws pixels. */
+  imageEncoder(size: Size): Stage | undefined;
 }
 
-export interface Unheard {
-  /** Who does not hear them. */
-  readonly by: string;
-  /** Tokens that they hear. */
-  readonly length: number;
-  readonly words: string;
+/** The fields of a model that its stages depend on. */
+export type StagedModel = Pick<ImageModel, "network" | "weights" | "decoder" | "encoder">;
+
+export function stagesOf({ network, weights, decoder, encoder }: StagedModel): Stages {
+  const made = new Map<string, Stage>();
+  const once = (key: string, stage: Stage): Stage => {
+    const found = made.get(key) ?? stage;
+    made.set(key, found);
+    return found;
+  };
+  return {
+    encoders: encoder?.stages ?? [],
+    tiled: decoder?.kind === "kl",
+    network: (size, skippable = []) =>
+      once(`network ${size.join("×")} ${skippable.join()}`, {
+        name: "the network",
+        kind: "network",
+        graph: () => networkGraph(network, size, skippable),
+        weights,
+      }),
+    decoder: (size) =>
+      decoder &&
+      once(`decoder ${size.join("×")}`, {
+        name: "the decoder",
+        kind: "decoder",
+        graph: () => decoderGraph(decoder, size),
+        weights: decoder.weights,
+      }),
+    imageEncoder: (size) =>
+      decoder &&
+      once(`image encoder ${size.join("×")}`, {
+        name: "the image encoder",
+        kind: "image encoder",
+        graph: () => encoderGraph(decoder, size),
+        weights: decoder.weights,
+      }),
+  };
 }
 
-export type LatentDecoder = ImageCodec & { readonly weights: WeightSource };
-
-/** By which levels a model of tokens is sampled. */
-export interface TokenProcess {
-  readonly kind: "tokens";
-  readonly codebook: number;
-  /** The only one there is. */
-  readonly sampler: typeof tokenSampler;
-  /** @throws UsageError when there is no sampler of that name */
-  samplerNamed(name: string): typeof sampleTokens;
-  /** Their sigma is the share of noise. @throws UsageError when there cannot be so many steps, or they are to be shifted */
-  levels(steps: number, options: LevelOptions): readonly NoiseLevel[];
+/**
+ * Traces a network with the inputs that drawing needs.
+ *
+ * @param size height and width of the network's input; the config's own unless given
+ * @param skippable layers that the rows with `skip` pass unchanged
+ */
+export function tracedForDrawing(
+  network: NetworkConfig,
+  size?: Size,
+  skippable: readonly number[] = [],
+): TracedNetwork {
+  // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
+  // network needs an input that drops the condition.
+  return traceNetwork(network, { size, drop: network.prompt !== undefined, skippable });
 }
 
-/** By which levels a model of continuous numbers is sampled, and how its answers are read. */
-export interface SamplingProcess {
-  readonly kind: "continuous";
-  /** What the network predicts. */
-  readonly parameterization: Parameterization;
-  /** How estimates of x0 are kept in range. */
-  readonly threshold?: Threshold | undefined;
-  /** Name of the model's own sampler. */
-  readonly sampler: string;
-  /**
-   * @param steps of the whole schedule, through whose last levels it may be asked to go
-   * @throws UsageError when there is no sampler of that name
-   */
-  samplerNamed(name: string, steps: number): Sampler;
-  /** Noisiest first. @throws UsageError when there cannot be so many steps, or no such shift */
-  levels(steps: number, options: LevelOptions): readonly NoiseLevel[];
-  /** Standard deviation of what sampling begins with. */
-  start(first: NoiseLevel): number;
+/**
+ * The network as a graph: `x` [B, C, H, W] or tokens [B, H, W], times `t` [B], the condition, and `skip` [B] if layers are
+ * skippable → `output`.
+ */
+export function networkGraph(
+  network: NetworkConfig,
+  size?: Size,
+  skippable?: readonly number[],
+): Graph {
+  return graphOf({ output: tracedForDrawing(network, size, skippable).output });
+}
+
+/**
+ * The decoder as a graph: `latents` [B, latentChannels, h, w] or tokens [B, h, w], as the network draws them → `pixels`
+ * [B, C, f·h, f·w], about in [−1, 1].
+ */
+export function decoderGraph(coder: ImageCodec, size: Size): Graph {
+  const latents =
+    coder.kind === "kl"
+      ? input("latents", [batch, coder.config.latentChannels, ...size])
+      : input("latents", [batch, ...size], "int64");
+  return graphOf({ pixels: decodeWithCodec(createParams(), latents, coder) });
+}
+
+/**
+ * The image encoder as a graph: `images` [B, C, H, W] in [−1, 1] → `latents` [B, latentChannels, H/f, W/f] or tokens
+ * [B, H/f, W/f], as the network draws them.
+ */
+export function encoderGraph(coder: ImageCodec, size: Size): Graph {
+  const images = input("images", [batch, codecShape(coder).inputs, ...size]);
+  return graphOf({ latents: encodeWithCodec(createParams(), images, coder) });
+}
+
+/** The fields of a model that the sizes of its pictures depend on. */
+export type SizedModel = Pick<ImageModel, "name" | "network" | "decoder">;
+
+export interface PictureSize {
+  readonly width: number;
+  readonly height: number;
+}
+
+/**
+ * The size in pixels of what a model draws.
+ *
+ * @param wanted the model's own size unless given; a single given side leaves the other at the model's own
+ * @throws UsageError if the model cannot draw this size
+ */
+export function pictureSize(
+  wanted: { readonly width?: number | undefined; readonly height?: number | undefined },
+  model: SizedModel,
+): PictureSize {
+  const { name, network } = model;
+  const scale = pixelsPerLatent(model);
+  const [ownHeight, ownWidth] = network.size.map((side) => side * scale) as [number, number];
+  const { width = ownWidth, height = ownHeight } = wanted;
+  const sizes = imageSizes(network);
+  const unit = sizes.unit * scale;
+  if (
+    ![width, height].every((side) => Number.isSafeInteger(side) && side > 0 && side % unit === 0)
+  ) {
+    const near = [width, height].map((side) =>
+      Number.isFinite(side) ? Math.max(1, Math.round(side / unit)) * unit : unit,
+    );
+    throw new UsageError(
+      `${name} cannot draw ${width}×${height} pixels: width and height must be multiples of ${unit}, such as ${near.join("×")}.`,
+    );
+  }
+  const most = (sizes.most ?? Infinity) * scale;
+  if (Math.max(width, height) > most) {
+    throw new UsageError(
+      `${name} cannot draw ${width}×${height} pixels: its position table ends at ${most}×${most}; give a smaller size.`,
+    );
+  }
+  if (sizes.fixed && (width !== ownWidth || height !== ownHeight)) {
+    throw new UsageError(
+      `${name} cannot draw ${width}×${height} pixels: it has learned positions for ${ownWidth}×${ownHeight} only; leave the size out.`,
+    );
+  }
+  return { width, height };
+}
+
+/**
+ * Height and width of the network's input for pictures of a size in pixels.
+ *
+ * @throws UsageError if the model cannot draw this size
+ */
+export function latentSize(
+  wanted: { readonly width?: number | undefined; readonly height?: number | undefined },
+  model: SizedModel,
+): readonly [height: number, width: number] {
+  const { width, height } = pictureSize(wanted, model);
+  const scale = pixelsPerLatent(model);
+  return [height / scale, width / scale];
+}
+
+/** Pixels along a side for each element of the network's input. */
+function pixelsPerLatent({ decoder }: SizedModel): number {
+  return decoder ? codecShape(decoder).factor : 1;
 }

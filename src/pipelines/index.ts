@@ -3,13 +3,12 @@
  */
 export { type Card, readCard } from "../models/card.ts";
 export { openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
-export {
-  type DrawnPicture,
-  finished,
-  type GenerateRequest,
-  type GenerateSettings,
-  type GenerateStep,
-  type Pipeline,
-  type SkipLayers,
-} from "./pipeline.ts";
 export { createPipeline, type TrainedModel } from "./open/trained-model.ts";
+export { type DrawnPicture, finished, type GenerateStep, type Pipeline } from "./pipeline.ts";
+export {
+  type GenerateRequest,
+  generateRequestSchema,
+  type GenerateSettings,
+  type SettingName,
+  type SkipLayers,
+} from "./settings.ts";

@@ -1,123 +1,72 @@
-/** What every pipeline offers: a request goes in, pictures come out, step by step. */
+/**
+ * From a request to pictures. `draw` is the whole way from top to bottom: prompt → conditions → noise → steps → pixels; the
+ * functions below it are its parts. It is the same for continuous numbers and for discrete tokens, which differ in their
+ * `SamplingProcess` only.
+ */
+import { rowsOf, stackRows } from "../diffusion/arrays.ts";
+import { batchedNetwork, type Conditions, type Network } from "../diffusion/denoiser.ts";
+import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { UsageError } from "../engine/errors.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
+import { networkInput } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
+import { picturesOf } from "../pictures/picture.ts";
+import type { Condition } from "./conditions.ts";
+import { encodeGivenImage } from "./given-image.ts";
+import {
+  type ImageModel,
+  latentSize,
+  type RunStage,
+  type Stages,
+  stagesOf,
+} from "./image-model.ts";
+import type { GuidedNetworks, SamplingRun } from "./process.ts";
+import { checkMemory, stagePrograms } from "./programs.ts";
+import {
+  type GenerateRequest,
+  type GenerateSettings,
+  type ResolvedRequest,
+  resolveRequest,
+  skippedLayers,
+} from "./settings.ts";
 
-export interface GenerateRequest {
-  /** What to draw, for models that are told in words. */
-  readonly prompt?: string | undefined;
-  /** What to draw, for models that know classes: a name or a number. */
-  readonly class?: string | number | undefined;
-  /** What guidance leads away from, in the model's kind of words; nothing in particular unless given. */
-  readonly negative?: string | undefined;
-  /** Of the first picture, each further one having the next; a whole number of at least 0, and 0 unless given. */
-  readonly seed?: number | undefined;
-  readonly steps?: number | undefined;
-  /** How far to go from what is drawn without a condition through what is drawn with it; 1 is no guidance. */
-  readonly guidance?: number | undefined;
-  /** Channels that guidance counts for, from the first; all unless given or the model's own custom. */
-  readonly guidedChannels?: number | undefined;
-  /** In pixels. */
-  readonly size?: readonly [height: number, width: number] | undefined;
-  /** Pictures; 1 unless given. */
-  readonly count?: number | undefined;
-  readonly sampler?: string | undefined;
-  /** Of models of tokens: how freely these are drawn, in the first step and in the last; 0 takes the likeliest. */
-  readonly temperature?: readonly [first: number, last: number] | undefined;
-  /** Of the times of a rectified flow, in place of the model's own: more steps at high noise above 1, for larger pictures. */
-  readonly shift?: number | undefined;
-  /** Guides only where the ratio of noise to signal is in (above, upTo] (Kynkäänniemi et al., 2024). */
-  readonly guidanceInterval?: readonly [above: number, upTo: number] | undefined;
-  /** Share, from 0 to 1, to which guided predictions get the contrast of unguided ones back (Lin et al., 2024). */
-  readonly rescale?: number | undefined;
-  /** Leads away from what the network says without some of its layers; for an MMDiT. */
-  readonly skipLayers?: Partial<SkipLayers> | undefined;
-  /** Draws on from this picture, which is of the size that is drawn. */
-  readonly image?: Picture | undefined;
-  /**
-   * Share of the steps that are gone through, in (0, 1], from the image with as much noise as is left there: 1 keeps nothing
-   * of it. 0.6 unless given; 1 with a mask.
-   */
-  readonly strength?: number | undefined;
-  /** What of the image is drawn anew: white; black stays as it is, and grey in between. Of the image's size. */
-  readonly mask?: Picture | undefined;
-  /** Ends drawing before the next step, by throwing the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Skip-layer guidance, as Stable Diffusion 3.5 is drawn with. */
-export interface SkipLayers {
-  /** From 0. */
-  readonly layers: readonly number[];
-  /** How far to go away from the prediction without them; 2.8 unless given. */
-  readonly scale: number;
-  /** In the steps whose number, from 0, is more than this share of all; 0.01 unless given. */
-  readonly from: number;
-  /** And less than this share; 0.2 unless given. */
-  readonly to: number;
-}
-
-/** A request with everything decided: the same settings give the same pictures. */
-export interface GenerateSettings {
-  readonly prompt?: string;
-  readonly class?: string;
-  readonly negative?: string;
-  readonly seed: number;
-  readonly steps: number;
-  readonly guidance: number;
-  readonly guidedChannels?: number;
-  readonly size: readonly [height: number, width: number];
-  readonly count: number;
-  readonly sampler: string;
-  readonly temperature?: readonly [first: number, last: number];
-  readonly shift?: number;
-  readonly guidanceInterval?: readonly [above: number, upTo: number];
-  readonly rescale?: number;
-  readonly skipLayers?: SkipLayers;
-  /** Of pictures that are drawn on from an image. */
-  readonly strength?: number;
-  /** Whether a mask says what of the image is drawn anew. */
-  readonly masked?: boolean;
-  /** LoRA that was mixed into the model when it was opened. */
-  readonly loras?: readonly { readonly file: string; readonly weight: number }[];
-  /** Sentences on what of the request does not count, such as words beyond the longest prompt. */
-  readonly warnings: readonly string[];
-}
-
-/** Where drawing stands. */
+/** The state of a generation after a step. */
 export interface GenerateStep {
-  /** Steps done, from 1. */
+  /** Number of steps that are done, from 1. */
   readonly step: number;
   readonly steps: number;
-  /** What the pictures look like so far; computed only when asked for. */
+  /** Decodes the current estimate; nothing is computed unless it is called. */
   readonly preview: () => Promise<readonly Picture[]>;
 }
 
 export interface DrawnPicture extends Picture {
-  /** Draws this very picture when it is given alone. */
+  /** The seed with which this picture is drawn again by itself. */
   readonly seed: number;
 }
 
 export interface Pipeline {
-  /** What a person calls the model. */
+  /** Name of the model. */
   readonly name: string;
   /**
-   * Decides and checks everything, and draws nothing.
+   * Checks a request and fills in the model's own settings, without drawing.
    *
-   * @throws UsageError that names what cannot be
+   * @throws UsageError that names the setting at fault
    */
   settings(request: GenerateRequest): GenerateSettings;
   /**
-   * Draws.
+   * Draws pictures; yields after each step and returns the pictures.
    *
    * @example for await (const { step, steps } of pipeline.generate({ prompt: "a red apple" })) console.log(step, steps);
-   * @throws UsageError that names what cannot be
+   * @throws UsageError that names the setting at fault
    */
   generate(request: GenerateRequest): AsyncGenerator<GenerateStep, readonly DrawnPicture[]>;
-  /** Gives memory and files back. */
+  /** Frees memory and closes the model's files. */
   dispose(): Promise<void>;
 }
 
 /**
- * What a generation returns, its steps passed over.
+ * Runs a generation to its end and returns the pictures.
  *
  * @example const [picture] = await finished(pipeline.generate({ prompt: "a red apple", seed: 7 }));
  */
@@ -126,4 +75,198 @@ export async function finished<T>(generation: AsyncGenerator<unknown, T>): Promi
     const next = await generation.next();
     if (next.done) return next.value;
   }
+}
+
+export interface PipelineOptions {
+  /** Bytes that drawing may take; larger requests fail with an error. Unlimited unless given. */
+  readonly memory?: number | undefined;
+}
+
+/**
+ * A pipeline on a model. Programs are compiled when they are first needed, and cached.
+ *
+ * @throws UsageError if a part is missing, such as the decoder of a model of latents
+ */
+export function imagePipeline(
+  model: ImageModel,
+  backend: Backend,
+  { memory }: PipelineOptions = {},
+): Pipeline {
+  const { channels } = model.network;
+  if (!model.decoder && channels !== 1 && channels !== 3) {
+    throw new UsageError(
+      `${model.name} draws latents of ${channels} channels and has no autoencoder to decode them; give Stable Diffusion's as the VAE (--vae), a folder or a .safetensors file.`,
+    );
+  }
+  if (model.missingParts !== undefined) throw new UsageError(model.missingParts);
+  const programs = stagePrograms(backend, memory);
+  const stages = stagesOf(model);
+  const { run } = programs;
+  const resolve = (request: GenerateRequest): ResolvedRequest => {
+    const resolved = resolveRequest(request, model);
+    if (memory !== undefined) checkMemory(resolved.settings, model, stages, memory);
+    return resolved;
+  };
+  const context = { model, stages, run, resolve, encode: cachedEncoder(model, run) };
+  return {
+    name: model.name,
+    settings: (request) => resolve(request).settings,
+    generate: (request) => draw(request, context),
+    async dispose() {
+      await programs.dispose();
+      await model.close();
+    },
+  };
+}
+
+/** What all generations of a pipeline share. */
+interface GenerationContext {
+  readonly model: ImageModel;
+  readonly stages: Stages;
+  readonly run: RunStage;
+  readonly resolve: (request: GenerateRequest) => ResolvedRequest;
+  readonly encode: (texts: readonly string[]) => Promise<readonly Conditions[]>;
+}
+
+async function* draw(
+  request: GenerateRequest,
+  context: GenerationContext,
+): AsyncGenerator<GenerateStep, readonly DrawnPicture[]> {
+  const { model } = context;
+  const { process } = model;
+  const { signal, onProgress } = request;
+  const resolved = context.resolve(request);
+  const { settings, levels } = resolved;
+  const { seed, count } = settings;
+  const seeds = Array.from({ length: count }, (_, i) => seed + i);
+  const size = latentSize(settings, model);
+  const [[, ...row]] = networkInput(model.network, size);
+  const shape = [count, ...(row as number[])];
+
+  const given = await encodeGivenImage(request, shape, context);
+  const networks = await networksUnder(resolved, size, context, signal);
+  const { learnedVariance } = model.network;
+  const run: SamplingRun = { settings, seeds, levels, shape, given, learnedVariance, signal };
+  const decode = async (drawn: NdArray) => {
+    const pictures = await decodePictures(drawn, context, signal);
+    return given ? pictures.map(given.finish) : pictures;
+  };
+
+  const denoise = process.denoise(networks, run);
+  const sampling = process.step(denoise, process.begin(run), run);
+  for (;;) {
+    const next = await sampling.next();
+    if (next.done) {
+      const pictures = await decode(next.value);
+      return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
+    }
+    const { step, steps, estimate } = next.value;
+    onProgress?.({ step, steps });
+    yield { step, steps, preview: () => decode(estimate) };
+  }
+}
+
+/** The network under the conditions of a request. What is asked at the same time is one run of the network. */
+async function networksUnder(
+  { settings, condition, negative }: ResolvedRequest,
+  size: readonly [height: number, width: number],
+  context: GenerationContext,
+  signal: AbortSignal | undefined,
+): Promise<GuidedNetworks> {
+  const { count, guidance } = settings;
+  const wanted = guidance === 1 ? [condition] : [condition, negative];
+  const [positive, other = positive] = (await networkInputs(wanted, count, context)) as [
+    Conditions,
+    Conditions?,
+  ];
+  const skippable = skippedLayers(settings);
+  const stage = context.stages.network(size, skippable);
+  const network = batchedNetwork(
+    async (inputs) => (await context.run(stage, inputs, signal ? { signal } : {}))["output"]!,
+  );
+  const under = (conditions: Conditions, skips = 0): Network => {
+    if (skippable.length === 0) return network(conditions);
+    const skip = ndarray("bool", [count], new Array<number>(count).fill(skips));
+    return network({ ...conditions, skip });
+  };
+  return {
+    conditional: under(positive),
+    unconditional: under(other),
+    weakened: under(positive, 1),
+  };
+}
+
+/** The network's inputs for `count` pictures of each condition. */
+async function networkInputs(
+  conditions: readonly Condition[],
+  count: number,
+  { model, encode }: GenerationContext,
+): Promise<readonly Conditions[]> {
+  const { condition: kind } = model.network;
+  switch (kind.kind) {
+    case "none":
+      return conditions.map(() => ({}));
+    case "class":
+      return conditions.map((each) => {
+        // Index `classes` is the null class.
+        const index = each.kind === "class" ? each.index : kind.classes;
+        return { y: ndarray("int64", [count], new Array<number>(count).fill(index)) };
+      });
+    case "text": {
+      const rows = await encode(conditions.map((each) => (each.kind === "text" ? each.text : "")));
+      return rows.map((row) =>
+        Object.fromEntries(
+          Object.entries(row).map(([name, array]) => [
+            name,
+            stackRows(new Array<NdArray>(count).fill(array)),
+          ]),
+        ),
+      );
+    }
+  }
+}
+
+/** Number of texts whose encodings are cached; a long prompt takes some megabytes. */
+const CACHED_TEXTS = 8;
+
+/** The model's prompt encoder, run only for texts that were not encoded lately. */
+function cachedEncoder({ encoder }: ImageModel, run: RunStage): GenerationContext["encode"] {
+  /** Least recently used first. */
+  const cache = new Map<string, Conditions>();
+  return async (texts) => {
+    const unknown = [...new Set(texts)].filter((text) => !cache.has(text));
+    const made = unknown.length > 0 ? await encoder!.encode(unknown, run) : [];
+    const found = new Map([...cache, ...unknown.map((text, i) => [text, made[i]!] as const)]);
+    for (const text of texts) {
+      cache.delete(text);
+      cache.set(text, found.get(text)!);
+    }
+    for (const text of [...cache.keys()].slice(0, -CACHED_TEXTS)) cache.delete(text);
+    return texts.map((text) => found.get(text)!);
+  };
+}
+
+/** Latents, tokens, or pixels in [−1, 1] → pictures, decoded one by one, since decoding takes the most memory. */
+async function decodePictures(
+  latents: NdArray,
+  { model, stages, run }: GenerationContext,
+  signal: AbortSignal | undefined,
+): Promise<Picture[]> {
+  const { decoder } = model;
+  if (!decoder) return picturesOf(latents);
+  const pictures: Picture[] = [];
+  for (let row = 0; row < latents.shape[0]!; row++) {
+    signal?.throwIfAborted();
+    const decode = async (tile: NdArray) => {
+      const stage = stages.decoder(tile.shape.slice(-2) as [number, number])!;
+      return (await run(stage, { latents: tile }))["pixels"]!;
+    };
+    const own = rowsOf(latents, row, 1);
+    const pixels =
+      decoder.kind === "vq"
+        ? await decode(own)
+        : await tiledDecode(decode, castArray(own, "float32"));
+    pictures.push(...picturesOf(pixels));
+  }
+  return pictures;
 }

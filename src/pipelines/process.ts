@@ -1,46 +1,172 @@
-/** Processes to sample by: of a trained folder's recipe, and of a scheduler of diffusers. */
+/**
+ * How noise becomes a picture. Continuous numbers and discrete tokens are sampled by different mathematics, but offer the
+ * same interface: `begin` makes the noise, `denoise` combines the network's answers, `step` goes through the noise levels.
+ */
+import { combine } from "../diffusion/arrays.ts";
+import { type Denoiser, denoiserOf, type Network } from "../diffusion/denoiser.ts";
 import type { DiffusersScheduler } from "../diffusion/diffusers/schedulers.ts";
-import { type NoiseLevel, refuseShift } from "../diffusion/levels.ts";
-import { type Recipe, recipeLevels } from "../diffusion/recipe.ts";
+import { guidedTokens, type TokenDenoiser } from "../diffusion/discrete/discrete.ts";
+import { tokenLevel, tokenLevels, type TokenRecipe } from "../diffusion/discrete/token-recipe.ts";
+import { sampleTokens, tokenDraws } from "../diffusion/discrete/token-sampling.ts";
+import { guided } from "../diffusion/guidance.ts";
+import { inpaint } from "../diffusion/inpainting.ts";
+import { type NoiseLevel, noiseOfSteps, refuseShift } from "../diffusion/levels.ts";
+import { keyedNoise, type NoiseSource } from "../diffusion/noise.ts";
+import type { Parameterization } from "../diffusion/parameterization.ts";
+import { type LevelOptions, type Recipe, recipeLevels } from "../diffusion/recipe.ts";
 import { type SamplerName, samplerNamed } from "../diffusion/samplers/index.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
-import { tokenLevels, type TokenRecipe } from "../diffusion/discrete/token-recipe.ts";
-import { sampleTokens } from "../diffusion/discrete/token-sampling.ts";
+import { type Threshold, thresholded } from "../diffusion/thresholding.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
-import { tokenSampler } from "../models/card.ts";
 import { quote } from "../engine/messages.ts";
-import type { SamplingProcess, TokenProcess } from "./image-model.ts";
+import { randomKey } from "../engine/random/random.ts";
+import { tokenSampler } from "../models/card.ts";
+import type { GenerateSettings } from "./settings.ts";
 
-export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingProcess {
+/** One generation, as far as its process depends on it. */
+export interface SamplingRun {
+  readonly settings: GenerateSettings;
+  /** One for each picture. */
+  readonly seeds: readonly number[];
+  /** Noise levels from the noisiest to the last. */
+  readonly levels: readonly NoiseLevel[];
+  /** Shape of the network's input: [count, channels, height, width], or [count, height, width] of tokens. */
+  readonly shape: readonly number[];
+  /** The image to start from as the network sees it; where the mask is 0, it is kept. Both are of the shape above. */
+  readonly given?: { readonly latents: NdArray; readonly mask: NdArray | undefined } | undefined;
+  /** Whether the second half of the network's output channels is a variance. */
+  readonly learnedVariance?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One network under the conditions that guidance compares. */
+export interface GuidedNetworks {
+  readonly conditional: Network;
+  readonly unconditional: Network;
+  /** The conditional network without the layers of `skipLayers`. */
+  readonly weakened: Network;
+}
+
+export interface ProcessStep {
+  /** Number of steps that are done, from 1. */
+  readonly step: number;
+  readonly steps: number;
+  /** The current estimate of the result, for a preview. */
+  readonly estimate: NdArray;
+}
+
+/** `Denoise` is the process's own kind of denoiser, which `denoise` makes and `step` asks. */
+export interface SamplingProcess<Denoise = unknown> {
+  readonly kind: "continuous" | "tokens";
+  /** Name of the model's own sampler. */
+  readonly sampler: string;
+  /** @throws UsageError if there is no sampler of this name, with the nearest names */
+  checkSampler(name: string): void;
+  /**
+   * Noise levels from the noisiest to the last, one more than steps.
+   *
+   * @throws UsageError if the schedule has no such number of steps, or no such shift
+   */
+  levels(steps: number, options: LevelOptions): readonly NoiseLevel[];
+  /** What sampling begins with: noise, or the given image with as much noise as the first level has. */
+  begin(run: SamplingRun): NdArray;
+  /** A denoiser with guidance by the run's settings; where no guidance applies, the unconditional network is not run. */
+  denoise(networks: GuidedNetworks, run: SamplingRun): Denoise;
+  /** Takes x through all levels, yields after each step and returns the result. */
+  step(denoise: Denoise, x: NdArray, run: SamplingRun): AsyncGenerator<ProcessStep, NdArray>;
+}
+
+/** What distinguishes one process of continuous numbers from another. */
+export interface ContinuousProcessOptions {
+  /** What the network predicts. */
+  readonly parameterization: Parameterization;
+  /** Keeps estimates of x0 in range. */
+  readonly threshold?: Threshold | undefined;
+  readonly sampler: string;
+  /**
+   * The sampler of a name.
+   *
+   * @param steps of the whole schedule; a run may go through its last levels only
+   */
+  readonly samplerNamed?: (name: string, steps: number) => Sampler;
+  readonly levels: (steps: number, options: LevelOptions) => readonly NoiseLevel[];
+  /** Standard deviation of the noise that sampling begins with; 1 unless given. */
+  readonly start?: (first: NoiseLevel) => number;
+}
+
+export interface ContinuousProcess extends SamplingProcess<Denoiser> {
+  readonly parameterization: Parameterization;
+  samplerNamed(name: string, steps: number): Sampler;
+}
+
+/** A process of continuous numbers: pixels in [−1, 1], or latents. */
+export function continuousProcess({
+  parameterization,
+  threshold,
+  sampler: ownSampler,
+  samplerNamed: named = samplerNamed,
+  levels,
+  start = () => 1,
+}: ContinuousProcessOptions): ContinuousProcess {
+  const noiseOf = ({ seeds }: SamplingRun): NoiseSource =>
+    keyedNoise(seeds.map((seed) => randomKey(seed)));
   return {
     kind: "continuous",
+    parameterization,
+    sampler: ownSampler,
+    samplerNamed: named,
+    checkSampler: (name) => void named(name, 1),
+    levels,
+    begin(run) {
+      const noise = noiseOf(run)("start", run.shape);
+      const first = run.levels[0]!;
+      return run.given
+        ? combine([first.alpha, run.given.latents], [first.sigma, noise])
+        : combine([start(first), noise]);
+    },
+    denoise(networks, { settings, levels: own, given, learnedVariance = false }) {
+      const { guidance, guidedChannels, guidanceInterval, rescale, skipLayers, steps } = settings;
+      const denoiser = (network: Network) =>
+        denoiserOf(network, parameterization, { learnedVariance });
+      const combined = guided(denoiser(networks.conditional), denoiser(networks.unconditional), {
+        scale: guidance,
+        channels: guidedChannels,
+        interval: guidanceInterval && { above: guidanceInterval[0], upTo: guidanceInterval[1] },
+        rescale: rescale === undefined ? undefined : { amount: rescale, parameterization },
+        skipLayers: skipLayers && {
+          scale: skipLayers.scale,
+          weakened: denoiser(networks.weakened),
+          interval: noiseOfSteps(own, steps, skipLayers),
+        },
+      });
+      const inRange = threshold ? thresholded(combined, threshold) : combined;
+      return given?.mask ? inpaint(inRange, given.latents, given.mask) : inRange;
+    },
+    async *step(denoise, x, run) {
+      const { settings, levels: own, signal } = run;
+      const sampler = named(settings.sampler, settings.steps);
+      const sampling = sampler(denoise, x, own, { noise: noiseOf(run), signal });
+      for (;;) {
+        const next = await sampling.next();
+        if (next.done) return next.value;
+        const { step, x0 } = next.value;
+        yield { step, steps: own.length - 1, estimate: x0 };
+      }
+    },
+  };
+}
+
+/** The process by which a network was trained. */
+export function recipeProcess(recipe: Recipe, sampler: SamplerName): ContinuousProcess {
+  return continuousProcess({
     parameterization: recipe.predicts,
     sampler,
-    samplerNamed,
     levels: (steps, options) => recipeLevels(recipe, steps, options),
-    start: () => 1,
-  };
+  });
 }
 
-export function tokenProcess(recipe: TokenRecipe, codebook: number): TokenProcess {
-  return {
-    kind: "tokens",
-    codebook,
-    sampler: tokenSampler,
-    samplerNamed(name) {
-      if (name === tokenSampler) return sampleTokens;
-      throw new UsageError(
-        `There is no sampler ${quote(name)} of tokens; give ${tokenSampler}, or leave it out.`,
-      );
-    },
-    levels(steps, { shift }) {
-      refuseShift(shift);
-      return tokenLevels(recipe, steps);
-    },
-  };
-}
-
-/** Which of our samplers each scheduler is, for who asks by name. */
+/** The samplers of diffusers' schedulers; DEIS and others without a sampler of their own have the scheduler's name. */
 const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
   DDPMScheduler: "ddpm",
   DDIMScheduler: "ddim",
@@ -52,23 +178,23 @@ const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
   FlowMatchEulerDiscreteScheduler: "euler",
 };
 
-/** Another sampler than the scheduler's own goes through the scheduler's levels. */
-export function schedulerProcess(name: string, scheduler: DiffusersScheduler): SamplingProcess {
+/** The process of a scheduler of diffusers. Other samplers than the scheduler's own go through the scheduler's levels. */
+export function schedulerProcess(name: string, scheduler: DiffusersScheduler): ContinuousProcess {
   const { parameterization, threshold } = scheduler;
   const own = samplerOfScheduler[name] ?? name;
-  return {
-    kind: "continuous",
+  return continuousProcess({
     parameterization,
     threshold,
     sampler: own,
     samplerNamed: (wanted, steps) =>
-      wanted === own ? ownSampler(scheduler, steps) : samplerNamed(wanted),
+      wanted === own ? schedulerSampler(scheduler, steps) : samplerNamed(wanted),
     levels: (steps, { shift }) => scheduler.levels(steps, { shift }),
     start: (first) => scheduler.start(first),
-  };
+  });
 }
 
-function ownSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sampler {
+/** Some schedulers aim each step at another level than the one at which the next step begins. */
+function schedulerSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sampler {
   if (!targets) return sampler;
   return async function* aimed(denoise, x, levels, options = {}) {
     const steps = levels.length - 1;
@@ -85,5 +211,64 @@ function ownSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sa
       }
     }
     return x;
+  };
+}
+
+/**
+ * The process of a network of discrete tokens. The sigma of a level is the share of tokens that are noise.
+ *
+ * @param codebook number of tokens
+ */
+export function tokenProcess(
+  recipe: TokenRecipe,
+  codebook: number,
+): SamplingProcess<TokenDenoiser> {
+  const drawsOf = ({ seeds, shape }: SamplingRun) =>
+    tokenDraws(
+      seeds.map((seed) => randomKey(seed)),
+      shape.slice(-2) as [number, number],
+    );
+  return {
+    kind: "tokens",
+    sampler: tokenSampler,
+    checkSampler(name) {
+      if (name === tokenSampler) return;
+      throw new UsageError(
+        `There is no sampler ${quote(name)} for tokens; give ${tokenSampler}, or leave it out.`,
+      );
+    },
+    levels(steps, { shift }) {
+      refuseShift(shift);
+      return tokenLevels(recipe, steps);
+    },
+    begin: (run) => drawsOf(run).noise(codebook),
+    denoise({ conditional, unconditional }, { settings: { guidance } }) {
+      const denoiser =
+        (network: Network): TokenDenoiser =>
+        (tokens, share) =>
+          network(tokens, tokenLevel(share));
+      return guidedTokens(denoiser(conditional), denoiser(unconditional), guidance);
+    },
+    async *step(denoise, noise, run) {
+      const { settings, levels, given, signal } = run;
+      const sampling = sampleTokens(
+        denoise,
+        noise as NdArray<"int64">,
+        {
+          codebook,
+          levels: levels.map(({ sigma }) => sigma),
+          temperature: settings.temperature,
+          known: given && { tokens: given.latents as NdArray<"int64">, mask: given.mask },
+          signal,
+        },
+        drawsOf(run),
+      );
+      for (;;) {
+        const next = await sampling.next();
+        if (next.done) return next.value;
+        const { step, steps, drawn } = next.value;
+        yield { step, steps, estimate: drawn };
+      }
+    },
   };
 }

@@ -1,65 +1,228 @@
-/** Programs of stages: made when they are first run, and kept as long as memory allows. */
-import { estimateTogether } from "../engine/passes/cost.ts";
+/**
+ * Compiled programs of a model's stages: how much memory each takes, which is known before anything is loaded, and the cache
+ * that compiles a program when it is first run and drops programs when memory runs short.
+ */
+import { byteSize } from "../engine/arrays/dtype.ts";
+import { sizeOf } from "../engine/arrays/ndarray.ts";
+import { UsageError } from "../engine/errors.ts";
+import { is, leafName } from "../engine/graph/graph.ts";
+import { resolve } from "../engine/graph/shape.ts";
+import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
-import type { RunStage, Stage } from "./image-model.ts";
-import { type Keeping, keepingOf, stageMemory } from "./memory.ts";
+import { weightType } from "../engine/runtime/stored-weight.ts";
+import { defaultTile } from "../models/coders/autoencoder-kl.ts";
+import {
+  type ImageModel,
+  latentSize,
+  type RunStage,
+  type Stage,
+  type Stages,
+} from "./image-model.ts";
+import { type GenerateSettings, skippedLayers } from "./settings.ts";
+
+/**
+ * How a program holds its weights: rearranged for speed and converted to float32 when it is compiled ("prepacked"), or as
+ * they are stored, so that each run converts half-precision weights one after another ("on demand").
+ */
+export type WeightLayout = "prepacked" | "onDemand";
+
+const estimates = new WeakMap<Stage, Map<string, MemoryEstimate>>();
+
+/** Measured overhead of weights as a share of their bytes: memory fragments, and several weights are converted at once. */
+const overhead = { rearranged: 1 / 50, convertedOnce: 1 / 8, convertedEachRun: 1 / 12 } as const;
+
+/** Bytes of a process that runs only this stage, on a number of rows. */
+export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
+  const known = estimates.get(stage) ?? new Map<string, MemoryEstimate>();
+  estimates.set(stage, known);
+  const key = `${rows} ${layout}`;
+  const memory = known.get(key) ?? estimated(stage, rows, layout);
+  known.set(key, memory);
+  return memory;
+}
+
+function estimated(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
+  const graph = stage.graph();
+  const memory = estimateMemory(graph, rows);
+  let [whole, stored, largest] = [0, 0, 0];
+  for (const parameter of graph.parameters) {
+    const found = stage.weights(leafName(parameter));
+    const dtype = found ? weightType(found).dtype : parameter.dtype;
+    const { node } = parameter;
+    // Fixed tables are never converted as a whole.
+    if (dtype === parameter.dtype || (is(node, "parameter") && node.attributes.fixed)) continue;
+    const count = sizeOf(resolve(parameter.shape, undefined));
+    whole += count * byteSize(parameter.dtype);
+    stored += count * byteSize(dtype);
+    largest = Math.max(largest, count * byteSize(parameter.dtype));
+  }
+  const [weights, activations] =
+    layout === "onDemand"
+      ? [stored - whole + overhead.convertedEachRun * stored, largest]
+      : [overhead.rearranged * (memory.weights - whole) + overhead.convertedOnce * whole, 0];
+  const more = Math.round(weights);
+  return {
+    ...memory,
+    weights: memory.weights + more,
+    activations: memory.activations + activations,
+    total: memory.total + more + activations,
+  };
+}
+
+/**
+ * The layout of a stage's weights. Encoders run once a drawing, which is too rarely to pay for another copy; other stages are
+ * prepacked if that fits in memory.
+ */
+function layoutOf(stage: Stage, rows: number, memory = Infinity): WeightLayout {
+  if (stage.kind === "text encoder" || stage.kind === "image encoder") return "onDemand";
+  return stageMemory(stage, rows, "prepacked").total <= memory ? "prepacked" : "onDemand";
+}
+
+export interface PlannedStage {
+  readonly stage: Stage;
+  readonly memory: MemoryEstimate;
+  /** The estimate with weights on demand. */
+  readonly least: MemoryEstimate;
+}
+
+/** What the memory of a drawing depends on. */
+export interface Load {
+  /** Of the network's input. */
+  readonly size: readonly [height: number, width: number];
+  /** Number of different texts: with guidance, two. */
+  readonly texts: number;
+  /** Rows of one run of the network. */
+  readonly rows: number;
+  /** Layers that some of the rows skip. */
+  readonly skippable?: readonly number[] | undefined;
+  /** Height and width in pixels of the image to start from, if there is one. */
+  readonly image?: readonly [height: number, width: number] | undefined;
+}
+
+/** The memory of every stage, in the order of drawing. */
+export function memoryPlan(
+  stages: Stages,
+  { size, texts, rows, skippable, image }: Load,
+): readonly PlannedStage[] {
+  const planned = (stage: Stage, count: number): PlannedStage => ({
+    stage,
+    memory: stageMemory(stage, count, layoutOf(stage, count)),
+    least: stageMemory(stage, count, "onDemand"),
+  });
+  const most = stages.tiled ? defaultTile : Infinity;
+  const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
+  const imageEncoder = image && stages.imageEncoder(image);
+  return [
+    ...stages.encoders.map((stage) => planned(stage, texts)),
+    ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
+    planned(stages.network(size, skippable), rows),
+    ...(decoder ? [planned(decoder, 1)] : []),
+  ];
+}
+
+/**
+ * Checks that a drawing fits in memory. Each stage must fit by itself, because the other programs can be dropped.
+ *
+ * @param memory bytes that the process may take
+ * @throws UsageError that names the stage that does not fit, and a way out
+ */
+export function checkMemory(
+  settings: GenerateSettings,
+  model: ImageModel,
+  stages: Stages,
+  memory: number,
+): void {
+  const { count, guidance, width, height, strength } = settings;
+  const texts = guidance === 1 ? 1 : 2;
+  const skippable = skippedLayers(settings);
+  const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
+  const image = strength === undefined ? undefined : ([height, width] as const);
+  const load = { size: latentSize(settings, model), texts, rows, skippable, image };
+  for (const planned of memoryPlan(stages, load)) {
+    const { stage, least } = planned;
+    if (least.total <= memory) continue;
+    throw new UsageError(
+      `${model.name} needs ${shown(least.total)} of memory for ${stage.name}, but only ${shown(memory)} are available; ${wayOut(planned, memory, count)}.`,
+    );
+  }
+}
+
+function wayOut({ stage, memory: fast, least }: PlannedStage, memory: number, count: number) {
+  if (stage.remedy !== undefined) return stage.remedy;
+  // Everything but the weights shrinks with the picture.
+  if (least.total - least.activations - least.inputs <= memory) {
+    return count > 1 && stage.kind === "network"
+      ? "draw fewer pictures at once, or smaller ones"
+      : "draw a smaller picture";
+  }
+  const isHalf = least.weights < 0.75 * fast.weights;
+  return isHalf || least.total - least.weights / 2 > memory
+    ? "close other programs, or use a machine with more memory"
+    : "give its weights in float16, which take half as much";
+}
+
+/** Bytes in GiB, or below one in MiB. */
+function shown(bytes: number): string {
+  const [size, unit] = bytes >= 2 ** 30 ? [2 ** 30, "GiB"] : [2 ** 20, "MiB"];
+  return `${(bytes / size).toFixed(unit === "GiB" ? 1 : 0)} ${unit}`;
+}
 
 export interface StagePrograms {
   readonly run: RunStage;
   dispose(): Promise<void>;
 }
 
-interface Kept {
+interface CachedProgram {
   readonly program: Program;
-  readonly keeping: Keeping;
-  /** The most rows that it ran. */
+  readonly layout: WeightLayout;
+  /** The largest number of rows that it ran. */
   rows: number;
 }
 
 /**
- * Runs follow one another, so that no program is dropped while it runs.
+ * A cache of compiled stages. Runs are queued, so that no program is dropped while it runs.
  *
- * @param memory bytes that the process may take: the programs that were not used for longest are dropped where another
- *   would exceed them; unless given, encoders are dropped when anything else runs, since they are run once a drawing
+ * @param memory bytes that the process may take: the least recently used programs are dropped where another one would
+ *   exceed them. Unless given, encoders are dropped when anything else runs, since they run once a drawing.
  */
 export function stagePrograms(backend: Backend, memory?: number): StagePrograms {
-  /** In the order of their last use. */
-  const kept = new Map<Stage, Kept>();
+  /** Least recently used first. */
+  const cached = new Map<Stage, CachedProgram>();
 
   const drop = async (stage: Stage) => {
-    const { program } = kept.get(stage)!;
-    kept.delete(stage);
+    const { program } = cached.get(stage)!;
+    cached.delete(stage);
     await program.dispose();
   };
-  /** What must go before a stage is run. */
-  const nextToDrop = (stage: Stage, rows: number, keeping: Keeping): Stage | undefined => {
-    if (kept.get(stage)?.keeping === "fast" && keeping === "stored") return stage;
-    const others = [...kept].filter(([other]) => other !== stage);
-    if (memory === undefined) return others.find(([, has]) => has.keeping === "stored")?.[0];
+  /** A program that must be dropped before the stage is run. */
+  const nextToDrop = (stage: Stage, rows: number, layout: WeightLayout): Stage | undefined => {
+    if (cached.get(stage)?.layout === "prepacked" && layout === "onDemand") return stage;
+    const others = [...cached].filter(([other]) => other !== stage);
+    if (memory === undefined) return others.find(([, has]) => has.layout === "onDemand")?.[0];
     const total = estimateTogether([
-      stageMemory(stage, rows, keeping),
-      ...others.map(([other, has]) => stageMemory(other, has.rows, has.keeping)),
+      stageMemory(stage, rows, layout),
+      ...others.map(([other, has]) => stageMemory(other, has.rows, has.layout)),
     ]);
     return total > memory ? others[0]?.[0] : undefined;
   };
   const ready = async (stage: Stage, rows: number): Promise<Program> => {
-    const keeping =
-      kept.get(stage)?.keeping === "stored" ? "stored" : keepingOf(stage, rows, memory);
+    const layout =
+      cached.get(stage)?.layout === "onDemand" ? "onDemand" : layoutOf(stage, rows, memory);
     for (;;) {
-      const other = nextToDrop(stage, rows, keeping);
+      const other = nextToDrop(stage, rows, layout);
       if (!other) break;
       await drop(other);
     }
-    const found = kept.get(stage);
+    const found = cached.get(stage);
     const program =
       found?.program ??
       (await backend.compile(stage.graph(), {
         weights: stage.weights,
-        prepack: keeping === "fast",
-        convertEachRun: keeping === "stored",
+        prepack: layout === "prepacked",
+        convertEachRun: layout === "onDemand",
       }));
-    kept.delete(stage);
-    kept.set(stage, { program, keeping, rows: Math.max(rows, found?.rows ?? 0) });
+    cached.delete(stage);
+    cached.set(stage, { program, layout, rows: Math.max(rows, found?.rows ?? 0) });
     return program;
   };
 
@@ -78,7 +241,7 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
       }),
     dispose: () =>
       inTurn(async () => {
-        for (const stage of kept.keys()) await drop(stage);
+        for (const stage of cached.keys()) await drop(stage);
       }),
   };
 }

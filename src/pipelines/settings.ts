@@ -1,206 +1,438 @@
-/** A request decided: each setting checked, or the model's own where none was given. */
-import { checkSteps } from "../diffusion/levels.ts";
+/**
+ * The settings of a generation. `settings` has one row for each: its type and range, where its value comes from if a request
+ * gives none, how the command line spells it, and whether pictures record it. The types of requests, the options and help
+ * of `patchwise generate`, the checks, the metadata of pictures and the JSON schema of requests all follow from the rows, so
+ * that a new setting is a new row here and the place that uses it.
+ */
+import { z } from "zod";
+import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
+import { samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
-import { canDrop, imageSizes } from "../models/network.ts";
-import { codecShape } from "../models/coders/image-codec.ts";
-import { quote } from "../engine/messages.ts";
-import { avoidedBy, nothing, type Told, toldBy } from "./conditions.ts";
-import { strengthOf } from "./given-image.ts";
-import { guidanceDetails } from "./guidance-settings.ts";
-import type { ImageModel } from "./image-model.ts";
-import type { GenerateRequest, GenerateSettings } from "./pipeline.ts";
+import { tokenSampler } from "../models/card.ts";
+import { canDrop, skippableLayers } from "../models/network.ts";
+import type { Picture } from "../pictures/picture.ts";
+import {
+  type Condition,
+  resolveCondition,
+  resolveNegative,
+  unconditional,
+  warningsOf,
+} from "./conditions.ts";
+import { checkGivenImage } from "./given-image.ts";
+import { type ImageModel, latentSize, type MergedLora, pictureSize } from "./image-model.ts";
+import {
+  checkedFields,
+  isPicture,
+  jsonSchemaOf,
+  setting,
+  type SettingDefaults,
+  type SettingRow,
+} from "./setting.ts";
 
-/** What a generation goes by. */
-export interface Decided {
-  readonly settings: GenerateSettings;
-  readonly told: Told;
-  readonly avoided: Told;
+const number = z.number();
+const nonNegative = number.min(0);
+const pair = z.tuple([nonNegative, nonNegative]).readonly();
+const picture = z.custom<Picture>(isPicture);
+
+const skipLayersType = z
+  .strictObject({
+    layers: z.array(z.int().min(0)).min(1).readonly(),
+    scale: nonNegative.default(2.8),
+    from: nonNegative.default(0.01),
+    to: nonNegative.max(1).default(0.2),
+  })
+  .readonly()
+  .refine(({ from, to }) => from < to);
+
+/** Skip-layer guidance, with which Stable Diffusion 3.5 is drawn. */
+export type SkipLayers = z.output<typeof skipLayersType>;
+
+export const settings = {
+  prompt: setting({
+    type: z.string(),
+    expected: "a text",
+    help: "what to draw, for models that take prompts",
+    flags: [],
+    recorded: true,
+  }),
+  class: setting({
+    type: z.union([z.string(), z.int().min(0)]),
+    expected: "the name or number of a class",
+    help: "what to draw, for models that draw classes",
+    flags: [{ flag: "--class <name|number>", parse: "text" }],
+    recorded: true,
+  }),
+  negativePrompt: setting({
+    type: z.string(),
+    expected: "a prompt or a class to lead away from",
+    help: "what guidance leads away from: a prompt, or a class",
+    flags: [{ flag: "--negative <text>", parse: "text" }],
+    aliases: ["negative", "negative_prompt"],
+    recorded: true,
+  }),
+  seed: setting({
+    type: z.int().min(0),
+    expected: `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`,
+    help: "seed of the first picture, each further one having the next",
+    flags: [
+      {
+        flag: "--seed <n>",
+        parse: "number",
+        help: "seed of the first picture; random unless given",
+      },
+    ],
+    recorded: true,
+    default: () => 0,
+  }),
+  count: setting({
+    type: z.int().min(1),
+    expected: "a whole number of at least 1",
+    help: "number of pictures, whose seeds follow one another",
+    flags: [{ flag: "--count <n>", parse: "number" }],
+    aliases: ["n", "numImagesPerPrompt", "num_images_per_prompt", "numImages", "num_images"],
+    recorded: false,
+    default: () => 1,
+  }),
+  steps: setting({
+    type: z.int().min(1),
+    expected: "a whole number of at least 1",
+    help: "sampling steps; the model's own number unless given",
+    flags: [{ flag: "--steps <n>", parse: "number" }],
+    aliases: ["numInferenceSteps", "num_inference_steps"],
+    recorded: true,
+    default: ({ model }) => model.defaults.steps,
+  }),
+  sampler: setting({
+    type: z.string(),
+    expected: "the name of a sampler",
+    help: [...Object.keys(samplers), tokenSampler].join(", "),
+    flags: [{ flag: "--sampler <name>", parse: "text" }],
+    recorded: true,
+    default: ({ model }) => model.process.sampler,
+    forModel(name, { process }) {
+      process.checkSampler(name);
+      return name;
+    },
+  }),
+  guidance: setting({
+    type: nonNegative,
+    expected: "a number of at least 0, where 1 means no guidance",
+    help: "scale of classifier-free guidance; 1 means none",
+    flags: [{ flag: "--guidance <g>", parse: "number" }],
+    aliases: ["guidanceScale", "guidance_scale"],
+    recorded: true,
+    default: ({ model, guidable }) => (guidable ? model.defaults.guidance : 1),
+  }),
+  guidedChannels: setting({
+    type: z.int().min(1),
+    expected: "a whole number of at least 1",
+    help: "number of channels, from the first, that guidance applies to",
+    flags: [{ flag: "--guided-channels <n>", parse: "number" }],
+    only: "continuous",
+    recorded: true,
+    default: ({ model }) => model.defaults.guidedChannels,
+    forModel(channels, { name, network }) {
+      if (channels <= network.channels) return channels;
+      throw new UsageError(
+        `guidedChannels must be a whole number from 1 to ${network.channels} for ${name}, got ${channels}.`,
+      );
+    },
+  }),
+  guidanceInterval: setting({
+    type: pair.refine(([above, upTo]) => above < upTo),
+    expected: "two numbers of at least 0, the smaller one first",
+    // Kynkäänniemi et al., 2024
+    help: "guide only where the ratio of noise to signal is in this interval",
+    flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
+    only: "continuous",
+    recorded: true,
+  }),
+  rescale: setting({
+    type: nonNegative.max(1),
+    expected: "a number from 0 (not at all) to 1 (fully)",
+    // Lin et al., 2024
+    help: "how far guided predictions get the contrast of unguided ones back, from 0 to 1",
+    flags: [{ flag: "--rescale <share>", parse: "number" }],
+    aliases: ["guidanceRescale", "guidance_rescale"],
+    only: "continuous",
+    recorded: true,
+  }),
+  skipLayers: setting({
+    type: skipLayersType,
+    expected:
+      "an object of layers (numbers from 0), a scale of at least 0, and the shares of the steps from and to, the smaller one first",
+    help: "lead away from the prediction without these layers (Stable Diffusion 3.5), such as 7,8,9",
+    flags: [
+      { flag: "--skip-layers <n,n…>", parse: "numbers", members: ["layers"] },
+      {
+        flag: "--skip-guidance <g>",
+        parse: "number",
+        members: ["scale"],
+        help: "scale of leading away from --skip-layers (default: 2.8)",
+      },
+      {
+        flag: "--skip-steps <from,to>",
+        parse: "pair",
+        members: ["from", "to"],
+        help: "the shares of the steps between which --skip-layers applies (default: 0.01,0.2)",
+      },
+    ],
+    only: "continuous",
+    recorded: true,
+    forModel: checkedSkipLayers,
+  }),
+  temperature: setting({
+    type: pair,
+    expected: "two numbers of at least 0, for the first and the last step",
+    help: "temperature of token models in the first and the last step; 0 takes the likeliest tokens",
+    flags: [{ flag: "--temperature <first,last>", parse: "pair" }],
+    only: "tokens",
+    recorded: true,
+    default: ({ model: { process, defaults } }) =>
+      process.kind === "tokens" ? (defaults.temperature ?? ([1, 1] as const)) : undefined,
+  }),
+  shift: setting({
+    type: number.positive(),
+    expected: "a number above 0, where 1 means no shift",
+    help: "time shift of rectified flow, above 1 for more steps at high noise; the model's own unless given",
+    flags: [{ flag: "--shift <s>", parse: "number" }],
+    recorded: true,
+  }),
+  width: setting({
+    type: z.int().min(1),
+    expected: "a whole number of pixels",
+    help: "width in pixels; the model's own unless given",
+    flags: [{ flag: "--width <pixels>", parse: "number" }],
+    recorded: true,
+    default: ({ model, image }) => image?.width ?? pictureSize({}, model).width,
+  }),
+  height: setting({
+    type: z.int().min(1),
+    expected: "a whole number of pixels",
+    help: "height in pixels; the model's own unless given",
+    flags: [{ flag: "--height <pixels>", parse: "number" }],
+    recorded: true,
+    default: ({ model, image }) => image?.height ?? pictureSize({}, model).height,
+  }),
+  image: setting({
+    type: picture,
+    expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
+    help: "picture to start from, of the size that is drawn",
+    flags: [{ flag: "--image <file>", parse: "white picture" }],
+    recorded: false,
+  }),
+  strength: setting({
+    type: number.gt(0).max(1),
+    expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
+    help: "share of the steps that the image goes through, above 0 and up to 1 (default: 0.6, or 1 with a mask)",
+    flags: [{ flag: "--strength <s>", parse: "number" }],
+    recorded: true,
+    default: ({ image, mask }) => (image ? (mask ? 1 : 0.6) : undefined),
+  }),
+  mask: setting({
+    type: picture,
+    expected: "a picture of the image's size, white where the image is drawn anew",
+    help: "where the image is drawn anew: white on black, of the image's size",
+    flags: [{ flag: "--mask <file>", parse: "black picture" }],
+    aliases: ["maskImage", "mask_image"],
+    recorded: false,
+  }),
+};
+
+type Rows = typeof settings;
+export type SettingName = keyof Rows;
+
+export const settingNames = Object.keys(settings) as SettingName[];
+
+/** A row as code that goes through all of them sees it. */
+export function settingRow(name: SettingName): SettingRow {
+  return settings[name];
 }
 
-/** @throws UsageError that names what cannot be */
-export function decide(request: GenerateRequest, model: ImageModel): Decided {
-  const told = toldBy(request, model);
-  const avoided = avoidedBy(request, model);
-  const { seed = 0, count = 1, steps = model.defaults.steps } = request;
-  const { sampler = model.process.sampler } = request;
-  checkCount(count);
-  checkSeed(seed, count);
-  checkSteps(steps);
-  model.process.samplerNamed(sampler, steps);
-  const strength = strengthOf(request);
-  const size = sizeOf(request.size ?? sizeOfImage(request), model);
-  model.process.levels(steps, { size: latentSize(size, model), shift: request.shift });
-  const guidance = guidanceOf(request, told, model);
-  const guidedChannels = channelsOf(request, model);
+type Given = { readonly [N in SettingName]?: z.input<Rows[N]["type"]> | undefined };
+
+/** What to draw and how. Settings that are not given have the model's own values; see `settings` for each. */
+export interface GenerateRequest extends Given {
+  /** Ends drawing before the next step, by throwing the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each step. */
+  readonly onProgress?:
+    | ((progress: { readonly step: number; readonly steps: number }) => void)
+    | undefined;
+}
+
+/** Settings with a default that every model has; the values of others may be undefined. */
+type AlwaysKnown = {
+  [N in SettingName]: Rows[N] extends SettingRow<z.ZodType, infer D>
+    ? undefined extends D
+      ? never
+      : N
+    : never;
+}[SettingName];
+type Value<N extends SettingName> = z.output<Rows[N]["type"]>;
+type Shown = Exclude<SettingName, "image" | "mask" | "class">;
+
+/** A request with all its settings resolved: the same settings give the same pictures. */
+export type GenerateSettings = {
+  readonly [N in Extract<Shown, AlwaysKnown>]: Value<N>;
+} & { readonly [N in Exclude<Shown, AlwaysKnown>]?: Value<N> } & {
+  readonly class?: string;
+  /** Whether a mask says which part of the image is drawn anew. */
+  readonly masked?: boolean;
+  /** The LoRAs that were merged into the model when it was opened. */
+  readonly loras?: readonly MergedLora[];
+  /** Sentences about parts of the request that have no effect, such as text past the token limit. */
+  readonly warnings: readonly string[];
+};
+
+export interface ResolvedRequest {
+  readonly settings: GenerateSettings;
+  readonly condition: Condition;
+  readonly negative: Condition;
+  /** The noise levels to go through. */
+  readonly levels: readonly NoiseLevel[];
+}
+
+/**
+ * Checks a request and fills in the model's own settings.
+ *
+ * @throws UsageError that names the setting at fault, what was expected and what was given
+ */
+export function resolveRequest(request: GenerateRequest, model: ImageModel): ResolvedRequest {
+  const given = checkedRequest(request);
+  const condition = resolveCondition(given, model);
+  const negative = resolveNegative(given.negativePrompt, model);
+  const canGuide = canDrop(model.network) || given.negativePrompt !== undefined;
+  const defaults: SettingDefaults = {
+    model,
+    image: given.image,
+    mask: given.mask,
+    guidable: canGuide && condition !== unconditional,
+  };
+  const values: Record<string, unknown> = {};
+  for (const name of settingNames) {
+    const row = settingRow(name);
+    checkApplies(name, given[name], model);
+    const value = given[name] ?? row.default?.(defaults);
+    if (value === undefined) continue;
+    values[name] = row.forModel ? row.forModel(value, model) : value;
+  }
+  const { image: _, mask, ...rest } = values;
+  const resolved = rest as unknown as Omit<GenerateSettings, "warnings">;
+  checkGuidance(resolved, canGuide, model);
+  checkSeeds(resolved);
+  checkGivenImage(given, resolved);
+  const { steps, shift, strength } = resolved;
+  const schedule = model.process.levels(steps, { size: latentSize(resolved, model), shift });
   return {
-    told,
-    avoided,
+    condition,
+    negative,
+    levels: strength === undefined ? schedule : levelsOfStrength(schedule, steps, strength),
     settings: {
-      ...(told.kind === "text" && { prompt: told.text }),
-      ...(told.kind === "class" && { class: told.name }),
-      ...(request.negative !== undefined && { negative: request.negative }),
-      seed,
-      steps,
-      guidance,
-      ...(guidance !== 1 && guidedChannels !== undefined && { guidedChannels }),
-      size,
-      count,
-      sampler,
-      ...temperatureOf(request, model),
-      ...(request.shift !== undefined && { shift: request.shift }),
-      ...guidanceDetails(request, model),
-      ...(strength !== undefined && { strength }),
-      ...(request.mask && { masked: true }),
+      ...resolved,
+      ...(condition.kind === "class" && { class: condition.name }),
+      ...(mask !== undefined && { masked: true }),
       ...(model.loras && { loras: model.loras }),
-      warnings: warningsOf(told, avoided, request, guidance, model),
+      warnings: warningsOf({ condition, negative, ...resolved }, model),
     },
   };
 }
 
-function checkCount(count: number): void {
-  if (Number.isSafeInteger(count) && count >= 1) return;
-  throw new UsageError(`${count} pictures were asked for; give a whole number of at least 1.`);
-}
+/** Option names of other libraries that have no counterpart of a single name here. */
+const elsewhere: Readonly<Record<string, string>> = {
+  size: "width and height",
+  generator: "seed",
+  callback: "onProgress",
+  callback_on_step_end: "onProgress",
+};
 
-function checkSeed(seed: number, count: number): void {
-  if (Number.isSafeInteger(seed) && seed >= 0 && Number.isSafeInteger(seed + (count - 1))) return;
-  throw new UsageError(
-    `The seed ${seed} is not one; give a whole number from 0 to ${Number.MAX_SAFE_INTEGER - count + 1}.`,
-  );
-}
+/** Fields of resolved settings that report something and ask for nothing. */
+const reported = new Set(["masked", "loras", "warnings"]);
 
-function guidanceOf(request: GenerateRequest, told: Told, model: ImageModel): number {
-  const { name, network, defaults } = model;
-  const guidable = canDrop(network) || request.negative !== undefined;
-  const { guidance = guidable && told !== nothing ? defaults.guidance : 1 } = request;
-  if (!Number.isFinite(guidance) || guidance < 0) {
-    throw new UsageError(
-      `The guidance ${guidance} is not one; give a number of at least 0, where 1 is no guidance.`,
-    );
-  }
-  if (guidance !== 1 && !guidable) {
-    throw new UsageError(
-      network.condition.kind === "none"
-        ? `${name} draws nothing in particular, so there is nothing to guide towards; leave the guidance of ${guidance} out.`
-        : `${name} never learned to draw without a condition, which a guidance of ${guidance} needs; leave it out, or give a negative class to lead away from.`,
-    );
-  }
-  return guidance;
-}
-
-/** @throws UsageError when it is none of tokens, or no temperature */
-function temperatureOf(
-  { temperature }: GenerateRequest,
-  { name, process, defaults }: ImageModel,
-): Pick<GenerateSettings, "temperature"> {
-  if (process.kind !== "tokens") {
-    if (temperature === undefined) return {};
-    throw new UsageError(
-      `A temperature of ${temperature.join(" to ")} was asked for, but ${name} draws no tokens; leave it out.`,
-    );
-  }
-  const decided = temperature ?? defaults.temperature ?? [1, 1];
-  if (decided.every((each) => each >= 0 && each < Infinity)) return { temperature: decided };
-  throw new UsageError(
-    `The temperature ${decided.join(" to ")} is not one; give numbers of at least 0, of the first and of the last step.`,
-  );
-}
-
-function channelsOf(request: GenerateRequest, { network, defaults }: ImageModel) {
-  const { guidedChannels = defaults.guidedChannels } = request;
-  if (guidedChannels === undefined) return undefined;
-  if (
-    Number.isInteger(guidedChannels) &&
-    guidedChannels >= 1 &&
-    guidedChannels <= network.channels
-  ) {
-    return guidedChannels;
-  }
-  throw new UsageError(
-    `Guidance for the first ${guidedChannels} channels was asked for, but there are ${network.channels}; give a whole number from 1 to ${network.channels}.`,
-  );
-}
-
-/** What of a model the sizes of its pictures depend on. */
-export type Sized = Pick<ImageModel, "name" | "network" | "decoder">;
-
-/** Pixels along a side that one number of the network's input stands for. */
-function pixelsPerLatent({ decoder }: Sized): number {
-  return decoder ? codecShape(decoder).factor : 1;
+/**
+ * A request under the settings' own names, each value checked by its row.
+ *
+ * @throws UsageError for an unknown name, a setting given twice, or a value of another type or out of range
+ */
+export function checkedRequest(request: object): GenerateRequest {
+  const { signal, onProgress, ...fields } = request as Record<string, unknown>;
+  const asked = Object.entries(fields).filter(([name]) => !reported.has(name));
+  const given = checkedFields(settings, asked, elsewhere, ["signal", "onProgress"]);
+  return { ...given, signal, onProgress } as GenerateRequest;
 }
 
 /**
- * Height and width of what the network draws, for pictures of a size.
+ * The settings of a request as a JSON schema (draft 2020-12), for HTTP bodies and forms. Pictures are base64 of an image file.
  *
- * @throws UsageError when it cannot draw that size
+ * @example generateRequestSchema().properties.steps // { type: "integer", minimum: 1, description: "sampling steps; …" }
  */
-export function latentSize(
-  size: GenerateRequest["size"],
-  model: Sized,
-): readonly [height: number, width: number] {
-  const [height, width] = sizeOf(size, model);
-  const scale = pixelsPerLatent(model);
-  return [height / scale, width / scale];
+export function generateRequestSchema(): object {
+  return jsonSchemaOf(settings);
 }
 
-function sizeOfImage({ image }: GenerateRequest): GenerateRequest["size"] {
-  return image && [image.height, image.width];
+/**
+ * The settings that the metadata of a picture records, for drawing it again.
+ *
+ * @param seed of the picture itself
+ */
+export function recordedSettings(
+  resolved: GenerateSettings,
+  seed: number,
+): Readonly<Record<string, unknown>> &
+  Pick<GenerateSettings, "seed" | "steps" | "guidance" | "sampler" | "width" | "height"> {
+  const { warnings: _, ...rest } = resolved;
+  const kept = Object.entries(rest).filter(
+    ([name]) => !Object.hasOwn(settings, name) || settingRow(name as SettingName).recorded,
+  );
+  return { ...(Object.fromEntries(kept) as unknown as GenerateSettings), seed };
 }
 
-function sizeOf(size: GenerateRequest["size"], model: Sized): readonly [number, number] {
-  const { name, network } = model;
-  const scale = pixelsPerLatent(model);
-  const own = network.size.map((side) => side * scale) as [number, number];
-  const [height, width] = size ?? own;
-  const sizes = imageSizes(network);
-  const unit = sizes.unit * scale;
-  const shown = (sides: readonly number[]) => sides.toReversed().join("×");
-  if (
-    ![height, width].every((side) => Number.isSafeInteger(side) && side > 0 && side % unit === 0)
-  ) {
-    const near = [height, width].map((side) =>
-      Number.isFinite(side) ? Math.max(1, Math.round(side / unit)) * unit : unit,
-    );
-    throw new UsageError(
-      `${name} cannot draw ${shown([height, width])} pixels; give a multiple of ${unit} for width and height, such as ${shown(near)}.`,
-    );
-  }
-  const most = (sizes.most ?? Infinity) * scale;
-  if (Math.max(height, width) > most) {
-    throw new UsageError(
-      `${name} knows the places of at most ${shown([most, most])} pixels, so it cannot draw ${shown([height, width])}; give a smaller size.`,
-    );
-  }
-  if (sizes.fixed && (height !== own[0] || width !== own[1])) {
-    throw new UsageError(
-      `${name} has learned the places of ${shown(own)} pixels and no others, so it cannot draw ${shown([height, width])}; leave the size out.`,
-    );
-  }
-  return [height, width];
+/** Layers that some rows of a run skip; empty if skip-layer guidance has no effect. */
+export function skippedLayers({ skipLayers }: GenerateSettings): readonly number[] {
+  return skipLayers && skipLayers.scale !== 0 ? skipLayers.layers : [];
 }
 
-function warningsOf(
-  told: Told,
-  avoided: Told,
-  { negative }: GenerateRequest,
-  guidance: number,
-  model: ImageModel,
-): string[] {
-  const cut = (what: string, heard: Told) =>
-    heard.kind !== "text"
-      ? []
-      : model
-          .embedder!.unheard(heard.text)
-          .map(
-            ({ by, length, words }) =>
-              `The ${what} is longer than the ${length} tokens that ${by} hears; it does not hear ${quote(words)}.`,
-          );
-  return [
-    ...(model.warnings ?? []),
-    ...cut("prompt", told),
-    ...cut("negative", avoided),
-    ...(negative !== undefined && guidance === 1
-      ? [`The negative ${quote(negative)} does not count, since a guidance of 1 is none.`]
-      : []),
-  ];
+function checkApplies(name: SettingName, value: unknown, { name: model, process }: ImageModel) {
+  const { only } = settingRow(name);
+  if (value === undefined || only === undefined || only === process.kind) return;
+  throw new UsageError(
+    `${name} does not apply to ${model}, which draws ${process.kind === "tokens" ? "discrete tokens" : "no discrete tokens"}; leave it out.`,
+  );
+}
+
+function checkGuidance(
+  { guidance }: Pick<GenerateSettings, "guidance">,
+  canGuide: boolean,
+  { name, network }: ImageModel,
+): void {
+  if (guidance === 1 || canGuide) return;
+  throw new UsageError(
+    network.condition.kind === "none"
+      ? `${name} is unconditional, so a guidance of ${guidance} has nothing to guide towards; leave it out.`
+      : `${name} was not trained without a condition, which a guidance of ${guidance} needs; leave it out, or give a negative class to lead away from.`,
+  );
+}
+
+function checkSeeds({ seed, count }: Pick<GenerateSettings, "seed" | "count">): void {
+  const most = Number.MAX_SAFE_INTEGER - count + 1;
+  if (seed <= most) return;
+  throw new UsageError(
+    `seed must be a whole number from 0 to ${most} for ${count} pictures, got ${seed}.`,
+  );
+}
+
+function checkedSkipLayers(value: SkipLayers, { name, network }: ImageModel): SkipLayers {
+  const count = skippableLayers(network);
+  if (count === 0) {
+    throw new UsageError(
+      `skipLayers does not apply to ${name}: it is a ${network.kind}, and only an mmdit such as Stable Diffusion 3 can skip layers; leave it out.`,
+    );
+  }
+  const wrong = value.layers.find((layer) => layer >= count);
+  if (wrong !== undefined) {
+    throw new UsageError(
+      `skipLayers must be layers from 0 to ${count - 1} for ${name}, got ${wrong}.`,
+    );
+  }
+  return { ...value, layers: [...new Set(value.layers)].toSorted((a, b) => a - b) };
 }

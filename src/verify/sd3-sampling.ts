@@ -4,7 +4,7 @@
  * each x that a network was asked about and the result.
  */
 import { combine, mapElements } from "../diffusion/arrays.ts";
-import { type Denoiser, denoiserOf, sharedNetwork } from "../diffusion/denoiser.ts";
+import { type Denoiser, denoiserOf, batchedNetwork } from "../diffusion/denoiser.ts";
 import { guided } from "../diffusion/guidance.ts";
 import {
   levelsOfStrength,
@@ -168,7 +168,7 @@ async function askedModel(
   const output = family.trace(params, inputs, config, { skippable });
   const source = checkedWeights(params, weights);
   const program = await (await backend()).compile(graphOf({ output }), { weights: source });
-  const told = sharedNetwork(async (rows) => (await program.run(rows))["output"]!);
+  const told = batchedNetwork(async (rows) => (await program.run(rows))["output"]!);
   const under = async (name: string, skips = 0) => {
     const [pooled, context] = [await io.read(`in.${name}_y`), await io.read(`in.${name}_context`)];
     const count = pooled.shape[0]!;

@@ -79,12 +79,13 @@ describe("patchwise generate", () => {
     const metadata = await readPictureMetadata(path.join(cwd, "cat.webp"));
     expect(metadata).toMatchObject({
       prompt: "a red cat",
-      negative: "blue",
+      negativePrompt: "blue",
       seed: 7,
       steps: 3,
       guidance: 1.5,
       sampler: "heun",
-      size: [8, 12],
+      width: 12,
+      height: 8,
       model: "prompts",
     });
     const again = ["generate", "--from-image", "cat.webp", "--model", at("prompts")];
@@ -130,11 +131,11 @@ describe("patchwise generate", () => {
     expect(readFileSync(file("b.png"))).toEqual(readFileSync(file("a.png")));
     expect(patchwise(again, cwd)).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/drawn on from an image, at a strength of 0.75, .* as --image/),
+      err: expect.stringMatching(/drawn from an image, at a strength of 0.75, .* as --image/),
     });
     expect(patchwise([...again, "--image", "photo.png"], cwd)).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/which a mask told; give the mask too, as --mask/),
+      err: expect.stringMatching(/in the mask of an image, .* give the mask too, as --mask/),
     });
   });
 
@@ -155,6 +156,8 @@ describe("patchwise generate", () => {
       steps: 4,
       guidance: 2,
       sampler: "euler",
+      width: 8,
+      height: 8,
       size: [8, 8],
       seconds: expect.any(Number),
       warnings: [],
@@ -188,7 +191,7 @@ describe("patchwise generate", () => {
     const cwd = room("heard");
     const { code, err } = patchwise([...prompts, "a red cat on the moon", "--steps", "1"], cwd);
     expect(code).toBe(0);
-    expect(err).toContain("Warning: The prompt is longer than the 4 tokens that prompts hears;");
+    expect(err).toContain("Warning: The prompt is longer than the 4 tokens that prompts reads;");
   });
 
   it("stops at Ctrl-C and leaves nothing behind", async () => {
@@ -211,18 +214,30 @@ describe("patchwise generate refuses in one sentence, with 2", () => {
     ["an unknown model", ["generate", "x", "--model", "nowhere"], /no model "nowhere"/],
     ["an unknown class", [...classes, "--class", "cta"], /no class "cta"; the nearest are cat/],
     ["an unknown sampler", [...classes, "--sampler", "eular"], /did you mean euler/],
-    ["a negative seed", [...classes, "--seed", "-1"], /The seed -1 is not one/],
-    ["a fractional seed", [...classes, "--seed", "1.5"], /The seed 1.5 is not one/],
-    ["parts of patches", [...classes, "--size", "10x8"], /multiple of 4 .* such as 12×8\./],
+    [
+      "a negative seed",
+      [...classes, "--seed", "-1"],
+      /seed must be a whole number from 0 to \d+, got -1\./,
+    ],
+    [
+      "a fractional seed",
+      [...classes, "--seed", "1.5"],
+      /seed must be a whole number from 0 to \d+, got 1\.5\./,
+    ],
+    ["parts of patches", [...classes, "--size", "10x8"], /multiples of 4, such as 12×8\./],
     ["a missing device", [...classes, "--device", "coreml"], /device coreml is not available/],
     ["a missing folder", [...classes, "--out", "no/a.png"], /into the folder no: .*ENOENT/],
     ["a folder as file", [...classes, "--out", ".", "--json"], /Cannot write/],
     ["an image that is none", [...classes, "--image", "plain.png"], /plain\.png cannot be read/],
     ["a missing image", [...classes, "--image", "no.png"], /the picture no\.png: .*ENOENT/],
-    ["a strength of no image", [...classes, "--strength", "0.5"], /no image that it could be of/],
+    [
+      "a strength of no image",
+      [...classes, "--strength", "0.5"],
+      /A strength of 0\.5 needs an image/,
+    ],
     ["half an interval", [...classes, "--guidance-interval", "2"], /two numbers, such as 0.1,0.5/],
-    ["no layers", [...classes, "--skip-guidance", "2"], /no layers to skip; give them/],
-    ["layers of a DiT", [...classes, "--skip-layers", "1"], /is a dit and has no layers that/],
+    ["no layers", [...classes, "--skip-guidance", "2"], /skipLayers must be an object of layers/],
+    ["layers of a DiT", [...classes, "--skip-layers", "1"], /it is a dit, and only an mmdit/],
     ["a picture of no settings", [...classes, "--from-image", "plain.png"], /plain\.png/],
   ])("%s", (_, args, sentence) => {
     const { code, err } = patchwise(args, cwd());

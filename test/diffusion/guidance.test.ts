@@ -3,13 +3,13 @@ import { describe, expect, it } from "vitest";
 import { combine, images } from "../../src/diffusion/arrays.ts";
 import {
   type Denoiser,
-  dealtRows,
+  splitAcrossCopies,
   denoiserOf,
   noiseOf,
-  sharedNetwork,
+  batchedNetwork,
 } from "../../src/diffusion/denoiser.ts";
 import { guided } from "../../src/diffusion/guidance.ts";
-import { keeping } from "../../src/diffusion/inpainting.ts";
+import { inpaint } from "../../src/diffusion/inpainting.ts";
 import {
   flowLevels,
   type NoiseLevel,
@@ -173,7 +173,7 @@ describe("a shared network", () => {
 
   it("answers what guidance asks in one run, as two runs would", async () => {
     const runs: number[] = [];
-    const told = sharedNetwork(async (inputs) => {
+    const told = batchedNetwork(async (inputs) => {
       runs.push(inputs["x"]!.shape[0]!);
       return weighted(inputs);
     });
@@ -193,7 +193,7 @@ describe("a shared network", () => {
 
   it("asked again later runs again, and tells everyone who asked of a failure", async () => {
     const runs: number[] = [];
-    const told = sharedNetwork(async (inputs) => {
+    const told = batchedNetwork(async (inputs) => {
       runs.push(inputs["x"]!.shape[0]!);
       if (runs.length === 3) throw new Error("out of memory");
       return weighted(inputs);
@@ -234,7 +234,7 @@ describe("dealt rows", () => {
             for (let i = 0; i < delay; i++) await Promise.resolve();
             return numbered(given);
           });
-          const answer = await dealtRows(copies)(inputs(rows));
+          const answer = await splitAcrossCopies(copies)(inputs(rows));
           expect(toNumbers(answer)).toEqual(Array.from({ length: rows }, (_, i) => i));
         },
       ),
@@ -254,7 +254,7 @@ describe("dealt rows", () => {
       if (toNumbers(given["y"]!).at(-1) === 15) finish();
       return numbered(given);
     };
-    const run = dealtRows([slow, fast]);
+    const run = splitAcrossCopies([slow, fast]);
     await run(inputs(16));
     expect(taken[0]).toEqual(["slow", 4]);
     expect(taken.slice(1)).toEqual([3, 3, 2, 1, 1, 1, 1].map((count) => ["fast", count]));
@@ -272,7 +272,9 @@ describe("dealt rows", () => {
       runs++;
       throw new Error("the worker ended");
     };
-    await expect(dealtRows([failing, failing])(inputs(16))).rejects.toThrow("the worker ended");
+    await expect(splitAcrossCopies([failing, failing])(inputs(16))).rejects.toThrow(
+      "the worker ended",
+    );
     expect(runs).toBe(2);
   });
 });
@@ -300,7 +302,7 @@ describe("a part that is known", () => {
       outside.push(Math.sqrt(added.reduce((sum, value) => sum + value ** 2, 0) / added.length));
       return drawn(seen, at);
     };
-    const end = await finalImages(sampler(keeping(watched, known, mask), start, levels, { noise }));
+    const end = await finalImages(sampler(inpaint(watched, known, mask), start, levels, { noise }));
     expect(outside.length).toBeGreaterThanOrEqual(9);
     for (const spread of outside) expect(Math.abs(spread - 1)).toBeLessThan(0.45);
     const free = await finalImages(sampler(drawn, start, levels, { noise }));
@@ -313,7 +315,7 @@ describe("a part that is known", () => {
   it("has the noise of the known part where the network tells its own", async () => {
     const estimate: Denoiser = async () => ({ x0: draw(4), noise: draw(5) });
     const half = ndarray("float32", [2, 4, 3, 3], new Array<number>(72).fill(0));
-    const { x0, noise } = await keeping(estimate, draw(6), half)(x, level);
+    const { x0, noise } = await inpaint(estimate, draw(6), half)(x, level);
     expect(toNumbers(x0)).toEqual(toNumbers(draw(6)));
     const again = combine([level.alpha, x0], [level.sigma, noise!]);
     for (const [i, value] of toNumbers(again).entries()) {

@@ -69,7 +69,8 @@ describe("toPng", () => {
       steps: 2,
       guidance: 3,
       sampler: "euler",
-      size: [1, 2],
+      height: 1,
+      width: 2,
       model: "m",
       version: "0",
     } as const;

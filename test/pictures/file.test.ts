@@ -35,12 +35,13 @@ const picture = (channels: 1 | 3): Picture => ({
 
 const metadata: PictureMetadata = {
   prompt: "a café on 富士山 🗻, <at> night & day",
-  negative: "blurry",
+  negativePrompt: "blurry",
   seed: 4294967296,
   steps: 30,
   guidance: 3.5,
   sampler: "euler",
-  size: [5, 7],
+  width: 7,
+  height: 5,
   model: "emoji",
   version: "0.1.0",
 };
@@ -132,7 +133,10 @@ describe("writePicture", () => {
 describe("readPictureMetadata", () => {
   it.each(["png", "jpg", "webp"])("reads what was written to a .%s file", async (format) => {
     const path = join(folder, `p.${format}`);
-    for (const each of [metadata, { ...without(metadata, "negative"), class: "Ankle boot" }]) {
+    for (const each of [
+      metadata,
+      { ...without(metadata, "negativePrompt"), class: "Ankle boot" },
+    ]) {
       await writePicture(path, picture(3), each);
       expect(await readPictureMetadata(path)).toEqual(each);
     }
@@ -146,10 +150,10 @@ describe("readPictureMetadata", () => {
       fc.constantFrom("png" as const, "jpeg" as const, "webp" as const),
       async (prompt, negative, format) => {
         const path = join(folder, `p.${format}`);
-        const told = { ...metadata, prompt, negative };
+        const told = { ...metadata, prompt, negativePrompt: negative };
         await writeFile(path, await encodePicture(picture(1), { format, metadata: told }));
         const found = await readPictureMetadata(path);
-        return found.prompt === prompt && found.negative === negative;
+        return found.prompt === prompt && found.negativePrompt === negative;
       },
     );
     await expect(fc.assert(law, { seed: 2, numRuns: 30 })).resolves.toBeUndefined();

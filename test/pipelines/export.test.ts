@@ -7,7 +7,7 @@ import { graphOf } from "../../src/engine/graph/graph.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { exportGraph } from "../../src/pipelines/export-node.ts";
-import { decoderGraph, networkGraph, tracedForDrawing } from "../../src/pipelines/graphs.ts";
+import { decoderGraph, networkGraph, tracedForDrawing } from "../../src/pipelines/image-model.ts";
 import type { ImageModel } from "../../src/pipelines/image-model.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import { randomArray } from "../support/arrays.ts";
@@ -169,7 +169,7 @@ describe("patchwise export", () => {
 
   it.each([
     ["no file to write", ["classes"], /required option '--out/],
-    ["parts of patches", ["classes", "--out", "x.onnx", "--size", "7"], /multiple of 4/],
+    ["parts of patches", ["classes", "--out", "x.onnx", "--size", "7"], /multiples of 4/],
     ["an unknown part", ["classes", "--out", "x.onnx", "--part", "head"], /--part is "head"/],
     ["a decoder of pixels", ["classes", "--out", "x.onnx", "--part", "decoder"], /no decoder/],
     ["no model", ["nothing", "--out", "x.onnx"], /no model "nothing"/],

@@ -85,7 +85,7 @@ describe("a model of the Hub", () => {
     expect(model.name).toBe("owner/files:a/DiT.safetensors");
     expect(fetched()).toEqual(["a/DiT.safetensors"]);
 
-    await expect(openModel("owner/files:a/dit.safetensor")).rejects.toThrow(/is no model file/);
+    await expect(openModel("owner/files:a/dit.safetensor")).rejects.toThrow(/is not a model file/);
     await expect(openModel("owner/files:a/DIT2.safetensors")).rejects.toThrow(
       'owner/files has no file "a/DIT2.safetensors"; it has a/DiT.safetensors',
     );

@@ -18,8 +18,9 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { type NetworkConfig } from "../../src/models/network.ts";
 import { mmditPresets } from "../../src/models/index.ts";
 import { openAutoencoder } from "../../src/models/coders/image-codec-node.ts";
-import { encoderGraph } from "../../src/pipelines/graphs.ts";
-import { finished, type GenerateRequest, type Pipeline } from "../../src/pipelines/pipeline.ts";
+import { encoderGraph } from "../../src/pipelines/image-model.ts";
+import { type GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished, type Pipeline } from "../../src/pipelines/pipeline.ts";
 import { schedulerProcess } from "../../src/pipelines/process.ts";
 import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
@@ -132,7 +133,7 @@ describe("drawing on from an image", () => {
   it("decides what was not asked for: the image's size, and strengths", () => {
     const settings = (request: GenerateRequest) => flow.settings({ class: "cat", ...request });
     const wide = { ...image, width: 16, height: 4 };
-    expect(settings({ image: wide })).toMatchObject({ size: [4, 16], strength: 0.6 });
+    expect(settings({ image: wide })).toMatchObject({ width: 16, height: 4, strength: 0.6 });
     expect(settings({ image, mask: rightHalf })).toMatchObject({ strength: 1, masked: true });
     expect(settings({ image, mask: rightHalf, strength: 0.3 })).toMatchObject({ strength: 0.3 });
     expect(settings({})).not.toHaveProperty("strength");
@@ -280,19 +281,19 @@ describe("what cannot be drawn on from", () => {
     ],
     [
       "an image of another size",
-      { image, size: [4, 8] },
-      /image has 8×8 pixels, but a picture of 8×4/,
+      { image, width: 8, height: 4 },
+      /image has 8×8 pixels, but width and height ask for 8×4/,
     ],
     ["parts of patches", { image: randomPicture(1, 10) }, /cannot draw 10×10 pixels/],
-    ["no strength", { image, strength: 0 }, /The strength 0 is not one; give a number above 0/],
-    ["too much strength", { image, strength: 1.01 }, /The strength 1.01 is not one/],
-    ["no number", { image, strength: NaN }, /The strength NaN is not one/],
-    ["a strength of nothing", { strength: 0.5 }, /a strength of 0.5, but no image/],
-    ["a mask of nothing", { mask: white }, /a mask, but no image/],
+    ["no strength", { image, strength: 0 }, /^strength must be a number above 0, .*, got 0\.$/],
+    ["too much strength", { image, strength: 1.01 }, /^strength must be .*, got 1\.01\.$/],
+    ["no number", { image, strength: NaN }, /^strength must be .*, got NaN\.$/],
+    ["a strength of nothing", { strength: 0.5 }, /^A strength of 0\.5 needs an image/],
+    ["a mask of nothing", { mask: white }, /^A mask needs an image/],
     [
       "missing pixels",
       { image: { ...image, pixels: image.pixels.slice(1) } },
-      /image of 8×8 pixels in 3 channels has 191 bytes; give 192/,
+      /^image must be a picture: .* one byte for each in pixels, got \{ width: 8, height: 8, .* \}\.$/,
     ],
   ])("%s", (_, request, message) => {
     expect(() => flow.settings({ class: "cat", ...request })).toThrow(UsageError);
@@ -361,11 +362,27 @@ describe("skip-layer guidance", () => {
   });
 
   it.each<[string, GenerateRequest["skipLayers"], RegExp]>([
-    ["a layer beyond the last", { layers: [1, 3] }, /layer 3 was .* layers 0 to 2; give some/],
-    ["half a layer", { layers: [0.5] }, /The layer 0.5 was to be skipped/],
-    ["no layer", { scale: 2 }, /No layer was to be skipped/],
-    ["a negative scale", { layers: [1], scale: -1 }, /The skip guidance -1 is not one/],
-    ["steps upside down", { layers: [1], from: 0.5, to: 0.2 }, /from the share 0.5 of .* to 0.2/],
+    [
+      "a layer beyond the last",
+      { layers: [1, 3] },
+      /must be layers from 0 to 2 for tiny, got 3\.$/,
+    ],
+    ["half a layer", { layers: [0.5] }, /^skipLayers must be .*, got \{ layers: \[0\.5\] \}\.$/],
+    [
+      "no layer",
+      { layers: [], scale: 2 },
+      /^skipLayers must be .*, got \{ layers: \[\], scale: 2 \}\.$/,
+    ],
+    [
+      "a negative scale",
+      { layers: [1], scale: -1 },
+      /^skipLayers must be .*, got \{ layers: \[1\], scale: -1 \}\.$/,
+    ],
+    [
+      "steps upside down",
+      { layers: [1], from: 0.5, to: 0.2 },
+      /^skipLayers must be .*, got \{ layers: \[1\], from: 0\.5, to: 0\.2 \}\.$/,
+    ],
   ])("refuses %s", (_, wrong, message) => {
     const request = { class: "cat", skipLayers: wrong };
     expect(() => mmdit.settings(request)).toThrow(UsageError);
@@ -400,11 +417,21 @@ describe("guidance in detail", () => {
   });
 
   it.each<[string, GenerateRequest, RegExp, Pipeline]>([
-    ["a shift of nothing", { shift: 0 }, /shift of flow times is 0; give a positive/, flow],
+    ["a shift of nothing", { shift: 0 }, /^shift must be a number above 0, .*, got 0\.$/, flow],
     ["a shift of fixed steps", { shift: 3 }, /only the times of a rectified flow/, discrete],
-    ["an interval upside down", { guidanceInterval: [3, 1] }, /ratios of 3 and 1 .* smaller/, flow],
-    ["too much rescaling", { rescale: 2 }, /cannot be rescaled by 2; give a number from 0/, flow],
-    ["layers of a DiT", { skipLayers: { layers: [1] } }, /is a dit and has no layers/, flow],
+    [
+      "an interval upside down",
+      { guidanceInterval: [3, 1] },
+      /^guidanceInterval must be two numbers .*, got \[3, 1\]\.$/,
+      flow,
+    ],
+    ["too much rescaling", { rescale: 2 }, /^rescale must be a number from 0 .*, got 2\.$/, flow],
+    [
+      "layers of a DiT",
+      { skipLayers: { layers: [1] } },
+      /does not apply to tiny: it is a dit/,
+      flow,
+    ],
   ])("refuses %s", (_, request, message, pipeline) => {
     expect(() => pipeline.settings({ class: "cat", ...request })).toThrow(UsageError);
     expect(() => pipeline.settings({ class: "cat", ...request })).toThrow(message);

@@ -5,8 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
 import { castArray } from "../../src/engine/arrays/ndarray.ts";
 import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/open/open-node.ts";
-import type { NetworkConfig } from "../../src/models/network.ts";
-import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
+import { type GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
 import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
@@ -107,7 +108,8 @@ describe("a folder in diffusers' layout", () => {
       steps: 50,
       guidance: 4,
       sampler: "ddpm",
-      size: [8, 8],
+      width: 8,
+      height: 8,
     });
     await pipeline.dispose();
   });
@@ -164,7 +166,8 @@ describe("a single file of facebookresearch/DiT", () => {
       steps: 250,
       guidance: 4,
       guidedChannels: 3,
-      size: [8, 8],
+      width: 8,
+      height: 8,
       count: 1,
       sampler: "ddpm",
       warnings: [],
@@ -188,11 +191,21 @@ describe("what is no model", () => {
   it.each<
     [string, () => string | Promise<string>, new (m: string) => Error, RegExp, OpenPipelineOptions?]
   >([
-    ["a path of nothing", () => "nowhere", UsageError, /no model "nowhere": neither a folder/],
-    ["an architecture", () => "DiT-XL/2", UsageError, /has no weights here/],
+    [
+      "a path of nothing",
+      () => "nowhere",
+      UsageError,
+      /no model "nowhere": no folder or file has this path/,
+    ],
+    [
+      "an architecture",
+      () => "DiT-XL/2",
+      UsageError,
+      /is the name of an architecture without weights/,
+    ],
     ["another folder", () => at(), UsageError, /neither a model\.json.* nor a model_index\.json/],
     ["a pickle", () => write("a.pt", ""), FormatError, /convert it in Python: safetensors\.torch/],
-    ["a picture", () => write("a.png", ""), UsageError, /is no model file that is known/],
+    ["a picture", () => write("a.png", ""), UsageError, /is not a model file of a known kind/],
     ["no card", () => path.dirname(write("b/model.json", "{")), FormatError, /not valid JSON/],
     [
       "a card of something else",
@@ -204,7 +217,7 @@ describe("what is no model", () => {
       "the weights of a trained folder alone",
       async () => path.join(await trained("alone"), "model.safetensors"),
       UsageError,
-      /is the weights alone; give their folder/,
+      /holds weights only; give their folder/,
     ],
     [
       "a trained folder without weights",
@@ -269,7 +282,7 @@ describe("what is no model", () => {
       () =>
         path.dirname(write("sd/model_index.json", '{ "_class_name": "StableDiffusionPipeline" }')),
       FormatError,
-      /describes a StableDiffusionPipeline, but .* only DiTPipeline and StableDiffusion3Pipeline are/,
+      /describes a StableDiffusionPipeline, but only these .* DiTPipeline, StableDiffusion3Pipeline, /,
     ],
     ["no transformer", () => without("d", "transformer"), FormatError, /lacks its transformer/],
     ["no scheduler", () => without("e", "scheduler"), FormatError, /lacks its scheduler/],

@@ -6,8 +6,7 @@ import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { createParams, zero } from "../../src/nn/params.ts";
 import type { Stage } from "../../src/pipelines/image-model.ts";
-import { stageMemory } from "../../src/pipelines/memory.ts";
-import { stagePrograms } from "../../src/pipelines/programs.ts";
+import { stageMemory, stagePrograms } from "../../src/pipelines/programs.ts";
 
 const MiB = 2 ** 20;
 
@@ -84,14 +83,14 @@ describe("programs of stages", () => {
   });
 
   it("are dropped for one another where it is not, the one that was not used for longest first", async () => {
-    const own = stageMemory(encoder, 1, "stored").total - 30 * MiB;
+    const own = stageMemory(encoder, 1, "onDemand").total - 30 * MiB;
     expect(await logOf(own + 35 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p -10p +30 -30 +20p");
     expect(await logOf(own + 45 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p +30 -10p -30 +20p");
   });
 
   it("keep their weights as they are stored where they do not fit otherwise", async () => {
     const half = stage("half", "network", 20, "float16");
-    const [fast, stored] = (["fast", "stored"] as const).map((keeping) =>
+    const [fast, stored] = (["prepacked", "onDemand"] as const).map((keeping) =>
       stageMemory(half, 1, keeping),
     );
     // Half of the weights, and what is converted at once: here all of them.

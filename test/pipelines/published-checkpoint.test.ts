@@ -17,10 +17,12 @@ describe("a file of original weights", () => {
     ["U-ViT-M/4-64", "U-ViT-M-4-imagenet64"],
     ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
   ])("is told to be %s", (name, file) => {
-    const { network, defaults, lacks } = publishedModel(shapedWeights(publishedShapes(file)));
+    const { network, defaults, missingParts } = publishedModel(
+      shapedWeights(publishedShapes(file)),
+    );
     expect(network).toEqual(networkPresets().get(name));
     expect(defaults).toEqual({ steps: 50, guidance: 1.4 });
-    expect(lacks?.includes("takes captions as CLIP's embeddings")).toBe(
+    expect(missingParts?.includes("takes captions as CLIP's embeddings")).toBe(
       name.endsWith("COCO") ? true : undefined,
     );
   });

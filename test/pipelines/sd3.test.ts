@@ -16,13 +16,14 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tinySD3, writeSD3File, writeSD3Folder } from "../support/sd3/parts.ts";
 import { FormatError, UsageError } from "../../src/engine/errors.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
-import { imagePipeline } from "../../src/pipelines/image-pipeline.ts";
+import { imagePipeline } from "../../src/pipelines/pipeline.ts";
 import {
   openModel,
   openPipeline,
   type OpenPipelineOptions,
 } from "../../src/pipelines/open/open-node.ts";
-import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import { type GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/index-node.ts";
 import { oneSentence, patchwise } from "../support/cli.ts";
 import { watchedBackend } from "../support/watched-backend.ts";
@@ -34,7 +35,8 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 const prompt = "A red cat on the moon, in a small house";
 const request: GenerateRequest = {
   prompt,
-  size: [64, 64],
+  width: 64,
+  height: 64,
   steps: 3,
   guidance: 4,
   seed: 5,
@@ -107,31 +109,32 @@ describe("Stable Diffusion 3", () => {
   it("is drawn with as its origins do unless told otherwise", async () => {
     const settings = async (source: string) => {
       const pipeline = await openPipeline(source);
-      const { steps, guidance, sampler, size } = pipeline.settings({ prompt });
+      const { steps, guidance, sampler, width, height } = pipeline.settings({ prompt });
       await pipeline.dispose();
-      return { steps, guidance, sampler, size };
+      return { steps, guidance, sampler, width, height };
     };
-    const own = { steps: 28, guidance: 7, sampler: "euler", size: [64, 64] };
+    const own = { steps: 28, guidance: 7, sampler: "euler", width: 64, height: 64 };
     expect(await settings(at("folder"))).toEqual(own);
     expect(await settings(at("file/sd3.safetensors"))).toEqual({
       steps: 40,
       guidance: 4.5,
       sampler: "dpmpp-2m-sigma",
       // As large as the table of places.
-      size: [192, 192],
+      width: 192,
+      height: 192,
     });
   });
 
   it("draws other sizes and aspects, as far as its table of places goes", async () => {
-    const pixels = await drawn(at("folder"), { size: [32, 96], steps: 1 });
+    const pixels = await drawn(at("folder"), { width: 96, height: 32, steps: 1 });
     expect(pixels.length).toBe(3 * 32 * 96);
-    await expect(drawn(at("folder"), { size: [64, 208] })).rejects.toThrow(
-      "folder knows the places of at most 192×192 pixels, so it cannot draw 208×64; give a smaller size.",
+    await expect(drawn(at("folder"), { width: 208, height: 64 })).rejects.toThrow(
+      "folder cannot draw 208×64 pixels: its position table ends at 192×192; give a smaller size.",
     );
   });
 
   it("draws by the prompt and away from the negative one", async () => {
-    const [other, away] = [{ prompt: "a blue dog" }, { negative: "a blue dog" }];
+    const [other, away] = [{ prompt: "a blue dog" }, { negativePrompt: "a blue dog" }];
     expect(apart(await drawn(at("folder"), other), folderPixels)).toBeGreaterThan(1);
     expect(apart(await drawn(at("folder"), away), folderPixels)).toBeGreaterThan(1);
   });
@@ -277,7 +280,7 @@ describe("prompts", () => {
     // Three encoders read the prompt and the empty one together.
     expect(await readings({})).toEqual([2, 2, 2]);
     expect(await readings({ seed: 6 })).toEqual([]);
-    expect(await readings({ count: 2, negative: "a dog" })).toEqual([1, 1, 1]);
+    expect(await readings({ count: 2, negativePrompt: "a dog" })).toEqual([1, 1, 1]);
     expect(await readings({ guidance: 1, prompt: "a dog" })).toEqual([]);
     await pipeline.dispose();
   });
@@ -286,10 +289,8 @@ describe("prompts", () => {
     const pipeline = await openPipeline(at("folder"), { promptTokens: 4 });
     const long = `${"cat ".repeat(75)}dog bird`;
     expect(pipeline.settings({ prompt: long, guidance: 1 }).warnings).toEqual([
-      'The prompt is longer than the 77 tokens that CLIP hears; it does not hear "dog bird".',
-      expect.stringMatching(
-        /longer than the 4 tokens that T5 hears; it does not hear "cat cat .*"\.$/,
-      ),
+      'The prompt is longer than the 77 tokens that CLIP reads; "dog bird" is ignored.',
+      expect.stringMatching(/longer than the 4 tokens that T5 reads; "cat cat .*" is ignored\.$/),
     ]);
     expect(pipeline.settings({ prompt: "a cat" }).warnings).toEqual([]);
     await pipeline.dispose();
@@ -311,14 +312,14 @@ describe("memory", () => {
   it("depends on the size and number of pictures", async () => {
     const without = ["t5", "clip-l", "clip-g"];
     const pipeline = await openPipeline(at("folder"), { without, memory: 150 * MiB });
-    expect(pipeline.settings({ prompt }).size).toEqual([64, 64]);
+    expect(pipeline.settings({ prompt })).toMatchObject({ width: 64, height: 64 });
     const refused = (more: GenerateRequest) => () => pipeline.settings({ prompt, ...more });
     expect(refused({ count: 64 })).toThrow(
       /of memory for the network, .*; draw fewer pictures at once, or smaller ones\.$/,
     );
     await pipeline.dispose();
     const tight = await openPipeline(at("folder"), { without, memory: 136.5 * MiB });
-    expect(() => tight.settings({ prompt, size: [192, 192] })).toThrow(
+    expect(() => tight.settings({ prompt, width: 192, height: 192 })).toThrow(
       /of memory for the decoder, .*; draw a smaller picture\.$/,
     );
     await tight.dispose();
@@ -421,7 +422,7 @@ describe("what cannot be opened", () => {
           ...index,
           _class_name: "StableDiffusionXLPipeline",
         })),
-      /describes a StableDiffusionXLPipeline, but .* only DiTPipeline and StableDiffusion3Pipeline/,
+      /describes a StableDiffusionXLPipeline, but only these .* DiTPipeline, StableDiffusion3Pipeline, /,
     ],
     [
       "another scheduler",
@@ -468,19 +469,19 @@ describe("what cannot be opened", () => {
       "an encoder to do without that there is none of",
       "folder",
       { without: ["t6"] },
-      /has no text encoder "t6" to do without; the nearest are t5\.$/,
+      /has no text encoder "t6" to leave out; the nearest are t5\.$/,
     ],
     [
       "too many tokens",
       "folder",
       { promptTokens: 1000 },
-      /T5 cannot read 1000 tokens of a prompt; give a whole number from 1 to 512\.$/,
+      /promptTokens must be a whole number from 1 to 512, got 1000\.$/,
     ],
     [
       "encoders for a folder that has its own",
       "folder",
       { textEncoders: ["x"] },
-      /folder has no use for --text-encoders/,
+      /--text-encoders \(textEncoders\) does not apply to .*folder/,
     ],
     [
       "encoders that are not there",

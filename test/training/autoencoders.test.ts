@@ -17,7 +17,8 @@ import { openCodec } from "../../src/models/coders/image-codec-node.ts";
 import { decodeWithCodec, encodeWithCodec } from "../../src/models/coders/image-codec.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
-import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import { type GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 import { type TrainingEvent } from "../../src/training/loop.ts";
 import { train, type TrainOptions } from "../../src/training/run/train-node.ts";
@@ -225,7 +226,7 @@ describe("a transformer on discrete tokens", () => {
     expect(first!.loss).toBeCloseTo(Math.log(12), 5);
     const card = readCard("model.json", JSON.parse(readFileSync(at("tokens/model.json"), "utf8")));
     expect(card).toMatchObject({
-      network: { kind: "dit", size: [4, 4], tokens: { codebook: 12 } },
+      network: { kind: "dit", width: 4, height: 4, tokens: { codebook: 12 } },
       tokens: { tokenizer: { codebook: 12, levels: 2 } },
       sampling: { sampler: "renoise", steps: 3 },
     });
@@ -290,7 +291,7 @@ describe("a transformer on discrete tokens", () => {
     [{ temperature: [-1, 0] }, "The temperature -1 to 0 is not one"],
     [{ rescale: 0.5 }, "guidance has no rescale"],
     [{ shift: 2 }, "shift"],
-    [{ size: [18, 16] }, "cannot draw 16×18 pixels; give a multiple of 8"],
+    [{ width: 16, height: 18 }, "cannot draw 16×18 pixels; give a multiple of 8"],
     [{ prompt: "a cat" }, "class"],
   ])("refuses %o in a sentence", async (request, message) => {
     expect(await messageOf(drawn({ class: "corner", ...request }))).toContain(message);

@@ -102,7 +102,7 @@ describe("training on latents", () => {
     expect(Number.isFinite(whole.result.loss)).toBe(true);
     const card = readCard("model.json", JSON.parse(readFileSync(at("whole/model.json"), "utf8")));
     expect(card).toMatchObject({
-      network: { size: [4, 4], channels: 4, patch: 2 },
+      network: { width: 4, height: 4, channels: 4, patch: 2 },
       picture: { height: 8, width: 8, channels: 3 },
       latents: { autoencoder: { latentChannels: 4, widths: [8, 16], scale: 0.5, shift: 0.1 } },
     });
@@ -123,7 +123,7 @@ describe("training on latents", () => {
     const pipeline = await openPipeline(at("whole"));
     const [picture] = await finished(pipeline.generate({ class: "dark", seed: 1 }));
     expect(picture).toMatchObject({ width: 8, height: 8, channels: 3 });
-    const [wide] = await finished(pipeline.generate({ class: "light", size: [8, 16] }));
+    const [wide] = await finished(pipeline.generate({ class: "light", width: 16, height: 8 }));
     expect(wide).toMatchObject({ width: 16, height: 8 });
     await pipeline.dispose();
     const grid = await sharp(at("whole/samples/step-00000006.png")).metadata();

@@ -1,108 +1,249 @@
-/** Folders in diffusers' layout: `model_index.json`, and a folder each for transformer, autoencoder and scheduler. */
-import { FormatError } from "../../engine/errors.ts";
-import { diffusersDiTConfig, diffusersDiTKeys } from "../../models/dit/checkpoint.ts";
-import { checkedWeights } from "../../weights/check-keys.ts";
-import { checkTables } from "../../weights/check-keys.ts";
-import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
+/**
+ * Folders in diffusers' layout: `model_index.json` names the pipeline's class, and each component has a folder. The classes
+ * that can be opened are rows of `pipelineClasses`; how diffusers writes a network is in its family.
+ */
+import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
+import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { quote } from "../../engine/messages.ts";
+import type { OpenAutoencoder } from "../../models/coders/autoencoder-kl-checkpoint.ts";
+import { openAutoencoderFolder } from "../../models/coders/autoencoder-kl-folder.ts";
+import { families } from "../../models/families.ts";
+import type { NetworkConfig } from "../../models/network.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
+import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
-import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
-import { joinQkv } from "../../weights/views.ts";
-import { component, schedulerOf } from "./diffusers-component.ts";
-import { tracedForDrawing } from "../graphs.ts";
-import type { ImageModel } from "../image-model.ts";
-import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
-import { openSD3Folder } from "./sd3/folder.ts";
-import { type GivenVAE, openVAE, vaeOf } from "./vae.ts";
+import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
+import { fieldsIn, jsonIn, type ModelFolder } from "../../weights/sources/folder.ts";
+import { type ImageModel, tracedForDrawing } from "../image-model.ts";
+import { type ContinuousProcess, schedulerProcess } from "../process.ts";
+import { type OpenModelOptions, refuseOptions } from "./options.ts";
+import { sd3Model, sd3TextEncoders } from "./sd3.ts";
+import {
+  openEncoderFolders,
+  type OpenTextEncoders,
+  readTokenizers,
+  type TextEncoderTable,
+  wantedEncoders,
+} from "./text-encoders.ts";
 
 export const diffusersIndex = "model_index.json";
 
-/** What diffusers' pipeline draws with unless told otherwise. */
-const defaults = { steps: 50, guidance: 4 };
-
-interface Opener {
-  /** Options that mean something to it. */
-  readonly takes: readonly (keyof OpenModelOptions)[];
-  open(
-    folder: ModelFolder,
-    options: OpenModelOptions,
-    vae: GivenVAE | undefined,
-  ): Promise<ImageModel>;
+/** A pipeline of diffusers. Its transformer is that of the family whose `diffusers` has this class name. */
+interface PipelineClass {
+  readonly transformer: string;
+  /** Options that apply to it. */
+  readonly options: readonly (keyof OpenModelOptions)[];
+  /** The settings of diffusers' pipeline. */
+  readonly defaults: { readonly steps: number; readonly guidance: number };
+  /** Whether position tables in the file are checked against the network's own. */
+  readonly checksTables: boolean;
+  /** For models that take prompts: the text encoders, and how the model is put together with them. */
+  readonly text?: {
+    readonly encoders: TextEncoderTable;
+    withEncoders(
+      parts: ImageModel,
+      encoders: OpenTextEncoders,
+      tokenizers: Readonly<Record<string, Tokenizer>>,
+      options: OpenModelOptions,
+    ): ImageModel;
+  };
 }
 
-const sd3: Opener = { takes: ["vae", "without", "promptTokens"], open: openSD3Folder };
+const dit: PipelineClass = {
+  transformer: "DiTTransformer2DModel",
+  options: ["vae"],
+  defaults: { steps: 50, guidance: 4 },
+  checksTables: true,
+};
 
-const openers: Readonly<Record<string, Opener>> = {
-  DiTPipeline: { takes: ["vae"], open: openDiT },
+const sd3: PipelineClass = {
+  transformer: "SD3Transformer2DModel",
+  options: ["vae", "without", "promptTokens"],
+  defaults: { steps: 28, guidance: 7 },
+  // The table in the file is larger than the pictures: the network takes its middle.
+  checksTables: false,
+  text: {
+    encoders: sd3TextEncoders,
+    withEncoders: (parts, encoders, tokenizers, { promptTokens = 256 }) =>
+      sd3Model(parts, { encoders, tokenizers, promptTokens, projectedL: true }),
+  },
+};
+
+const pipelineClasses: Readonly<Record<string, PipelineClass>> = {
+  DiTPipeline: dit,
   StableDiffusion3Pipeline: sd3,
   StableDiffusion3Img2ImgPipeline: sd3,
   StableDiffusion3InpaintPipeline: sd3,
 };
 
 /**
+ * The row of a pipeline class.
+ *
+ * @throws FormatError if pipelines of this class cannot be opened
+ */
+export function pipelineClass(indexFile: string, name: string): PipelineClass {
+  const found = Object.hasOwn(pipelineClasses, name) ? pipelineClasses[name] : undefined;
+  if (found) return found;
+  throw new FormatError(
+    `${indexFile} describes a ${name}, but only these pipelines of diffusers can be opened: ${Object.keys(pipelineClasses).join(", ")}.`,
+  );
+}
+
+function transformerFamily({ transformer }: PipelineClass) {
+  for (const { kind, diffusers } of families.values()) {
+    if (diffusers?.className === transformer) return { kind, diffusers };
+  }
+  throw new PatchwiseError(`No model family has diffusers' class ${transformer}.`);
+}
+
+/** Folders of the components that an option replaces or leaves out, so that they need not be downloaded. */
+export function unneededComponents(
+  { text }: PipelineClass,
+  { without = [], vae }: OpenModelOptions,
+): ReadonlySet<string> {
+  const left = without.flatMap((name) => text?.encoders[name]?.folder ?? []);
+  return new Set([...left, ...(vae === undefined ? [] : ["vae"])]);
+}
+
+/**
  * Opens a folder with a model_index.json.
  *
- * @param vae stands in for its own
- * @throws FormatError when it is of another class, or a component is missing or unsound; UsageError when an option means
- *   nothing to it
+ * @param vae replaces the folder's own autoencoder
+ * @throws FormatError if the pipeline is of another class, or a component is missing or damaged; UsageError if an option
+ *   does not apply
  */
 export async function openDiffusersFolder(
   folder: ModelFolder,
   options: OpenModelOptions,
   vae?: GivenVAE,
 ): Promise<ImageModel> {
-  const pipeline = (await fieldsIn(folder, diffusersIndex)).text("_class_name");
-  checkPipelineClass(folder.pathOf(diffusersIndex), pipeline);
-  const opener = openers[pipeline]!;
-  refuseOptions(folder.name, options, opener.takes);
-  return opener.open(folder, options, vae);
-}
-
-/** @throws FormatError when no pipeline of this class can be opened */
-export function checkPipelineClass(indexFile: string, pipeline: string): void {
-  if (Object.hasOwn(openers, pipeline)) return;
-  throw new FormatError(
-    `${indexFile} describes a ${pipeline}, but of diffusers' pipelines only DiTPipeline and StableDiffusion3Pipeline are known; give a DiT or a Stable Diffusion 3.`,
-  );
-}
-
-async function openDiT(
-  folder: ModelFolder,
-  _: OpenModelOptions,
-  vae: GivenVAE | undefined,
-): Promise<ImageModel> {
   const index = await fieldsIn(folder, diffusersIndex);
-  const transformer = await component(folder, "transformer", "DiTTransformer2DModel");
+  const row = pipelineClass(folder.pathOf(diffusersIndex), index.text("_class_name"));
+  refuseOptions(folder.name, options, row.options);
+  const wanted = row.text ? await encodersToOpen(folder, row.text.encoders, options) : [];
+  const transformer = await component(folder, "transformer", row.transformer);
   const process = await schedulerOf(folder);
   const given = vae ?? (await vaeOf(folder));
-  const config = diffusersDiTConfig(transformer.fields);
-  const network = { kind: "dit" as const, ...config };
+  const family = transformerFamily(row);
+  const config = family.diffusers.config(transformer.fields);
+  const network: NetworkConfig = { kind: family.kind, ...config };
 
   const file = await openDiffusersWeights(transformer.folder);
   return closingOnFailure([file], async (opened) => {
-    const joined = joinQkv(file);
+    const { keys } = family.diffusers;
+    const stored = family.diffusers.weights(file, config);
     const { params } = tracedForDrawing(network);
-    const weights = checkedWeights(params, joined, diffusersDiTKeys);
-    await checkTables(params, joined, diffusersDiTKeys);
-    const decoder = await openVAE(given, config.channels);
+    const weights = checkedWeights(params, stored, keys);
+    if (row.checksTables) await checkTables(params, stored, keys);
+    const { text } = row;
+    const openComponent = (name: string, modelType: string) => component(folder, name, modelType);
+    const encoders = text
+      ? await openEncoderFolders(text.encoders, wanted, openComponent, opened)
+      : {};
+    const decoder = await openVAE(given, network.channels);
     opened.push(decoder.file);
-    return {
+    const parts: ImageModel = {
       name: folder.basename,
       network,
       weights,
       process,
-      classes: classNames(index.texts("id2label", {})),
+      classes: network.condition.kind === "class" ? classNames(index) : undefined,
       decoder,
-      defaults,
+      defaults: row.defaults,
       close: () => closeAll(opened),
     };
+    if (!text) return parts;
+    const tokenizers = await readTokenizers(text.encoders, encoders, folder);
+    return text.withEncoders(parts, encoders, tokenizers, options);
   });
 }
 
-/** A class may have several names, parted by commas; of classes that share one the last has it, as in diffusers. */
-function classNames(labels: Readonly<Record<string, string>>): ReadonlyMap<string, number> {
+/** Encoders that no option leaves out and that the folder has: in its index, missing components are [null, null]. */
+async function encodersToOpen(
+  folder: ModelFolder,
+  table: TextEncoderTable,
+  options: OpenModelOptions,
+): Promise<readonly string[]> {
+  const index = (await jsonIn(folder, diffusersIndex)) as Record<string, unknown>;
+  return wantedEncoders(table, options, folder.name).filter((name) => {
+    const entry = index[table[name]!.folder];
+    return Array.isArray(entry) && entry.some((part) => part !== null);
+  });
+}
+
+/** Class indices by name. A class may have several names, separated by commas; the last class of a name has it. */
+function classNames(index: FieldReader): ReadonlyMap<string, number> {
   const classes = new Map<string, number>();
-  for (const [id, names] of Object.entries(labels)) {
+  for (const [id, names] of Object.entries(index.texts("id2label", {}))) {
     for (const name of names.split(",")) classes.set(name.trim(), Number(id));
   }
   return classes;
+}
+
+/** A component of a folder in diffusers' layout. */
+export interface Component {
+  readonly folder: ModelFolder;
+  /** The fields of its config.json. */
+  readonly fields: FieldReader;
+}
+
+/**
+ * Reads the config of a component.
+ *
+ * @param family class in diffusers, or model type in transformers, that the config must name
+ * @throws FormatError if the component is missing, or of another family
+ */
+export async function component(
+  whole: ModelFolder,
+  name: string,
+  family: string,
+): Promise<Component> {
+  const fields = await configOf(whole, name, "config.json");
+  const own = fields.text("_class_name", fields.text("model_type", family));
+  if (own === family) return { folder: whole.folder(name), fields };
+  throw new FormatError(
+    `${fields.file} describes a ${own}, but the ${name} of ${whole.name} must be a ${family}; download the whole folder again.`,
+  );
+}
+
+async function schedulerOf(whole: ModelFolder): Promise<ContinuousProcess> {
+  const fields = await configOf(whole, "scheduler", "scheduler_config.json");
+  const name = fields.text("_class_name");
+  return schedulerProcess(name, diffusersScheduler(name, fields));
+}
+
+async function configOf(whole: ModelFolder, name: string, file: string): Promise<FieldReader> {
+  const folder = whole.folder(name);
+  if (await folder.has(file)) return fieldsIn(folder, file);
+  throw new FormatError(
+    `${whole.name} lacks its ${name}: there is no ${quote(`${name}/${file}`)}; download the whole folder.`,
+  );
+}
+
+/** An autoencoder that replaces a model's own. */
+export interface GivenVAE {
+  readonly name: string;
+  open(): Promise<OpenAutoencoder>;
+}
+
+/**
+ * Opens an autoencoder for latents with a number of channels.
+ *
+ * @throws FormatError if it decodes latents of another number of channels
+ */
+export async function openVAE(vae: GivenVAE, channels: number): Promise<OpenAutoencoder> {
+  const opened = await vae.open();
+  return closingOnFailure([opened.file], async () => {
+    const { latentChannels } = opened.config;
+    if (latentChannels === channels) return opened;
+    throw new FormatError(
+      `${vae.name} decodes latents of ${latentChannels} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
+    );
+  });
+}
+
+async function vaeOf(whole: ModelFolder): Promise<GivenVAE> {
+  const { folder } = await component(whole, "vae", "AutoencoderKL");
+  return { name: folder.name, open: () => openAutoencoderFolder(folder) };
 }

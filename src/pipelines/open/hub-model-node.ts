@@ -1,29 +1,21 @@
-/** Which files of a repository on the Hugging Face Hub make a model: those alone come into the cache. */
+/** Chooses the files of a repository on the Hugging Face Hub that make up a model, and downloads only those. */
 import { basename, dirname, extname, join } from "node:path/posix";
 import { UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
+import { nearestNames, quote } from "../../engine/messages.ts";
 import { modelFiles } from "../../models/card.ts";
 import { weightVariants } from "../../weights/diffusers-weights.ts";
 import { readFields, readJson } from "../../weights/sources/folder-node.ts";
 import type { HubId } from "../../weights/hub/id.ts";
 import { type HubChoice, type HubOptions, hubSnapshot } from "../../weights/hub/hub-node.ts";
-import { quote } from "../../engine/messages.ts";
 import { readShardIndex } from "../../weights/safetensors/sharded.ts";
 import { fileSource } from "../../weights/sources/file-node.ts";
-import { checkPipelineClass, diffusersIndex } from "./diffusers.ts";
-import type { OpenModelOptions } from "./open-options.ts";
-
-/** Components that an option stands in for, or does without. */
-const encoderFolders: Readonly<Record<string, string>> = {
-  "clip-l": "text_encoder",
-  "clip-g": "text_encoder_2",
-  t5: "text_encoder_3",
-};
+import { diffusersIndex, pipelineClass, unneededComponents } from "./diffusers.ts";
+import type { OpenModelOptions } from "./options.ts";
 
 /**
- * The folder or file of a model of the Hub, of which what is missing here is downloaded.
+ * The local folder or file of a model on the Hub, after downloading what the cache lacks.
  *
- * @throws what `hubSnapshot` throws; UsageError when the repository has no such file, or holds no model that is known
+ * @throws what `hubSnapshot` throws; UsageError if the repository has no such file, or no model of a known kind
  */
 export async function downloadModel(
   id: HubId,
@@ -35,14 +27,14 @@ export async function downloadModel(
   return join(await hubSnapshot(id, filesOfFile(id.repo, file), hub), file);
 }
 
-/** A file, and the shards that it names if it is an index. */
+/** A file, and the shards that it lists if it is an index. */
 function filesOfFile(repo: string, file: string): HubChoice {
   return async (paths, locate) => {
     if (!paths.includes(file)) {
       const candidates = paths.filter((path) => extname(path) === ".safetensors");
       const near = nearestNames(file, candidates);
       throw new UsageError(
-        `${repo} has no file ${quote(file)}; ${told(near.length > 0 ? near : candidates)}.`,
+        `${repo} has no file ${quote(file)}; ${filesListed(near.length > 0 ? near : candidates)}.`,
       );
     }
     if (extname(file) !== ".json") return [file];
@@ -58,7 +50,7 @@ function filesOfFile(repo: string, file: string): HubChoice {
   };
 }
 
-function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions): HubChoice {
+function filesOfFolder({ repo }: HubId, options: OpenModelOptions): HubChoice {
   return async (paths, locate) => {
     if (paths.includes(modelFiles.card)) {
       return Object.values(modelFiles).filter((name) => paths.includes(name));
@@ -66,17 +58,18 @@ function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions)
     if (!paths.includes(diffusersIndex)) {
       const files = paths.filter((path) => extname(path) === ".safetensors");
       throw new UsageError(
-        `${repo} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give one of its files as ${repo}:FILE: ${told(files)}.`,
+        `${repo} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give one of its files as ${repo}:FILE: ${filesListed(files)}.`,
       );
     }
     const index = await locate(diffusersIndex);
     if (index === undefined) return undefined;
-    checkPipelineClass(`${repo}: ${diffusersIndex}`, (await readFields(index)).text("_class_name"));
-    const left = new Set([...without.map((name) => encoderFolders[name]), vae && "vae"]);
+    const name = (await readFields(index)).text("_class_name");
+    const row = pipelineClass(`${repo}: ${diffusersIndex}`, name);
+    const unneeded = unneededComponents(row, options);
     const components = Object.entries((await readJson(index)) as Record<string, unknown>)
-      // A component that the pipeline can do without, and does, is [null, null].
-      .filter(([name, value]) => !left.has(name) && Array.isArray(value) && value[1] !== null)
-      .map(([name]) => name);
+      // A component that the pipeline has not is [null, null].
+      .filter(([each, value]) => !unneeded.has(each) && Array.isArray(value) && value[1] !== null)
+      .map(([each]) => each);
     const needed = paths.filter(
       (path) => components.includes(dirname(path)) && kinds.has(extname(path)),
     );
@@ -84,10 +77,10 @@ function filesOfFolder({ repo }: HubId, { without = [], vae }: OpenModelOptions)
   };
 }
 
-/** Configs, vocabularies, SentencePiece models and weights; not the same weights as pickles or for other libraries. */
+/** Configs, vocabularies, SentencePiece models and weights, without the same weights as pickles or for other libraries. */
 const kinds = new Set([".json", ".txt", ".model", ".safetensors"]);
 
-/** Of the same weights in several variants, those that opening takes first. */
+/** Leaves one variant of the same weights: the one that opening prefers. */
 function withoutVariants(paths: readonly string[]): string[] {
   const kept = new Map<string, string>();
   for (const path of paths) {
@@ -101,7 +94,7 @@ function withoutVariants(paths: readonly string[]): string[] {
   });
 }
 
-/** Variants that cannot be opened come last. */
+/** The preference of a variant, lowest first; variants that cannot be opened come last. */
 function rankOf(variant: string): number {
   const rank = weightVariants.indexOf(variant);
   return rank === -1 ? Infinity : rank;
@@ -117,7 +110,7 @@ function variantOf(path: string): { readonly weights: string; readonly variant: 
   return { weights: join(dirname(path), stem!, "weights"), variant: variant.join(".") };
 }
 
-function told(files: readonly string[]): string {
+function filesListed(files: readonly string[]): string {
   if (files.length === 0) return "it has no .safetensors file";
   return `it has ${files.slice(0, 5).join(", ")}${files.length > 5 ? `, and ${files.length - 5} more` : ""}`;
 }

@@ -1,4 +1,4 @@
-/** LoRA files, merged into the weights of an open model. */
+/** Merges LoRA files into the weights of an open model. */
 import { arrayWeight } from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -17,9 +17,9 @@ import {
 } from "../../weights/lora.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readStored } from "../../weights/stored-node.ts";
-import type { ImageModel, MixedLora } from "../image-model.ts";
+import type { ImageModel, MergedLora } from "../image-model.ts";
 
-/** What folders with a LoRA call it: ours, diffusers', PEFT's. */
+/** Names of the file in a folder with a LoRA: ours, diffusers', PEFT's. */
 const fileNames = [
   modelFiles.lora,
   "pytorch_lora_weights.safetensors",
@@ -31,15 +31,15 @@ const settingsFile = "adapter_config.json";
 export interface ChosenLora {
   /** A `.safetensors` file, or a folder that holds one. */
   readonly file: string;
-  /** How much of it; 1 unless given. */
+  /** Scale of its contribution; 1 unless given. */
   readonly weight?: number | undefined;
 }
 
 /**
- * The same model with LoRA mixed into it: W + Σ weight·(alpha / rank)·B·A, computed now, once, in float32. Weights that none of
- * them touches stay where they are; at weight 0 that is all of them.
+ * The model with LoRAs merged into its weights: W + Σ weight·(alpha / rank)·B·A, computed once, in float32. Weights that no
+ * LoRA changes stay where they are stored; a LoRA of weight 0 changes none.
  *
- * @throws UsageError when there is no such file; FormatError when one is no LoRA of this model
+ * @throws UsageError if there is no such file; FormatError if one is not a LoRA of this model
  */
 export async function withLoras(
   model: ImageModel,
@@ -47,7 +47,7 @@ export async function withLoras(
 ): Promise<ImageModel> {
   if (loras.length === 0) return model;
   const names = layerNames(model.network);
-  const mixed: MixedLora[] = [];
+  const applied: MergedLora[] = [];
   const warnings: string[] = [];
   const byLayer = new Map<string, (LoraPart & { readonly weight: number })[]>();
   for (const { file, weight = 1 } of loras) {
@@ -62,7 +62,7 @@ export async function withLoras(
     } finally {
       await opened.close();
     }
-    mixed.push({ file, weight });
+    applied.push({ file, weight });
     warnings.push(...lora.warnings);
     for (const part of weight === 0 ? [] : lora.parts) {
       byLayer.set(part.layer, [...(byLayer.get(part.layer) ?? []), { ...part, weight }]);
@@ -79,19 +79,19 @@ export async function withLoras(
       const array = merged.get(name);
       return array ? arrayWeight(array) : model.weights(name);
     },
-    loras: mixed,
+    loras: applied,
     warnings: [...(model.warnings ?? []), ...warnings],
   };
 }
 
-/** A file, or the one in a folder, with what a file beside it says. */
+/** Path of a LoRA's weights, and the settings file beside them if there is one. */
 async function locate(
   file: string,
 ): Promise<{ readonly path: string; readonly settings: LoraSettings | undefined }> {
   const status = await stat(file).catch(() => undefined);
   if (!status) {
     throw new UsageError(
-      `There is no LoRA ${file}; give a .safetensors file, or a folder that holds one, with :WEIGHT behind it if it is not to count as 1.`,
+      `There is no LoRA ${file}; give a .safetensors file, or a folder that holds one, followed by :WEIGHT for another weight than 1.`,
     );
   }
   if (!status.isDirectory()) return { path: file, settings: undefined };

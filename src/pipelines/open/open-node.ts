@@ -1,58 +1,52 @@
-/** Models on disk, in every layout that is known: a shipped one, a trained folder, diffusers' folder, a single file. */
+/** Opens models on disk and on the Hub in every layout: a bundled model, a trained folder, diffusers' folder, a single file. */
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FormatError, UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
+import { nearestNames, quote } from "../../engine/messages.ts";
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
-import { modelFiles } from "../../models/card.ts";
-import { networkPresets } from "../../models/network.ts";
 import { shippedModel, shippedModels } from "../../models/card-node.ts";
-import { checkedWeights } from "../../weights/check-keys.ts";
-import { checkTables } from "../../weights/check-keys.ts";
-import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
-import { exists } from "../../weights/sources/folder-node.ts";
-import { diskFolder } from "../../weights/sources/folder-node.ts";
-import { parseHubId } from "../../weights/hub/id.ts";
+import { modelFiles } from "../../models/card.ts";
+import { openAutoencoder } from "../../models/coders/image-codec-node.ts";
+import { networkPresets } from "../../models/network.ts";
+import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { HubOptions } from "../../weights/hub/hub-node.ts";
-import { quote } from "../../engine/messages.ts";
+import { parseHubId } from "../../weights/hub/id.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
-import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
-import { tracedForDrawing } from "../graphs.ts";
-import type { ImageModel } from "../image-model.ts";
+import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
+import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
+import { type ImageModel, tracedForDrawing } from "../image-model.ts";
+import { imagePipeline, type Pipeline } from "../pipeline.ts";
+import { diffusersIndex, type GivenVAE, openDiffusersFolder, openVAE } from "./diffusers.ts";
 import { downloadModel } from "./hub-model-node.ts";
-import { imagePipeline } from "../image-pipeline.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
-import { type OpenModelOptions, refuseOptions } from "./open-options.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
-import { isSD3 } from "./sd3/file.ts";
-import { openSD3File } from "./sd3/file-node.ts";
-import { openTrainedFolder } from "./trained-folder.ts";
-import { openVAE } from "./vae.ts";
-import { vaeAt } from "./vae-node.ts";
+import { isSD3, openSD3File } from "./sd3-file-node.ts";
+import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenPipelineOptions extends OpenModelOptions {
-  /** LoRA to mix into the network. */
+  /** LoRAs to merge into the network. */
   readonly loras?: readonly ChosenLora[] | undefined;
   /** "cpu" unless given. */
   readonly device?: NodeDevice | undefined;
-  /** Bytes that drawing on the CPU may take; unless given, what the machine has left. */
+  /** Bytes that drawing on the CPU may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
-  /** How a model of the Hub is downloaded. */
+  /** Options of downloads from the Hub. */
   readonly hub?: HubOptions | undefined;
 }
 
 /**
- * A pipeline on a model.
+ * Opens a model and makes a pipeline on it.
  *
- * @param source name of a shipped model, a folder that `patchwise train` wrote, a folder in diffusers' layout, or a
- *   `.safetensors` file of Stable Diffusion 3 or facebookresearch/DiT, baofff/U-ViT or openai/guided-diffusion; or either on the Hugging Face Hub, as
- *   `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is downloaded into the shared cache
+ * @param source name of a bundled model; a folder that `patchwise train` wrote; a folder in diffusers' layout; a
+ *   `.safetensors` file of Stable Diffusion 3, facebookresearch/DiT, baofff/U-ViT or openai/guided-diffusion; or one of the
+ *   latter two on the Hugging Face Hub, as `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is
+ *   downloaded into the shared cache
  * @example const pipeline = await openPipeline("emoji");
- * @throws UsageError when there is no such model; FormatError when its files are not sound; DeviceError when the machine
- *   has no such device
+ * @throws UsageError if there is no such model; FormatError if its files are damaged; DeviceError if the machine has no
+ *   such device
  */
 export async function openPipeline(
   source: string,
@@ -65,7 +59,7 @@ export async function openPipeline(
   return closingOnFailure([model], async () => imagePipeline(model, backend, { memory: most }));
 }
 
-/** The same without a backend: what there is to draw with, open but not running; also what lacks an autoencoder. */
+/** Opens a model without a backend to run it. The model may lack parts that drawing needs, such as an autoencoder. */
 export async function openModel(
   source: string,
   { loras = [], ...options }: Pick<OpenPipelineOptions, "loras"> & OpenModelOptions = {},
@@ -87,7 +81,7 @@ async function openSource(
   if (status) return openFile(source, options);
   if (networkPresets().has(source)) {
     throw new UsageError(
-      `${source} is the name of an architecture, which has no weights here; give a folder or file of a trained one.`,
+      `${source} is the name of an architecture without weights; give a folder or file of a trained model.`,
     );
   }
   const id = parseHubId(source);
@@ -100,7 +94,7 @@ async function openSource(
   const near = nearestNames(source, shipped);
   const names = near.length > 0 ? near : shipped;
   throw new UsageError(
-    `There is no model ${quote(source)}: neither a folder nor a file has this path, and ${names.length > 0 ? `the models that come along are called ${names.join(", ")}` : "no model comes along"}.`,
+    `There is no model ${quote(source)}: no folder or file has this path, and ${names.length > 0 ? `the bundled models are called ${names.join(", ")}` : "there is no bundled model"}.`,
   );
 }
 
@@ -125,12 +119,12 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   const folder = dirname(resolve(path));
   if (basename(path) === modelFiles.weights && (await exists(join(folder, modelFiles.card)))) {
     throw new UsageError(
-      `${path} is the weights alone; give their folder, ${folder}, where ${modelFiles.card} says what they are.`,
+      `${path} holds weights only; give their folder, ${folder}, whose ${modelFiles.card} describes them.`,
     );
   }
   const weights = await openSafetensorsFile(path);
   return closingOnFailure([weights], async (opened) => {
-    if (isSD3(weights)) return openSD3File(path, weights, options, opened);
+    if (isSD3(weights)) return openSD3File(path, weights, options, vaeAt(options.vae), opened);
     refuseOptions(path, options, ["vae"]);
     const published = publishedModel(weights);
     const { network } = published;
@@ -150,7 +144,12 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   });
 }
 
-/** What else people have at hand. */
+/** An autoencoder on disk, as `openAutoencoder` takes its path. */
+function vaeAt(path: string | undefined): GivenVAE | undefined {
+  return path === undefined ? undefined : { name: path, open: () => openAutoencoder(path) };
+}
+
+/** Extensions of PyTorch's pickles. */
 const pickled = new Set([".pt", ".pth", ".ckpt", ".bin"]);
 
 function checkExtension(path: string): void {
@@ -158,10 +157,10 @@ function checkExtension(path: string): void {
   if (extension === ".safetensors" || path.endsWith(".safetensors.index.json")) return;
   if (pickled.has(extension)) {
     throw new FormatError(
-      `${path} is a PyTorch pickle, which can run code of its own and is not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
+      `${path} is a PyTorch pickle, which can run code and is therefore not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
     );
   }
   throw new UsageError(
-    `${path} is no model file that is known; give a .safetensors file, or the folder of a model.`,
+    `${path} is not a model file of a known kind; give a .safetensors file, or the folder of a model.`,
   );
 }

@@ -1,4 +1,4 @@
-/** Models behind an address: a page draws with what a server serves as it is. */
+/** Opens models by URL: a static file server is enough. */
 import { PatchwiseError } from "../../engine/errors.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { modelFiles } from "../../models/card.ts";
@@ -6,12 +6,11 @@ import { closingOnFailure } from "../../weights/sources/closing.ts";
 import type { ModelFolder } from "../../weights/sources/folder.ts";
 import { urlFolder } from "../../weights/sources/folder-url.ts";
 import type { UrlOptions } from "../../weights/sources/url.ts";
-import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
 import type { ImageModel } from "../image-model.ts";
-import { imagePipeline } from "../image-pipeline.ts";
-import type { OpenModelOptions } from "./open-options.ts";
-import type { Pipeline } from "../pipeline.ts";
-import { openTrainedFolder } from "./trained-folder.ts";
+import { imagePipeline, type Pipeline } from "../pipeline.ts";
+import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
+import type { OpenModelOptions } from "./options.ts";
+import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenUrlOptions
   extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
@@ -19,14 +18,13 @@ export interface OpenUrlOptions
 }
 
 /**
- * A pipeline on a folder that a server serves, in the browser and in Node: one that `patchwise train` wrote, or a DiT or
- * Stable Diffusion 3 in diffusers' layout. Weights of up to 256 MiB are loaded whole, larger ones tensor by tensor, which
- * asks a server that answers ranges.
+ * Opens a folder by its URL, in the browser and in Node, and makes a pipeline on it. The folder is one that `patchwise train`
+ * wrote, or a DiT or Stable Diffusion 3 in diffusers' layout. Weights of up to 256 MiB are loaded whole; larger ones are
+ * loaded tensor by tensor, for which the server must support range requests.
  *
  * @param address of the folder, with or without a slash at its end
  * @example const pipeline = await openPipelineUrl("/models/emoji/", { backend: webBackend({ device: "webgpu" }) });
- * @throws PatchwiseError when a file cannot be had; FormatError when one is not sound; UsageError when an option means
- *   nothing to the model
+ * @throws PatchwiseError if a file cannot be loaded; FormatError if one is damaged; UsageError if an option does not apply
  */
 export async function openPipelineUrl(
   address: string | URL,

@@ -6,11 +6,10 @@ import type { NetworkFamily } from "../../models/family.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { tracedForDrawing } from "../graphs.ts";
-import type { ImageModel } from "../image-model.ts";
+import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { recipeProcess } from "../process.ts";
 
-type Published = Pick<ImageModel, "network" | "process" | "defaults" | "lacks">;
+type Published = Pick<ImageModel, "network" | "process" | "defaults" | "missingParts">;
 
 /**
  * The network of a file, and how its original repository draws with it.
@@ -28,7 +27,7 @@ export function publishedModel(weights: Weights): Published {
       network: { kind: family.kind, ...config },
       process: recipeProcess(recipe, sampler),
       defaults,
-      lacks: missing,
+      missingParts: missing,
     };
   }
   const found = [...weights.entries.keys()].slice(0, 2).map(quote).join(", ");

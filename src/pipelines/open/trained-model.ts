@@ -1,34 +1,56 @@
-/** Pipelines on models that `patchwise train` made. */
-import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
-import { UsageError } from "../../engine/errors.ts";
-import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
-import { type Card, modelFiles } from "../../models/card.ts";
+/** Models that `patchwise train` made: opened from their folder, or made of parts that are in memory. */
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
-import { traceNetwork } from "../../models/network.ts";
+import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { UsageError } from "../../engine/errors.ts";
+import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
+import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
+import { readTrainedFolder } from "../../models/card-folder.ts";
+import { type Card, modelFiles } from "../../models/card.ts";
 import { codecParams, type ImageCodec } from "../../models/coders/image-codec.ts";
-import type { PromptEncoderConfig } from "../../models/text-encoders/prompt-encoder.ts";
+import { traceNetwork } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import type { ImageModel, LatentDecoder, PromptEmbedder } from "../image-model.ts";
-import { imagePipeline } from "../image-pipeline.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { closingOnFailure } from "../../weights/sources/closing.ts";
+import type { ModelFolder } from "../../weights/sources/folder.ts";
+import type { ImageModel, LatentDecoder, PromptEncoder } from "../image-model.ts";
+import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { recipeProcess, tokenProcess } from "../process.ts";
+import { type OpenModelOptions, refuseOptions } from "./options.ts";
 
-/** What a trained folder holds. */
+/**
+ * Opens a folder that `patchwise train` wrote.
+ *
+ * @throws FormatError if a file is missing or damaged; UsageError if an option is given, since none applies
+ */
+export async function openTrainedFolder(
+  folder: ModelFolder,
+  options: OpenModelOptions,
+): Promise<ImageModel> {
+  refuseOptions(folder.name, options, []);
+  const { card, tokenizer } = await readTrainedFolder(folder);
+  const weights = await folder.weights(modelFiles.weights);
+  return closingOnFailure([weights], async (opened) => {
+    const file = card.latents ? modelFiles.autoencoder : card.tokens && modelFiles.vqgan;
+    const autoencoder = file && (await folder.weights(file));
+    if (autoencoder) opened.push(autoencoder);
+    return trainedModel({ card, weights, tokenizer, autoencoder });
+  });
+}
+
+/** The contents of a trained folder. */
 export interface TrainedModel {
   readonly card: Card;
   /** An open checkpoint, or arrays by name. */
   readonly weights: Weights | Readonly<Record<string, NdArray>>;
-  /** Of models that take prompts. */
+  /** For models that take prompts. */
   readonly tokenizer?: Tokenizer | undefined;
-  /** Of models of latents or tokens: `vae.safetensors` or `vqgan.safetensors`, open. */
+  /** The open `vae.safetensors` of models of latents, or `vqgan.safetensors` of models of tokens. */
   readonly autoencoder?: Weights | undefined;
 }
 
 /**
- * A pipeline on a trained model, in Node and in the browser; it closes the checkpoints when it is disposed.
+ * A pipeline on a trained model, in Node and in the browser. Disposing it closes the checkpoints.
  *
  * @example
  * const [card, bytes, words] = await Promise.all([json("model.json"), bytesOf("model.safetensors"), json("tokenizer.json")]);
@@ -38,8 +60,8 @@ export interface TrainedModel {
  *   weights: await openSafetensors(bytesSource(bytes)),
  *   tokenizer: loadTokenizer(words),
  * });
- * @throws FormatError when the weights do not fit the card; UsageError when it takes prompts and has no tokenizer, or
- * draws latents and has no autoencoder
+ * @throws FormatError if the weights do not fit the card; UsageError if the tokenizer of a model that takes prompts is
+ *   missing, or the autoencoder of a model of latents
  */
 export function createPipeline({
   backend,
@@ -48,13 +70,13 @@ export function createPipeline({
   return imagePipeline(trainedModel(model), backend);
 }
 
-/** The same without a backend. */
+/** The model of `createPipeline`, without a backend to run it. */
 export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): ImageModel {
   const { name, network, classes, sampling } = card;
   const { condition, prompt } = network;
   if (condition.kind === "text" && !(prompt && tokenizer)) {
     throw new UsageError(
-      `${name} takes ${prompt ? "prompts, but there is no tokenizer to read them" : "texts as embeddings of an encoder that it does not bring"}; give ${prompt ? "the tokenizer.json that was written with it" : "a model that reads prompts itself"}.`,
+      `${name} takes ${prompt ? "prompts, but there is no tokenizer to read them" : "embeddings of a text encoder that it does not hold"}; give ${prompt ? "the tokenizer.json that was written with it" : "a model that reads prompts itself"}.`,
     );
   }
   const { params } = traceNetwork(network, { drop: condition.kind === "text" });
@@ -67,7 +89,7 @@ export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedM
       : arraySource(name, params, weights as Readonly<Record<string, NdArray>>),
     process: processOf(card),
     classes: classes && new Map(classes.map((each, i) => [each, i])),
-    embedder: tokenizer && prompt && ownEmbedder(name, tokenizer, prompt),
+    encoder: tokenizer && prompt && tokenEncoder(name, tokenizer, prompt.length),
     decoder: decoderOf(card, autoencoder),
     defaults: sampling,
     close: async () => {
@@ -77,19 +99,15 @@ export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedM
   };
 }
 
-/** Of a network that reads tokens with a prompt encoder of its own. */
-function ownEmbedder(
-  name: string,
-  tokenizer: Tokenizer,
-  { length }: PromptEncoderConfig,
-): PromptEmbedder {
+/** Token ids for a network that has a prompt encoder inside. */
+function tokenEncoder(name: string, tokenizer: Tokenizer, length: number): PromptEncoder {
   return {
-    encoders: [],
-    unheard(text) {
+    stages: [],
+    truncated(text) {
       const { lost } = tokenizer.encode(text, length);
-      return lost === "" ? [] : [{ by: name, length, words: lost.trim() }];
+      return lost === "" ? [] : [{ encoder: name, tokens: length, text: lost.trim() }];
     },
-    embed: async (texts) =>
+    encode: async (texts) =>
       texts.map((text) => {
         const { ids, mask } = tokenizer.encode(text, length);
         return {
@@ -118,8 +136,8 @@ function decoderOf(
   if (!weights) {
     throw new UsageError(
       latents
-        ? `${name} draws latents, but there is no autoencoder to make pictures of them; give the ${modelFiles.autoencoder} that was written with it.`
-        : `${name} draws tokens, but there is no tokenizer to make pictures of them; give the ${modelFiles.vqgan} that was written with it.`,
+        ? `${name} draws latents, but there is no autoencoder to decode them; give the ${modelFiles.autoencoder} that was written with it.`
+        : `${name} draws tokens, but there is no VQGAN to decode them; give the ${modelFiles.vqgan} that was written with it.`,
     );
   }
   return { ...coder, weights: checkedWeights(codecParams(coder), weights) };

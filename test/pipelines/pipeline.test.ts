@@ -3,8 +3,9 @@ import { afterAll, describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { samplers } from "../../src/diffusion/samplers/index.ts";
-import type { NetworkConfig } from "../../src/models/network.ts";
-import { finished, type GenerateRequest } from "../../src/pipelines/pipeline.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
+import { type GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
 import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
 import {
   randomWeights,
@@ -104,7 +105,7 @@ describe("a pipeline", () => {
   });
 
   it("draws other sizes in whole patches", async () => {
-    const [picture] = await draw({ class: 0, size: [4, 12] });
+    const [picture] = await draw({ class: 0, width: 12, height: 4 });
     expect(picture).toMatchObject({ height: 4, width: 12 });
   });
 
@@ -124,7 +125,7 @@ describe("a pipeline", () => {
     expect(asked.map(({ y }) => toNumbers(y!))).toEqual([[2], [2], [2]]);
     // What leads away from a class towards the same class leads nowhere.
     for (const guidance of [0.5, 4]) {
-      const [same] = await pixelsOf({ class: "bird", steps: 3, guidance, negative: "bird" });
+      const [same] = await pixelsOf({ class: "bird", steps: 3, guidance, negativePrompt: "bird" });
       expect(apart(picture!, same!)).toBeLessThanOrEqual(1);
     }
     const [guided] = await pixelsOf({ class: "bird", steps: 3, guidance: 4 });
@@ -133,7 +134,7 @@ describe("a pipeline", () => {
 
   it("leads away from a negative class", async () => {
     asked.length = 0;
-    await draw({ class: "cat", negative: "dog", steps: 1, guidance: 2 });
+    await draw({ class: "cat", negativePrompt: "dog", steps: 1, guidance: 2 });
     expect(toNumbers(asked[0]!["y"]!)).toEqual([0, 1]);
   });
 
@@ -178,14 +179,15 @@ describe("a pipeline", () => {
     await expect(draw({ class: 0, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
 
-  it("tells all settings beforehand, with which another request draws the same", async () => {
+  it("resolves all settings, with which another request draws the same pictures", async () => {
     const settings = pipeline.settings({ class: 1 });
     expect(settings).toEqual({
       class: "dog",
       seed: 0,
       steps: 4,
       guidance: 2,
-      size: [8, 8],
+      width: 8,
+      height: 8,
       count: 1,
       sampler: "euler",
       warnings: [],
@@ -217,7 +219,7 @@ describe("a pipeline that takes prompts", () => {
 
   it("takes a negative prompt in place of none", async () => {
     asked.length = 0;
-    await draw({ prompt: "cat", negative: "dog", steps: 1, guidance: 3 }, textPipeline);
+    await draw({ prompt: "cat", negativePrompt: "dog", steps: 1, guidance: 3 }, textPipeline);
     expect(toNumbers(asked[0]!["drop"]!)).toEqual([0, 0]);
     expect(toNumbers(asked[0]!["ids"]!)).toEqual([5, 0, 0, 0, 6, 0, 0, 0]);
   });
@@ -228,13 +230,13 @@ describe("a pipeline that takes prompts", () => {
     expect(toNumbers(asked[0]!["drop"]!)).toEqual([1]);
   });
 
-  it("warns of words that the model does not hear", () => {
-    const long = { prompt: "a red cat on the moon", negative: "a blue dog" };
+  it("warns of text past the token limit, and of a negative prompt without effect", () => {
+    const long = { prompt: "a red cat on the moon", negativePrompt: "a blue dog" };
     expect(textPipeline.settings(long).warnings).toEqual([
-      'The prompt is longer than the 4 tokens that tiny hears; it does not hear "the moon".',
+      'The prompt is longer than the 4 tokens that tiny reads; "the moon" is ignored.',
     ]);
     expect(textPipeline.settings({ ...long, prompt: "cat", guidance: 1 }).warnings).toEqual([
-      'The negative "a blue dog" does not count, since a guidance of 1 is none.',
+      'The negative prompt "a blue dog" has no effect without guidance.',
     ]);
   });
 });
@@ -244,7 +246,7 @@ describe("what cannot be drawn", () => {
     [
       "an unknown class",
       { class: "bard" },
-      /knows no class "bard"; the nearest are bird\.$/,
+      /has no class "bard"; the nearest are bird\.$/,
       pipeline,
     ],
     [
@@ -255,38 +257,78 @@ describe("what cannot be drawn", () => {
     ],
     ["no class", {}, /draws classes; give one: cat, dog, bird\.$/, pipeline],
     ["a prompt for classes", { prompt: "a cat" }, /takes no prompt such as "a cat"/, pipeline],
-    ["an unknown negative", { class: 0, negative: "x" }, /knows no class "x"/, pipeline],
-    ["a class for prompts", { class: "cat" }, /knows no class such as "cat"/, textPipeline],
-    ["no prompt", {}, /draws what a prompt says; give one/, textPipeline],
-    ["a prompt for nothing", { prompt: "a" }, /nothing in particular, so a prompt/, plainPipeline],
-    ["a class for nothing", { class: 1 }, /nothing in particular, so a class/, plainPipeline],
+    ["an unknown negative", { class: 0, negativePrompt: "x" }, /has no class "x"/, pipeline],
+    ["a class for prompts", { class: "cat" }, /has no classes such as "cat"/, textPipeline],
+    ["no prompt", {}, /needs a prompt; give one/, textPipeline],
+    [
+      "a prompt for nothing",
+      { prompt: "a" },
+      /is unconditional and takes no prompt/,
+      plainPipeline,
+    ],
+    ["a class for nothing", { class: 1 }, /is unconditional and takes no class/, plainPipeline],
     [
       "a negative of nothing",
-      { negative: "a" },
-      /so the negative "a" means nothing/,
+      { negativePrompt: "a" },
+      /takes no negative prompt such as "a"/,
       plainPipeline,
     ],
     ["guidance to nothing", { guidance: 2 }, /nothing to guide towards/, plainPipeline],
-    ["another size", { size: [4, 8] }, /learned the places of 8×8 pixels/, plainPipeline],
-    ["guidance untaught", { class: 0, guidance: 2 }, /never learned to draw without/, unguided],
-    ["a negative seed", { class: 0, seed: -1 }, /The seed -1 is not one; give a whole/, pipeline],
-    ["a fractional seed", { class: 0, seed: 0.5 }, /The seed 0.5 is not one/, pipeline],
+    ["another size", { width: 8, height: 4 }, /learned positions for 8×8 only/, plainPipeline],
+    [
+      "guidance untaught",
+      { class: 0, guidance: 2 },
+      /was not trained without a condition/,
+      unguided,
+    ],
+    [
+      "a negative seed",
+      { class: 0, seed: -1 },
+      /^seed must be a whole number from 0 to \d+, got -1\.$/,
+      pipeline,
+    ],
+    ["a fractional seed", { class: 0, seed: 0.5 }, /^seed must be .*, got 0\.5\.$/, pipeline],
     [
       "a huge seed",
       { class: 0, seed: 2 ** 53 - 1, count: 2 },
       /from 0 to 9007199254740990/,
       pipeline,
     ],
-    ["no pictures", { class: 0, count: 0 }, /^0 pictures were asked for/, pipeline],
-    ["half a picture", { class: 0, count: 1.5 }, /^1.5 pictures were asked for/, pipeline],
-    ["no steps", { class: 0, steps: 0 }, /^0 sampling steps/, pipeline],
+    [
+      "no pictures",
+      { class: 0, count: 0 },
+      /^count must be a whole number of at least 1, got 0\.$/,
+      pipeline,
+    ],
+    ["half a picture", { class: 0, count: 1.5 }, /^count must be .*, got 1\.5\.$/, pipeline],
+    [
+      "no steps",
+      { class: 0, steps: 0 },
+      /^steps must be a whole number of at least 1, got 0\.$/,
+      pipeline,
+    ],
     ["too many steps", { class: 0, steps: 1001 }, /from 1 to 1000/, discrete],
     ["an unknown sampler", { class: 0, sampler: "eular" }, /did you mean euler/, pipeline],
-    ["no number as guidance", { class: 0, guidance: NaN }, /The guidance NaN is not one/, pipeline],
-    ["negative guidance", { class: 0, guidance: -1 }, /The guidance -1 is not one/, pipeline],
+    [
+      "no number as guidance",
+      { class: 0, guidance: NaN },
+      /^guidance must be .*, got NaN\.$/,
+      pipeline,
+    ],
+    ["negative guidance", { class: 0, guidance: -1 }, /^guidance must be .*, got -1\.$/, pipeline],
     ["guidance of 4 channels of 3", { class: 0, guidedChannels: 4 }, /from 1 to 3/, pipeline],
-    ["parts of patches", { class: 0, size: [10, 8] }, /multiple of 4 .* such as 8×12\.$/, pipeline],
-    ["a size of none", { class: 0, size: [0, NaN] }, /NaN×0 pixels.* such as 4×4\.$/, pipeline],
+    [
+      "parts of patches",
+      { class: 0, width: 8, height: 10 },
+      /multiples of 4, such as 8×12\.$/,
+      pipeline,
+    ],
+    [
+      "a size of none",
+      { class: 0, width: NaN, height: 0 },
+      /^width must be a whole number of pixels, got NaN\.$/,
+      pipeline,
+    ],
   ])("%s", async (_, request, sentence, from) => {
     expect(() => from.settings(request)).toThrow(UsageError);
     expect(() => from.settings(request)).toThrow(sentence);
@@ -316,6 +358,8 @@ describe("createPipeline", () => {
   it("refuses models of texts that only another encoder could read", () => {
     const { prompt: _, ...network } = tinyTextNetwork;
     const model = { backend, card: tinyCard(network), weights: {}, tokenizer: tinyTokenizer };
-    expect(() => createPipeline(model)).toThrow(/embeddings of an encoder that it does not bring/);
+    expect(() => createPipeline(model)).toThrow(
+      /embeddings of a text encoder that it does not hold/,
+    );
   });
 });

@@ -1,0 +1,126 @@
+/**
+ * The options of `patchwise generate` that are settings of a generation: one for each flag of the settings table, with help and
+ * parsing by its row; and the request that they make.
+ */
+import { type Command, Option } from "commander";
+import { UsageError } from "../engine/errors.ts";
+import type { SettingFlag } from "../pipelines/setting.ts";
+import {
+  checkedRequest,
+  type GenerateRequest,
+  type SettingName,
+  settingNames,
+  settingRow,
+} from "../pipelines/settings.ts";
+import { readPictureFile } from "../pictures/decode-node.ts";
+import type { PictureMetadata } from "../pictures/metadata.ts";
+import { numberOption, numbersOption, pairOption, sizeOption } from "./options.ts";
+
+const parsers: Readonly<
+  Record<SettingFlag["parse"], ((name: string) => (text: string) => unknown) | undefined>
+> = {
+  text: undefined,
+  number: numberOption,
+  numbers: numbersOption,
+  pair: pairOption,
+  // Read later, because parsers are synchronous.
+  "white picture": undefined,
+  "black picture": undefined,
+};
+
+/** Values of the options by commander's names. */
+export type OptionValues = Readonly<Record<string, unknown>>;
+
+export function addSettingOptions(command: Command): Command {
+  for (const name of settingNames) {
+    const { help, flags } = settingRow(name);
+    for (const { flag, parse, help: own = help } of flags) {
+      const option = new Option(flag, own);
+      const parser = parsers[parse]?.(flag.split(" ")[0]!);
+      command.addOption(parser ? option.argParser(parser) : option);
+    }
+  }
+  return command.option("--size <WxH>", "width and height in pixels, such as 64x48", sizeOption);
+}
+
+/**
+ * The request of the options, and for settings without an option that of a recorded picture.
+ *
+ * @throws UsageError if the recorded picture was drawn from an image, which it does not hold
+ */
+export async function requestOf(
+  prompt: string | undefined,
+  options: OptionValues,
+  recorded: PictureMetadata | undefined,
+): Promise<GenerateRequest> {
+  const { width, height } = (options["size"] ?? {}) as { width?: number; height?: number };
+  const typed: Partial<Record<SettingName, unknown>> = { prompt, width, height };
+  for (const name of settingNames) {
+    const value = await valueOf(settingRow(name).flags, options);
+    if (value !== undefined) typed[name] = value;
+  }
+  const request = recorded ? { ...recordedRequest(recorded, typed), ...defined(typed) } : typed;
+  return checkedRequest(mergedMembers(request, typed, recorded));
+}
+
+/** The value of a setting's flags: that of its single flag, or an object of those that were given. */
+async function valueOf(flags: readonly SettingFlag[], options: OptionValues): Promise<unknown> {
+  let object: Record<string, unknown> | undefined;
+  for (const { flag, parse, members } of flags) {
+    const given = options[new Option(flag).attributeName()];
+    if (given === undefined) continue;
+    const value = parse.endsWith("picture")
+      ? await readPictureFile(given as string, parse === "white picture" ? "white" : "black")
+      : given;
+    if (!members) return value;
+    const values = members.length === 1 ? [value] : (value as readonly unknown[]);
+    object = { ...object, ...Object.fromEntries(members.map((each, i) => [each, values[i]])) };
+  }
+  return object;
+}
+
+/** An object setting whose flags were given in part takes its other members from the recorded picture. */
+function mergedMembers(
+  request: Partial<Record<SettingName, unknown>>,
+  typed: Partial<Record<SettingName, unknown>>,
+  recorded: PictureMetadata | undefined,
+): object {
+  const merged = settingNames.filter(
+    (name) => typed[name] !== undefined && settingRow(name).flags.some(({ members }) => members),
+  );
+  const whole = merged.map((name) => [
+    name,
+    {
+      ...((recorded as Partial<Record<SettingName, unknown>>)?.[name] as object),
+      ...(typed[name] as object),
+    },
+  ]);
+  return { ...request, ...Object.fromEntries(whole) };
+}
+
+/** What a picture records of its request. Another prompt or class than the recorded one replaces both. */
+function recordedRequest(
+  recorded: PictureMetadata,
+  typed: Partial<Record<SettingName, unknown>>,
+): Partial<Record<SettingName, unknown>> {
+  const fields = recorded as Readonly<Record<string, unknown>>;
+  if (recorded.strength !== undefined && typed.image === undefined) {
+    throw new UsageError(
+      `That picture was drawn from an image, at a strength of ${recorded.strength}, and does not hold it; give the image too, as --image.`,
+    );
+  }
+  if (fields["masked"] && typed.mask === undefined) {
+    throw new UsageError(
+      "That picture was drawn in the mask of an image, and does not hold it; give the mask too, as --mask.",
+    );
+  }
+  const others = typed.prompt !== undefined || typed.class !== undefined;
+  const names = settingNames.filter(
+    (name) => settingRow(name).recorded && !(others && (name === "prompt" || name === "class")),
+  );
+  return defined(Object.fromEntries(names.map((name) => [name, fields[name]])));
+}
+
+function defined(values: Partial<Record<SettingName, unknown>>) {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+}

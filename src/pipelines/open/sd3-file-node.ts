@@ -1,0 +1,199 @@
+/**
+ * Stable Diffusion 3 in a single file under Stability's names, which holds the network alone, the autoencoder too, or also the
+ * text encoders; keys and shapes show which. What the file lacks comes from elsewhere on disk.
+ */
+import { readdir, stat } from "node:fs/promises";
+import { basename, dirname, extname, join, resolve } from "node:path";
+import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
+import { UsageError } from "../../engine/errors.ts";
+import { autoencoderIn } from "../../models/coders/autoencoder-kl-checkpoint.ts";
+import { mmditCheckpointConfig } from "../../models/mmdit/checkpoint.ts";
+import { mmditFamily } from "../../models/mmdit/family.ts";
+import { checkedWeights } from "../../weights/check-keys.ts";
+import { fieldReader } from "../../weights/config-fields.ts";
+import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { weightsUnder } from "../../weights/views.ts";
+import { type Closable, closeAll } from "../../weights/sources/closing.ts";
+import { diskFolder } from "../../weights/sources/folder-node.ts";
+import { type ImageModel, tracedForDrawing } from "../image-model.ts";
+import { continuousProcess } from "../process.ts";
+import { component, type GivenVAE, openVAE } from "./diffusers.ts";
+import type { OpenModelOptions } from "./options.ts";
+import { sd3Model, sd3TextEncoders } from "./sd3.ts";
+import {
+  encodersOfWeights,
+  encoderWeightsIn,
+  missingTokenizers,
+  openEncoderFolders,
+  type OpenTextEncoders,
+  readTokenizers,
+  type TextEncoderTable,
+  wantedEncoders,
+} from "./text-encoders.ts";
+
+const table: TextEncoderTable = sd3TextEncoders;
+
+/** The settings of Stability's own code (sd3_infer.py). */
+const defaults = { steps: 40, guidance: 4.5 };
+/** Number of prompt tokens that T5 reads there. */
+const PROMPT_TOKENS = 77;
+
+/** The times of the published models. Sigmas are rounded as in diffusers, with the same result. */
+const scheduler = diffusersScheduler(
+  "FlowMatchEulerDiscreteScheduler",
+  fieldReader("Stable Diffusion 3", { shift: 3 }),
+);
+
+const process = continuousProcess({
+  parameterization: scheduler.parameterization,
+  sampler: "dpmpp-2m-sigma",
+  levels: (steps, { shift }) => scheduler.levels(steps, { shift }),
+  start: (first) => scheduler.start(first),
+});
+
+const networkPrefix = "model.diffusion_model.";
+const autoencoderPrefix = "first_stage_model.";
+
+function has({ entries }: Weights, prefix: string): boolean {
+  return [...entries.keys()].some((key) => key.startsWith(prefix));
+}
+
+function networkWeights(file: Weights): Weights {
+  return has(file, networkPrefix) ? weightsUnder(file, networkPrefix) : file;
+}
+
+/** Whether a file holds the network of a Stable Diffusion 3. */
+export function isSD3(file: Weights): boolean {
+  return has(networkWeights(file), "joint_blocks.");
+}
+
+/**
+ * Opens a file. A model that lacks a part can be opened and counted; its `missingParts` says what drawing needs.
+ *
+ * @param vae replaces the file's own autoencoder
+ * @param opened the file; receives the other files that are opened
+ * @throws UsageError if an option is wrong; FormatError if a part is damaged, or does not fit the others
+ */
+export async function openSD3File(
+  path: string,
+  file: Weights,
+  options: OpenModelOptions,
+  vae: GivenVAE | undefined,
+  opened: Closable[],
+): Promise<ImageModel> {
+  const name = basename(path, extname(path));
+  const { textEncoders = [], tokenizers = dirname(resolve(path)) } = options;
+  const wanted = wantedEncoders(table, options, name);
+  const own = networkWeights(file);
+  const network = { kind: mmditFamily.kind, ...mmditCheckpointConfig(own) };
+  const weights = checkedWeights(tracedForDrawing(network).params, own);
+  const encoders = {
+    ...encodersOfWeights(table, only(wanted, encoderWeightsIn(table, file))),
+    ...(await openGivenEncoders(textEncoders, wanted, opened)),
+  };
+  const decoder = vae
+    ? await openVAE(vae, network.channels)
+    : has(file, autoencoderPrefix)
+      ? autoencoderIn(weightsUnder(file, autoencoderPrefix))
+      : undefined;
+  if (vae && decoder) opened.push(decoder.file);
+  const parts: ImageModel = {
+    name,
+    network,
+    weights,
+    process,
+    decoder,
+    defaults,
+    close: () => closeAll(opened),
+  };
+  const missing = wanted.filter((each) => !encoders[each]);
+  if (missing.length > 0) {
+    const titles = missing.map((each) => table[each]!.title).join(", ");
+    const missingParts = `${path} holds no ${titles}; give the text encoders as --text-encoders (textEncoders), such as clip_l.safetensors, clip_g.safetensors and t5xxl_fp16.safetensors, or draw with --without ${missing.join(" ")} (without).`;
+    return { ...parts, missingParts };
+  }
+  const unread = await missingTokenizers(table, encoders, diskFolder(tokenizers));
+  if (unread.length > 0) {
+    const missingParts = `${path} holds no vocabularies, as no such file does, and ${tokenizers} has no ${unread.join(", ")}; give --tokenizers (tokenizers), a folder that has them, such as the same model in diffusers' layout.`;
+    return { ...parts, missingParts };
+  }
+  return sd3Model(parts, {
+    encoders,
+    tokenizers: await readTokenizers(table, encoders, diskFolder(tokenizers)),
+    promptTokens: options.promptTokens ?? PROMPT_TOKENS,
+    projectedL: false,
+  });
+}
+
+/**
+ * Opens encoders by their paths: files, folders of such files as Stability publishes them, or folders in diffusers' layout.
+ *
+ * @throws UsageError if a path has none, or one of them is given twice
+ */
+async function openGivenEncoders(
+  paths: readonly string[],
+  wanted: readonly string[],
+  opened: Closable[],
+): Promise<OpenTextEncoders> {
+  const found: Record<string, Weights> = {};
+  let inFolders: OpenTextEncoders = {};
+  for (const path of paths) {
+    const status = await stat(path).catch(() => undefined);
+    if (!status) {
+      throw new UsageError(
+        `There are no text encoders ${path}; give .safetensors files, or a folder that holds them.`,
+      );
+    }
+    const folder = diskFolder(path);
+    const names: string[] = [];
+    for (const name of wanted) {
+      if (await folder.has(table[name]!.folder)) names.push(name);
+    }
+    const openComponent = (name: string, modelType: string) => component(folder, name, modelType);
+    const here = await openEncoderFolders(table, names, openComponent, opened);
+    inFolders = { ...inFolders, ...here };
+    let count = names.length;
+    for (const file of status.isDirectory() ? await weightFiles(path) : [path]) {
+      const weights = await openSafetensorsFile(file);
+      opened.push(weights);
+      for (const [name, own] of Object.entries(encoderWeightsIn(table, weights))) {
+        count++;
+        addEncoder(found, name, own);
+      }
+    }
+    if (count > 0) continue;
+    throw new UsageError(
+      `${path} holds no text encoder of Stable Diffusion 3; give clip_l.safetensors, clip_g.safetensors and t5xxl_fp16.safetensors, a folder that holds them, or one in diffusers' layout.`,
+    );
+  }
+  return { ...inFolders, ...encodersOfWeights(table, only(wanted, found)) };
+}
+
+/** @throws UsageError if there is another such encoder already */
+function addEncoder(found: Record<string, Weights>, name: string, own: Weights): void {
+  const other = found[name];
+  if (other && isReadable(other) === isReadable(own)) {
+    throw new UsageError(
+      `Both ${other.name} and ${own.name} are a ${table[name]!.title}; give one of them as the text encoder.`,
+    );
+  }
+  // Stability's folder also has a T5 in 8-bit floats, which cannot be computed with.
+  if (!other || isReadable(own)) found[name] = own;
+}
+
+function only<T>(names: readonly string[], all: Readonly<Record<string, T>>): Record<string, T> {
+  return Object.fromEntries(Object.entries(all).filter(([name]) => names.includes(name)));
+}
+
+async function weightFiles(folder: string): Promise<string[]> {
+  const names = await readdir(folder);
+  return names
+    .filter((name) => name.endsWith(".safetensors"))
+    .toSorted()
+    .map((name) => join(folder, name));
+}
+
+function isReadable({ entries }: Weights): boolean {
+  return [...entries.values()].every(({ dtype }) => dtype !== null);
+}

@@ -1,0 +1,274 @@
+/**
+ * Text encoders that run before the network. `textEncoderKinds` has one row for each architecture; a model lists the encoders
+ * that it reads prompts with as rows of a `TextEncoderTable` (see `sd3.ts`) and combines their outputs into its conditions.
+ */
+import type { Conditions } from "../../diffusion/denoiser.ts";
+import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { UsageError } from "../../engine/errors.ts";
+import { input } from "../../engine/graph/functional.ts";
+import { graphOf } from "../../engine/graph/graph.ts";
+import { batch } from "../../engine/graph/shape.ts";
+import type { Tensor } from "../../engine/graph/tensor.ts";
+import { nearestNames, quote } from "../../engine/messages.ts";
+import type { WeightSource } from "../../engine/runtime/backend.ts";
+import {
+  clipText,
+  clipTextConfig,
+  clipTextIn,
+  type ClipTextName,
+} from "../../models/text-encoders/clip-text.ts";
+import { t5Encoder, t5EncoderConfig, t5EncoderIn } from "../../models/text-encoders/t5-encoder.ts";
+import { createParams } from "../../nn/params.ts";
+import { tokenizerIn } from "../../text/tokenizer-folder.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { weightsUnder } from "../../weights/views.ts";
+import type { Closable } from "../../weights/sources/closing.ts";
+import type { ModelFolder } from "../../weights/sources/folder.ts";
+import type { PromptEncoder, Stage } from "../image-model.ts";
+import type { OpenModelOptions } from "./options.ts";
+
+/** An encoder with its weights. */
+export interface OpenTextEncoder {
+  /** Channels of its hidden states. */
+  readonly width: number;
+  readonly weights: WeightSource;
+  /** Traces it on `ids` [B, L]: `hidden` [B, L, width], and where it pools a text `pooled` and `projected` [B, width]. */
+  readonly trace: (ids: Tensor) => Readonly<Record<string, Tensor>>;
+}
+
+interface TextEncoderKind {
+  /** `model_type` in transformers' config.json. */
+  readonly modelType: string;
+  /** Opens weights by a config.json. */
+  withConfig(file: Weights, fields: FieldReader): OpenTextEncoder;
+  /** Opens weights without a config, whose sizes show in their shapes. */
+  withoutConfig(file: Weights, title: string): OpenTextEncoder;
+}
+
+const clip = ({ config, weights }: ReturnType<typeof clipTextIn>): OpenTextEncoder => ({
+  width: config.width,
+  weights,
+  trace(ids) {
+    const { penultimate, pooled, projected } = clipText(createParams(), { ids }, config);
+    return { hidden: penultimate, pooled, projected };
+  },
+});
+
+const t5 = ({ config, weights }: ReturnType<typeof t5EncoderIn>): OpenTextEncoder => ({
+  width: config.width,
+  weights,
+  trace: (ids) => ({ hidden: t5Encoder(createParams(), { ids }, config) }),
+});
+
+/** One row for each architecture of text encoders. */
+export const textEncoderKinds = {
+  clip: {
+    modelType: "clip_text_model",
+    withConfig: (file, fields) => clip(clipTextIn(file, clipTextConfig(fields))),
+    withoutConfig: (file, title) => clip(clipTextIn(file, title as ClipTextName)),
+  },
+  t5: {
+    modelType: "t5",
+    withConfig: (file, fields) => t5(t5EncoderIn(file, t5EncoderConfig(fields))),
+    withoutConfig: (file) => t5(t5EncoderIn(file)),
+  },
+} satisfies Readonly<Record<string, TextEncoderKind>>;
+
+/** An encoder of a model. */
+export interface TextEncoderRow {
+  /** The name that messages use. */
+  readonly title: string;
+  readonly kind: keyof typeof textEncoderKinds;
+  /** Encoders of one reader read the same tokens, so that a warning about truncation names them once. */
+  readonly reader: string;
+  /** Folders of encoder and tokenizer in diffusers' layout. */
+  readonly folder: string;
+  readonly tokenizer: string;
+  /** Prefix of its weights in a single file that holds a whole model. */
+  readonly prefix: string;
+  /** Whether a file holds this encoder alone, under the names of transformers. */
+  readonly isAlone: (file: Weights) => boolean;
+  /** What to do if the encoder does not fit in memory. */
+  readonly remedy?: string;
+}
+
+/** The encoders of a model by the names that options use, such as "clip-l". */
+export type TextEncoderTable = Readonly<Record<string, TextEncoderRow>>;
+
+/** Opened encoders by name; those that are left out are missing. */
+export type OpenTextEncoders = Readonly<Record<string, OpenTextEncoder>>;
+
+/**
+ * Names of the encoders that options do not leave out.
+ *
+ * @param model as messages name it
+ * @throws UsageError if one to leave out does not exist
+ */
+export function wantedEncoders(
+  table: TextEncoderTable,
+  { without = [] }: OpenModelOptions,
+  model: string,
+): readonly string[] {
+  const names = Object.keys(table);
+  for (const name of without) {
+    if (names.includes(name)) continue;
+    const near = nearestNames(name, names);
+    throw new UsageError(
+      `${model} has no text encoder ${quote(name)} to leave out; ${near.length > 0 ? "the nearest are" : "it has"} ${(near.length > 0 ? near : names).join(", ")}.`,
+    );
+  }
+  return names.filter((name) => !without.includes(name));
+}
+
+/** Opens a component of a folder in diffusers' layout whose config names a model type. */
+export type OpenComponent = (
+  folder: string,
+  modelType: string,
+) => Promise<{ readonly folder: ModelFolder; readonly fields: FieldReader }>;
+
+/**
+ * Opens encoders from the folders of diffusers' layout.
+ *
+ * @param names of the encoders to open
+ * @param opened receives the opened files
+ * @throws FormatError if one is missing, or of another architecture
+ */
+export async function openEncoderFolders(
+  table: TextEncoderTable,
+  names: readonly string[],
+  openComponent: OpenComponent,
+  opened: Closable[],
+): Promise<OpenTextEncoders> {
+  const found: Record<string, OpenTextEncoder> = {};
+  for (const name of names) {
+    const kind = textEncoderKinds[table[name]!.kind];
+    const { folder, fields } = await openComponent(table[name]!.folder, kind.modelType);
+    const file = await openDiffusersWeights(folder, "model");
+    opened.push(file);
+    found[name] = kind.withConfig(file, fields);
+  }
+  return found;
+}
+
+/** Opens encoders whose weights were found in single files. */
+export function encodersOfWeights(
+  table: TextEncoderTable,
+  weights: Readonly<Record<string, Weights>>,
+): OpenTextEncoders {
+  return Object.fromEntries(
+    Object.entries(weights).map(([name, file]) => {
+      const { kind, title } = table[name]!;
+      return [name, textEncoderKinds[kind].withoutConfig(file, title)];
+    }),
+  );
+}
+
+/** The encoders' weights in a file: those inside a whole model, or the one that the file is; empty for any other file. */
+export function encoderWeightsIn(
+  table: TextEncoderTable,
+  file: Weights,
+): Readonly<Record<string, Weights>> {
+  const keys = [...file.entries.keys()];
+  const inside = Object.entries(table).filter(([, { prefix }]) =>
+    keys.some((key) => key.startsWith(prefix)),
+  );
+  if (inside.length > 0) {
+    return Object.fromEntries(
+      inside.map(([name, { prefix }]) => [name, weightsUnder(file, prefix)]),
+    );
+  }
+  const alone = Object.entries(table).find(([, row]) => row.isAlone(file));
+  return alone ? { [alone[0]]: file } : {};
+}
+
+/** Names of the tokenizers' folders that a folder lacks for these encoders. */
+export async function missingTokenizers(
+  table: TextEncoderTable,
+  encoders: OpenTextEncoders,
+  whole: ModelFolder,
+): Promise<string[]> {
+  const missing: string[] = [];
+  for (const [name, { tokenizer }] of Object.entries(table)) {
+    if (encoders[name] && !(await whole.has(tokenizer))) missing.push(tokenizer);
+  }
+  return missing;
+}
+
+/** Reads the tokenizers of encoders from a folder that has a folder for each. */
+export async function readTokenizers(
+  table: TextEncoderTable,
+  encoders: OpenTextEncoders,
+  whole: ModelFolder,
+): Promise<Readonly<Record<string, Tokenizer>>> {
+  const found: Record<string, Tokenizer> = {};
+  for (const [name, { tokenizer }] of Object.entries(table)) {
+    if (encoders[name]) found[name] = await tokenizerIn(whole.folder(tokenizer));
+  }
+  return found;
+}
+
+/** An encoder that is ready to read texts. */
+export interface ReadyTextEncoder {
+  readonly row: TextEncoderRow;
+  readonly encoder: OpenTextEncoder;
+  readonly tokenizer: Tokenizer;
+  /** Number of tokens that it reads; shorter texts are padded. */
+  readonly tokens: number;
+  /** Its outputs that the conditions need: the name here, and the name in `OpenTextEncoder.trace`. */
+  readonly outputs: Readonly<Record<string, string>>;
+}
+
+/** Outputs of each encoder, with one row a text. */
+export type EncodedTexts = Readonly<Record<string, Readonly<Record<string, NdArray>>>>;
+
+/**
+ * A prompt encoder that runs several text encoders one after another.
+ *
+ * @param encoders by name, in the order in which they run
+ * @param conditions makes the network's conditions, one of each for each text, from the outputs of the encoders
+ */
+export function textEncoding(
+  encoders: Readonly<Record<string, ReadyTextEncoder>>,
+  conditions: (outputs: EncodedTexts, texts: number) => readonly Conditions[],
+): PromptEncoder {
+  const all = Object.entries(encoders).map(([name, ready]) => ({
+    name,
+    ...ready,
+    stage: stageOf(ready),
+  }));
+  const readers = new Map(all.toReversed().map((each) => [each.row.reader, each]));
+  return {
+    stages: all.map(({ stage }) => stage),
+    truncated: (text) =>
+      [...readers.values()].toReversed().flatMap(({ row, tokenizer, tokens }) => {
+        const lost = tokenizer.encode(text, tokens).lost.trim();
+        return lost === "" ? [] : [{ encoder: row.reader, tokens, text: lost }];
+      }),
+    async encode(texts, run) {
+      const outputs: Record<string, Readonly<Record<string, NdArray>>> = {};
+      for (const { name, stage, tokenizer, tokens } of all) {
+        const ids = texts.flatMap((text) => Array.from(tokenizer.encode(text, tokens).ids));
+        outputs[name] = await run(stage, { ids: ndarray("int64", [texts.length, tokens], ids) });
+      }
+      return conditions(outputs, texts.length);
+    },
+  };
+}
+
+function stageOf({ row, encoder, tokens, outputs }: ReadyTextEncoder): Stage {
+  return {
+    name: row.title,
+    kind: "text encoder",
+    weights: encoder.weights,
+    ...(row.remedy !== undefined && { remedy: row.remedy }),
+    graph() {
+      const traced = encoder.trace(input("ids", [batch, tokens], "int64"));
+      return graphOf(
+        Object.fromEntries(Object.entries(outputs).map(([name, own]) => [name, traced[own]!])),
+      );
+    },
+  };
+}

@@ -1,0 +1,132 @@
+/**
+ * The mechanism of the settings table (`settings.ts`): what a row says, and what follows from rows whichever they are. A row
+ * gives the type and range of a setting, its default, its spelling on the command line, and whether pictures record it.
+ */
+import { z } from "zod";
+import { UsageError } from "../engine/errors.ts";
+import { nearestNames, quote } from "../engine/messages.ts";
+import type { Picture } from "../pictures/picture.ts";
+import type { ImageModel } from "./image-model.ts";
+
+/** A command-line option of a setting. */
+export interface SettingFlag {
+  /** As commander takes it, such as "--steps <n>". */
+  readonly flag: string;
+  readonly parse: "text" | "number" | "numbers" | "pair" | "white picture" | "black picture";
+  /** The setting's own help unless given. */
+  readonly help?: string;
+  /** The members of the setting that the option's numbers become, where the setting is an object. */
+  readonly members?: readonly string[];
+}
+
+/** What the default of a setting may depend on. */
+export interface SettingDefaults {
+  readonly model: ImageModel;
+  readonly image: Picture | undefined;
+  readonly mask: Picture | undefined;
+  /** Whether guidance can have an effect: there is a condition, and something to lead away from. */
+  readonly guidable: boolean;
+}
+
+export interface SettingRow<T extends z.ZodType = z.ZodType, D = unknown> {
+  readonly type: T;
+  /** Completes the sentence "steps must be …". */
+  readonly expected: string;
+  readonly help: string;
+  readonly flags: readonly SettingFlag[];
+  /** Other spellings that requests may use: those of diffusers and transformers.js. */
+  readonly aliases?: readonly string[];
+  /** The process that the setting belongs to; both unless given. */
+  readonly only?: ImageModel["process"]["kind"];
+  /** Whether the metadata of a picture hold it. */
+  readonly recorded: boolean;
+  readonly default?: (defaults: SettingDefaults) => D;
+  /** The value as it is used. @throws UsageError if the model cannot be drawn with it */
+  readonly forModel?: (value: z.output<T>, model: ImageModel) => z.output<T>;
+}
+
+/** Gives a row the types of its own value and default. */
+export function setting<T extends z.ZodType, D = undefined>(
+  row: SettingRow<T, D>,
+): SettingRow<T, D> {
+  return row;
+}
+
+type Rows = Readonly<Record<string, SettingRow>>;
+
+/**
+ * Values by the rows' own names, each checked by its row.
+ *
+ * @param fields names, also aliases, and values; undefined counts as not given
+ * @param elsewhere what to give instead of names that are no settings
+ * @param beside names of options that are no settings, for suggestions
+ * @throws UsageError for an unknown name, a setting given twice, or a value of another type or out of range
+ */
+export function checkedFields(
+  rows: Rows,
+  fields: readonly (readonly [name: string, value: unknown])[],
+  elsewhere: Readonly<Record<string, string>>,
+  beside: readonly string[],
+): Readonly<Record<string, unknown>> {
+  const aliases = new Map(
+    Object.entries(rows).flatMap(([name, row]) =>
+      (row.aliases ?? []).map((alias) => [alias, name]),
+    ),
+  );
+  const names = [...Object.keys(rows), ...beside];
+  const given: Record<string, unknown> = {};
+  for (const [spelled, value] of fields) {
+    if (value === undefined) continue;
+    const name = Object.hasOwn(rows, spelled) ? spelled : aliases.get(spelled);
+    if (name === undefined) {
+      const near = nearestNames(spelled, [...names, ...aliases.keys()]);
+      const known = new Set(near.map((each) => aliases.get(each) ?? each));
+      const instead = elsewhere[spelled];
+      throw new UsageError(
+        `There is no option ${quote(spelled)}; ${instead !== undefined ? `give ${instead}.` : known.size > 0 ? `did you mean ${[...known].join(" or ")}?` : `give one of ${names.join(", ")}.`}`,
+      );
+    }
+    if (given[name] !== undefined) {
+      throw new UsageError(`${name} was given twice, once as ${spelled}; give it once.`);
+    }
+    given[name] = checkedValue(name, rows[name]!, value);
+  }
+  return given;
+}
+
+function checkedValue(name: string, { type, expected }: SettingRow, value: unknown): unknown {
+  const result = type.safeParse(value);
+  if (result.success) return result.data;
+  throw new UsageError(`${name} must be ${expected}, got ${shown(value)}.`);
+}
+
+function shown(value: unknown): string {
+  if (typeof value === "string") return quote(value);
+  if (typeof value === "number") return String(value);
+  if (ArrayBuffer.isView(value)) return "bytes";
+  if (Array.isArray(value)) return `[${value.map(shown).join(", ")}]`;
+  if (typeof value !== "object" || value === null) return String(value);
+  const members = Object.entries(value).map(([name, member]) => `${name}: ${shown(member)}`);
+  return `{ ${members.join(", ")} }`;
+}
+
+/** Whether a value is a `Picture` with all of its bytes. */
+export function isPicture(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const { width, height, channels, pixels } = value as Picture;
+  return (
+    (channels === 1 || channels === 3) &&
+    pixels instanceof Uint8Array &&
+    pixels.length === width * height * channels
+  );
+}
+
+/** The rows as a JSON schema of an object with an optional property for each. */
+export function jsonSchemaOf(rows: Rows): object {
+  const properties = Object.entries(rows).map(([name, { type, help }]) => {
+    const isPictureType = type instanceof z.ZodCustom;
+    const shape = isPictureType ? z.base64() : type;
+    return [name, shape.optional().describe(help)] as const;
+  });
+  return z.toJSONSchema(z.strictObject(Object.fromEntries(properties)), { io: "input" });
+}
