@@ -29,10 +29,12 @@ interface Arguments {
 
 /** A value with which other arguments have to change, too. */
 class WithOthers {
-  constructor(
-    readonly value: unknown,
-    readonly others: Readonly<Record<string, unknown>>,
-  ) {}
+  readonly value: unknown;
+  readonly others: Readonly<Record<string, unknown>>;
+  constructor(value: unknown, others: Readonly<Record<string, unknown>>) {
+    this.value = value;
+    this.others = others;
+  }
 }
 const and = (value: unknown, others: Readonly<Record<string, unknown>>) =>
   new WithOthers(value, others);
