@@ -1,8 +1,8 @@
-/** A line on stderr that tells how far a download is, should a command need one. */
+/** Shows the progress of a download as a line on stderr. */
 import type { HubProgress } from "../weights/hub/hub-node.ts";
 import { progressWriter } from "./progress.ts";
 
-/** Does what may download a model, and hands it what shows how far that is. */
+/** Runs `work` with a callback that shows the progress of a download. */
 export async function showingDownload<T>(
   model: string,
   work: (onProgress: (progress: HubProgress) => void) => Promise<T>,

@@ -1,7 +1,5 @@
 #!/usr/bin/env node
-/**
- * What a person types. Exit codes: 0 done, 1 failed or out of tolerance, 2 bad usage.
- */
+/** The command line. Exit codes: 0 for success, 1 for failures and errors out of tolerance, 2 for wrong usage. */
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { addCompare } from "./compare.ts";
@@ -27,15 +25,15 @@ addInfo(program);
 addTrain(program);
 addVerify(program);
 
-/** Tells an error and gives its exit code. */
+/** Prints an error and returns its exit code. */
 function report(error: unknown, asJson: boolean): number {
-  // A file that is not what it should be is bad input, as a wrong option is.
+  // An invalid file is wrong usage, like a wrong option.
   const usage =
     error instanceof UsageError || error instanceof FormatError || error instanceof CommanderError;
   if (error instanceof CommanderError && error.code === "commander.help") return 2;
   const { message, stack } = error as Error;
   const text = error instanceof CommanderError ? sentence(error) : message;
-  // Anything else than a PatchwiseError is a bug, which its stack helps to find.
+  // Any other error is a bug, for which the stack is needed.
   const known = usage || error instanceof PatchwiseError;
   process.stderr.write(`patchwise: ${known ? text : stack}\n`);
   if (asJson) process.stdout.write(`${JSON.stringify({ ok: false, error: text })}\n`);
@@ -52,7 +50,7 @@ function sentence({ message }: CommanderError): string {
   return `${text.replace(/\.$/, "")}; see patchwise ${command ? `${command.name()} ` : ""}--help.`;
 }
 
-// A reader that has seen enough, such as head, closes the pipe.
+// A reader that ends early, such as head, closes the pipe.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit();

@@ -1,11 +1,11 @@
-/** Names of files to write, found and checked before the work that fills them. */
+/** Chooses and checks the names of output files before the work begins. */
 import { randomBytes } from "node:crypto";
 import { open, rm, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 
-/** `name.png` as `name-1.png`, `name-2.png`, …, or itself where there is one file. */
+/** Returns `name-1.png`, `name-2.png`, … for `name.png`, or the name itself for a single file. */
 export function numbered(path: string, count: number): string[] {
   if (count === 1) return [path];
   return Array.from({ length: count }, (_, i) => withSuffix(path, String(i + 1)));
@@ -18,9 +18,9 @@ export function withSuffix(path: string, suffix: string): string {
 }
 
 /**
- * The first of `name.png`, `name-2.png`, `name-3.png`, … under which nothing would be overwritten.
+ * Returns the first of `name.png`, `name-2.png`, `name-3.png`, … with which no file would be overwritten.
  *
- * @param files all that would be written under a name
+ * @param files returns all files that would be written under a name
  */
 export async function unusedName(
   path: string,
@@ -34,9 +34,9 @@ export async function unusedName(
 }
 
 /**
- * Whether files could be written now.
+ * Checks that files can be written.
  *
- * @throws UsageError that names the folder, or what stands where a file should be
+ * @throws UsageError that names the folder, or what is in the way of a file
  */
 export async function checkWritable(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
@@ -48,7 +48,7 @@ export async function checkWritable(paths: readonly string[]): Promise<void> {
     }
   }
   for (const folder of new Set(paths.map((path) => dirname(path)))) {
-    // Only a try tells: permissions, read-only disks and quotas each have rules of their own.
+    // Only an attempt tells, because permissions, read-only disks and quotas have different rules.
     const probe = join(folder, `.patchwise-${randomBytes(6).toString("hex")}.tmp`);
     try {
       await (await open(probe, "wx")).close();

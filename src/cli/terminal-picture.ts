@@ -1,6 +1,6 @@
 /**
- * Shows a picture in a terminal: by kitty's or iTerm2's protocol where the terminal knows it, else in half blocks of two
- * pixels a character.
+ * Shows a picture in a terminal, by kitty's or iTerm2's protocol if the terminal supports it, and otherwise
+ * as half blocks with two pixels per character.
  */
 import type { WriteStream } from "node:tty";
 import type { Picture } from "../pictures/picture.ts";
@@ -10,27 +10,30 @@ import { encodePicture } from "../pictures/file-node.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** What of process.stdout or process.stderr is needed. */
+/** The required part of process.stdout or process.stderr. */
 export type TerminalStream = Pick<WriteStream, "columns" | "rows" | "getColorDepth"> & {
   readonly isTTY?: boolean;
   write(text: string): unknown;
 };
 
-/** Smaller pictures are enlarged, so that something can be seen: pixels a side. */
+/** Pictures with shorter sides, in pixels, are enlarged. */
 const SMALLEST = 256;
-/** Pixels of a character, on an ordinary screen. */
+/** Width of a character in pixels on an ordinary screen. */
 const CHARACTER_WIDTH = 8;
-/** Base64 in one escape sequence, by kitty's protocol. */
+/** The most Base64 characters in one escape sequence of kitty's protocol. */
 const CHUNK = 4096;
 
-/** Shows a picture below what was written before, as large as the terminal allows; nothing where there is no terminal. */
+/**
+ * Shows a picture below the previous output, as large as the terminal allows. Does nothing if the stream is
+ * not a terminal.
+ */
 export async function showPicture(
   picture: Picture,
   stream: TerminalStream,
   environment: Environment = process.env,
 ): Promise<void> {
   if (stream.isTTY !== true) return;
-  // A terminal may not tell its size, or tell 0.
+  // Terminals may report no size, or 0.
   const [columns, rows] = [stream.columns || 80, stream.rows || 24];
   const protocol = inlineProtocol(environment);
   if (protocol) {
@@ -44,7 +47,7 @@ export async function showPicture(
     return;
   }
   const depth = stream.getColorDepth({ ...environment });
-  // Sixteen colours show no picture.
+  // Sixteen colours are too few for a picture.
   if (depth < 8) return;
   const small = await fitted(picture, columns, rows);
   stream.write(halfBlocks(small, depth === 24 ? trueColour : paletteColour));
@@ -54,7 +57,7 @@ type InlineProtocol = (png: Buffer, columns: number) => string;
 
 function inlineProtocol(environment: Environment): InlineProtocol | undefined {
   const { TERM = "", TERM_PROGRAM = "", KITTY_WINDOW_ID, TMUX } = environment;
-  // Multiplexers keep the variables of the terminal around them, but not its pictures.
+  // Multiplexers inherit the variables of the outer terminal but do not pass its pictures on.
   if (TMUX || /^(?:tmux|screen)/.test(TERM)) return undefined;
   if (KITTY_WINDOW_ID || /^xterm-(?:kitty|ghostty)$/.test(TERM) || TERM_PROGRAM === "ghostty") {
     return kitty;
@@ -62,7 +65,7 @@ function inlineProtocol(environment: Environment): InlineProtocol | undefined {
   return /^(?:iTerm\.app|WezTerm|mintty)$/.test(TERM_PROGRAM) ? iterm2 : undefined;
 }
 
-/** Transmits and shows (a=T) a PNG (f=100) in so many columns, and wants no answer (q=2). */
+/** Transmits and shows (a=T) a PNG (f=100) over a number of columns, without a response (q=2). */
 function kitty(png: Buffer, columns: number): string {
   const data = png.toString("base64");
   let sequences = "";
@@ -78,7 +81,7 @@ function iterm2(png: Buffer, columns: number): string {
   return `\x1b]1337;File=inline=1;size=${png.length};width=${columns}:${png.toString("base64")}\x07`;
 }
 
-/** In colours, and small enough for a screen of half blocks, with a line for the prompt. */
+/** Resizes the picture to the screen in half blocks, minus one line for the prompt, in colour. */
 async function fitted(picture: Picture, columns: number, rows: number): Promise<Picture> {
   const scale = Math.min(1, columns / picture.width, (2 * (rows - 1)) / picture.height);
   const [width, height] = [picture.width, picture.height].map((side) =>
@@ -93,19 +96,19 @@ type Colour = (red: number, green: number, blue: number) => string;
 
 const trueColour: Colour = (...channels) => `2;${channels.join(";")}`;
 
-/** About the nearest of the 256 colours: from the 24 greys, or the 6×6×6 cube. */
+/** The nearest of 256 colours, approximately: one of 24 greys or of a 6×6×6 cube. */
 const paletteColour: Colour = (red, green, blue) => {
-  // From 8 to 238.
+  // The greys are 8, 18, … 238.
   if (red === green && green === blue) {
     return `5;${232 + Math.max(0, Math.min(23, Math.round((red - 8) / 10)))}`;
   }
-  // Its levels are 0, 95, 135, 175, 215 and 255.
+  // The levels of the cube are 0, 95, 135, 175, 215 and 255.
   const level = (value: number) =>
     value < 48 ? 0 : value < 115 ? 1 : Math.round((value - 55) / 40);
   return `5;${16 + 36 * level(red) + 6 * level(green) + level(blue)}`;
 };
 
-/** An upper half block has the colour of one pixel, and below it, as its background, that of the next row's. */
+/** Draws upper half blocks: the foreground is one pixel, and the background the pixel below it. */
 function halfBlocks({ width, height, pixels }: Picture, colour: Colour): string {
   const at = (x: number, y: number) => {
     const from = (y * width + x) * 3;

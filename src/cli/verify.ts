@@ -1,6 +1,4 @@
-/**
- * patchwise verify DIR…: recorded reference tensors → largest error of each output against its tolerance.
- */
+/** patchwise verify DIR…: compares outputs with recorded reference tensors. */
 import { stat } from "node:fs/promises";
 import { basename, resolve } from "node:path";
 import type { Command } from "commander";
@@ -9,7 +7,7 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { withRecording } from "../verify/recording-node.ts";
 import { type RecordingReport, verifyRecording } from "../verify/verify.ts";
 
-/** A folder that could not be verified at all says why. */
+/** For a folder that could not be verified, `error` gives the reason. */
 type FolderReport =
   | RecordingReport
   | {
@@ -71,7 +69,7 @@ async function verifyFolder(directory: string): Promise<FolderReport> {
   try {
     return await withRecording(directory, (recording) => verifyRecording(recording, backend));
   } catch (error) {
-    // One unsound folder does not keep the others from being verified.
+    // One invalid folder does not stop the verification of the others.
     if (!(error instanceof PatchwiseError)) throw error;
     process.stderr.write(`patchwise: ${error.message}\n`);
     const name = basename(resolve(directory));

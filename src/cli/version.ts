@@ -1,4 +1,4 @@
-/** What package.json says of this package. */
+/** The version and description of this package, from package.json. */
 import { readFileSync } from "node:fs";
 
 export const { version, description } = JSON.parse(

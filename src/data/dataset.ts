@@ -1,25 +1,25 @@
-/** What a data set is to whoever trains or measures on it: numbered pictures, with what is known of each. */
+/** The interface of a data set: numbered pictures with their labels and captions. */
 
 export interface Example {
-  /** [height, width, channels] of the shape that was asked for, row-major. */
+  /** [height, width, channels] in the requested shape, row-major. */
   readonly pixels: Uint8Array;
-  /** Index into the data set's classes; undefined where none is known. */
+  /** Index into the classes of the data set; undefined if the label is unknown. */
   readonly label: number | undefined;
-  /** What it shows, in different words; empty where nothing says it. */
+  /** Alternative captions of the picture; empty if it has none. */
   readonly captions: readonly string[];
 }
 
 export interface DataSet {
-  /** What a person calls it: a path, or "emoji". */
+  /** How messages name the data set: a path, or "emoji". */
   readonly name: string;
   readonly count: number;
   readonly classes: readonly string[] | undefined;
   readonly captioned: boolean;
-  /** Bytes of pictures that it keeps in memory at most; a list of files counts as none. */
+  /** The most bytes of pictures that the data set keeps in memory; lists of files are not counted. */
   readonly memory?: number;
-  /** The file or item behind an example, for messages. */
+  /** The file or item of an example, for messages. */
   nameOf(index: number): string;
-  /** @throws FormatError that names what cannot be read */
+  /** @throws FormatError that names the example if it cannot be read */
   example(index: number): Promise<Example>;
   close(): Promise<void>;
 }

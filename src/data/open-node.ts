@@ -4,18 +4,19 @@ import type { PictureShape } from "../pictures/picture.ts";
 import type { DataSet } from "./dataset.ts";
 
 /**
- * Opens a data set whose pictures are brought to `shape`.
+ * Opens a data set and fits its pictures to `shape`.
  *
- * @throws UsageError when it is not there or does not hold what the config asks for, FormatError when it is damaged
+ * @throws UsageError if the data set does not exist or lacks what the config names; FormatError if it is
+ *   damaged
  */
 export async function openData(config: DataConfig, shape: PictureShape): Promise<DataSet> {
   const data = await open(config, shape);
-  // The emoji set spreads what it takes by itself.
+  // The emoji set applies its limit itself.
   if (config.kind === "emoji") return data;
   return config.limit === undefined ? data : limited(data, config.limit);
 }
 
-/** Formats are loaded when they are asked for: each brings a library of its own. */
+/** Formats are imported on demand, because each brings a library of its own. */
 async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
   switch (config.kind) {
     case "images":
@@ -31,7 +32,7 @@ async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
   }
 }
 
-/** So many examples, evenly from all, because the first ones may be of one class. */
+/** Takes `limit` examples at even distances, because the first ones may all be of one class. */
 function limited(data: DataSet, limit: number): DataSet {
   const count = Math.min(limit, data.count);
   const at = (index: number) => Math.floor((index * data.count) / count);

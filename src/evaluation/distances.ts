@@ -9,7 +9,7 @@ export interface Features {
   readonly values: Float32Array | Float64Array;
 }
 
-/** Some of the rows, in the order of the indices. */
+/** Selects rows in the order of the indices. */
 export function rowsAt({ width, values }: Features, indices: ArrayLike<number>): Features {
   const rows = new Float64Array(indices.length * width);
   for (let i = 0; i < indices.length; i++) {
@@ -18,7 +18,7 @@ export function rowsAt({ width, values }: Features, indices: ArrayLike<number>):
   return { count: indices.length, width, values: rows };
 }
 
-/** @throws UsageError unless both are as wide, and each has at least so many */
+/** @throws UsageError unless both sets have the same width and at least `least` rows each */
 export function checkSets(a: Features, b: Features, least: number, what: string): void {
   if (a.width !== b.width) {
     throw new UsageError(
@@ -33,13 +33,14 @@ export function checkSets(a: Features, b: Features, least: number, what: string)
 }
 
 /**
- * |μa − μb|² + Tr(Ca + Cb − 2·√(Ca·Cb)), with unbiased covariances as the original code has them; 0 of equal sets, and
- * larger the fewer pictures there are.
+ * The Fréchet distance between Gaussians fitted to two sets of features; of Inception's features, it is the
+ * FID (Heusel et al., 2017). |μa − μb|² + Tr(Ca + Cb − 2·√(Ca·Cb)), with unbiased covariances as in the
+ * original code. Equal sets have distance 0, and the distance is biased upwards for small sets.
  *
- * With factors C = RᵀR the last trace is the sum of the singular values of Ra·Rbᵀ: without the roots of covariances, in
- * which rounding would count as much as its own root where there are fewer pictures than features.
+ * With factors C = RᵀR the last trace is the sum of the singular values of Ra·Rbᵀ. This avoids the square
+ * roots of covariances, which amplify rounding errors if there are fewer pictures than features.
  *
- * @throws UsageError unless both have at least two rows of one width
+ * @throws UsageError unless both sets have the same width and at least two rows
  */
 export function frechetDistance(a: Features, b: Features): number {
   checkSets(a, b, 2, "Fréchet distance");
@@ -58,7 +59,7 @@ export function frechetDistance(a: Features, b: Features): number {
   return Math.max(0, means + traces - 2 * singularValueSum(shared, n));
 }
 
-/** The mean, and of the covariance the upper triangular factor R, with RᵀR = C. */
+/** Computes the mean and the upper triangular factor R of the covariance C = RᵀR. */
 function gaussianOf({ count, width, values }: Features): {
   readonly mean: Float64Array;
   readonly factor: Float64Array;
@@ -70,7 +71,7 @@ function gaussianOf({ count, width, values }: Features): {
   const scale = 1 / Math.sqrt(count - 1);
   for (let row = 0; row < count; row++) {
     for (let j = 0; j < width; j++) rest[j] = scale * (values[row * width + j]! - mean[j]!);
-    // Givens rotations take the row into the factor, place by place.
+    // Givens rotations add the row to the factor, one column at a time.
     for (let j = 0; j < width; j++) {
       if (rest[j] === 0) continue;
       const at = j * width;
@@ -91,8 +92,8 @@ const squared = (values: Float64Array) => values.reduce((sum, value) => sum + va
 const MOST_SWEEPS = 60;
 
 /**
- * Of an n×n matrix, by one-sided Jacobi rotations (Hestenes, 1958): they make its rows orthogonal, which then are as long
- * as its singular values.
+ * The sum of the singular values of an n×n matrix, by one-sided Jacobi rotations (Hestenes, 1958): they make
+ * the rows orthogonal, whose lengths are then the singular values.
  */
 function singularValueSum(matrix: Float64Array, n: number): number {
   const rows = Float64Array.from(matrix);
@@ -129,7 +130,7 @@ function singularValueSum(matrix: Float64Array, n: number): number {
 }
 
 export interface KernelDistance {
-  /** Over the subsets; about 0 for sets of one distribution, and at times below. */
+  /** Mean over the subsets; about 0 for sets of one distribution, and sometimes negative. */
   readonly mean: number;
   readonly std: number;
   readonly subsets: number;
@@ -139,16 +140,17 @@ export interface KernelDistance {
 
 export interface KernelDistanceOptions {
   readonly key: RandomKey;
-  /** 50 unless given. */
+  /** 50 by default. */
   readonly subsets?: number;
-  /** At most 500, and half of the smaller set, unless given. */
+  /** By default half of the smaller set, but at most 500. */
   readonly size?: number;
 }
 
 /**
- * Squared maximum mean discrepancy with the kernel (x·y / width + 1)³, without bias, on subsets drawn without replacement.
+ * The squared maximum mean discrepancy with the kernel (x·y / width + 1)³, unbiased, over subsets drawn
+ * without replacement; of Inception's features, it is the KID (Bińkowski et al., 2018).
  *
- * @throws UsageError unless both have at least four rows of one width
+ * @throws UsageError unless both sets have the same width and at least four rows
  */
 export function kernelDistance(
   a: Features,
@@ -179,7 +181,7 @@ export function kernelDistance(
   return { mean, std: Math.sqrt(variance), subsets, size };
 }
 
-/** The kernel summed over all pairs of two sets, or of one without those of a row with itself. */
+/** Sums the kernel over all pairs of two sets, or over all pairs of different rows of one set. */
 function kernelSum(x: Features, y?: Features): number {
   const other = y ?? x;
   const { width } = x;
@@ -195,19 +197,22 @@ function kernelSum(x: Features, y?: Features): number {
   return y ? sum : 2 * sum;
 }
 
-/** Shares in [0, 1]. */
+/** Improved precision and recall (Kynkäänniemi et al., 2019), in [0, 1]. */
 export interface PrecisionRecall {
-  /** Of the generated that lie among the real: within a real one's distance to its k-th nearest real one. */
+  /**
+   * The share of generated pictures within the k-th nearest neighbour distance of a real one: do they look
+   * real?
+   */
   readonly precision: number;
-  /** Of the real that lie among the generated. */
+  /** The share of real pictures within that distance of a generated one: is everything covered? */
   readonly recall: number;
 }
 
 /**
- * Precision and recall of features; comparable only between sets of one size.
+ * Computes precision and recall. They are comparable only between sets of one size.
  *
- * @param k the paper's 3 unless given
- * @throws UsageError unless both have more than k rows of one width
+ * @param k the number of neighbours; 3 by default, as in the paper
+ * @throws UsageError unless both sets have the same width and more than k rows
  */
 export function precisionRecall(real: Features, generated: Features, k = 3): PrecisionRecall {
   checkSets(real, generated, k + 1, "precision");
@@ -218,7 +223,7 @@ function shareWithin(points: Features, among: Features, k: number): number {
   const radii = Array.from({ length: among.count }, (_, i) => {
     const distances = new Float64Array(among.count);
     for (let j = 0; j < among.count; j++) distances[j] = squaredDistance(among, i, among, j);
-    // The nearest is the row itself.
+    // The nearest one is the row itself.
     return distances.sort()[k]!;
   });
   let within = 0;

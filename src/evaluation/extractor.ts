@@ -1,7 +1,8 @@
 /**
- * A small convolutional network that says what pictures look like, as features to compare sets of pictures by. It is trained
- * to tell the classes of the data, or where there are none left at its random first weights, which see texture and shape
- * well enough to rank models (Naeem et al., 2020); so nothing has to be downloaded, and its numbers are its own.
+ * A small convolutional network whose features compare sets of pictures. It is trained to classify the data
+ * set or, without classes, keeps its random initial weights, whose features capture texture and shape well
+ * enough to rank models (Naeem et al., 2020). So nothing has to be downloaded, but its distances are
+ * comparable only with each other.
  */
 import { arrayWeights } from "../engine/runtime/stored-weight.ts";
 import type { PictureShape } from "../pictures/picture.ts";
@@ -20,12 +21,12 @@ import type { Features } from "./distances.ts";
 
 const featureWidth = 128;
 const firstWidth = 32;
-/** Places a side at which the last layer sees whole objects. */
+/** Positions along a side at which the last layer sees whole objects. */
 const fewPlaces = 8;
 
 export interface ExtractorConfig {
   readonly shape: PictureShape;
-  /** That it tells apart, if it does. */
+  /** The number of classes that it predicts; absent if it predicts none. */
   readonly classes: number | undefined;
 }
 
@@ -37,7 +38,7 @@ export interface TracedExtractor {
   readonly logits: Tensor | undefined;
 }
 
-/** Traces it on an input `image` [B, C, H, W] in [−1, 1]. */
+/** Traces the extractor on an input `image` [B, C, H, W] in [−1, 1]. */
 export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtractor {
   const params = createParams();
   const image = input("image", [batch, shape.channels, shape.height, shape.width]);
@@ -56,20 +57,20 @@ export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtra
   }
 }
 
-/** What it sees in pictures. */
+/** The features and predictions of pictures. */
 export interface Extracted {
   readonly features: Features;
-  /** The likeliest class of each, where it knows classes. */
+  /** The most likely class of each picture, if the extractor predicts classes. */
   readonly classes: readonly number[] | undefined;
 }
 
 export interface Extractor {
-  /** @param pixels [count, height, width, channels] of its shape */
+  /** @param pixels [count, height, width, channels] in the shape of the config */
   extractFeatures(pixels: Uint8Array): Promise<Extracted>;
   dispose(): Promise<void>;
 }
 
-/** Pictures in a run. */
+/** Pictures per run. */
 const RUN = 200;
 
 export async function openExtractor(

@@ -1,17 +1,17 @@
 /**
- * How SentencePiece (Kudo & Richardson, 2018) tidies a text before it is cut: by a table of what stands for what, Unicode's
- * NFKC and more, precompiled into a double array of the kind of Darts-clone. Of several beginnings of the text that the
- * table knows, the longest counts.
+ * Normalizes text as SentencePiece (Kudo & Richardson, 2018) does: by a precompiled table of replacements,
+ * NFKC of Unicode and more, stored as a double array in the format of Darts-clone. The longest match is
+ * replaced.
  */
 
-/** Rewrites a text. */
+/** A function that rewrites text. */
 export type Rewrite = (text: string) => string;
 
 /**
- * Reads a precompiled table: the bytes of the array, 4 of them an element, behind their number; then what things become,
- * each with a 0 behind it. An empty one leaves all as it is, but for halves of characters.
+ * Parses a precompiled table: the length of the array in bytes, its elements of 4 bytes, and then the
+ * replacements, each terminated by a 0. An empty table only replaces lone surrogates.
  *
- * @returns undefined where it is no such table
+ * @returns undefined if the bytes are no such table
  */
 export function charsmapRewrite(table: Uint8Array): Rewrite | undefined {
   const [encoder, decoder] = [new TextEncoder(), new TextDecoder("utf-8", { ignoreBOM: true })];
@@ -42,11 +42,11 @@ export function charsmapRewrite(table: Uint8Array): Rewrite | undefined {
 
 interface Match {
   readonly value: number;
-  /** Bytes of the text. */
+  /** Length of the match in bytes. */
   readonly length: number;
 }
 
-/** Walks the array along the bytes from `start`, as far as it goes. */
+/** Follows the array along the bytes from `start` and returns the longest match. */
 function longestMatch(units: Uint32Array, bytes: Uint8Array, start: number): Match | undefined {
   let found: Match | undefined;
   let node = offsetOf(units[0]!);
@@ -63,7 +63,7 @@ function longestMatch(units: Uint32Array, bytes: Uint8Array, start: number): Mat
   return found;
 }
 
-/** Bits 10 to 30, by 256 where bit 9 says so. */
+/** The offset in bits 10 to 30, times 256 if bit 9 is set. */
 function offsetOf(unit: number): number {
   return (unit >>> 10) << ((unit & 0x200) >>> 6);
 }
@@ -72,12 +72,12 @@ function hasLeaf(unit: number): boolean {
   return (unit & 0x100) !== 0;
 }
 
-/** A byte; with the highest bit set, which no byte has, the unit is a leaf. */
+/** The label is a byte. In a leaf, the highest bit is set, so it equals no byte. */
 function labelOf(unit: number): number {
   return (unit & 0x800000ff) >>> 0;
 }
 
-/** Bytes of the UTF-8 character that a byte begins. */
+/** The length of the UTF-8 character that begins with a byte. */
 function characterLength(first: number): number {
   return first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
 }

@@ -1,6 +1,6 @@
 /**
- * CLIP's tokenizer (Radford et al., 2021), as a vocabulary and the merges that make its pieces of bytes (Sennrich et al.,
- * 2016): the files `vocab.json` and `merges.txt` of transformers' CLIPTokenizer.
+ * CLIP's tokenizer (Radford et al., 2021): byte-pair encoding (Sennrich et al., 2016) by the `vocab.json` and
+ * `merges.txt` of transformers' CLIPTokenizer.
  */
 import { z } from "zod";
 import { FormatError } from "../engine/errors.ts";
@@ -9,22 +9,22 @@ import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenize
 
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
-/** Marks the last piece of a word. */
+/** Marks the last token of a word. */
 const WORD_END = "</w>";
 
-/** Contractions, letters, single digits, and whatever else is no space. */
+/** Matches contractions, runs of letters, single digits, and runs of other characters that are not spaces. */
 const WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
 
 const vocabularySchema = z.record(z.string(), z.int().min(0));
 
 /**
- * A tokenizer that puts what a text begins and ends with around it.
+ * Builds a tokenizer that puts start and end tokens around a text.
  *
- * @param vocabulary id by piece, from vocab.json
- * @param merges text of merges.txt, one pair a line, the most frequent first
- * @param name what messages call the folder of both
- * @param options.padding what the text ends with unless given: CLIP-G's is "!"
- * @throws FormatError that names what is wrong in which file
+ * @param vocabulary ids by token, from vocab.json
+ * @param merges content of merges.txt: one pair per line, the most frequent first
+ * @param name how errors name the folder of both files
+ * @param options.padding the padding token; the end token by default. CLIP-G pads with "!"
+ * @throws FormatError that names the file and its defect
  */
 export function loadClipTokenizer(
   { vocabulary, merges }: { readonly vocabulary: unknown; readonly merges: string },

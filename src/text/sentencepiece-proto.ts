@@ -1,7 +1,4 @@
-/**
- * The part of SentencePiece's protocol buffers that tells how a trained model cuts a text (sentencepiece_model.proto). The
- * wire format itself is protobufjs'.
- */
+/** Decodes the part of SentencePiece's protocol buffers (sentencepiece_model.proto) that tokenization needs. */
 import protobuf from "protobufjs/minimal.js";
 
 export interface SentencePieceProto {
@@ -22,16 +19,16 @@ export interface PieceProto {
   readonly type: number;
 }
 
-/** How a model cuts. */
+/** The tokenization algorithms. */
 export const modelTypes = { unigram: 1, bpe: 2, word: 3, char: 4 } as const;
-/** What a piece is for: only normal and user-defined ones are looked for in a text. */
+/** The types of pieces. Only normal and user-defined pieces are matched in text. */
 export const pieceTypes = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
 
 type Reader = protobuf.Reader;
-/** By number, what reads a field; the others are skipped. */
+/** Functions that read fields, by field number; other fields are skipped. */
 type Fields = Readonly<Record<number, (reader: Reader) => void>>;
 
-/** @throws an error of protobufjs where the bytes are no such message */
+/** @throws an error of protobufjs if the bytes are not such a message */
 export function decodeSentencePiece(bytes: Uint8Array): SentencePieceProto {
   const pieces: PieceProto[] = [];
   const model: { -readonly [K in keyof SentencePieceProto]: SentencePieceProto[K] } = {

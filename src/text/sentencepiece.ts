@@ -1,4 +1,7 @@
-/** Tokenizers that SentencePiece trained, as T5's: its `.model` file, by which a text is cut into the likeliest pieces. */
+/**
+ * SentencePiece tokenizers such as T5's: a `.model` file with the probability of each piece, by which a text
+ * is split into the most likely pieces.
+ */
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { charsmapRewrite, type Rewrite } from "./charsmap.ts";
@@ -10,20 +13,20 @@ import {
 } from "./sentencepiece-proto.ts";
 import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenizer.ts";
 
-/** What stands for a space. */
+/** Stands for a space. */
 const SPACE = "▁";
-/** What a text ends with, as transformers has it. */
+/** Ends each text, as in transformers. */
 const END = "</s>";
 const PADDING = "<pad>";
-/** Score of a piece that a person defined: always preferred to what it could be cut into, as SentencePiece has it. */
+/** Score of a user-defined piece: higher than that of any way to split it, as in SentencePiece. */
 const DEFINED = -0.1;
 
 /**
- * Reads a model of the kind "unigram" (Kudo, 2018).
+ * Loads a "unigram" model (Kudo, 2018).
  *
- * @param bytes the file
- * @param name what messages call it
- * @throws FormatError when it is no such model, or does what is not known here
+ * @param bytes the content of the file
+ * @param name how errors name the file
+ * @throws FormatError if the file is no such model, or uses a feature that is not supported
  */
 export function loadSentencePiece(
   bytes: Uint8Array,
@@ -75,7 +78,7 @@ function checkKind(model: SentencePieceProto, name: string): void {
   );
 }
 
-/** What SentencePiece does to a text before it cuts it. */
+/** Returns what SentencePiece does to a text before splitting it. */
 function preparation(model: SentencePieceProto, rewrite: Rewrite): Rewrite {
   const { pieces, addDummyPrefix, removeExtraWhitespaces: tidy } = model;
   const defined = pieces.filter(({ type }) => type === pieceTypes.userDefined);
@@ -96,7 +99,7 @@ function withoutLastSpaces(text: string): string {
   return text.slice(0, end);
 }
 
-/** Rewrites what is between these pieces, of which the longest counts. */
+/** Rewrites what is between user-defined pieces, of which the longest is matched first. */
 function around(kept: readonly string[], rewrite: Rewrite): Rewrite {
   const longest = kept.toSorted((a, b) => b.length - a.length);
   const pattern = longest.map((piece) => piece.replaceAll(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
@@ -108,7 +111,7 @@ function around(kept: readonly string[], rewrite: Rewrite): Rewrite {
       .join("");
 }
 
-/** The model as a tokenizer.json, for texts that are prepared already. */
+/** Converts the model to a tokenizer.json for normalized text. */
 function unigram({ pieces }: SentencePieceProto, name: string, padding: string): object {
   const { normal, unknown, userDefined } = pieceTypes;
   const idOf = (wanted: string) => {
@@ -145,7 +148,7 @@ function unigram({ pieces }: SentencePieceProto, name: string, padding: string):
   };
 }
 
-/** A piece that no text holds: half of a character. */
+/** A piece that occurs in no text: it begins with a lone surrogate. */
 function hidden(id: number): string {
   return `\ud800${id}`;
 }

@@ -1,4 +1,4 @@
-/** Tokenizers in whatever form transformers saved them. */
+/** Opens the tokenizer of a model folder, in any form in which transformers saves it. */
 import { z } from "zod";
 import { FormatError } from "../engine/errors.ts";
 import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
@@ -14,9 +14,10 @@ const [whole, vocabulary, merges, model] = [
 ] as const;
 
 /**
- * Opens the first of the forms that is there. `tokenizer_config.json` or `special_tokens_map.json` says what it pads with.
+ * Opens the first form that exists. `tokenizer_config.json` or `special_tokens_map.json` gives the padding
+ * token.
  *
- * @throws FormatError when none is there, or its files are not sound
+ * @throws FormatError if there is none, or its files are invalid
  */
 export async function tokenizerIn(folder: ModelFolder): Promise<Tokenizer> {
   const options = { padding: await paddingOf(folder) };
@@ -38,7 +39,7 @@ const configSchema = z.object({
   pad_token: z.union([z.string(), z.object({ content: z.string() })]).nullish(),
 });
 
-/** The piece that a tokenizer's config pads with, given as a text or as an object that describes it. */
+/** The padding token of a tokenizer's config, which is a string or an object that describes it. */
 async function paddingOf(folder: ModelFolder): Promise<string | undefined> {
   for (const name of ["tokenizer_config.json", "special_tokens_map.json"]) {
     if (!(await folder.has(name))) continue;

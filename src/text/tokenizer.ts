@@ -1,32 +1,34 @@
-/** Text to the numbers of its pieces, by a tokenizer.json of Hugging Face's format. */
+/** Converts text to token ids by a tokenizer.json in Hugging Face's format. */
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 
 export interface EncodedText {
-  /** [length], padded behind the text. */
+  /** [length], with padding after the text. */
   readonly ids: Int32Array;
-  /** [length], 1 for the text and 0 for padding. */
+  /** [length]: 1 for the text and 0 for padding. */
   readonly mask: Uint8Array;
-  /** What did not fit, from the first word that is not whole; "" where all did. */
+  /** The truncated part of the text, from its first word that did not fit; "" if all of it did. */
   readonly lost: string;
 }
 
 export interface Tokenizer {
-  /** Ids are below it. */
+  /** All ids are smaller than this. */
   readonly size: number;
-  /** Pieces of a text, `length` of them: what is missing is padded, what is too much is cut off and named. */
+  /** Encodes a text as `length` tokens. Shorter texts are padded and longer ones truncated. */
   encode(text: string, length: number): EncodedText;
 }
 
 export interface TokenizerOptions {
-  /** The piece to pad with; what the file says unless given. */
+  /** The padding token; by default the one that the file gives. */
   readonly padding?: string | undefined;
 }
 
 /**
- * @param options.prepare rewrites a text before it is cut
- * @throws FormatError when it is no tokenizer.json, or one of a kind that is not known, or has no such padding
+ * Loads a tokenizer.json.
+ *
+ * @param options.prepare rewrites each text before tokenization
+ * @throws FormatError if the JSON is no tokenizer.json or of an unknown kind, or lacks the padding token
  */
 export function loadTokenizer(
   json: unknown,
@@ -63,7 +65,7 @@ interface TokenizerJson {
   readonly padding?: { readonly pad_id?: unknown } | null;
 }
 
-/** More than any vocabulary has; what a wrong id could make of memory is bounded by it. */
+/** More than any vocabulary has. It bounds the memory that a wrong id can cost. */
 const MAX_SIZE = 2 ** 24;
 
 function construct(json: unknown): PieceTokenizer {
@@ -86,7 +88,7 @@ function construct(json: unknown): PieceTokenizer {
   }
 }
 
-/** Lists have their ids by their places. */
+/** In a list, a token's position is its id. */
 function idsIn({ model: { vocab }, added_tokens: added }: TokenizerJson): readonly number[] {
   const own = Array.isArray(vocab) ? vocab.map((_, id) => id) : (Object.values(vocab) as number[]);
   return [...own, ...(added ?? []).map(({ id }) => id)];
@@ -96,7 +98,7 @@ function isId(id: number): boolean {
   return Number.isInteger(id) && id >= 0 && id < MAX_SIZE;
 }
 
-/** The id that is asked for, or that the file pads with, or 0: masked, it means nothing. */
+/** The id of the requested padding token, or of the file's, or 0, which is masked anyway. */
 function paddingId(
   json: unknown,
   pieces: PieceTokenizer,
@@ -114,7 +116,7 @@ function paddingId(
 }
 
 /**
- * As many of the ids as fit, with the special tokens that stand before and behind the text.
+ * Truncates the ids but keeps the special tokens before and after the text.
  *
  * @param content the ids without special tokens
  */
@@ -132,11 +134,11 @@ function shortened(all: readonly number[], content: readonly number[], length: n
   ];
 }
 
-/** The words of a text from the first with which it no longer fits. */
+/** Returns the words of a text from the first one that does not fit. */
 function lostPart(text: string, fits: (part: string) => boolean): string {
-  // Not by spaces, which Chinese and Japanese do not have.
+  // Words are segmented by Intl, because Chinese and Japanese have no spaces.
   const words = [...new Intl.Segmenter("en", { granularity: "word" }).segment(text)];
-  let [low, high] = [0, words.length - 1]; // The first word too many is among these.
+  let [low, high] = [0, words.length - 1]; // The first word that does not fit is in this range.
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     const { index, segment } = words[middle]!;

@@ -9,28 +9,29 @@ import { type Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";
 
-/** All that a model asked for while it was traced. */
+/** All parameters and buffers that a model declared while it was traced. */
 export type Asked = Pick<ParamsRoot, "declared" | "buffers">;
 
-/** How a checkpoint calls what a model declares. */
+/** Maps the names of a model to the keys of a checkpoint. */
 export interface KeyMap {
   /** The checkpoint's key of a weight. */
   readonly keyOf: (name: string) => string;
-  /** Whether a key belongs to this model: a file may hold several models. */
+  /** Whether a key belongs to this model, since a file may hold several models. */
   readonly owns: (key: string) => boolean;
 }
 
-/** For checkpoints that hold one model under its own names. */
+/** For checkpoints that hold a single model under its own names. */
 export const sameKeys: KeyMap = { keyOf: (name) => name, owns: () => true };
 
-/** As many keys of one kind as an error lists by name. */
+/** The most keys that an error lists by name. */
 const LISTED = 3;
 
 /**
- * Every declared weight is there in its shape, and nothing else but copies of fixed tables. A 1×1 convolution
- * [O, I, 1, 1] may stand for a linear layer [O, I]: they are the same numbers.
+ * Checks that a checkpoint has every declared weight in its shape, and nothing else but copies of fixed
+ * tables. A 1×1 convolution [O, I, 1, 1] may be stored as a linear layer [O, I] or the other way round: the
+ * numbers are the same.
  *
- * @throws FormatError that names what is missing, extra or of another shape
+ * @throws FormatError that lists missing, unexpected and misshapen keys
  */
 export function checkKeys(
   { declared, buffers }: Asked,
@@ -69,10 +70,10 @@ export function checkKeys(
 }
 
 /**
- * A checkpoint's byte ranges as a program's weights, after `checkKeys` has found them right.
+ * Checks a checkpoint by `checkKeys` and returns its byte ranges as the weights of a program.
  *
- * @param whole what the whole model asked for, also of the parts that the program leaves out
- * @throws FormatError that names what is missing, extra or of another shape
+ * @param whole the declarations of the whole model, including the parts that the program leaves out
+ * @throws FormatError that lists missing, unexpected and misshapen keys
  */
 export function checkedWeights(
   whole: Asked,
@@ -100,13 +101,14 @@ function listed(items: readonly string[]): string {
   return rest > 0 ? `${named} and ${rest} more` : named;
 }
 
-/** More than bfloat16 takes from numbers up to 1, far less than two different tables are apart. */
+/** More than the rounding of bfloat16 for numbers up to 1, and far less than two different tables differ. */
 const ROUNDING = 2 ** -7;
 
 /**
- * A program carries its own tables, so a checkpoint that was trained with others would draw nonsense.
+ * Checks that the fixed tables in a checkpoint equal those that the model computes. A program carries its own
+ * tables, so a checkpoint that was trained with others would draw noise.
  *
- * @throws FormatError that names the table which differs
+ * @throws FormatError that names the table that differs
  */
 export async function checkTables(
   { buffers }: Pick<Asked, "buffers">,
@@ -118,7 +120,7 @@ export async function checkTables(
     if (!weights.entries.has(key)) continue;
     const stored = castArray(await weights.read(key), "float64").data;
     const own = castArray(value, "float64").data;
-    // A NaN is at no distance from anything, and so must not be compared by >.
+    // Comparing by > would accept NaN.
     const differs = own.findIndex((x, i) => !(Math.abs(x - stored[i]!) <= ROUNDING));
     if (differs < 0 && own.length === stored.length) continue;
     throw new FormatError(

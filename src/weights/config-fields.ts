@@ -1,43 +1,43 @@
-/** Reads the fields of a model's config.json, each with what it must be. */
+/** Reads the fields of a model's config.json and checks their types. */
 import { FormatError } from "../engine/errors.ts";
 
-/** What a config file says, by the original code's argument names. */
+/** The fields of a config file, by the argument names of the original code. */
 export type ConfigFields = Readonly<Record<string, unknown>>;
 
 export interface FieldReader {
-  /** How messages call the source of the fields. */
+  /** How errors name the source of the fields. */
   readonly file: string;
   /** A whole number of at least 1. */
   count(name: string, otherwise?: number): number;
-  /** The same; undefined where the field is absent or null. */
+  /** A whole number of at least 1; undefined if the field is absent or null. */
   optionalCount(name: string): number | undefined;
-  /** A list of whole numbers of at least 1, itself not empty. */
+  /** A non-empty list of whole numbers of at least 1. */
   counts(name: string, otherwise?: readonly number[]): readonly number[];
-  /** Height and width: two such numbers, or one for both. */
+  /** Height and width: two whole numbers of at least 1, or one for both. */
   size(name: string, otherwise?: number): readonly [height: number, width: number];
   /** A finite number. */
   number(name: string, otherwise?: number): number;
   numbers(name: string, otherwise?: readonly number[]): readonly number[];
   flag(name: string, otherwise?: boolean): boolean;
   text(name: string, otherwise?: string): string;
-  /** A list of texts. */
+  /** A list of strings. */
   names(name: string, otherwise?: readonly string[]): readonly string[];
-  /** Texts by name. */
+  /** An object of strings. */
   texts(
     name: string,
     otherwise?: Readonly<Record<string, string>>,
   ): Readonly<Record<string, string>>;
-  /** One of several names. */
+  /** One of several strings. */
   choice<T extends string>(name: string, choices: readonly T[], otherwise?: T): T;
-  /** A list of such names. */
+  /** A list of such strings. */
   choices<T extends string>(
     name: string,
     choices: readonly T[],
     otherwise?: readonly T[],
   ): readonly T[];
-  /** The fields of an object. */
+  /** A reader for the fields of an object. */
   object(name: string): FieldReader;
-  /** Whether the field is there and says null, where that means something else than its absence. */
+  /** Whether the field is null, for fields in which null and absent differ. */
   isNull(name: string): boolean;
   /** Whether the field is there and does not say null. */
   has(name: string): boolean;
@@ -55,14 +55,15 @@ export interface FieldReader {
 }
 
 /**
- * A field that is absent or null is what `otherwise` says; without it, it must be there.
+ * Creates a reader. An absent or null field has the value `otherwise`; without `otherwise`, the field is
+ * required.
  *
- * @param file how messages call the source of the fields
- * @throws FormatError, from each method, that names the field, what it is and what it must be
+ * @param file how errors name the source of the fields
+ * @throws FormatError, from each method, that names the field, its value and what was expected
  */
 export function fieldReader(file: string, fields: ConfigFields): FieldReader {
   const asked = new Set<string>();
-  /** Never what objects inherit. */
+  /** Ignores inherited properties. */
   const valueOf = (name: string) => {
     asked.add(name);
     return Object.hasOwn(fields, name) ? fields[name] : undefined;

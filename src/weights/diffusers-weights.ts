@@ -1,24 +1,25 @@
-/** Which file of a component's folder in diffusers' layout holds its weights. */
+/** Finds the weights of a component in diffusers' folder layout. */
 import { FormatError } from "../engine/errors.ts";
 import type { ModelFolder } from "./sources/folder.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 
-/** What diffusers calls the weights of its own models, and what transformers calls those of text encoders. */
+/** The names of weight files: diffusers' for its own models, and transformers' for text encoders. */
 export type WeightsStem = "diffusion_pytorch_model" | "model";
 
-/** What the same weights are called as a PyTorch pickle. */
+/** The names of the same weights as PyTorch pickles. */
 const pickled: { readonly [S in WeightsStem]: string } = {
   diffusion_pytorch_model: "diffusion_pytorch_model.bin",
   model: "pytorch_model.bin",
 };
 
-/** Of the same weights in other numbers or of another training, in the order in which they are taken; "" are the plain ones. */
+/** Variants of the weights by precision or training, in order of preference; "" is the default. */
 export const weightVariants: readonly string[] = ["", "bf16", "ema", "fp16", "fp32", "non_ema"];
 
 /**
- * Opens the weights of a component, whole or in shards; a variant only where there are no others.
+ * Opens the weights of a component, in one file or in shards. A variant is opened only if there are no
+ * default weights.
  *
- * @throws FormatError when none of the names that diffusers gives is there
+ * @throws FormatError if none of diffusers' names exists
  */
 export async function openDiffusersWeights(
   folder: ModelFolder,

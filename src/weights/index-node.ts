@@ -1,6 +1,4 @@
-/**
- * Weights in files on disk.
- */
+/** Safetensors files on disk, and downloads from the Hugging Face Hub. */
 export { type FileContent, writeFileAtomic } from "./sources/atomic-node.ts";
 export { openSafetensorsFile, writeSafetensors } from "./safetensors/file-node.ts";
 export { fileSource } from "./sources/file-node.ts";

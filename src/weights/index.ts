@@ -1,5 +1,6 @@
 /**
- * Weights in files: what runs in the browser and in Node alike. `patchwise/weights/node` adds files on disk.
+ * Reads and writes safetensors files, in Node and in the browser; `patchwise/weights/node` adds files on
+ * disk.
  */
 export {
   openSafetensors,

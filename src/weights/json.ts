@@ -1,16 +1,17 @@
 /**
- * A strict JSON scanner for text from outside. JSON.parse would do the grammar, but it drops duplicate keys,
- * rounds numbers beyond 2^53 and builds whatever structure the text asks for before anything can be checked.
- * Here the reader asks for what it expects, value by value, and nothing else is ever built.
+ * A strict JSON scanner for untrusted text. `JSON.parse` is not used because it drops duplicate keys (a
+ * tensor could be listed twice), builds every structure in a text of up to 100 MB before anything can be
+ * checked, and finding duplicates would need a scanner anyway. Here the caller asks for the values that it
+ * expects, and nothing else is built.
  */
 import { FormatError } from "../engine/errors.ts";
 import { clip, quote } from "../engine/messages.ts";
 
-// Neither a safetensors header (3 levels) nor an index file (2) nests deeper; unknown fields may, a little.
+// A safetensors header has 3 levels and an index file 2; unknown fields may have a few more.
 const MAX_DEPTH = 16;
 
-// The largest public checkpoints hold some 100,000 tensors. A cap on keys bounds what a hostile header of
-// a hundred megabytes can make of itself in memory, where each key costs ten times its text.
+// The largest public checkpoints have some 100,000 tensors. Each key takes ten times its text in memory, so
+// the limit bounds what a hostile header of 100 MB can cost.
 const MAX_KEYS = 1_000_000;
 
 const QUOTE = 0x22;
@@ -26,24 +27,26 @@ const kinds: Record<string, string> = {
 };
 
 export interface JsonScanner {
-  /** Calls `onKey` for each key in turn, with the scanner before its value, which `onKey` must take. */
+  /** Calls `onKey` for each key, with the scanner before its value, which `onKey` must consume. */
   object(what: string, onKey: (key: string) => void): void;
-  /** Calls `onItem` for each element, with the scanner before it; `onItem` must take it. */
+  /** Calls `onItem` for each element, with the scanner before it; `onItem` must consume it. */
   array(what: string, onItem: (index: number) => void): void;
   string(what: string): string;
-  /** A whole number from 0 to 2^53 - 1, which is what every size and offset must be. */
+  /** A whole number from 0 to 2^53 − 1, as all sizes and offsets must be. */
   size(what: string): number;
-  /** Takes any value, checks that it is JSON, and forgets it. */
+  /** Consumes any valid JSON value. */
   skip(): void;
-  /** Only white space may follow. */
+  /** Checks that only white space follows. */
   end(): void;
 }
 
 /**
- * Starts scanning UTF-8 bytes; messages name the `file` and which `part` of it they are, e.g. "the header".
+ * Starts scanning UTF-8 bytes.
  *
- * @throws FormatError here when the bytes are not UTF-8, and from each method when the text is not the JSON
- * that was asked for
+ * @param file how errors name the file
+ * @param part how errors name the scanned part of the file, such as "the header"
+ * @throws FormatError here if the bytes are not UTF-8, and from each method if the text is not the expected
+ *   JSON
  */
 export function jsonScanner(bytes: Uint8Array, file: string, part: string): JsonScanner {
   const text = decodeUtf8(bytes, file, part);
@@ -67,7 +70,7 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
     );
   }
 
-  /** The next significant character, or "" at the end. */
+  /** The next character that is not white space; "" at the end. */
   function peek(): string {
     for (;;) {
       const code = text.charCodeAt(at);
@@ -110,7 +113,7 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
     const start = at++;
     let escaped = false;
     for (let code = text.charCodeAt(at); code !== QUOTE; code = text.charCodeAt(at)) {
-      // Past the end, the code is NaN, which fails this too.
+      // Past the end the code is NaN, which fails this check, too.
       if (!(code >= 0x20)) fail("the end of a string");
       if (code === BACKSLASH) {
         escaped = true;
@@ -122,7 +125,7 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
     return escaped ? unescape(start) : text.slice(start + 1, at - 1);
   }
 
-  /** The token from `start`; JSON.parse knows the escapes. */
+  /** Decodes the token from `start` by JSON.parse, which handles escapes. */
   function unescape(start: number): string {
     let value: string;
     try {
@@ -131,7 +134,7 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
       at = start;
       return fail("a string with valid escapes");
     }
-    // Only an escape can spell half a surrogate pair: the text itself came out of a strict decoder.
+    // Only an escape can give a lone surrogate, because the text came from a strict UTF-8 decoder.
     if (!/\p{Cs}/u.test(value)) return value;
     throw new FormatError(`${file}: the string ${quote(value)} holds half a surrogate pair.`);
   }
@@ -146,7 +149,8 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
         if (!take(":")) fail(`":"`);
         if (seen.has(key))
           throw new FormatError(`${file}: ${what} has the key ${quote(key)} twice.`);
-        // Harmless here, but a landmine for whoever puts the keys, or their dotted parts, into plain objects.
+        // Harmless here, but dangerous for code that uses the keys, or their dotted parts, as keys of plain
+        // objects.
         if (key.includes("__proto__") && key.split(".").includes("__proto__")) {
           throw new FormatError(`${file}: ${what} has the forbidden key ${quote(key)}; rename it.`);
         }

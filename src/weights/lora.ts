@@ -1,7 +1,8 @@
 /**
- * LoRA in files, whoever wrote them: Patchwise, diffusers and PEFT (`transformer.M.lora_A.weight`), kohya
- * (`lora_unet_M.lora_down.weight`, with the dots of M as underscores), ComfyUI (`diffusion_model.M.lora_up.weight`); M is a
- * layer's name in the original code or in diffusers, which keeps projections apart that are one layer here.
+ * Reads and writes LoRA files under the names of Patchwise, diffusers and PEFT
+ * (`transformer.M.lora_A.weight`), kohya (`lora_unet_M.lora_down.weight`, with underscores for the dots of M)
+ * and ComfyUI (`diffusion_model.M.lora_up.weight`). M is a layer's name in the original code or in diffusers,
+ * which has separate projections where the original code has one layer.
  */
 import { FormatError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
@@ -11,42 +12,42 @@ import { readFloat32, type Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 import type { Metadata, NamedArrays } from "./safetensors/write.ts";
 
-/** A layer under one of the names that it is known by. */
+/** One of the names of a layer. */
 export interface LayerName {
   readonly name: string;
-  /** Its path here: its weight is [out, in, …kernel]. */
+  /** The layer's path in this library; its weight has the shape [out, in, …kernel]. */
   readonly layer: string;
   readonly shape: readonly number[];
-  /** Which rows of the weight are meant, one range after the other; all unless given. */
+  /** The rows of the weight that the name stands for; all by default. */
   readonly rows?: readonly RowRange[] | undefined;
 }
 
 export type RowRange = readonly [from: number, to: number];
 
-/** What is added to rows of a layer's weight: scale·up·down. */
+/** An update of some rows of a layer's weight: scale·up·down. */
 export interface LoraPart {
   readonly layer: string;
   readonly rows: readonly RowRange[];
   /** [rank, in] */
   readonly down: NdArray<"float32">;
-  /** [out, rank], a row for each of `rows` */
+  /** [out, rank]: one row for each row in `rows`. */
   readonly up: NdArray<"float32">;
   readonly scale: number;
 }
 
 export interface Lora {
   readonly parts: readonly LoraPart[];
-  /** Sentences on what of the file does not count. */
+  /** Sentences about what was ignored in the file. */
   readonly warnings: readonly string[];
 }
 
-/** What a writer says beside the tensors, by PEFT's names. */
+/** The settings that a writer stores beside the tensors, by PEFT's names. */
 export type LoraSettings = Readonly<Record<string, unknown>>;
 
-/** Where diffusers keeps such settings in a file, as JSON with the component before each name. */
+/** The metadata key under which diffusers stores such settings, as JSON with the component before each name. */
 const settingsKey = "lora_adapter_metadata";
 
-/** In what part of a pipeline a module is; ComfyUI and PEFT have names of their own for it. */
+/** The component of a module, for which ComfyUI and PEFT have prefixes of their own. */
 const componentPrefix =
   /^(?:transformer|(?:model\.)?diffusion_model|base_model\.model(?:\.transformer)?)\./;
 const underscorePrefix = /^(?:lora_unet|lora_transformer|lycoris)_/;
@@ -58,16 +59,17 @@ const roles = [
   ["alpha", /\.alpha$/],
 ] as const;
 
-/** As many names as a sentence lists. */
+/** The most names that a sentence lists. */
 const LISTED = 3;
 
 /**
  * Reads a LoRA for a network.
  *
- * @param names every name of each of its layers
- * @param model how messages call it
- * @param settings of a file that lie beside it, as PEFT's adapter_config.json; those inside it unless given
- * @throws FormatError when it is no LoRA, or one of another model: its layers do not exist there, or have other shapes
+ * @param names all names of all layers of the network
+ * @param model how errors name the network
+ * @param settings from a file beside the LoRA, such as PEFT's adapter_config.json; by default those in the
+ *   file itself
+ * @throws FormatError if the file is no LoRA, or its layers do not exist in the network or have other shapes
  */
 export async function readLora(
   file: Weights,
@@ -103,7 +105,7 @@ export async function readLora(
 
 type Module = Partial<Record<(typeof roles)[number][0], TensorEntry>>;
 
-/** What belongs together, by the module's name as it is written. */
+/** Groups the tensors of a file by the module's name as written. */
 function modulesIn(file: Weights): Map<string, Module> {
   const modules = new Map<string, Module>();
   if (![...file.entries.keys()].some(isMatrix)) return modules;
@@ -130,7 +132,7 @@ function isMatrix(key: string): boolean {
   return roles.some(([role, pattern]) => role !== "alpha" && pattern.test(key));
 }
 
-/** Finds what a module is here. */
+/** Returns a function that finds the layer of a module. */
 function finder(names: readonly LayerName[]): (module: string) => LayerName | undefined {
   const byName = new Map(names.map((each) => [each.name, each]));
   const byUnderscores = new Map(names.map((each) => [each.name.replaceAll(".", "_"), each]));
@@ -173,7 +175,7 @@ async function partOf(
     rows,
     down: ndarray("float32", [rank, inputs], a.data),
     up: ndarray("float32", [outputs, rank], b.data),
-    // Rank-stabilized LoRA (Kalajdzievski, 2023) grows with the root of the rank.
+    // In rank-stabilized LoRA (Kalajdzievski, 2023), the scale is divided by the square root of the rank.
     scale: told / (settings["use_rslora"] === true ? Math.sqrt(rank) : rank),
   };
 }
@@ -190,7 +192,7 @@ function misshaped(
   );
 }
 
-/** Without the name of the pipeline's component. */
+/** Reads the settings in a file, without the component before each name. */
 function settingsIn(file: Weights): LoraSettings {
   const text = file.metadata.get(settingsKey);
   if (text === undefined) return {};
@@ -202,14 +204,17 @@ function settingsIn(file: Weights): LoraSettings {
       );
     }
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw new FormatError(
     `${file.name}: its note ${quote(settingsKey)} is no JSON object, though it should tell the LoRA's alpha; save it again.`,
   );
 }
 
-/** As PEFT decides it: by the end of the module's name, else for all; the rank, for no scale, unless given. */
+/**
+ * The alpha of a module as PEFT chooses it: the pattern that matches the end of the module's name, else the
+ * common alpha, else the rank.
+ */
 function alphaIn(settings: LoraSettings, module: string, rank: number): number {
   const pattern = settings["alpha_pattern"];
   const own =
@@ -221,11 +226,11 @@ function alphaIn(settings: LoraSettings, module: string, rank: number): number {
 }
 
 /**
- * A LoRA as a file that others read too: diffusers' names, and the scale alpha / rank multiplied into the second matrix, so that
- * nobody has to be told of an alpha.
+ * Converts a LoRA to a file that other programs read: under diffusers' names, with the scale alpha / rank
+ * multiplied into the second matrix, so that no alpha is needed.
  *
  * @param layers the two matrices by layer: down [rank, in] and up [out, rank]
- * @param nameOf the names under which others look for a layer, which may be several for parts of its rows
+ * @param nameOf the names of a layer in diffusers, which may be several for parts of its rows
  */
 export function loraFile(
   layers: ReadonlyMap<
@@ -262,7 +267,10 @@ export function loraFile(
   };
 }
 
-/** A weight [out, in, …kernel] with parts of LoRA added, each as often as its weight says; summed in double precision. */
+/**
+ * Adds LoRA parts, each multiplied by its weight, to a weight [out, in, …kernel]. Sums are in double
+ * precision.
+ */
 export function mergeLora(
   base: NdArray<"float32">,
   parts: readonly (LoraPart & { readonly weight: number })[],
@@ -290,7 +298,7 @@ export function mergeLora(
   return { ...base, data };
 }
 
-/** For each row of a weight, which row of a LoRA's second matrix is meant for it; −1 for none. */
+/** For each row of a weight, the row of a LoRA's second matrix that applies to it; −1 for none. */
 function sourcesOf(rows: readonly RowRange[], outputs: number): Int32Array {
   const sources = new Int32Array(outputs).fill(-1);
   let next = 0;

@@ -1,4 +1,4 @@
-/** From checkpoint to program: where each parameter's bytes lie. */
+/** Maps the parameters of a program to the stored weights of a checkpoint. */
 import { byteSize, viewOf } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
@@ -13,12 +13,12 @@ import type { Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 
 /**
- * Answers a program's parameters with byte ranges of the files on disk, which are mapped, not read, or with
- * views of bytes in memory.
+ * Returns the weights of a checkpoint where they are stored: as byte ranges of files, which are mapped
+ * instead of read, or as views of bytes in memory.
  *
  * @param weights files that this process can open by path, or bytes
- * @param rename the checkpoint's key for a parameter; the same name unless given
- * @throws FormatError, when the program is compiled, for a tensor whose dtype cannot be computed with
+ * @param rename maps the name of a parameter to the key of the checkpoint; the same name by default
+ * @throws FormatError, when the program is compiled, for a tensor whose dtype is not supported
  */
 export function storedWeights(
   weights: Weights,

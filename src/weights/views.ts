@@ -1,16 +1,16 @@
-/** Checkpoints whose rows are parted or ordered in another way than the model's: read by it where they lie. */
+/** Views of weights under other names, or with joined, reordered or fewer tensors. No bytes are moved. */
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 import { weightsOf } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 import { type ByteSource, checkRange } from "./sources/source.ts";
 
-/** The projections of an attention that models have in one: their names, of which the letter varies. */
+/** Matches the query projection of an attention; its key and value are named alike. */
 const projections = /^(.*\.)(?:to_q|add_q_proj)(\..*)$/;
 
 /**
- * The same weights, but `X.to_q.Y`, `X.to_k.Y` and `X.to_v.Y` as one tensor `X.to_qkv.Y`, one after another along
- * axis 0, and `X.add_q_proj.Y`, … as `X.add_qkv_proj.Y`. All stay where they are.
+ * Joins `X.to_q.Y`, `X.to_k.Y` and `X.to_v.Y` along axis 0 to one tensor `X.to_qkv.Y`, and `X.add_q_proj.Y`,
+ * … to `X.add_qkv_proj.Y`.
  */
 export function joinQkv(weights: Weights): Weights {
   const entries = new Map(weights.entries);
@@ -27,7 +27,7 @@ export function joinQkv(weights: Weights): Weights {
   return weightsOf(weights.name, weights.metadata, entries, () => weights.close());
 }
 
-/** The same weights, but of some the second half of the rows before the first. All stay where they are. */
+/** Puts the second half of the rows of some tensors before the first. */
 export function swapHalves(weights: Weights, swaps: (name: string) => boolean): Weights {
   const entries = [...weights.entries].map(([name, entry]) => {
     const [rows = 0, ...rest] = entry.shape;
@@ -60,7 +60,7 @@ function joined(name: string, parts: readonly TensorEntry[]): TensorEntry {
   };
 }
 
-/** The bytes of tensors one after another. */
+/** The bytes of several tensors, concatenated. */
 function joinedSource(parts: readonly TensorEntry[]): ByteSource {
   const source: ByteSource = {
     name: parts[0]!.source.name,
@@ -82,7 +82,7 @@ function joinedSource(parts: readonly TensorEntry[]): ByteSource {
   return source;
 }
 
-/** The tensors whose names begin with a prefix, by the rest of their names; closing it closes the file. */
+/** Returns the tensors whose names begin with a prefix, without the prefix. Closing the view closes the file. */
 export function weightsUnder(weights: Weights, prefix: string): Weights {
   const entries = [...weights.entries].flatMap(([name, entry]) =>
     name.startsWith(prefix) ? [[name.slice(prefix.length), entry] as const] : [],

@@ -1,20 +1,21 @@
-/** Which column of a table means what, and what its cells may hold. */
+/** Chooses the columns of a table and reads their cells. */
 import { UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/messages.ts";
 import { quote } from "../../engine/messages.ts";
 
-/** What the column of captions is usually called. */
+/** Usual names of the column of captions. */
 export const captionNames = ["text", "caption", "captions", "prompt"] as const;
 
-/** What the column of classes is usually called. */
+/** Usual names of the column of classes. */
 export const labelNames = ["label", "labels", "class"] as const;
 
 /**
- * The column that a config names, or the one of the usual names that is there; undefined where none is, or none is wanted.
+ * Returns the column that a config names, or the usual name that exists. Returns undefined if there is none,
+ * or if the config asks for none.
  *
- * @param setting the field of the config that decides it
- * @param where how messages call the table
- * @throws UsageError when the one that is named is not there, or several of the usual ones are
+ * @param setting the config field that names the column
+ * @param where how errors name the table
+ * @throws UsageError if the named column does not exist, or several of the usual ones do
  */
 export function chooseColumn(
   setting: string,
@@ -39,7 +40,7 @@ export function chooseColumn(
   );
 }
 
-/** Captions in a cell: a text or a list of them; undefined where it holds something else. */
+/** Reads captions from a cell with a string or a list of strings; undefined for any other content. */
 export function captionsOf(cell: unknown): readonly string[] | undefined {
   if (cell === null || cell === undefined) return [];
   const texts: readonly unknown[] = Array.isArray(cell) ? cell : [cell];
@@ -47,19 +48,19 @@ export function captionsOf(cell: unknown): readonly string[] | undefined {
   return texts.map((text) => text.trim()).filter((text) => text !== "");
 }
 
-/** Captions in a text file, one a line. */
+/** Reads captions from a text file with one caption per line. */
 export function captionLines(text: string): readonly string[] {
   return captionsOf(text.replace(/^\ufeff/, "").split(/\r\n|\r|\n/)) ?? [];
 }
 
-/** The distinct labels as class names: numbers by size, texts by their letters. */
+/** Returns the distinct labels as class names, sorted by value if all are numbers and by code units otherwise. */
 export function classesOf(labels: Iterable<string>): string[] {
   const names = [...new Set(labels)];
   const numbers = names.every((name) => /^\d{1,15}$/.test(name));
   return names.sort((a, b) => (numbers ? Number(a) - Number(b) : byCodeUnits(a, b)));
 }
 
-/** The same order on every machine, whatever its language. */
+/** An order that does not depend on the language of the machine. */
 export function byCodeUnits(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;

@@ -10,23 +10,23 @@ import { fileSource } from "../../weights/sources/file-node.ts";
 import { refuseLfsPointer } from "../../weights/sources/lfs-pointer.ts";
 
 /**
- * All files below a folder, as paths relative to it with "/", sorted; links are followed, hidden files and folders are not
- * looked at.
+ * Lists all files below a folder as sorted relative paths with "/". Symbolic links are followed, and hidden
+ * files and folders are skipped.
  *
- * @throws UsageError when there is no such folder, or a part of it may not be read
+ * @throws UsageError if the folder or a part of it cannot be opened
  */
 export async function listFiles(root: string): Promise<string[]> {
   const found: string[] = [];
   const visit = async (folder: string, above: readonly string[]): Promise<void> => {
     const path = join(root, folder);
     const real = await attempt(realpath(path), path);
-    // A link to a folder that it lies in would lead round for ever.
+    // A link to one of its own parent folders would be followed forever.
     if (above.includes(real)) return;
     for (const entry of await attempt(readdir(path, { withFileTypes: true }), path)) {
-      // Hidden are also macOS's "._" companions, which have the names of pictures; __MACOSX is where zip files keep them.
+      // macOS hides "._" companions that are named like pictures, and zip files keep them in __MACOSX.
       if (entry.name.startsWith(".") || entry.name === "__MACOSX") continue;
       const name = folder === "" ? entry.name : `${folder}/${entry.name}`;
-      // A link that leads nowhere is a file that cannot be read, and is named when it is.
+      // A broken link is listed, so that reading it gives an error that names it.
       const kind = entry.isSymbolicLink()
         ? await stat(join(root, name)).catch(() => undefined)
         : entry;
@@ -47,11 +47,11 @@ function attempt<T>(step: Promise<T>, path: string): Promise<T> {
 }
 
 /**
- * The file that `path` is, or the files in the folder that it is, sorted.
+ * Returns the file at `path`, or the sorted files in the folder at `path`.
  *
- * @param ending what their names end with, such as ".tar"
- * @param split which of them, where their names or folders tell several apart
- * @throws UsageError when there are none, or of several splits none is chosen
+ * @param ending the end of their names, such as ".tar"
+ * @param split the split to choose, if names or folders distinguish several
+ * @throws UsageError if there are no such files, or there are several splits and none is chosen
  */
 export async function findShards(
   path: string,
@@ -78,7 +78,7 @@ export async function findShards(
       `${path} has no split ${quote(split)}; there ${names.length === 1 ? "is" : "are"} ${(near.length > 0 ? near : names).slice(0, 8).map(quote).join(", ")}.`,
     );
   }
-  // Shards that are only numbered belong together.
+  // Shards whose names are only numbers form one split.
   if (split === undefined && names.length > 1) {
     throw new UsageError(
       `${path} has the splits ${names.slice(0, 8).join(", ")}; say with \`split\` which one to use.`,
@@ -89,7 +89,7 @@ export async function findShards(
     .map((file) => join(path, file));
 }
 
-/** Opens one of them. */
+/** Opens a shard and checks that it is not a Git LFS pointer. */
 export async function openShard(path: string): Promise<ByteSource> {
   const source = await fileSource(path);
   try {
@@ -101,7 +101,10 @@ export async function openShard(path: string): Promise<ByteSource> {
   }
 }
 
-/** "train" of train-00000-of-00004.parquet, train/0000.parquet and train.parquet; "" of 0000.tar. */
+/**
+ * Returns "train" for train-00000-of-00004.parquet, train/0000.parquet and train.parquet, and "" for
+ * 0000.tar.
+ */
 function splitOf(file: string): string {
   const name = basename(file, extname(file));
   const [, stem = ""] = /^(.*?)[-_.]?\d*(?:-of-\d+)?(?:-[0-9a-f]{16})?$/.exec(name) ?? [];

@@ -1,4 +1,4 @@
-/** MNIST and data sets in its IDX format: arrays of bytes after a header of big-endian sizes. */
+/** Reads MNIST and other data sets in its IDX format: arrays of bytes after a header of big-endian sizes. */
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -25,13 +25,13 @@ const fashion = [
   "Ankle boot",
 ] as const;
 
-// The largest of this family, EMNIST, has half a gigabyte; what unpacks to more is no such file.
+// The largest set of this family, EMNIST, takes half a gigabyte, so a larger file is none of them.
 const MAX_BYTES = 2 ** 31;
 
-/** How the files of a split begin: MNIST calls its test images t10k. */
+/** The prefixes of a split's files. MNIST calls its test images t10k. */
 const prefixes = { train: ["train"], test: ["t10k", "test"] } as const;
 
-/** @throws UsageError when the files are not there, FormatError when they are damaged or do not belong together */
+/** @throws UsageError if the files do not exist; FormatError if they are damaged or do not belong together */
 export async function openIdx(config: Config, shape: PictureShape): Promise<DataSet> {
   const files = await findFiles(config);
   const images = parseIdx(await readWhole(files.images), 3, files.images);
@@ -71,7 +71,7 @@ export async function openIdx(config: Config, shape: PictureShape): Promise<Data
 
 function classNames(path: string, labels: IdxArray): readonly string[] {
   if (/fashion/i.test(basename(resolve(path)))) return fashion;
-  // Digits have ten classes, and letters, which come in the same files, more.
+  // Digits have ten classes, and the sets of letters in the same format have more.
   const highest = labels.data.reduce((a, b) => Math.max(a, b), 9);
   return Array.from({ length: highest + 1 }, (_, label) => String(label));
 }
@@ -88,11 +88,11 @@ async function findFiles({ path, split }: Config): Promise<{ images: string; lab
   });
   const find = (what: "images" | "labels") => {
     const axes = what === "images" ? 3 : 1;
-    // Mirrors call them train-images-idx3-ubyte or train-images.idx3-ubyte.
+    // Mirrors name them train-images-idx3-ubyte or train-images.idx3-ubyte.
     const pattern = new RegExp(
       `^(?:${prefixes[split].join("|")})-${what}[-.]idx${axes}-ubyte(?:\\.gz)?$`,
     );
-    // The shorter name first: it needs no unpacking.
+    // Sorting puts the shorter name first, which needs no decompression.
     const [found] = entries.filter((name) => pattern.test(name)).sort();
     if (found !== undefined) return join(path, found);
     throw new UsageError(
@@ -137,7 +137,7 @@ async function fit(picture: GreyPicture, shape: PictureShape, config: Config): P
   return spread(padded(picture, height, width, greyOf(config.background)), shape.channels);
 }
 
-/** The picture in the middle of a larger one; what a smaller one has no room for is cut off evenly. */
+/** Centres the picture in a larger one, or crops it evenly if the target is smaller. */
 function padded(picture: GreyPicture, height: number, width: number, fill: number): Uint8Array {
   const pixels = new Uint8Array(height * width).fill(fill);
   const top = Math.floor((height - picture.height) / 2);
@@ -150,7 +150,7 @@ function padded(picture: GreyPicture, height: number, width: number, fill: numbe
   return pixels;
 }
 
-/** Luma of a colour as the schema lets it through (ITU-R BT.601). */
+/** The luma of a colour that the schema accepts (ITU-R BT.601). */
 function greyOf(background: string): number {
   const name = background.toLowerCase();
   if (name === "white") return 255;
@@ -159,26 +159,27 @@ function greyOf(background: string): number {
   return Math.round(0.299 * r! + 0.587 * g! + 0.114 * b!);
 }
 
-/** Grey pixels in each of so many channels, as a copy that the caller owns. */
+/** Copies grey pixels into each of the channels. */
 function spread(grey: Uint8Array, channels: 1 | 3): Uint8Array {
   if (channels === 1) return Uint8Array.from(grey);
   return new Uint8Array(3 * grey.length).map((_, i) => grey[Math.floor(i / 3)]!);
 }
 
-/** What the third byte of the magic number says the elements are. */
+/** The third byte of the magic number if the elements are unsigned bytes. */
 const UNSIGNED_BYTE = 0x08;
 
 export interface IdxArray {
   readonly shape: readonly number[];
-  /** Row-major; a view of the bytes that were parsed. */
+  /** Row-major; a view of the parsed bytes. */
   readonly data: Uint8Array;
 }
 
 /**
- * Parses an array of unsigned bytes, which images [count, height, width] and labels [count] are.
+ * Parses an array of unsigned bytes: images [count, height, width] or labels [count].
  *
- * @param name how messages call the file
- * @throws FormatError unless the header names `rank` axes of unsigned bytes and exactly their bytes follow
+ * @param rank the expected number of axes
+ * @param name how errors name the file
+ * @throws FormatError unless the header has `rank` axes of unsigned bytes, and exactly their bytes follow
  */
 export function parseIdx(bytes: Uint8Array, rank: number, name: string): IdxArray {
   const header = 4 + 4 * rank;
@@ -199,7 +200,7 @@ export function parseIdx(bytes: Uint8Array, rank: number, name: string): IdxArra
   if (bytes.length < header) throw new FormatError(`${name} ends inside its header.`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const shape = Array.from({ length: rank }, (_, axis) => view.getUint32(4 + 4 * axis));
-  // At most 2^96, which a double holds roughly; what equals a file's length it holds exactly.
+  // The product is at most 2^96 and may be inexact, but a value that equals the length of a file is exact.
   const size = shape.reduce((product, length) => product * length, 1);
   if (size !== bytes.length - header) {
     throw new FormatError(

@@ -1,6 +1,6 @@
 /**
- * A folder of picture files. What they show is said by metadata files, by a text file beside each, or by the names of the
- * sub-folders.
+ * Reads a folder of picture files, with captions and labels from metadata files, from a text file beside each
+ * picture, or from the names of the subfolders.
  */
 import { readFile } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path/posix";
@@ -17,24 +17,24 @@ import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts"
 
 type Config = DataConfigOf<"images">;
 
-/** Below the folder, with "/". */
+/** A path relative to the folder, with "/". */
 type RelativePath = string;
 
-/** What is known of a picture before it is opened. */
+/** What is known about a picture before it is opened. */
 interface Item {
   readonly file: RelativePath;
   readonly label: string | undefined;
-  /** Either the captions, or the file that holds them. */
+  /** The captions, or the file that holds them. */
   readonly captions: readonly string[] | RelativePath;
 }
 
-/** Where captions and labels come from; both by picture. */
+/** The captions and labels by picture. */
 interface Annotations {
   readonly captions: ReadonlyMap<RelativePath, readonly string[] | RelativePath> | undefined;
   readonly labels: ReadonlyMap<RelativePath, string> | undefined;
 }
 
-/** Folders that Hugging Face and others keep the parts of a data set in. */
+/** Usual names of the folders that hold the splits of a data set. */
 const splits = new Set([
   "train",
   "training",
@@ -46,7 +46,7 @@ const splits = new Set([
   "dev",
 ]);
 
-/** @throws UsageError when it holds no pictures, or what it says of them does not fit together */
+/** @throws UsageError if the folder has no pictures, or its captions and labels contradict each other */
 export async function openImageFolder(config: Config, shape: PictureShape): Promise<DataSet> {
   const files = await listFiles(config.path);
   const tables = files.filter((file) => /^metadata\.(?:jsonl|csv)$/.test(basename(file)));
@@ -59,7 +59,7 @@ export async function openImageFolder(config: Config, shape: PictureShape): Prom
     ...(tables.length > 0 && (await readTables(config, tables, files))),
   };
   const folders = labels ?? folderLabels(config, pictures, captions !== undefined);
-  // Metadata may name pictures whose ending is none of the usual ones.
+  // Metadata may name pictures with an unusual extension.
   const named = [...new Set([...pictures, ...(captions?.keys() ?? []), ...(labels?.keys() ?? [])])];
   const items = named.map((file): Item => ({
     file,
@@ -107,7 +107,7 @@ function noPictures(path: string, files: readonly RelativePath[]): UsageError {
   );
 }
 
-/** A data set's parts are no classes, and training on the test pictures is rarely meant. */
+/** Fails if the subfolders are splits: they are not classes, and training on test pictures is rarely intended. */
 function refuseSplits({ path, classes }: Config, pictures: readonly RelativePath[]): void {
   const folders = [...new Set(pictures.map(topFolder))];
   if (classes !== undefined || !folders.every((name) => splits.has(name.toLowerCase()))) return;
@@ -116,13 +116,13 @@ function refuseSplits({ path, classes }: Config, pictures: readonly RelativePath
   );
 }
 
-/** The first folder on the way to a file; "" for a file in the data set's own folder. */
+/** The first folder of a file's path; "" for a file directly in the data set's folder. */
 function topFolder(file: RelativePath): string {
   const end = file.indexOf("/");
   return end === -1 ? "" : file.slice(0, end);
 }
 
-/** cat.txt beside cat.png. */
+/** Finds text files beside pictures: cat.txt beside cat.png. */
 function sidecars(
   { caption }: Config,
   files: readonly RelativePath[],
@@ -137,7 +137,7 @@ function sidecars(
   return { captions: none ? undefined : new Map(found), labels: undefined };
 }
 
-/** All metadata files together; where several rows speak of a picture, it has several captions. */
+/** Reads all metadata files together. A picture that occurs in several rows has several captions. */
 async function readTables(
   config: Config,
   tables: readonly RelativePath[],
@@ -193,7 +193,7 @@ function folderLabels(
   if (!(classes ?? !captioned)) return undefined;
   const folders = new Set(pictures.map(topFolder));
   const loose = folders.delete("");
-  // A single folder says nothing, unless the config insists that it is a class.
+  // A single subfolder is not a class, unless the config says so.
   if (classes === undefined && folders.size < 2) return undefined;
   if (loose || folders.size === 0) {
     throw new UsageError(
@@ -205,7 +205,7 @@ function folderLabels(
   return new Map(pictures.map((file) => [file, topFolder(file)]));
 }
 
-/** What becomes of pictures that nothing is said of, where something is said of others. */
+/** Applies `undescribed` to pictures without a caption or label, if other pictures have one. */
 function described(
   { path, undescribed }: Config,
   items: readonly Item[],

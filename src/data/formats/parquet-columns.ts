@@ -1,4 +1,7 @@
-/** Which columns of a parquet file hold pictures, captions and classes, by their types and Hugging Face's metadata. */
+/**
+ * Finds the columns with pictures, captions and classes of a parquet file by their types and by Hugging
+ * Face's metadata.
+ */
 import { type FileMetaData, parquetSchema, type SchemaTree } from "hyparquet";
 import { z } from "zod";
 import { UsageError } from "../../engine/errors.ts";
@@ -8,11 +11,11 @@ export interface ParquetColumns {
   readonly image: string;
   readonly caption: string | undefined;
   readonly label: string | undefined;
-  /** Names of the classes, where the metadata give them. */
+  /** Names of the classes, if the metadata has them. */
   readonly classes: readonly string[] | undefined;
 }
 
-/** What a config may say of them. */
+/** The columns that a config names. */
 interface Wanted {
   readonly image?: string | undefined;
   readonly caption?: string | false | undefined;
@@ -30,8 +33,8 @@ const huggingFace = z.looseObject({
 /**
  * Chooses the columns of a file.
  *
- * @param where how messages call it
- * @throws UsageError when there is no such column, or several of a kind and the config names none
+ * @param where how errors name the file
+ * @throws UsageError if a column does not exist, or several are possible and the config names none
  */
 export function chooseColumns(
   metadata: FileMetaData,
@@ -74,7 +77,7 @@ export function chooseColumns(
   };
 }
 
-/** Bytes alone, or together with the path they came from, as Hugging Face stores them. */
+/** Accepts a column of bytes, or Hugging Face's struct of bytes and a path. */
 function holdsPictures({ element, children }: SchemaTree): boolean {
   if (children.length > 0) {
     return children.some(
@@ -88,7 +91,7 @@ function holdsPictures({ element, children }: SchemaTree): boolean {
 function featuresOf(metadata: FileMetaData): ReadonlyMap<string, z.output<typeof feature>> {
   const text = metadata.key_value_metadata?.find(({ key }) => key === "huggingface")?.value;
   const parsed = huggingFace.safeParse(text === undefined ? undefined : parseJson(text));
-  // Files that others wrote have none, and are known by their types alone.
+  // Files by other writers have no such metadata; their columns are found by type.
   const features = parsed.success ? Object.entries(parsed.data.info.features) : [];
   return new Map(
     features.flatMap(([name, value]) => {

@@ -1,4 +1,7 @@
-/** Parquet files with pictures in a column, as Hugging Face serves them; row groups are read when they are needed. */
+/**
+ * Reads parquet files with a column of pictures, as Hugging Face publishes them. Row groups are read on
+ * demand.
+ */
 import {
   type AsyncBuffer,
   type FileMetaData,
@@ -20,7 +23,10 @@ import { findShards, openShard } from "./files-node.ts";
 type Config = DataConfigOf<"parquet">;
 type Row = Readonly<Record<string, unknown>>;
 
-/** Bytes of encoded pictures that stay in memory, because neighbours are in one row group and it is read as a whole. */
+/**
+ * Bytes of encoded pictures that stay in memory: neighbouring rows are in one row group, which is read as a
+ * whole.
+ */
 const KEPT = 2 ** 29;
 
 interface Shard {
@@ -33,13 +39,13 @@ interface Shard {
 interface RowGroup {
   readonly shard: Shard;
   readonly pages: FileMetaData["row_groups"][number];
-  /** Its first row, in the file and in the data set. */
+  /** Its first row within the file, and within the data set. */
   readonly inFile: number;
   readonly first: number;
   readonly count: number;
 }
 
-/** @throws UsageError when there is no such file or column, FormatError when a file is damaged */
+/** @throws UsageError if a file or column does not exist; FormatError if a file is damaged */
 export async function openParquet(config: Config, shape: PictureShape): Promise<DataSet> {
   const sources: ByteSource[] = [];
   const close = async () => {
@@ -69,7 +75,7 @@ async function readFooter(source: ByteSource, path: string, config: Config): Pro
   return { path, file, metadata, columns: chooseColumns(metadata, config, path) };
 }
 
-/** hyparquet throws plain errors, and whatever an array of an absurd length throws. */
+/** hyparquet throws plain errors, and a damaged length can cause a RangeError. */
 async function sound<T>(path: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
@@ -130,7 +136,7 @@ function rowGroups(shards: readonly Shard[]): RowGroup[] {
     let inFile = 0;
     for (const pages of shard.metadata.row_groups) {
       const count = Number(pages.num_rows);
-      // A picture takes more than a byte, so a file cannot have as many as it has bytes.
+      // A picture takes more than a byte, so a file has fewer rows than bytes.
       if (!(count >= 0 && inFile + count < shard.file.byteLength)) {
         throw new FormatError(
           `${shard.path} says that a row group has ${pages.num_rows} rows, which so small a file cannot hold; fetch it again.`,
@@ -149,7 +155,7 @@ function rowGroups(shards: readonly Shard[]): RowGroup[] {
   return groups;
 }
 
-/** The last group that begins at or before a row. */
+/** The index of the last group that begins at or before a row. */
 function groupIndex(groups: readonly RowGroup[], index: number): number {
   let low = 0;
   let high = groups.length - 1;
@@ -161,7 +167,7 @@ function groupIndex(groups: readonly RowGroup[], index: number): number {
   return low;
 }
 
-/** Rows of whole groups, the last ones used kept in memory. */
+/** Reads rows by whole groups and keeps the most recently used groups in memory. */
 function rowReader(): (group: RowGroup) => Promise<readonly Row[]> {
   const kept = new Map<RowGroup, { readonly rows: Promise<readonly Row[]>; bytes: number }>();
   let total = 0;
@@ -172,7 +178,7 @@ function rowReader(): (group: RowGroup) => Promise<readonly Row[]> {
   return async (group) => {
     const known = kept.get(group);
     if (known) {
-      // Behind all others: a Map keeps the order in which keys were added.
+      // Moves the group to the end: a Map keeps the order of insertion.
       kept.delete(group);
       kept.set(group, known);
       return known.rows;
@@ -212,7 +218,7 @@ async function readRows(
       rowStart: inFile,
       rowEnd: inFile + count,
       compressors,
-      // Only columns that say they are text are; pictures must stay bytes.
+      // Only columns that are declared as text are decoded; pictures must stay bytes.
       utf8: false,
       geoparquet: false,
     });
@@ -244,7 +250,7 @@ interface Labelling {
   indexOf(cell: unknown, name: string): number | undefined;
 }
 
-/** How the column of labels is read; its distinct values are the classes where nothing names them. */
+/** Returns how to read the column of labels. Its distinct values are the classes if nothing names them. */
 async function labelling(
   config: Config,
   shards: readonly Shard[],
@@ -259,7 +265,7 @@ async function labelling(
       classes: numbered,
       indexOf: (cell, name) => {
         const value = labelText(cell, name);
-        // Hugging Face's test splits have −1 where labels are secret.
+        // Hugging Face's test splits have −1 for labels that are not published.
         if (value === undefined || value === "-1") return undefined;
         const index = typeof cell === "string" ? numbered.indexOf(value) : Number(value);
         if (index >= 0 && index < numbered.length) return index;

@@ -1,6 +1,6 @@
 /**
- * Checks the pages of a column before hyparquet decodes them: it believes what their headers say, and where a number is
- * missing from a damaged one it reads on for ever.
+ * Checks the pages of a column before hyparquet decodes them. It trusts their headers, and reads forever if a
+ * damaged one lacks a number.
  */
 import type { PageHeader, RowGroup } from "hyparquet";
 import { parquetHeader } from "hyparquet/src/column.js";
@@ -30,13 +30,13 @@ const header = z.union([
   }),
 ]);
 
-// A page is meant to have a megabyte; one picture may be larger, but never this large.
+// Writers aim at pages of a megabyte; a single picture may need more, but not this much.
 const MAX_PAGE = 2 ** 30;
 
 /**
- * Where the pages of some columns of a row group lie in the file.
+ * Returns the byte ranges of some columns of a row group.
  *
- * @throws Error unless all of them are inside
+ * @throws Error if a range lies outside the file
  */
 export function columnRanges(
   { columns }: RowGroup,
@@ -55,7 +55,7 @@ export function columnRanges(
   });
 }
 
-/** @throws Error unless the bytes of a column are pages from end to end, with headers that make sense */
+/** @throws Error unless the bytes of a column consist of pages with valid headers */
 export function checkPages(column: Uint8Array): void {
   const view = new DataView(column.buffer, column.byteOffset, column.byteLength);
   const reader = { view, offset: 0 };

@@ -1,4 +1,4 @@
-/** WebDataset: samples in tar archives, each a picture and what is said of it under one name. */
+/** Reads WebDataset archives: samples in tar files, each a picture and its annotations under one name. */
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
@@ -15,14 +15,14 @@ type Config = DataConfigOf<"tar">;
 interface Sample {
   readonly archive: ByteSource;
   readonly key: string;
-  /** By extension, which is all that follows the first dot of a file's name. */
+  /** By extension: everything after the first dot of the file's name. */
   readonly parts: ReadonlyMap<string, TarEntry>;
 }
 
-// A .cls holds one number, a .txt or .json what a person wrote of a picture.
+// A .cls file holds one number, and .txt and .json files hold what people wrote, so larger ones are not read.
 const MAX_TEXT = 2 ** 24;
 
-/** @throws UsageError when it holds no samples with pictures, FormatError when an archive is damaged */
+/** @throws UsageError if there are no samples with pictures; FormatError if an archive is damaged */
 export async function openTar(config: Config, shape: PictureShape): Promise<DataSet> {
   const archives: ByteSource[] = [];
   const close = async () => {
@@ -33,7 +33,7 @@ export async function openTar(config: Config, shape: PictureShape): Promise<Data
     for (const path of await findShards(config.path, ".tar", config.split)) {
       const archive = await openShard(path);
       archives.push(archive);
-      // One by one: a call takes no more arguments than the stack holds.
+      // Pushed one by one, because the number of arguments of a call is limited by the stack.
       for (const sample of samplesOf(archive, await tarEntries(archive))) samples.push(sample);
     }
     return { ...(await describe(config, shape, samples)), close };
@@ -43,13 +43,13 @@ export async function openTar(config: Config, shape: PictureShape): Promise<Data
   }
 }
 
-/** Files whose paths are equal up to the first dot of their names. */
+/** Groups files whose paths are equal up to the first dot of their names. */
 function samplesOf(archive: ByteSource, entries: readonly TarEntry[]): Sample[] {
   const samples = new Map<string, Map<string, TarEntry>>();
   for (const entry of entries) {
     const begin = entry.name.lastIndexOf("/") + 1;
     const dot = entry.name.indexOf(".", begin);
-    // No extension, or a hidden file such as macOS's "._" companions.
+    // The file has no extension, or is hidden like the "._" companions of macOS.
     if (dot === -1 || dot === begin) continue;
     const key = entry.name.slice(0, dot);
     const extension = entry.name.slice(dot + 1).toLowerCase();
@@ -105,7 +105,7 @@ async function describe(
   };
 }
 
-/** Finds the picture among the parts of a sample. */
+/** Returns a function that finds the picture among the files of a sample. */
 function pictureExtension(
   { path, image }: Config,
   samples: readonly Sample[],
@@ -122,7 +122,7 @@ function pictureExtension(
   );
 }
 
-/** The field of the .json parts that holds captions, judged by the first of them. */
+/** Returns the field of the .json files that holds captions, judged by the first file. */
 async function captionField(
   { path, caption }: Config,
   samples: readonly Sample[],
@@ -133,7 +133,7 @@ async function captionField(
     if (caption === undefined) return undefined;
     throw new UsageError(`${path} has no .json files with the field ${quote(caption)}.`);
   }
-  // Captions in .txt files come first; whoever wants a field of the .json instead names it.
+  // Captions in .txt files have priority over .json fields that the config does not name.
   if (caption === undefined && samples.some(({ parts }) => parts.has("txt"))) return undefined;
   const where = `${quote(`${first.key}.json`)} in ${first.archive.name}`;
   const fields = Object.keys(await readJson(first, where));
@@ -188,7 +188,7 @@ async function readText(
   }
 }
 
-/** The number in each .cls; undefined when no sample has one. */
+/** Reads the number in each .cls file; returns undefined if no sample has one. */
 async function readLabels(
   samples: readonly Sample[],
 ): Promise<readonly (number | undefined)[] | undefined> {

@@ -1,27 +1,27 @@
-/** The table of contents of a tar archive (POSIX ustar and pax, GNU long names), found by reading headers only. */
+/** Lists the files of a tar archive (POSIX ustar and pax, GNU long names) by reading only the headers. */
 import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 
 export interface TarEntry {
   readonly name: string;
-  /** Where its bytes begin in the archive. */
+  /** Byte at which its content begins in the archive. */
   readonly offset: number;
   readonly size: number;
 }
 
 const BLOCK = 512;
 
-// Headers are read in windows: one read of this size covers many small files, and a large one is stepped over.
+// Headers are read through a window: one read covers many small files, and large files are skipped.
 const WINDOW = 2 ** 16;
 
-// Extended headers hold names and times; what is larger is none that we should keep in memory.
+// Extended headers hold names and times. A larger one is not kept in memory.
 const MAX_EXTENDED = 2 ** 20;
 
 /**
- * The regular files of an archive, in its order; links, folders and devices are passed over.
+ * Lists the regular files of an archive in its order. Links, folders and devices are skipped.
  *
- * @throws FormatError when a header is damaged, or the archive ends too early
+ * @throws FormatError if a header is damaged or the archive is truncated
  */
 export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   const entries: TarEntry[] = [];
@@ -30,7 +30,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
     throw new FormatError(`${source.name} is not a sound tar archive: at byte ${at}, ${problem}.`);
   };
 
-  /** What extended headers say of the entry that follows them. */
+  /** The values of extended headers that apply to the next entry. */
   let name: string | undefined;
   let size: number | undefined;
   for (let at = 0; ;) {
@@ -74,7 +74,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
         }
       }
     } else if (type !== "g" && type !== "K") {
-      // A folder, link or device, which what came before it spoke of.
+      // The extended headers applied to this folder, link or device.
       name = undefined;
       size = undefined;
     }
@@ -82,7 +82,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   }
 }
 
-/** Reads of ranges inside the source, through a window that moves forward. */
+/** Reads ranges of the source through a window that moves forward. */
 function windowed(source: ByteSource): (offset: number, length: number) => Promise<Uint8Array> {
   let start = 0;
   let window = new Uint8Array(0);
@@ -95,13 +95,13 @@ function windowed(source: ByteSource): (offset: number, length: number) => Promi
   };
 }
 
-/** The sum of all bytes, those of the checksum itself counted as spaces. */
+/** The sum of all bytes of a header, with those of the checksum itself counted as spaces. */
 function checksumMatches(header: Uint8Array): boolean {
   const sum = header.reduce((total, byte, i) => total + (i >= 148 && i < 156 ? 0x20 : byte), 0);
   return numberField(header.subarray(148, 156)) === sum;
 }
 
-/** Octal digits, or, with the highest bit set, GNU's big-endian binary for files over 8 GiB. */
+/** Parses octal digits or, if the highest bit is set, GNU's big-endian binary numbers for files over 8 GiB. */
 function numberField(field: Uint8Array): number | undefined {
   if (field[0] === 0x80) {
     const value = field.subarray(1).reduce((high, byte) => high * 256 + byte, 0);
@@ -118,7 +118,7 @@ function nameField(header: Uint8Array): string {
   return prefix === "" ? name : `${prefix}/${name}`;
 }
 
-/** "27 path=a/long/name.jpg\n" …: each record begins with its own length in bytes. */
+/** Parses records such as "27 path=a/long/name.jpg\n", each of which begins with its own length in bytes. */
 function paxRecords(body: Uint8Array): Map<string, string> | undefined {
   const records = new Map<string, string>();
   for (let at = 0; at < body.length;) {

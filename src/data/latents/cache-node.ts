@@ -1,6 +1,7 @@
 /**
- * Makes the latents of a data set, once: the encoder takes far longer than a step of training on what it says, and says
- * the same of a picture each time. What was made before is kept where it is of the same pictures and the same autoencoder.
+ * Computes the latents of a data set once, because encoding takes far longer than a training step and always
+ * gives the same result. Existing latents are reused if they are of the same pictures and the same
+ * autoencoder.
  */
 import { mkdir, stat } from "node:fs/promises";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
@@ -44,12 +45,12 @@ import { openData } from "../open-node.ts";
 
 export interface LatentOptions {
   readonly data: DataConfig;
-  /** Of the pictures that are encoded. */
+  /** Shape of the pictures that are encoded. */
   readonly shape: PictureShape;
   readonly encoder: {
     readonly coder: ImageCodec;
     readonly weights: WeightSource;
-    /** Tells it from every other. */
+    /** Identifies the weights of the autoencoder. */
     readonly hash: string;
   };
   readonly parts: LatentForm["parts"];
@@ -58,21 +59,22 @@ export interface LatentOptions {
   readonly backend: Backend;
   readonly threads?: number | undefined;
   readonly report: (event: LatentEvent) => void;
-  /** Stops; what was made so far is kept. */
+  /** Stops the work; finished files are kept. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Four pictures of 256×256, for which Stable Diffusion's encoder keeps half a gigabyte of activations. */
+/** Four pictures of 256×256, for which Stable Diffusion's encoder needs half a gigabyte of activations. */
 const BATCH_PIXELS = 2 ** 18;
 const MAX_BATCH = 64;
 
 /**
- * The latents of a data set; those that are missing are made, which may take long. Pictures that cannot be read have none,
- * and the loader replaces them, as it does without latents.
+ * Opens the latent cache of a data set and computes missing latents, which may take long. Unreadable pictures
+ * have no latents, and the loader replaces them as it does without a cache.
  *
- * @returns undefined when it was told to stop before all were made
- * @throws UsageError when data or folder cannot be had; FormatError when too many pictures are unreadable, or files of the
- * folder are damaged; PatchwiseError when the encoder gives what is no number
+ * @returns undefined if the signal stopped the work
+ * @throws UsageError if the data or the folder cannot be opened; FormatError if too many pictures are
+ *   unreadable, or files of the cache are damaged; PatchwiseError if the encoder gives values that are not
+ *   finite
  */
 export async function latentCache(options: LatentOptions): Promise<LatentCache | undefined> {
   const { folder, report } = options;
@@ -106,7 +108,7 @@ export async function latentCache(options: LatentOptions): Promise<LatentCache |
   }
 }
 
-/** The folder's own manifest, where its latents are of use; otherwise a new one, which is written. */
+/** Returns the manifest of the folder if its latents can be used. Otherwise writes a new one. */
 async function chooseManifest(
   { data: config, shape, encoder, parts, precision, folder }: LatentOptions,
   { name, count: pictures, classes, captioned }: DataSet,
@@ -142,7 +144,7 @@ async function chooseManifest(
   return { manifest: wanted, anew };
 }
 
-/** Why latents that are there do not do; undefined where they do. */
+/** Returns why existing latents cannot be used; undefined if they can. */
 function whyAnew(before: LatentManifest | "older", wanted: LatentManifest): string | undefined {
   if (before === "older") return "they were written by another version of Patchwise";
   const [old, now] = [before.made, wanted.made];
@@ -165,7 +167,7 @@ function whyAnew(before: LatentManifest | "older", wanted: LatentManifest): stri
   return undefined;
 }
 
-/** What a file that is there says of its pictures. */
+/** Reads the labels and captions of a file if it exists and belongs to the manifest. */
 async function examplesIn(
   file: LatentFile,
   manifest: LatentManifest,
@@ -177,7 +179,7 @@ async function examplesIn(
 }
 
 interface Tally {
-  /** Pictures whose latents were there already. */
+  /** Pictures whose latents existed already. */
   readonly found: number;
   tried: number;
   readonly unreadable: number[];
@@ -190,7 +192,7 @@ function count(tally: Tally, { first }: LatentFile, examples: readonly LatentExa
   }
 }
 
-/** Whether it came to the end. */
+/** Computes the latents of files. Returns whether it finished, instead of being stopped. */
 async function make(
   files: readonly LatentFile[],
   manifest: LatentManifest,
@@ -223,7 +225,7 @@ async function make(
   }
 }
 
-/** `images` [B, C, H, W] → `latents` [B, stored channels, h, w]. */
+/** Compiles `images` [B, C, H, W] → `latents` [B, stored channels, h, w]. */
 function compileEncoder(
   { parts }: LatentForm,
   { encoder: { coder, weights }, shape, backend, threads }: LatentOptions,
@@ -249,7 +251,7 @@ interface Encoded {
   readonly examples: readonly LatentExample[];
 }
 
-/** Latents of a file's pictures; undefined when it was told to stop. */
+/** Computes the latents of the pictures of a file; undefined if the signal stopped the work. */
 async function encodeFile(
   { first, count: pictures }: LatentFile,
   { made: { form, mirrored } }: LatentManifest,
@@ -293,7 +295,7 @@ async function encodeFile(
   return { latents, examples };
 }
 
-/** The example, or why it cannot be read. */
+/** Reads an example, or returns why it cannot be read. */
 async function read(
   data: DataSet,
   index: number,
@@ -306,7 +308,7 @@ async function read(
   }
 }
 
-/** Latents of pictures, one behind the other. */
+/** Encodes a batch of pictures. */
 async function encode(
   pictures: readonly Uint8Array[],
   flipped: boolean,

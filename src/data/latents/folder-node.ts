@@ -1,6 +1,7 @@
 /**
- * A folder of latents: latents.json says what they were made of, and files of as many pictures each hold them. Each file
- * says which latents.json it belongs to, so that what an earlier one left behind is never taken for its own.
+ * The files of a latent cache: latents.json describes how the latents were made, and safetensors files with
+ * equally many pictures hold them. Each file names its latents.json by a hash, so that files of an earlier
+ * cache are never used.
  */
 import { createHash } from "node:crypto";
 import { readdir, readFile, rm } from "node:fs/promises";
@@ -22,9 +23,9 @@ const count = z.int().min(1);
 const manifestSchema = z.strictObject({
   format: z.literal("patchwise-latents"),
   version: z.literal(1),
-  /** What must be the same for the latents to be of use. */
+  /** The latents are reused only if all of this is the same. */
   made: z.strictObject({
-    /** The config of the data set, but for `flip`. */
+    /** The config of the data set without `flip`. */
     data: z.record(z.string(), z.unknown()),
     files: z.strictObject({ files: z.int().min(0), hash: z.string() }),
     picture: z.tuple([count, count, count]),
@@ -39,7 +40,7 @@ const manifestSchema = z.strictObject({
       precision: z.enum(["float16", "float32"]),
     }),
   }),
-  /** Of the data set. */
+  /** Name of the data set. */
   name: z.string(),
   count,
   classes: z.array(z.string()).optional(),
@@ -53,7 +54,7 @@ const exampleSchema = z.union([
   z.strictObject({ name: z.string(), unreadable: z.string() }),
 ]);
 
-/** What is known of a picture beside its latents, or why it has none. */
+/** Labels and captions of a picture, or why it has no latents. */
 export type LatentExample = z.output<typeof exampleSchema>;
 
 const manifestFile = "latents.json";
@@ -61,19 +62,19 @@ const tensor = "latents";
 const ours = /^latents-\d{5}-of-\d{5}\.safetensors$/;
 const unfinished = /^\.latents(?:-\d{5}-of-\d{5}\.safetensors|\.json)\.[0-9a-f]{12}\.tmp$/;
 
-// A training may read a folder of a million pictures with all its files open, and a file is made within memory.
+// Training opens all files of a folder at once, even for a million pictures, and each file is made in memory.
 const FILES = 512;
 const SMALLEST = 128;
 const FILE_BYTES = 2 ** 27;
 
-/** A file of the folder: so many pictures from the first on. */
+/** A file of the cache: `count` pictures from index `first` on. */
 export interface LatentFile {
   readonly path: string;
   readonly first: number;
   readonly count: number;
 }
 
-/** Every file of a whole folder; what is lost with an interruption is one file at most. */
+/** Lists the files of a complete cache. An interruption loses at most one of them. */
 export function latentFiles(folder: string, { count: all, made }: LatentManifest): LatentFile[] {
   const bytes = versionsOf(made) * latentBytes(made.form);
   const each = Math.max(
@@ -90,9 +91,9 @@ export function latentFiles(folder: string, { count: all, made }: LatentManifest
 }
 
 /**
- * The folder's latents.json; undefined where there is none, or it is of another version.
+ * Reads latents.json; undefined if there is none, and "older" if it is of another version.
  *
- * @throws FormatError when it is damaged
+ * @throws FormatError if it is damaged
  */
 export async function readManifest(folder: string): Promise<LatentManifest | "older" | undefined> {
   const path = join(folder, manifestFile);
@@ -115,13 +116,13 @@ export async function readManifest(folder: string): Promise<LatentManifest | "ol
   );
 }
 
-/** Begins the folder: what it held of other latents is gone. */
+/** Starts a new cache in the folder, which invalidates the files of an earlier one. */
 export async function writeManifest(folder: string, manifest: LatentManifest): Promise<void> {
   const text = `${JSON.stringify(manifest, null, 2)}\n`;
   await writeFileAtomic(join(folder, manifestFile), new TextEncoder().encode(text));
 }
 
-/** Removes latents that others left behind, and files whose writing was interrupted. */
+/** Removes files of other caches and files whose writing was interrupted. */
 export async function removeOthers(folder: string, manifest: LatentManifest): Promise<void> {
   const wanted = new Set(latentFiles(folder, manifest).map(({ path }) => path));
   for (const name of await readdir(folder)) {
@@ -131,7 +132,7 @@ export async function removeOthers(folder: string, manifest: LatentManifest): Pr
   }
 }
 
-/** Writes a file whole or not at all. `latents`: the versions of each picture behind one another. */
+/** Writes a file atomically. `latents` holds the versions of each picture, one picture after another. */
 export async function writeLatentFile(
   { path }: LatentFile,
   manifest: LatentManifest,
@@ -161,9 +162,9 @@ interface OpenLatentFile {
 }
 
 /**
- * Opens a file of the folder; undefined where it is of other latents.
+ * Opens a file of the cache; undefined if it belongs to another cache.
  *
- * @throws FormatError when it is damaged; PatchwiseError when it is not there
+ * @throws FormatError if it is damaged; PatchwiseError if it does not exist
  */
 export async function openLatentFile(
   { path, count: pictures }: LatentFile,
@@ -215,9 +216,9 @@ function readExamples(
 }
 
 /**
- * A whole folder as a data set, whose examples hold the bytes of their latents in place of pixels.
+ * Opens a complete cache as a data set whose examples hold the bytes of latents instead of pixels.
  *
- * @throws FormatError when it is damaged; PatchwiseError when it is not whole
+ * @throws FormatError if it is damaged; PatchwiseError if it is incomplete
  */
 export async function openLatentFolder(folder: string): Promise<DataSet> {
   const manifest = await readManifest(folder);
@@ -278,7 +279,7 @@ function identity({ made }: LatentManifest): string {
   return createHash("sha256").update(canonical(made)).digest("hex");
 }
 
-/** JSON in which the order of keys says nothing. */
+/** JSON with sorted keys. */
 export function canonical(value: unknown): string {
   return JSON.stringify(value, (_, inner: unknown) =>
     typeof inner === "object" && inner !== null && !Array.isArray(inner)

@@ -1,39 +1,42 @@
-/** Latents of pictures as a cache holds them: what an encoder said of each, from which training draws. */
+/** Cached latents of pictures, and how training samples from them. */
 import { float16ToFloat32 } from "../../engine/arrays/convert.ts";
 import { byteSize } from "../../engine/arrays/dtype.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { normal, type RandomKey } from "../../engine/random/random.ts";
 import type { Layout } from "../loading/batches.ts";
 
-/** How the latents of one picture lie in bytes: [parts · channels, height, width], row-major. */
+/** The layout of one picture's latents in bytes: [parts · channels, height, width], row-major. */
 export interface LatentForm {
   readonly channels: number;
   readonly height: number;
   readonly width: number;
-  /** Means with log-variances behind them, means alone, or the numbers of codes, in one channel. */
+  /**
+   * "moments" are means followed by log-variances, "mean" are means alone, and "tokens" are indices of codes
+   * in one channel.
+   */
   readonly parts: "moments" | "mean" | "tokens";
   readonly precision: "float16" | "float32";
 }
 
-/** A cache that is whole; plain data, for the loader's thread. */
+/** A complete cache, as plain data that can be sent to the loader's thread. */
 export interface LatentCache {
   readonly folder: string;
   readonly form: LatentForm;
-  /** Whether it holds those of the mirrored picture too, behind those of the picture. */
+  /** Whether the latents of each picture are followed by those of the mirrored picture. */
   readonly mirrored: boolean;
 }
 
-/** How latents become what a network sees. */
+/** How latents become the input of a network. */
 export interface LatentDraw {
   readonly form: LatentForm;
-  /** A sample of the encoder's Gaussian each time, or its mean. */
+  /** A new sample of the encoder's Gaussian at each use, or its mean. */
   readonly posterior: "sample" | "mean";
   /** (z − shift)·scale has about unit variance. */
   readonly scale: number;
   readonly shift: number;
 }
 
-/** Channels that are stored. */
+/** The number of stored channels. */
 export function storedChannels({ channels, parts }: LatentForm): number {
   return parts === "moments" ? 2 * channels : channels;
 }
@@ -43,7 +46,7 @@ export function latentBytes(form: LatentForm): number {
   return storedChannels(form) * form.height * form.width * byteSize(form.precision);
 }
 
-/** Of an example of a cache, the version that is asked for. */
+/** The layout of latents in a batch: of an example with two versions, the requested one. */
 export function latentLayout({ form }: LatentCache): Layout {
   const bytes = latentBytes(form);
   return {
@@ -53,7 +56,10 @@ export function latentLayout({ form }: LatentCache): Layout {
   };
 }
 
-/** Stored latents → float32 [B, channels, height, width] as the network sees them; noise depends on the key alone. */
+/**
+ * Converts stored latents to float32 [B, channels, height, width] as the network takes them. The noise
+ * depends only on the key.
+ */
 export function latentValues(
   bytes: Uint8Array,
   { form, posterior, scale, shift }: LatentDraw,
@@ -68,14 +74,14 @@ export function latentValues(
   const values = new Float32Array(count * size);
   for (let i = 0; i < values.length; i++) {
     const at = Math.floor(i / size) * stride + (i % size);
-    // mean + exp(logVariance / 2)·noise, as `samplePosterior` of the autoencoder.
+    // Computes mean + exp(logVariance / 2)·noise, as `samplePosterior` of the autoencoder does.
     const z = noise ? stored[at]! + Math.exp(stored[at + size]! / 2) * noise[i]! : stored[at]!;
     values[i] = (z - shift) * scale;
   }
   return ndarray("float32", shape, values);
 }
 
-/** Stored tokens → int64 [B, height, width]. */
+/** Converts stored codes to int64 [B, height, width]. */
 export function tokenValues(bytes: Uint8Array, form: LatentForm): NdArray<"int64"> {
   const { height, width } = form;
   const tokens = BigInt64Array.from(storedValues(bytes, form), BigInt);

@@ -1,16 +1,16 @@
-/** Reads the examples of a batch, keeps what it has decoded, and replaces what cannot be read. */
+/** Reads the examples of a batch, caches decoded pictures, and replaces examples that cannot be read. */
 import { FormatError } from "../../engine/errors.ts";
 import { drawing, type Layout } from "./batches.ts";
 import type { DataSet, Example } from "../dataset.ts";
 
-/** Pictures and what is known of them. */
+/** Pictures with their labels and captions. */
 export interface Batch {
   readonly index: number;
-  /** [batch, height, width, channels]; of a latent cache, the bytes of each picture's latents. */
+  /** [batch, height, width, channels]; for a latent cache, the bytes of the latents. */
   readonly pixels: Uint8Array;
-  /** Class indices, −1 where none is known; undefined for a data set without classes. */
+  /** Class indices, −1 for unknown labels; undefined for a data set without classes. */
   readonly labels: Int32Array | undefined;
-  /** One caption each, "" where there is none; undefined for a data set without captions. */
+  /** One caption per picture, "" for none; undefined for a data set without captions. */
   readonly captions: readonly string[] | undefined;
 }
 
@@ -37,7 +37,7 @@ export interface Loader {
 }
 
 export interface BatchReader {
-  /** Batch `index`, with the examples that were found unreadable on the way to it. */
+  /** A batch, with the examples that turned out to be unreadable while it was made. */
   read(index: number): Promise<{ readonly batch: Batch; readonly skipped: readonly Skipped[] }>;
 }
 
@@ -46,26 +46,28 @@ export interface ReadOptions {
   readonly batch: number;
   readonly seed: number;
   readonly flip: boolean;
-  /** Bytes of decoded pictures to keep at most. */
+  /** The most bytes of decoded pictures to cache. */
   readonly cache: number;
   readonly signal: AbortSignal;
 }
 
-// Decoding goes on in native threads, of which Node has four.
+// Pictures are decoded in Node's native thread pool, which has four threads.
 const PARALLEL = 8;
 
 const UNTRIED = 0;
 const READ = 1;
 const UNREADABLE = 2;
 
-// A few bad files are a fact of life; a tenth of them means that something is wrong with the set.
+// A few damaged files are normal, but a tenth of all means that something is wrong with the data set.
 const TOLERATED_SHARE = 0.1;
 const TOLERATED_COUNT = 7;
 
 /**
- * Batches of a data set. An example that cannot be read is replaced by another one, which depends on nothing but the files.
+ * Creates a reader of batches. An unreadable example is replaced by another one, which depends only on the
+ * files.
  *
- * @throws FormatError from `read` when more than a tenth of the examples tried, and at least 8, cannot be read, or none can
+ * @throws FormatError from `read` if more than a tenth of the examples so far, and at least 8, cannot be
+ *   read, or if none can
  */
 export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
   const { layout, batch: size, signal } = options;
@@ -113,7 +115,10 @@ export function directLoader(
   };
 }
 
-/** Does so many things, some at a time; after a failure begins no other, and waits for those that were begun. */
+/**
+ * Runs tasks with limited concurrency. After a failure it starts no more tasks and waits for the running
+ * ones.
+ */
 async function inParallel(count: number, work: (i: number) => Promise<void>): Promise<void> {
   let next = 0;
   const worker = async () => {
@@ -129,9 +134,9 @@ async function inParallel(count: number, work: (i: number) => Promise<void>): Pr
 }
 
 interface ReadableExamples {
-  /** The example, or a readable one in its place. */
+  /** Reads the example, or a readable one in its place. */
   example(index: number): Promise<Example>;
-  /** What was found unreadable since this was asked last, in the data set's order. */
+  /** The examples found unreadable since the last call, in the order of the data set. */
   newlySkipped(): Skipped[];
 }
 
@@ -144,7 +149,7 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
   let tried = 0;
   let fresh: number[] = [];
 
-  /** All epochs see every example once, so whatever is kept is as good as anything else: nothing is ever put out. */
+  /** Each epoch visits every example once, so all entries are equally useful and none is evicted. */
   const keep = (index: number, example: Example) => {
     const bytes = bytesOf(example);
     if (cached.has(index) || cachedBytes + bytes > limit) return;
@@ -193,11 +198,11 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
 }
 
 /**
- * The way from one of `count` places to all others. It is a long one, because bad files often lie side by side: to try one
- * neighbour after the other would make few of them look like many.
+ * Visits all of `count` places, starting from one. The steps are long, because damaged files are often
+ * neighbours, and trying neighbours one after another would replace many of them by the same picture.
  */
 function strideThrough(count: number): number {
-  // By the golden ratio, the places of any few steps are far from each other.
+  // With steps of the golden ratio, any few consecutive places are far apart.
   let stride = Math.max(1, Math.round(count * 0.618));
   while (greatestCommonDivisor(stride, count) > 1) stride++;
   return stride;
@@ -207,7 +212,7 @@ function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
-/** @throws FormatError when more than a tenth of the examples tried, and at least 8, are unreadable */
+/** @throws FormatError if more than a tenth of the examples so far, and at least 8, are unreadable */
 export function refuseTooMany(
   data: Pick<DataSet, "name" | "nameOf">,
   unreadable: readonly number[],
@@ -220,10 +225,10 @@ export function refuseTooMany(
   );
 }
 
-/** What an example takes in memory beside its pixels and captions: three objects, with the entry of a Map. */
+/** Memory of a cached example in addition to its pixels and captions: three objects and an entry of a Map. */
 export const EXAMPLE_BYTES = 200;
 
-/** What an example takes in memory; texts have two bytes a letter. */
+/** Memory of an example in bytes; strings take two bytes a character. */
 function bytesOf({ pixels, captions }: Example): number {
   const texts = captions.reduce((sum, text) => sum + 2 * text.length + 32, 0);
   return EXAMPLE_BYTES + pixels.byteLength + texts;

@@ -1,6 +1,6 @@
 /**
- * Which examples make up a batch, and what chance decides about each: pure functions of the seed and a position, so that a
- * run that is resumed sees what it would have seen.
+ * Decides which examples form a batch and how each is augmented, as pure functions of the seed and the
+ * position, so that a resumed run sees the same batches.
  */
 import {
   fork,
@@ -13,17 +13,16 @@ import type { PictureShape } from "../../pictures/picture.ts";
 
 /** What is shown at one position of the endless sequence of examples. */
 export interface Draw {
-  /** The example, before one that cannot be read is replaced. */
+  /** The example, before an unreadable one is replaced. */
   readonly index: number;
   readonly flipped: boolean;
-  /** Which of so many captions. */
+  /** Index of the caption to use. */
   readonly caption: (count: number) => number;
 }
 
 /**
- * The sequence of examples of a data set: one random order after another, each with all of them.
- *
- * Position p of epoch e is element p mod count of a permutation that depends on seed and e alone.
+ * The sequence of examples of a data set: one random permutation of all examples after another. Position p of
+ * epoch e is element p mod count of a permutation that depends only on the seed and e.
  */
 export function drawing(
   seed: number,
@@ -44,7 +43,7 @@ export function drawing(
   };
 }
 
-/** Keeps the results for two numbers: a batch may end one epoch and begin the next. */
+/** Caches the results for two arguments, since a batch may span two epochs. */
 function lastUsed<T>(make: (n: number) => T): (n: number) => T {
   const kept = new Map<number, T>();
   return (n) => {
@@ -55,15 +54,15 @@ function lastUsed<T>(make: (n: number) => T): (n: number) => T {
   };
 }
 
-/** How an example lies in a batch. */
+/** How an example is stored in a batch. */
 export interface Layout {
-  /** Bytes that it takes there. */
+  /** Bytes of one example in the batch. */
   readonly bytes: number;
-  /** Writes it to its place, mirrored where asked. */
+  /** Writes the example to `target`, mirrored if `flip` is true. */
   put(pixels: Uint8Array, flipped: boolean, target: Uint8Array): void;
 }
 
-/** Pictures as they are. */
+/** The layout of pictures. */
 export function pictureLayout({ height, width, channels }: PictureShape): Layout {
   return {
     bytes: height * width * channels,
@@ -71,7 +70,7 @@ export function pictureLayout({ height, width, channels }: PictureShape): Layout
   };
 }
 
-/** Writes a picture [height, width, channels] to `target`, mirrored left to right where asked. */
+/** Writes a picture [height, width, channels] to `target`, mirrored left to right if `flip` is true. */
 export function copyPicture(
   pixels: Uint8Array,
   width: number,

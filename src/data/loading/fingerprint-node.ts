@@ -1,4 +1,4 @@
-/** What tells one state of a data set's files from another, without reading the pictures. */
+/** Detects changes of the files of a data set without reading the pictures. */
 import { createHash } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,17 +10,17 @@ import { findShards } from "../formats/files-node.ts";
 
 export interface Fingerprint {
   readonly files: number;
-  /** SHA-256 of each file's name, size and time of its last change, or of what is in it. */
+  /** SHA-256 of each file's name, size and modification time, or of its content. */
   readonly hash: string;
 }
 
-/** As many files as are asked about at once. */
+/** The number of files that are examined concurrently. */
 const PARALLEL = 64;
 
 /**
- * The fingerprint of the files that a config names, those with captions and classes too.
+ * Computes the fingerprint of the files of a data set, including those with captions and classes.
  *
- * @throws UsageError when there are none
+ * @throws UsageError if there are none
  */
 export async function fingerprint(config: DataConfig): Promise<Fingerprint> {
   const facts = config.kind === "emoji" ? await packageFacts(config) : await fileFacts(config);
@@ -34,7 +34,7 @@ async function fileFacts(config: Exclude<DataConfig, { kind: "emoji" }>): Promis
   const facts: unknown[] = [];
   for (let i = 0; i < paths.length; i += PARALLEL) {
     const some = paths.slice(i, i + PARALLEL).map(async (path) => {
-      // A link that leads nowhere is a file that cannot be read, and is named when it is.
+      // A broken link is included, so that reading it gives an error that names it.
       const status = await stat(path).catch(() => undefined);
       return [path, status?.size, status?.mtimeMs];
     });
@@ -59,7 +59,7 @@ async function dataFiles(config: Exclude<DataConfig, { kind: "emoji" }>): Promis
   }
 }
 
-/** Packages are installed anew with every clone, so their versions count in place of dates. */
+/** Installing packages changes their dates, so their versions are compared instead. */
 async function packageFacts({
   styles,
 }: Extract<DataConfig, { kind: "emoji" }>): Promise<unknown[]> {

@@ -1,6 +1,6 @@
 /**
- * Batches for training, decoded in a thread of their own: the training loop is inside native calls for seconds at a time,
- * so the thread runs ahead of it by itself.
+ * Loads batches for training in a worker thread. The training loop spends seconds inside native calls, so the
+ * worker decodes ahead of it.
  */
 import { Worker } from "node:worker_threads";
 import { PatchwiseError } from "../../engine/errors.ts";
@@ -14,23 +14,23 @@ import { type LatentCache, latentLayout } from "../latents/latents.ts";
 export interface LoaderOptions {
   readonly data: DataConfig;
   readonly shape: PictureShape;
-  /** Pictures in a batch. */
+  /** Pictures per batch. */
   readonly batch: number;
   readonly seed: number;
-  /** Index of the first batch to give. */
+  /** Index of the first batch. */
   readonly from: number;
-  /** Where latents are to be given in place of the pictures themselves. */
+  /** Loads these latents instead of pictures. */
   readonly latents?: LatentCache | undefined;
 }
 
-/** What the worker is told at its start. */
+/** The data that the worker receives at its start. */
 export interface LoaderSettings extends LoaderOptions {
-  /** How many batches it may be ahead. */
+  /** The number of batches to prefetch. */
   readonly ahead: number;
   readonly cache: number;
 }
 
-/** One more batch was taken, so one more may be made; or: stop. */
+/** A message to the worker: one more batch may be made, or stop. */
 export type ToLoader = "taken" | "close";
 
 export type FromLoader =
@@ -48,7 +48,7 @@ const AHEAD_BYTES = 2 ** 28;
 const MAX_AHEAD = 16;
 
 /**
- * Opens a data set in a worker thread, which begins to decode at once.
+ * Opens a data set in a worker thread, which starts decoding at once.
  *
  * @throws UsageError or FormatError as `openData` does
  */
@@ -59,7 +59,8 @@ export async function openLoader(options: LoaderOptions): Promise<Loader> {
   const batchBytes = batch * bytes;
   const ahead = Math.min(MAX_AHEAD, Math.max(2, Math.floor(AHEAD_BYTES / batchBytes)));
   const settings: LoaderSettings = { ...options, ahead, cache: CACHE_BYTES };
-  // A native library that only the worker had loaded would be unloaded under the feet of its own threads when that ends.
+  // If only the worker had loaded this native library, it would be unloaded at the worker's end while its
+  // threads still run.
   await import("sharp");
   const thread = startThread(settings);
   const opened = await thread.receive();
@@ -82,14 +83,14 @@ export async function openLoader(options: LoaderOptions): Promise<Loader> {
 }
 
 interface Thread {
-  /** What the worker says next; the calls are answered in order. */
+  /** Waits for the next message of the worker, which answers requests in order. */
   receive(): Promise<Exclude<FromLoader, Failure>>;
   send(message: ToLoader): void;
   close(): Promise<void>;
 }
 
 function startThread(settings: LoaderSettings): Thread {
-  // The entry is TypeScript where this file is.
+  // When this file is run from source, so is the worker.
   const entry = import.meta.url.endsWith(".ts")
     ? new URL("./loader-worker-node.ts", import.meta.url)
     : new URL("./loader-worker-node.js", import.meta.url);
@@ -102,7 +103,7 @@ function startThread(settings: LoaderSettings): Thread {
   let ended: Error | undefined;
   let closing = false;
 
-  // A thread that runs ahead must not keep the process alive; one that is waited for must.
+  // A prefetching thread must not keep the process alive, but one that is awaited must.
   const hold = () => worker[closing || waiting.length > 0 ? "ref" : "unref"]();
   const end = (error: Error) => {
     ended ??= error;

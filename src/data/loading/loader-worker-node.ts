@@ -1,4 +1,4 @@
-/** The loader's worker thread: decodes batches ahead of the training loop, as far as it is allowed to. */
+/** The worker thread of the loader: decodes batches ahead of the training loop, up to a limit. */
 import { parentPort, workerData } from "node:worker_threads";
 import { failure } from "../../engine/runtime/worker-protocol.ts";
 import { batchReader } from "./batch-reader.ts";
@@ -12,7 +12,7 @@ const settings = workerData as LoaderSettings;
 const port = parentPort!;
 const closing = new AbortController();
 
-/** The first batch that may not be made yet. */
+/** Index of the first batch that may not be made yet. */
 let allowed = settings.from + settings.ahead;
 let onMessage = () => {};
 
@@ -47,7 +47,7 @@ function post(message: FromLoader, transfer: readonly ArrayBuffer[] = []): void 
   port.postMessage(message, [...transfer]);
 }
 
-// Without a port the thread has nothing left to wait for, and ends by itself.
+// The thread ends by itself once its port is closed.
 produce()
   .catch((error: unknown) => {
     if (!closing.signal.aborted) post(failure(error));

@@ -1,4 +1,7 @@
-/** One file of the Hub into the cache: resumed where it was left, checked by its hash, and named only when whole. */
+/**
+ * Downloads one file of the Hub into the cache. Interrupted downloads resume, the hash is checked, and the
+ * file gets its name only when it is complete.
+ */
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
@@ -17,20 +20,20 @@ import {
 import { quote } from "../../engine/messages.ts";
 import { reasonOf } from "../sources/url.ts";
 
-/** Milliseconds without a byte after which a connection is given up. */
+/** Milliseconds without data after which a connection is dropped. */
 const STALLED_AFTER = 30_000;
 
 export interface BlobOrder extends Waiting {
   readonly file: HubFile;
   readonly url: string;
-  /** Where to. */
+  /** Path of the finished file. */
   readonly blob: string;
-  /** Connections in a row without a new byte before it is given up. */
+  /** Consecutive connections without new data before the download fails. */
   readonly attempts: number;
   readonly send: HubSend;
 }
 
-/** What has come, as the disk holds it. */
+/** What has been downloaded so far. */
 interface Arrived {
   readonly handle: FileHandle;
   bytes: number;
@@ -38,8 +41,11 @@ interface Arrived {
 }
 
 /**
- * @throws FormatError when the content is not what was listed, and then nothing of it stays; PatchwiseError when the
- *   connection or the disk fails, and then what has come stays for the next time; the signal's reason
+ * Downloads a file.
+ *
+ * @throws FormatError if the content differs from the listing, after which the partial file is removed;
+ *   PatchwiseError if the connection or the disk fails, after which the next call resumes; the signal's
+ *   reason
  */
 export async function downloadBlob(order: BlobOrder): Promise<void> {
   const { blob, file } = order;
@@ -49,7 +55,7 @@ export async function downloadBlob(order: BlobOrder): Promise<void> {
     return claimPartial(blob, file.size, order);
   });
   if (partial === undefined) return;
-  // To read what is there, or to sync, may take longer than others wait.
+  // Reading the existing part, or syncing, may take longer than other processes wait.
   const working = setInterval(() => {
     showWork(partial).catch(() => undefined);
   }, SHOW_WORK_EVERY);
@@ -57,14 +63,14 @@ export async function downloadBlob(order: BlobOrder): Promise<void> {
     const handle = await refusing(folder, () => open(partial, "r+"));
     try {
       await fill(handle, partial, order);
-      // Without this a power cut after the rename could leave the name with no content.
+      // Without this, a power failure after the rename could leave the name without its content.
       await refusing(folder, () => handle.sync());
     } finally {
       await handle.close();
     }
     await refusing(folder, () => rename(partial, blob));
   } catch (error) {
-    // Which of its bytes are wrong, no one can tell.
+    // There is no way to know which bytes are wrong.
     if (error instanceof FormatError) await rm(partial, { force: true });
     else await releasePartial(blob, partial).catch(() => undefined);
     throw error;
@@ -83,7 +89,7 @@ async function fill(handle: FileHandle, partial: string, order: BlobOrder): Prom
     arrived.bytes += (chunk as Buffer).length;
   }
   const resumed = arrived.bytes > 0;
-  // A rest of a crash, or of another program, may be anything.
+  // After a crash, or written by another program, the partial file may hold anything.
   if (arrived.bytes > file.size) await restart(arrived, file);
   await transferAll(arrived, order);
   if (whole()) return;
@@ -97,7 +103,7 @@ async function fill(handle: FileHandle, partial: string, order: BlobOrder): Prom
   );
 }
 
-/** From one connection to the next, as long as each brings something. */
+/** Reconnects as long as each connection brings new data. */
 async function transferAll(arrived: Arrived, order: BlobOrder): Promise<void> {
   const { file, signal, attempts, url } = order;
   for (let failed = 0; arrived.bytes < file.size;) {
@@ -120,8 +126,8 @@ async function transferAll(arrived: Arrived, order: BlobOrder): Promise<void> {
 }
 
 /**
- * One connection. A blob is named by its content, so no If-Range is needed to see that the rest belongs to what is here:
- * storage hosts have ETags of their own, and a wrong rest has the wrong hash.
+ * Downloads over one connection. No If-Range is needed: a blob is named by its content, storage hosts have
+ * ETags of their own, and a wrong remainder has the wrong hash.
  */
 async function transfer(arrived: Arrived, order: BlobOrder): Promise<void> {
   const { file, url, send, onBytes, signal } = order;
@@ -133,7 +139,7 @@ async function transfer(arrived: Arrived, order: BlobOrder): Promise<void> {
   try {
     const { response, linkedEtag } = await send(
       url,
-      // Compression would move the offsets.
+      // Compression would shift the offsets.
       {
         "accept-encoding": "identity",
         ...(arrived.bytes > 0 && { range: `bytes=${arrived.bytes}-` }),
@@ -153,7 +159,7 @@ async function transfer(arrived: Arrived, order: BlobOrder): Promise<void> {
         onBytes(arrived.bytes);
       }
     } finally {
-      // A body that was read, or that failed, has nothing left to cancel.
+      // A body that was read to the end, or that failed, cannot be cancelled.
       await body.cancel().catch(() => undefined);
     }
     if (arrived.bytes < file.size) throw new Error("the connection was closed early");
@@ -200,7 +206,10 @@ async function restart(arrived: Arrived, file: HubFile): Promise<void> {
   arrived.hash = hashFor(file);
 }
 
-/** Small files are stored in Git itself, under the hash of Git's object: its kind and length, then the content. */
+/**
+ * Small files are stored in Git itself, under the hash of a Git object: its type and length, then the
+ * content.
+ */
 function hashFor({ oid, size }: HubFile): Hash {
   return oid.length === 40 ? createHash("sha1").update(`blob ${size}\0`) : createHash("sha256");
 }

@@ -1,8 +1,8 @@
 /**
- * The cache that all clients of the Hugging Face Hub share, as Python's huggingface_hub lays it out:
- * `models--owner--name/` with `blobs/` (files, named by the hash of their content), `snapshots/<commit>/` (links to
- * them under their own names), `refs/` (which commit a branch was at) and `trees/` (what each commit holds, from which a
- * snapshot is known to be complete without asking anyone; Python has it since version 1.29).
+ * The cache of the Hugging Face Hub in the layout of Python's huggingface_hub, shared by all clients:
+ * `models--owner--name/` with `blobs/` (files named by their hash), `snapshots/<commit>/` (links to them
+ * under their own names), `refs/` (the commit of each branch) and `trees/` (the files of each commit, by
+ * which a snapshot is known to be complete without a request; in Python since version 1.29).
  */
 import { link, mkdir, readFile, readdir, rename, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
@@ -15,17 +15,21 @@ import { type HubId, isPlainPath } from "./id.ts";
 import { quote } from "../../engine/messages.ts";
 import { describeSystemError } from "../sources/system-error-node.ts";
 
-/** Where models come from and go to, by the environment variables that all clients obey. */
+/** Settings from the environment variables that all clients of the Hub honour. */
 export interface HubSettings {
   readonly cache: string;
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly endpoint: string;
   readonly token: string | undefined;
-  /** Whether the network must not be used. */
+  /** Whether network access is forbidden. */
   readonly offline: boolean;
 }
 
-/** @throws UsageError when HF_ENDPOINT is no address, or the token cannot be one */
+/**
+ * Reads HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
+ *
+ * @throws UsageError if HF_ENDPOINT is no URL, or the token has invalid characters
+ */
 export async function hubSettings(): Promise<HubSettings> {
   const { env } = process;
   const caches = env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
@@ -49,7 +53,7 @@ function endpointOf(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const plain = url && `${url.username}${url.password}${url.search}${url.hash}` === "";
   if (plain && /^https?:$/.test(url.protocol)) return text.replace(/\/+$/, "");
-  // A password in it stays out of the message.
+  // The message does not quote it, because it may hold a password.
   throw new UsageError(
     "HF_ENDPOINT is no plain web address; give one such as https://huggingface.co, without a user name, a password or a query.",
   );
@@ -58,7 +62,7 @@ function endpointOf(text: string): string {
 function tokenOf(text: string): string | undefined {
   if (text === "") return undefined;
   if (/^[\x21-\x7e]+$/.test(text)) return text;
-  // fetch would refuse it with a message that quotes it.
+  // fetch would reject it with a message that quotes it.
   throw new UsageError(
     "HF_TOKEN, or the token file, holds characters that no token has; copy the token again.",
   );
@@ -71,11 +75,11 @@ const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
 const fileSchema = z.object({
   path: z.string().refine(isPlainPath),
   size: sizeSchema,
-  /** SHA-256 of the content for large files, Git's SHA-1 for others: the name of the blob. */
+  /** SHA-256 of the content for large files and Git's SHA-1 for others; it names the blob. */
   oid: z.union([sha1Schema, sha256Schema]),
-  /** Git's SHA-1 of what the repository holds: the file, or a pointer to a large one. */
+  /** Git's SHA-1 of the file in the repository, or of the pointer to a large file. */
   gitOid: sha1Schema,
-  /** By which Python finds the pieces of a large file. */
+  /** Identifies the chunks of a large file, for Python. */
   xetHash: sha256Schema.optional(),
 });
 
@@ -86,7 +90,7 @@ export type Held = Pick<HubFile, "path" | "size">;
 
 const filesSchema = z.array(fileSchema);
 
-/** As Python writes a tree. */
+/** The format in which Python writes trees. */
 const treeSchema = z.object({
   format_version: z.literal(1),
   files: z.record(
@@ -109,7 +113,7 @@ function treeOf(files: readonly HubFile[]): z.infer<typeof treeSchema> {
   return { format_version: 1, files: Object.fromEntries(entries) };
 }
 
-/** Undefined where it is not one, or not to be trusted: the Hub is asked again. */
+/** Returns undefined for an invalid tree, so that the Hub is asked again. */
 function filesOf(tree: unknown): readonly HubFile[] | undefined {
   const { data } = treeSchema.safeParse(tree);
   if (!data) return undefined;
@@ -125,9 +129,9 @@ function filesOf(tree: unknown): readonly HubFile[] | undefined {
 }
 
 /**
- * What the Hub's API says a commit holds, checked: its names become paths.
+ * Validates the Hub's listing of a commit, whose names become paths.
  *
- * @throws PatchwiseError
+ * @throws PatchwiseError if an entry is invalid
  */
 export function checkListing(
   commit: unknown,
@@ -157,23 +161,23 @@ export interface Listing {
 
 export interface CachedCommit {
   readonly commit: string;
-  /** Undefined where a client made the snapshot that keeps no list. */
+  /** Undefined if the client that made the snapshot keeps no list. */
   readonly files: readonly HubFile[] | undefined;
 }
 
-/** One model's part of the cache. */
+/** The part of the cache that holds one repository. */
 export interface RepoCache {
   readonly folder: string;
   snapshot(commit: string): string;
   blob(file: HubFile): string;
-  /** What the cache knows of a revision. */
+  /** The cached commit of the revision, if there is one. */
   find(): Promise<CachedCommit | undefined>;
-  /** The files that a snapshot has, whoever made it. */
+  /** The files of a snapshot, whichever client made it. */
   held(commit: string): Promise<Held[]>;
   has(commit: string, file: Held): Promise<boolean>;
-  /** Gives a blob its name in a snapshot. */
+  /** Links a blob into a snapshot. */
   place(commit: string, file: HubFile): Promise<void>;
-  /** Notes which commit the revision is at, and what that holds. */
+  /** Stores the commit of the revision and the files of the commit. */
   note(listing: Listing): Promise<void>;
 }
 
@@ -211,7 +215,7 @@ export function repoCache(cache: string, { repo, revision }: HubId): RepoCache {
     place: (commit, file) =>
       refusing(folder, () => pointTo(blob(file), join(snapshot(commit), file.path))),
     note: async ({ commit, files }) => {
-      // Python calls a cache corrupt where a reference leads to no snapshot.
+      // Python reports a cache as corrupt if a reference points to no snapshot.
       await refusing(folder, async () => {
         for (const path of [snapshot(commit), dirname(tree(commit)), dirname(reference)]) {
           await mkdir(path, { recursive: true });
@@ -231,12 +235,12 @@ function tryJson(text: string): unknown {
   }
 }
 
-/** Bytes of a file, or undefined where there is none; a link that leads nowhere is none. */
+/** The size of a file in bytes; undefined if it does not exist, or is a broken link. */
 export async function sizeOfFile(path: string): Promise<number | undefined> {
   return (await stat(path).catch(() => undefined))?.size;
 }
 
-/** @throws PatchwiseError in the place of the system's own errors */
+/** @throws PatchwiseError in place of the system's own errors */
 export async function refusing<T>(folder: string, step: () => Promise<T>): Promise<T> {
   try {
     return await step();
@@ -251,11 +255,12 @@ export async function refusing<T>(folder: string, step: () => Promise<T>): Promi
 
 async function pointTo(blob: string, pointer: string): Promise<void> {
   await mkdir(dirname(pointer), { recursive: true });
-  // Made aside and renamed, so that another process never finds the name gone; relative, so that a cache can be moved.
+  // The link is made aside and renamed, so that other processes always find the name, and relative, so that
+  // the cache can be moved.
   const aside = `${pointer}.${process.pid}.tmp`;
   await rm(aside, { force: true });
   await symlink(relative(dirname(pointer), blob), aside).catch((error: unknown) => {
-    // Windows lets not everyone make symbolic links; Python then does without them too.
+    // Windows restricts symbolic links; Python then copies files, too.
     if ((error as NodeJS.ErrnoException).code === "EPERM") return link(blob, aside);
     throw error;
   });

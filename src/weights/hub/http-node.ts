@@ -1,15 +1,15 @@
-/** Requests to the Hugging Face Hub: who gets the token, and what the answers mean. */
+/** Requests to the Hugging Face Hub: authorization, redirects and errors. */
 import { PatchwiseError, UsageError } from "../../engine/errors.ts";
 import type { HubSettings } from "./cache-node.ts";
 import type { HubId } from "./id.ts";
 import { quote } from "../../engine/messages.ts";
 
-/** A chain is Hub → renamed repository → storage → mirror at most. */
+/** The longest chain is Hub → renamed repository → storage → mirror. */
 const MAX_REDIRECTS = 6;
 
 export interface HubAnswer {
   readonly response: Response;
-  /** SHA-256 of a large file, which the Hub tells before it sends one on to where the file is stored. */
+  /** SHA-256 of a large file, which the Hub sends before it redirects to the storage host. */
   readonly linkedEtag: string | undefined;
 }
 
@@ -20,10 +20,9 @@ export type HubSend = (
 ) => Promise<HubAnswer>;
 
 /**
- * A function that asks for a URL, follows redirects, and shows the token to the endpoint alone.
- *
- * What it throws is a UsageError or PatchwiseError where the Hub itself refuses, which asking again will not change;
- * any other error is of the moment.
+ * Creates a function that requests a URL, follows redirects, and sends the token to the endpoint only. It
+ * throws a UsageError or PatchwiseError if the Hub refuses the request for good. Any other error is
+ * temporary.
  */
 export function hubSender(settings: HubSettings, id: HubId): HubSend {
   const own = new URL(settings.endpoint).origin;
@@ -35,7 +34,7 @@ export function hubSender(settings: HubSettings, id: HubId): HubSend {
       const authorization = known && settings.token && `Bearer ${settings.token}`;
       const response = await fetch(at, {
         headers: { ...headers, ...(authorization && { authorization }) },
-        // fetch would follow by itself, but not tell what the answers on the way say.
+        // Automatic redirects would hide the headers of the responses in between.
         redirect: "manual",
         signal,
       });
@@ -54,7 +53,7 @@ export function hubSender(settings: HubSettings, id: HubId): HubSend {
   };
 }
 
-/** Throws what a refusal means, unless it is of the moment. */
+/** Throws an error that explains the refusal, unless it is temporary. */
 function checkRefusal(
   { status, headers }: Response,
   { endpoint, token }: HubSettings,
@@ -73,7 +72,7 @@ function checkRefusal(
       `${repo} has no revision ${quote(revision)}; ${page}/tree/main shows its branches and tags.`,
     );
   }
-  // To strangers the Hub does not tell a private model from none.
+  // Without a token, the Hub does not distinguish private models from missing ones.
   if (status === 404 || (status === 401 && (code === "RepoNotFound" || token === undefined))) {
     throw new UsageError(
       `There is no model ${quote(repo)}${file === undefined ? "" : ` with the file ${quote(file)}`}: neither a folder nor a file has this path, and ${endpoint} has none of this name${status === 404 ? "; check the name" : ` for everyone; check the name, or if the model is private or gated, see ${page} and set HF_TOKEN`}.`,

@@ -1,4 +1,4 @@
-/** A model of the Hugging Face Hub as a folder of this machine. */
+/** Downloads models of the Hugging Face Hub. */
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
@@ -22,51 +22,51 @@ import type { HubId } from "./id.ts";
 import { reasonOf } from "../sources/url.ts";
 
 export interface HubProgress {
-  /** Path of the file that is on its way. */
+  /** Path of the file that is being downloaded. */
   readonly file: string;
-  /** Bytes of all needed files: those that are here, and all. */
+  /** Bytes of all required files: already present, and in total. */
   readonly done: number;
   readonly total: number;
-  /** Number of needed files. */
+  /** Number of required files. */
   readonly files: number;
 }
 
 export interface HubOptions {
-  /** Called at each piece that arrives. */
+  /** Called for each chunk that arrives. */
   readonly onProgress?: (progress: HubProgress) => void;
   readonly signal?: AbortSignal;
-  /** Connections in a row without a new byte before a download is given up; 5 unless given. */
+  /** Consecutive connections without new data before a download fails; 5 by default. */
   readonly attempts?: number;
 }
 
 /**
- * Picks the files that are needed.
+ * Selects the files to download.
  *
  * @param paths of all files of the repository
- * @param locate where one of them is on this machine; undefined where it is not here and cannot be fetched
- * @returns undefined where a file is missing that the choice depends on
+ * @param locate returns the local path of a file; undefined if it is not cached and cannot be downloaded
+ * @returns undefined if a file is missing on which the selection depends
  */
 export type HubChoice = (
   paths: readonly string[],
   locate: (path: string) => Promise<string | undefined>,
 ) => Promise<readonly string[] | undefined>;
 
-/** What an answer of the Hub's API takes at most, and how many it gives: a thousand files each. */
+/** The most bytes of a response of the Hub's API, and the most responses; each lists a thousand files. */
 const MAX_TEXT_BYTES = 2 ** 25;
 const MAX_ANSWERS = 100;
 
 const API_TIMEOUT = 30_000;
 
 /**
- * The folder of a snapshot that holds all chosen files, in the cache that Python's huggingface_hub uses too. What is
- * missing is downloaded. Where nothing is, no one is asked, so a branch stays at the commit it was at when it came: give
- * the commit as revision to have another.
+ * Returns the folder of a snapshot that has all chosen files, in the cache that Python's huggingface_hub
+ * uses, too. Missing files are downloaded. If none are missing, no request is sent, so a branch stays at the
+ * commit at which it was downloaded; pass a commit as the revision to get another one.
  *
- * Obeys HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
+ * Honours HF_HUB_CACHE, HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE.
  *
- * @throws UsageError when there is no such model, its licence is not accepted, or it is not here and the Hub cannot be
- *   reached; FormatError when a file is not what was listed; PatchwiseError when the connection or the disk fails, after
- *   which the next call goes on from there; the signal's reason
+ * @throws UsageError if there is no such model, its licence is not accepted, or it is not cached and the Hub
+ *   cannot be reached; FormatError if a file differs from the listing; PatchwiseError if the connection or
+ *   the disk fails, after which the next call resumes; the signal's reason
  */
 export async function hubSnapshot(
   id: HubId,
@@ -79,7 +79,7 @@ export async function hubSnapshot(
   if (cached?.files) {
     const missing = await missingOf(cache, cached.commit, cached.files, choose).catch(
       (error: unknown) => {
-        // What this commit does not have, the branch may have by now.
+        // The branch may have files by now that this commit lacks.
         if (error instanceof UsageError) return undefined;
         throw error;
       },
@@ -96,8 +96,8 @@ export async function hubSnapshot(
     if (error instanceof PatchwiseError) throw error;
     return fromCacheAlone(cache, cached, choose, connection, reasonOf(error));
   }
-  // At once where the cache knows nothing, so that it can tell later what is missing; else what it knows is better kept
-  // until the new is whole.
+  // If the cache has no listing, this one is stored at once, so that missing files can be named later.
+  // Otherwise the old one stays valid until the download is complete.
   if (!cached) await cache.note(listing);
   await download(cache, listing, choose, connection);
   await cache.note(listing);
@@ -111,7 +111,7 @@ interface Connection {
   readonly options: HubOptions;
 }
 
-/** Which of the needed files a snapshot lacks. */
+/** Returns the required files that a snapshot lacks. */
 async function missingOf(
   cache: RepoCache,
   commit: string,
@@ -135,9 +135,9 @@ async function missingOf(
   return [...missing];
 }
 
-/** Which commit the revision is at, and what that holds. */
+/** Asks the Hub for the commit of the revision and its files. */
 async function askHub({ settings, id, send, options }: Connection): Promise<Listing> {
-  // Loaded only where it is needed: it is large.
+  // Imported on demand because it is large.
   const { listFiles, modelInfo } = await import("@huggingface/hub");
   const { endpoint: hubUrl } = settings;
   let answers = 0;
@@ -212,7 +212,7 @@ async function download(
   }
 }
 
-/** @throws PatchwiseError when the disk cannot take what is to come */
+/** @throws PatchwiseError if the disk has too little space */
 async function checkRoom(cache: RepoCache, chosen: readonly HubFile[], id: HubId): Promise<void> {
   let needed = 0;
   for (const file of chosen) {
@@ -229,7 +229,7 @@ async function checkRoom(cache: RepoCache, chosen: readonly HubFile[], id: HubId
 
 const inGB = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
 
-/** @throws UsageError that tells what is missing, unless nothing is */
+/** @throws UsageError that names the missing files, unless the snapshot is complete */
 async function fromCacheAlone(
   cache: RepoCache,
   cached: CachedCommit | undefined,

@@ -1,9 +1,9 @@
 /**
- * Files that have not wholly arrived, and which process is at work on them.
+ * Partial downloads, and which process is working on them.
  *
- * At rest one is called `<blob>.incomplete`. Who works on it renames it first to a name of its own, which only one can
- * do; who finds another at work waits. Renaming is atomic on every file system, locks are not. A name without a living
- * owner is taken over.
+ * An idle partial file is named `<blob>.incomplete`. A process claims it by renaming it to a name of its own,
+ * which can succeed only once, and other processes wait. Renaming is atomic on every file system, unlike
+ * locking. A file whose owner no longer runs is taken over.
  */
 import { open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
@@ -12,10 +12,10 @@ import { basename, dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { sizeOfFile } from "./cache-node.ts";
 
-/** Milliseconds after which a file that was not touched has no one who works on it. */
+/** A partial file that was not touched for this many milliseconds has no active owner. */
 const ABANDONED_AFTER = 60_000;
 
-/** Milliseconds from one sign of work to the next. */
+/** Milliseconds between two updates of the modification time. */
 export const SHOW_WORK_EVERY = ABANDONED_AFTER / 6;
 
 const LOOK_AGAIN_AFTER = 500;
@@ -24,14 +24,14 @@ const host = hostname().replaceAll(/[^\w.-]/g, "_");
 
 export interface Waiting {
   readonly signal: AbortSignal;
-  /** Bytes that another process has. */
+  /** Reports the bytes that another process has downloaded. */
   readonly onBytes: (bytes: number) => void;
 }
 
 /**
- * The name of a partial file, perhaps empty, that is this process's alone.
+ * Claims the partial file of a blob, which may be empty, for this process.
  *
- * @returns undefined when the blob has arrived in the meantime
+ * @returns undefined if another process has completed the blob
  */
 export async function claimPartial(
   blob: string,
@@ -60,26 +60,26 @@ export async function claimPartial(
         await rename(longest.path, own);
         return own;
       }
-      // A new one too is first at rest, so that of two who begin at once only one gets it.
+      // A new file is idle first, too, so that only one of two processes can claim it.
       await (await open(resting, "wx")).close();
       await utimes(resting, 0, 0);
     } catch (error) {
-      // Another was faster.
+      // Another process was faster.
       if (!["EEXIST", "ENOENT"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     }
   }
 }
 
-/** Keeps others from taking a partial file over. */
+/** Updates the modification time, so that other processes do not take over the file. */
 export async function showWork(path: string): Promise<void> {
   const now = new Date();
   await utimes(path, now, now);
 }
 
-/** Leaves what has arrived to whoever comes next. */
+/** Leaves a partial file to the next process. */
 export async function releasePartial(blob: string, own: string): Promise<void> {
   if ((await sizeOfFile(own)) === 0) return rm(own, { force: true });
-  // So old that no one takes it for one that is worked on.
+  // With this modification time, no process regards it as active.
   await utimes(own, 0, 0);
   await rename(own, restingName(blob));
 }
@@ -98,7 +98,7 @@ async function partialsOf(blob: string): Promise<Partial[]> {
   const found: Partial[] = [];
   for (const name of await readdir(dirname(blob))) {
     if (!name.startsWith(basename(blob))) continue;
-    // Python's have a random name, are never resumed, and are none of ours.
+    // Partial files of Python have random names and are never resumed.
     const parts = /^(?:\.(\d+)-(.+)-[0-9a-f]{6})?\.incomplete$/.exec(
       name.slice(basename(blob).length),
     );
@@ -117,7 +117,7 @@ function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch (error) {
-    // It lives, but is another's.
+    // The process exists but belongs to another user.
     return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

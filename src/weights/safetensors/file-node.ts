@@ -1,6 +1,4 @@
-/**
- * Safetensors files on disk: opened by path, written atomically.
- */
+/** Opens and writes safetensors files on disk. */
 import { dirname, join } from "node:path";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { openSafetensors, type Weights } from "./safetensors.ts";
@@ -9,10 +7,10 @@ import { openSharded } from "./sharded.ts";
 import { fileSource } from "../sources/file-node.ts";
 
 /**
- * Opens a `.safetensors` file, or the shards beside a `.safetensors.index.json`; only headers are read.
+ * Opens a `.safetensors` file, or the shards beside a `.safetensors.index.json`. Only headers are read.
  *
  * @example const weights = await openSafetensorsFile("model.safetensors");
- * @throws FormatError when a file is not sound, PatchwiseError when one cannot be opened
+ * @throws FormatError if a file is invalid; PatchwiseError if one cannot be opened
  */
 export async function openSafetensorsFile(path: string): Promise<Weights> {
   const source = await fileSource(path);
@@ -28,11 +26,11 @@ export async function openSafetensorsFile(path: string): Promise<Weights> {
 }
 
 /**
- * Writes a file whole or not at all, straight from the arrays' own memory.
+ * Writes a file atomically, without copying the arrays.
  *
  * @example await writeSafetensors("model.safetensors", Object.entries(params), [["format", "pt"]]);
- * @throws ShapeError when an array does not fit its shape; PatchwiseError when a name is not allowed or the
- * system refuses to write, in which case an old file is unchanged
+ * @throws ShapeError if an array does not fit its shape; PatchwiseError if a name is not allowed or the file
+ *   cannot be written, in which case an existing file is unchanged
  */
 export async function writeSafetensors(
   path: string,

@@ -1,29 +1,29 @@
 /**
- * The safetensors layout: 8 bytes header length (u64, little endian), a JSON header, then the tensors' bytes,
- * which the header's `data_offsets` must tile without gap or overlap.
+ * The safetensors format: the length of the header in 8 bytes (u64, little endian), a JSON header, and the
+ * bytes of the tensors, which the header's `data_offsets` must cover without gap or overlap.
  * https://github.com/huggingface/safetensors#format
  */
 import type { DType } from "../../engine/arrays/dtype.ts";
 
 /**
- * The cap of the reference implementation: real headers take about 100 bytes a tensor, so this is room for a
- * million tensors, while a length field full of noise is refused before any memory is taken for it.
+ * The limit of the reference implementation. Headers take about 100 bytes per tensor, so it allows a million
+ * tensors, and a random length is rejected before any memory is allocated for it.
  */
 export const MAX_HEADER_BYTES = 100_000_000;
 
-/** What NumPy and PyTorch allow; a longer shape could not have been written by them. */
+/** The limit of NumPy and PyTorch. */
 export const MAX_RANK = 64;
 
 export const METADATA_KEY = "__metadata__";
 
 interface TagInfo {
-  /** Bits of one element. */
+  /** Bits per element. */
   readonly bits: number;
-  /** The dtype of this library that holds it; null where there is none, so the tensor can be listed but not read. */
+  /** The dtype of this library; null if there is none, so that the tensor can be listed but not read. */
   readonly dtype: DType | null;
 }
 
-/** Every element type the format defines, in the reference implementation's order of alignment. */
+/** All element types of the format, in the reference implementation's order of alignment. */
 export const tags: ReadonlyMap<string, TagInfo> = new Map<string, TagInfo>([
   ["BOOL", { bits: 8, dtype: "bool" }],
   ["F4", { bits: 4, dtype: null }],

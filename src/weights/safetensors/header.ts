@@ -1,6 +1,7 @@
 /**
- * The header of a safetensors file, checked in full before any tensor's memory is taken: every number is a
- * whole one in range, every tensor is as long as its dtype and shape say, and together they tile the data.
+ * Parses the header of a safetensors file and checks all of it before memory is allocated for any tensor:
+ * numbers must be whole and in range, each tensor must have the length of its dtype and shape, and together
+ * the tensors must cover the data exactly.
  */
 import type { DType } from "../../engine/arrays/dtype.ts";
 import { FormatError } from "../../engine/errors.ts";
@@ -9,36 +10,43 @@ import { type JsonScanner, jsonScanner } from "../json.ts";
 import { MAX_RANK, METADATA_KEY, tags } from "./format.ts";
 import type { ByteSource } from "../sources/source.ts";
 
-/** Where a tensor lies: all that is needed to read it, or to point a program at its bytes in place. */
+/** Where a tensor is stored: enough to read it, or to map its bytes into a program. */
 export interface TensorEntry {
   readonly name: string;
-  /** The element type as the file spells it, e.g. "BF16". */
+  /** The element type as written in the file, such as "BF16". */
   readonly tag: string;
-  /** The dtype to read it as; null for types that can only be listed, e.g. "F8_E4M3". */
+  /** The dtype after reading; null for types that can only be listed, such as "F8_E4M3". */
   readonly dtype: DType | null;
   readonly shape: readonly number[];
-  /** The file that holds it; `source.path` where that is one on disk. */
+  /** The file that holds the tensor; `source.path` is set if it is a file on disk. */
   readonly source: ByteSource;
   /** First byte, counted from the start of the file. */
   readonly offset: number;
-  /** Bytes. */
+  /** Length in bytes. */
   readonly length: number;
-  /** Where it lies in parts, one after another along the first axis; `source` then gives their bytes as one. */
+  /**
+   * Set if the tensor is stored in parts that are concatenated along the first axis; `source` then presents
+   * their bytes as one.
+   */
   readonly parts?: readonly TensorEntry[];
-  /** Whether `offset` is a multiple of the element size. Old writers did not see to it; reading copes. */
+  /**
+   * Whether `offset` is a multiple of the element size. Old writers did not ensure it, and reading handles
+   * both.
+   */
   readonly aligned: boolean;
 }
 
 export interface SafetensorsHeader {
   readonly metadata: ReadonlyMap<string, string>;
-  /** By name, in the order of their bytes. */
+  /** By name, in the order of their offsets. */
   readonly entries: ReadonlyMap<string, TensorEntry>;
 }
 
 /**
- * Reads the header's bytes; `dataStart` is the offset of the first byte after them.
+ * Parses the header.
  *
- * @throws FormatError in one sentence that names the file, the tensor and the values that do not fit
+ * @param dataStart offset of the first byte after the header
+ * @throws FormatError that names the file, the tensor and the wrong values
  */
 export function parseHeader(
   bytes: Uint8Array,
@@ -123,17 +131,20 @@ function sizes(scanner: JsonScanner, what: string, limit: number, file: string):
   return values;
 }
 
-/** The product of the shape. Dimensions beside a zero are multiplied too, so that strides cannot overflow either. */
+/**
+ * The number of elements. Dimensions beside a zero are multiplied, too, so that strides cannot overflow
+ * either.
+ */
 function elementsOf(shape: readonly number[]): number {
   let product = 1;
   for (const dim of shape) {
-    // Above 2^53 a product is inexact, but no factor brings it back down, so it stays caught.
+    // Above 2^53 a product is inexact, but no further factor makes it smaller, so it is still rejected.
     if (dim > 0) product *= dim;
   }
   return Number.isSafeInteger(product) && shape.includes(0) ? 0 : product;
 }
 
-/** Every byte of the data belongs to exactly one tensor, so a file can neither hide bytes nor show some twice. */
+/** Every byte must belong to exactly one tensor, so that a file can neither hide bytes nor use some twice. */
 function checkTiling(sorted: readonly TensorEntry[], source: ByteSource, dataStart: number): void {
   let previous: TensorEntry | undefined;
   let position = dataStart;

@@ -1,6 +1,4 @@
-/**
- * Opens a safetensors file without reading its tensors, and reads them one at a time.
- */
+/** Opens safetensors files without reading their tensors, and reads tensors one at a time. */
 import { toFloat32 } from "../../engine/arrays/convert.ts";
 import { byteSize, type DType, viewOf } from "../../engine/arrays/dtype.ts";
 import { FormatError, PatchwiseError, ShapeError } from "../../engine/errors.ts";
@@ -10,27 +8,27 @@ import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
 import type { ByteSource } from "../sources/source.ts";
 
-/** Named tensors in one file or in many. */
+/** Named tensors in one file or in several. */
 export interface Weights {
-  /** How messages call it. */
+  /** How errors name the file. */
   readonly name: string;
-  /** The free text that its writer left beside the tensors. */
+  /** The metadata strings of the file. */
   readonly metadata: ReadonlyMap<string, string>;
   readonly entries: ReadonlyMap<string, TensorEntry>;
   /**
-   * One tensor, in the dtype it is stored in.
+   * Reads one tensor in its stored dtype.
    *
-   * @throws FormatError when there is no such tensor, or its dtype cannot be read
+   * @throws FormatError if there is no such tensor, or its dtype cannot be read
    */
   read(name: string): Promise<NdArray>;
-  /** Gives back what the sources hold, e.g. file descriptors. */
+  /** Releases the sources, such as file descriptors. */
   close(): Promise<void>;
 }
 
-// 4 MiB: long enough that a read costs little beside its bytes, small beside any model.
+// 4 MiB: large enough that the cost of a call is negligible, and small compared with any model.
 const CHUNK_BYTES = 2 ** 22;
 
-// What people hand over by mistake, by its first bytes.
+// Other formats that are often passed by mistake, recognized by their first bytes.
 const lookalikes: readonly (readonly [string, string])[] = [
   [
     "version ",
@@ -41,10 +39,10 @@ const lookalikes: readonly (readonly [string, string])[] = [
 ];
 
 /**
- * Reads and checks the header, and nothing else.
+ * Opens a safetensors file. Only the header is read.
  *
  * @example const weights = await openSafetensors(blobSource(file));
- * @throws FormatError when the bytes are not a sound safetensors file
+ * @throws FormatError if the bytes are not a valid safetensors file
  */
 export async function openSafetensors(source: ByteSource): Promise<Weights> {
   const { name, size } = source;
@@ -79,7 +77,7 @@ export async function openSafetensors(source: ByteSource): Promise<Weights> {
   return weightsOf(name, metadata, entries, async () => source.close?.());
 }
 
-/** The one form that a file and a set of shards share. */
+/** Builds the interface that a single file and a set of shards have in common. */
 export function weightsOf(
   name: string,
   metadata: ReadonlyMap<string, string>,
@@ -98,9 +96,9 @@ export function weightsOf(
 }
 
 /**
- * Reads one tensor, and only its bytes.
+ * Reads the bytes of one tensor.
  *
- * @throws FormatError when its dtype is one that can only be listed
+ * @throws FormatError if its dtype can only be listed
  */
 export async function readTensor(entry: TensorEntry): Promise<NdArray> {
   const dtype = readableDtype(entry);
@@ -109,10 +107,10 @@ export async function readTensor(entry: TensorEntry): Promise<NdArray> {
 }
 
 /**
- * Reads one tensor as float32, converting it chunk by chunk: beside the result it holds 4 MiB at most.
+ * Reads one tensor as float32. It is converted in chunks, which take 4 MiB in addition to the result.
  *
- * @param target where to put the values, instead of a new array
- * @throws FormatError when its dtype is one that can only be listed; ShapeError when `target` does not fit
+ * @param target array for the values; a new one by default
+ * @throws FormatError if its dtype can only be listed; ShapeError if `target` has another length
  */
 export async function readFloat32(
   entry: TensorEntry,

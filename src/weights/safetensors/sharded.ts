@@ -1,6 +1,6 @@
 /**
- * Checkpoints split over several files, with an index (`model.safetensors.index.json`) that says which file
- * holds which tensor: `{ "metadata": {…}, "weight_map": { "tensor name": "file name" } }`.
+ * Opens checkpoints that are split over several files, with an index (`model.safetensors.index.json`) of
+ * which file holds which tensor: `{ "metadata": {…}, "weight_map": { "tensor name": "file name" } }`.
  */
 import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
@@ -10,17 +10,17 @@ import { MAX_HEADER_BYTES } from "./format.ts";
 import type { TensorEntry } from "./header.ts";
 import type { ByteSource } from "../sources/source.ts";
 
-/** The largest public checkpoints have some 200 shards; each costs an open file and a few round trips. */
+/** The largest public checkpoints have some 200 shards. Each costs an open file and a few requests. */
 const MAX_SHARDS = 4096;
 
-/** As many as a browser requests from one server at a time, or fewer. */
+/** No more than browsers open to one server at a time. */
 const CONCURRENT_OPENS = 6;
 
 /**
- * One view over all shards. `openShard` finds a shard by its plain file name, beside the index.
- * Tensors that a shard holds but the index does not list are left out.
+ * Opens all shards as one set of weights. Tensors of a shard that the index does not list are left out.
  *
- * @throws FormatError when the index is not sound, or a shard does not hold what the index says
+ * @param openShard opens a shard by its file name, which is in the folder of the index
+ * @throws FormatError if the index is invalid, or a shard lacks a tensor that the index lists
  */
 export async function openSharded(
   index: ByteSource,
@@ -38,7 +38,7 @@ export async function openSharded(
         shards.set(name, await openOne(name, index.name, openShard));
       }
     };
-    // All workers must have stopped before close() can know every shard that was opened.
+    // close() knows all opened shards only after all workers have stopped.
     const workers = Array.from({ length: CONCURRENT_OPENS }, () =>
       openNext().catch((error: unknown) => {
         names.length = 0;
@@ -55,9 +55,9 @@ export async function openSharded(
   }
 }
 
-/** Tensors by name, each with the file that holds it. */
+/** Reads an index: the file name of each tensor. */
 export async function readShardIndex(index: ByteSource): Promise<Map<string, string>> {
-  // An index is a header without shapes and offsets, so the header's cap is generous for it.
+  // An index is smaller than a header, because it has no shapes and offsets, so the header's limit is ample.
   if (index.size > MAX_HEADER_BYTES) {
     throw new FormatError(
       `${index.name}: the index takes ${index.size} bytes, but the limit is ${MAX_HEADER_BYTES}.`,
@@ -87,7 +87,7 @@ export async function readShardIndex(index: ByteSource): Promise<Map<string, str
   return weightMap;
 }
 
-/** A shard lies beside its index: a path could lead a downloaded index to any file of the machine. */
+/** Shards are in the folder of the index. With a path, a downloaded index could name any file of the machine. */
 function checkShardName(index: string, tensor: string, file: string): void {
   if (/^[^/\\:\p{Cc}]+\.safetensors$/u.test(file)) return;
   throw new FormatError(
@@ -141,7 +141,10 @@ function gather(
   return entries;
 }
 
-/** Writers put the same notes into every shard; where they differ, the shard whose name sorts first is right. */
+/**
+ * Writers put the same metadata into every shard; if they differ, the shard whose name sorts first has
+ * priority.
+ */
 function sharedMetadata(shards: ReadonlyMap<string, Weights>): Map<string, string> {
   const byName = [...shards].sort(([a], [b]) => (a < b ? 1 : -1));
   return new Map(byName.flatMap(([, shard]) => [...shard.metadata]));

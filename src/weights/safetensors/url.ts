@@ -1,15 +1,13 @@
-/**
- * Opens weights by their address, in one file or in shards beside their index.
- */
+/** Opens weights behind a URL, in one file or in shards. */
 import { openSafetensors, type Weights } from "./safetensors.ts";
 import { openSharded } from "./sharded.ts";
 import { type UrlOptions, urlSource } from "../sources/url.ts";
 
 /**
- * Opens a `.safetensors` file, or the shards beside a `.safetensors.index.json`, reading only ranges.
+ * Opens a `.safetensors` file, or the shards beside a `.safetensors.index.json`, by range requests.
  *
  * @example const weights = await openSafetensorsUrl(new URL("model.safetensors", location.href));
- * @throws FormatError when the server does not serve ranges, or the file is not sound
+ * @throws FormatError if the server does not support ranges, or the file is invalid
  */
 export async function openSafetensorsUrl(
   url: string | URL,
@@ -21,7 +19,7 @@ export async function openSafetensorsUrl(
   return openSharded(source, (file) => urlSource(siblingOf(url, file), options));
 }
 
-/** The query goes along: it may carry the signature that opens the whole folder. */
+/** The query is kept, because it may hold the signature for the whole folder. */
 function siblingOf(url: string | URL, file: string): URL {
   const sibling = new URL(url, globalThis.location?.href);
   sibling.pathname = sibling.pathname.replace(/[^/]*$/, encodeURIComponent(file));

@@ -1,7 +1,7 @@
 /**
- * Lays tensors out as a safetensors file, byte for byte as the reference implementation does: by element
- * type in falling alignment, then by name, after a header padded to 8 bytes. So every tensor is aligned to
- * its element, and the same tensors always give the same bytes.
+ * Writes tensors in the safetensors format, byte for byte as the reference implementation does: ordered by
+ * descending alignment and then by name, after a header padded to 8 bytes. So every tensor is aligned to its
+ * element size, and equal tensors always give equal bytes.
  */
 import { byteSize, type DType } from "../../engine/arrays/dtype.ts";
 import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
@@ -19,9 +19,10 @@ const tagsOfDtypes = new Map<DType, { readonly tag: string; readonly rank: numbe
 });
 
 /**
- * The file as one array; for files that are written to disk, `writeSafetensors` needs no such copy.
+ * Encodes a file as one array. To write to disk, `writeSafetensors` needs no such copy.
  *
- * @throws ShapeError when an array's data does not fit its shape, PatchwiseError when a name is not allowed or given twice
+ * @throws ShapeError if an array does not fit its shape; PatchwiseError if a name is not allowed or occurs
+ *   twice
  */
 export function safetensorsBytes(
   tensors: NamedArrays,
@@ -38,7 +39,7 @@ export function safetensorsBytes(
 }
 
 /**
- * The file in pieces: the header, then each tensor's own memory, not copied.
+ * Encodes a file in pieces: the header, then the memory of each tensor, without a copy.
  *
  * @throws as `safetensorsBytes`
  */
@@ -59,7 +60,7 @@ export function safetensorsChunks(tensors: NamedArrays, metadata: Metadata = [])
   );
 
   const fields: string[] = [];
-  // Written field by field: an object literal would move keys such as "1" to the front.
+  // Fields are concatenated, because an object literal would move keys such as "1" to the front.
   const noteFields = notes.map(([key, value]) => `${JSON.stringify(key)}:${noteText(key, value)}`);
   if (notes.length) fields.push(`${JSON.stringify(METADATA_KEY)}:{${noteFields.join(",")}}`);
   let offset = 0;
@@ -96,7 +97,7 @@ function tagOf(array: NdArray): { readonly tag: string; readonly rank: number } 
   throw new PatchwiseError(`A tensor of dtype ${array.dtype} cannot be written to safetensors.`);
 }
 
-/** What readers would refuse, or mistake for something else, must not be written in the first place. */
+/** Rejects names that readers would refuse or misinterpret. */
 function checkNames(kind: string, reserved: readonly string[], names: readonly string[]): void {
   const seen = new Set(reserved);
   for (const name of names) {
@@ -129,7 +130,7 @@ function isWellFormed(text: string): boolean {
   return !/\p{Cs}/u.test(text);
 }
 
-/** The order of UTF-8 bytes, in which surrogate pairs follow all other characters. */
+/** Compares in the order of UTF-8 bytes, in which surrogate pairs follow all other characters. */
 function compareCodePoints(a: string, b: string): number {
   const end = Math.min(a.length, b.length);
   for (let i = 0; i < end; i++) {

@@ -1,6 +1,6 @@
 /**
- * Writes a file whole or not at all: into a temporary file in the same folder, flushed to the disk, then
- * renamed over the old one. A crash, a full disk or a failing producer leaves the old file as it was.
+ * Writes files atomically: into a temporary file in the same folder, which is synced and renamed to the
+ * target. A crash, a full disk or a failing producer leaves the old file unchanged.
  */
 import { randomBytes } from "node:crypto";
 import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
@@ -8,17 +8,17 @@ import { basename, dirname, join } from "node:path";
 import { PatchwiseError } from "../../engine/errors.ts";
 import { describeSystemError } from "./system-error-node.ts";
 
-/** Bytes at once, or in pieces that may be made while the file is written. */
+/** Bytes, or pieces of bytes that may be produced during the write. */
 export type FileContent = Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
 // One write call takes a 32-bit length.
 const WRITE_LIMIT = 2 ** 30;
 
 /**
- * Replaces `path`, or creates it; a symbolic link is followed, and an old file's permissions are kept.
+ * Creates or replaces a file. Symbolic links are followed, and the permissions of an existing file are kept.
  *
- * @throws PatchwiseError when the system refuses, and unchanged whatever the producer of the pieces throws;
- * either way the temporary file is gone and the old file is whole
+ * @throws PatchwiseError if the file cannot be written, and any error of the producer of the pieces
+ *   unchanged. Either way, the temporary file is removed and the old file stays complete
  */
 export async function writeFileAtomic(path: string, content: FileContent): Promise<void> {
   const old = await findOld(path);
@@ -39,12 +39,12 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
   try {
     const pieces = content instanceof Uint8Array ? [content] : content;
     for await (const piece of pieces) await attempt(writeFully(handle, piece));
-    // Without this a power cut after the rename could leave the new name with no content.
+    // Without this, a power failure after the rename could leave the new name without its content.
     await attempt(handle.sync());
     await attempt(handle.close());
     await attempt(rename(temporary, target));
   } catch (error) {
-    // A failure to clean up must not hide what went wrong first.
+    // Errors of the cleanup must not hide the first error.
     await handle.close().catch(() => undefined);
     await rm(temporary, { force: true }).catch(() => undefined);
     throw error;
@@ -58,10 +58,10 @@ async function findOld(path: string): Promise<{ path: string; mode: number } | u
     const status = await stat(real);
     if (status.isFile()) return { path: real, mode: status.mode & 0o777 };
   } catch {
-    // There is nothing yet, or it cannot be reached, which opening the temporary file will tell.
+    // The file does not exist yet or cannot be reached; opening the temporary file reports the latter.
     return undefined;
   }
-  // The rename would put a file in the place of a folder, a device or a pipe.
+  // The rename would replace a folder, a device or a pipe by a file.
   throw new PatchwiseError(
     `Cannot write ${path}: something that is not a regular file has this name; choose another.`,
   );
@@ -74,7 +74,10 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> 
   }
 }
 
-/** Makes the rename itself last. Windows and some network file systems cannot, and need no telling: the file is whole. */
+/**
+ * Makes the rename durable. Windows and some network file systems cannot do this, which is no error: the file
+ * is complete.
+ */
 async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r").catch(() => undefined);
   await folder?.sync().catch(() => undefined);

@@ -1,10 +1,10 @@
-/** What is open must be closed, also where opening the rest fails. */
+/** Closes what was opened, including when a later step fails. */
 
 export interface Closable {
   close(): Promise<void>;
 }
 
-/** What `use` makes of open files; where it fails, they are closed, with those that it added. */
+/** Calls `use` with a list of open files, to which it may add. If it fails, all of them are closed. */
 export async function closingOnFailure<T>(
   opened: Closable[],
   use: (opened: Closable[]) => Promise<T>,

@@ -1,6 +1,4 @@
-/**
- * A file on disk as a byte source: opened once, read by range.
- */
+/** Files on disk as byte sources, opened once and read by range. */
 import { open, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
@@ -11,16 +9,16 @@ import { type ByteSource, checkRange } from "./source.ts";
 const READ_LIMIT = 2 ** 30;
 
 /**
- * Opens a file for lazy reads; `close()` gives the descriptor back.
+ * Opens a file for reading on demand; `close()` releases its descriptor.
  *
- * @throws PatchwiseError when there is no such file, it may not be read, or it is no regular file
+ * @throws PatchwiseError if the file does not exist, cannot be read, or is not a regular file
  */
 export async function fileSource(path: string): Promise<ByteSource> {
   const attempt = <T>(step: Promise<T>, verb: string): Promise<T> =>
     step.catch((cause: unknown) => {
       throw new PatchwiseError(`Cannot ${verb} ${path}: ${describeSystemError(cause)}.`, { cause });
     });
-  // Before it is opened: to open a pipe is to wait for someone to write to it.
+  // Checked before opening, because opening a pipe waits for a writer.
   const kind = await attempt(stat(path), "open");
   if (!kind.isFile()) {
     throw new PatchwiseError(
@@ -35,7 +33,7 @@ export async function fileSource(path: string): Promise<ByteSource> {
     path: resolve(path),
     read: async (offset, length) => {
       checkRange(source, offset, length);
-      // Unsafe only in that it is not zeroed first: every byte is read, or the buffer is dropped.
+      // The buffer is not zeroed first. That is safe because every byte is read or the buffer is dropped.
       const bytes = Buffer.allocUnsafeSlow(length);
       for (let done = 0; done < length;) {
         const piece = Math.min(length - done, READ_LIMIT);

@@ -32,7 +32,7 @@ export function exists(path: string): Promise<boolean> {
   );
 }
 
-/** @throws FormatError when it cannot be read, or is not JSON */
+/** @throws FormatError if the file cannot be read, or is not JSON */
 export async function readJson(path: string): Promise<unknown> {
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw new FormatError(`Cannot read ${path}: ${describeSystemError(error)}.`, { cause: error });
@@ -40,7 +40,7 @@ export async function readJson(path: string): Promise<unknown> {
   return parsedJson(text, path);
 }
 
-/** The fields of a config file. */
+/** Reads the fields of a config file. */
 export async function readFields(path: string): Promise<FieldReader> {
   return fieldsOf(await readJson(path), path);
 }

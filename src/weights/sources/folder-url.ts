@@ -1,4 +1,4 @@
-/** A model's folder behind an address, as any server of files serves it. */
+/** A model folder behind a URL, on any file server. */
 import { PatchwiseError } from "../../engine/errors.ts";
 import type { ModelFolder } from "./folder.ts";
 import { openSafetensors } from "../safetensors/safetensors.ts";
@@ -6,12 +6,15 @@ import { openSharded } from "../safetensors/sharded.ts";
 import { type ByteSource, bytesSource } from "./source.ts";
 import { sendRequest, type UrlOptions, urlSource, withoutSecrets } from "./url.ts";
 
-/** Larger weights may not fit into one buffer, so each of their tensors is a request. */
+/** Larger weights may not fit into one buffer, so their tensors are requested one by one. */
 const WHOLE_BYTES = 2 ** 28;
 
 /**
- * @param address with or without a slash at its end; a query goes along to each file, as it may carry a signature
- * @param wholeBytes up to which weights are one request
+ * Opens a folder by its URL.
+ *
+ * @param address with or without a trailing slash; its query is added to each file, as it may hold a
+ *   signature
+ * @param wholeBytes weights up to this size are downloaded by one request
  */
 export function urlFolder(
   address: string | URL,

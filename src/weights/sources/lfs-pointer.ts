@@ -1,11 +1,11 @@
-/** Git LFS leaves small text files in the place of large ones until they are asked for. */
+/** Detects the small text files that Git LFS leaves in place of large files until they are pulled. */
 import { FormatError } from "../../engine/errors.ts";
 
 const BEGINNING = new TextEncoder().encode("version https://git-lfs.github.com/spec/");
 
 /**
- * @param bytes a file, or as much of its beginning
- * @throws FormatError when it is not the file itself but a pointer to it
+ * @param bytes the file, or its beginning
+ * @throws FormatError if it is a pointer instead of the file itself
  */
 export function refuseLfsPointer(bytes: Uint8Array, name: string): void {
   if (!BEGINNING.every((byte, i) => bytes[i] === byte)) return;

@@ -1,28 +1,28 @@
 /**
- * Where bytes come from: one interface over memory, Blobs, URLs and files, read by range, so that a
- * checkpoint is never loaded whole to look at one tensor.
+ * One interface for bytes in memory, Blobs, URLs and files. They are read by range, so that reading one
+ * tensor does not load a whole checkpoint.
  */
 import { PatchwiseError } from "../../engine/errors.ts";
 
 export interface ByteSource {
-  /** How messages call it: a path, a URL, a file's name. */
+  /** How errors name the source: a path, a URL or the name of a file. */
   readonly name: string;
-  /** Bytes in total. */
+  /** Total number of bytes. */
   readonly size: number;
-  /** The absolute path, where the bytes are a file that this process can open by name. */
+  /** The absolute path, if the source is a file that this process can open by name. */
   readonly path?: string;
-  /** The bytes themselves, where they are in memory. */
+  /** The bytes, if they are in memory. */
   readonly bytes?: Uint8Array<ArrayBuffer>;
   /**
-   * Exactly `length` bytes from `offset`, as memory that belongs to the caller.
+   * Reads `length` bytes from `offset`. The caller owns the returned memory.
    *
-   * @throws PatchwiseError when the range is not inside the source, FormatError when it can no longer be had
+   * @throws PatchwiseError if the range is outside the source; FormatError if the source has changed
    */
   read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>>;
   close?(): Promise<void>;
 }
 
-/** Bytes in memory; reads copy, so that a tensor never aliases the source. */
+/** Bytes in memory. Reads copy, so that a tensor never aliases the source. */
 export function bytesSource(bytes: Uint8Array | ArrayBuffer, name = "bytes"): ByteSource {
   const view = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
   const source: ByteSource = {
@@ -31,7 +31,7 @@ export function bytesSource(bytes: Uint8Array | ArrayBuffer, name = "bytes"): By
     ...(isUnshared(view) && { bytes: view }),
     read: async (offset, length) => {
       checkRange(source, offset, length);
-      // Not view.slice(): a Node Buffer's own slice() does not copy.
+      // Not view.slice(), which does not copy if the view is a Node Buffer.
       return new Uint8Array(view.subarray(offset, offset + length));
     },
   };
@@ -42,7 +42,7 @@ function isUnshared(view: Uint8Array): view is Uint8Array<ArrayBuffer> {
   return view.buffer instanceof ArrayBuffer;
 }
 
-/** A Blob, or a File that a person picked; the browser reads only the ranges asked for. */
+/** A Blob, or a File that a user picked. The browser reads only the requested ranges. */
 export function blobSource(
   blob: Blob,
   name = "name" in blob ? String(blob.name) : "blob",
@@ -58,7 +58,7 @@ export function blobSource(
   return source;
 }
 
-/** @throws PatchwiseError when `offset` and `length` do not name a range inside the source */
+/** @throws PatchwiseError unless `offset` and `length` are a range inside the source */
 export function checkRange(source: ByteSource, offset: number, length: number): void {
   const valid =
     Number.isSafeInteger(offset) &&

@@ -1,6 +1,4 @@
-/**
- * What the operating system's error codes mean to a person, and what to do about them.
- */
+/** Explains the error codes of the operating system and how to resolve them. */
 const meanings = new Map([
   ["ENOENT", "there is no such file or folder; check the path"],
   ["EACCES", "permission is denied; check who may use it"],
@@ -15,7 +13,7 @@ const meanings = new Map([
   ["ENAMETOOLONG", "the name is too long; choose a shorter one"],
 ]);
 
-/** A clause such as "the disk is full; free some space and try again (ENOSPC)". */
+/** Returns a clause such as "the disk is full; free some space and try again (ENOSPC)". */
 export function describeSystemError(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   const meaning = code === undefined ? undefined : meanings.get(code);

@@ -1,21 +1,19 @@
-/**
- * A file behind a URL, read by HTTP range requests (RFC 9110, section 14), in the browser and in Node.
- */
+/** A file behind a URL, read by HTTP range requests (RFC 9110, section 14), in Node and in the browser. */
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
 import { type ByteSource, checkRange } from "./source.ts";
 
 export interface UrlOptions {
-  /** Stands in for the global fetch, e.g. to add a cache or a proxy. */
+  /** Replaces the global fetch, for example to add a cache or a proxy. */
   readonly fetch?: typeof fetch;
-  /** Sent with each request, e.g. an Authorization header for a gated model. */
+  /** Sent with each request, such as an Authorization header for a gated model. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 }
 
 /**
- * Asks for one byte to learn the size and whether the server honours ranges.
+ * Opens a file by its URL. One byte is requested, to learn the size and whether the server supports ranges.
  *
- * @throws FormatError when the server refuses, ignores Range, or hides the file's size
+ * @throws FormatError if the server refuses the request, ignores Range, or does not report the size
  */
 export async function urlSource(url: string | URL, options: UrlOptions = {}): Promise<ByteSource> {
   const name = withoutSecrets(url);
@@ -23,7 +21,7 @@ export async function urlSource(url: string | URL, options: UrlOptions = {}): Pr
     sendRequest(name, url, options, headers, method);
 
   const probe = await request({ Range: "bytes=0-0" });
-  // The body is not needed, and an unread one would keep the connection busy, or download it all.
+  // An unread body would keep the connection busy, or download the whole file.
   await probe.body?.cancel();
   const size = isEmptyFile(probe) ? 0 : await sizeOfFile(probe, name, request);
   const etag = probe.headers.get("etag");
@@ -47,7 +45,7 @@ export async function urlSource(url: string | URL, options: UrlOptions = {}): Pr
         }
         return await bodyOf(response, name, offset, length, options.signal);
       } catch (error) {
-        // A body that errored, or was read to its end, cannot be cancelled; either way it is done with.
+        // A body that failed or was read to the end cannot be cancelled.
         await response.body?.cancel().catch(() => undefined);
         throw error;
       }
@@ -56,7 +54,7 @@ export async function urlSource(url: string | URL, options: UrlOptions = {}): Pr
   return source;
 }
 
-/** @throws PatchwiseError when no answer comes */
+/** @throws PatchwiseError if there is no response */
 export async function sendRequest(
   name: string,
   url: string | URL,
@@ -68,7 +66,7 @@ export async function sendRequest(
   try {
     return await fetchRange(url, {
       method,
-      // Compression would move the offsets; fetch itself asks for none wherever there is a Range.
+      // Compression would shift the offsets. fetch itself disables it for requests with a Range.
       headers: { ...options.headers, ...headers },
       ...(signal && { signal }),
     });
@@ -81,7 +79,7 @@ export async function sendRequest(
   }
 }
 
-/** Reads a body that must be `length` bytes, and stops as soon as it proves longer. */
+/** Reads a body of exactly `length` bytes, and stops as soon as it is longer. */
 async function bodyOf(
   response: Response,
   name: string,
@@ -126,7 +124,7 @@ async function sizeOfFile(
 ): Promise<number> {
   checkPartial(probe, name);
   let text = /^bytes 0-0\/(\d+)$/.exec(probe.headers.get("content-range") ?? "")?.[1];
-  // Cross-origin pages see Content-Range only where the server exposes it; Content-Length they always see.
+  // Cross-origin pages see Content-Range only if the server exposes it, but Content-Length always.
   text ??= (await request({}, "HEAD")).headers.get("content-length") ?? undefined;
   const size = Number(text ?? NaN);
   if (Number.isSafeInteger(size)) return size;
@@ -135,7 +133,7 @@ async function sizeOfFile(
   );
 }
 
-/** @throws FormatError unless the response holds the asked part, and only that. */
+/** @throws FormatError unless the response holds only the requested range */
 function checkPartial(response: Response, name: string): void {
   if (response.status === 206) return;
   throw new FormatError(
@@ -146,14 +144,14 @@ function checkPartial(response: Response, name: string): void {
   );
 }
 
-/** A signed URL carries its key in the query, and messages end up in logs. */
+/** A signed URL has its key in the query, and messages end up in logs. */
 export function withoutSecrets(url: string | URL): string {
   return String(url)
     .replace(/[?#].*$/s, "")
     .replace(/\/\/[^/@]*@/, "//");
 }
 
-/** Node hides the reason of a failed fetch in `cause`, which has no more than a code where it tried several addresses. */
+/** Node puts the reason of a failed fetch into `cause`, which has only a code if several addresses were tried. */
 export function reasonOf(error: unknown): string {
   const { cause } = error as { cause?: unknown };
   if (!(cause instanceof Error)) return (error as Error).message;

@@ -1,9 +1,9 @@
-/** What the pictures of the emoji set are called: the styles they are drawn in, and a few ways to ask for each. */
+/** Captions of the emoji data set: its drawing styles, and several prompts for each emoji. */
 import { fork, permutation, randomKey } from "../../../engine/random/random.ts";
 
 /**
- * The styles by the word that asks for them in a prompt, and the npm package that draws in each.
- * All art may be used and changed; NOTICE has the attributions.
+ * The styles by their word in a prompt, with the npm package of their pictures. All pictures may be used and
+ * modified; NOTICE has the attributions.
  */
 export const emojiStyles = {
   noto: { package: "@iconify-json/noto", kind: "iconify" },
@@ -19,7 +19,7 @@ export type EmojiStyle = keyof typeof emojiStyles;
 
 export const emojiStyleNames = Object.keys(emojiStyles) as EmojiStyle[];
 
-/** Unicode's groups of emoji, in the order in which emojibase numbers them. */
+/** The groups of Unicode, in emojibase's numbering. */
 export const emojiGroups = [
   "smileys-emotion",
   "people-body",
@@ -33,7 +33,10 @@ export const emojiGroups = [
   "flags",
 ] as const;
 
-/** An emoji's label as a person would say it: "flag: Japan" is "flag of Japan", "woman: red hair" loses its colon. */
+/**
+ * Rewrites a label as people would say it: "flag: Japan" becomes "flag of Japan", and "woman: red hair" loses
+ * its colon.
+ */
 export function subjectOf(label: string): string {
   return label
     .replace(/^flag: /, "flag of ")
@@ -42,8 +45,9 @@ export function subjectOf(label: string): string {
 }
 
 /**
- * A picture in words: mostly its label, alone or with the style and with some of its tags, and at times tags alone,
- * so that "car" finds what Unicode calls an automobile. Each style shows other tags of the same emoji.
+ * Returns captions for a picture: mostly its label, alone, with the style or with some tags, and sometimes
+ * only tags, so that "car" finds what Unicode calls an automobile. Each style uses other tags of the same
+ * emoji.
  */
 export function emojiCaptions(
   label: string,
@@ -63,7 +67,7 @@ export function emojiCaptions(
   const others = tags.filter((tag) => !said.includes(tag.toLowerCase()));
   if (others.length === 0) return captions;
   const order = permutation(fork(fork(randomKey(0), label), style), others.length);
-  // Tags from..to in their shuffled order, which begins again where there are fewer.
+  // Takes the shuffled tags from..to, starting over if there are fewer.
   const some = (from: number, to: number) =>
     [...new Set(Array.from({ length: to - from }, (_, i) => (from + i) % others.length))]
       .map((i) => others[order[i]!]!)
@@ -77,7 +81,7 @@ export function emojiCaptions(
   ];
 }
 
-/** "a red apple", "an umbrella"; several things, numbers and proper names have no article. */
+/** Adds an article: "a red apple", "an umbrella". Plurals, numbers and proper names get none. */
 function withArticle(subject: string): string {
   if (/^[^a-z]/.test(subject) || /[^s]s(,|$)/.test(subject)) return subject;
   return `${/^[aeio](?!ne\b)|^um|^un(?!i)/.test(subject) ? "an" : "a"} ${subject}`;

@@ -1,4 +1,7 @@
-/** Emoji in several drawing styles with captions, from npm packages: a set of real pictures that needs no download. */
+/**
+ * Reads emoji in several drawing styles from npm packages: captioned pictures that need no download of their
+ * own.
+ */
 import { readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import sharp from "sharp";
@@ -13,28 +16,28 @@ import { locatePackageFiles } from "./packages-node.ts";
 
 const CAPTIONS = "emojibase-data/en/data.json";
 
-// Vector art is drawn this many times larger and scaled down, as its thin lines would flicker from pixel to pixel.
+// Vector pictures are drawn this many times larger and scaled down, because thin lines would otherwise alias.
 const SUPERSAMPLING = 4;
 
-/** One emoji drawn in one style. */
+/** One emoji in one style. */
 interface Item {
   readonly name: string;
   readonly captions: readonly string[];
   readonly art: Art;
 }
 
-/** Vector art, or the path of a picture file. */
+/** SVG content, or the path of a picture file. */
 type Art =
   | { readonly kind: "svg"; readonly body: string; readonly width: number; readonly height: number }
   | { readonly kind: "file"; readonly path: string };
 
-/** All art of one style, found by an emoji. */
+/** Finds the picture of an emoji in one style. */
 type Find = (hexcode: string, label: string) => Art | undefined;
 
 /**
- * The emoji set at a shape, on white; the art's own proportions are kept.
+ * Opens the emoji set at a shape, on white. Proportions are kept.
  *
- * @throws UsageError that names the packages which are not installed, or when nothing is left
+ * @throws UsageError that names the packages that are not installed, or if the config selects no emoji
  */
 export async function openEmoji(
   config: DataConfigOf<"emoji">,
@@ -56,7 +59,7 @@ export async function openEmoji(
       });
     }),
   );
-  // All styles of an emoji follow one another.
+  // All styles of an emoji are neighbours.
   const all = emoji.flatMap((_, i) => perStyle.flatMap((items) => items[i] ?? []));
   if (all.length === 0) {
     throw new UsageError(
@@ -80,7 +83,7 @@ export async function openEmoji(
   };
 }
 
-/** The file by which a style's package is found. */
+/** The file by which the package of a style is located. */
 function indexOf(style: EmojiStyle): string {
   const { package: name, kind } = emojiStyles[style];
   return `${name}/${kind === "webp" ? "package.json" : "icons.json"}`;
@@ -102,7 +105,7 @@ interface Emoji {
   readonly tags: readonly string[];
 }
 
-/** The emoji that a config asks for; those of other skin tones are held out together with their original. */
+/** The emoji that a config selects. All skin tones of an emoji are held out together. */
 function choose(list: z.infer<typeof emojiList>, config: DataConfigOf<"emoji">): Emoji[] {
   const { groups, split, skinTones } = config;
   return list.flatMap(({ label, hexcode, tags, group, skins }) => {
@@ -114,18 +117,18 @@ function choose(list: z.infer<typeof emojiList>, config: DataConfigOf<"emoji">):
   });
 }
 
-/** One emoji in twenty; which ones depends on nothing but their code points. */
+/** Holds out one emoji in twenty, chosen by its code points alone. */
 function isHeldOut(hexcode: string): boolean {
   const key = fork(fork(randomKey(0), "held-out emoji"), codePoints(hexcode));
   return uniform(key, [1]).data[0]! < 0.05;
 }
 
-/** Code points as all packages can agree on them: without the variation selector, which some leave out. */
+/** Code points in the form on which all packages agree: without the variation selector, which some omit. */
 function codePoints(hexcode: string): string {
   return hexcode.toLowerCase().replaceAll("-fe0f", "");
 }
 
-/** A label as a name without spaces or hyphens: "Côte d’Ivoire" and "cote-d-ivoire" are both "cotedivoire". */
+/** A label without spaces and hyphens: "Côte d’Ivoire" and "cote-d-ivoire" both become "cotedivoire". */
 function slug(label: string): string {
   return label
     .normalize("NFKD")
@@ -160,7 +163,7 @@ const iconSet = z.object({
     .default({}),
 });
 
-/** Icons by the code points in `chars.json`, where the package has any, else by their names. */
+/** Finds icons by the code points in `chars.json` if the package has it, and by their names otherwise. */
 async function findIcons(iconsJson: string): Promise<Find> {
   const set = await readJson(iconsJson, iconSet);
   const chars = await readJson(
@@ -168,7 +171,7 @@ async function findIcons(iconsJson: string): Promise<Find> {
     z.record(z.string(), z.string()),
   );
   const byCode = new Map(Object.entries(chars).map(([code, name]) => [codePoints(code), name]));
-  // Where an alias and an icon have the same slug, the icon counts.
+  // If an alias and an icon have the same slug, the icon is used.
   const names = [...Object.keys(set.aliases), ...Object.keys(set.icons)];
   const bySlug = new Map(names.map((name) => [slug(name), name]));
   return (hexcode, label) => {
@@ -200,7 +203,7 @@ async function readJson<T extends z.ZodType>(path: string, schema: T): Promise<z
   );
 }
 
-/** Pixels [height, width, channels] of the art on white. */
+/** Pixels [height, width, channels] of the picture on white. */
 async function draw(art: Art, shape: PictureShape, name: string): Promise<Uint8Array> {
   const { height, width, channels } = shape;
   try {
@@ -216,7 +219,7 @@ async function draw(art: Art, shape: PictureShape, name: string): Promise<Uint8A
   }
 }
 
-/** A file larger than the picture; `viewBox` centres the art in it. */
+/** Renders the SVG larger than the picture; `viewBox` centres it. */
 function svgFile(art: Art & { kind: "svg" }, { height, width }: PictureShape): Uint8Array {
   const file =
     `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" ` +

@@ -1,13 +1,13 @@
-/** Files of npm packages that are installed beside this one, and that it does not bring along itself. */
+/** Locates files of npm packages that the user installs beside this one. */
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { UsageError } from "../../../engine/errors.ts";
 
 /**
- * Paths of files, each as "package/file": looked up from the working directory, then from this package.
+ * Locates files given as "package/file", first from the working directory and then from this package.
  *
  * @param purpose what needs them, as the subject of the error's sentence
- * @throws UsageError that names every package which is not installed
+ * @throws UsageError that names each package that is not installed
  */
 export function locatePackageFiles(files: readonly string[], purpose: string): readonly string[] {
   const origins = [join(process.cwd(), "package.json"), import.meta.url].map((path) =>
@@ -19,7 +19,7 @@ export function locatePackageFiles(files: readonly string[], purpose: string): r
       try {
         return origin.resolve(file);
       } catch {
-        // The next origin may have it.
+        // It may be installed at the next origin.
       }
     }
     missing.add(/^(@[^/]+\/)?[^/]+/.exec(file)![0]);
