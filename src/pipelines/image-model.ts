@@ -9,6 +9,7 @@ import { input } from "../engine/graph/functional.ts";
 import { type Graph, graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
+import type { Card } from "../models/card.ts";
 import {
   codecShape,
   decodeWithCodec,
@@ -38,11 +39,8 @@ export interface ImageModel {
   /** Decodes latents or tokens to pixels; absent if the network draws pixels. */
   readonly decoder?: LatentDecoder | undefined;
   /** Settings that a request takes from the model where it gives none. */
-  readonly defaults: {
-    readonly steps: number;
-    readonly guidance: number;
+  readonly defaults: Omit<Card["sampling"], "sampler"> & {
     readonly guidedChannels?: number | undefined;
-    readonly temperature?: readonly [first: number, last: number] | undefined;
   };
   /** The LoRAs that were merged into the weights. */
   readonly loras?: readonly MergedLora[] | undefined;

@@ -62,12 +62,18 @@ async function drawnInNode(
 
 describe("a folder behind an address, in Chromium", () => {
   it.each([
-    ["/sd3/", "wasm", "in the page", { prompt: "a red cat", size: [64, 64], steps: 3 }, words],
+    [
+      "/sd3/",
+      "wasm",
+      "in the page",
+      { prompt: "a red cat", width: 64, height: 64, steps: 3 },
+      words,
+    ],
     [
       "/sd3/",
       "webgpu",
       "in the page",
-      { prompt: "a red cat", size: [32, 32], steps: 1, guidance: 1 },
+      { prompt: "a red cat", width: 32, height: 32, steps: 1, guidance: 1 },
       words,
     ],
     ["/shipped/", "wasm", "in the page", { prompt: "red apple", seed: 3, steps: 4, count: 2 }],

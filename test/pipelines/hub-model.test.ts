@@ -121,6 +121,7 @@ describe("a model of the Hub", () => {
     publish("owner/much", at("diffusers"), {
       "model_index.json": JSON.stringify({
         ...index,
+        _class_name: "StableDiffusion3Pipeline",
         text_encoder_3: ["transformers", "T5EncoderModel"],
         tokenizer_3: ["transformers", "T5TokenizerFast"],
         safety_checker: [null, null],
