@@ -1,4 +1,4 @@
-/** Training from a config, as `patchwise train` does it. */
+/** Training from a YAML config, as `patchwise train` does, and trained models on disk. */
 export {
   type LoraTrainingConfig,
   type TrainingConfig,
@@ -6,4 +6,5 @@ export {
 } from "./config/config.ts";
 export { readTrainingConfig } from "./config/config-file.ts";
 export type { TrainingEvent, TrainingResult } from "./loop.ts";
+export { saveModel } from "./run/run-folder-node.ts";
 export { type DrawSamples, openWords, train, type TrainOptions } from "./run/train-node.ts";

@@ -155,10 +155,10 @@ export interface Recorder {
 
 export interface LoopOptions {
   readonly backend: Backend;
-  readonly config: Pick<
-    RunConfig,
-    "seed" | "training" | "log" | "samples" | "validation" | "checkpoint"
-  >;
+  readonly config: Pick<RunConfig, "seed" | "training" | "log" | "samples" | "checkpoint"> & {
+    /** The steps between validations, and whether they use the training's own pictures. */
+    readonly validation?: { readonly steps: number; readonly own?: boolean } | undefined;
+  };
   readonly source: DataSource;
   readonly task: Task;
   readonly batches: Batches;
@@ -392,7 +392,7 @@ function trainedBy({ config: { training } }: Run, steps: number): Trained {
 }
 
 /** The moving averages of the weights, under the names of the weights. */
-function averagesIn(state: Arrays): Arrays {
+export function averagesIn(state: Arrays): Arrays {
   const averages = Object.entries(state)
     .filter(([name]) => name.startsWith(emaPrefix))
     .map(([name, value]) => [name.slice(emaPrefix.length), value]);

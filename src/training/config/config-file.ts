@@ -1,8 +1,6 @@
-/** From a YAML file to a config: every mistake is told with its line, and an unknown key with the nearest known one. */
+/** Reads a training config from YAML. Errors name the line, and unknown keys suggest the nearest known ones. */
 import { isMap, isPair, isScalar, LineCounter, type Node, parseDocument } from "yaml";
-import { z } from "zod";
 import { UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
 import { quote } from "../../engine/messages.ts";
 import {
   autoencoderConfigSchema,
@@ -12,13 +10,14 @@ import {
   type TrainingConfig,
   trainingConfigSchema,
 } from "./config.ts";
+import { explainIssues } from "./explain.ts";
 
 /**
- * Reads a config: of a LoRA where it names a `base` or says `lora`, and of an autoencoder where it says `autoencoder`.
+ * Reads a training config. A config with `base` or `lora` trains a LoRA, one with `autoencoder` an autoencoder.
  *
- * @param file how messages call it
- * @param settings `key.path=value` from the command line, which override the file's
- * @throws UsageError that names the line, the key, what it is and what it may be
+ * @param file the name of the file, for error messages
+ * @param settings overrides of the form `key.path=value`
+ * @throws UsageError that names the line, the key, its value and what it may be
  */
 export function readTrainingConfig(
   file: string,
@@ -55,7 +54,7 @@ export function readTrainingConfig(
   const schema = schemaOf(document);
   const result = schema.safeParse(content, { reportInput: true });
   if (result.success) return result.data;
-  const { path, message } = explained(firstIssue(result.error.issues), schema);
+  const { path, message } = explainIssues(result.error.issues, schema);
   const line = lineOf(document.contents, path, lines);
   const key = path.join(".");
   if ([...overridden.keys()].some((set) => set === key)) {
@@ -69,125 +68,7 @@ function schemaOf(document: { has(key: string): boolean }) {
   return document.has("autoencoder") ? autoencoderConfigSchema : trainingConfigSchema();
 }
 
-/** An unknown key first: what else is wrong may follow from it, as a missing field does from a misspelt one. */
-function firstIssue(issues: readonly z.core.$ZodIssue[]): z.core.$ZodIssue {
-  const first = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0]!;
-  if (first.code !== "invalid_union" || first.errors.length === 0) return first;
-  // Of the alternatives, the one that the value fits furthest.
-  const inner = first.errors
-    .map((alternative) => firstIssue(alternative))
-    .toSorted((a, b) => b.path.length - a.path.length)[0]!;
-  return inner.path.length === 0 ? first : { ...inner, path: [...first.path, ...inner.path] };
-}
-
-/** The sentence for an issue, and the path of the key that it is about. */
-function explained(
-  issue: z.core.$ZodIssue,
-  schema: z.ZodType,
-): { path: readonly string[]; message: string } {
-  const path = issue.path.map(String);
-  const place = path.length === 0 ? "a training config" : quote(path.join("."));
-  if (issue.code === "unrecognized_keys") {
-    const unknown = issue.keys[0]!;
-    const known = keysAt(schema, path);
-    if (schema === loraConfigSchema && keysAt(trainingConfigSchema(), path).includes(unknown)) {
-      return {
-        path: [...path, unknown],
-        message: `${quote([...path, unknown].join("."))} comes from the base of a LoRA; leave it out.`,
-      };
-    }
-    const near = nearestNames(unknown, known);
-    const hint =
-      near.length > 0 ? `did you mean ${near.join(" or ")}?` : `it has ${known.join(", ")}.`;
-    return {
-      path: [...path, unknown],
-      message: `there is no key ${quote(unknown)} in ${place}; ${hint}`,
-    };
-  }
-  if (issue.code === "custom") return { path, message: `${place}: ${issue.message}.` };
-  const wanted = expectation(issue);
-  // Where a field decides between alternatives, the issue is its, but the input is the map around it.
-  const value =
-    issue.code === "invalid_union" && issue.discriminator && isRecord(issue.input)
-      ? issue.input[issue.discriminator]
-      : issue.input;
-  if (value === undefined) return { path, message: `${place} is missing; give ${wanted}.` };
-  const shown = JSON.stringify(value);
-  const near =
-    typeof value === "string" && "values" in issue
-      ? nearestNames(value, issue.values.map(String))
-      : [];
-  const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : ".";
-  return {
-    path,
-    message: `${place} is ${shown.length > 60 ? `${shown.slice(0, 59)}…` : shown}, but must be ${wanted}${hint}`,
-  };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
-}
-
-/** What would have been right, as a noun. */
-function expectation(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return nouns[issue.expected] ?? `a ${issue.expected}`;
-    case "invalid_value":
-      return issue.values.length === 1
-        ? JSON.stringify(issue.values[0])
-        : `one of ${issue.values.join(", ")}`;
-    case "too_small":
-      if (issue.origin === "array") return `a list of at least ${issue.minimum}`;
-      return `${issue.inclusive === false ? "more than" : "at least"} ${issue.minimum}`;
-    case "too_big":
-      if (issue.origin === "array") return `a list of at most ${issue.maximum}`;
-      return `${issue.inclusive === false ? "less than" : "at most"} ${issue.maximum}`;
-    case "invalid_union": {
-      const options = (issue as { options?: readonly unknown[] }).options;
-      if (options) return `one of ${options.join(", ")}`;
-      return issue.errors.map((alternative) => expectation(alternative[0]!)).join(" or ");
-    }
-    default:
-      return issue.message;
-  }
-}
-
-const nouns: Readonly<Record<string, string>> = {
-  int: "a whole number",
-  number: "a number",
-  string: "a text",
-  boolean: "true or false",
-  object: "a map of its fields",
-  array: "a list",
-  tuple: "a list of two, [height, width]",
-};
-
-interface JsonSchema {
-  readonly properties?: Readonly<Record<string, JsonSchema>>;
-  readonly anyOf?: readonly JsonSchema[];
-  readonly oneOf?: readonly JsonSchema[];
-}
-
-/** Every key that a map at this place may have. */
-function keysAt(schema: z.ZodType, path: readonly string[]): readonly string[] {
-  let places: readonly JsonSchema[] = [z.toJSONSchema(schema, { io: "input" }) as JsonSchema];
-  for (const part of path) {
-    places = alternatives(places).flatMap(({ properties }) => properties?.[part] ?? []);
-  }
-  return [
-    ...new Set(alternatives(places).flatMap(({ properties }) => Object.keys(properties ?? {}))),
-  ];
-}
-
-function alternatives(schemas: readonly JsonSchema[]): readonly JsonSchema[] {
-  return schemas.flatMap((schema) => {
-    const inner = [...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
-    return inner.length > 0 ? alternatives(inner) : [schema];
-  });
-}
-
-/** `a.b=1` → ["a.b", 1], its value read as YAML. */
+/** Parses `a.b=1` to ["a.b", 1]; the value is YAML. */
 function parseSetting(setting: string): [path: string, value: unknown] {
   const at = setting.indexOf("=");
   if (at <= 0) {
@@ -202,7 +83,7 @@ function parseSetting(setting: string): [path: string, value: unknown] {
   return [setting.slice(0, at), value.toJS()];
 }
 
-/** The line on which a key, or else the nearest map around it, stands. */
+/** The line of a key, or of the nearest map around it. */
 function lineOf(root: Node, path: readonly string[], lines: LineCounter): number | undefined {
   let node: unknown = root;
   let line: number | undefined;

@@ -200,6 +200,9 @@ export const trainingConfigSchema = fromFamilies(() =>
 
 export type TrainingConfig = z.output<ReturnType<typeof trainingConfigSchema>>;
 
+/** A training config before defaults are filled in. */
+export type TrainingConfigInput = z.input<ReturnType<typeof trainingConfigSchema>>;
+
 /** Of a LoRA: what pictures are made to be, what the network is and how it draws are its base's. */
 export const loraConfigSchema = z.strictObject({
   ...denoiserFields,

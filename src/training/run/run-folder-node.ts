@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
-import { type Card, modelFiles } from "../../models/card.ts";
+import { modelFiles } from "../../models/card.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
@@ -17,6 +17,7 @@ import { describeSystemError } from "../../weights/sources/system-error-node.ts"
 import { type DenoiserConfig, flattened } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 import type { DenoiserTask } from "../tasks/denoiser.ts";
+import type { TrainedModel } from "../train-model.ts";
 import type { FolderTask, TrainContext } from "./train-node.ts";
 
 export interface RunFolder {
@@ -129,26 +130,24 @@ function differences(before: unknown, now: unknown): string[] {
     );
 }
 
-/** A trained model in memory. */
-export interface StoredModel {
-  readonly card: Card;
-  readonly weights: Readonly<Record<string, NdArray>>;
-  /** The content of tokenizer.json, for models that read prompts. */
-  readonly tokenizerFile?: Uint8Array | undefined;
-}
-
-/** Writes the files of a trained model to a folder, each under a temporary name first. */
-export async function writeModel(
-  path: string,
-  { card, weights, tokenizerFile }: StoredModel,
-  dtype: "float32" | "float16",
+/**
+ * Writes the files of a trained model to a folder, each under a temporary name first.
+ *
+ * @param dtype float16 halves the file of the weights
+ * @example await saveModel("runs/mine", await trainModel({ pictures, steps: 1000, backend }));
+ */
+export async function saveModel(
+  folder: string,
+  { card, weights, tokenizerFile }: TrainedModel,
+  dtype: "float32" | "float16" = "float32",
 ): Promise<void> {
+  await mkdir(folder, { recursive: true });
   const stored = Object.entries(weights).map(
     ([name, array]) => [name, castArray(array, dtype)] as const,
   );
-  await writeSafetensors(join(path, modelFiles.weights), stored, [["format", "pt"]]);
-  if (tokenizerFile) await writeFileAtomic(join(path, modelFiles.tokenizer), tokenizerFile);
-  await writeFileAtomic(join(path, modelFiles.card), json(card));
+  await writeSafetensors(join(folder, modelFiles.weights), stored, [["format", "pt"]]);
+  if (tokenizerFile) await writeFileAtomic(join(folder, modelFiles.tokenizer), tokenizerFile);
+  await writeFileAtomic(join(folder, modelFiles.card), json(card));
 }
 
 /** Copies, in a training's folder, of the autoencoder whose latents or codes it learns. */

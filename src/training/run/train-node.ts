@@ -46,7 +46,7 @@ import {
   type RunFolder,
   sampleGrid,
   writeCheckpoint,
-  writeModel,
+  saveModel,
 } from "./run-folder-node.ts";
 
 /** Draws a grid of samples with a model in training: one row for each prompt or class. */
@@ -204,7 +204,7 @@ async function wholeModel(
     },
     sample: sampleGrid(task, config, source, context),
     write: async (trained, averages) =>
-      writeModel(
+      saveModel(
         out,
         { card: task.cardAt(trained), weights: await task.allWeights(averages) },
         checkpoint.weights,

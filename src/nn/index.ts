@@ -1,0 +1,47 @@
+/**
+ * Layers: functions on scopes of parameters, from which models are built. The path of a scope is the key in a checkpoint.
+ *
+ * @example
+ * const params = createParams();
+ * const hidden = linear(params.at("in"), input("x", [batch, 4]), 32).gelu();
+ * const output = linear(params.at("out"), hidden, 2);
+ * const weights = initialize(params, randomKey(0)); // "in.weight", "in.bias", "out.weight", "out.bias"
+ */
+export {
+  crossAttention,
+  type CrossAttentionOptions,
+  selfAttention,
+  type SelfAttentionOptions,
+} from "./attention.ts";
+export { type Block, type BlockOptions, blockScopes, runBlocks } from "./blocks.ts";
+export {
+  type Condition,
+  type ConditionedInputs,
+  embedLabels,
+  embedText,
+  embedTokens,
+  givenCondition,
+  tokenLogits,
+} from "./conditioning.ts";
+export { conv2d } from "./convolutions.ts";
+export { linear, type LinearOptions } from "./linear.ts";
+export { attentionAndMlp, isLora, type LoraOptions, withLora } from "./lora.ts";
+export { type FeedForward, feedForward, mlp } from "./mlp.ts";
+export { gated, modulate, modulation, type ModulationOptions } from "./modulation.ts";
+export { groupNorm, norm, type Norm } from "./norm.ts";
+export {
+  createParams,
+  type Declared,
+  type Init,
+  initialize,
+  normal,
+  one,
+  type Params,
+  type ParamsRoot,
+  xavierUniform,
+  zero,
+} from "./params.ts";
+export { type PatchEmbedding, patchEmbedding, patchify, unpatchify } from "./patches.ts";
+export { rotaryTable, rotate, sinCosTable } from "./positions.ts";
+export { type Tapped, withTaps } from "./taps.ts";
+export { embedTime, timestepEmbedding } from "./timestep-embedding.ts";

@@ -1,0 +1,46 @@
+/**
+ * Training in Node and in a page: `trainModel` trains on pictures in memory; the training step, optimizers and losses beneath
+ * it train anything else. `patchwise/training/node` trains from YAML configs and saves models to disk.
+ */
+export type { Batch, Loader } from "../data/loading/batch-reader.ts";
+export type { DataSet, Example } from "../data/dataset.ts";
+export { type LabelledPicture, pictureSet, type PictureSetOptions } from "../data/memory.ts";
+export { type Recipe, recipeLoss } from "../diffusion/recipe.ts";
+export type { StepReport, TrainingCheckpoint, TrainingEvent, TrainingResult } from "./loop.ts";
+export {
+  adamW,
+  type AdamWOptions,
+  type Decay,
+  mapTree,
+  muon,
+  type MuonOptions,
+  type Optimizer,
+  rateAt,
+  type RateSchedule,
+  type Tree,
+} from "./optimizers.ts";
+export {
+  type Arrays,
+  createTrainer,
+  emaPrefix,
+  optimizerPrefix,
+  type ReduceGradients,
+  type StepResult,
+  type Trainer,
+  type TrainerOptions,
+  type TrainerState,
+  type TrainingStep,
+  trainingStep,
+  type TrainingStepOptions,
+} from "./step.ts";
+export { type ExampleOptions, examplesOf, type Objective, objective } from "./tasks/denoiser.ts";
+export { readWords, type WordTable } from "./tasks/words.ts";
+export {
+  modelBytes,
+  type NetworkSettings,
+  type TrainedModel,
+  trainModel,
+  type TrainModelOptions,
+  type TrainModelResult,
+  type TrainingPictures,
+} from "./train-model.ts";
