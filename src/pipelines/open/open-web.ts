@@ -4,6 +4,7 @@ import type { Backend } from "../../engine/runtime/backend.ts";
 import { modelFiles } from "../../models/card.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import type { ModelFolder } from "../../weights/sources/folder.ts";
+import { memoryFolder } from "../../weights/sources/folder-memory.ts";
 import { urlFolder } from "../../weights/sources/folder-url.ts";
 import type { UrlOptions } from "../../weights/sources/url.ts";
 import type { ImageModel } from "../image-model.ts";
@@ -31,6 +32,23 @@ export async function openPipelineUrl(
   { backend, without, promptTokens, ...loading }: OpenUrlOptions,
 ): Promise<Pipeline> {
   const model = await openFolder(urlFolder(address, loading), { without, promptTokens });
+  return closingOnFailure([model], async () => imagePipeline(model, backend));
+}
+
+/**
+ * Opens a model from the contents of its files, in the browser and in Node.
+ *
+ * @param files contents by name: `model.json`, `model.safetensors` and the other files of a folder that `patchwise train` wrote
+ * @example
+ * const model = await trainModel({ pictures, steps: 1000, backend });
+ * const pipeline = await openPipelineBytes(modelBytes(model), { backend });
+ * @throws FormatError if a file is missing or damaged
+ */
+export async function openPipelineBytes(
+  files: Readonly<Record<string, Uint8Array>>,
+  { backend }: { readonly backend: Backend },
+): Promise<Pipeline> {
+  const model = await openFolder(memoryFolder(files), {});
   return closingOnFailure([model], async () => imagePipeline(model, backend));
 }
 
