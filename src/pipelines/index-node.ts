@@ -1,4 +1,5 @@
 /** Pipelines on models on disk. */
-export { openPipeline, type OpenPipelineOptions } from "./open/open-node.ts";
+export { type Exported, exportGraph, type ExportOptions } from "./export-node.ts";
+export { openModel, openPipeline, type OpenPipelineOptions } from "./open/open-node.ts";
 export { shippedModels } from "../models/card-node.ts";
 export { writePicture } from "../pictures/file-node.ts";

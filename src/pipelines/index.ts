@@ -2,6 +2,7 @@
  * From a prompt or class to pictures, in Node and in the browser. `patchwise/pipelines/node` opens models on disk.
  */
 export { type Card, readCard } from "../models/card.ts";
+export { type ImageModel, networkGraph } from "./image-model.ts";
 export { openPipelineBytes, openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
 export { createPipeline, type TrainedModel } from "./open/trained-model.ts";
 export { type DrawnPicture, finished, type GenerateStep, type Pipeline } from "./pipeline.ts";

@@ -6,7 +6,6 @@ import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/token-recipe.ts";
 import { samplingSchema } from "../../models/card.ts";
 import { fromFamilies } from "../../models/families.ts";
-import { attentionAndMlp } from "../../nn/lora.ts";
 import { modelSchema } from "./model-settings.ts";
 
 const count = z.int().min(1);
@@ -213,11 +212,8 @@ export const loraConfigSchema = z.strictObject({
       rank: count.default(8),
       /** As many times as alpha / rank it counts; the rank unless given. */
       alpha: z.number().positive().optional(),
-      /** Linear layers by path, with * for anything but dots and ** for anything. */
-      targets: z
-        .array(z.string().min(1, "a target cannot be empty"))
-        .min(1)
-        .default([...attentionAndMlp]),
+      /** Linear layers by path, with * for anything but dots and ** for anything; those of the family unless given. */
+      targets: z.array(z.string().min(1, "a target cannot be empty")).min(1).optional(),
     })
     .transform((lora) => ({ ...lora, alpha: lora.alpha ?? lora.rank })),
   training: z.strictObject(trainingFields).refine(...stepsOrMinutes),

@@ -10,9 +10,10 @@ import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts"
 import { fork, randomKey } from "../../engine/random/random.ts";
 import { resolve } from "../../engine/graph/shape.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
+import { familyOf } from "../../models/families.ts";
 import { publishedNames } from "./lora-layers.ts";
 import { isTrainedFolder, shippedModel, shippedModels } from "../../models/card-node.ts";
-import { checkTargets, isLora } from "../../nn/lora.ts";
+import { attentionAndMlp, checkTargets, isLora } from "../../nn/lora.ts";
 import { initialize } from "../../nn/params.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
@@ -46,11 +47,14 @@ export async function loraPlan(
   return closingOnFailure([base.weights], async () => {
     // With other weights of the base, the same steps would lead to another LoRA.
     const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
-    const whole = configOn(base, config);
+    const { training } = familyOf(base.card.network);
+    const targets = [...(config.lora.targets ?? training?.loraTargets ?? attentionAndMlp)];
+    const resolved = { ...config, lora: { ...config.lora, targets } };
+    const whole = configOn(base, resolved);
     return {
       config: whole,
-      recorded: { ...config, baseSha256 },
-      task: async (source) => loraTask(base, config, whole, source, context),
+      recorded: { ...resolved, baseSha256 },
+      task: async (source) => loraTask(base, resolved, whole, source, context),
       close: () => base.weights.close(),
     };
   });
@@ -112,7 +116,7 @@ function configOn({ folder, card }: Base, config: LoraTrainingConfig): DenoiserC
 
 function loraTask(
   base: Base,
-  config: LoraTrainingConfig,
+  config: LoraTrainingConfig & { readonly lora: { readonly targets: readonly string[] } },
   whole: DenoiserConfig,
   source: DataSource,
   context: TrainContext,
