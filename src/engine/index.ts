@@ -1,6 +1,6 @@
 /**
- * The engine: symbolic tensors, gradients as graph, and ONNX Runtime as the only thing that runs.
- * `patchwise/engine/node` adds the devices of Node, `patchwise/engine/web` those of the browser.
+ * The engine: symbolic tensors, gradients that are more graph, and ONNX Runtime, which runs everything.
+ * `patchwise/engine/node` adds the devices of Node, and `patchwise/engine/web` those of the browser.
  */
 export { recompute } from "./graph/recompute.ts";
 export {

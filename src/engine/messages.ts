@@ -1,8 +1,8 @@
-/** Pieces of one-line messages: text from outside, quoted, and what a person probably meant by an unknown name. */
+/** Parts of one-line messages: quoted text, and suggestions for unknown names. */
 
 /**
- * The known names nearest to a name, nearest first: those that contain it or differ by less than half of its
- * letters, three at most.
+ * Returns the known names nearest to a name, nearest first: at most three that contain it or differ from it by less than half of
+ * its letters.
  *
  * @example nearestNames("DiT-XL/3", ["DiT-XL/2", "U-ViT-M/4"]) // ["DiT-XL/2"]
  */
@@ -19,7 +19,7 @@ export function nearestNames(name: string, known: Iterable<string>): string[] {
     .map((each) => each.other);
 }
 
-/** Letters to insert, delete or replace, or neighbours to swap, to make one name of the other (Damerau, 1964). */
+/** The number of letters to insert, delete, replace or swap with a neighbour to turn one name into the other (Damerau, 1964). */
 function distance(a: string, b: string): number {
   let before: number[] = [];
   let above = Array.from({ length: b.length + 1 }, (_, j) => j);
@@ -36,7 +36,7 @@ function distance(a: string, b: string): number {
   return above[b.length]!;
 }
 
-/** A string from outside as it may stand in a one-line message: quoted, escaped, not longer than a glance takes. */
+/** Quotes, escapes and shortens a string for a one-line message. */
 export function quote(text: string): string {
   return JSON.stringify(clip(text)).replace(
     /[\u007f-\u009f\p{Cf}\u2028\u2029]/gu,
@@ -44,7 +44,7 @@ export function quote(text: string): string {
   );
 }
 
-/** At most 100 characters of a text. */
+/** Shortens a text to at most 100 characters. */
 export function clip(text: string): string {
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
 }

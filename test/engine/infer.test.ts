@@ -118,7 +118,7 @@ describe("a shape error", () => {
     ["where", "expected dtype bool, got float32", () => where(float([]), other([]), other([]))],
     ["where", "[3] and [2] do not broadcast", () => where(bool([3]), float([2]), other([1]))],
     ["sum", "expected numbers, got bool; cast first", () => bool([2]).sum()],
-    ["sum", "axes [1, 1] name one axis twice", () => float([2, 3]).sum([1, 1])],
+    ["sum", "axes [1, 1] contain an axis twice", () => float([2, 3]).sum([1, 1])],
     ["mean", "expected a float dtype, got int64", () => int([2]).mean()],
     ["cumsum", "expected numbers, got bool; cast first", () => bool([2]).cumsum(0)],
     [
@@ -149,7 +149,7 @@ describe("a shape error", () => {
     ["reshape", "has the size -1", () => float([2, 3]).reshape([4, -1])],
     [
       "transpose",
-      "[0, 0] is no permutation of the axes of [2, 3]",
+      "[0, 0] is not a permutation of the axes of [2, 3]",
       () => float([2, 3]).transpose([0, 0]),
     ],
     ["expand", "[2, 3] does not expand to [2, 4]", () => float([2, 3]).expand([2, 4])],
@@ -173,7 +173,7 @@ describe("a shape error", () => {
     ["slice", "step is 0, expected a whole number from 1", () => float([3]).slice(0, 0, 3, 0)],
     [
       "slice",
-      "axis 0 of [B] holds the batch: take it whole, or split it",
+      "axis 0 of [B] holds the batch: take the whole axis, or split it",
       () => apply("slice", [float([batch])], { starts: [0], ends: [2], steps: [1] }),
     ],
     ["split", "sizes [1, 1] do not add up to axis 0 of [3]", () => float([3]).split([1, 1], 0)],

@@ -1,14 +1,14 @@
 /**
- * Bulk conversion between float32 and the 16-bit floats, as plain loops over typed arrays: the same
- * results as the scalar functions of dtype.ts, at a rate that suits checkpoints of gigabytes.
- * Every function works on any piece of a tensor, so a caller converts chunk by chunk.
+ * Bulk conversion between float32 and the 16-bit floats. These plain loops over typed arrays give the same results as the
+ * scalar functions of dtype.ts and are fast enough for checkpoints of gigabytes. Every function works on any part of a tensor,
+ * so a caller can convert chunk by chunk.
  */
 import { type DType, fromFloat16, type TypedArray } from "./dtype.ts";
 import { ShapeError } from "../errors.ts";
 
 let halfValues: Float32Array | undefined;
 
-/** The value of each of the 65,536 binary16 patterns: one look-up beats decoding the fields (256 KB, made on first use). */
+/** The values of all 65,536 binary16 patterns (256 KB, built on first use): a look-up is faster than decoding the fields. */
 function float16Table(): Float32Array {
   if (!halfValues) {
     halfValues = new Float32Array(65536);
@@ -18,7 +18,7 @@ function float16Table(): Float32Array {
 }
 
 /**
- * Writes binary16 bits as float32 values; exact.
+ * Converts binary16 bits to float32 values without rounding.
  *
  * @throws ShapeError when the arrays differ in length
  */
@@ -29,7 +29,7 @@ export function float16ToFloat32(bits: Uint16Array, target: Float32Array): void 
 }
 
 /**
- * Writes bfloat16 bits as float32 values; exact.
+ * Converts bfloat16 bits to float32 values without rounding.
  *
  * @throws ShapeError when the arrays differ in length
  */
@@ -40,7 +40,7 @@ export function bfloat16ToFloat32(bits: Uint16Array, target: Float32Array): void
 }
 
 /**
- * Writes float32 values as binary16 bits, rounded to nearest even; beyond 65,504 they become infinite.
+ * Converts float32 values to binary16 bits, rounding to nearest even. Values beyond 65,504 become infinite.
  *
  * @throws ShapeError when the arrays differ in length
  */
@@ -75,7 +75,7 @@ export function float32ToFloat16(values: Float32Array, target: Uint16Array): voi
 }
 
 /**
- * Writes float32 values as bfloat16 bits, rounded to nearest even.
+ * Converts float32 values to bfloat16 bits, rounding to nearest even.
  *
  * @throws ShapeError when the arrays differ in length
  */
@@ -84,14 +84,14 @@ export function float32ToBfloat16(values: Float32Array, target: Uint16Array): vo
   const bits = bitsOf(values);
   for (let i = 0; i < bits.length; i++) {
     const word = bits[i]!;
-    // A NaN whose payload sits in the low half would be cut to infinity.
+    // Without this case a NaN whose payload is in the low half would become infinity.
     target[i] =
       (word & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
   }
 }
 
 /**
- * Writes host data of any dtype as float32 values: exact for 16-bit floats, uint8 and bool, rounded for the rest.
+ * Converts host data of any dtype to float32 values. 16-bit floats, uint8 and bool convert exactly; the rest is rounded.
  *
  * @throws ShapeError when the arrays differ in length
  */

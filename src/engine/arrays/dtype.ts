@@ -17,7 +17,7 @@ export const dtypes = [
 
 export type DType = (typeof dtypes)[number];
 
-/** float16 and bfloat16 are kept as their raw 16 bits; bool as one byte, 0 or 1. */
+/** The array type of each dtype. float16 and bfloat16 are stored as raw 16-bit patterns, and bool as one byte that is 0 or 1. */
 export interface DataOf {
   float32: Float32Array;
   float16: Uint16Array;
@@ -42,7 +42,7 @@ const arrayTypes = {
   bool: Uint8Array,
 } as const satisfies { [D in DType]: unknown };
 
-/** Bytes of one element. */
+/** Returns the size of one element in bytes. */
 export function byteSize(dtype: DType): number {
   return arrayTypes[dtype].BYTES_PER_ELEMENT;
 }
@@ -51,12 +51,12 @@ export function isFloat(dtype: DType): boolean {
   return dtype === "float32" || dtype === "float16" || dtype === "bfloat16" || dtype === "float64";
 }
 
-/** A zero-filled array of `length` elements. */
+/** Creates a zero-filled array of `length` elements. */
 export function allocate<D extends DType>(dtype: D, length: number): DataOf[D] {
   return new arrayTypes[dtype](length) as DataOf[D];
 }
 
-/** A view, without a copy, of `length` elements from `byteOffset` of a buffer; the offset must be aligned. */
+/** Returns a view, not a copy, of `length` elements from `byteOffset` of a buffer on. The offset must be aligned. */
 export function viewOf<D extends DType>(
   dtype: D,
   buffer: ArrayBuffer,
@@ -69,7 +69,7 @@ export function viewOf<D extends DType>(
 const floatBits = new Float32Array(1);
 const intBits = new Uint32Array(floatBits.buffer);
 
-/** IEEE 754 binary16 bits of a number, rounded to nearest even. The double → half step rounds once. */
+/** Returns the IEEE 754 binary16 bits of a number, rounded once, to nearest even. */
 export function toFloat16(value: number): number {
   if (Number.isNaN(value)) return 0x7e00;
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
@@ -89,7 +89,7 @@ function roundHalfEven(value: number): number {
   return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
 }
 
-/** The number that binary16 bits stand for. */
+/** Returns the number that binary16 bits represent. */
 export function fromFloat16(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 0x1f;
@@ -99,7 +99,7 @@ export function fromFloat16(bits: number): number {
   return sign * (1024 + mantissa) * 2 ** (exponent - 25);
 }
 
-/** bfloat16 bits of a number: its float32 form cut to 16 bits, rounded to nearest even. */
+/** Returns the bfloat16 bits of a number: the upper 16 bits of its float32 form, rounded to nearest even. */
 export function toBfloat16(value: number): number {
   floatBits[0] = value;
   const bits = intBits[0]!;
@@ -107,7 +107,7 @@ export function toBfloat16(value: number): number {
   return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
 }
 
-/** The number that bfloat16 bits stand for. */
+/** Returns the number that bfloat16 bits represent. */
 export function fromBfloat16(bits: number): number {
   intBits[0] = bits << 16;
   return floatBits[0]!;

@@ -16,16 +16,16 @@ import { ShapeError } from "../errors.ts";
 export interface NdArray<D extends DType = DType> {
   readonly dtype: D;
   readonly shape: readonly number[];
-  /** Row-major elements; float16 and bfloat16 as raw bits. */
+  /** The elements in row-major order; float16 and bfloat16 are raw bits. */
   readonly data: DataOf[D];
 }
 
-/** Number of elements of a shape; 1 for a scalar. */
+/** Returns the number of elements of a shape, which is 1 for a scalar. */
 export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, dim) => product * dim, 1);
 }
 
-/** Elements to step over for +1 along each axis of a row-major array. */
+/** Returns the distance, in elements, between neighbours along each axis of a row-major array. */
 export function stridesOf(shape: readonly number[]): number[] {
   const strides = new Array<number>(shape.length);
   let stride = 1;
@@ -37,7 +37,7 @@ export function stridesOf(shape: readonly number[]): number[] {
 }
 
 /**
- * Wraps a typed array as is, or converts plain numbers to `dtype`.
+ * Wraps a typed array without copying it, or converts plain numbers to `dtype`.
  *
  * @example ndarray("float32", [2, 2], [1, 2, 3, 4])
  * @throws ShapeError when the number of elements is not the product of the shape
@@ -59,28 +59,28 @@ export function ndarray<D extends DType>(
   return { dtype, shape: [...shape], data };
 }
 
-/** All elements zero. */
+/** Creates an array of zeros. */
 export function zeros<D extends DType>(dtype: D, shape: readonly number[]): NdArray<D> {
   return { dtype, shape: [...shape], data: allocate(dtype, sizeOf(shape)) };
 }
 
-/** A float32 array without dimensions. */
+/** Creates a float32 scalar: an array without axes. */
 export function scalar(value: number): NdArray<"float32"> {
   return ndarray("float32", [], [value]);
 }
 
-/** Bytes of the elements. */
+/** Returns the size of the elements in bytes. */
 export function bytesOf(array: NdArray): number {
   return array.data.length * byteSize(array.dtype);
 }
 
-/** Every element as a JavaScript number (int64 beyond 2^53 loses digits). */
+/** Converts every element to a JavaScript number; int64 values beyond 2^53 lose digits. */
 export function toNumbers(array: NdArray): number[] {
   const decode = decoder(array.dtype);
   return Array.from(array.data as ArrayLike<number | bigint>, decode);
 }
 
-/** The same values in another dtype; the array itself when it already has it. */
+/** Converts the values to another dtype. Returns the array itself if it already has that dtype. */
 export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D> {
   if (array.dtype === dtype) return array as unknown as NdArray<D>;
   const source = array.data as ArrayLike<number | bigint>;
@@ -104,7 +104,7 @@ function decoder(dtype: DType): (element: number | bigint) => number {
   return Number;
 }
 
-/** Integers are cut towards zero and wrap around, as a C cast does; every non-zero bool is 1. */
+/** Converts one number as a C cast does: integers are truncated towards zero and wrap around, and every non-zero bool is 1. */
 function encoder(dtype: DType): (value: number) => number | bigint {
   switch (dtype) {
     case "float16":

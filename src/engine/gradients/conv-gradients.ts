@@ -1,11 +1,11 @@
-/** Gradients of convolutions, as graph. */
+/** Gradients of convolutions, built as more graph. */
 import { concat } from "../graph/functional.ts";
 import type { ConvAttributes } from "../graph/ops.ts";
 import { factorOf, product, quotient } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 
 /**
- * dW of a convolution as a convolution: channels and batch swap places, stride and dilation too.
+ * The weight gradient of a convolution, computed as a convolution in which channels and batch swap places, as do stride and dilation.
  *
  * @param x [N, C, ...], @param dy [N, O, ...] → [O, C/groups, ...kernel]
  */
@@ -18,7 +18,7 @@ function convWeightGradient(
   if (isPlain(x, dy, kernel, a)) return plainWeightGradient(x, dy, kernel, a);
   const spatial = kernel.map((_, i) => i + 2);
   const n = x.dim(0);
-  // Where a backward pass is differentiated again, the channels may be the batch.
+  // If a backward pass is differentiated again, the channels may be the batch.
   const perGroup = quotient(x.dim(1), a.groups)!;
   const images = x
     .reshape([n, a.groups, perGroup, ...x.shape.slice(2)])
@@ -30,13 +30,13 @@ function convWeightGradient(
   return cropped.transpose([1, 0, ...spatial]);
 }
 
-/** Whether each tap of the kernel sees an image whose size is known. */
+/** Whether the part of the image that each kernel position reads has a size that is known now. */
 function isPlain(x: Tensor, dy: Tensor, kernel: readonly number[], a: ConvAttributes): boolean {
   const sizes = [x, dy].flatMap(({ shape }) => shape.slice(1));
   return kernel.length === 2 && a.groups === 1 && sizes.every((size) => typeof size === "number");
 }
 
-/** The same as one matrix product a tap and image, which takes half the time. */
+/** The same gradient as one matrix product for each kernel position and image, which takes half the time. */
 function plainWeightGradient(
   x: Tensor,
   dy: Tensor,
@@ -63,7 +63,7 @@ function plainWeightGradient(
   return concat(taps, 2).reshape([outputs, inputs, tall!, wide!]);
 }
 
-/** The first `size` elements of an axis. */
+/** Returns the first `size` elements of an axis. */
 const cropTo = (x: Tensor, axis: number, size: number) =>
   x.size(axis) === size ? x : x.slice(axis, 0, size);
 
@@ -72,7 +72,7 @@ const sumOverImages = (g: Tensor) =>
 
 const kernelOf = (weight: Tensor) => weight.shape.slice(2).map(factorOf);
 
-/** Of a convolution: those of x, of the weight, and of the bias if there is one. */
+/** Returns the gradients of a convolution with respect to x, the weight and, if there is one, the bias. */
 export function convGradients(
   dy: Tensor,
   inputs: readonly Tensor[],
@@ -89,7 +89,7 @@ export function convGradients(
   return [dx, convWeightGradient(x, dy, kernel, attributes), bias ? sumOverImages(dy) : null];
 }
 
-/** The same of a transposed one. */
+/** Returns the gradients of a transposed convolution with respect to x, the weight and, if there is one, the bias. */
 export function convTransposeGradients(
   g: Tensor,
   inputs: readonly Tensor[],
@@ -97,7 +97,7 @@ export function convTransposeGradients(
 ): (Tensor | null)[] {
   const [x, weight, bias] = inputs as [Tensor, Tensor, Tensor | undefined];
   const spread = g.conv(weight, undefined, attributes);
-  // Output padding of a whole stride or more (allowed up to the dilation) makes room for extra windows.
+  // Output padding of a whole stride or more, which is allowed up to the dilation, makes room for additional windows.
   const dx = kernelOf(weight).reduce((t, _, i) => cropTo(t, i + 2, x.size(i + 2)), spread);
   const dWeight = convWeightGradient(g, x, kernelOf(weight), attributes);
   return [dx, dWeight, bias ? sumOverImages(g) : null];

@@ -1,7 +1,7 @@
 /**
- * Reverse-mode differentiation: walks the graph from the loss back to the leaves, asks each node's
- * row in vjp.ts for the gradients of its inputs, and adds up what meets at a tensor. The backward
- * pass is just more graph, so it can be differentiated again.
+ * Reverse-mode differentiation: walks the graph from the loss back to the leaves, gets the gradients of each node's inputs
+ * from its rule in vjp.ts, and adds up the gradients that meet at a tensor. The backward pass is just more graph, so it can be
+ * differentiated again.
  */
 import { inlineBody } from "../graph/recompute.ts";
 import { isFloat } from "../arrays/dtype.ts";
@@ -14,9 +14,11 @@ import { apply, type Node, type Tensor } from "../graph/tensor.ts";
 import { type VjpRule, vjpRules } from "./vjp.ts";
 
 /**
- * Gradients of a scalar loss, each of the shape of its tensor; zeros where the loss does not depend on it.
+ * Returns the gradient of a scalar loss with respect to each tensor, in the tensor's shape. Gradients are zero for tensors that the
+ * loss does not depend on.
  *
- * @throws ShapeError when the loss is no float scalar
+ * @example const [dw] = gradient(prediction.sub(target).square().mean(), [w]);
+ * @throws ShapeError if the loss is not a float scalar
  */
 export function gradient(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (loss.rank !== 0 || !isFloat(loss.dtype)) {
@@ -27,7 +29,7 @@ export function gradient(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   return backpropagate([loss], [onesLike(loss)], wrt);
 }
 
-/** Gradients of Σ outputs·cotangents with respect to tensors: the general form, for any shapes. */
+/** Returns the gradients of Σ outputs·cotangents with respect to tensors; outputs may have any shapes. */
 export function backpropagate(
   outputs: readonly Tensor[],
   cotangents: readonly Tensor[],
@@ -59,7 +61,7 @@ function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
   return rules[node.op](dy, node);
 }
 
-/** Recomputes the block behind a barrier that waits for the gradient, then differentiates the copy. */
+/** Computes the block again behind a barrier that waits for the gradient, and differentiates that copy. */
 const recomputeRule: VjpRule<"recompute"> = (dy, node) => {
   const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
   const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
@@ -68,7 +70,7 @@ const recomputeRule: VjpRule<"recompute"> = (dy, node) => {
 
 const rules: { readonly [K in OpName]: VjpRule<K> } = { ...vjpRules, recompute: recomputeRule };
 
-/** Nodes from which some tensor of `wrt` is reached. */
+/** Returns the nodes that depend on a tensor of `wrt`. */
 function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {
   const active = new Set(wrt.map((tensor) => tensor.node));
   for (const node of nodes) {
@@ -77,7 +79,7 @@ function dependents(nodes: readonly Node[], wrt: readonly Tensor[]): Set<Node> {
   return active;
 }
 
-/** Adds up what a broadcast had repeated: the one place where that happens. */
+/** Sums a gradient over the axes that broadcasting had repeated. No rule does this itself. */
 function sumToShape(dy: Tensor, shape: Shape): Tensor {
   if (sameShape(dy.shape, shape)) return dy;
   const extra = dy.rank - shape.length;
@@ -85,7 +87,7 @@ function sumToShape(dy: Tensor, shape: Shape): Tensor {
     axis < extra || (shape[axis - extra] === 1 && dim !== 1) ? [axis] : [],
   );
   const summed = axes.length > 0 ? dy.sum(axes, true).reshape(shapeAfter(dy, axes, extra)) : dy;
-  // A row may also return less than the input's shape (a scalar cotangent): repeat it.
+  // A rule may also return a gradient that is smaller than the input, such as a scalar, which is repeated here.
   return summed.expand(shape);
 }
 

@@ -1,11 +1,10 @@
 /**
- * Vector–Jacobian products: given the gradient of the loss with respect to a node's outputs, the
- * gradient with respect to its inputs, as more graph. One row an op.
+ * Vector–Jacobian products, one rule for each op: given the gradients of the loss with respect to a node's outputs, a rule builds
+ * the gradients with respect to its inputs as more graph.
  *
- * A row may return a gradient of the *broadcast* shape: gradient.ts sums it back to the input's.
- * `null` stands where no gradient flows. Rows use only differentiable ops, so gradients of any
- * order follow; they are written for few passes over memory, since on a CPU those, not the
- * arithmetic, are what an elementwise backward pass costs.
+ * A rule may return a gradient of the *broadcast* shape, which gradient.ts sums to the shape of the input, and `null` for inputs
+ * without a gradient. Rules use only differentiable ops, so gradients of any order follow. They make few passes over memory,
+ * which on a CPU are the cost of an elementwise backward pass, rather than the arithmetic.
  */
 import { convGradients, convTransposeGradients } from "./conv-gradients.ts";
 import { isFloat } from "../arrays/dtype.ts";
@@ -20,13 +19,13 @@ export type VjpRule<K extends OpName> = (
   node: Node<K>,
 ) => readonly (Tensor | null)[];
 
-/** Inputs, first output and its gradient: what nearly every row needs. */
+/** The inputs, the first output and its gradient, which nearly every rule needs. */
 function parts(dy: readonly Tensor[], node: Node) {
   const [x, b, c] = node.inputs as [Tensor, Tensor, Tensor];
   return { x, a: x, b, c, y: node.outputs[0]!, g: dy[0]! };
 }
 
-/** A row for an op with one differentiable input. */
+/** Makes the rule of an op with one differentiable input. */
 function rule<K extends OpName>(
   gradient: (p: ReturnType<typeof parts>, attributes: Ops[K]) => Tensor,
 ): VjpRule<K> {
@@ -39,7 +38,7 @@ function isZero(x: Tensor): boolean {
   return is(x.node, "full") && x.node.attributes.value === 0;
 }
 
-/** Puts reduced axes back as 1, so that a reduced tensor broadcasts against what it was reduced from. */
+/** Restores reduced axes with size 1, so that the reduced tensor broadcasts against the original. */
 function restore(reduced: Tensor, shape: Shape, axes: readonly number[]): Tensor {
   return reduced.reshape(shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)));
 }
@@ -81,7 +80,7 @@ function geluSlope(x: Tensor): Tensor {
   return density.mul(x).add(cumulative);
 }
 
-/** dA and dB of C = op(A)·op(B), where op may swap the last two axes. */
+/** Returns dA and dB for C = op(A)·op(B), where op may swap the last two axes. */
 const matmulRule: VjpRule<"matmul"> = ([g], { inputs, attributes }) => {
   const [a, b] = inputs as [Tensor, Tensor];
   const dy = g!;
@@ -105,7 +104,7 @@ const linearRule: VjpRule<"linear"> = ([g], { inputs }) => {
 
 /**
  * dx of y = (x − mean)/std over the last axis, given dŷ: (dŷ − mean(dŷ) − y·mean(dŷ·y))/std
- * (Ba et al., 2016), with the two reduced terms scaled before they are spread.
+ * (Ba et al., 2016), with the two reduced terms scaled before they are broadcast.
  */
 function normalizedGradient(dy: Tensor, y: Tensor, inverse: Tensor): Tensor {
   const along = dy.mul(y).mean(-1, true).mul(inverse);
@@ -152,7 +151,7 @@ const groupNormRule: VjpRule<"groupNorm"> = ([g], node) => {
   return [normalizedGradient(grouped(g!), grouped(node.outputs[0]!), inverse).reshape(x.shape)];
 };
 
-/** With S = q·kᵀ·scale + bias, p = softmax(S), y = p·v; reading p makes the forward pass keep it. */
+/** The rule for S = q·kᵀ·scale + bias, p = softmax(S), y = p·v. It reads p, so the forward pass has to keep it. */
 const attentionRule: VjpRule<"attention"> = ([g, dProbabilities], node) => {
   const { heads, scale } = node.attributes;
   const [q, k, v, bias] = node.inputs as [Tensor, Tensor, Tensor, Tensor | undefined];
@@ -176,7 +175,7 @@ function softmaxGradient(y: Tensor, dy: Tensor, axis: number): Tensor {
   return dy.sub(dy.mul(y).sum(axis, true)).mul(y);
 }
 
-/** dy spread back over the axes that a slice skipped. */
+/** Scatters dy over the positions that a slice read; the others get 0. */
 function sliceGradient(g: Tensor, shape: Shape, { starts, ends, steps }: Ops["slice"]): Tensor {
   return shape.reduce<Tensor>((grown, dim, axis) => {
     const [start, step] = [starts[axis]!, steps[axis]!];
@@ -203,7 +202,7 @@ function onAxis(rank: number, axis: number, pair: readonly [number, number]) {
   return Array.from({ length: rank }, (_, i) => (i === axis ? pair : ([0, 0] as const)));
 }
 
-/** Rows of an axis other than the first: bring it to the front, add up, bring it back. */
+/** Gathers along an axis other than the first move it to the front, sum there, and move it back. */
 const gatherRule: VjpRule<"gather"> = ([g], { inputs, attributes: { axis } }) => {
   const [x, indices] = inputs as [Tensor, Tensor];
   const dy = g!;
@@ -230,7 +229,7 @@ const convRule: VjpRule<"conv"> = ([g], { inputs, attributes }) =>
 const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }) =>
   convTransposeGradients(g!, inputs, attributes);
 
-/** Every op but `recompute`, whose row needs the walker itself and stands beside it in gradient.ts. */
+/** The rules of all ops except `recompute`, whose rule needs the walk itself and is in gradient.ts. */
 export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K> } = {
   input: none,
   parameter: none,
@@ -276,13 +275,13 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
   pow: (dy, node) => {
     const { a, b, y, g } = parts(dy, node);
     const one = full([], 1, a.dtype);
-    // x⁰ has slope 0 everywhere, also at x = 0, where 0 · 0⁻¹ is none.
+    // x⁰ has slope 0 everywhere, also at x = 0, where 0 · 0⁻¹ is not defined.
     const lowered = where(b.equal(0), one, b.sub(1));
-    // log is taken only where the base is positive: 0^b has slope 0 in b, and x < 0 has none.
+    // The logarithm is taken only of positive bases: 0^b has slope 0 in b, and for x < 0 the slope is not defined.
     const safe = where(a.greater(0), a, one);
     return [g.mul(b).mul(a.pow(lowered)), g.mul(y).mul(safe.log())];
   },
-  // Where both are equal the gradient goes to the first.
+  // If both are equal, the gradient goes to the first.
   minimum: (dy, node) => {
     const { a, b, g } = parts(dy, node);
     const first = a.lessEqual(b);

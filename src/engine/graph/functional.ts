@@ -1,5 +1,5 @@
 /**
- * Leaves of a graph, and operations on several tensors, which no single one of them owns.
+ * The leaves of a graph, and operations on several tensors.
  */
 import type { DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -7,27 +7,27 @@ import { type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { normalizeAxis, type Shape } from "./shape.ts";
 import { apply, type Tensor } from "./tensor.ts";
 
-/** Data given to every run under this name. */
+/** Declares data that every run is given under this name. */
 export function input(name: string, shape: Shape, dtype: DType = "float32"): Tensor {
   return apply("input", [], { name, shape, dtype });
 }
 
-/** A weight under its checkpoint key. */
+/** Declares a weight with its checkpoint key as the name. */
 export function parameter(name: string, shape: Shape, dtype: DType = "float32"): Tensor {
   return apply("parameter", [], { name, shape, dtype });
 }
 
-/** A table under its checkpoint key, which is neither trained nor counted. */
+/** Declares a fixed table with its checkpoint key as the name; it is neither trained nor counted as a parameter. */
 export function storedTable(name: string, shape: Shape): Tensor {
   return apply("parameter", [], { name, shape, dtype: "float32", fixed: true });
 }
 
-/** Host data frozen into the graph. */
+/** Makes host data part of the graph. */
 export function constant(value: NdArray): Tensor {
   return apply("constant", [], { value });
 }
 
-/** Numbers frozen into the graph. */
+/** Makes numbers part of the graph. */
 export function constantOf(
   values: readonly number[],
   shape: readonly number[],
@@ -36,7 +36,7 @@ export function constantOf(
   return constant(ndarray(dtype, shape, values));
 }
 
-/** One number everywhere. */
+/** A tensor filled with one number. */
 export function full(shape: Shape, value: number, dtype: DType = "float32"): Tensor {
   return apply("full", [], { value, shape, dtype });
 }
@@ -49,7 +49,7 @@ export function onesLike(x: Tensor): Tensor {
   return full(x.shape, 1, x.dtype);
 }
 
-/** Tensors one after another along an axis; a single one is itself. */
+/** Concatenates tensors along an axis. A single tensor is returned as it is. */
 export function concat(tensors: readonly Tensor[], axis: number): Tensor {
   const [first] = tensors;
   if (!first) throw new ShapeError("concat: expected at least one tensor, got none.");
@@ -58,7 +58,7 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
     : apply("concat", tensors, { axis: normalizeAxis(axis, first.rank) });
 }
 
-/** Tensors of one shape along a new axis. */
+/** Stacks tensors of one shape along a new axis. */
 export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
   return concat(
     tensors.map((tensor) => tensor.unsqueeze(axis)),
@@ -66,29 +66,29 @@ export function stack(tensors: readonly Tensor[], axis = 0): Tensor {
   );
 }
 
-/** The same values, through which no gradient flows. */
+/** Returns the same values without a gradient. */
 export function detach(x: Tensor): Tensor {
   return apply("detach", [x], {});
 }
 
-/** a where the condition holds, else b; broadcasting. */
+/** Selects a where the condition holds and b elsewhere, with broadcasting. */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   return apply("where", [condition, a, b], {});
 }
 
-/** Sums rows that share an index: updates [n, ...], indices [n] → [size, ...]. */
+/** Sums the rows that share an index: updates [n, ...], indices [n] → [size, ...]. */
 export function scatterSum(updates: Tensor, indices: Tensor, size: number): Tensor {
   return apply("scatterSum", [updates, indices], { size });
 }
 
 /**
- * softmax(q·kᵀ·scale + bias)·v over heads laid side by side in the last axis.
+ * Multi-head attention, softmax(q·kᵀ·scale + bias)·v, with the heads side by side in the last axis.
  *
  * @param q [batch, n, heads · size]
  * @param k [batch, m, heads · size]
  * @param v [batch, m, heads · size]
  * @param options.bias added to the scores, broadcastable to [batch, heads, n, m]
- * @param options.scale 1 / √size unless given
+ * @param options.scale 1 / √size by default
  */
 export function attention(
   q: Tensor,

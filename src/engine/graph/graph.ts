@@ -1,6 +1,6 @@
 /**
- * A graph is its named outputs: everything else is reached from them. Nodes carry ascending
- * numbers from the moment they are made, so sorting by number is a topological order.
+ * A graph is defined by its named outputs, from which everything else is reached. Nodes are numbered in the order of their
+ * creation, so sorting by number gives a topological order.
  */
 import { ShapeError } from "../errors.ts";
 import type { OpName } from "./ops.ts";
@@ -8,12 +8,12 @@ import { formatShape, sameShape } from "./shape.ts";
 import { applyMany, type Node, type Tensor } from "./tensor.ts";
 
 export interface Graph {
-  /** Leaves that a run is given, in order of first use. */
+  /** The inputs of a run, in order of first use. */
   readonly inputs: readonly Tensor[];
-  /** Weights, in order of first use. */
+  /** The weights, in order of first use. */
   readonly parameters: readonly Tensor[];
   readonly outputs: Readonly<Record<string, Tensor>>;
-  /** Every node in an order in which each comes after its inputs. */
+  /** All nodes, each of them after its inputs. */
   readonly nodes: readonly Node[];
 }
 
@@ -43,24 +43,24 @@ export function graphOf(outputs: Readonly<Record<string, Tensor>>): Graph {
   return graph;
 }
 
-/** The name of an input or a parameter. */
+/** Returns the name of an input or a parameter. */
 export function leafName(tensor: Tensor): string {
   const { node } = tensor;
   if (is(node, "input") || is(node, "parameter")) return node.attributes.name;
   throw new ShapeError(`${node.op} is neither an input nor a parameter, so it has no name.`);
 }
 
-/** Whether a run gives the tensor its value. */
+/** Whether the tensor is an input or a parameter, whose value a run is given. */
 export function isLeaf({ node }: Tensor): boolean {
   return is(node, "input") || is(node, "parameter");
 }
 
-/** Narrows a node to one op, and with it the type of its attributes. */
+/** Narrows the type of a node to one op and its attributes. */
 export function is<K extends OpName>(node: Node, op: K): node is Node<K> {
   return node.op === op;
 }
 
-/** All nodes that the tensors depend on, in topological order. Iterative: graphs are thousands of nodes deep. */
+/** Returns all nodes that the tensors depend on, in topological order. Not recursive, since graphs are thousands of nodes deep. */
 export function nodesBehind(tensors: readonly Tensor[]): Node[] {
   const seen = new Set<Node>();
   const stack = tensors.map((tensor) => tensor.node);
@@ -74,9 +74,9 @@ export function nodesBehind(tensors: readonly Tensor[]): Node[] {
 }
 
 /**
- * Makes the nodes anew on other inputs.
+ * Creates copies of nodes with other inputs.
  *
- * @param made what stands for which tensor; filled with the new outputs. Inputs not in it stay as they are.
+ * @param made the replacement of each tensor, to which the new outputs are added; inputs without one stay as they are
  */
 export function replay(nodes: readonly Node[], made: Map<Tensor, Tensor>): void {
   for (const node of nodes) {

@@ -1,4 +1,4 @@
-/** What the rows of infer.ts share: looking at an input, and saying what is wrong with it. */
+/** Checks of inputs and attributes that the rules of infer.ts share. */
 import { type DType, isFloat } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
 import type { OpName, Ops } from "./ops.ts";
@@ -29,7 +29,7 @@ export const fail = (message: string): never => {
   throw new ShapeError(message);
 };
 
-/** The input at an index, which the caller is known to give. */
+/** Returns the input at an index, and fails if it is missing. */
 export function at(inputs: readonly TensorType[], index: number): TensorType {
   return inputs[index] ?? fail(`input ${index} is missing`);
 }
@@ -59,7 +59,7 @@ export function requireRank(x: TensorType, atLeast: number): void {
   }
 }
 
-/** Checks an operand whose type follows from the others; optional ones may be absent. */
+/** Checks an operand whose type follows from the others; an optional operand may be missing. */
 export function requireType(
   name: string,
   x: TensorType | undefined,
@@ -71,7 +71,7 @@ export function requireType(
   );
 }
 
-/** Whole numbers from `least` up, as many as there are axes to describe. */
+/** Checks that there is a whole number of at least `least` for each axis. */
 export function requireCounts(
   name: string,
   values: readonly number[],
@@ -84,14 +84,14 @@ export function requireCounts(
   for (const value of values) requireCount(name, value, least);
 }
 
-/** A whole number from `least` up. */
+/** Checks that a value is a whole number of at least `least`. */
 export function requireCount(name: string, value: number, least = 1): void {
   if (!Number.isInteger(value) || value < least) {
     fail(`${name} is ${value}, expected a whole number from ${least}`);
   }
 }
 
-/** A shape as a caller wrote it: whole sizes from 0 up, or batches. */
+/** Checks a shape given by a caller: every size is a whole number of at least 0, or a batch dimension. */
 export function checkShape(shape: Shape): Shape {
   const wrong = shape.find(
     (dim) => typeof dim === "number" && !(Number.isInteger(dim) && dim >= 0),
@@ -101,7 +101,7 @@ export function checkShape(shape: Shape): Shape {
     : fail(`${formatShape(shape)} has the size ${formatDim(wrong)}, expected whole numbers from 0`);
 }
 
-/** The size of an axis that the op slides over or repeats. */
+/** Returns the size of a spatial axis, which must not be the batch. */
 export function spatialSize(dim: Dim): number {
   return typeof dim === "number" ? dim : fail("a spatial axis cannot be the batch");
 }
@@ -110,7 +110,7 @@ export function broadcastOrFail(a: Shape, b: Shape): Shape {
   return broadcast(a, b) ?? fail(`${formatShape(a)} and ${formatShape(b)} do not broadcast`);
 }
 
-/** dim · factor */
+/** Returns dim · factor. */
 export function scale(dim: Dim, factor: number): Dim {
   return typeof dim === "number" ? dim * factor : batchTimes(dim.batch * factor);
 }

@@ -1,4 +1,4 @@
-/** Types of the ops that put many numbers together: reductions, products, convolutions, norms, attention. */
+/** Output types of the ops that combine many numbers: reductions, products, convolutions, norms and attention. */
 import {
   at,
   broadcastOrFail,
@@ -33,7 +33,7 @@ const reduce: InferRule<"sum" | "mean" | "max"> = (inputs, { axes, keepDims }) =
   const x = at(inputs, 0);
   if (x.dtype === "bool") fail("expected numbers, got bool; cast first");
   const reduced = new Set(axes.map((axis) => normalizeAxis(axis, x.shape.length)));
-  if (reduced.size !== axes.length) fail(`axes [${axes.join(", ")}] name one axis twice`);
+  if (reduced.size !== axes.length) fail(`axes [${axes.join(", ")}] contain an axis twice`);
   const shape = keepDims
     ? x.shape.map((dim, axis) => (reduced.has(axis) ? 1 : dim))
     : x.shape.filter((_, axis) => !reduced.has(axis));
@@ -52,7 +52,7 @@ const alongAxis: InferRule<"softmax" | "logSoftmax"> = (inputs, { axis }) => {
   return [x];
 };
 
-/** Spatial sizes behind a convolution window. */
+/** Returns the spatial sizes of a convolution's output. */
 function convSpatial(
   size: readonly Dim[],
   kernel: readonly Dim[],
@@ -76,7 +76,7 @@ function checkConv(inputs: readonly TensorType[], attributes: ConvAttributes): v
   const spatial = x.shape.length - 2;
   if (spatial < 1 || spatial > 3 || weight.shape.length !== x.shape.length) {
     fail(
-      `${formatShape(x.shape)} and weight ${formatShape(weight.shape)}: expected both of 3, 4 or 5 dimensions`,
+      `${formatShape(x.shape)} and weight ${formatShape(weight.shape)}: expected both to have 3, 4 or 5 dimensions`,
     );
   }
   const { stride, padding, dilation, groups } = attributes;

@@ -1,4 +1,4 @@
-/** Types of the ops that move numbers without changing them. */
+/** Output types of the ops that move numbers without changing them. */
 import {
   at,
   checkShape,
@@ -50,7 +50,9 @@ export const shapeRules: Pick<
     const x = at(inputs, 0);
     const axes = [...permutation].sort((a, b) => a - b);
     if (permutation.length !== x.shape.length || axes.some((axis, i) => axis !== i)) {
-      fail(`[${permutation.join(", ")}] is no permutation of the axes of ${formatShape(x.shape)}`);
+      fail(
+        `[${permutation.join(", ")}] is not a permutation of the axes of ${formatShape(x.shape)}`,
+      );
     }
     return [{ shape: permutation.map((axis) => x.shape[axis]!), dtype: x.dtype }];
   },
@@ -96,7 +98,7 @@ export const shapeRules: Pick<
       if (start === 0 && end === dim && step === 1) return dim;
       if (typeof dim !== "number" || typeof end !== "number") {
         return fail(
-          `axis ${axis} of ${formatShape(x.shape)} holds the batch: take it whole, or split it`,
+          `axis ${axis} of ${formatShape(x.shape)} holds the batch: take the whole axis, or split it`,
         );
       }
       requireCount("step", step);

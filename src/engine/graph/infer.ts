@@ -1,6 +1,6 @@
 /**
- * Shape and dtype of every op's outputs: one row an op. A row throws a ShapeError whose message
- * quotes what it got; `apply` in tensor.ts puts the op's name and the parameter path around it.
+ * The shape and dtype of every op's outputs, one rule for each op. A rule throws a ShapeError whose message quotes the inputs;
+ * `apply` in tensor.ts adds the op's name and the path of the nearest parameter.
  */
 import {
   at,
@@ -23,7 +23,7 @@ export type { TensorType };
 
 const unary: InferRule<UnaryName> = (inputs) => [requireFloat(at(inputs, 0))];
 
-/** neg, abs, sign, relu: also on integers. */
+/** The rule of neg, abs, sign and relu, which also work on integers. */
 const unaryAny: InferRule<UnaryName> = (inputs) => {
   const x = at(inputs, 0);
   if (x.dtype === "bool") fail("expected numbers, got bool");

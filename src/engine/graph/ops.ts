@@ -1,9 +1,8 @@
 /**
- * The op vocabulary: every node of a graph is one of these, with these attributes.
+ * The vocabulary of ops. Every node of a graph has one of these ops, with these attributes.
  *
- * A pass (infer, vjp, lower, evaluate, cost) is a table with one row for each name here, typed as
- * total, so that a new op is added by writing its attributes below and filling the rows the
- * compiler then asks for.
+ * A pass (infer, vjp, lower, evaluate) is a table with one rule for each name here. To add an op, write its attributes below and
+ * then the rules that the compiler reports as missing.
  */
 import type { DType } from "../arrays/dtype.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
@@ -12,7 +11,7 @@ import type { Shape } from "./shape.ts";
 
 interface None {}
 
-/** x → f(x), one number at a time. */
+/** x → f(x), element by element. */
 interface UnaryOps {
   neg: None;
   abs: None;
@@ -35,13 +34,13 @@ interface UnaryOps {
   gelu: { readonly approximate: "none" | "tanh" };
   floor: None;
   ceil: None;
-  /** To the nearest whole number, halves to the even one. */
+  /** Rounds to the nearest whole number, and halves to the even one. */
   round: None;
-  /** x itself, through which no gradient flows. */
+  /** x without a gradient. */
   detach: None;
 }
 
-/** (a, b) → f(a, b) with NumPy broadcasting; both of one dtype. */
+/** (a, b) → f(a, b) with NumPy broadcasting; both have the same dtype. */
 interface BinaryOps {
   add: None;
   sub: None;
@@ -77,10 +76,10 @@ interface ReduceOps {
   max: Reduction;
 }
 
-/** Spatial attributes of a convolution, one entry a spatial dimension. */
+/** Spatial attributes of a convolution, with one entry for each spatial axis. */
 export interface ConvAttributes {
   readonly stride: readonly number[];
-  /** Zeros in front of and behind each dimension. */
+  /** Zeros before and after each axis. */
   readonly padding: readonly (readonly [number, number])[];
   readonly dilation: readonly number[];
   readonly groups: number;
@@ -88,9 +87,9 @@ export interface ConvAttributes {
 
 export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOps {
   // Leaves
-  /** Data that a run is given. */
+  /** Data that each run is given. */
   input: { readonly name: string; readonly shape: Shape; readonly dtype: DType };
-  /** A weight, named by its key in a checkpoint; a fixed one is a table there, which is neither trained nor counted. */
+  /** A weight, named by its key in a checkpoint. If fixed, it is a table that is neither trained nor counted. */
   parameter: {
     readonly name: string;
     readonly shape: Shape;
@@ -98,18 +97,18 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
     readonly fixed?: true;
   };
   constant: { readonly value: NdArray };
-  /** One number everywhere. */
+  /** A tensor filled with one number. */
   full: { readonly value: number; readonly shape: Shape; readonly dtype: DType };
 
   // Elementwise
-  /** (condition: bool, a, b) → a where the condition holds, else b. */
+  /** (condition: bool, a, b) → a where the condition holds, and b elsewhere. */
   where: None;
   cast: { readonly to: DType };
 
   // Reductions and scans
-  /** Number of elements of x along the axes, as a scalar of x's dtype: known at run time only where the batch is among them. */
+  /** The number of elements of x along the axes, as a scalar of x's dtype. It is known only at run time if an axis is the batch. */
   extent: { readonly axes: readonly number[] };
-  /** Position of the first largest element, int64; the axis disappears. */
+  /** The position of the first largest element, int64; the axis is removed. */
   argmax: { readonly axis: number };
   argmin: { readonly axis: number };
   cumsum: { readonly axis: number; readonly reverse: boolean };
@@ -117,24 +116,24 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
   logSoftmax: { readonly axis: number };
 
   // Products
-  /** [..., m, k] × [..., k, n] → [..., m, n]; leading dimensions broadcast; a flag reads its operand with the last two axes swapped. */
+  /** [..., m, k] × [..., k, n] → [..., m, n] with broadcasting; a flag reads its operand with the last two axes swapped. */
   matmul: { readonly transposeA: boolean; readonly transposeB: boolean };
   /** (x [..., in], weight [out, in], bias [out]?) → x · weightᵀ + bias, [..., out]. */
   linear: None;
 
   // Shape
   reshape: { readonly shape: Shape };
-  /** Axis i of the result is axis permutation[i] of x. */
+  /** Permutes axes: axis i of the result is axis permutation[i] of x. */
   transpose: { readonly permutation: readonly number[] };
   expand: { readonly shape: Shape };
   concat: { readonly axis: number };
-  /** One entry a dimension: first element, one past the last, step ≥ 1. */
+  /** For each axis the first element, one past the last, and a step of at least 1. */
   slice: {
     readonly starts: readonly number[];
     readonly ends: Shape;
     readonly steps: readonly number[];
   };
-  /** Several outputs, one after another along the axis. */
+  /** Several outputs, which follow one another along the axis. */
   split: { readonly axis: number; readonly sizes: Shape };
   pad: { readonly padding: readonly (readonly [number, number])[]; readonly value: number };
   flip: { readonly axes: readonly number[] };
@@ -142,34 +141,34 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
   // Indexing
   /** (x, indices: integers in [0, size)) → x with the axis replaced by the dimensions of indices. */
   gather: { readonly axis: number };
-  /** (updates [n, ...], indices [n]) → [size, ...] where row i is the sum of updates whose index is i: the gradient of gather along axis 0. */
+  /** (updates [n, ...], indices [n]) → [size, ...]: row i is the sum of the updates with index i, as in the gradient of gather. */
   scatterSum: { readonly size: number };
-  /** Integers → a last axis of `depth` with 1 at the index. */
+  /** Adds a last axis of size `depth` that is 1 at the index and 0 elsewhere. */
   oneHot: { readonly depth: number; readonly dtype: DType };
 
   // Images (channels first, 1 to 3 spatial dimensions)
   /** (x [N, C, ...], weight [O, C/groups, ...], bias [O]?) */
   conv: ConvAttributes;
-  /** (x [N, C, ...], weight [C, O/groups, ...], bias [O]?); outputPadding rows are added behind each dimension. */
+  /** (x [N, C, ...], weight [C, O/groups, ...], bias [O]?); outputPadding adds rows at the end of each axis. */
   convTranspose: ConvAttributes & { readonly outputPadding: readonly number[] };
-  /** Repeats every pixel scale[i] times along spatial dimension i. */
+  /** Repeats every pixel scale[i] times along spatial axis i. */
   upsampleNearest: { readonly scale: readonly number[] };
 
-  // Normalisation: whole ops, so that fp16 never overflows between their parts
-  /** (x, weight?, bias?) over the last axis → [y, mean, 1/std], the statistics with that axis 1. Ba et al., 2016. */
+  // Normalization: single ops, so that float16 does not overflow between their parts
+  /** (x, weight?, bias?) over the last axis → [y, mean, 1/std]; the statistics have size 1 along that axis. Ba et al., 2016. */
   layerNorm: { readonly epsilon: number };
   /** (x, weight?) over the last axis → [y, 1/rms]. Zhang & Sennrich, 2019. */
   rmsNorm: { readonly epsilon: number };
   /** (x [N, C, ...]) over groups of channels and space; affine parts are separate ops. Wu & He, 2018. */
   groupNorm: { readonly groups: number; readonly epsilon: number };
 
-  /** (q [B, N, H·D], k [B, M, H·D], v [B, M, H·D], bias broadcastable to [B, H, N, M]?) → [y [B, N, H·D], p [B, H, N, M]]: p = softmax(q·kᵀ·scale + bias), y = p·v. Where nothing reads p, it is never held whole. Vaswani et al., 2017. */
+  /** (q [B, N, H·D], k [B, M, H·D], v [B, M, H·D], bias broadcastable to [B, H, N, M]?) → [y [B, N, H·D], p [B, H, N, M]]: p = softmax(q·kᵀ·scale + bias), y = p·v. If nothing reads p, it is never held in memory. Vaswani et al., 2017. */
   attention: { readonly heads: number; readonly scale: number };
 
   // Memory
-  /** A block that the backward pass computes again instead of keeping its activations; inputs fill the body's inputs in order. */
+  /** A block that the backward pass computes again instead of keeping its activations. The inputs are those of the body, in order. */
   recompute: { readonly body: Graph };
-  /** (x, after) → x, which may be computed on only when `after` exists. */
+  /** (x, after) → x, which is available only once `after` has been computed. */
   barrier: None;
 }
 
@@ -179,7 +178,7 @@ export type BinaryName = keyof BinaryOps;
 export type CompareName = keyof CompareOps;
 export type ReduceName = keyof ReduceOps;
 
-/** One number for all spatial axes, or one for each. */
+/** Options of a convolution or a pool; each is one number for all spatial axes, or one for each. */
 export interface ConvOptions {
   readonly stride?: number | readonly number[];
   readonly padding?: number | readonly (number | readonly [number, number])[];
@@ -187,7 +186,7 @@ export interface ConvOptions {
   readonly groups?: number;
 }
 
-/** Attributes with one entry for each of the spatial axes. */
+/** Converts options to attributes with one entry for each spatial axis. */
 export function convAttributes(spatial: number, options: ConvOptions): ConvAttributes {
   const { padding = 0 } = options;
   const pairs = typeof padding === "number" ? new Array<number>(spatial).fill(padding) : padding;

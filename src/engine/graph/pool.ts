@@ -1,27 +1,27 @@
 /**
- * Pooling and pixel shuffling of [N, C, ...space], from ops that exist: a pool is a fold over the
- * strided slices of its window, so its gradient of any order follows.
+ * Pooling and pixel shuffling of [N, C, ...space], built from other ops. A pool combines the strided slices of its window, so
+ * gradients of any order follow.
  */
 import { ShapeError } from "../errors.ts";
 import { perAxis } from "./ops.ts";
 import { formatShape } from "./shape.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** One number for all spatial axes, or one for each. */
+/** Options of a convolution or a pool; each is one number for all spatial axes, or one for each. */
 export interface PoolOptions {
   readonly kernel: number | readonly number[];
-  /** As large as the kernel unless given. */
+  /** The kernel's size by default. */
   readonly stride?: number | readonly number[];
-  /** Pixels added on both sides, which never win a maximum and count as 0 in a mean. */
+  /** Pixels added on both sides. They are −∞ in a maximum and 0 in a mean. */
   readonly padding?: number | readonly number[];
 }
 
-/** The largest pixel of each window; the gradient of equal ones goes to the first, as in PyTorch. */
+/** Takes the largest pixel of each window. The gradient of equal pixels goes to the first, as in PyTorch. */
 export function maxPool(x: Tensor, options: PoolOptions): Tensor {
   return windows(x, options, Number.NEGATIVE_INFINITY).reduce((a, b) => a.maximum(b));
 }
 
-/** The mean of each window, padding included. */
+/** Takes the mean of each window, including the padding. */
 export function averagePool(x: Tensor, options: PoolOptions): Tensor {
   const pixels = windows(x, options, 0);
   return pixels.reduce((a, b) => a.add(b)).div(pixels.length);
@@ -37,7 +37,7 @@ export function pixelUnshuffle(x: Tensor, factor: number): Tensor {
   return x.rearrange("n c (h p) (w q) -> n (c p q) h w", { p: factor, q: factor });
 }
 
-/** For each position in the window, the image of the pixels found there. */
+/** Returns, for each position in the window, the image of the pixels at that position. */
 function windows(x: Tensor, options: PoolOptions, fill: number): Tensor[] {
   const spatial = x.rank - 2;
   const kernel = perAxis(options.kernel, spatial);

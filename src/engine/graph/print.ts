@@ -1,18 +1,18 @@
-/** A graph as text in static single assignment form, one line a node. */
+/** Prints a graph as text in static single assignment form, one line for each node. */
 import { type Graph, is, isLeaf, leafName } from "./graph.ts";
 import { type NdArray, sizeOf, toNumbers } from "../arrays/ndarray.ts";
 import { type Dim, formatDim, formatShape } from "./shape.ts";
 import type { Node, Tensor } from "./tensor.ts";
 
-/** Elements of a constant that are shown. */
+/** Number of elements of a constant that are printed. */
 const SHOWN = 4;
 
-/** What the type behind the colon, or the name in front, already says. */
+/** Attributes that the name before or the type after the colon already shows. */
 const SAID_ELSEWHERE = new Set(["name", "shape", "dtype", "to", "body"]);
 
 /**
- * The graph as text. Tensors are numbered in the order of the nodes; leaves go by their names,
- * scalars by their value; the block of a recompute node is indented below it.
+ * Prints a graph. Tensors are numbered in the order of the nodes, leaves have their names, and scalars their values. The block of
+ * a recompute node is indented below it.
  *
  * @example
  * x = input : float32 [B, 64, 384]
@@ -31,7 +31,7 @@ interface Names {
   readonly fresh: () => string;
 }
 
-/** Lines of the nodes; every tensor they make is named on the way. */
+/** Returns the lines of nodes, and names every tensor that they make. */
 function linesOf({ nodes }: Graph, names: Names): string[] {
   return nodes.flatMap((node) => {
     for (const output of node.outputs) names.of.set(output, nameOf(output) ?? names.fresh());
@@ -40,7 +40,7 @@ function linesOf({ nodes }: Graph, names: Names): string[] {
   });
 }
 
-/** The body of a recompute node. What it captured keeps its name; its other inputs are new here. */
+/** Returns the lines of a recompute node's body. Captured tensors keep their names; its other inputs get new ones. */
 function linesOfBlock(node: Node<"recompute">, outside: Names): string[] {
   const { body } = node.attributes;
   const names = { ...outside, of: new Map(outside.of) };
@@ -52,7 +52,7 @@ function linesOfBlock(node: Node<"recompute">, outside: Names): string[] {
   return lines.map((line) => `  ${line}`);
 }
 
-/** The name of a leaf, the value of a scalar. */
+/** Returns the name of a leaf or the value of a scalar. */
 function nameOf(tensor: Tensor): string | undefined {
   if (isLeaf(tensor)) return leafName(tensor);
   return isScalar(tensor.node) ? String(tensor.node.attributes.value) : undefined;

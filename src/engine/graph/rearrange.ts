@@ -1,5 +1,5 @@
 /**
- * einops patterns: the string says what the axes are, and with it what is reshaped and transposed.
+ * einops patterns (Rogozhnikov, 2022): a string names the axes before and after, which determines a reshape and a transpose.
  *
  * "b (h p) (w q) c -> b (h w) (p q c)" with { p: 2, q: 2 } cuts an image into patches.
  */
@@ -10,11 +10,11 @@ import type { Tensor } from "./tensor.ts";
 type Side = readonly (readonly string[])[];
 
 /**
- * Reshape → transpose → reshape as the pattern says. Every name stands once on each side; `1` is an
- * axis of that size; a parenthesis is several names in one axis.
+ * Reshapes, transposes and reshapes a tensor as a pattern describes. Every name occurs once on each side, `1` is an axis of size 1,
+ * and names in parentheses share one axis.
  *
- * @param sizes sizes that the shape alone does not tell
- * @throws ShapeError when pattern, sizes and shape do not fit
+ * @param sizes sizes of axes that do not follow from the shape
+ * @throws ShapeError if pattern, sizes and shape do not match
  */
 export function rearrange(
   x: Tensor,
@@ -61,7 +61,7 @@ function parse(side: string, fail: (why: string) => never): Side {
       if (open) fail("parentheses do not nest");
       open = [];
     } else if (token === ")") {
-      groups.push(open ?? fail("a ')' stands without '('"));
+      groups.push(open ?? fail("a ')' has no matching '('"));
       open = undefined;
     } else if (!/^([A-Za-z_]\w*|1)$/.test(token))
       fail(`'${token}' is neither a name, 1 nor a parenthesis`);
@@ -82,14 +82,14 @@ function checkNames(
     ["right", right],
   ] as const) {
     const twice = names.find((name, i) => names.indexOf(name) !== i);
-    if (twice) fail(`${twice} stands twice on the ${side}`);
+    if (twice) fail(`${twice} occurs twice on the ${side}`);
   }
   const lonely =
     left.find((name) => !right.includes(name)) ?? right.find((name) => !left.includes(name));
-  if (lonely) fail(`${lonely} stands on one side only`);
+  if (lonely) fail(`${lonely} occurs on one side only`);
 }
 
-/** Finds the one unknown size in an axis and checks that the product is right. */
+/** Computes the one unknown size of an axis, and checks the product of its sizes. */
 function solve(
   group: readonly string[],
   dim: Dim,
@@ -99,7 +99,7 @@ function solve(
   const names = group.filter((name) => name !== "1");
   const unknown = names.filter((name) => !dims.has(name));
   if (unknown.length > 1)
-    fail(`the sizes of ${unknown.join(" and ")} cannot both be told; give one`);
+    fail(`the sizes of ${unknown.join(" and ")} cannot both be inferred; give one of them`);
   const known = product(names.filter((name) => dims.has(name)).map((name) => dims.get(name)!));
   const [missing] = unknown;
   if (missing !== undefined) {

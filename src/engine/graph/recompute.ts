@@ -1,14 +1,13 @@
 /**
- * Recomputation (gradient checkpointing): a block of the forward pass as one node with a body, so that the backward
- * pass can compute the block again instead of keeping its activations (Chen et al., 2016,
- * "Training Deep Nets with Sublinear Memory Cost").
+ * Recomputation, also called gradient checkpointing (Chen et al., 2016, "Training Deep Nets with Sublinear Memory Cost"): a block
+ * of the forward pass is one node with a body, so that the backward pass can compute it again instead of keeping its activations.
  */
 import { type Graph, isLeaf, replay } from "./graph.ts";
 import { full, input } from "./functional.ts";
 import { apply, type Node, type Tensor } from "./tensor.ts";
 
 /**
- * Runs a block whose activations are not kept for the backward pass.
+ * Runs a block without keeping its activations for the backward pass, which computes them again.
  *
  * The block may use weights and tensors from outside; they become inputs of the node.
  *
@@ -19,7 +18,7 @@ export function recompute(
   block: (...inputs: Tensor[]) => Tensor,
 ): Tensor {
   const placeholders = inputs.map((x, i) => input(`input${i}`, x.shape, x.dtype));
-  // Nodes are numbered as they are made: what the block makes comes after this one.
+  // Nodes are numbered in the order of creation: those of the block come after this one.
   const before = full([], 0).node.id;
   const output = block(...placeholders);
   const { nodes, captured } = cut(output, before, new Set(placeholders));
@@ -32,7 +31,7 @@ export function recompute(
   return apply("recompute", [...inputs, ...captured], { body });
 }
 
-/** The body's outputs, computed from the given inputs by new nodes. */
+/** Copies the body's nodes with the given inputs, and returns its outputs. */
 export function inlineBody(node: Node<"recompute">, inputs: readonly Tensor[]): Tensor[] {
   const { body } = node.attributes;
   const made = new Map(body.inputs.map((placeholder, i) => [placeholder, inputs[i]!]));
@@ -40,7 +39,7 @@ export function inlineBody(node: Node<"recompute">, inputs: readonly Tensor[]): 
   return Object.values(body.outputs).map((output) => made.get(output)!);
 }
 
-/** Nodes made inside the block, and the leaves and older tensors that they read. */
+/** Returns the nodes made inside the block, and the leaves and older tensors that they read. */
 function cut(output: Tensor, before: number, placeholders: ReadonlySet<Tensor>) {
   const nodes = new Set<Node>();
   const captured = new Set<Tensor>();

@@ -1,11 +1,11 @@
 /**
- * Shapes of symbolic tensors. Every dimension is known when a graph is built, except the batch,
- * which may stay symbolic: `k·B` with a known factor k (tokens of a batch are 64·B; a batch
- * concatenated with itself for guidance is 2·B). One program then serves any batch size.
+ * Shapes of symbolic tensors. Every dimension is known when a graph is built except the batch, which may stay symbolic: `k·B` with
+ * a known factor k, such as 64·B for the tokens of a batch or 2·B for a batch concatenated with itself for guidance. One program
+ * then works for any batch size.
  */
 import { ShapeError } from "../errors.ts";
 
-/** `batch · B`, where B is the batch size of a run. Interned: equal dimensions are the same object. */
+/** The dimension `batch · B`, where B is the batch size of a run. Equal dimensions are the same object. */
 export interface BatchDim {
   readonly batch: number;
 }
@@ -15,7 +15,7 @@ export type Shape = readonly Dim[];
 
 const interned = new Map<number, BatchDim>();
 
-/** The dimension `factor · B`; factor is a positive integer. */
+/** Returns the dimension `factor · B` for a positive whole factor. */
 export function batchTimes(factor: number): BatchDim {
   let dim = interned.get(factor);
   if (!dim) {
@@ -50,7 +50,7 @@ export function formatShape(shape: Shape): string {
   return `[${shape.map(formatDim).join(", ")}]`;
 }
 
-/** Product of dimensions; undefined when it holds the batch twice. */
+/** Multiplies dimensions. Returns undefined if the batch occurs twice. */
 export function product(dims: Shape): Dim | undefined {
   let factor = 1;
   let symbolic = 0;
@@ -65,7 +65,7 @@ export function product(dims: Shape): Dim | undefined {
   return symbolic === 1 ? batchTimes(factor) : undefined;
 }
 
-/** a / b where it is a whole dimension; undefined otherwise. */
+/** Returns a / b, or undefined if that is not a whole dimension. */
 export function quotient(a: Dim, b: Dim): Dim | undefined {
   const [top, bottom] = [factorOf(a), factorOf(b)];
   if (bottom <= 0 || top % bottom !== 0) return undefined;
@@ -73,7 +73,7 @@ export function quotient(a: Dim, b: Dim): Dim | undefined {
   return typeof a === "number" ? top / bottom : batchTimes(top / bottom);
 }
 
-/** a + b; undefined for a number plus a batch (other than zero), which no dimension can express. */
+/** Returns a + b, or undefined for the sum of a batch and a number other than 0, which no dimension can express. */
 export function sum(a: Dim, b: Dim): Dim | undefined {
   if (a === 0) return b;
   if (b === 0) return a;
@@ -81,12 +81,12 @@ export function sum(a: Dim, b: Dim): Dim | undefined {
   return typeof b === "number" ? undefined : batchTimes(a.batch + b.batch);
 }
 
-/** The number itself, or the factor k of k·B. */
+/** Returns the number itself, or the factor k of k·B. */
 export function factorOf(dim: Dim): number {
   return typeof dim === "number" ? dim : dim.batch;
 }
 
-/** Shape of an elementwise operation by NumPy's rule; undefined where two dimensions differ and neither is 1. */
+/** Broadcasts two shapes by NumPy's rule. Returns undefined if two dimensions differ and neither is 1. */
 export function broadcast(a: Shape, b: Shape): Shape | undefined {
   const rank = Math.max(a.length, b.length);
   const result: Dim[] = [];
@@ -99,7 +99,7 @@ export function broadcast(a: Shape, b: Shape): Shape | undefined {
   return result;
 }
 
-/** The axis counted from the front, for −rank ≤ axis < rank. */
+/** Converts an axis in [−rank, rank) to one counted from the front. */
 export function normalizeAxis(axis: number, rank: number): number {
   const normal = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(axis) || normal < 0 || normal >= rank) {
@@ -110,7 +110,7 @@ export function normalizeAxis(axis: number, rank: number): number {
   return normal;
 }
 
-/** Fills in the one −1 of a shape from the number of elements. */
+/** Replaces the −1 of a shape, if there is one, by the size that follows from the number of elements. */
 export function fillRest(from: Shape, shape: Shape): Shape {
   const rest = shape.indexOf(-1);
   if (rest < 0) return shape;
@@ -134,9 +134,9 @@ export function resolve(shape: Shape, batchSize: number | undefined): number[] {
 }
 
 /**
- * The batch size that makes `actual` an instance of `declared`.
+ * Finds the batch size for which `actual` is an instance of `declared`.
  *
- * @returns undefined for a static shape; an error sentence fragment when the shapes do not fit
+ * @returns no batch size for a static shape, and a description of the mismatch if the shapes do not match
  */
 export function matchBatch(
   declared: Shape,

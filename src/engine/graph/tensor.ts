@@ -1,7 +1,6 @@
 /**
- * Symbolic tensors: a value that a program will compute, with its shape and dtype known now.
- *
- * Every method only adds a node to the graph; nothing is computed until a backend runs it.
+ * Symbolic tensors. A tensor is a value that a program will compute; its shape and dtype are known now. Every method only adds a
+ * node to the graph: nothing is computed until a backend runs it.
  */
 import type { DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -23,13 +22,13 @@ export interface Node<K extends OpName = OpName> {
   readonly inputs: readonly Tensor[];
   readonly attributes: Ops[K];
   readonly outputs: readonly Tensor[];
-  /** Path of the parameter nearest to this node, so that an error names our layer. */
+  /** The path of the nearest parameter, which errors name. */
   readonly scope: string;
-  /** Ascending in the order of making. */
+  /** Ascending in the order of creation. */
   readonly id: number;
 }
 
-/** What elementwise methods take: another tensor, or a number of the same dtype. */
+/** An operand of an elementwise method: another tensor, or a number, which takes the tensor's dtype. */
 export type Operand = Tensor | number;
 
 let nextId = 0;
@@ -37,7 +36,7 @@ let nextId = 0;
 /**
  * Adds one node and returns its outputs.
  *
- * @throws ShapeError quoting the op, what it got, and the parameter path where it arose
+ * @throws ShapeError that names the op, its inputs and the path of the nearest parameter
  */
 export function applyMany<K extends OpName>(
   op: K,
@@ -76,7 +75,7 @@ function inferOrExplain<K extends OpName>(
   }
 }
 
-/** The scope of a parameter among the inputs, else that of the newest input which has one. */
+/** Returns the scope of a parameter among the inputs, or that of the newest input that has a scope. */
 function scopeOf<K extends OpName>(op: K, inputs: readonly Tensor[], attributes: Ops[K]): string {
   if (op === "parameter") return parentPath((attributes as Ops["parameter"]).name);
   let newest: Node | undefined;
@@ -94,7 +93,7 @@ function parentPath(name: string): string {
 
 export class Tensor {
   readonly node: Node;
-  /** Which of the node's outputs this is. */
+  /** The index of this tensor among the node's outputs. */
   readonly index: number;
   readonly shape: Shape;
   readonly dtype: DType;
@@ -110,12 +109,12 @@ export class Tensor {
     return this.shape.length;
   }
 
-  /** Size of an axis, negative axes counting from the back. */
+  /** Returns the size of an axis, which may be the batch. Negative axes count from the end. */
   dim(axis: number): Dim {
     return this.shape[normalizeAxis(axis, this.rank)]!;
   }
 
-  /** Size of an axis that is known now. Throws a ShapeError for the batch. */
+  /** Returns the size of an axis as a number. Throws a ShapeError for the batch. */
   size(axis: number): number {
     const dim = this.dim(axis);
     if (typeof dim === "number") return dim;
@@ -182,14 +181,14 @@ export class Tensor {
   ceil(): Tensor {
     return apply("ceil", [this], {});
   }
-  /** Halves go to the even neighbour. */
+  /** Rounds to the nearest whole number, and halves to the even one. */
   round(): Tensor {
     return apply("round", [this], {});
   }
   square(): Tensor {
     return this.mul(this);
   }
-  /** Limits to [low, high]. */
+  /** Clamps to [low, high]. */
   clamp(low: number, high: number): Tensor {
     return this.maximum(low).minimum(high);
   }
@@ -241,12 +240,12 @@ export class Tensor {
     return apply("or", [this, other], {});
   }
 
-  /** The tensor itself when it already has the dtype. */
+  /** Converts to another dtype. Returns the tensor itself if it already has that dtype. */
   cast(to: DType): Tensor {
     return this.dtype === to ? this : apply("cast", [this], { to });
   }
 
-  // Reductions: all axes when none are given
+  // Reductions, which are over all axes by default
 
   sum(axes?: number | readonly number[], keepDims = false): Tensor {
     return apply("sum", [this], this.reduction(axes, keepDims));
@@ -260,11 +259,11 @@ export class Tensor {
   min(axes?: number | readonly number[], keepDims = false): Tensor {
     return this.neg().max(axes, keepDims).neg();
   }
-  /** Mean squared distance from the mean (divided by n, not n − 1). */
+  /** The mean squared distance from the mean, divided by n rather than n − 1. */
   variance(axes?: number | readonly number[], keepDims = false): Tensor {
     return this.sub(this.mean(axes, true)).square().mean(axes, keepDims);
   }
-  /** Number of elements along the axes, as a scalar. */
+  /** The number of elements along the axes, as a scalar tensor. */
   extent(axes?: number | readonly number[]): Tensor {
     return apply("extent", [this], { axes: this.axes(axes) });
   }
@@ -274,7 +273,7 @@ export class Tensor {
   argmin(axis = -1): Tensor {
     return apply("argmin", [this], { axis: normalizeAxis(axis, this.rank) });
   }
-  /** Running sum, the element itself included. */
+  /** The cumulative sum, which includes the element itself. */
   cumsum(axis: number, reverse = false): Tensor {
     return apply("cumsum", [this], { axis: normalizeAxis(axis, this.rank), reverse });
   }
@@ -299,12 +298,12 @@ export class Tensor {
 
   // Shape
 
-  /** At most one −1 stands for what is left over. */
+  /** Changes the shape. At most one size may be −1, which is computed from the others. */
   reshape(shape: Shape): Tensor {
     const wanted = fillRest(this.shape, shape);
     return sameShape(wanted, this.shape) ? this : apply("reshape", [this], { shape: wanted });
   }
-  /** Axis i of the result is axis permutation[i] of this. */
+  /** Permutes the axes: axis i of the result is axis permutation[i] of this tensor. */
   transpose(permutation: readonly number[]): Tensor {
     const normal = permutation.map((axis) => normalizeAxis(axis, this.rank));
     return normal.every((axis, i) => axis === i) && normal.length === this.rank
@@ -319,25 +318,25 @@ export class Tensor {
     permutation[second] = first;
     return this.transpose(permutation);
   }
-  /** Reshape, transpose and reshape, written as einops does: `x.rearrange("b n (h d) -> b h n d", { h: 6 })`. */
+  /** Rearranges axes by an einops pattern: `x.rearrange("b n (h d) -> b h n d", { h: 6 })`. */
   rearrange(pattern: string, sizes: Readonly<Record<string, number>> = {}): Tensor {
     return rearrange(this, pattern, sizes);
   }
-  /** Repeats axes of size 1 (and new leading axes) to the shape. */
+  /** Repeats axes of size 1, and adds leading axes, to reach the shape. */
   expand(shape: Shape): Tensor {
     return sameShape(shape, this.shape) ? this : apply("expand", [this], { shape });
   }
-  /** A new axis of size 1 in front of `axis` (−1: behind the last). */
+  /** Inserts an axis of size 1 before `axis`, or after the last for −1. */
   unsqueeze(axis: number): Tensor {
     const position = normalizeAxis(axis, this.rank + 1);
     return this.reshape([...this.shape.slice(0, position), 1, ...this.shape.slice(position)]);
   }
-  /** Drops an axis of size 1. */
+  /** Removes an axis of size 1. */
   squeeze(axis: number): Tensor {
     const position = normalizeAxis(axis, this.rank);
     return this.reshape(this.shape.filter((_, i) => i !== position));
   }
-  /** Elements start, start + step, … below end along one axis; negative bounds count from the back. */
+  /** Takes the elements start, start + step, … below end along one axis. Negative bounds count from the end. */
   slice(axis: number, start: number, end?: number, step = 1): Tensor {
     const along = normalizeAxis(axis, this.rank);
     const size = this.size(along);
@@ -348,7 +347,7 @@ export class Tensor {
       steps: this.shape.map((_, i) => (i === along ? step : 1)),
     });
   }
-  /** Pieces of the given sizes, or that many equal pieces, along an axis. */
+  /** Splits an axis into parts of the given sizes, or into that many equal parts. */
   split(sizes: number | Shape, axis: number): readonly Tensor[] {
     const along = normalizeAxis(axis, this.rank);
     return applyMany("split", [this], {
@@ -356,7 +355,7 @@ export class Tensor {
       sizes: typeof sizes === "number" ? this.equalParts(sizes, along) : sizes,
     });
   }
-  /** Adds `value` in front of and behind each dimension; one pair a dimension. */
+  /** Adds elements of `value` before and after each axis; `padding` has one pair for each axis. */
   pad(padding: readonly (readonly [number, number])[], value = 0): Tensor {
     return padding.every(([before, after]) => before === 0 && after === 0)
       ? this
@@ -368,18 +367,18 @@ export class Tensor {
 
   // Indexing
 
-  /** Rows of an axis by int64 or int32 indices in [0, size). */
+  /** Picks the rows of an axis at int64 or int32 indices in [0, size). */
   gather(indices: Tensor, axis = 0): Tensor {
     return apply("gather", [this, indices], { axis: normalizeAxis(axis, this.rank) });
   }
-  /** Integers → a last axis of `depth` with 1 at the index. */
+  /** Adds a last axis of size `depth` that is 1 at the index and 0 elsewhere. */
   oneHot(depth: number, dtype: DType = "float32"): Tensor {
     return apply("oneHot", [this], { depth, dtype });
   }
 
   // Images
 
-  /** Convolution of [N, C, ...space] with weight [O, C/groups, ...kernel]. */
+  /** Convolves [N, C, ...space] with a weight [O, C/groups, ...kernel]. */
   conv(weight: Tensor, bias?: Tensor, options: ConvOptions = {}): Tensor {
     return apply(
       "conv",
@@ -387,7 +386,7 @@ export class Tensor {
       convAttributes(this.rank - 2, options),
     );
   }
-  /** The gradient of `conv` as an operation of its own, weight [C, O/groups, ...kernel]. */
+  /** Transposed convolution, the gradient of `conv`, with a weight [C, O/groups, ...kernel]. */
   convTranspose(
     weight: Tensor,
     bias?: Tensor,
@@ -402,9 +401,9 @@ export class Tensor {
     return apply("upsampleNearest", [this], { scale: perAxis(scale, this.rank - 2) });
   }
 
-  // Normalisation
+  // Normalization
 
-  /** Over the last axis; weight and bias are optional. */
+  /** Normalizes the last axis; weight and bias are optional. */
   layerNorm(options: { weight?: Tensor; bias?: Tensor; epsilon?: number } = {}): Tensor {
     const { weight, bias, epsilon = 1e-5 } = options;
     const affine = weight ? (bias ? [weight, bias] : [weight]) : [];
@@ -415,7 +414,7 @@ export class Tensor {
     const { weight, epsilon = 1e-6 } = options;
     return apply("rmsNorm", weight ? [this, weight] : [this], { epsilon });
   }
-  /** Of [N, C, ...space], without affine parameters. */
+  /** Normalizes groups of channels of [N, C, ...space], without scale and shift. */
   groupNorm(groups: number, epsilon = 1e-5): Tensor {
     return apply("groupNorm", [this], { groups, epsilon });
   }

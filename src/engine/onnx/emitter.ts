@@ -1,5 +1,5 @@
 /**
- * Collects the nodes and initializers of one ONNX graph while lower.ts walks ours.
+ * Collects the nodes and initializers of an ONNX graph while lower.ts walks a graph.
  */
 import { byteSize, type DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -11,17 +11,17 @@ type AttributeValue = number | string | readonly number[] | { readonly float: nu
 
 export interface EmitOptions {
   readonly attributes?: Readonly<Record<string, AttributeValue>>;
-  /** "com.microsoft" for ONNX Runtime's own ops. */
+  /** "com.microsoft" for the ops of ONNX Runtime itself. */
   readonly domain?: string;
   /** Number of outputs. */
   readonly outputs?: number;
 }
 
-/** Adds nodes under names that no graph of ours uses: they begin with `#`. */
+/** Adds nodes whose values have names that begin with `#`, which no leaf or output has. */
 export class Emitter {
   readonly nodes: NodeProto[] = [];
   readonly initializers: TensorProto[] = [];
-  /** Prefix of the names of nodes, so that a failure inside the runtime names our layer. */
+  /** A prefix for the names of nodes, so that errors of the runtime name the layer. */
   scope = "";
   private readonly constants = new Map<string, string>();
   private readonly firsts = new Map<string, number>();
@@ -30,7 +30,7 @@ export class Emitter {
   private batchSize: string | undefined;
   private count = 0;
 
-  /** @param options.batchInput an input whose given axis is factor·B: where the batch size is read at run time */
+  /** @param options.batchInput an input with an axis of size factor·B, from which the batch size is read at run time */
   constructor({
     batchInput,
     fusedAttention,
@@ -42,7 +42,7 @@ export class Emitter {
     this.fusedAttention = fusedAttention;
   }
 
-  /** Adds a node and returns the names of its outputs; an empty input name leaves an optional input out. */
+  /** Adds a node and returns the names of its outputs. An empty input name omits an optional input. */
   emitMany(opType: string, inputs: readonly string[], options: EmitOptions = {}): string[] {
     const { attributes = {}, domain = "", outputs = 1 } = options;
     const output = Array.from({ length: outputs }, () => `#${this.count++}`);
@@ -67,14 +67,14 @@ export class Emitter {
     return this.emitMany(opType, inputs, { attributes, domain })[0]!;
   }
 
-  /** The value that came first under a key: what all nodes of one kind have to agree on. */
+  /** Returns the first value given for a key, for attributes that all nodes of one kind have to share. */
   shared(key: string, value: number): number {
     const first = this.firsts.get(key) ?? value;
     this.firsts.set(key, first);
     return first;
   }
 
-  /** An initializer; equal small ones are shared. */
+  /** Adds an initializer; small ones of equal content are shared. */
   constant(array: NdArray): string {
     const bytes = bytesOf(array);
     const key =
@@ -96,7 +96,7 @@ export class Emitter {
     });
   }
 
-  /** An initializer whose bytes stay where they are, in a range of another file. */
+  /** Adds an initializer whose bytes stay in a range of another file. */
   external(
     name: string,
     stored: {
@@ -124,12 +124,12 @@ export class Emitter {
     return this.constant(ndarray(dtype, [], [value]));
   }
 
-  /** An int64 vector. */
+  /** Adds an int64 vector. */
   ints(values: readonly number[]): string {
     return this.constant(ndarray("int64", [values.length], values));
   }
 
-  /** A shape as an int64 vector, reading the batch size at run time where it is needed. */
+  /** Adds a shape as an int64 vector. A batch size is read at run time. */
   dims(shape: Shape): string {
     if (isStatic(shape)) return this.ints(shape);
     return this.emit(
@@ -139,14 +139,14 @@ export class Emitter {
     );
   }
 
-  /** A shape for Reshape: a single symbolic dimension is what is left over. */
+  /** Adds a shape for Reshape, in which a single symbolic dimension is −1. */
   reshapeDims(shape: Shape): string {
     const symbolic = shape.filter((dim) => typeof dim !== "number").length;
     if (symbolic > 1 || shape.includes(0)) return this.dims(shape);
     return this.ints(shape.map((dim) => (typeof dim === "number" ? dim : -1)));
   }
 
-  /** One dimension as an int64 vector of length 1. */
+  /** Adds one dimension as an int64 vector of length 1. */
   dim(dim: Dim): string {
     if (typeof dim === "number") return this.ints([dim]);
     return dim.batch === 1
@@ -175,7 +175,7 @@ function toAttribute(name: string, value: AttributeValue): AttributeProto {
   return { name, type: 7, ints: [...value] };
 }
 
-/** Little-endian, as every platform that runs JavaScript engines today stores them. */
+/** Returns the bytes of an array, which are little-endian on every platform that runs JavaScript today. */
 function bytesOf({ data, dtype }: NdArray): Uint8Array {
   return new Uint8Array(data.buffer, data.byteOffset, data.length * byteSize(dtype));
 }

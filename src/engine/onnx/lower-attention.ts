@@ -1,13 +1,13 @@
-/** Attention in ONNX, fused and in parts. */
+/** Attention in ONNX, as one fused op or written out. */
 import type { Shape } from "../graph/shape.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { Emitter } from "./emitter.ts";
 import type { LowerContext, LowerRule } from "./lower-rules.ts";
 
 /**
- * ONNX Runtime's fused attention takes heads side by side, so that nothing is transposed, and never
- * holds the probabilities; where they are read (by a backward pass), or the device's fused op cannot be
- * trusted, the parts are written out.
+ * Attention is ONNX Runtime's fused op, which takes the heads side by side, so that nothing is transposed, and never holds the
+ * probabilities in memory. It is written out if the probabilities are read, by a backward pass or a tap, or if the device's
+ * fused op gives wrong results.
  */
 export const attention: LowerRule<"attention"> = (context) => {
   const { node, inputs, emitter, isUsed } = context;
@@ -23,7 +23,7 @@ export const attention: LowerRule<"attention"> = (context) => {
   );
 };
 
-/** ONNX Runtime folds the transpose of k and the scale into the first product. */
+/** Attention written out. ONNX Runtime folds the transpose of k and the scale into the first product. */
 function attentionParts({ node, inputs, emitter }: LowerContext<"attention">): string[] {
   const { heads, scale } = node.attributes;
   const [q, k, v] = node.inputs.slice(0, 3).map((x, i) => {
@@ -41,7 +41,7 @@ function attentionParts({ node, inputs, emitter }: LowerContext<"attention">): s
   return [emitter.emit("Reshape", [mixed, emitter.reshapeDims(node.outputs[0]!.shape)]), p];
 }
 
-/** The fused op wants four dimensions, of which only the first two may be 1. */
+/** The fused op requires a bias of four axes, of which only the first two may have size 1. */
 function attentionBias(q: Tensor, k: Tensor, bias: Tensor, name: string, emitter: Emitter): string {
   const leading = [...new Array<number>(4 - bias.rank).fill(1), ...bias.shape.slice(0, -2)];
   const shape: Shape = [...leading.slice(0, 2), q.dim(1), k.dim(1)];

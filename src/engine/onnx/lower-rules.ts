@@ -1,6 +1,6 @@
 /**
- * How each op is written in ONNX. Rows prefer whole ops (LayerNormalization, Gelu, Softmax) over
- * their parts, and plain ONNX over ONNX Runtime's own domain unless that is faster or the only way.
+ * How each op is written in ONNX. Rules prefer single ops (LayerNormalization, Gelu, Softmax) to their parts, and standard ONNX to
+ * ONNX Runtime's own domain unless that is faster or the only way.
  */
 import { type DType, isFloat } from "../arrays/dtype.ts";
 import { ndarray, sizeOf } from "../arrays/ndarray.ts";
@@ -13,21 +13,21 @@ import { dataTypes } from "./proto.ts";
 
 export interface LowerContext<K extends OpName> {
   readonly node: Node<K>;
-  /** ONNX names of the node's inputs. */
+  /** The ONNX names of the node's inputs. */
   readonly inputs: readonly string[];
   readonly emitter: Emitter;
-  /** Whether anything reads a tensor: optional outputs are left out where nothing does. */
+  /** Whether anything reads a tensor; optional outputs that nothing reads are omitted. */
   readonly isUsed: (tensor: Tensor) => boolean;
 }
 
 export type LowerRule<K extends OpName> = (context: LowerContext<K>) => string | readonly string[];
 
-/** A row that hands its inputs to one ONNX op. */
+/** Makes a rule that passes its inputs to one ONNX op. */
 function plain<K extends OpName>(opType: string): LowerRule<K> {
   return ({ inputs, emitter }) => emitter.emit(opType, inputs);
 }
 
-/** For ops that ONNX Runtime has no kernel for in one dtype: computes them in another. */
+/** Makes a rule that computes in another dtype if ONNX Runtime has no kernel for the node's own. */
 function through<K extends OpName>(lacking: DType, other: DType, rule: LowerRule<K>): LowerRule<K> {
   return (context) => {
     const { inputs, emitter, node } = context;
@@ -67,8 +67,8 @@ function swapLast(name: string, rank: number, emitter: Emitter): string {
 }
 
 /**
- * Two matrices are one Gemm, and so are a stack and a matrix; stacks are a MatMul, whose transposes
- * ONNX Runtime fuses where it can.
+ * The product of two matrices is a Gemm, as is that of a stack and a matrix. Two stacks are a MatMul, whose transposes ONNX
+ * Runtime fuses if it can.
  */
 const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
   const [a, b] = node.inputs as [Tensor, Tensor];
@@ -86,7 +86,7 @@ const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
   const leading = node.outputs[0]!.shape.slice(0, -2);
   const operand = (name: string, x: Tensor, swap: boolean) => {
     const shape = [...leading, ...x.shape.slice(-2)];
-    // MatMul broadcasts leading axes by itself, but not over an empty batch.
+    // MatMul broadcasts leading axes itself, but not over an empty batch.
     const repeated = !isStatic(leading) && !sameShape(shape, x.shape);
     const whole = repeated ? emitter.emit("Expand", [name, emitter.dims(shape)]) : name;
     return swap ? swapLast(whole, repeated ? shape.length : x.rank, emitter) : whole;
@@ -94,7 +94,7 @@ const matmul: LowerRule<"matmul"> = ({ node, inputs, emitter }) => {
   return emitter.emit("MatMul", [operand(nameA, a, transposeA), operand(nameB, b, transposeB)]);
 };
 
-/** Leading axes are one for a Gemm; both reshapes are free. */
+/** A Gemm with the leading axes merged into one; both reshapes are free. */
 const linear: LowerRule<"linear"> = ({ node, inputs, emitter }) => {
   const [x, ...weights] = inputs as [string, string];
   const tensor = node.inputs[0]!;
@@ -118,12 +118,12 @@ function convAttributes(node: Node<"conv" | "convTranspose">) {
   };
 }
 
-/** One number several times: the scale of ones that a norm still needs in ONNX when it has no weight. */
+/** A vector of one number, such as the scale of ones that a norm without weight needs in ONNX. */
 function vectorOf(value: number, length: number, dtype: DType, emitter: Emitter): string {
   return emitter.constant(ndarray(dtype, [length], new Array<number>(length).fill(value)));
 }
 
-/** Outputs behind the last used one are left out. */
+/** Omits the outputs after the last one that is used. */
 function usedOutputs({ node, isUsed }: LowerContext<"layerNorm">): number {
   return node.outputs.findLastIndex(isUsed) + 1;
 }
@@ -142,8 +142,8 @@ const layerNorm: LowerRule<"layerNorm"> = (context) => {
 };
 
 /**
- * ONNX Runtime's older name of RMSNormalization, which has more kernels. Its second output should be
- * 1/rms but is not on WebGPU, so that is computed apart, in float32 lest the sum of squares overflows.
+ * RMSNormalization under ONNX Runtime's older name, which has more kernels. Its second output should be 1/rms but is wrong on
+ * WebGPU, so 1/rms is computed separately, in float32 because the sum of squares could overflow.
  */
 const rmsNorm: LowerRule<"rmsNorm"> = ({ node, inputs, emitter, isUsed }) => {
   const { epsilon } = node.attributes;
@@ -157,7 +157,7 @@ const rmsNorm: LowerRule<"rmsNorm"> = ({ node, inputs, emitter, isUsed }) => {
   const half = x.dtype === "float16";
   const dtype = half ? "float32" : x.dtype;
   const wide = half ? emitter.emit("Cast", [inputs[0]!], { to: dataTypes.float32 }) : inputs[0]!;
-  // An axis counted from the back gives an empty batch a wrong shape.
+  // An axis counted from the end gives an empty batch the wrong shape.
   const axes = emitter.ints([x.rank - 1]);
   const squares = emitter.emit("ReduceSumSquare", [wide, axes], { keepdims: 1 });
   const mean = emitter.emit("Mul", [squares, emitter.scalar(1 / x.size(-1), dtype)]);
@@ -166,13 +166,13 @@ const rmsNorm: LowerRule<"rmsNorm"> = ({ node, inputs, emitter, isUsed }) => {
   return [y, half ? emitter.emit("Cast", [inverse], { to: dataTypes.float16 }) : inverse];
 };
 
-/** A group is one channel of an instance norm. */
+/** Group normalization as an instance normalization in which each group is one channel. */
 const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
   const { groups, epsilon } = node.attributes;
   const x = node.inputs[0]!;
   const dtype = x.dtype === "float64" ? "float32" : x.dtype;
-  // WebGPU takes the epsilon of whichever node runs first for all of them. So they share one, and
-  // x is scaled to it: x/√(var + ε) = sx/√(s²var + s²ε).
+  // WebGPU uses the epsilon of the first node that runs for all of them. So all share one epsilon, and x is scaled to it:
+  // x/√(var + ε) = sx/√(s²var + s²ε).
   const shared = emitter.shared("InstanceNormalization epsilon", epsilon);
   const scaled =
     shared === epsilon
@@ -188,23 +188,23 @@ const groupNorm: LowerRule<"groupNorm"> = ({ node, inputs, emitter }) => {
 };
 
 /**
- * x behind a Reshape whose target is computed from `after`: no copy, no optimizer can see through
- * it, and it cannot run before the gradient that it waits for exists.
+ * A Reshape of x whose target shape is computed from `after`. It copies nothing, no optimizer can remove it, and it cannot run
+ * before the gradient that it waits for has been computed.
  */
 const barrier: LowerRule<"barrier"> = ({ node, inputs, emitter }) => {
   const [x, after] = inputs as [string, string];
   const dims = emitter.dims(node.inputs[0]!.shape);
   const flat = emitter.emit("Reshape", [after, emitter.ints([-1])]);
   const slice = emitter.emit("Slice", [flat, emitter.ints([0]), emitter.ints([1])]);
-  // One element, also where there is none to slice.
+  // One element, even if there is none to slice.
   const first = emitter.emit("ReduceSum", [slice, emitter.ints([0])], { keepdims: 1 });
-  // a < a never holds, not even for NaN, so the target is always the shape of x.
+  // a < a is false even for NaN, so the target is always the shape of x.
   const never = emitter.emit("Less", [first, first]);
   const shifted = emitter.emit("Add", [dims, emitter.ints([1])]);
   return emitter.emit("Reshape", [x, emitter.emit("Where", [never, shifted, dims])]);
 };
 
-/** Where has no kernel for bool. */
+/** ONNX Runtime's Where has no kernel for bool, so the choice is made by logical operators. */
 const where: LowerRule<"where"> = ({ node, inputs, emitter }) => {
   if (node.outputs[0]!.dtype !== "bool") return emitter.emit("Where", inputs);
   const [condition, a, b] = inputs as [string, string, string];
@@ -240,8 +240,8 @@ const flip: LowerRule<"flip"> = ({ node: { attributes }, inputs, emitter }) => {
 };
 
 /**
- * 1 where an index equals the column: a comparison, since OneHot has no kernel on some devices, and
- * in int32, since WebGPU would leave int64 to the CPU.
+ * Compares indices with column numbers, because OneHot has no kernel on some devices. The comparison is in int32, because WebGPU
+ * would leave int64 to the CPU.
  */
 function oneHot(
   indices: string,
@@ -258,7 +258,7 @@ function oneHot(
   return emitter.emit("Cast", [equal], { to });
 }
 
-/** A product with the one-hot matrix: dense and parallel, where a scatter is neither. */
+/** A product with the one-hot matrix, which is dense and parallel, unlike a scatter. */
 const scatterSum: LowerRule<"scatterSum"> = ({ node, inputs, emitter }) => {
   const { size } = node.attributes;
   const [updates, indices] = node.inputs as [Tensor, Tensor];
@@ -287,7 +287,7 @@ const full: LowerRule<"full"> = ({ node, emitter }) => {
 };
 
 export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
-  // Leaves that lower.ts names itself.
+  // lower.ts names these leaves itself.
   input: () => [],
   parameter: () => [],
   constant: ({ node, emitter }) => emitter.constant(node.attributes.value),
@@ -307,7 +307,7 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
   sigmoid: plain("Sigmoid"),
   relu: ({ node, inputs, emitter }) => {
     const { dtype } = node.outputs[0]!;
-    // Relu has no kernel for integers.
+    // Relu has no kernel for integers in ONNX Runtime.
     return isFloat(dtype)
       ? emitter.emit("Relu", inputs)
       : emitter.emit("Max", [inputs[0]!, emitter.scalar(0, dtype)]);
@@ -359,14 +359,14 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
 
   reshape: ({ node, inputs, emitter }) => {
     const { shape } = node.attributes;
-    // Without the flag a 0 means "as in the input".
+    // Without this attribute a 0 would mean "the size in the input".
     const flags = shape.includes(0) ? { allowzero: 1 } : {};
     return emitter.emit("Reshape", [inputs[0]!, emitter.reshapeDims(shape)], flags);
   },
   transpose: ({ node, inputs, emitter }) =>
     emitter.emit("Transpose", inputs, { perm: node.attributes.permutation }),
   expand: ({ node, inputs, emitter }) => {
-    // WebGPU's kernel fails on scalars of some dtypes.
+    // The kernel for WebGPU fails on scalars of some dtypes.
     const scalar = node.inputs[0]!.rank === 0;
     const x = scalar ? emitter.emit("Reshape", [inputs[0]!, emitter.ints([1])]) : inputs[0]!;
     return emitter.emit("Expand", [x, emitter.dims(node.attributes.shape)]);

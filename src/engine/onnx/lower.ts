@@ -1,6 +1,6 @@
 /**
- * Graph → ONNX model: one row an op. What a row emits is what runs, on every device, and what
- * `patchwise export` writes.
+ * Converts a graph to an ONNX model, with one rule for each op. This model is what runs on every device and what `patchwise export`
+ * writes.
  */
 import type { Graph } from "../graph/graph.ts";
 import { leafName } from "../graph/graph.ts";
@@ -13,26 +13,26 @@ import { lowerRules } from "./lower-rules.ts";
 import { lowerWeight } from "./lower-weights.ts";
 import { dataTypes, encodeModel, type ValueInfoProto } from "./proto.ts";
 
-/** ONNX opset and IR that the rows are written for. */
+/** The ONNX opset and IR version that the rules are written for. */
 const OPSET = 23;
 const IR_VERSION = 11;
 
 export interface Lowered {
   readonly model: Uint8Array;
-  /** Names that a run must be given: inputs, and the parameters that `weights` did not know. */
+  /** Names that each run must be given: inputs, and the parameters without a stored weight. */
   readonly feeds: readonly string[];
 }
 
 export interface LowerOptions {
-  /** Whether attention may be one op of ONNX Runtime's; true unless given. */
+  /** Whether attention may be ONNX Runtime's fused op; true by default. */
   readonly fusedAttention?: boolean;
 }
 
 /**
- * Serialises a graph as an ONNX model.
+ * Serializes a graph as an ONNX model.
  *
  * @param weights parameters that become initializers; the others become inputs
- * @throws ShapeError when a stored weight has another shape than its parameter
+ * @throws ShapeError if a stored weight has another shape than its parameter
  */
 export function lower(
   graph: Graph,
@@ -59,7 +59,7 @@ export function lower(
 
   for (const node of graph.nodes) {
     if (node.op === "input" || node.op === "parameter") continue;
-    // The parts of a weight are there already.
+    // The slices of a weight have names already.
     if (node.outputs.every((output) => names.has(output))) continue;
     emitter.scope = node.scope || node.op;
     const inputs = node.inputs.map((tensor) => names.get(tensor)!);
@@ -107,7 +107,7 @@ function applyRule<K extends OpName>(
   return typeof result === "string" ? [result] : result;
 }
 
-/** An Identity behind the only node that makes a value is folded into that node's output name. */
+/** Removes each Identity that only renames a value: the node that makes the value gets the new name. */
 function nameOutputs({ nodes }: Emitter) {
   const renamed = new Map<string, string>();
   const producers = new Map(

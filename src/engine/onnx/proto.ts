@@ -1,6 +1,6 @@
 /**
- * The part of ONNX's protocol buffers that we write: message types and their field numbers
- * (onnx/onnx.proto). The wire format itself is protobufjs'.
+ * The message types of ONNX's protocol buffers that lower.ts writes, with their field numbers (onnx/onnx.proto). protobufjs
+ * implements the wire format.
  */
 import protobuf from "protobufjs/minimal.js";
 import type { DType } from "../arrays/dtype.ts";
@@ -29,7 +29,7 @@ export interface NodeProto {
   attribute: AttributeProto[];
 }
 
-/** `type` says which of the value fields is meant: 1 float, 2 int, 3 string, 7 ints. */
+/** `type` selects the value's field: 1 float, 2 int, 3 string, 7 ints. */
 export interface AttributeProto {
   name: string;
   type: 1 | 2 | 3 | 7;
@@ -45,7 +45,7 @@ export interface TensorProto {
   dims: number[];
   rawData?: Uint8Array;
   externalData?: { key: string; value: string }[];
-  /** 1: in another file. */
+  /** 1 for data in another file. */
   dataLocation?: 1;
 }
 
@@ -117,14 +117,14 @@ const model: Fields = {
   opsetImport: [8, { domain: [1, "string"], version: [2, "int64"] }],
 };
 
-/** Serialises a model. */
+/** Serializes a model. */
 export function encodeModel(message: ModelProto): Uint8Array {
   return write(message, model, protobuf.Writer.create()).finish();
 }
 
 const wireTypes = { int64: 0, int32: 0, float: 5, string: 2, bytes: 2 } as const;
 
-/** Repeated numbers are written unpacked, which every reader takes. */
+/** Repeated numbers are written unpacked, which every reader accepts. */
 function write(message: object, fields: Fields, writer: protobuf.Writer): protobuf.Writer {
   for (const [name, [id, type]] of Object.entries(fields)) {
     const value = (message as Record<string, unknown>)[name];

@@ -1,4 +1,4 @@
-/** What a graph costs, told from the graph alone: parameters, multiply-adds, memory. */
+/** The cost of a graph: parameters, multiply-adds and memory. */
 import { byteSize } from "../arrays/dtype.ts";
 import { bytesOf, sizeOf } from "../arrays/ndarray.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
@@ -8,7 +8,7 @@ import type { Node, Tensor } from "../graph/tensor.ts";
 import { simplify } from "./simplify.ts";
 import { mayOverwrite, readsOf } from "./reads.ts";
 
-/** Numbers in all parameters, but not in fixed tables. */
+/** Counts the elements of all parameters, without fixed tables. */
 export function countParameters(graph: Graph): number {
   return graph.parameters.reduce(
     (total, { node, shape }) =>
@@ -22,7 +22,7 @@ export function countParameters(graph: Graph): number {
 type Size = (shape: Shape) => number[];
 type CostRule<K extends OpName> = (node: Node<K>, size: Size) => number;
 
-/** Multiply-adds of the ops that count; all others count as none. */
+/** The multiply-adds of each op; ops without a rule have none. */
 const costRules: { readonly [K in OpName]?: CostRule<K> } = {
   matmul: ({ inputs, outputs, attributes }, size) => {
     const a = size(inputs[0]!.shape);
@@ -30,7 +30,7 @@ const costRules: { readonly [K in OpName]?: CostRule<K> } = {
   },
   linear: ({ inputs, outputs }, size) =>
     sizeOf(size(outputs[0]!.shape)) * size(inputs[1]!.shape)[1]!,
-  // Every output reads, and every input of a transposed convolution writes, one whole kernel.
+  // Every output of a convolution reads one whole kernel, and every input of a transposed convolution writes one.
   conv: ({ inputs, outputs }, size) =>
     sizeOf(size(outputs[0]!.shape)) * sizeOf(size(inputs[1]!.shape).slice(1)),
   convTranspose: ({ inputs }, size) =>
@@ -48,9 +48,9 @@ const costRules: { readonly [K in OpName]?: CostRule<K> } = {
 };
 
 /**
- * Multiply-adds of one run, each counted once, in matrix products, convolutions, attention and norms: what the DiT paper
- * (Peebles & Xie, 2023) reports as Gflops. Eleven of its twelve figures come out to the last digit that it prints, and
- * the twelfth, DiT-B/4's 5.56, is 5.57 by the products alone.
+ * Counts the multiply-adds of one run in matrix products, convolutions, attention and norms, as the Gflops of the DiT paper
+ * (Peebles & Xie, 2023). Eleven of its twelve figures agree to the last printed digit; the twelfth, 5.56 for DiT-B/4, is 5.57
+ * from the products alone.
  */
 export function countMultiplyAdds(graph: Graph, batchSize?: number): number {
   return sumOver(graph.nodes, (shape) => resolve(shape, batchSize));
@@ -65,23 +65,23 @@ function costOf<K extends OpName>(node: Node<K>, size: Size): number {
   return rule ? rule(node, size) : 0;
 }
 
-/** Bytes of a run. */
+/** The memory of a run in bytes. */
 export interface MemoryEstimate {
   /** Parameters and constants. */
   readonly weights: number;
-  /** Data that the run is given, state among it. */
+  /** The data that the run is given, including state. */
   readonly inputs: number;
-  /** What is computed, at the moment when most of it exists. */
+  /** Computed tensors, at the moment when they take the most memory. */
   readonly activations: number;
   readonly total: number;
 }
 
-/** Leaf → the output that replaces it after each run, as `CompileOptions.state` has it. */
+/** Maps leaves to the outputs that replace them after each run, as in `CompileOptions.state`. */
 export type State = Readonly<Record<string, string>>;
 
 /**
- * Memory of a run that computes the nodes in order and frees every tensor after its last use.
- * A runtime comes near it from either side: it fuses some ops and needs scratch space for others.
+ * Estimates the memory of a run that computes the nodes in order and frees every tensor after its last use. A runtime may need
+ * slightly less, since it fuses some ops, or more, since it needs scratch space for others.
  */
 export function peakMemory(graph: Graph, batchSize?: number, state: State = {}): MemoryEstimate {
   const bytes = (tensor: Tensor) =>
@@ -91,7 +91,7 @@ export function peakMemory(graph: Graph, batchSize?: number, state: State = {}):
     ([leaf, name]) => [leaf, graph.outputs[name]!] as const,
   );
   const second = replacing.filter(([leaf, output]) => !mayOverwrite(graph, leaf, output));
-  // What no run replaces is read as far as it is used.
+  // Inputs that no run replaces are counted if they are used.
   const used = graph.parameters.flatMap((weight) => {
     const { whole, cuts } = readsOf(weight, graph);
     if (whole || Object.hasOwn(state, leafName(weight))) return [weight];
@@ -99,21 +99,21 @@ export function peakMemory(graph: Graph, batchSize?: number, state: State = {}):
   });
   const weights = total(used) + bytesOfConstants(graph.nodes);
   const inputs = total(graph.inputs) + total(second.map(([, output]) => output));
-  // What replaces a state is written into its memory, or into a second one that takes turns with it.
+  // The output that replaces a state is written into its memory, or into a second buffer that alternates with it.
   const owned = new Set(replacing.map(([, output]) => storageOf(output)));
   const activations = peakOf(graph, (tensor) => (owned.has(tensor) ? 0 : bytes(tensor)));
   return { weights, inputs, activations, total: weights + inputs + activations };
 }
 
-/** Node with this package's modules and ONNX Runtime, before it has anything to do. */
+/** The memory of Node with the modules of this package and ONNX Runtime loaded, before it does anything. */
 const processBytes = 128 * 2 ** 20;
-/** What the runtime's arena cannot put to use. */
+/** The factor by which the runtime's arena exceeds the memory in use. */
 const arenaSlack = 64 * 2 ** 20;
 
 /**
- * The most memory that a process takes which runs a graph again and again on the CPU in Node, as measured within a tenth
- * of it: beside what the graph itself needs, in the order in which ONNX Runtime computes it, there is the process; and
- * where a program has state, the copies of it that ONNX Runtime returns from each run.
+ * Estimates the peak memory of a process in Node that runs a graph repeatedly on the CPU; measurements agree within a tenth. It is
+ * the memory of the graph, in the order in which ONNX Runtime computes it, plus that of the process itself and, for a program
+ * with state, the copies of the state that ONNX Runtime returns from each run.
  */
 export function estimateMemory(
   graph: Graph,
@@ -127,7 +127,7 @@ export function estimateMemory(
   return { weights, inputs, activations, total: own + returned };
 }
 
-/** The most memory of a process that keeps several programs and runs one at a time, each as `estimateMemory` has it. */
+/** Estimates the peak memory of a process that keeps several programs and runs one at a time, from each program's estimate. */
 export function estimateTogether(estimates: readonly MemoryEstimate[]): number {
   const kept = estimates.reduce((sum, { weights, inputs }) => sum + weights + inputs, 0);
   return processBytes + kept + Math.max(0, ...estimates.map(({ activations }) => activations));
@@ -140,7 +140,7 @@ function bytesOfConstants(nodes: readonly Node[]): number {
   }, 0);
 }
 
-/** The most bytes that live at once among tensors which nodes compute. */
+/** Returns the largest number of bytes of computed tensors that exist at the same time. */
 function peakOf(graph: Graph, bytes: (tensor: Tensor) => number): number {
   const lastUse = lastUses(graph);
   let live = 0;
@@ -163,7 +163,7 @@ function peakOf(graph: Graph, bytes: (tensor: Tensor) => number): number {
   return peak;
 }
 
-/** For each storage, the position of the last node that reads or makes it; never for the outputs. */
+/** Returns the position of the last node that reads or makes each tensor's storage; outputs have none, since they are never freed. */
 function lastUses({ nodes, outputs }: Graph): Map<Tensor, number> {
   const lastUse = new Map<Tensor, number>();
   for (const [i, node] of nodes.entries()) {
@@ -173,7 +173,7 @@ function lastUses({ nodes, outputs }: Graph): Map<Tensor, number> {
   return lastUse;
 }
 
-/** The tensor whose memory a tensor shares: ops that only rename the elements do not copy them. */
+/** Returns the tensor whose memory a tensor shares: ops that only change the shape do not copy the elements. */
 function storageOf(tensor: Tensor): Tensor {
   let storage = tensor;
   while (is(storage.node, "reshape") || is(storage.node, "barrier"))
@@ -181,19 +181,19 @@ function storageOf(tensor: Tensor): Tensor {
   return storage;
 }
 
-/** Statistics and probabilities are made only where something reads them. */
+/** Whether a tensor is a statistic or probabilities, which are computed only if something reads them. */
 function isOptional({ index, node: { op } }: Tensor): boolean {
   return index > 0 && (op === "layerNorm" || op === "rmsNorm" || op === "attention");
 }
 
-/** Leaves and constants are there before the run. */
+/** Whether a node computes its outputs; leaves and constants exist before the run. */
 function computes({ op }: Node): boolean {
   return op !== "input" && op !== "parameter" && op !== "constant";
 }
 
 /**
- * The same graph in ONNX Runtime's default order: depth first from what nothing reads, the last first, and from each node
- * through its inputs, again the last first (`Graph::ReverseDFSFrom`).
+ * Sorts the nodes in ONNX Runtime's default order, which determines the tensors that exist at the same time: depth first from the
+ * nodes that nothing reads, last node first, and from each node through its inputs, last input first (`Graph::ReverseDFSFrom`).
  */
 export function inRuntimeOrder(graph: Graph): Graph {
   const place = new Map(graph.nodes.map((node, i) => [node, i] as const));

@@ -1,22 +1,22 @@
-/** Where a graph only cuts a weight into rows, which then need not be read but where they lie. */
+/** How a graph reads its leaves: weights that it only slices into rows, and state that may be overwritten. */
 import { type Graph, is, leafName, nodesBehind } from "../graph/graph.ts";
 import { resolve, sameShape, type Shape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 
-/** Rows of a weight, one after another, that a node makes a tensor of. */
+/** Consecutive rows of a weight that a node makes a tensor of. */
 export interface RowRange {
   readonly output: Tensor;
   readonly start: number;
   readonly rows: number;
 }
 
-/** How a graph reads a weight: whole, and as rows. */
+/** Whether a graph reads a weight as a whole, and the rows that it slices out of it. */
 export interface WeightReads {
   readonly whole: boolean;
   readonly cuts: readonly (readonly RowRange[])[];
 }
 
-/** How a weight is read by the nodes of a graph; one that nobody reads is read whole. */
+/** Returns how the nodes of a graph read a weight. A weight that no node reads counts as read whole. */
 export function readsOf(weight: Tensor, { nodes, outputs }: Graph): WeightReads {
   const readers = nodes.filter(({ inputs }) => inputs.includes(weight));
   const cuts = readers.flatMap((node) => {
@@ -27,13 +27,13 @@ export function readsOf(weight: Tensor, { nodes, outputs }: Graph): WeightReads 
   return { whole: cuts.length < readers.length || readers.length === 0 || isOutput, cuts };
 }
 
-/** The axis along which a tensor has rows: the first that is longer than 1, before which nothing lies in between. */
+/** Returns the axis whose slices are contiguous in memory: the first that is longer than 1. */
 export function rowAxis(shape: Shape): number {
   const axis = shape.findIndex((size) => size !== 1);
   return axis < 0 ? 0 : axis;
 }
 
-/** The rows that a split or a slice takes; undefined where it does anything else. */
+/** Returns the rows that a split or a slice takes, or undefined for a node that does anything else. */
 function rangesOf(node: Node, shape: Shape): readonly RowRange[] | undefined {
   const axis = rowAxis(shape);
   const rowsOf = (output: Tensor) => resolve(output.shape, undefined)[axis]!;
@@ -51,7 +51,7 @@ function rangesOf(node: Node, shape: Shape): readonly RowRange[] | undefined {
   return [{ output, start: node.attributes.starts[axis]!, rows: rowsOf(output) }];
 }
 
-/** Whether every node that reads the leaf comes before the output, and so before it is written. */
+/** Whether the output may be written into the leaf's memory: every node that reads the leaf is needed to compute the output. */
 export function mayOverwrite(graph: Graph, leaf: string, output: Tensor): boolean {
   const tensor = [...graph.inputs, ...graph.parameters].find((other) => leafName(other) === leaf);
   if (!tensor || tensor === output) return false;

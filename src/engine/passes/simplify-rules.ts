@@ -1,6 +1,6 @@
 /**
- * Algebraic rows: for each op that has one, a simpler tensor of the same value, or undefined.
- * Inputs are already simplified; what a row makes through `make` is simplified again.
+ * Algebraic simplifications: a rule returns a simpler tensor of the same value, or undefined. Inputs are already simplified, and
+ * nodes that a rule adds through `make` are simplified again.
  */
 import { is } from "../graph/graph.ts";
 import type { OpName, Ops } from "../graph/ops.ts";
@@ -24,7 +24,7 @@ interface Context<K extends OpName> {
 
 type Row<K extends OpName> = (context: Context<K>) => Tensor | undefined;
 
-/** A simpler form of the node on these inputs; undefined where there is none. */
+/** Returns a simpler form of the node on these inputs, or undefined if there is none. */
 export function simplifyNode<K extends OpName>(
   node: Node<K>,
   inputs: readonly Tensor[],
@@ -33,12 +33,12 @@ export function simplifyNode<K extends OpName>(
   return rows[node.op]?.({ inputs, attributes: node.attributes, output: node.outputs[0]!, make });
 }
 
-/** The number that a tensor holds everywhere. */
+/** Returns the number that fills a tensor, or undefined if it is not filled with one. */
 function uniform(x: Tensor): number | undefined {
   return is(x.node, "full") ? x.node.attributes.value : undefined;
 }
 
-/** x, if it already has the output's shape. */
+/** Returns x if it has the shape of the output. */
 function ifWhole(x: Tensor, output: Tensor): Tensor | undefined {
   return sameShape(x.shape, output.shape) ? x : undefined;
 }
@@ -48,8 +48,8 @@ function fullLike(output: Tensor, value: number): Tensor {
 }
 
 /**
- * Elementwise operands need not be repeated by us: a `full` becomes a scalar and an `expand` is
- * dropped where broadcasting gives the same shape.
+ * Removes repetition from elementwise operands: a `full` becomes a scalar and an `expand` is dropped if broadcasting gives the same
+ * shape.
  */
 function shrunk(inputs: readonly Tensor[], output: Tensor): Tensor[] | undefined {
   let changed = false;
@@ -98,7 +98,7 @@ function elementwise<K extends Elementwise>(op: K, row?: Row<K>): Row<K> {
   };
 }
 
-/** Two numbers known now. */
+/** Computes the result of two operands that are each filled with one number. */
 function fold(
   { inputs, output }: Context<OpName>,
   f: (a: number, b: number) => number,
@@ -129,7 +129,7 @@ const mul: Row<"mul"> = (context) => {
     if (factor === 0) return fullLike(output, 0);
     if (factor === 1) return ifWhole(other, output);
     if (factor === -1 && ifWhole(other, output)) return make("neg", [other], {});
-    // c·(d·x) = (c·d)·x, in floats only: integers overflow at other places.
+    // c·(d·x) = (c·d)·x holds for floats only: integers would overflow at other places.
     const inner = is(other.node, "mul") && output.dtype === "float32" ? other.node.inputs : [];
     const j = inner.findIndex((x) => uniform(x) !== undefined && x.rank === 0);
     if (j >= 0 && ifWhole(inner[1 - j]!, output)) {
@@ -188,7 +188,7 @@ const expand: Row<"expand"> = ({ inputs, output }) => {
   return value === undefined ? ifWhole(inputs[0]!, output) : fullLike(output, value);
 };
 
-/** Over axes of size 1 nothing is added up. */
+/** A reduction over axes of size 1 is a reshape. */
 const reduction: Row<"sum" | "mean" | "max"> = ({ inputs, attributes, output, make }) => {
   const [x] = inputs as [Tensor];
   return attributes.axes.every((axis) => x.shape[axis] === 1)
@@ -196,7 +196,7 @@ const reduction: Row<"sum" | "mean" | "max"> = ({ inputs, attributes, output, ma
     : undefined;
 };
 
-/** The pieces of a split in their order are what was split. */
+/** Concatenating all parts of a split in their order gives the tensor that was split. */
 const concat: Row<"concat"> = ({ inputs, attributes: { axis } }) => {
   const [first] = inputs as [Tensor];
   const { node } = first;
@@ -207,7 +207,7 @@ const concat: Row<"concat"> = ({ inputs, attributes: { axis } }) => {
   return whole ? node.inputs[0] : undefined;
 };
 
-/** A product reads its operands swapped at no cost, so a transpose of the last two axes goes into it. */
+/** A product reads transposed operands at no cost, so it absorbs a transpose of the last two axes. */
 const matmul: Row<"matmul"> = ({ inputs, attributes, make }) => {
   const [a, b] = inputs.map(withoutSwap) as [Tensor | undefined, Tensor | undefined];
   if (!a && !b) return undefined;
@@ -217,7 +217,7 @@ const matmul: Row<"matmul"> = ({ inputs, attributes, make }) => {
   });
 };
 
-/** What a tensor is the transpose of in its last two axes; undefined for any other tensor. */
+/** Returns the tensor whose last two axes were swapped to make this one, or undefined if it was not made so. */
 function withoutSwap(x: Tensor): Tensor | undefined {
   if (!is(x.node, "transpose")) return undefined;
   const { permutation } = x.node.attributes;

@@ -1,6 +1,6 @@
 /**
- * Rewrites a graph into a smaller one that computes the same: inlines the bodies of recomputed blocks, removes
- * what has no effect, computes what is known, merges what is computed twice, and drops what nothing reads.
+ * Rewrites a graph into a smaller one with the same results: inlines the bodies of recomputed blocks, removes operations without
+ * effect, folds constants, merges common subexpressions, and drops nodes that nothing reads.
  */
 import { inlineBody } from "../graph/recompute.ts";
 import { evaluateNode } from "../reference/evaluate.ts";
@@ -12,12 +12,12 @@ import { isStatic } from "../graph/shape.ts";
 import { type Make, simplifyNode } from "./simplify-rules.ts";
 import { applyMany, type Node, type Tensor } from "../graph/tensor.ts";
 
-/** The simplified graph under the same output names. Inputs that turn out not to matter are gone. */
+/** Simplifies a graph. The output names stay the same; inputs that no output depends on disappear. */
 export function simplify(graph: Graph): Graph {
   return mergeEqual(inlineRecomputed(graph));
 }
 
-/** Replaces each recomputed block by its body. The copies that the backward pass made stay: a barrier keeps them apart. */
+/** Replaces each recomputed block by its body. A barrier keeps the copies of the backward pass from being merged with it. */
 function inlineRecomputed(graph: Graph): Graph {
   if (!graph.nodes.some((node) => node.op === "recompute")) return graph;
   const inlined = rewrite(graph, (node, inputs) => {
@@ -27,7 +27,7 @@ function inlineRecomputed(graph: Graph): Graph {
   return inlineRecomputed(inlined);
 }
 
-/** Algebraic rows and common subexpressions, in one walk from the leaves up. */
+/** Applies algebraic rules and merges common subexpressions, in one walk from the leaves up. */
 function mergeEqual(graph: Graph): Graph {
   const known = new Map<string, readonly Tensor[]>();
   const identities = new Map<object, number>();
@@ -42,7 +42,7 @@ function mergeEqual(graph: Graph): Graph {
     return outputs;
   };
 
-  /** What a row makes goes through the rows again. */
+  /** Nodes that a rule makes go through the rules again. */
   const make: Make = (op, inputs, attributes) => {
     const [candidate] = applyMany(op, inputs, attributes);
     return visit(candidate!.node, inputs)[0]!;
@@ -56,10 +56,10 @@ function mergeEqual(graph: Graph): Graph {
   return rewrite(graph, visit);
 }
 
-/** Constants of more elements than this are left to be computed: the model file should not hold them. */
+/** Constants of more elements than this are not folded, to keep them out of the model file. */
 const LARGEST_CONSTANT = 4096;
 
-/** The values of a node whose inputs are all known now. */
+/** Returns the outputs of a node as constants if all its inputs are known, and undefined otherwise. */
 function folded(outputs: readonly Tensor[]): Tensor[] | undefined {
   const { node } = outputs[0]!;
   if (node.inputs.length === 0 || ![...node.inputs, ...outputs].every(isSmall)) return undefined;
@@ -97,14 +97,14 @@ function rewrite(
   return graphOf(Object.fromEntries(named) as Record<string, Tensor>);
 }
 
-/** The node's own outputs where its inputs are unchanged, else those of a copy. */
+/** Returns the node's own outputs if its inputs are unchanged, and those of a copy otherwise. */
 function remake(node: Node, inputs: readonly Tensor[]): readonly Tensor[] {
   return inputs.every((tensor, i) => tensor === node.inputs[i])
     ? node.outputs
     : applyMany(node.op, inputs, node.attributes, node.scope);
 }
 
-/** Equal keys compute equal values. Big constants are compared by identity. */
+/** Returns a key that is equal only for nodes with equal values. Constants are compared by identity. */
 function keyOf<K extends OpName>(
   op: K,
   inputs: readonly Tensor[],
@@ -117,7 +117,7 @@ function keyOf<K extends OpName>(
 
 function attributeKey(attributes: object, identities: Map<object, number>): string {
   if (!("value" in attributes) || typeof attributes.value === "number") {
-    // JSON knows no −0, infinities or NaN.
+    // JSON cannot represent −0, infinities and NaN.
     return JSON.stringify(attributes, (_, value: unknown) =>
       typeof value === "number" && (!Number.isFinite(value) || Object.is(value, -0))
         ? `#${Object.is(value, -0) ? "-0" : value}`

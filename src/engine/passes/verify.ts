@@ -1,4 +1,4 @@
-/** Checks that a graph is what every pass takes it for: run it after a pass that rewrites graphs. */
+/** Checks that a graph is well formed, for use after a pass that rewrites graphs. */
 import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
 import { inferRules, type TensorType } from "../graph/infer.ts";
@@ -7,10 +7,10 @@ import { formatShape, sameShape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 
 /**
- * Infers every node again and compares, checks that each comes after its inputs, that the leaves
- * are listed under names of their own, and that nothing outside of the graph is used.
+ * Checks a graph: every node has the type that its op gives and comes after its inputs, the leaves are listed and have different
+ * names, and nothing outside the graph is read.
  *
- * @throws PatchwiseError naming the first node that is wrong
+ * @throws PatchwiseError that names the first node at fault
  */
 export function verifyGraph(graph: Graph): void {
   verifyLeaves(graph);

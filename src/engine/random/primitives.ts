@@ -1,18 +1,19 @@
 /**
- * The Box–Muller transform in float32: two uniform numbers become two independent standard normal ones.
+ * Arithmetic that both random generators share: seeds as 32-bit words, and the Box–Muller transform in float32, which turns two
+ * uniform numbers into two independent standard normal ones.
  *
- * `Math.log` and `Math.cos` may differ in the last bit between JavaScript engines, so the logarithm, sine and
- * cosine are computed here, by the polynomials of the Cephes library (S. Moshier, `logf.c`, `sinf.c`), from
- * IEEE operations alone: the same seed gives the same bits in Node and in every browser. PyTorch's vectorised
- * `randn` rests on the same polynomials, and each multiply-add is fused where its AVX2 build fuses it.
+ * `Math.log` and `Math.cos` may differ in the last bit between JavaScript engines. So the logarithm, sine and cosine are computed
+ * here from IEEE operations alone, with the polynomials of the Cephes library (S. Moshier, `logf.c`, `sinf.c`), and a seed gives
+ * the same bits in Node and in every browser. PyTorch's vectorized `randn` uses the same polynomials, and each multiply-add is
+ * fused here where its AVX2 build fuses it.
  */
 import { PatchwiseError } from "../errors.ts";
 
 const round = Math.fround;
 
 /**
- * a·b + c rounded once: the product of two float32 is exact in float64. (The sum is rounded to float64 first, so
- * it differs from a true fused operation where that lands on a tie of float32: about once in 2^29 operations.)
+ * Returns a·b + c, rounded once: the product of two float32 numbers is exact in float64. The sum is rounded to float64 first, so it
+ * differs from a true fused operation if that lands on a tie of float32, about once in 2^29 operations.
  */
 function fusedMultiplyAdd(a: number, b: number, c: number): number {
   return round(a * b + c);
@@ -34,11 +35,11 @@ const logPolynomial = Float32Array.of(
   -2.4999993993e-1,
   3.3333331174e-1,
 );
-/** log 2 in two parts, of which the first has so few bits that its product with an exponent is exact. */
+/** log 2 in two parts; the first has so few bits that its product with an exponent is exact. */
 const log2High = round(0.693359375);
 const log2Low = round(-2.1219444e-4);
 
-/** Natural logarithm of a positive, normal float32. */
+/** Returns the natural logarithm of a positive, normal float32. */
 function log(x: number): number {
   floatBits[0] = x;
   let exponent = (intBits[0]! >> 23) - 126;
@@ -84,7 +85,7 @@ export function boxMuller(
   const radius = round(Math.sqrt(round(-2 * log(u1))));
   const theta = round(twoPi * u2);
 
-  // The angle goes to [-π/4, π/4] around an even multiple of π/4, counted by `octant`.
+  // The angle is reduced to [-π/4, π/4] around an even multiple of π/4, which `octant` counts.
   const octant = (Math.trunc(round(theta * fourOverPi)) + 1) & ~1;
   let r = fusedMultiplyAdd(octant, piOver4[0]!, theta);
   r = fusedMultiplyAdd(octant, piOver4[1]!, r);
@@ -107,9 +108,9 @@ export function boxMuller(
 }
 
 /**
- * The low and the high 32 bits of a seed in two's complement.
+ * Returns the low and the high 32 bits of a seed in two's complement.
  *
- * @throws PatchwiseError unless it is an integer in [-2^63, 2^64), and a safe one where it is a `number`
+ * @throws PatchwiseError unless the seed is an integer in [-2^63, 2^64), and a safe integer if it is a `number`
  */
 export function seedWords(seed: number | bigint): [low: number, high: number] {
   if (typeof seed === "number" && !Number.isSafeInteger(seed)) {

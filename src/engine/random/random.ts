@@ -1,10 +1,10 @@
 /**
- * Random numbers for training, as a pure function of (key, position): no state, so that any element can be drawn
- * at any time, on any device, and every image, worker or layer can have its own stream.
+ * Random numbers for training, as a pure function of a key and a position. There is no state, so any element can be drawn at any
+ * time and on any device, and every image, worker or layer can have its own stream.
  *
  * Philox4x32-10 of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011): the 128-bit counter
  * holds the stream in its upper half and the number of the block in its lower one; a block is four 32-bit words.
- * All arithmetic is exact or rounded to float32 operation by operation: the same numbers in every JavaScript engine.
+ * All arithmetic is exact or rounded to float32 after each operation, so every JavaScript engine gives the same numbers.
  */
 import { boxMuller, seedWords } from "./primitives.ts";
 import { PatchwiseError } from "../errors.ts";
@@ -17,7 +17,7 @@ export interface RandomKey {
 }
 
 /**
- * The key of a seed and, within it, of a numbered stream.
+ * Returns the key of a seed and a numbered stream.
  *
  * @example const noise = normal(fork(randomKey(42), "noise"), [4, 8, 8]);
  * @throws PatchwiseError unless both are integers in [-2^63, 2^64)
@@ -27,13 +27,13 @@ export function randomKey(seed: number | bigint, stream: number | bigint = 0): R
 }
 
 /**
- * An independent key for a part of the work, such as `fork(fork(key, "image"), index)`.
+ * Returns an independent key for a part of the work, such as `fork(fork(key, "image"), index)`.
  *
  * The same name gives the same key each time; the number 1 and the text "1" give different ones.
  */
 export function fork(key: RandomKey, name: string | number | bigint): RandomKey {
   if (typeof name !== "string") return absorb(key, 0, seedWords(name));
-  // The length is taken in first, so that "a" and "a\0" differ; then two UTF-16 code units a step.
+  // The length comes first, so that "a" and "a\0" differ; then two UTF-16 code units in each step.
   let forked = absorb(key, 1, [name.length, 0]);
   for (let i = 0; i < name.length; i += 2) {
     const next = i + 1 < name.length ? name.charCodeAt(i + 1) : 0;
@@ -42,14 +42,14 @@ export function fork(key: RandomKey, name: string | number | bigint): RandomKey 
   return forked;
 }
 
-/** One block under a marked key, so that no draw of `key` itself ever shows the words of a fork. */
+/** One block under a marked key, so that no draw from `key` itself gives the words of a fork. */
 function absorb(key: RandomKey, kind: number, name: readonly [number, number]): RandomKey {
   const seed = [key.seed[0] ^ 0x9e3779b9, key.seed[1] ^ (0x85ebca6b + kind)] as const;
   const [a, b, c, d] = philox4x32([...name, ...key.stream], seed);
   return { seed: [a!, b!], stream: [c!, d!] };
 }
 
-/** The high 32 bits of the product of two 32-bit words, in 16-bit halves as a float64 cannot hold all 64. */
+/** Returns the high 32 bits of the product of two 32-bit words, computed in 16-bit halves because a float64 cannot hold 64 bits. */
 function multiplyHigh(a: number, b: number): number {
   const [aLow, aHigh] = [a & 0xffff, a >>> 16];
   const [bLow, bHigh] = [b & 0xffff, b >>> 16];
@@ -59,11 +59,11 @@ function multiplyHigh(a: number, b: number): number {
 }
 
 /**
- * Ten rounds of Philox: the four random words that belong to a counter and a key, lowest word first.
+ * Computes ten rounds of Philox, which give four random words for a counter and a key, lowest word first.
  *
  * @param counter four 32-bit words
  * @param key two 32-bit words
- * @param out where to put them
+ * @param out receives the four words
  */
 export function philox4x32(
   counter: readonly number[],
@@ -91,7 +91,7 @@ export function philox4x32(
   return out;
 }
 
-/** The 32-bit words at positions `start` … `start + length - 1` of a key's sequence. */
+/** Returns the 32-bit words at positions `start` … `start + length - 1` of a key's sequence. */
 export function randomBits(key: RandomKey, length: number, start = 0): Uint32Array {
   const words = new Uint32Array(length);
   const block = new Uint32Array(4);
@@ -110,7 +110,7 @@ export function randomBits(key: RandomKey, length: number, start = 0): Uint32Arr
 }
 
 /**
- * Uniform float32 in [0, 1), 24 bits each, of `shape`.
+ * Draws uniform float32 numbers in [0, 1) with 24 random bits each.
  *
  * @param start position of the first element in the key's sequence, below 2^53: drawing [0, 8) at once or as
  *   [0, 3) and [3, 8) gives the same numbers
@@ -123,18 +123,18 @@ export function uniform(key: RandomKey, shape: readonly number[], start = 0): Nd
 }
 
 /**
- * Standard normal float32 of `shape`, at most 6.7 in magnitude.
+ * Draws standard normal float32 numbers, at most 6.7 in magnitude.
  *
  * @param start position of the first element in the key's sequence, below 2^53
  */
 export function normal(key: RandomKey, shape: readonly number[], start = 0): NdArray<"float32"> {
   const size = sizeOf(shape);
-  // Positions 2k and 2k + 1 are a Box–Muller pair; a range that begins or ends inside one draws all of it.
+  // Positions 2k and 2k + 1 are a Box–Muller pair; a range that begins or ends inside a pair draws the whole pair.
   const skipped = start % 2;
   const words = randomBits(key, skipped + size + ((skipped + size) % 2), start - skipped);
   const normals = new Float32Array(words.length);
   for (let i = 0; i < words.length; i += 2) {
-    // All 32 bits go into the radius, whose logarithm makes the tail; u1 is in (0, 1].
+    // All 32 bits go into the radius, whose logarithm determines the tail; u1 is in (0, 1].
     const u1 = Math.fround((words[i]! + 1) * 2 ** -32);
     boxMuller(normals, i, i + 1, u1, (words[i + 1]! >>> 8) * 2 ** -24);
   }
@@ -142,7 +142,7 @@ export function normal(key: RandomKey, shape: readonly number[], start = 0): NdA
   return ndarray("float32", shape, whole ? normals : normals.slice(skipped, skipped + size));
 }
 
-/** `length` fractions in [0, 1) of 53 bits, two words each. */
+/** Draws `length` fractions in [0, 1) with 53 random bits, from two words each. */
 function fractions(key: RandomKey, length: number, start: number): Float64Array {
   const words = randomBits(key, 2 * length, 2 * start);
   const drawn = new Float64Array(length);
@@ -153,7 +153,7 @@ function fractions(key: RandomKey, length: number, start: number): Float64Array 
 }
 
 /**
- * int64 integers in [low, high), of `shape`; their odds differ by less than 2^-20 of each.
+ * Draws int64 integers in [low, high). Their probabilities differ by less than a factor of 1 + 2^-20.
  *
  * @param start position of the first element in the key's sequence of integers, below 2^52
  * @throws PatchwiseError unless both are safe integers and 0 < high - low <= 2^32
@@ -178,7 +178,7 @@ export function integers(
 }
 
 /**
- * The integers [0, n) in random order (Fisher and Yates), all orders equally likely.
+ * Returns the integers [0, n) in random order (Fisher and Yates); all orders are equally likely.
  *
  * @throws PatchwiseError unless n is an integer in [0, 2^32)
  */

@@ -1,11 +1,10 @@
 /**
- * PyTorch's CPU generator, so that a seed means the same noise as in the Python tools.
+ * PyTorch's CPU generator, with which a seed gives the same noise as in Python tools.
  *
- * Every function takes the generator and moves it on, in the order and by the number of draws of torch 1.13:
- * uniforms and integers are equal bit by bit; long float32 `randn` (16 elements or more) equals torch's AVX2
- * build. Short and float64 normals and exponentials go through `Math.log`, `Math.sin` and `Math.cos` in float64,
- * which may be off by a last bit of float64 from the C library's (rarely seen after rounding to float32).
- * Builds of torch with MKL draw `exponential` (and so `multinomial`) from MKL's own streams instead.
+ * Every function advances the generator by as many draws, and in the same order, as torch 1.13. Uniforms and integers are equal bit
+ * by bit, and float32 `randn` of 16 elements or more equals torch's AVX2 build. Shorter and float64 normals and exponentials use
+ * `Math.log`, `Math.sin` and `Math.cos` in float64, which may differ from the C library in the last bit; after rounding to float32
+ * this is rarely visible. Builds of torch with MKL draw `exponential`, and so `multinomial`, from MKL's own streams instead.
  */
 import { boxMuller, seedWords } from "./primitives.ts";
 import { allocate } from "../arrays/dtype.ts";
@@ -13,9 +12,9 @@ import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
 
 export interface TorchGenerator {
-  /** The next 32 random bits. */
+  /** Returns the next 32 random bits. */
   next(): number;
-  /** The second half of a Box–Muller pair that a short `randn` left over; the next short one begins with it. */
+  /** The unused second half of a Box–Muller pair of a short `randn`, with which the next short one begins. */
   leftover: number | undefined;
 }
 
@@ -24,7 +23,7 @@ type Real = "float32" | "float64";
 /**
  * `torch.Generator("cpu").manual_seed(seed)`.
  *
- * @param seed an integer in [-2^63, 2^64), of which torch uses the low 32 bits
+ * @param seed an integer in [-2^63, 2^64); as in torch, only its low 32 bits are used
  * @throws PatchwiseError on any other seed
  */
 export function torchGenerator(seed: number | bigint): TorchGenerator {
@@ -62,12 +61,12 @@ function mersenneTwister(seed: number): () => number {
   };
 }
 
-/** A float32 in [0, 1): 24 bits. */
+/** Draws a float32 in [0, 1) with 24 random bits. */
 function uniform32(generator: TorchGenerator): number {
   return (generator.next() & 0xffffff) * 2 ** -24;
 }
 
-/** A float64 in [0, 1): the low 53 of 64 bits, of which the upper word is drawn first. */
+/** Draws a float64 in [0, 1) from the low 53 of 64 bits; the upper word is drawn first. */
 function uniform64(generator: TorchGenerator): number {
   const high = generator.next() & 0x1fffff;
   return (high * 2 ** 32 + generator.next()) * 2 ** -53;
@@ -79,7 +78,7 @@ function fill<D extends Real>(shape: readonly number[], dtype: D, draw: () => nu
   return ndarray(dtype, shape, data);
 }
 
-/** `torch.rand`: uniform in [0, 1), of `shape`. */
+/** `torch.rand`: uniform numbers in [0, 1). */
 export function rand<D extends Real = "float32">(
   generator: TorchGenerator,
   shape: readonly number[],
@@ -90,10 +89,10 @@ export function rand<D extends Real = "float32">(
 }
 
 /**
- * `torch.randn`: standard normal, of `shape`.
+ * `torch.randn`: standard normal numbers.
  *
- * Fewer than 16 elements are drawn one by one in float64; more are made in place from uniforms of `dtype`, in
- * blocks of 16, and where the size is no multiple of 16 the last 16 are drawn anew.
+ * Fewer than 16 elements are drawn one by one in float64. More are computed in place from uniforms of `dtype`, in blocks of 16; if
+ * the size is not a multiple of 16, the last 16 are drawn again.
  *
  * @example randn(torchGenerator(42), [1, 4, 64, 64])
  */
@@ -113,7 +112,7 @@ export function randn<D extends Real = "float32">(
   return normals;
 }
 
-/** One normal in float64 by Box–Muller; the other of the pair waits in the generator. */
+/** Draws one normal number in float64 by Box–Muller; the generator keeps the other of the pair. */
 function normal64(generator: TorchGenerator): number {
   const { leftover } = generator;
   if (leftover !== undefined) {
@@ -128,7 +127,7 @@ function normal64(generator: TorchGenerator): number {
   return radius * Math.cos(theta);
 }
 
-/** 16 uniforms to 16 normals in place: element j and element j + 8 make a pair. */
+/** Turns 16 uniform numbers into 16 normal ones in place: the elements j and j + 8 are a pair. */
 function transformBlock(data: Float32Array | Float64Array, start: number): void {
   for (let j = start; j < start + 8; j++) {
     const u1 = 1 - data[j]!; // in (0, 1], where the logarithm is finite
@@ -145,7 +144,7 @@ function transformBlock(data: Float32Array | Float64Array, start: number): void 
 }
 
 /**
- * `torch.randint`: int64 integers in [low, high), of `shape`; as torch's, slightly uneven where high - low is huge.
+ * `torch.randint`: int64 integers in [low, high). As in torch, they are slightly uneven if high - low is very large.
  *
  * @throws PatchwiseError unless both are integers within int64 and low < high
  */
@@ -173,8 +172,8 @@ function isInt64(value: number | bigint): boolean {
 }
 
 /**
- * A remainder of 32 random bits, or of 64, the upper word drawn first, where the range is 2^32 or more.
- * (Recent releases of torch 2 take 64 from a range of 2^28 on; below that all agree.)
+ * The remainder of 32 random bits or, for a range of 2^32 or more, of 64 bits with the upper word drawn first.
+ * Recent releases of torch 2 use 64 bits from a range of 2^28 on; below that all agree.
  */
 function integerBelow(generator: TorchGenerator, range: bigint): bigint {
   const word = BigInt(generator.next());
@@ -185,7 +184,7 @@ function integerBelow(generator: TorchGenerator, range: bigint): bigint {
 /**
  * `torch.randperm`: the int64 integers [0, n) in random order.
  *
- * @throws PatchwiseError unless n is an integer in [0, 2^32): with more, 32 random bits do not reach every place
+ * @throws PatchwiseError unless n is an integer in [0, 2^32), because 32 random bits cannot reach more positions
  */
 export function randperm(generator: TorchGenerator, n: number): NdArray<"int64"> {
   if (!Number.isInteger(n) || n < 0 || n >= 2 ** 32) {
@@ -201,7 +200,7 @@ export function randperm(generator: TorchGenerator, n: number): NdArray<"int64">
   return ndarray("int64", [n], data);
 }
 
-/** `Tensor.exponential_(rate)`: exponential with mean 1 / rate, of `shape`. */
+/** `Tensor.exponential_(rate)`: exponential numbers with mean 1 / rate. */
 export function exponential<D extends Real = "float32">(
   generator: TorchGenerator,
   shape: readonly number[],
@@ -212,11 +211,11 @@ export function exponential<D extends Real = "float32">(
 }
 
 /**
- * `torch.multinomial(weights, 1)`, without replacement: one category a row, with the odds that the weights of the row give.
+ * `torch.multinomial(weights, 1)` without replacement: one category for each row, with probabilities proportional to its weights.
  *
- * It is the argmax of weight / exponential (the "exponential race"), so each row costs one draw a category.
+ * It is the argmax of weight / exponential (the "exponential race"), so each row takes one draw for each category.
  *
- * @param weights [rows, categories], not negative, finite, each row with a positive sum
+ * @param weights [rows, categories], finite and not negative, with a positive sum in each row
  * @returns [rows, 1]
  * @throws PatchwiseError on other weights
  */
@@ -239,7 +238,7 @@ export function multinomial(
       const weight = weights.data[start + i]!;
       if (!(weight >= 0 && weight < Infinity)) {
         throw new PatchwiseError(
-          `multinomial was given the weight ${weight} at [${row}, ${i}]; weights are finite and not negative.`,
+          `multinomial was given the weight ${weight} at [${row}, ${i}]; weights must be finite and not negative.`,
         );
       }
       sum += weight;
@@ -248,7 +247,7 @@ export function multinomial(
     }
     if (sum === 0) {
       throw new PatchwiseError(
-        `multinomial was given only zeros in row ${row}; one weight at least must be positive.`,
+        `multinomial was given no positive weight in row ${row}; at least one weight must be positive.`,
       );
     }
     drawn[row] = BigInt(category);

@@ -1,9 +1,9 @@
 /** The error function in double precision, which JavaScript's Math lacks. */
 
-/** Below this the power series is short, above it the continued fraction. */
+/** Below this value the power series converges fast, and above it the continued fraction. */
 const SPLIT = 2;
 
-/** erf(x) = 2/√π · ∫₀ˣ exp(−t²) dt; absolute error below 1e-15. */
+/** erf(x) = 2/√π · ∫₀ˣ exp(−t²) dt, with an absolute error below 1e-15. */
 export function erf(x: number): number {
   if (Number.isNaN(x)) return x;
   const magnitude = Math.abs(x);
@@ -11,12 +11,12 @@ export function erf(x: number): number {
   return x < 0 ? -value : value;
 }
 
-/** 1 − erf(x), without its loss of digits for large x. */
+/** 1 − erf(x), without the cancellation for large x. */
 export function erfc(x: number): number {
   return x >= SPLIT ? tail(x) : 1 - erf(x);
 }
 
-/** erf(x) = 2/√π · exp(−x²) · Σ 2ⁿ·x²ⁿ⁺¹ / (1·3·5···(2n+1)): all terms positive, so none cancel. DLMF 7.6.2. */
+/** erf(x) = 2/√π · exp(−x²) · Σ 2ⁿ·x²ⁿ⁺¹ / (1·3·5···(2n+1)); all terms are positive, so none cancel. DLMF 7.6.2. */
 function series(x: number): number {
   let term = x;
   let total = x;

@@ -1,4 +1,4 @@
-/** Reference rows that work one number at a time. */
+/** Reference implementations of elementwise ops. */
 import { isFloat } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { at, commonShape, type EvaluateRules, expandTo, type Value } from "./evaluate-values.ts";
@@ -6,12 +6,12 @@ import { erf, erfc } from "./erf.ts";
 import { castArray, toNumbers } from "../arrays/ndarray.ts";
 import type { BinaryName, CompareName, UnaryName } from "../graph/ops.ts";
 
-/** f of each element. */
+/** Applies f to each element. */
 function map(x: Value, f: (value: number) => number): Value {
   return { shape: x.shape, data: x.data.map((value) => f(value)) };
 }
 
-/** f of each pair of elements, broadcast to one shape. */
+/** Applies f to each pair of elements, with broadcasting. */
 function map2(a: Value, b: Value, f: (a: number, b: number) => number): Value {
   const shape = commonShape(a.shape, b.shape);
   const [left, right] = [expandTo(a, shape).data, expandTo(b, shape).data];
@@ -30,7 +30,7 @@ const predicate = (f: (a: number, b: number) => boolean) => binary((a, b) => (f(
 
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 
-/** x · Φ(x); erfc keeps its digits where Φ is tiny. */
+/** x · Φ(x); erfc stays accurate for very small Φ. */
 const gelu = (x: number) => (x / 2) * erfc(-x * Math.SQRT1_2);
 
 const geluTanh = (x: number) =>
@@ -42,7 +42,7 @@ function roundHalfEven(x: number): number {
   return low % 2 === 0 ? low : low + 1;
 }
 
-/** Integer division cuts towards zero, as ONNX and C do. */
+/** Integer division truncates towards zero, as in ONNX and C. */
 function divideIntegers(a: number, b: number): number {
   if (b === 0) throw new ShapeError(`div: ${a} / 0 has no integer result; divide floats instead.`);
   return Math.trunc(a / b);
@@ -93,7 +93,7 @@ export const elementwiseRules: Pick<
     const [holds, yes, no] = [condition, a, b].map((x) => expandTo(x, shape).data);
     return [{ shape, data: yes!.map((value, i) => (holds![i] ? value : no![i]!)) }];
   },
-  // Rounds to 16 bits, but not to 32, of which no number here is. NaN and infinity become the integer 0, but a true bool.
+  // Rounds to 16-bit floats, but not to float32. NaN and infinity become the integer 0, but a bool that is true.
   cast: (inputs, { to }) => {
     const { shape, data } = at(inputs, 0);
     if (to === "float32" || to === "float64") return [at(inputs, 0)];

@@ -1,4 +1,4 @@
-/** Reference rows that put many numbers together: reductions, products, convolutions, norms, attention. */
+/** Reference implementations of ops that combine many numbers: reductions, products, convolutions, norms and attention. */
 import {
   aroundAxis,
   at,
@@ -15,7 +15,7 @@ import {
 import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
 import type { ConvAttributes, Ops, ReduceName } from "../graph/ops.ts";
 
-/** Combines all elements that differ only in the reduced axes. */
+/** Combines the elements along the reduced axes. */
 function reduce(
   x: Value,
   { axes, keepDims }: Ops[ReduceName],
@@ -36,7 +36,7 @@ const add = (a: number, b: number) => a + b;
 
 const extent = (x: Value, axes: readonly number[]) => sizeOf(axes.map((axis) => x.shape[axis]!));
 
-/** Position of the first element of each line that beats all before it. */
+/** Returns the position, in each line, of the first element that no other beats. */
 function argument(x: Value, axis: number, beats: (a: number, b: number) => boolean): Value {
   const best = linesAlong(x.shape, axis).map((line) =>
     line.reduce((winner, p, i) => (beats(x.data[p]!, x.data[line[winner]!]!) ? i : winner), 0),
@@ -44,7 +44,7 @@ function argument(x: Value, axis: number, beats: (a: number, b: number) => boole
   return { shape: x.shape.filter((_, i) => i !== axis), data: Float64Array.from(best) };
 }
 
-/** exp(x − largest) of a line, so that nothing overflows, and their sum. */
+/** Returns exp(x − largest) for a line, which cannot overflow, and the sum. */
 function shiftedExponents(x: Value, line: readonly number[]) {
   const largest = line.reduce((max, p) => Math.max(max, x.data[p]!), -Infinity);
   const exponents = line.map((p) => Math.exp(x.data[p]! - largest));
@@ -95,7 +95,7 @@ function matmul(a: Value, b: Value): Value {
 }
 
 /**
- * For each output position and each kernel tap of a convolution, the pixel read; −1 in the padding.
+ * Returns the pixel that each kernel position of a convolution reads for each output position; −1 in the padding.
  *
  * @returns [positions][taps]
  */
@@ -118,7 +118,7 @@ function windows(
   );
 }
 
-/** Every index into a shape, in row-major order. */
+/** Returns every index into a shape, in row-major order. */
 function allIndices(shape: readonly number[]): number[][] {
   return shape.reduce<number[][]>(
     (indices, size) =>
@@ -158,7 +158,7 @@ const convRule: EvaluateRules["conv"] = (inputs, attributes) => {
   return [y];
 };
 
-/** Every pixel adds its multiple of the kernel to the outputs that a convolution would have read for it. */
+/** Adds, for every pixel, its multiple of the kernel to the outputs that a convolution would have read for it. */
 const convTransposeRule: EvaluateRules["convTranspose"] = (inputs, attributes) => {
   const [x, weight, bias] = [at(inputs, 0), at(inputs, 1), inputs[2]];
   const { stride, padding, dilation, groups, outputPadding } = attributes;
@@ -193,7 +193,7 @@ const convTransposeRule: EvaluateRules["convTranspose"] = (inputs, attributes) =
   return [y];
 };
 
-/** Each run of `length` elements minus its mean, over its standard deviation, with both statistics. */
+/** Normalizes each run of `length` elements by its mean and standard deviation, and returns both statistics too. */
 function standardize(x: Value, length: number, epsilon: number) {
   const y = blank(x.shape);
   const means: number[] = [];
@@ -210,7 +210,7 @@ function standardize(x: Value, length: number, epsilon: number) {
   return { y, means: Float64Array.from(means), inverses: Float64Array.from(inverses) };
 }
 
-/** y · weight + bias along the last axis. */
+/** Computes y · weight + bias along the last axis. */
 function affine(y: Value, weight: Value | undefined, bias: Value | undefined): Value {
   const last = y.shape.at(-1)!;
   const scale = (i: number) => (weight ? weight.data[i % last]! : 1);

@@ -1,4 +1,4 @@
-/** Reference rows that move numbers without changing them. */
+/** Reference implementations of ops that move numbers without changing them. */
 import { ShapeError } from "../errors.ts";
 import {
   aroundAxis,
@@ -13,7 +13,7 @@ import {
 } from "./evaluate-values.ts";
 import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
 
-/** Elements start, start + step, … of every axis; as many as the shape says. */
+/** Takes the elements start, start + step, … of every axis, as many as the shape has. */
 function strided(
   x: Value,
   shape: readonly number[],
@@ -149,7 +149,7 @@ export const shapeRules: Pick<
   upsampleNearest: (inputs, { scale }) => {
     const x = at(inputs, 0);
     const strides = stridesOf(x.shape);
-    // [N, C, H, W] is read as [N, C, H, s, W, s], where the axes s do not move.
+    // [N, C, H, W] is read as [N, C, H, s, W, s], where the axes s have stride 0.
     const copies = (axis: number) => (axis < 2 ? [] : [scale[axis - 2]!]);
     const repeated = view(
       x,

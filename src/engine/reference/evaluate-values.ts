@@ -1,6 +1,6 @@
 /**
- * What the reference interpreter computes with: plain float64 numbers in row-major order, whatever
- * the dtype of the tensor they belong to, and the few ways of walking over them.
+ * The values of the reference interpreter, which are float64 numbers in row-major order for every dtype, and ways to iterate over
+ * them.
  */
 import type { DType } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -8,19 +8,19 @@ import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
 import type { OpName, Ops } from "../graph/ops.ts";
 import { broadcast, formatShape, type Shape } from "../graph/shape.ts";
 
-/** Integers are exact up to 2^53; bools are 0 and 1. */
+/** The elements. Integers are exact up to 2^53; bools are 0 and 1. */
 export interface Value {
   readonly shape: readonly number[];
   readonly data: Float64Array;
 }
 
-/** What a row knows besides its inputs and attributes. */
+/** What an implementation gets besides the inputs and attributes. */
 export interface Context {
-  /** Of the node's first output. */
+  /** The shape of the node's first output. */
   readonly dtype: DType;
-  /** Size of the batch in this run, where an input gives it. */
+  /** The batch size of this run, if an input determines it. */
   readonly batchSize: number | undefined;
-  /** Replaces the batch by its size. Throws a ShapeError when no input gives it. */
+  /** Replaces the batch by its size. Throws a ShapeError if no input determines it. */
   readonly resolve: (shape: Shape) => number[];
 }
 
@@ -32,19 +32,19 @@ export type EvaluateRule<K extends OpName> = (
 
 export type EvaluateRules = { readonly [K in OpName]: EvaluateRule<K> };
 
-/** All elements zero. */
+/** Creates an array of zeros. */
 export function blank(shape: readonly number[]): Value {
   return { shape, data: new Float64Array(sizeOf(shape)) };
 }
 
-/** The input at an index. Throws a ShapeError when the caller gave fewer. */
+/** Returns the input at an index. Throws a ShapeError if there is none. */
 export function at(inputs: readonly Value[], index: number): Value {
   const value = inputs[index];
   if (!value) throw new ShapeError(`Input ${index} of a node has no value.`);
   return value;
 }
 
-/** Positions start + Σ index·stride of all indices of a shape, in row-major order. */
+/** Returns the positions start + Σ index·stride for all indices of a shape, in row-major order. */
 export function offsets(
   shape: readonly number[],
   strides: readonly number[],
@@ -55,7 +55,7 @@ export function offsets(
   positions[0] = start;
   let count = 1;
   for (const [axis, size] of shape.entries()) {
-    // Every position becomes `size` of them; from the back, so that none is overwritten unread.
+    // Every position becomes `size` positions, from the end on, so that none is overwritten before it is read.
     for (let i = count - 1; i >= 0; i--) {
       const position = positions[i]!;
       for (let j = size - 1; j >= 0; j--) positions[i * size + j] = position + j * strides[axis]!;
@@ -65,7 +65,7 @@ export function offsets(
   return positions;
 }
 
-/** A copy of the elements that a shape, strides and a start pick. */
+/** Copies the elements that a shape, strides and a start select. */
 export function view(
   x: Value,
   shape: readonly number[],
@@ -75,7 +75,7 @@ export function view(
   return { shape, data: Float64Array.from(offsets(shape, strides, start), (p) => x.data[p]!) };
 }
 
-/** Strides that read `shape` as the larger shape it broadcasts to: 0 where an axis repeats. */
+/** Returns the strides that read `shape` as the larger shape it broadcasts to; repeated axes have stride 0. */
 export function broadcastStrides(shape: readonly number[], to: readonly number[]): number[] {
   const strides = stridesOf(shape);
   return to.map((_, axis) => {
@@ -84,19 +84,19 @@ export function broadcastStrides(shape: readonly number[], to: readonly number[]
   });
 }
 
-/** x repeated to a shape, as NumPy's broadcast_to. */
+/** Repeats x to a shape, as NumPy's broadcast_to does. */
 export function expandTo(x: Value, shape: readonly number[]): Value {
   return view(x, shape, broadcastStrides(x.shape, shape));
 }
 
-/** The shape that two shapes broadcast to. Throws a ShapeError when they do not. */
+/** Returns the shape that two shapes broadcast to. Throws a ShapeError if there is none. */
 export function commonShape(a: readonly number[], b: readonly number[]): number[] {
   const shape = broadcast(a, b);
   if (!shape) throw new ShapeError(`${formatShape(a)} and ${formatShape(b)} do not broadcast.`);
   return shape as number[];
 }
 
-/** Axis i of the result is axis permutation[i] of x. */
+/** Permutes axes: axis i of the result is axis permutation[i] of x. */
 export function transposed(x: Value, permutation: readonly number[]): Value {
   const strides = stridesOf(x.shape);
   return view(
@@ -106,7 +106,7 @@ export function transposed(x: Value, permutation: readonly number[]): Value {
   );
 }
 
-/** Sizes in front of, on, and behind an axis: element (o, i, n) stands at (o · size + i) · inner + n. */
+/** Returns the sizes before, on and after an axis: element (o, i, n) is at (o · size + i) · inner + n. */
 export function aroundAxis(shape: readonly number[], axis: number) {
   return {
     outer: sizeOf(shape.slice(0, axis)),
@@ -115,7 +115,7 @@ export function aroundAxis(shape: readonly number[], axis: number) {
   };
 }
 
-/** Positions of each line of elements along an axis, first element first. */
+/** Returns the positions of each line of elements along an axis. */
 export function linesAlong(shape: readonly number[], axis: number): number[][] {
   const { outer, size, inner } = aroundAxis(shape, axis);
   const lines: number[][] = [];

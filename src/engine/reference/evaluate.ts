@@ -1,6 +1,6 @@
 /**
- * The reference interpreter: every op by its definition, in float64, slow and obvious. It is what
- * backends and gradients are checked against, and what folds constants.
+ * The reference interpreter computes every op by its definition, in float64, in the simplest way. Backends and gradients are checked
+ * against it, and it folds constants.
  */
 import { isFloat } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -17,10 +17,10 @@ import type { Node, Tensor } from "../graph/tensor.ts";
 type Inputs = Readonly<Record<string, NdArray>>;
 
 /**
- * Runs a graph; results are rounded once, to the dtype of each output.
+ * Runs a graph. Results are rounded once, to the dtype of each output.
  *
  * @param inputs one array for each input and parameter, by name; floats also as float64
- * @throws ShapeError when one is missing, unknown, or of another shape or dtype
+ * @throws ShapeError if an input is missing, unknown, or of another shape or dtype
  */
 export function evaluate(graph: Graph, inputs: Inputs): Record<string, NdArray> {
   const exact = evaluateFloat64(graph, inputs);
@@ -33,7 +33,7 @@ export function evaluate(graph: Graph, inputs: Inputs): Record<string, NdArray> 
 }
 
 /**
- * Runs a graph without rounding: all floats come back as float64.
+ * Runs a graph without rounding; all floats are returned as float64.
  *
  * @throws ShapeError as `evaluate` does
  */
@@ -51,11 +51,11 @@ export function evaluateFloat64(graph: Graph, inputs: Inputs): Record<string, Nd
 }
 
 /**
- * Evaluates one node: a step of constant folding.
+ * Evaluates one node, for constant folding.
  *
- * @param inputs of the dtypes that the node expects, floats also as float64
- * @param batchSize needed where an attribute holds the batch
- * @returns one array an output, floats as float64
+ * @param inputs arrays of the dtypes that the node expects; floats may also be float64
+ * @param batchSize required if an attribute contains the batch
+ * @returns one array for each output; floats are float64
  */
 export function evaluateNode(
   node: Node,
@@ -125,7 +125,7 @@ const rules: EvaluateRules = {
   },
 };
 
-/** Checks names, dtypes and shapes; returns the batch size that the shapes agree on. */
+/** Checks names, dtypes and shapes, and returns the batch size that follows from them. */
 function checkInputs(leaves: readonly Tensor[], inputs: Inputs): number | undefined {
   const names = new Set(leaves.map(leafName));
   const unknown = Object.keys(inputs).find((name) => !names.has(name));

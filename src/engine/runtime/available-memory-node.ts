@@ -1,19 +1,19 @@
-/** How much memory this process may still take before the system ends it. */
+/** The memory that this process may still take before the system ends it. */
 import { readFileSync } from "node:fs";
 import os from "node:os";
 import { join } from "node:path";
 
-/** The content of a file of the system; undefined where there is none. */
+/** Reads a file of the system; undefined if it does not exist. */
 type ReadFile = (path: string) => string | undefined;
 
-/** Bytes: what the machine has left, or less where the process is in a group (a container) with a limit. */
+/** Returns the free memory of the machine in bytes, or less if the process is in a container with a limit. */
 export function availableMemory(): number {
-  // macOS counts as free only what nobody has used yet, though it gives back the rest when asked.
+  // macOS counts only memory that was never used as free, though it frees the rest on demand.
   const machine = process.platform === "darwin" ? os.totalmem() : os.freemem();
   return Math.min(machine, groupMemory());
 }
 
-/** What the two versions of Linux' control groups call their files. */
+/** The names of files in the two versions of Linux control groups. */
 const versions = [
   {
     entry: /^0::(.*)$/m,
@@ -31,7 +31,7 @@ const versions = [
   },
 ] as const;
 
-/** What is left of the smallest limit on the way up from the process's group; Infinity where there is none. */
+/** Returns the memory left under the strictest limit of the process's control group and its parents; Infinity without a limit. */
 export function groupMemory(read: ReadFile = readFile): number {
   const groups = read("/proc/self/cgroup") ?? "";
   let least = Infinity;
@@ -43,9 +43,9 @@ export function groupMemory(read: ReadFile = readFile): number {
       const group = join(root, ...parts.slice(0, depth));
       const most = Number(read(join(group, limit)) ?? NaN);
       const used = Number(read(join(group, usage)) ?? NaN);
-      // "max" is no number.
+      // A file may contain "max", which means no limit.
       if (Number.isNaN(most) || Number.isNaN(used)) continue;
-      // Pages of files count as used, but make room.
+      // Cached pages of files count as used, but are freed on demand.
       const stat = read(join(group, "memory.stat")) ?? "";
       const room = [...stat.matchAll(cached)].reduce((sum, [, bytes]) => sum + Number(bytes), 0);
       least = Math.min(least, Math.max(0, most - used + room));

@@ -1,5 +1,5 @@
 /**
- * What every runtime offers: a graph goes in, a program that runs on some device comes out.
+ * The interface of every runtime, which compiles a graph to a program that runs on some device.
  */
 import type { Graph } from "../graph/graph.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
@@ -9,49 +9,49 @@ export interface Backend {
   /** The device: cpu, cuda, coreml, dml, webgpu or wasm. */
   readonly device: string;
   /**
-   * Makes a graph ready to run.
+   * Compiles a graph.
    *
-   * @throws DeviceError when the device is missing or refuses the program
+   * @throws DeviceError if the device is not available or rejects the program
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
 }
 
 export interface CompileOptions {
   /**
-   * Where parameters come from. Those it knows become part of the program and never move;
-   * the others are given to each run by name, like inputs.
+   * Finds stored parameters, which become part of the program and never move. The others are given to each run by name, like
+   * inputs.
    */
   readonly weights?: WeightSource;
   /**
-   * Values that stay on the device from one run to the next: leaf name → name of the output that
-   * replaces it after each run. They are neither given to `run` nor returned by it.
+   * Values that stay on the device between runs. Maps the name of each leaf to the name of the output that replaces it after a run.
+   * They are neither given to `run` nor returned by it.
    */
   readonly state?: Readonly<Record<string, string>>;
-  /** First value of every leaf named in `state`. */
+  /** The initial value of every leaf named in `state`. */
   readonly initialState?: Readonly<Record<string, NdArray>>;
-  /** Rearrange weights for speed when the program is made: faster products, but a second copy of them in memory and a slower start. */
+  /** Rearranges weights when the program is compiled: products are faster, but weights take twice the memory and the start is slower. */
   readonly prepack?: boolean;
   /**
-   * Convert weights in float16 or bfloat16 anew in each run, on the CPU in Node, and not once when the program is made:
-   * then they take no more memory than their file, and each run longer.
+   * Converts weights in float16 or bfloat16 during each run instead of once, when the program is compiled. They then take no more
+   * memory than their file, but each run takes longer. Applies to the CPU in Node.
    */
   readonly convertEachRun?: boolean;
-  /** Threads for CPU work; as many as there are cores unless given. */
+  /** Number of threads for CPU work; the number of cores by default. */
   readonly threads?: number;
 }
 
 export interface Program {
   /**
-   * Runs once.
+   * Runs the program once.
    *
    * @param inputs host data by leaf name; every batch dimension must agree
-   * @throws ShapeError when an input is missing, unknown, or of another shape or dtype
+   * @throws ShapeError if an input is missing, unknown, or of another shape or dtype
    */
   run(
     inputs: Readonly<Record<string, NdArray>>,
     options?: RunOptions,
   ): Promise<Record<string, NdArray>>;
-  /** Copies of the state, by leaf name. */
+  /** Returns copies of the state values, by leaf name. */
   readState(): Promise<Record<string, NdArray>>;
   /**
    * Replaces the named state values, which the next run starts from; the other values stay as they are.
@@ -59,12 +59,12 @@ export interface Program {
    * @throws ShapeError when a name is not part of the state, or its value has another shape or dtype
    */
   writeState(values: Readonly<Record<string, NdArray>>): Promise<void>;
-  /** Gives memory back; other programs go on. Running a disposed program throws. */
+  /** Frees the memory of this program. A disposed program cannot run. */
   dispose(): Promise<void>;
 }
 
 export interface RunOptions {
-  /** Abandons the run. A run inside a worker really stops; elsewhere it is dropped before it starts. */
+  /** Aborts the run. A run in a worker stops at once; elsewhere only a run that has not started can be aborted. */
   readonly signal?: AbortSignal;
 }
 

@@ -1,23 +1,23 @@
 /**
- * The two halves of a program: a plan, which is plain data and can be sent to a worker, and an
- * executor, which runs it wherever it was opened.
+ * The two parts of a program: a plan, which is plain data and can be sent to a worker, and an executor, which runs the plan where it
+ * was opened.
  */
 import type { DType } from "../arrays/dtype.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
 
 /** Everything that is needed to run a program. */
 export interface Plan {
-  /** A serialised ONNX model. */
+  /** The serialized ONNX model. */
   readonly model: Uint8Array;
-  /** Names that each run is fed, state included. */
+  /** Names of the values that each run is given, including state. */
   readonly feeds: readonly string[];
-  /** What a run returns, state not included. */
+  /** The values that a run returns, without state. */
   readonly outputs: readonly NamedType[];
   readonly state: readonly StateSlot[];
-  /** Where the model's weights lie. */
+  /** The files with the model's weights. */
   readonly mount: Mount;
   readonly prepack: boolean;
-  /** Whether half-precision weights stay as they are stored. */
+  /** Whether half-precision weights stay in their stored dtype and are converted in each run. */
   readonly convertEachRun?: boolean;
   readonly threads?: number;
 }
@@ -27,26 +27,26 @@ export interface NamedType {
   readonly dtype: DType;
 }
 
-/** A value that an output replaces after each run. */
+/** A leaf whose value is replaced by an output after each run. */
 export interface StateSlot {
   readonly leaf: string;
   readonly output: string;
   readonly first: NdArray;
-  /** The output may overwrite the leaf's memory: whatever reads the leaf has run before it is written. */
+  /** Whether the output may be written into the leaf's memory, because every node that reads the leaf has run by then. */
   readonly inPlace: boolean;
 }
 
-/** Files that hold weights, as the model refers to them. */
+/** The files with weights, by the locations that the model refers to. */
 export interface Mount {
-  /** Location in the model → path or name of the file. */
+  /** Maps locations in the model to paths or names of files. */
   readonly files: Readonly<Record<string, string>>;
-  /** The folder that locations begin at; none where there is no file system. */
+  /** The folder that locations are relative to, if there is a file system. */
   readonly folder?: string;
-  /** Location in the model → what the file holds, where there is no file system. */
+  /** Maps locations in the model to the contents of files, if there is no file system. */
   readonly contents?: Readonly<Record<string, Blob | Uint8Array<ArrayBuffer>>>;
 }
 
-/** Runs a plan. Inputs are already checked, and calls do not overlap. */
+/** Runs a plan. Inputs have been checked, and calls do not overlap. */
 export interface Executor {
   run(
     inputs: Readonly<Record<string, NdArray>>,
@@ -57,5 +57,5 @@ export interface Executor {
   dispose(): Promise<void>;
 }
 
-/** Makes a plan ready to run. */
+/** Opens a plan for running. */
 export type OpenExecutor = (plan: Plan) => Promise<Executor>;

@@ -1,6 +1,6 @@
 /**
- * Whether a device's fused attention can be trusted. ONNX Runtime's flash attention for WebGPU is written for certain
- * widths of the adapter's subgroups: on others it leaves keys out, without an error.
+ * Tests whether a device's fused attention works. ONNX Runtime's flash attention for WebGPU assumes certain subgroup sizes of the
+ * adapter; with others it silently leaves out keys.
  */
 import { evaluate } from "../reference/evaluate.ts";
 import { attention, input } from "../graph/functional.ts";
@@ -9,13 +9,13 @@ import { ndarray, sizeOf, toNumbers } from "../arrays/ndarray.ts";
 import { lower } from "../onnx/lower.ts";
 import type { OpenExecutor } from "./executor.ts";
 
-/** More tokens than the kernels for few take, and no multiple of any tile. */
+/** More tokens than the kernels for short sequences take, and not a multiple of any tile size. */
 const queries = 41;
 const keys = 70;
-/** Rounding makes 1e-6 of values about 1; a key left out, 0.1 and more. */
+/** Rounding causes errors of about 1e-6, and a missing key errors of 0.1 and more. */
 const tolerance = 1e-3;
 
-/** Asks the device for attention whose result is known. */
+/** Runs attention on the device and compares the result with the reference interpreter. */
 export async function fusedAttentionWorks(open: OpenExecutor): Promise<boolean> {
   const leaves = {
     q: input("q", [1, queries, 64]),

@@ -1,6 +1,6 @@
 /**
- * Runs a plan in an ONNX Runtime session, the same in Node and in the browser: wraps host data as
- * runtime tensors, carries state from run to run, unwraps outputs.
+ * Runs a plan in an ONNX Runtime session, in Node and in the browser: converts host data to the runtime's tensors and back, and keeps
+ * state between runs.
  */
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
 import { type DataOf, type DType, viewOf } from "../arrays/dtype.ts";
@@ -8,7 +8,7 @@ import { type NdArray, zeros } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 
-/** The part of a session that running a plan needs. */
+/** The part of a session's interface that running a plan needs. */
 export interface OrtSession {
   run(
     feeds: Readonly<Record<string, OrtTensor>>,
@@ -17,24 +17,23 @@ export interface OrtSession {
   release(): Promise<void>;
 }
 
-/** What differs between ONNX Runtime's builds. */
+/** The differences between the builds of ONNX Runtime. */
 export interface OrtRuntime {
   readonly device: string;
   readonly Tensor: TensorConstructor;
   createSession(plan: Plan): Promise<OrtSession>;
   /**
-   * Where state lives between runs. "host-buffers": two arrays that take turns as input and output,
-   * so that no step allocates; "returned": the tensors that the last run returned, on the host or,
-   * where the session was told to leave them there, on the device.
+   * Where state is kept between runs. With "host-buffers" two arrays alternate as input and output, so that no step allocates. With
+   * "returned" it is kept in the tensors that the last run returned, on the host or, if the session leaves them there, on the device.
    */
   readonly stateLocation: "host-buffers" | "returned";
 }
 
-/** @throws DeviceError when the session cannot be made */
+/** @throws DeviceError if the session cannot be created */
 export async function openOrtExecutor(runtime: OrtRuntime, plan: Plan): Promise<Executor> {
   const session = await openSession(runtime, plan);
   const state = createState(runtime, plan.state);
-  // Not the plan itself: it holds the first values of the state, which need no longer be kept.
+  // The plan itself is not kept, because it holds the initial values of the state.
   const { feeds: fed, outputs: returned } = plan;
   return {
     async run(inputs) {
@@ -77,10 +76,10 @@ function messageOf(error: unknown): string {
 function createState(runtime: OrtRuntime, planned: readonly StateSlot[]) {
   const onHost = runtime.stateLocation === "host-buffers";
   const current = new Map<string, OrtTensor>();
-  /** Where the next run writes: another buffer, or the same one where nothing reads it any more. */
+  /** The buffer that the next run writes to: a second one, or the same one if it may be overwritten. */
   const next = new Map<string, OrtTensor>();
   for (const { leaf, first, inPlace } of planned) {
-    // A copy of its own: the caller's array must stay as it is.
+    // This is a copy, because the caller's array must not change.
     const tensor = toOrt(runtime, { ...first, data: first.data.slice() });
     current.set(leaf, tensor);
     if (onHost) next.set(leaf, inPlace ? tensor : toOrt(runtime, zeros(first.dtype, first.shape)));
@@ -90,7 +89,7 @@ function createState(runtime: OrtRuntime, planned: readonly StateSlot[]) {
     feed: (name: string): OrtTensor | undefined => current.get(name),
     fetches: (): Record<string, OrtTensor | null> =>
       Object.fromEntries(slots.map(({ leaf, output }) => [output, next.get(leaf) ?? null])),
-    /** Takes a run's state outputs as the next run's inputs. */
+    /** Makes the state outputs of a run the inputs of the next. */
     advance(results: Readonly<Record<string, OrtTensor>>): void {
       for (const { leaf, output } of slots) {
         const before = current.get(leaf)!;
@@ -102,7 +101,7 @@ function createState(runtime: OrtRuntime, planned: readonly StateSlot[]) {
           before.dispose();
         }
       }
-      // What was written into our buffers is returned too, as copies that nobody wants.
+      // ONNX Runtime also returns copies of what it wrote into the buffers, which are not needed.
       if (onHost) release(slots.map(({ output }) => copyIn(results[output]!)));
     },
     write(values: Readonly<Record<string, NdArray>>): void {
@@ -143,7 +142,7 @@ function toOrt(runtime: OrtRuntime, array: NdArray): OrtTensor {
 
 async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {
   const data = (await tensor.getData()) as DataOf[DType];
-  // Newer engines have Float16Array: its bits are what we keep.
+  // Newer engines have a Float16Array, of which the bits are kept.
   const own =
     dtype === "float16" && !(data instanceof Uint16Array)
       ? viewOf(
@@ -158,10 +157,13 @@ async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {
 
 let nowhere: MessagePort | undefined;
 
-/** Frees arrays that nothing will read again; they have no elements from then on. */
+/**
+ * Frees arrays that nothing will read again. They have no elements from then on. Without this, hundreds of megabytes would stay
+ * until the garbage collector runs.
+ */
 export function release(arrays: readonly ArrayBufferView<ArrayBuffer>[]): void {
   const buffers = new Set(arrays.map(({ buffer }) => buffer));
-  // A transfer takes the memory from its owner, and what nobody receives is freed.
+  // A transfer takes the memory from its owner, and is freed because nobody receives it.
   nowhere ??= closedPort();
   nowhere.postMessage(null, [...buffers]);
 }

@@ -1,5 +1,5 @@
 /**
- * ONNX Runtime in Node: the CPU, and the accelerators that its build for this platform holds.
+ * ONNX Runtime in Node: the CPU, and the accelerators that the build for this platform supports.
  */
 import { realpathSync } from "node:fs";
 import { dirname, relative, sep } from "node:path";
@@ -15,7 +15,7 @@ import { type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-no
 import { compileProgram } from "./program.ts";
 import { openInWorker } from "./worker-node.ts";
 
-/** What each device needs. */
+/** What each device requires. */
 const remedies: { readonly [D in NodeDevice]: string } = {
   cpu: "reinstall the package onnxruntime-node",
   cuda: "it needs Linux on x64, an NVIDIA GPU with CUDA 12, and onnxruntime-node installed with ONNXRUNTIME_NODE_INSTALL=cuda12",
@@ -26,19 +26,19 @@ const remedies: { readonly [D in NodeDevice]: string } = {
 
 export interface NodeBackendOptions {
   /**
-   * Run each program in a process of its own: the caller's event loop stays free, and
-   * aborting a run stops it. Inputs and outputs are copied between the processes.
+   * Runs each program in a separate process, so that the caller's event loop stays free and a run can be aborted. Inputs and outputs
+   * are copied between the processes.
    */
   readonly worker?: boolean;
 }
 
 /**
- * A backend on one device of this machine.
+ * Creates a backend for one device of this machine.
  *
  * @example
  * const program = await nodeBackend("cpu").compile(graph);
  * const { y } = await program.run({ x });
- * @throws DeviceError when ONNX Runtime has no such device here
+ * @throws DeviceError if ONNX Runtime does not offer the device on this platform
  */
 export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOptions = {}): Backend {
   requireDevice(device);
@@ -66,7 +66,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
   };
 }
 
-/** Whether the device runs the smallest of programs: if so, a failure is the program's, else the machine's. */
+/** Whether the device runs a minimal program. If it does, a failure is due to the program, and otherwise to the machine. */
 async function works(device: NodeDevice): Promise<boolean> {
   const { model, feeds } = lower(graphOf({ y: input("x", [1]).neg() }));
   const outputs = [{ name: "y", dtype: "float32" }] as const;
@@ -101,11 +101,10 @@ function requireDevice(device: string): asserts device is NodeDevice {
 }
 
 /**
- * ONNX Runtime takes weights only from inside one folder, so that is the deepest one that holds all
- * files. Links are followed first: the Hugging Face cache is made of them, and ONNX Runtime refuses
- * to leave the folder through one.
+ * Finds the deepest folder that holds all files with weights, because ONNX Runtime reads weights only from inside one folder. Symbolic
+ * links are resolved first: the Hugging Face cache consists of them, and ONNX Runtime does not follow links out of the folder.
  *
- * @throws DeviceError when no folder holds all files (on Windows, different drives)
+ * @throws DeviceError if no folder holds all files, because they are on different drives on Windows
  */
 export function mountFiles(paths: readonly string[]): Mount {
   if (paths.length === 0) return { files: {} };

@@ -1,4 +1,4 @@
-/** ONNX Runtime sessions in Node, made from a plan: what a worker and the main thread share. */
+/** ONNX Runtime sessions in Node, which the main process and workers create from a plan. */
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import type { Executor, Plan } from "./executor.ts";
 import { openOrtExecutor } from "./ort-executor.ts";
@@ -23,8 +23,8 @@ function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession
   return InferenceSession.create(plan.model, {
     executionProviders: [device],
     graphOptimizationLevel: "all",
-    // The arena keeps what one op freed for the next, where fresh pages would cost a training step up to a fifth of its
-    // time. Memory patterns would lay a second whole block beside it: 1.9 GB in place of 1.1 for one training.
+    // The arena keeps memory that one op freed for the next; fresh pages would cost a training step up to a fifth of its
+    // time. Memory patterns would allocate a second block beside it: 1.9 GB instead of 1.1 GB for one training.
     enableCpuMemArena: true,
     enableMemPattern: false,
     logSeverityLevel: 3,
@@ -32,13 +32,13 @@ function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession
     extra: {
       session: {
         disable_prepacking: plan.prepack ? "0" : "1",
-        // Threads may spin between the ops of a run, which is short, but not after it.
+        // Threads may spin between the ops of a run, which takes little time, but not after it.
         force_spinning_stop: "1",
         ...(plan.mount.folder === undefined
           ? {}
           : { model_external_initializers_file_folder_path: plan.mount.folder }),
       },
-      // Else the optimizer computes the casts behind the weights, and holds all of them in float32.
+      // Otherwise the optimizer folds the casts of the weights, and holds all of them in float32.
       ...(plan.convertEachRun && {
         optimization: {
           constant_folding_max_output_size_in_bytes: String(2 ** 20),

@@ -1,8 +1,8 @@
 /**
- * ONNX Runtime sessions in the browser, made from a plan: what a page and its workers share.
+ * ONNX Runtime sessions in the browser, which a page and its workers create from a plan.
  *
- * Each device has a build of its own, loaded when it is first used: WebAssembly alone is half the
- * size of the one that also drives WebGPU.
+ * Each device has its own build, which is loaded on first use: the build for WebAssembly alone has half the size of the one that
+ * also supports WebGPU.
  */
 import type * as Ort from "onnxruntime-common";
 import type { Executor, Plan } from "./executor.ts";
@@ -12,10 +12,10 @@ export const webDevices = ["webgpu", "wasm"] as const;
 
 export type WebDevice = (typeof webDevices)[number];
 
-/** What a runtime is started with; plain data, so that a worker can be told. */
+/** The settings of a runtime; plain data that can be sent to a worker. */
 export interface WebRuntimeSettings {
   readonly device: WebDevice;
-  /** URL of the folder that holds the `.wasm` and `.mjs` files of onnxruntime-web. */
+  /** The URL of the folder with the `.wasm` and `.mjs` files of onnxruntime-web. */
   readonly wasmPaths?: string;
   readonly threads?: number;
 }
@@ -28,8 +28,8 @@ const builds: { readonly [D in WebDevice]: () => Promise<typeof Ort> } = {
 let last: Promise<unknown> = Promise.resolve();
 
 /**
- * Lets calls into a runtime follow one another. Its files of weights are mounted for all sessions at
- * once, and the WebGPU build suspends inside of a call, in which another may not begin.
+ * Serializes calls into a runtime. Mounted files of weights are shared by all sessions, and the WebGPU build suspends inside a call,
+ * during which no other call may begin.
  */
 function inTurn<T>(work: () => Promise<T>): Promise<T> {
   const result = last.then(work);
@@ -37,11 +37,11 @@ function inTurn<T>(work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** @throws DeviceError when the runtime refuses the program */
+/** @throws DeviceError if the runtime rejects the program */
 export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan): Promise<Executor> {
   const { device } = settings;
   const { InferenceSession, Tensor, env } = await builds[device]();
-  // Both are read once, when the first session is made.
+  // Both are read once, when the first session is created.
   const { wasmPaths, threads = plan.threads ?? availableThreads() } = settings;
   env.wasm.numThreads = threads;
   if (wasmPaths !== undefined) env.wasm.wasmPaths = wasmPaths;
@@ -77,7 +77,7 @@ async function createSession(
   return device === "wasm" ? session : withEmptyRuns(session, sessions, plan);
 }
 
-/** Many WebGPU kernels fail on an empty batch: such a run is left to the CPU, by a session made when it first comes. */
+/** Many WebGPU kernels fail on an empty batch. Such a run uses a session on the CPU, which is created when first needed. */
 function withEmptyRuns(session: OrtSession, sessions: Sessions, plan: Plan): OrtSession {
   let onCpu: Promise<OrtSession> | undefined;
   return {
@@ -85,7 +85,7 @@ function withEmptyRuns(session: OrtSession, sessions: Sessions, plan: Plan): Ort
       const tensors = Object.values(feeds);
       if (tensors.every(({ size }) => size > 0)) return session.run(feeds, fetches);
       onCpu ??= sessions.create(plan.model, sessionOptions("wasm", plan));
-      // Afterwards a tensor of state lies on the host, and goes back to the GPU when it is next fed.
+      // Afterwards a state tensor is on the host, and moves back to the GPU when the next run reads it.
       await Promise.all(tensors.map((tensor) => tensor.getData(true)));
       return (await onCpu).run(feeds, fetches);
     },
@@ -102,7 +102,7 @@ function sessionOptions(device: WebDevice, plan: Plan): Ort.InferenceSession.Ses
   return {
     executionProviders: [device],
     graphOptimizationLevel: "all",
-    // Ops that run on the CPU because a device lacks them are expected, and would be warned of.
+    // Hides the warnings about ops that run on the CPU because a device lacks them, which is expected.
     logSeverityLevel: 3,
     externalData: Object.entries(mount.contents ?? {}).map(([path, data]) => ({ path, data })),
     ...(onDevice && {
@@ -114,7 +114,7 @@ function sessionOptions(device: WebDevice, plan: Plan): Ort.InferenceSession.Ses
   };
 }
 
-/** Wasm threads need memory that workers share, which only an isolated page has. */
+/** WebAssembly threads need shared memory, which only a cross-origin isolated page has. */
 function availableThreads(): number {
   return globalThis.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
 }

@@ -1,4 +1,4 @@
-/** ONNX Runtime in the browser: WebGPU, and WebAssembly on the CPU. */
+/** ONNX Runtime in the browser, with WebGPU or with WebAssembly on the CPU. */
 import type { DType } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../graph/graph.ts";
@@ -18,28 +18,31 @@ import { openInWebWorker, type StartWebWorker } from "./worker-web.ts";
 export interface WebBackendOptions {
   readonly device: WebDevice;
   /**
-   * URL of the folder that serves onnxruntime-web's `ort-wasm-*` files, which are large and
-   * therefore not in the bundle. Unless given, they are expected beside the bundle.
+   * The URL of the folder with onnxruntime-web's `ort-wasm-*` files, which are too large for the bundle. The folder of the bundle by
+   * default.
    */
   readonly wasmPaths?: string | URL;
-  /** Threads for CPU work: as many as there are cores on a cross-origin isolated page, else 1. The first program on a page decides. */
+  /**
+   * Number of threads for CPU work; by default the number of cores on a cross-origin isolated page, and 1 elsewhere. The setting of
+   * the first program on a page applies to all.
+   */
   readonly threads?: number;
-  /** Contents of the files that weights lie in, by the name that their `path` holds. */
+  /** Contents of the files with weights, by the name in their `path`. */
   readonly files?: WebFiles;
   /**
-   * Run each program in a Web Worker of its own: the page stays free, and aborting a run stops it.
-   * A function starts the worker where a bundler does not find its module by itself.
+   * Runs each program in a Web Worker, so that the page stays responsive and a run can be aborted. Pass a function that starts the
+   * worker if the bundler does not find its module.
    */
   readonly worker?: boolean | StartWebWorker;
 }
 
 /**
- * A backend on one device of this browser. State stays on the GPU from run to run.
+ * Creates a backend for one device of this browser. State stays on the GPU between runs.
  *
  * @example
  * const program = await webBackend({ device: "webgpu", wasmPaths: "/ort/" }).compile(graph);
  * const { y } = await program.run({ x });
- * @throws DeviceError when there is no such device; `compile` throws it when the browser lacks the device
+ * @throws DeviceError if the device does not exist; `compile` throws it if the browser does not support the device
  */
 export function webBackend(options: WebBackendOptions): Backend {
   const { device, wasmPaths, threads, files = () => undefined, worker = false } = options;
@@ -68,14 +71,14 @@ export function webBackend(options: WebBackendOptions): Backend {
   };
 }
 
-/** Asked once a page, which has one adapter. */
+/** The adapter of the page, which is requested once. */
 let attentionOfGpu: Promise<boolean> | undefined;
 
 interface Adapter {
   readonly features: ReadonlySet<string>;
 }
 
-/** @throws DeviceError when there is no adapter, or it lacks a dtype of the graph */
+/** @throws DeviceError if there is no adapter, or if it does not support a dtype of the graph */
 async function requireAdapter(graph: Graph): Promise<void> {
   const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
   if (!gpu) {

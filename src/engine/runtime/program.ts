@@ -1,6 +1,6 @@
 /**
- * Graph → program, the same for every runtime: simplifies and lowers the graph, checks what each
- * run is given, and lets runs follow one another.
+ * Compiles a graph to a program, in the same way for every runtime: simplifies and lowers the graph, checks the inputs of each run,
+ * and serializes runs.
  */
 import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
@@ -17,11 +17,11 @@ import { relocated, weightFiles } from "./stored-weight.ts";
 /**
  * Compiles a graph.
  *
- * @param open makes the plan ready to run on the runtime
- * @param mount gives the files of weights the names that the model uses
- * @param trustsAttention asks whether the device's fused attention computes what it should; unless given, it does
- * @throws ShapeError when weights or first states do not fit the graph
- * @throws DeviceError when the runtime refuses the program
+ * @param open opens the plan on the runtime
+ * @param mount maps the files of weights to the names that the model uses
+ * @param trustsAttention tests whether the device's fused attention works; by default it is assumed to
+ * @throws ShapeError if weights or initial state values do not match the graph
+ * @throws DeviceError if the runtime rejects the program
  */
 export async function compileProgram(
   graph: Graph,
@@ -33,7 +33,7 @@ export async function compileProgram(
   const { weights = () => undefined, prepack = false, convertEachRun = false, threads } = options;
   const mounted = mount(filesOf(graph, weights));
   const simple = simplify(graph);
-  // An input that no longer matters may still be the only one that tells the batch size.
+  // An input that no output depends on may still be the only one that determines the batch size.
   const attends = simple.nodes.some(({ op }) => op === "attention");
   const { model, feeds } = lower(
     { ...simple, inputs: graph.inputs },
@@ -65,7 +65,7 @@ export async function compileProgram(
   );
   let disposed = false;
   let last: Promise<unknown> = Promise.resolve();
-  /** Runs of one program follow one another: its state must not be read while it is being replaced. */
+  /** Runs of one program are serialized, because its state must not be read while it is being replaced. */
   const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
     if (disposed) return Promise.reject(disposedError());
     const result = last.then(work);
@@ -80,7 +80,7 @@ export async function compileProgram(
         const batchSize = checkInputs(expected, inputs);
         if (batchSize === 0 && hasBatchAsChannels(simple)) {
           throw new ShapeError(
-            "This program holds the gradient of a convolution, which an empty batch has none of; give it at least one image.",
+            "This program holds the gradient of a convolution, which is not defined for an empty batch; give it at least one image.",
           );
         }
         return executor.run(inputs, signal);
@@ -102,9 +102,7 @@ export async function compileProgram(
 }
 
 export function disposedError(): PatchwiseError {
-  return new PatchwiseError(
-    "This program was disposed and cannot be used again; compile the graph anew.",
-  );
+  return new PatchwiseError("This program has been disposed; compile the graph again.");
 }
 
 function filesOf(graph: Graph, weights: WeightSource): string[] {
@@ -147,7 +145,7 @@ function stateSlots(
   });
 }
 
-/** @throws ShapeError when a value belongs to no state, or differs from it in shape or dtype */
+/** @throws ShapeError if a value is not part of the state, or differs from it in shape or dtype */
 function checkState(state: readonly StateSlot[], values: Readonly<Record<string, NdArray>>): void {
   for (const [name, { dtype, shape }] of Object.entries(values)) {
     const first = state.find(({ leaf }) => leaf === name)?.first;
@@ -165,9 +163,9 @@ function checkState(state: readonly StateSlot[], values: Readonly<Record<string,
 }
 
 /**
- * Every expected leaf is there once, and all agree on the batch size.
+ * Checks that every expected leaf is given, and that all agree on the batch size.
  *
- * @returns the batch size, where an input has one
+ * @returns the batch size, if an input has one
  */
 function checkInputs(
   expected: ReadonlyMap<string, Tensor>,
@@ -200,14 +198,14 @@ function checkInputs(
   return batch?.size;
 }
 
-/** ONNX Runtime's convolution never returns when it is given no channels, so it must not come to that. */
+/** Rejects an empty batch as the channels of a convolution, on which ONNX Runtime never returns. */
 function hasBatchAsChannels(graph: Graph): boolean {
   return graph.nodes.some(
     (node) => is(node, "conv") && typeof node.inputs[0]!.shape[1] !== "number",
   );
 }
 
-/** @returns the batch size, where the shape tells it */
+/** @returns the batch size, if the shape determines it */
 function checkArray(name: string, tensor: Tensor, array: NdArray): number | undefined {
   const match = matchBatch(tensor.shape, array.shape);
   if ("mismatch" in match || tensor.dtype !== array.dtype) {

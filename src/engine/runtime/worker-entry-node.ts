@@ -1,4 +1,4 @@
-/** The other process of worker-node.ts. */
+/** The entry point of the processes that worker-node.ts starts. */
 import { type NodeDevice, openNodeExecutor } from "./ort-session-node.ts";
 import { type Request, serveExecutor } from "./worker-protocol.ts";
 
@@ -11,5 +11,5 @@ serveExecutor(
   },
   (plan) => openNodeExecutor(device, plan),
 );
-// A worker does not outlive the process that it works for.
+// A worker ends with the process that it works for.
 process.once("disconnect", () => process.exit());

@@ -1,8 +1,8 @@
-/** The Web Worker's side of worker-web.ts: first told its settings, then asked to run programs. */
+/** The entry point of the Web Workers that worker-web.ts starts. It receives its settings first, and then requests. */
 import { openWebExecutor, type WebRuntimeSettings } from "./ort-session-web.ts";
 import { type Request, serveExecutor } from "./worker-protocol.ts";
 
-/** What a worker's global scope offers of all that a window's does. */
+/** The part of a worker's global scope that is used here. */
 interface WorkerScope {
   postMessage(message: unknown, transfer: ArrayBuffer[]): void;
   addEventListener(

@@ -1,8 +1,8 @@
 /**
- * Programs in processes of their own: the caller's event loop stays free while they run.
+ * Programs in separate processes, so that the caller's event loop stays free while they run.
  *
- * Processes, not threads: Node ends a thread only between two calls into native code, and dies with
- * it when it is ended inside of one; and what a runtime does to its process stays there.
+ * These are processes and not threads, because Node can end a thread only between two calls into native code and crashes
+ * otherwise, and because a crash of the runtime is then limited to its own process.
  */
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,7 @@ import type { Executor, Plan } from "./executor.ts";
 import type { NodeDevice } from "./ort-session-node.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
-/** Opens a plan in a process of its own. */
+/** Opens a plan in a separate process. */
 export function openInWorker(device: NodeDevice, plan: Plan): Promise<Executor> {
   return openRemote(() => startWorker(device), plan);
 }
@@ -19,7 +19,7 @@ export function openInWorker(device: NodeDevice, plan: Plan): Promise<Executor> 
 function startWorker(device: NodeDevice): Remote {
   const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
   const entry = fileURLToPath(new URL(`./worker-entry-node.${extension}`, import.meta.url));
-  // "advanced" passes typed arrays as they are.
+  // "advanced" serialization preserves typed arrays.
   const child = fork(entry, [device], { serialization: "advanced" });
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   const died = new Promise<never>((_, reject) => {
@@ -32,7 +32,7 @@ function startWorker(device: NodeDevice): Remote {
       ),
     );
   });
-  // A worker that waits must not keep this process alive; one that owes an answer must.
+  // An idle worker must not keep this process alive, but one that still has to answer must.
   const hold = (owes: boolean) => {
     child[owes ? "ref" : "unref"]();
     child.channel?.[owes ? "ref" : "unref"]();

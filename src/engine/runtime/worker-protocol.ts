@@ -1,6 +1,6 @@
 /**
- * An executor on the other side of a message channel: what is said between a program and the
- * worker that runs it, the same for processes in Node and Web Workers in the browser.
+ * An executor on the other side of a message channel: the protocol between a program and the worker that runs it, which is the same
+ * for processes in Node and Web Workers in the browser.
  */
 import * as errors from "../errors.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
@@ -23,14 +23,14 @@ export interface Failure {
   readonly message: string;
 }
 
-/** One side of a channel; the other side answers each request once, in order. */
+/** One side of a channel. The other side answers each request once, in order. */
 export interface Port<Out, In> {
   post(message: Out, transfer: readonly ArrayBuffer[]): void;
-  /** Calls back for every message, until the channel ends. */
+  /** Calls back for every message until the channel is closed. */
   listen(onMessage: (message: In) => void): void;
 }
 
-/** Answers requests with an executor of this thread. */
+/** Answers requests with an executor in this thread. */
 export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor): void {
   let executor: Executor | undefined;
   const answer = async (request: Request): Promise<Arrays> => {
@@ -54,26 +54,26 @@ export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor)
   });
 }
 
-/** A worker and the channel to it. */
+/** A worker and its channel. */
 export interface Remote {
   readonly port: Port<Request, Response>;
-  /** Ends the worker at once, whatever it is doing. */
+  /** Ends the worker immediately. */
   readonly terminate: () => Promise<void>;
-  /** Settles, as a rejection, when the worker dies by itself. */
+  /** Rejects if the worker ends without being asked to. */
   readonly died: Promise<never>;
 }
 
 /**
- * Opens a plan in a worker. Aborting a run ends the worker; the next run starts another, unless
- * the program had state, which is then lost.
+ * Opens a plan in a worker. Aborting a run ends the worker, and the next run starts another. A program with state cannot continue,
+ * because its state is lost.
  */
 export async function openRemote(start: () => Remote, plan: Plan): Promise<Executor> {
   let connection: Connection | undefined = await connect(start, plan);
-  /** The worker, or a new one in place of one that an abort ended. */
+  /** Returns the worker, or a new one if an abort has ended it. */
   const connected = async (): Promise<Connection> => {
     if (!connection && plan.state.length > 0) {
       throw new errors.PatchwiseError(
-        "An aborted run took this program's state with it; compile the graph anew.",
+        "An aborted run ended the worker that held this program's state; compile the graph again.",
       );
     }
     connection ??= await connect(start, plan);
@@ -141,19 +141,19 @@ async function connect(start: () => Remote, plan: Plan): Promise<Connection> {
   return { ask, terminate };
 }
 
-/** An error as it can be sent. */
+/** Converts an error to a message that can be sent. */
 export function failure(error: unknown): Failure {
   const { name, message } = error instanceof Error ? error : new Error(String(error));
   return { kind: "failed", name, message };
 }
 
-/** An error of the class that was thrown on the other side. */
+/** Restores an error with the class that was thrown on the other side. */
 export function revive({ name, message }: Failure): Error {
   const known = Object.values(errors).find((type) => type.name === name);
   return known ? new known(message) : Object.assign(new Error(message), { name });
 }
 
-/** Buffers that can move instead of being copied: those that belong to one array alone. */
+/** Returns the buffers that can be transferred instead of copied: those that are used by one array only. */
 function buffersOf(arrays: Arrays): ArrayBuffer[] {
   const buffers = Object.values(arrays).map(({ data }) => data.buffer as ArrayBuffer);
   return [...new Set(buffers)];

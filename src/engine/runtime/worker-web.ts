@@ -1,4 +1,4 @@
-/** Programs in Web Workers: the page stays free while they run. */
+/** Programs in Web Workers, so that the page stays responsive while they run. */
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan } from "./executor.ts";
 import type { WebRuntimeSettings } from "./ort-session-web.ts";
@@ -7,7 +7,7 @@ import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 /** Starts a module worker that runs worker-entry-web.ts. */
 export type StartWebWorker = () => Worker;
 
-/** Opens a plan in a Web Worker of its own. */
+/** Opens a plan in a separate Web Worker. */
 export function openInWebWorker(
   settings: WebRuntimeSettings,
   plan: Plan,
@@ -16,7 +16,7 @@ export function openInWebWorker(
   return openRemote(() => connectWorker(start(), settings), plan);
 }
 
-/** Written in the form that bundlers look for. */
+/** Starts the worker in the form that bundlers recognize. */
 function startBesideThis(): Worker {
   return new Worker(new URL("./worker-entry-web.js", import.meta.url), { type: "module" });
 }
