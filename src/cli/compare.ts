@@ -15,7 +15,7 @@ import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
-import { drawSamples } from "./samples.ts";
+import { drawSamples } from "../pipelines/training-samples.ts";
 import { collect, tellTraining, untilSignal } from "./train.ts";
 
 interface CompareCommandOptions {

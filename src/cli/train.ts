@@ -12,7 +12,7 @@ import { train } from "../training/run/train-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
-import { drawSamples } from "./samples.ts";
+import { drawSamples } from "../pipelines/training-samples.ts";
 
 interface TrainCommandOptions {
   readonly out?: string;

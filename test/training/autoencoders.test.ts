@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { drawSamples } from "../../src/cli/samples.ts";
+import { drawSamples } from "../../src/pipelines/training-samples.ts";
 import { readPictureFile } from "../../src/pictures/decode-node.ts";
 import { writePicture } from "../../src/pictures/file-node.ts";
 import { tokenValues } from "../../src/data/latents/latents.ts";

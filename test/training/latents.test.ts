@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { drawSamples } from "../../src/cli/samples.ts";
+import { drawSamples } from "../../src/pipelines/training-samples.ts";
 import { castArray, type NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { readCard } from "../../src/models/card.ts";

@@ -8,11 +8,9 @@ import type { Loader } from "../../data/loading/batch-reader.ts";
 import { loaderThreadBytes, openLoader } from "../../data/loading/loader-node.ts";
 import { UsageError } from "../../engine/errors.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
-import { type Card, modelFiles } from "../../models/card.ts";
+import { modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
 import type { Picture } from "../../pictures/picture.ts";
-import type { Tokenizer } from "../../text/tokenizer.ts";
-import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
@@ -22,6 +20,7 @@ import {
   type RunConfig,
   type TrainingConfig,
 } from "../config/config.ts";
+import { conditionIn, type DrawSamples, wholeModelTask } from "../tasks/denoiser.ts";
 import {
   type Batches,
   closing,
@@ -36,7 +35,6 @@ import {
 import { openLatentSource } from "../sources/latent-source-node.ts";
 import type { Arrays } from "../step.ts";
 import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
-import { conditionIn, wholeModelTask } from "../tasks/denoiser.ts";
 import { readInitialWeights } from "../tasks/initial-weights-node.ts";
 import { loraPlan } from "../tasks/lora-node.ts";
 import { readWords, type WordTable } from "../tasks/words.ts";
@@ -48,24 +46,6 @@ import {
   writeCheckpoint,
   saveModel,
 } from "./run-folder-node.ts";
-
-/** Draws a grid of samples with a model in training: one row for each prompt or class. */
-export type DrawSamples = (
-  model: {
-    readonly card: Card;
-    readonly weights: Arrays;
-    readonly tokenizer: Tokenizer | undefined;
-    /** The open autoencoder of a model of latents or codes; the function closes it. */
-    readonly autoencoder: Weights | undefined;
-  },
-  samples: {
-    /** Prompts or classes; all classes by default. */
-    readonly of: readonly string[] | undefined;
-    /** Pictures of each. */
-    readonly each: number;
-    readonly seed: number;
-  },
-) => Promise<Picture>;
 
 /** The surroundings of a training. */
 export interface TrainContext {

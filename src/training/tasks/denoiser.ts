@@ -28,8 +28,9 @@ import {
 } from "../../models/network.ts";
 import { type LoraOptions, withLora } from "../../nn/lora.ts";
 import { createParams, initialize, type ParamsRoot } from "../../nn/params.ts";
-import { valuesOf } from "../../pictures/picture.ts";
+import { type Picture, valuesOf } from "../../pictures/picture.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type DenoiserConfig, pictureShape, type TrainingConfig } from "../config/config.ts";
 import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
@@ -56,6 +57,24 @@ export interface DenoiserTask extends Task {
   /** All weights of the network, given the averages of the trained ones. */
   allWeights(averages: Arrays): Promise<Arrays>;
 }
+
+/** Draws a grid of samples with a model in training: one row for each prompt or class. */
+export type DrawSamples = (
+  model: {
+    readonly card: Card;
+    readonly weights: Arrays;
+    readonly tokenizer: Tokenizer | undefined;
+    /** The open autoencoder of a model of latents or codes; the function closes it. */
+    readonly autoencoder: Weights | undefined;
+  },
+  samples: {
+    /** Prompts or classes; all classes by default. */
+    readonly of: readonly string[] | undefined;
+    /** Pictures of each. */
+    readonly each: number;
+    readonly seed: number;
+  },
+) => Promise<Picture>;
 
 export interface WholeModelOptions {
   readonly backend: Backend;
