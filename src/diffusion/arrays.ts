@@ -1,16 +1,16 @@
-/** Arithmetic on host data, image by image: no number depends on what else is in the batch. */
+/** Arithmetic on host data, image by image: results do not depend on the other images of a batch. */
 import { allocate, type DataOf } from "../engine/arrays/dtype.ts";
 import { ShapeError } from "../engine/errors.ts";
 import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 
-/** Arrays that samplers compute on. */
+/** The dtypes that samplers compute in. */
 export type Real = "float32" | "float64";
 
 /**
- * The sum of coefficient · array, in float64, rounded once: to float64 where one of the arrays is, else to float32.
- * An array whose coefficient is 0 does not count, whatever it holds; one alone, with coefficient 1, is returned itself.
+ * The sum of coefficient · array, computed in float64 and rounded once: to float64 if one of the arrays is, else to float32.
+ * An array with coefficient 0 is ignored, even if it holds NaN; a single array with coefficient 1 is returned as it is.
  *
- * @throws ShapeError when the arrays are not all floats of one shape
+ * @throws ShapeError unless all arrays are floats of one shape
  */
 export function combine(...terms: readonly (readonly [number, NdArray])[]): NdArray<Real> {
   const counted = terms.filter(([coefficient]) => coefficient !== 0);
@@ -27,7 +27,7 @@ export function combine(...terms: readonly (readonly [number, NdArray])[]): NdAr
   return { dtype, shape: like.shape, data };
 }
 
-/** f of the numbers at each place of one to three arrays of one shape; rounded as `combine` rounds. */
+/** Applies f to the elements of one to three arrays of one shape; rounds as `combine` does. */
 export function mapElements(
   f: (a: number, b: number, c: number) => number,
   ...arrays: readonly [NdArray, NdArray?, NdArray?]
@@ -51,7 +51,7 @@ export function images({ shape, data }: NdArray<Real>): DataOf[Real][] {
 /**
  * Channels [0, at) and [at, …) of a batch [B, C, …].
  *
- * @throws ShapeError when there are no more than `at` channels
+ * @throws ShapeError unless there are more than `at` channels
  */
 export function splitChannels(batch: NdArray, at: number): [NdArray<Real>, NdArray<Real>] {
   const { dtype, shape, data } = real(batch);
@@ -74,14 +74,14 @@ export function splitChannels(batch: NdArray, at: number): [NdArray<Real>, NdArr
   return [part(0, at), part(at, channels)];
 }
 
-/** Batches [Bi, …] of one dtype, one after another. */
+/** Concatenates batches [Bi, …] of one dtype. */
 export function stackRows(batches: readonly NdArray[]): NdArray {
   const [first] = batches;
   if (!first) throw new ShapeError("There is no batch to stack; give at least one.");
   if (batches.length === 1) return first;
   const rows = batches.reduce((sum, { shape }) => sum + shape[0]!, 0);
   const shape = [rows, ...first.shape.slice(1)];
-  // Whatever the elements are, those of one dtype can be set in one array.
+  // `set` accepts elements of the same dtype, which TypeScript cannot see.
   const data = allocate(first.dtype, sizeOf(shape)) as Float32Array<ArrayBuffer>;
   let at = 0;
   for (const batch of batches) {
@@ -99,9 +99,9 @@ export function rowsOf({ dtype, shape, data }: NdArray, from: number, count: num
 }
 
 /**
- * The same array, known to be of floats that JavaScript computes on.
+ * Checks that an array holds floats that JavaScript computes with.
  *
- * @throws ShapeError when it is not
+ * @throws ShapeError for any other dtype
  */
 export function real(array: NdArray): NdArray<Real> {
   if (array.dtype === "float32" || array.dtype === "float64") return array as NdArray<Real>;
@@ -116,6 +116,6 @@ function checked(arrays: readonly NdArray[]): NdArray {
   const other = rest.find((array) => array.shape.join() !== first.shape.join());
   if (!other) return first;
   throw new ShapeError(
-    `Arrays of shapes [${first.shape.join(", ")}] and [${other.shape.join(", ")}] met; both must be of one shape.`,
+    `Arrays of shapes [${first.shape.join(", ")}] and [${other.shape.join(", ")}] were combined; both must have one shape.`,
   );
 }

@@ -1,4 +1,4 @@
-/** The one question that samplers ask: which clean image does this noisy one come from? */
+/** Denoisers, which estimate the clean image that a noisy one comes from: all that a sampler asks of a network. */
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { combine, type Real, rowsOf, splitChannels, stackRows } from "./arrays.ts";
 import type { NoiseLevel } from "./levels.ts";
@@ -7,26 +7,26 @@ import { estimatesOf, type Parameterization } from "./parameterization.ts";
 export interface Denoised {
   /** The estimate of the clean images, of x's shape. */
   readonly x0: NdArray;
-  /** The estimate of the noise, where it is known apart from x0; else it is what x0 implies. */
+  /** The estimate of the noise, if it is known more precisely than from x and x0. */
   readonly noise?: NdArray | undefined;
   /**
-   * Where the model learns a variance: its place between the smallest (−1) and the largest (1) one that a DDPM step may
-   * have, on a logarithmic scale (Nichol & Dhariwal, 2021, eq. 15).
+   * For models with a learned variance: where it lies between the smallest (−1) and the largest (1) variance of a DDPM step,
+   * on a logarithmic scale (Nichol & Dhariwal, 2021, eq. 15).
    */
   readonly variance?: NdArray | undefined;
 }
 
-/** Estimates x0 of images [B, …], float32, all at one noise level. */
+/** Estimates x0 from images [B, …], float32, all at one noise level. */
 export type Denoiser = (x: NdArray, level: NoiseLevel) => Promise<Denoised>;
 
 /**
- * A network: images [B, C, …] at a level → its prediction [B, C, …], with a learned variance [B, 2·C, …]; or tokens
- * [B, h, w], int64, → logits [B, codebook, h, w].
+ * A network under fixed conditions: images [B, C, …] at a level → its prediction [B, C, …], or [B, 2·C, …] with a learned
+ * variance; or tokens [B, h, w], int64, → logits [B, codebook, h, w].
  */
 export type Network = (x: NdArray, level: NoiseLevel) => Promise<NdArray>;
 
 /**
- * The denoiser of a network.
+ * Makes a denoiser of a network.
  *
  * @param options.learnedVariance whether the second half of the output channels is a variance
  * @example const denoise = denoiserOf(async (x, { time }) => (await program.run({ x, t: full(time) })).output, "epsilon");
@@ -45,13 +45,13 @@ export function denoiserOf(
   };
 }
 
-/** What a network is told beside images and times: by name, arrays with a row an image. */
+/** A network's inputs beside images and times by name: arrays with one row for each image. */
 export type Conditions = Readonly<Record<string, NdArray>>;
 
 /** Runs a network on rows: `x` and times `t` [B], float32, and conditions → its prediction. */
 export type RunRows = (inputs: Readonly<Record<string, NdArray>>) => Promise<NdArray>;
 
-interface Question {
+interface PendingRun {
   readonly count: number;
   readonly inputs: Readonly<Record<string, NdArray>>;
   readonly answer: (output: NdArray) => void;
@@ -59,31 +59,31 @@ interface Question {
 }
 
 /**
- * One network under several conditions. Questions that are asked at once, as guidance asks two, become one run of all
- * their rows: every weight is read once, and a product of twice as many rows takes less than twice the time.
+ * One network under several conditions. Calls that are made at the same time, such as the two of guidance, become one run of
+ * all their rows: every weight is read once, and twice as many rows take less than twice the time.
  *
- * @returns the network under conditions, which have the same names each time
+ * @returns a function from conditions, which must have the same names each time, to the network under them
  * @example
- * const told = batchedNetwork(async (inputs) => (await program.run(inputs)).output);
- * const [wanted, free] = [{ y: classes }, { y: none }].map((y) => denoiserOf(told(y), "flow"));
- * const denoise = guided(wanted, free, { scale: 4 });
+ * const network = batchedNetwork(async (inputs) => (await program.run(inputs)).output);
+ * const [conditional, unconditional] = [{ y: classes }, { y: none }].map((y) => denoiserOf(network(y), "flow"));
+ * const denoise = guided(conditional, unconditional, { scale: 4 });
  */
 export function batchedNetwork(run: RunRows): (conditions: Conditions) => Network {
-  let asked: Question[] = [];
-  const answerAll = async () => {
-    const questions = asked;
-    asked = [];
+  let pending: PendingRun[] = [];
+  const runAll = async () => {
+    const runs = pending;
+    pending = [];
     try {
-      const names = Object.keys(questions[0]!.inputs);
-      const rows = names.map((name) => stackRows(questions.map(({ inputs }) => inputs[name]!)));
+      const names = Object.keys(runs[0]!.inputs);
+      const rows = names.map((name) => stackRows(runs.map(({ inputs }) => inputs[name]!)));
       const output = await run(Object.fromEntries(names.map((name, i) => [name, rows[i]!])));
       let from = 0;
-      for (const { count, answer } of questions) {
+      for (const { count, answer } of runs) {
         answer(rowsOf(output, from, count));
         from += count;
       }
     } catch (error) {
-      for (const { fail } of questions) fail(error);
+      for (const { fail } of runs) fail(error);
     }
   };
   return (conditions) => (x, level) =>
@@ -92,18 +92,18 @@ export function batchedNetwork(run: RunRows): (conditions: Conditions) => Networ
       const t = ndarray("float32", [count], new Array<number>(count).fill(level.time));
       const shown = x.dtype === "int64" ? x : castArray(x, "float32");
       const inputs = { ...conditions, x: shown, t };
-      asked.push({ count, inputs, answer, fail });
-      // What is asked at once is asked before the next microtask.
-      if (asked.length === 1) queueMicrotask(() => void answerAll());
+      pending.push({ count, inputs, answer, fail });
+      // Calls at the same time are made before the next microtask.
+      if (pending.length === 1) queueMicrotask(() => void runAll());
     });
 }
 
 /**
- * Deals the rows of each run to several copies of one program, some to whichever is free. Where each copy computes with
- * one thread, no thread waits for another after every op, as the threads of one program do: on a busy machine that is
- * most of the time.
+ * Splits the rows of each run across several copies of one program; a copy that is free takes the next rows. If each copy
+ * computes with one thread, no thread waits for another after every op, as the threads of one program do, which on a busy
+ * machine is most of their time.
  *
- * @param copies run at the same time where each is in a worker
+ * @param copies of the program; they run at the same time if each is in a worker
  */
 export function splitAcrossCopies(copies: readonly RunRows[]): RunRows {
   return async (inputs) => {
@@ -113,7 +113,7 @@ export function splitAcrossCopies(copies: readonly RunRows[]): RunRows {
     const work = async (run: RunRows) => {
       while (next < rows) {
         const [part, from] = [parts++, next];
-        // Many rows at first, which are faster together, and few at last, lest all wait for one copy.
+        // Many rows at first, because these are faster together, and few at last, so that all copies end at the same time.
         const count = Math.ceil((rows - from) / (2 * copies.length));
         next += count;
         const own = Object.entries(inputs).map(
@@ -132,7 +132,7 @@ export function splitAcrossCopies(copies: readonly RunRows[]): RunRows {
   };
 }
 
-/** The noise in x that goes with an estimate of x0. */
+/** The noise in x that an estimate of x0 implies. */
 export function noiseOf(
   { x0, noise }: Denoised,
   x: NdArray,

@@ -1,4 +1,4 @@
-/** Classifier-free guidance (Ho & Salimans, 2022) as a wrapper around two denoisers, and what was added to it since. */
+/** Classifier-free guidance (Ho & Salimans, 2022) as a wrapper around two denoisers, with later additions to it. */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { combine, images, mapElements, type Real, splitChannels } from "./arrays.ts";
 import { type Denoised, type Denoiser, noiseOf } from "./denoiser.ts";
@@ -6,25 +6,25 @@ import { isWithin, type NoiseInterval, type NoiseLevel } from "./levels.ts";
 import { type Parameterization, estimatesOf, predictionOf } from "./parameterization.ts";
 
 export interface Guidance {
-  /** How far to go from the unconditional estimate through the conditional one; 1 is the conditional one itself. */
+  /** How far to extrapolate from the unconditional estimate through the conditional one; 1 gives the conditional one. */
   readonly scale: number;
-  /** Guides only where sigma / alpha is within (Kynkäänniemi et al., 2024). */
+  /** Guides only at levels whose sigma / alpha is in this interval (Kynkäänniemi et al., 2024). */
   readonly interval?: NoiseInterval | undefined;
-  /** Guides the first channels only: DiT's published figures rest on 3 of 4. */
+  /** Guides the first channels only; DiT's published figures were computed with 3 of 4. */
   readonly channels?: number | undefined;
-  /** Gives guided predictions back the standard deviation of conditional ones (Lin et al., 2024, eq. 15 and 16). */
+  /** Rescales guided predictions to the standard deviation of conditional ones (Lin et al., 2024, eq. 15 and 16). */
   readonly rescale?:
     | {
-        /** φ: 0 leaves the guided prediction as it is, 1 rescales it wholly; 0.7 in the paper. */
+        /** φ in [0, 1]: 0 leaves the guided prediction as it is, 1 rescales it fully; 0.7 in the paper. */
         readonly amount: number;
-        /** Of what the standard deviation is taken: what the network predicts. */
+        /** What the network predicts, whose standard deviation is meant. */
         readonly parameterization: Parameterization;
       }
     | undefined;
-  /** Leads away from what the network says without some of its layers, as the code of Stable Diffusion 3.5. */
+  /** Skip-layer guidance: leads away from the estimate without some layers, as in the code of Stable Diffusion 3.5. */
   readonly skipLayers?:
     | {
-        /** How far; 0 is not at all. */
+        /** How far to lead away; 0 is not at all. */
         readonly scale: number;
         /** The conditional denoiser without these layers. */
         readonly weakened: Denoiser;
@@ -33,7 +33,10 @@ export interface Guidance {
     | undefined;
 }
 
-/** Asks those denoisers that count at a level, at once. A learned variance is the conditional one's. */
+/**
+ * A denoiser with guidance. At each level it runs only the denoisers that have an effect there, at the same time; a learned
+ * variance is the conditional one's.
+ */
 export function guided(
   conditional: Denoiser,
   unconditional: Denoiser,
@@ -43,24 +46,24 @@ export function guided(
   return async (x, level) => {
     const guides = scale !== 1 && (!interval || isWithin(interval, level));
     const skips = skipLayers && skipLayers.scale !== 0 && isWithin(skipLayers.interval, level);
-    const [wanted, free, weak] = await Promise.all([
+    const [positive, negative, weak] = await Promise.all([
       conditional(x, level),
       guides ? unconditional(x, level) : undefined,
       skips ? skipLayers.weakened(x, level) : undefined,
     ]);
-    if (!free && !weak) return wanted;
-    // At one x, x0 and every prediction are linear in each other: guiding one guides all.
+    if (!negative && !weak) return positive;
+    // At the same x, x0 and every prediction are linear in each other, so that guiding x0 guides them all.
     const away = skipLayers && weak ? skipLayers.scale : 0;
     let x0 = combine(
-      [(free ? scale : 1) + away, wanted.x0],
-      ...(free ? [[1 - scale, free.x0] as const] : []),
+      [(negative ? scale : 1) + away, positive.x0],
+      ...(negative ? [[1 - scale, negative.x0] as const] : []),
       ...(weak ? [[-away, weak.x0] as const] : []),
     );
-    if (rescale) x0 = rescaled(x0, wanted, x, level, rescale);
+    if (rescale) x0 = rescaled(x0, positive, x, level, rescale);
     if (channels !== undefined && channels < x.shape[1]!) {
-      x0 = withFirstChannels(wanted.x0, x0, channels);
+      x0 = withFirstChannels(positive.x0, x0, channels);
     }
-    return { x0, variance: wanted.variance };
+    return { x0, variance: positive.variance };
   };
 }
 

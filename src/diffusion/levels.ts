@@ -1,11 +1,11 @@
 /**
- * Noise levels: x = alpha · x0 + sigma · noise. Every process is a list of such levels, noisiest first: DDPM's
- * discrete one, rectified flow, EDM. Samplers know nothing else of it.
+ * Noise levels: x = alpha · x0 + sigma · noise. Every process (DDPM's discrete one, rectified flow, EDM) is a list of such
+ * levels, noisiest first, and samplers depend on nothing else of it.
  */
 import { UsageError } from "../engine/errors.ts";
 
 export interface NoiseLevel {
-  /** What the network is told, in its own unit. */
+  /** The time that the network is given, in its own unit. */
   readonly time: number;
   /** Share of the image, in [0, 1]. */
   readonly alpha: number;
@@ -13,7 +13,7 @@ export interface NoiseLevel {
   readonly sigma: number;
 }
 
-/** Where sampling ends; no network is ever asked about it. */
+/** The level without noise, at which sampling ends; the network never runs at it. */
 export const clean: NoiseLevel = { time: 0, alpha: 1, sigma: 0 };
 
 /** The variance-preserving level, alpha² + sigma² = 1, of a noise-to-signal ratio. */
@@ -27,7 +27,7 @@ export function straight(time: number, sigma: number): NoiseLevel {
   return { time, alpha: 1 - sigma, sigma };
 }
 
-/** sigma / alpha; infinite where nothing of the image is left. */
+/** sigma / alpha; infinite for pure noise. */
 export function noiseRatio({ alpha, sigma }: NoiseLevel): number {
   return sigma / alpha;
 }
@@ -39,40 +39,40 @@ export function logRatio({ alpha, sigma }: NoiseLevel): number {
 
 /** t′ = s·t / (1 + (s − 1)·t): more steps at high noise for larger images (Esser et al., 2024, eq. 23). */
 export function shiftTime(time: number, shift: number): number {
-  // Pure noise stays so to the last bit.
+  // Pure noise must stay pure noise in spite of rounding.
   return time === 1 ? 1 : (shift * time) / (1 + (shift - 1) * time);
 }
 
-/** A shift s, or one that grows with the image: `value` where it has `area` places, and else value·√(places / area). */
+/** A shift s, or one that grows with the image: value·√(height·width / area). */
 export type Shift = number | { readonly value: number; readonly area: number };
 
-/** The shift for images of a height and width, as the network sees them (Esser et al., 2024, eq. 23: s = √(m/n)). */
+/** The shift for a height and width of the network's input (Esser et al., 2024, eq. 23: s = √(m/n)). */
 export function shiftAt(shift: Shift, [height, width]: readonly [number, number]): number {
   if (typeof shift === "number") return shift;
   return shift.value * Math.sqrt((height * width) / shift.area);
 }
 
-/** @throws UsageError when a shift was asked for, of a process that is no rectified flow */
+/** Refuses a shift for a process that is not a rectified flow. @throws UsageError if one is given */
 export function refuseShift(shift: number | undefined): void {
   if (shift === undefined) return;
   throw new UsageError(
-    `A shift of ${shift} was asked for, but this model is sampled by a schedule of fixed steps, and only the times of a rectified flow can be shifted; leave it out.`,
+    `shift does not apply to this model: it has a schedule of fixed steps, and only the times of a rectified flow can be shifted; leave ${shift} out.`,
   );
 }
 
 export interface FlowOptions {
-  /** s of eq. 23; 1, which changes nothing, unless given. */
+  /** s of eq. 23; 1 (no shift) unless given. */
   readonly shift?: number;
-  /** The last noisy time before it is shifted; 1 / steps unless given, so that steps are equal without a shift. */
+  /** The last noisy time before the shift; 1 / steps unless given, for equal steps. */
   readonly lowest?: number;
-  /** Stretches the times so that the last noisy one is this. */
+  /** Stretches the times so that the last noisy one has this value. */
   readonly terminal?: number;
-  /** What the network is told for time 1; 1000 unless given. */
+  /** The network's unit for time 1; 1000 unless given. */
   readonly timeScale?: number;
 }
 
 /**
- * Times from 1 to `lowest`, then 0, of rectified flow, where a time is its sigma.
+ * The levels of rectified flow at times from 1 to `lowest`, then 0; a time is its sigma.
  *
  * @throws UsageError unless steps is a whole number of at least 1 and the shift is positive
  */
@@ -91,10 +91,10 @@ export function flowLevels(steps: number, options: FlowOptions = {}): NoiseLevel
 }
 
 /**
- * The levels of Stable Diffusion 3's own code: down to the shifted last of 1000 times, which is then shifted with the
- * others once more.
+ * The levels of Stable Diffusion 3's own code: down to the last of 1000 shifted times, which is shifted a second time with
+ * the others.
  *
- * @throws UsageError as `flowLevels`
+ * @throws UsageError as `flowLevels` does
  */
 export function sd3Levels(steps: number, shift: number): NoiseLevel[] {
   return flowLevels(steps, { shift, lowest: shiftTime(1 / 1000, shift) });
@@ -117,7 +117,7 @@ export interface KarrasOptions {
 }
 
 /**
- * EDM's levels, alpha = 1, with the published ratios from 80 to 0.002; the network is told log(sigma) / 4
+ * EDM's levels, alpha = 1, with the published ratios from 80 to 0.002; the network's time is log(sigma) / 4
  * (Karras et al., 2022, table 1).
  *
  * @throws UsageError unless steps is a whole number of at least 1
@@ -129,7 +129,7 @@ export function karrasLevels(steps: number, options: KarrasOptions = {}): NoiseL
   return [...ratios.map((sigma) => ({ time: Math.log(sigma) / 4, alpha: 1, sigma })), clean];
 }
 
-/** `count` numbers from first to last, evenly spaced, as NumPy rounds them; the first alone when one is asked for. */
+/** `count` numbers from first to last, evenly spaced, as NumPy rounds them; the first if count is 1. */
 export function linspace(first: number, last: number, count: number): number[] {
   const step = (last - first) / (count - 1);
   return Array.from({ length: count }, (_, i) =>
@@ -138,8 +138,7 @@ export function linspace(first: number, last: number, count: number): number[] {
 }
 
 /**
- * The levels that an image is drawn on at, as Stable Diffusion 3's code takes them: without the first ones of its schedule,
- * but with a step at least.
+ * The levels of image-to-image, as in Stable Diffusion 3's code: the last part of the schedule, at least one step.
  *
  * @param strength share of the steps, in (0, 1]
  */
@@ -163,9 +162,9 @@ export function isWithin({ above, upTo }: NoiseInterval, level: NoiseLevel): boo
 }
 
 /**
- * The noise of the steps whose number, from 0, is more than the share `from` of all and less than the share `to`.
+ * The interval of noise of the steps whose number, from 0, is greater than `from`·steps and less than `to`·steps.
  *
- * @param steps of the whole schedule, of which `levels` may be the last ones only
+ * @param steps of the whole schedule; `levels` may be its last part only
  */
 export function noiseOfSteps(
   levels: readonly NoiseLevel[],
@@ -182,7 +181,7 @@ export function noiseOfSteps(
 }
 
 /**
- * @param most the largest number of steps that makes sense
+ * @param most the largest number of steps that the schedule allows
  * @throws UsageError unless steps is a whole number from 1 to `most`
  */
 export function checkSteps(steps: number, most = Infinity): void {

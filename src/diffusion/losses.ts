@@ -1,5 +1,5 @@
 /**
- * What training minimises, as graphs: a batch of images and noise goes in, one number an image comes out. Take their mean.
+ * Training losses as graphs: from a batch of images and noise, one number for each image, whose mean is minimised.
  */
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { gain, type Parameterization, type SignalAndNoise, targetOf } from "./parameterization.ts";
@@ -10,16 +10,16 @@ export interface Example {
   readonly x0: Tensor;
   /** Standard normal, of x0's shape. */
   readonly noise: Tensor;
-  /** Shares of each image and of its noise, broadcastable to x0: see `perImage`. */
+  /** alpha and sigma of each image, broadcastable to x0 (see `perImage`). */
   readonly level: SignalAndNoise<Tensor>;
 }
 
-/** Numbers [B] as [B, 1, …], to be multiplied with images like x. */
+/** Reshapes numbers [B] to [B, 1, …], for products with images of x's rank. */
 export function perImage(values: Tensor, x: Tensor): Tensor {
   return values.reshape([values.dim(0), ...x.shape.slice(1).map(() => 1)]);
 }
 
-/** What the network is shown: x = alpha · x0 + sigma · noise. */
+/** The network's input x = alpha · x0 + sigma · noise. */
 export function noised({ x0, noise, level }: Example): Tensor {
   return x0.mul(level.alpha).add(noise.mul(level.sigma));
 }
@@ -35,11 +35,11 @@ export function meanOfImage(x: Tensor): Tensor {
   return x.mean(x.shape.slice(1).map((_, i) => i + 1));
 }
 
-/** How much each noise level counts. */
+/** Weight of each noise level in the loss. */
 export type Weighting =
   /**
-   * As if the distance were measured in another prediction. "flow" for a network that predicts x0 is the v-loss of JiT
-   * (Li & He, 2025, table 1), where no sigma counts as less than 0.05; as little as it is unless given.
+   * Measures the distance in another prediction. "flow" for a network that predicts x0 is the v-loss of JiT
+   * (Li & He, 2025, table 1), which takes no sigma below 0.05; sigma has no lower bound unless given.
    */
   | { readonly kind: "space"; readonly space: Parameterization; readonly lowestSigma?: number }
   /** min(signal-to-noise ratio, gamma) times the distance in x0 (Hang et al., 2023, section 3.4); 5 in the paper. */
@@ -48,13 +48,13 @@ export type Weighting =
 export interface RegressionOptions {
   /** What the network predicts. */
   readonly parameterization: Parameterization;
-  /** All levels alike unless given. */
+  /** Equal weights unless given. */
   readonly weighting?: Weighting | undefined;
 }
 
 /**
- * Mean squared distance between what was predicted and what should have been, [B]. Without a weighting it is the simple
- * loss of Ho et al. (2020, eq. 14), and on levels of rectified flow with "flow" it is flow matching.
+ * Mean squared distance between prediction and target, [B]. Without a weighting it is the simple loss of Ho et al. (2020,
+ * eq. 14); on levels of rectified flow with "flow" it is flow matching.
  *
  * @param output of the network on `noised(example)`, of its shape
  */
@@ -66,7 +66,7 @@ export function regressionLoss(
   const target = targetOf(parameterization, level, { x0, noise });
   const loss = meanOfImage(output.sub(target).square());
   if (!weighting) return loss;
-  // At one x, the errors of two predictions are multiples of each other.
+  // At the same x, the errors of two kinds of predictions are multiples of each other.
   if (weighting.kind === "space") {
     const bounded = withSigma(level, weighting.lowestSigma ?? 0);
     return weighted(loss, square(gain(parameterization, weighting.space, bounded)));

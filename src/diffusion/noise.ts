@@ -1,14 +1,14 @@
-/** Noise as an argument: every image of a batch has a generator of its own, so that a seed means an image, not a batch. */
+/** Sources of noise. Every image of a batch has a generator of its own, so that a seed gives an image and not a batch. */
 import { ShapeError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { fork, normal, type RandomKey } from "../engine/random/random.ts";
 import { randn, type TorchGenerator } from "../engine/random/torch-random.ts";
 
-/** Standard normal noise of a shape [B, …] for a step of sampling, which counts from 0; "start" is what sampling begins with. */
+/** Standard normal noise of a shape [B, …] for a step of sampling, from 0; "start" is the noise that sampling begins with. */
 export type NoiseSource = (step: number | "start", shape: readonly number[]) => NdArray;
 
 /**
- * One key for each image: the noise of an image depends on its key and the step, and on nothing else.
+ * Noise by one key for each image: it depends on the image's key and the step only.
  *
  * @example const noise = keyedNoise([7, 8, 9].map((seed) => randomKey(seed)));
  */
@@ -17,14 +17,14 @@ export function keyedNoise(keys: readonly RandomKey[]): NoiseSource {
 }
 
 /**
- * One PyTorch generator for each image, which its noise moves on: as diffusers draws it from a list of generators, and so to
- * be asked for the start and then for each step once, in order.
+ * Noise by one PyTorch generator for each image, as diffusers draws it from a list of generators. Each call advances the
+ * generators, so the start and then each step must be asked for once, in order.
  */
 export function torchNoise(generators: readonly TorchGenerator[]): NoiseSource {
   return (_, shape) => stacked(shape, generators, (generator, image) => randn(generator, image));
 }
 
-/** What each of the sources draws for one image, as a batch. */
+/** A batch of what each source draws for one image. */
 function stacked<T>(
   shape: readonly number[],
   sources: readonly T[],
@@ -38,7 +38,7 @@ function stacked<T>(
   }
   const data = new Float32Array(sizeOf(shape));
   const size = sizeOf(image);
-  // As a batch of one, which is how a single image is drawn.
+  // Each image is drawn as a batch of one, as when it is drawn alone.
   for (const [i, source] of sources.entries()) data.set(draw(source, [1, ...image]).data, i * size);
   return ndarray("float32", shape, data);
 }

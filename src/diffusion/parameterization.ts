@@ -1,6 +1,6 @@
 /**
- * What a network may predict, as ONE table: a prediction, x0 and the noise are each a weighted sum of two others at hand. The
- * weights are numbers for samplers, and tensors in the graphs of losses.
+ * What a network predicts, as one table: prediction, x0 and noise are each a weighted sum of two others. The weights are
+ * numbers for samplers, and tensors in the graphs of losses.
  */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -14,7 +14,7 @@ import { combine, type Real } from "./arrays.ts";
  */
 export type Parameterization = "epsilon" | "x0" | "v" | "flow";
 
-/** A number for arrays; for graphs also a tensor that broadcasts to the images, such as [B, 1, 1, 1]. */
+/** A number for arrays; in graphs also a tensor that broadcasts to the images, such as [B, 1, 1, 1]. */
 type Coefficient = number | Tensor;
 
 export interface SignalAndNoise<C extends Coefficient = Coefficient> {
@@ -47,7 +47,7 @@ const table: { readonly [P in Parameterization]: (level: SignalAndNoise) => Conv
     noise: [over(1, sigma), over(minus(alpha), sigma)],
   }),
   v: ({ alpha, sigma }) => {
-    // 1 where levels preserve the variance.
+    // 1 for variance-preserving levels.
     const square = plus(times(alpha, alpha), times(sigma, sigma));
     return {
       target: [minus(sigma), alpha],
@@ -56,7 +56,7 @@ const table: { readonly [P in Parameterization]: (level: SignalAndNoise) => Conv
     };
   },
   flow: ({ alpha, sigma }) => {
-    // 1 on straight levels.
+    // 1 for straight levels.
     const whole = plus(alpha, sigma);
     return {
       target: [-1, 1],
@@ -68,7 +68,7 @@ const table: { readonly [P in Parameterization]: (level: SignalAndNoise) => Conv
 
 export const parameterizations = Object.keys(table) as readonly Parameterization[];
 
-/** What a perfect network predicts. */
+/** The prediction of a perfect network: the training target. */
 export function targetOf(
   name: Parameterization,
   level: SignalAndNoise,
@@ -78,7 +78,7 @@ export function targetOf(
   return sum([p, x0], [q, noise]);
 }
 
-/** The x0 that a prediction at x means. */
+/** The x0 that a prediction at x implies. */
 export function x0Of(
   name: Parameterization,
   level: SignalAndNoise,
@@ -89,7 +89,7 @@ export function x0Of(
   return sum([ofX, x], [ofPrediction, prediction]);
 }
 
-/** How far the prediction of one kind moves for each unit that one of another kind moves, at the same x. */
+/** The factor between errors of two kinds of predictions at the same x. */
 export function gain(
   from: Parameterization,
   to: Parameterization,
@@ -100,7 +100,7 @@ export function gain(
   return from === to ? 1 : plus(times(p, x0[1]), times(q, noise[1]));
 }
 
-/** The same conversions on host data. */
+/** Estimates of x0 and noise from a prediction, on host data. */
 export function estimatesOf(
   name: Parameterization,
   level: SignalAndNoise<number>,
@@ -114,7 +114,7 @@ export function estimatesOf(
   };
 }
 
-/** What a network of this kind would have predicted, from x0 and noise on the host. */
+/** The prediction that x0 and noise imply, on host data. */
 export function predictionOf(
   name: Parameterization,
   level: SignalAndNoise<number>,
@@ -124,7 +124,7 @@ export function predictionOf(
   return combine([p, x0], [q, noise]);
 }
 
-/** A row at a level of numbers holds numbers. */
+/** The weights of a row at a level of numbers, which are numbers too. */
 function numeric(name: Parameterization, level: SignalAndNoise<number>) {
   return table[name](level) as { readonly [K in keyof Conversions]: readonly [number, number] };
 }
@@ -136,7 +136,7 @@ function sum(...terms: readonly (readonly [Coefficient, Tensor])[]): Tensor {
   return parts.reduce((total, part) => total.add(part));
 }
 
-// Arithmetic of coefficients, which leaves out what 0 and 1 make superfluous.
+// Arithmetic of coefficients, without ops that 0 and 1 make superfluous.
 
 function minus(a: Coefficient): Coefficient {
   if (typeof a === "number") return 0 - a;

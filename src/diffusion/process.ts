@@ -1,34 +1,34 @@
 /**
- * A discrete diffusion process as tables over its steps (Ho et al., 2020; Nichol & Dhariwal, 2021), in float64:
- * what training losses look up, and the levels that samplers step through.
+ * A discrete diffusion process as tables over its steps (Ho et al., 2020; Nichol & Dhariwal, 2021), in float64. Training
+ * losses look numbers up in them, and samplers step through their levels.
  */
 import { clean, type NoiseLevel } from "./levels.ts";
 import { alphaBarsOf, levelOf } from "./schedule.ts";
 
 export interface DiffusionProcess {
-  /** What the network is told at each step, rising. */
+  /** The network's time at each step, ascending. */
   readonly times: readonly number[];
   readonly betas: Float64Array;
   /** ᾱ */
   readonly alphaBars: Float64Array;
-  /** ᾱ of the step before; 1 in front of the first. */
+  /** ᾱ of the previous step; 1 for the first. */
   readonly previousAlphaBars: Float64Array;
   /** q(x[t − 1] | x[t], x0), a Gaussian (Ho et al., eq. 6 and 7). */
   readonly posterior: {
-    /** What its mean takes of x0, and of x[t]. */
+    /** Coefficients of x0 and of x[t] in its mean. */
     readonly ofX0: Float64Array;
     readonly ofX: Float64Array;
     /** β̃; 0 at the first step, which ends in the image. */
     readonly variance: Float64Array;
-    /** log β̃, with the second step's in place of the first's. */
+    /** log β̃; the first step has the second step's value. */
     readonly logVariance: Float64Array;
   };
 }
 
 /**
- * The process of betas in (0, 1].
+ * Makes a process of betas in (0, 1].
  *
- * @param times of the network at each step; the number of the step unless given
+ * @param times the network's time at each step; the step's number unless given
  */
 export function diffusionProcess(
   betas: Float64Array,
@@ -50,13 +50,13 @@ export function diffusionProcess(
         (beta, alphaBar, previous) => ((1 - previous) * Math.sqrt(1 - beta)) / (1 - alphaBar),
       ),
       variance,
-      // Of a process of one step there is no second: its only step adds no noise.
+      // A process of one step has no second one; its only step adds no noise.
       logVariance: variance.map((value, t) => Math.log(t === 0 ? (variance[1] ?? value) : value)),
     },
   };
 }
 
-/** The process that goes only through some of the steps, and tells the network their times. */
+/** The process that goes through some of the steps only; the network gets the times of the full process. */
 export function respaced(process: DiffusionProcess, kept: readonly number[]): DiffusionProcess {
   const alphaBar = (t: number | undefined) => (t === undefined ? 1 : process.alphaBars[t]!);
   const betas = kept.map((t, i) => 1 - alphaBar(t) / alphaBar(kept[i - 1]));

@@ -1,6 +1,6 @@
 /**
- * A recipe: by which process a network is trained and sampled, as plain data that a config file and a trained folder hold.
- * Loss, draws and levels all follow from it, so that what samples is what was trained.
+ * A recipe: the process by which a network is trained and sampled, as plain data in config files and trained folders. The
+ * loss, the random draws of training and the levels of sampling all follow from it, so that sampling fits training.
  */
 import { z } from "zod";
 import { constantOf, input } from "../engine/graph/functional.ts";
@@ -27,7 +27,7 @@ const weighting = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("min-snr"), gamma: z.number().positive() }),
 ]);
 
-/** How often each time of a flow is trained. */
+/** The distribution of training times of a flow. */
 export const timesSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("uniform") }),
   z.strictObject({
@@ -45,12 +45,12 @@ export const timesSchema = z.discriminatedUnion("kind", [
 const flow = z.strictObject({
   process: z.literal("flow"),
   predicts: parameterization.default("x0"),
-  /** As errors of the velocity, unless said otherwise: JiT's v-loss (Li & He, 2025). */
+  /** The loss measures errors of the velocity unless given: JiT's v-loss (Li & He, 2025). */
   weighting: weighting.default({ kind: "space", space: "flow", lowestSigma: 0.05 }),
   times: timesSchema
-    // JiT's, which counts times from the noise: the mean is 0.8 here, −0.8 there.
+    // As in JiT, whose times run the other way: its mean of −0.8 is 0.8 here.
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
-  /** A number, or what it is for images of `area` places (height × width as the network sees them), from which others follow. */
+  /** A number, or the value for inputs of `area` = height × width, which is scaled for other sizes. */
   shift: z
     .union([
       z.number().positive(),
@@ -74,7 +74,7 @@ const discrete = z.strictObject({
     ])
     .default({ kind: "linear" }),
   zeroTerminalSNR: z.boolean().default(false),
-  /** All steps alike unless given; not together with a learned variance, which has a loss of its own. */
+  /** Equal weights of all steps unless given; not allowed with a learned variance, which has a loss of its own. */
   weighting: weighting.optional(),
 });
 
@@ -86,19 +86,19 @@ export const recipeSchema = z
     context.addIssue({
       code: "custom",
       path: ["predicts"],
-      // Lin et al., 2024, section 3.2: there x is the noise already, whatever the image.
+      // Lin et al., 2024, section 3.2: x is pure noise there, so predicting the noise says nothing about the image.
       message: `a network that predicts epsilon learns nothing at pure noise, where ${recipe.process === "flow" ? "a flow" : "zeroTerminalSNR"} begins to draw; predict v or x0`,
     });
   });
 
 export type Recipe = z.output<typeof recipeSchema>;
 
-/** What a network is told at time 1. */
+/** The network's unit for time 1. */
 export const timeScale = 1000;
 
 /**
- * Loss [B] of a network on images x0 [B, …], as a graph with two inputs more: `noise`, of x0's shape, and `time` [B], which
- * `drawExamples` draws.
+ * Loss [B] of a network on images x0 [B, …], as a graph with two additional inputs, `noise` of x0's shape and `time` [B],
+ * which `drawExamples` draws.
  *
  * @param network x [B, …] and its times [B], in the network's unit → its prediction
  * @param learnedVariance whether the prediction has a variance in a second half of its channels
@@ -141,7 +141,7 @@ export function recipeLoss(
   }).loss;
 }
 
-/** The inputs that the loss's graph has beside images and conditions, for images of a shape [B, …]. */
+/** Draws the loss's inputs `noise` and `time` for images of a shape [B, …]. */
 export function drawExamples(
   recipe: Recipe,
   key: RandomKey,
@@ -162,19 +162,19 @@ export function drawExamples(
   };
 }
 
-/** What levels depend on beside the number of steps. */
+/** What levels depend on besides the number of steps. */
 export interface LevelOptions {
-  /** Height and width of the images, as the network sees them. */
+  /** Height and width of the network's input. */
   readonly size: readonly [height: number, width: number];
-  /** Of a flow, in place of its own. */
+  /** Time shift of a flow; the recipe's own unless given. */
   readonly shift?: number | undefined;
 }
 
 /**
- * Levels for sampling in so many steps, noisiest first: of a discrete process, steps evenly spaced from its first to its
- * last, as DiT's code takes them.
+ * Levels for sampling in a number of steps, noisiest first. Those of a discrete process are evenly spaced from its first to
+ * its last step, as in DiT's code.
  *
- * @throws UsageError when there cannot be so many steps, or a discrete process is to be shifted
+ * @throws UsageError if the process has fewer steps, or a shift is given for a discrete process
  */
 export function recipeLevels(
   recipe: Recipe,

@@ -6,28 +6,28 @@ import { UsageError } from "../engine/errors.ts";
 import { clean, linspace, type NoiseLevel, variancePreserving } from "./levels.ts";
 
 export type BetaSchedule =
-  /** Ho et al., 2020; from 1e-4 to 0.02 over 1000 steps, and as much in all over any other number, unless given. */
+  /** Ho et al., 2020; from 1e-4 to 0.02 over 1000 steps, scaled for other numbers of steps, unless given. */
   | { readonly kind: "linear"; readonly start?: number; readonly end?: number }
-  /** Linear in the square root, as latent diffusion has it (Rombach et al., 2022); from 0.00085 to 0.012 unless given. */
+  /** Linear in the square root, as in latent diffusion (Rombach et al., 2022); from 0.00085 to 0.012 unless given. */
   | { readonly kind: "scaled-linear"; readonly start?: number; readonly end?: number }
   /** Nichol & Dhariwal, 2021, eq. 17; no beta above 0.999 unless given. */
   | { readonly kind: "cosine"; readonly maxBeta?: number };
 
-/** How numbers are rounded on the way: not at all, or by Math.fround to the tables of code that computes in float32. */
+/** Rounding of intermediate results: none, or Math.fround for the tables of code that computes in float32. */
 export type Rounding = (x: number) => number;
 const exact: Rounding = (x) => x;
 
 /**
  * beta[0 … steps − 1].
  *
- * @throws UsageError when one is not in (0, 1), as with a linear schedule of few steps
+ * @throws UsageError if one is not in (0, 1), as in a linear schedule of few steps
  */
 export function betasOf(schedule: BetaSchedule, steps: number): Float64Array {
   const betas = rawBetas(schedule, steps);
   const wrong = betas.find((beta) => !(beta > 0 && beta < 1));
   if (wrong === undefined) return betas;
   throw new UsageError(
-    `The ${schedule.kind} schedule of ${steps} steps has a beta of ${wrong}; each must be between 0 and 1, so take more steps or other ends.`,
+    `The ${schedule.kind} schedule of ${steps} steps has a beta of ${wrong}; each must be between 0 and 1; give more steps or other ends.`,
   );
 }
 
@@ -52,14 +52,14 @@ function rawBetas(schedule: BetaSchedule, steps: number): Float64Array {
   }
 }
 
-/** ᾱ of betas. */
+/** ᾱ, the cumulative product of 1 − beta. */
 export function alphaBarsOf(betas: Float64Array, round = exact): Float64Array {
   let product = 1;
   return betas.map((beta) => round((product *= round(1 - beta))));
 }
 
 /**
- * Betas whose last level is pure noise: √ᾱ is shifted to end at 0 and stretched to begin where it began
+ * Betas rescaled so that the last level is pure noise: √ᾱ is shifted to end at 0 and stretched to keep its first value
  * (Lin et al., 2024, "Common Diffusion Noise Schedules and Sample Steps Are Flawed", algorithm 1).
  */
 export function zeroTerminalSNR(betas: Float64Array, round = exact): Float64Array {
@@ -83,9 +83,9 @@ export function levelOf(time: number, alphaBar: number): NoiseLevel {
 }
 
 /**
- * Levels at times of a schedule, then the end.
+ * Levels at times of a schedule, then the clean level.
  *
- * @param times falling, within the schedule; between two steps the noise-to-signal ratio is interpolated
+ * @param times descending, within the schedule; between two steps the noise-to-signal ratio is interpolated
  */
 export function levelsAt(
   alphaBars: Float64Array,
@@ -101,7 +101,7 @@ export function levelsAt(
   return [...levels, end];
 }
 
-/** The value at a fractional index; beyond the ends, theirs. */
+/** The value at a fractional index, clamped to the ends. */
 export function interpolate(values: Float64Array, index: number): number {
   const at = Math.min(Math.max(index, 0), values.length - 1);
   const [low, rest] = [Math.floor(at), at % 1];
@@ -109,9 +109,9 @@ export function interpolate(values: Float64Array, index: number): number {
 }
 
 /**
- * The fractional step whose noise-to-signal ratio is this, interpolated in its logarithm; beyond the ends, theirs.
+ * The fractional step with a noise-to-signal ratio, interpolated in its logarithm and clamped to the ends.
  *
- * @param logRatios log of the ratio at every step, rising
+ * @param logRatios log of the ratio at every step, ascending
  */
 export function timeOfRatio(logRatios: Float64Array, ratio: number): number {
   const wanted = Math.log(Math.max(ratio, 1e-10));

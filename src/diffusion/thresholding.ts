@@ -1,4 +1,4 @@
-/** Keeps estimates of x0 in the range of images, as models of pixels need it (Saharia et al., 2022, section 2.3). */
+/** Keeps estimates of x0 in the range of images, for models of pixels (Saharia et al., 2022, section 2.3). */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { images, mapElements, real } from "./arrays.ts";
 import type { Denoiser } from "./denoiser.ts";
@@ -8,7 +8,7 @@ export type Threshold =
   | {
       readonly kind: "static";
       readonly range?: number;
-      /** Keeps the noise that the network predicted, where it would else be that of the limited x0. */
+      /** Keeps the noise that the network predicted, instead of the noise that the limited x0 implies. */
       readonly keepNoise?: boolean;
     }
   /** Limits x0 to the quantile of its magnitudes, at least 1 and at most `most`, and divides by it. */
@@ -19,7 +19,7 @@ export type Threshold =
       readonly keepNoise?: boolean;
     };
 
-/** A denoiser whose estimates stay in range. */
+/** A denoiser whose estimates are limited by a threshold. */
 export function thresholded(denoise: Denoiser, threshold: Threshold): Denoiser {
   return async (x, level) => {
     const denoised = await denoise(x, level);
@@ -44,7 +44,7 @@ function limited(x0: NdArray, threshold: Threshold): NdArray {
   return real(result);
 }
 
-/** Interpolated between the two nearest values. */
+/** A quantile, interpolated between the two nearest values. */
 function quantileOf(values: Float32Array | Float64Array, quantile: number): number {
   values.sort();
   const place = quantile * (values.length - 1);

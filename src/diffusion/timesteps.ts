@@ -1,28 +1,28 @@
-/** Which steps of a long training process a short sampling run takes. */
+/** Chooses the steps of a long training process that a short sampling run goes through. */
 import { UsageError } from "../engine/errors.ts";
 import { checkSteps, linspace } from "./levels.ts";
 
-/** Table 2 of Lin et al., 2024: only "trailing" and "linspace" begin at the last step, so at the most noise. */
+/** Table 2 of Lin et al., 2024: only "trailing" and "linspace" begin at the last step, with the most noise. */
 export const timestepSpacings = ["leading", "trailing", "linspace"] as const;
 export type TimestepSpacing = (typeof timestepSpacings)[number];
 
 export interface SpacingOptions {
-  /** Steps of the training process. */
+  /** Number of steps of the training process. */
   readonly trainSteps: number;
-  /** How many of them may be taken, from the least noisy on; all unless given. */
+  /** How many of them, from the least noisy on, can be chosen; all unless given. */
   readonly usable?: number;
   /** Added to each time of "leading"; 0 unless given. */
   readonly offset?: number;
-  /** "leading" and "linspace" take one time more and leave out the last, 0: multistep solvers end at the clean image instead. */
+  /** "leading" and "linspace" compute one more time and drop the last, 0, because multistep solvers end at the clean image. */
   readonly skipZero?: boolean;
   /** "linspace" does not round. */
   readonly fractional?: boolean;
 }
 
 /**
- * Times in [0, trainSteps), falling.
+ * Times in [0, trainSteps), descending.
  *
- * @throws UsageError unless steps is a whole number of at least 1 that the spacing can serve
+ * @throws UsageError unless steps is a whole number of at least 1 that the spacing supports
  */
 export function spacedTimesteps(
   spacing: TimestepSpacing,
@@ -59,10 +59,10 @@ export function spacedTimesteps(
 }
 
 /**
- * The steps that guided-diffusion's `timestep_respacing` keeps, rising. "250" takes 250 evenly spaced steps, "10,15,20"
- * (or a list) as many of each of three equal sections, and "ddim50" 50 at a whole stride from 0.
+ * The steps that guided-diffusion's `timestep_respacing` keeps, ascending. "250" takes 250 evenly spaced steps, "10,15,20"
+ * (or a list) that many of each of three equal sections, and "ddim50" 50 at a whole stride from 0.
  *
- * @throws UsageError when the text is none of these, or asks for more steps than there are
+ * @throws UsageError if the text has another form, or asks for more steps than there are
  */
 export function respacedTimesteps(
   trainSteps: number,
@@ -74,7 +74,7 @@ export function respacedTimesteps(
   const counts = typeof respacing === "string" ? respacing.split(",").map(toCount) : [...respacing];
   if (counts.some((count) => !Number.isInteger(count) || count < 0) || !counts.some(Boolean)) {
     throw new UsageError(
-      `The respacing ${JSON.stringify(respacing)} is not known; give "250", "ddim50", or the steps of each section, as "10,15,20".`,
+      `The respacing ${JSON.stringify(respacing)} is not known; give "250", "ddim50", or the steps of each section, such as "10,15,20".`,
     );
   }
   const size = Math.floor(trainSteps / counts.length);
@@ -98,7 +98,7 @@ export function respacedTimesteps(
   return kept;
 }
 
-/** The smallest whole stride that gives exactly `count` steps, as DDIM's paper takes them. */
+/** The smallest whole stride that gives exactly `count` steps, as in DDIM's paper. */
 function stridedTimesteps(trainSteps: number, count: number, respacing: string): number[] {
   for (let stride = 1; stride < trainSteps; stride++) {
     if (Math.ceil(trainSteps / stride) !== count) continue;
@@ -113,7 +113,7 @@ function toCount(text: string): number {
   return /^\s*\d+\s*$/.test(text) ? Number(text) : NaN;
 }
 
-/** As Python and NumPy round. */
+/** Rounds half to even, as Python and NumPy do. */
 function roundHalfEven(x: number): number {
   const floor = Math.floor(x);
   const rest = x - floor;

@@ -1,4 +1,4 @@
-/** Evenly spaced numbers, rounded as PyTorch rounds them. */
+/** Evenly spaced numbers, rounded as in PyTorch. */
 const float32 = Math.fround;
 
 /** `torch.linspace` in float32 on a CPU with AVX2: from the nearer end, sixteen numbers at a time as two times eight. */

@@ -1,28 +1,28 @@
-/** Noise levels to train at, drawn on the host: randomness is an argument. */
+/** Draws the noise levels of training on the host, by a key. */
 import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { integers, normal, type RandomKey, uniform } from "../engine/random/random.ts";
 import { shiftTime } from "./levels.ts";
 
-/** How often each time of [0, 1] is trained (Esser et al., 2024, section 3.1). */
+/** Distributions of training times in [0, 1] (Esser et al., 2024, section 3.1). */
 export type TimeDistribution =
   | { readonly kind: "uniform" }
-  /** sigmoid of a normal: mostly the middle, where prediction is hardest; 0 and 1 unless given. */
+  /** The sigmoid of a normal number, which prefers the middle, where prediction is hardest; mean 0 and deviation 1 unless given. */
   | { readonly kind: "logit-normal"; readonly mean?: number; readonly std?: number }
-  /** A positive scale prefers the middle without neglecting the ends, a negative one the ends; from −1 to 2/(π − 2), 1.29 unless given. */
+  /** A positive scale prefers the middle, a negative one the ends; from −1 to 2/(π − 2), 1.29 unless given. */
   | { readonly kind: "mode"; readonly scale?: number }
-  /** As often as the cosine schedule has its ratio of noise to signal. */
+  /** The distribution of noise-to-signal ratios of the cosine schedule. */
   | { readonly kind: "cosmap" };
 
-/** Beyond it a time would no longer rise with what it is made of. */
+/** With a larger scale, times would no longer increase with the uniform number. */
 export const largestModeScale = 2 / (Math.PI - 2);
 
 export interface FlowTimesOptions {
   readonly distribution?: TimeDistribution;
-  /** As in sampling: more of the noisy times for larger images; 1 unless given. */
+  /** Time shift as in sampling, above 1 for more noisy times; 1 unless given. */
   readonly shift?: number;
 }
 
-/** Times [B] of rectified flow, float32 in [0, 1]. */
+/** Draws times [B] of rectified flow, float32 in [0, 1]. */
 export function flowTimes(
   key: RandomKey,
   count: number,
@@ -33,7 +33,7 @@ export function flowTimes(
   return ndarray("float32", [count], times);
 }
 
-/** Of a standard normal value where the distribution is "logit-normal", else of a uniform one. */
+/** The time of a standard normal number for "logit-normal", and of a uniform one for the other distributions. */
 function timeOf(value: number, distribution: TimeDistribution): number {
   switch (distribution.kind) {
     case "uniform":
@@ -44,7 +44,7 @@ function timeOf(value: number, distribution: TimeDistribution): number {
     }
     case "mode": {
       const { scale = 1.29 } = distribution;
-      // What is published, of 1 − value, so that times rise with it: 0 is as rare as 1 is never.
+      // The published formula of 1 − value, so that times increase with the value.
       return value + scale * (value - Math.sin((Math.PI / 2) * value) ** 2);
     }
     case "cosmap":
@@ -52,7 +52,7 @@ function timeOf(value: number, distribution: TimeDistribution): number {
   }
 }
 
-/** Steps [B] of a discrete process, int64, all equally likely. */
+/** Draws steps [B] of a discrete process, int64, uniformly. */
 export function uniformSteps(key: RandomKey, count: number, steps: number): NdArray<"int64"> {
   return integers(key, 0, steps, [count]);
 }

@@ -1,11 +1,11 @@
-/** The variational bound of a discrete process, in the graph (Ho et al., 2020, eq. 5; Nichol & Dhariwal, 2021). */
+/** The variational bound of a discrete process as a graph (Ho et al., 2020, eq. 5; Nichol & Dhariwal, 2021). */
 import { constantOf, detach, where } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Example, meanOfImage, noised, perImage, regressionLoss } from "./losses.ts";
 import { type Parameterization, type SignalAndNoise, x0Of } from "./parameterization.ts";
 import type { DiffusionProcess } from "./process.ts";
 
-/** Entries of a table at steps [B], as [B, 1, …] for images like x; in float32, as networks compute. */
+/** Entries of a table at steps [B], as [B, 1, …] for images of x's rank, in float32. */
 export function lookUp(table: Float64Array | readonly number[], steps: Tensor, x: Tensor): Tensor {
   return perImage(constantOf([...table], [table.length]).gather(steps), x);
 }
@@ -32,7 +32,7 @@ interface Gaussian {
   readonly logVariance: Tensor;
 }
 
-/** q(x[t − 1] | x[t], x0) of steps t [B], where log β̃ of the first step is the second's. */
+/** q(x[t − 1] | x[t], x0) at steps t [B]; log β̃ of the first step is that of the second. */
 export function posteriorOf(
   { posterior }: DiffusionProcess,
   steps: Tensor,
@@ -47,13 +47,13 @@ export function posteriorOf(
   };
 }
 
-/** The variance that the model's steps have: β̃, β, or learned between the two. */
+/** The variance of the model's steps: β̃, β, or learned between the two. */
 export type StepVariance = "small" | "large" | "learned";
 
 /**
- * log variance of the model's steps, of x's shape or broadcastable to it.
+ * The log variance of the model's steps, of x's shape or broadcastable to it.
  *
- * @param place the learned place between log β̃ (−1) and log β (1), of x's shape (Nichol & Dhariwal, eq. 15)
+ * @param place where the learned one lies between log β̃ (−1) and log β (1), of x's shape (Nichol & Dhariwal, eq. 15)
  */
 function modelLogVariance(
   { betas, posterior }: DiffusionProcess,
@@ -64,7 +64,7 @@ function modelLogVariance(
 ): Tensor {
   if (variance === "small") return lookUp(posterior.logVariance, steps, x);
   if (variance === "large" || !place) {
-    // β of the first step, which adds no noise when sampling, would make its likelihood worse.
+    // β of the first step would only worsen its likelihood, since sampling adds no noise there.
     const large = betas.map((beta, t) => (t === 0 ? posterior.logVariance[0]! : Math.log(beta)));
     return lookUp(large, steps, x);
   }
@@ -74,7 +74,7 @@ function modelLogVariance(
   return share.mul(high).add(share.neg().add(1).mul(low));
 }
 
-/** KL(a ‖ b) of Gaussians, element by element, in nats. */
+/** KL(a ‖ b) of Gaussians, elementwise, in nats. */
 function gaussianKL(a: Gaussian, b: Gaussian): Tensor {
   const ratio = a.logVariance.sub(b.logVariance);
   const distance = a.mean.sub(b.mean).square().mul(b.logVariance.neg().exp());
@@ -92,8 +92,8 @@ function normalCDF(x: Tensor): Tensor {
 }
 
 /**
- * log likelihood of images of 256 levels in [−1, 1], element by element, in nats: the Gaussian's mass between the halves
- * to the neighbouring levels, of which the outermost reach to infinity (Ho et al., eq. 13).
+ * The log likelihood of images of 256 levels in [−1, 1], elementwise, in nats: the Gaussian's mass up to half-way to the
+ * neighbouring levels; the outermost intervals reach to infinity (Ho et al., eq. 13).
  */
 function discretizedLogLikelihood(x0: Tensor, { mean, logVariance }: Gaussian): Tensor {
   const inverse = logVariance.mul(-0.5).exp();
@@ -114,7 +114,7 @@ export interface DiscreteExample {
   readonly steps: Tensor;
 }
 
-/** The same batch, with alpha and sigma of its steps. */
+/** The batch with alpha and sigma of its steps. */
 export function exampleAt(
   process: DiffusionProcess,
   { x0, noise, steps }: DiscreteExample,
@@ -124,9 +124,9 @@ export function exampleAt(
 
 /**
  * The term of the variational bound at each image's step, in bits per dimension, [B]: the divergence of the model's step
- * from the posterior, and at the first step the likelihood of the image.
+ * from the posterior, or at the first step the likelihood of the image.
  *
- * @param model its estimate of x0, and the learned place of its variance
+ * @param model the estimate of x0, and where the learned variance lies
  */
 export function boundTerm(
   process: DiffusionProcess,
@@ -149,7 +149,7 @@ export interface HybridOptions {
   readonly parameterization: Parameterization;
   readonly variance: StepVariance;
   /**
-   * - mse: the simple loss, and where a variance is learned the bound, which trains nothing but it (DiT).
+   * - mse: the simple loss, plus the bound if a variance is learned, which trains the variance only (DiT).
    * - rescaled-mse: the same with the bound times steps / 1000 (Nichol & Dhariwal's λ·T).
    * - kl: the bound alone.
    * - rescaled-kl: the bound times the number of steps, an estimate of the whole bound.
@@ -160,7 +160,7 @@ export interface HybridOptions {
 export interface HybridLoss {
   /** [B] */
   readonly loss: Tensor;
-  /** Its parts, where it has them. */
+  /** Its two terms, for a loss that has two. */
   readonly mse?: Tensor;
   readonly bound?: Tensor;
 }
@@ -190,7 +190,7 @@ export function hybridLoss(
 
   const mse = regressionLoss(prediction, example, { parameterization });
   if (!learned) return { loss: mse, mse };
-  // The bound is far noisier than the simple loss: it shall not pull at the mean.
+  // The bound is far noisier than the simple loss, so it must not train the mean.
   const term = bound(detach(prediction));
   const scaled = objective === "rescaled-mse" ? term.mul(count / 1000) : term;
   return { loss: mse.add(scaled), mse, bound: scaled };

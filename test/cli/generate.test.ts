@@ -40,7 +40,7 @@ async function pixels(file: string, width = 8, height = 8): Promise<Uint8Array> 
 }
 
 describe("patchwise generate", () => {
-  it("draws a file under the next free name, and says so", () => {
+  it("writes a file under the next free name, and prints it", () => {
     const cwd = room("names");
     const first = patchwise([...classes, "--seed", "3"], cwd);
     expect(first).toMatchObject({ code: 0, out: "picture.png\n" });
@@ -52,7 +52,7 @@ describe("patchwise generate", () => {
     );
   });
 
-  it("writes how a picture was drawn into it, and draws it again from that", async () => {
+  it("records the settings in the picture, and draws it again from them", async () => {
     const cwd = room("again");
     const drawn = patchwise(
       [
@@ -102,7 +102,7 @@ describe("patchwise generate", () => {
     });
   });
 
-  it("draws on from an image, in a mask, and again from what the picture says of it", async () => {
+  it("draws from an image and a mask, and again from the recorded settings", async () => {
     const cwd = room("image");
     const file = (name: string) => path.join(cwd, name);
     const image = randomPixels(8 * 8 * 3);
@@ -171,7 +171,7 @@ describe("patchwise generate", () => {
     expect(Math.max(...apart)).toBeLessThanOrEqual(1);
   });
 
-  it("draws with a folder of diffusers, and a file of the original code", () => {
+  it("draws with a diffusers folder and with a file of the original code", () => {
     const cwd = room("layouts");
     const json = (...args: string[]) =>
       JSON.parse(patchwise(["generate", ...args, "--steps", "2", "--json"], cwd).out);
@@ -187,7 +187,7 @@ describe("patchwise generate", () => {
     });
   });
 
-  it("warns of words that are not heard", () => {
+  it("warns of text past the token limit", () => {
     const cwd = room("heard");
     const { code, err } = patchwise([...prompts, "a red cat on the moon", "--steps", "1"], cwd);
     expect(code).toBe(0);
@@ -203,7 +203,7 @@ describe("patchwise generate", () => {
   });
 });
 
-describe("patchwise generate refuses in one sentence, with 2", () => {
+describe("patchwise generate refuses in one sentence with exit code 2:", () => {
   const cwd = () => at("refused");
   beforeAll(() => {
     room("refused");

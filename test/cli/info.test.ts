@@ -41,7 +41,7 @@ describe("patchwise info", () => {
     expect(own / (4 * costs.parameters)).toBeLessThan(1.2);
   });
 
-  it("tells the same at another size", () => {
+  it("counts another size", () => {
     const { tokens, memory_bytes } = JSON.parse(info("DiT-S/2", "--size", "64x32", "--json").out);
     expect(tokens).toBe(32 * 16);
     expect(memory_bytes).toBeGreaterThan(JSON.parse(info("DiT-S/2", "--json").out).memory_bytes);
@@ -54,7 +54,7 @@ describe("patchwise info", () => {
     ["CLIP-L", 123_650_304, 77],
     ["CLIP-G", 694_659_840, 77],
     ["T5-XXL", 4_762_310_656, 512],
-  ])("tells what the text encoder %s costs by itself", (name, parameters, tokens) => {
+  ])("counts the text encoder %s by itself", (name, parameters, tokens) => {
     const { code, out } = info(name, "--json");
     expect(code).toBe(0);
     const costs = JSON.parse(out);
@@ -71,7 +71,7 @@ describe("patchwise info", () => {
     );
   });
 
-  it("tells the same of a network in any layout, and counts a decoder's memory", () => {
+  it("counts the same for a network in any layout, and a decoder's memory", () => {
     const costs = (...args: string[]) => JSON.parse(info(...args, "--json").out);
     const diffusers = costs(at("diffusers"));
     const original = costs(at("dit.safetensors"));
@@ -84,7 +84,7 @@ describe("patchwise info", () => {
     expect(costs(at("dit.safetensors"), "--vae", at("diffusers/vae"))).toEqual(diffusers);
   });
 
-  it("tells of a trained folder", () => {
+  it("counts a trained folder", () => {
     const { code, out } = info(at("classes"), "--json");
     expect(code).toBe(0);
     expect(JSON.parse(out)).toMatchObject({ tokens: 4 });

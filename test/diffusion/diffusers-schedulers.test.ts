@@ -15,7 +15,7 @@ const scheduler = (name: string, fields: Readonly<Record<string, unknown>>) =>
 describe("trained_betas", () => {
   const betas = [0.1, 0.2, 0.3, 0.4];
 
-  it("take the place of a schedule", () => {
+  it("replace the schedule", () => {
     const ddpm = scheduler("DDPMScheduler", { num_train_timesteps: 4, trained_betas: betas });
     let alphaBar = 1;
     const alphas = betas.map((beta) => Math.sqrt((alphaBar *= 1 - beta)));
@@ -25,7 +25,7 @@ describe("trained_betas", () => {
     }
   });
 
-  it("must be as many as there are steps", () => {
+  it("must have one for each step", () => {
     const wrong = () => scheduler("DDIMScheduler", { trained_betas: betas });
     expect(wrong).toThrow(FormatError);
     expect(wrong).toThrow("4 trained_betas for 1000 steps");
@@ -50,7 +50,7 @@ describe("UniPC without its corrector", () => {
     expect(Math.abs(corrected[0]! - plain[0]!)).toBeGreaterThan(1e-4);
   });
 
-  it("is what disable_corrector asks for", async () => {
+  it("is used for the steps of disable_corrector", async () => {
     const fields = { disable_corrector: all, solver_order: 1 };
     const { sampler } = scheduler("UniPCMultistepScheduler", fields);
     const got = toNumbers(await finalImages(sampler(denoise, x, levels)));

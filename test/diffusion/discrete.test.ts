@@ -36,13 +36,13 @@ describe("noise", () => {
     return valuesOf(noiseTokens(constant(tokens), constant(random), noise));
   };
 
-  it("of no share keeps all tokens, of a whole one none, each image by its own", () => {
+  it("keeps all tokens at share 0 and none at share 1, for each image by its own share", () => {
     const both = noisy(0, 1);
     expect(both.slice(0, 9)).toEqual(toNumbers(tokens).slice(0, 9));
     expect(both.slice(9)).toEqual(new Array(9).fill(5));
   });
 
-  it("replaces where a uniform number is below the share", () => {
+  it("replaces a token if its uniform number is below the share", () => {
     const expected = toNumbers(tokens).map((token, i) =>
       toNumbers(uniforms)[i]! < 0.5 ? 5 : token,
     );
@@ -55,7 +55,7 @@ describe("the loss of a token", () => {
   const losses = (smoothing?: number) =>
     valuesOf(tokenLoss(constant(logits), constant(tokens), smoothing));
 
-  it("is minus the log probability of the truth, or the mean over all tokens", () => {
+  it("is minus the log probability of the true token, or the mean over all tokens", () => {
     const [truth, all] = [losses(0), losses(1)];
     const values = toNumbers(logits);
     const at = (b: number, k: number, place: number) => values[(b * CODEBOOK + k) * 9 + place]!;
@@ -69,7 +69,7 @@ describe("the loss of a token", () => {
     }
   });
 
-  it("is smoothed between both, by a tenth unless told otherwise", () => {
+  it("is smoothed between both, by 0.1 by default", () => {
     const [truth, all, some] = [losses(0), losses(1), losses()];
     for (const [i, value] of some.entries()) {
       expect(value).toBeCloseTo(0.9 * truth[i]! + 0.1 * all[i]!, 10);
@@ -89,7 +89,7 @@ describe("the loss of an image", () => {
       }),
     );
 
-  it("counts places that are no noise for less, the less noise there is", () => {
+  it("has smaller weights for places without noise, the less noise there is", () => {
     const [losses, drawn] = [toNumbers(values), toNumbers(uniforms)];
     const expected = share.map((part, b) => {
       // As the original writes it: 1 − (1 − mask)·(1 − t)·(1 − 0.3).
@@ -103,7 +103,7 @@ describe("the loss of an image", () => {
     for (const [i, value] of weighted().entries()) expect(value).toBeCloseTo(expected[i]!, 6);
   });
 
-  it("is the plain mean where all count alike", () => {
+  it("is the plain mean for equal weights", () => {
     const plain = valuesOf(constant(values).mean([1, 2]));
     for (const [i, value] of weighted(1).entries()) expect(value).toBeCloseTo(plain[i]!, 6);
   });
@@ -116,18 +116,18 @@ describe("guidance", () => {
       ndarray("float32", [1, logits.length, 1, 1], logits);
   const one = ndarray("int64", [1, 1, 1], [0]);
 
-  it("leads away from what an unconditional network says", async () => {
+  it("leads away from the unconditional logits", async () => {
     const logits = await guidedTokens(says(1, 0), says(3, 1), 2)(one, 1);
     expect(toNumbers(logits)).toEqual([-1, -1]);
     expect(logits.shape).toEqual([1, 2, 1, 1]);
   });
 
-  it("of scale 1 is the conditional network, of scale 0 the other", async () => {
+  it("gives the conditional logits at scale 1, and the unconditional ones at scale 0", async () => {
     expect(toNumbers(await guidedTokens(says(1, 0), says(3, 1), 1)(one, 1))).toEqual([1, 0]);
     expect(toNumbers(await guidedTokens(says(1, 0), says(3, 1), 0)(one, 1))).toEqual([3, 1]);
   });
 
-  it("asks both networks before either has answered", async () => {
+  it("runs both networks at the same time", async () => {
     const asked: string[] = [];
     const slow = (name: string) => async () => {
       asked.push(name);
@@ -150,7 +150,7 @@ describe("levels", () => {
     }
   });
 
-  it("are a cosine's, or any even ones", () => {
+  it("follow a cosine, or are evenly spaced", () => {
     for (const [i, share] of cosineLevels(8).slice(0, -1).entries()) {
       expect(share).toBeCloseTo(Math.cos((i * Math.PI) / 16), 6);
       expect(share).toBe(cosineShare(i / 8));
@@ -160,7 +160,7 @@ describe("levels", () => {
     }
   });
 
-  it("are refused where there is no step", () => {
+  it("are refused for no steps", () => {
     expect(() => evenLevels(0)).toThrow("0");
     expect(() => cosineLevels(2.5)).toThrow("2.5");
   });

@@ -46,7 +46,7 @@ describe.each(parameterizations)("guidance of %s", (name) => {
   const predictionAt = (x0: NdArray) =>
     predictionOf(name, level, { x0, noise: noiseOf({ x0 }, x, level) });
 
-  it("guides what the network predicts, in whatever it predicts", async () => {
+  it("extrapolates the network's prediction", async () => {
     const { x0 } = await guided(conditional, unconditional, { scale: 4 })(x, level);
     const want = toNumbers(
       combine([0.3, x], [4, outputs.conditional], [-3, outputs.unconditional]),
@@ -56,7 +56,7 @@ describe.each(parameterizations)("guidance of %s", (name) => {
     }
   });
 
-  it("of 3 channels leaves the fourth to the condition", async () => {
+  it("leaves the fourth channel conditional if it guides 3", async () => {
     const { x0 } = await guided(conditional, unconditional, { scale: 4, channels: 3 })(x, level);
     const whole = await guided(conditional, unconditional, { scale: 4 })(x, level);
     const plain = await conditional(x, level);
@@ -66,7 +66,7 @@ describe.each(parameterizations)("guidance of %s", (name) => {
     }
   });
 
-  it("rescaled has the spread of the condition, image by image", async () => {
+  it("with rescale has the conditional standard deviation, image by image", async () => {
     const at = async (amount: number) => {
       const rescale = { amount, parameterization: name };
       const { x0 } = await guided(conditional, unconditional, { scale: 6, rescale })(x, level);
@@ -84,7 +84,7 @@ describe.each(parameterizations)("guidance of %s", (name) => {
 describe("guidance", () => {
   const conditional = denoiserOf(network("conditional"), "flow");
 
-  it("of scale 1 is the conditional model, exactly, in every sampler", async () => {
+  it("is exactly the conditional model at scale 1, in every sampler", async () => {
     const never: Denoiser = () => Promise.reject(new Error("nobody should ask"));
     for (const sampler of Object.values(samplers) as Sampler[]) {
       const run = (denoise: Denoiser) => {
@@ -96,7 +96,7 @@ describe("guidance", () => {
     }
   });
 
-  it("limited to an interval asks for no more outside", async () => {
+  it("runs no unconditional model outside its interval", async () => {
     const asked: number[] = [];
     const watching: Denoiser = async (seen, { time }) => {
       asked.push(time);
@@ -111,7 +111,7 @@ describe("guidance", () => {
     expect(await denoise(x, levels[4]!)).toEqual(await conditional(x, levels[4]!));
   });
 
-  it("by skipping layers of scale 0 is guidance without", async () => {
+  it("by skipped layers has no effect at scale 0", async () => {
     const never: Denoiser = () => Promise.reject(new Error("nobody should ask"));
     const interval = { above: 0, upTo: Infinity };
     const free = denoiserOf(network("unconditional"), "flow");
@@ -122,7 +122,7 @@ describe("guidance", () => {
     }
   });
 
-  it("by skipping layers leads away from what they are not in, only while it is active", async () => {
+  it("by skipped layers leads away from the weakened model in its interval only", async () => {
     const free = denoiserOf(network("unconditional"), "flow");
     const interval = { above: 0.5, upTo: 2 };
     const skipLayers = { scale: 2.5, weakened: denoiserOf(async () => draw(12), "flow"), interval };
@@ -149,7 +149,7 @@ describe("guidance", () => {
     }
   });
 
-  it("keeps the variance of the condition", async () => {
+  it("keeps the conditional variance", async () => {
     const variance = draw(7);
     const one: Denoiser = async () => ({ x0: draw(8), variance });
     const other: Denoiser = async () => ({ x0: draw(9), variance: draw(10) });
@@ -157,7 +157,7 @@ describe("guidance", () => {
   });
 });
 
-describe("a shared network", () => {
+describe("a batched network", () => {
   /** Weighs each image by the `y` of its row, so that a row in a wrong place shows. */
   const weighted = (inputs: Readonly<Record<string, NdArray>>) => {
     const { x: seen, t, y } = inputs as { [K in "x" | "t" | "y"]: NdArray };
@@ -171,7 +171,7 @@ describe("a shared network", () => {
   };
   const conditions = (...classes: number[]) => ({ y: ndarray("int64", [classes.length], classes) });
 
-  it("answers what guidance asks in one run, as two runs would", async () => {
+  it("answers both models of guidance in one run, with the results of two", async () => {
     const runs: number[] = [];
     const told = batchedNetwork(async (inputs) => {
       runs.push(inputs["x"]!.shape[0]!);
@@ -191,7 +191,7 @@ describe("a shared network", () => {
     expect(together).toEqual(await run(apart));
   });
 
-  it("asked again later runs again, and tells everyone who asked of a failure", async () => {
+  it("runs again for later calls, and reports a failure to every caller", async () => {
     const runs: number[] = [];
     const told = batchedNetwork(async (inputs) => {
       runs.push(inputs["x"]!.shape[0]!);
@@ -209,7 +209,7 @@ describe("a shared network", () => {
   });
 });
 
-describe("dealt rows", () => {
+describe("rows that are split across copies", () => {
   type Inputs = Readonly<Record<string, NdArray>>;
   const inputs = (rows: number) => ({
     x: normal(randomKey(rows), [rows, 3]),
@@ -224,7 +224,7 @@ describe("dealt rows", () => {
   const numbered = (given: Inputs) =>
     ndarray("float32", [given["x"]!.shape[0]!, 1], toNumbers(given["y"]!));
 
-  it("come back in order, whoever is late", () =>
+  it("come back in order, even if a copy is slow", () =>
     fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 1, max: 40 }),
@@ -240,7 +240,7 @@ describe("dealt rows", () => {
       ),
     ));
 
-  it("of two images go one to each copy, and a free copy takes over from a slow one", async () => {
+  it("of two images go to one copy each, and a free copy takes over from a slow one", async () => {
     const taken: [string, number][] = [];
     let finish = () => {};
     const stuck = new Promise<void>((resolve) => (finish = resolve));
@@ -266,7 +266,7 @@ describe("dealt rows", () => {
     ]);
   });
 
-  it("are given to nobody any more after a failure", async () => {
+  it("are given to no copy after a failure", async () => {
     let runs = 0;
     const failing = async () => {
       runs++;
@@ -279,7 +279,7 @@ describe("dealt rows", () => {
   });
 });
 
-describe("a part that is known", () => {
+describe("inpainting", () => {
   const shape = [2, 3, 4, 4];
   const known = normal(randomKey(31), shape);
   const mask = ndarray(
@@ -289,7 +289,7 @@ describe("a part that is known", () => {
   );
   const everySampler = Object.entries(samplers) as [string, Sampler][];
 
-  it.each(everySampler)("is taken along by %s, noised as the rest", async (_, sampler) => {
+  it.each(everySampler)("keeps the known part in %s, noised as the rest", async (_, sampler) => {
     const levels = flowLevels(12, { shift: 2 }).slice(3);
     const [first] = levels as [NoiseLevel];
     const noise = keyedNoise([randomKey(5), randomKey(6)]);
@@ -312,7 +312,7 @@ describe("a part that is known", () => {
     }
   });
 
-  it("has the noise of the known part where the network tells its own", async () => {
+  it("takes the noise of the known part for networks that estimate noise", async () => {
     const estimate: Denoiser = async () => ({ x0: draw(4), noise: draw(5) });
     const half = ndarray("float32", [2, 4, 3, 3], new Array<number>(72).fill(0));
     const { x0, noise } = await inpaint(estimate, draw(6), half)(x, level);
@@ -327,7 +327,7 @@ describe("a part that is known", () => {
 describe("thresholds", () => {
   const estimate: Denoiser = async () => ({ x0: combine([3, draw(4)]), noise: draw(5) });
 
-  it("limit x0, and with it the noise that it implies", async () => {
+  it("limit x0, and the noise that it implies", async () => {
     const { x0, noise } = await thresholded(estimate, { kind: "static", range: 0.5 })(x, level);
     expect(Math.max(...toNumbers(x0).map(Math.abs))).toBe(0.5);
     expect(noise).toBeUndefined();
@@ -335,7 +335,7 @@ describe("thresholds", () => {
     expect(kept.noise).toEqual(draw(5));
   });
 
-  it("by quantile scale each image by its own bright parts", async () => {
+  it("by quantile scale each image by its own largest values", async () => {
     const threshold = { kind: "dynamic", quantile: 0.5, most: 100 } as const;
     const { x0 } = await thresholded(estimate, threshold)(x, level);
     for (const [i, image] of parts(x0).entries()) {

@@ -55,7 +55,7 @@ function expectFalling(levels: readonly NoiseLevel[]): void {
 }
 
 describe("variance-preserving levels", () => {
-  it("have alpha² + sigma² = 1 and fall to none", () => {
+  it("have alpha² + sigma² = 1 and end without noise", () => {
     fc.assert(
       fc.property(
         betaSchedule,
@@ -76,7 +76,7 @@ describe("variance-preserving levels", () => {
     );
   });
 
-  it("begin with pure noise after rescaling, and with what they began with at the other end", () => {
+  it("begin with pure noise after rescaling, and keep their least noise", () => {
     fc.assert(
       fc.property(betaSchedule, fc.integer({ min: 30, max: 1000 }), (schedule, steps) => {
         const betas = betasOf(schedule, steps);
@@ -90,7 +90,7 @@ describe("variance-preserving levels", () => {
     );
   });
 
-  it("follow the cosine and the straight lines of their papers", () => {
+  it("follow the formulas of their papers", () => {
     const cosine = alphaBarsOf(betasOf({ kind: "cosine" }, 1000));
     const alphaBar = (t: number) =>
       Math.cos((((t + 1) / 1000 + 0.008) / 1.008) * (Math.PI / 2)) ** 2;
@@ -105,7 +105,7 @@ describe("variance-preserving levels", () => {
     expect(Math.sqrt(scaled[1]!)).toBeCloseTo((Math.sqrt(0.00085) + Math.sqrt(0.012)) / 2, 12);
   });
 
-  it("between two steps are found again by their noise", () => {
+  it("between two steps can be found by their noise", () => {
     const ratios = noiseRatios(alphaBarsOf(betasOf({ kind: "linear" }, 1000)));
     const logs = ratios.map(Math.log);
     fc.assert(
@@ -127,7 +127,7 @@ it("refuses betas beyond 1", () => {
 });
 
 describe("levels of rectified flow", () => {
-  it("sum to 1, begin with pure noise and fall to none", () => {
+  it("sum to 1, begin with pure noise and end without noise", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 60 }),
@@ -143,7 +143,7 @@ describe("levels of rectified flow", () => {
     );
   });
 
-  it("are evenly spaced without a shift, and undone by its reciprocal", () => {
+  it("are evenly spaced without a shift, and a reciprocal shift undoes a shift", () => {
     expect(flowLevels(4, { timeScale: 1 }).map(({ time }) => time)).toEqual([
       1, 0.75, 0.5, 0.25, 0,
     ]);
@@ -157,7 +157,7 @@ describe("levels of rectified flow", () => {
     expect(levels[4]!.sigma).toBeCloseTo(0.1, 12);
   });
 
-  it("are shifted for larger images as eq. 23 says, whatever the size that the shift is told for", () => {
+  it("are shifted for larger images by eq. 23, whichever size the shift is given for", () => {
     const side = fc.integer({ min: 1, max: 500 });
     fc.assert(
       fc.property(
@@ -180,7 +180,7 @@ describe("levels of rectified flow", () => {
     expect(shifted / (1 - shifted) / Math.sqrt(m)).toBeCloseTo(t / (1 - t) / Math.sqrt(n), 12);
   });
 
-  it("are those of a recipe for the size that is drawn, and for the shift that is asked for", () => {
+  it("follow a recipe's shift for the drawn size, or the requested shift", () => {
     const recipe = recipeSchema.parse({ process: "flow", shift: { area: 64 } });
     const levels = (side: number, shift?: number) =>
       recipeLevels(recipe, 6, { size: [side, side], shift });
@@ -213,8 +213,8 @@ describe("levels of rectified flow", () => {
   });
 });
 
-describe("the noise of some steps", () => {
-  it("is that of the levels whose number is between two shares of all", () => {
+describe("the noise interval of some steps", () => {
+  it("spans the levels between two shares of the steps", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 40 }),
@@ -233,7 +233,7 @@ describe("the noise of some steps", () => {
 });
 
 describe("levels of EDM", () => {
-  it("reach from 80 to 0.002 with alpha 1, evenly in the seventh root", () => {
+  it("go from 80 to 0.002 with alpha 1, evenly spaced in the seventh root", () => {
     const levels = karrasLevels(18);
     expect(levels).toHaveLength(19);
     expectFalling(levels);
@@ -245,7 +245,7 @@ describe("levels of EDM", () => {
     expect(roots[1]! - roots[2]!).toBeCloseTo(roots[3]! - roots[4]!, 12);
   });
 
-  it("may be evenly spaced in λ", () => {
+  it("can be evenly spaced in λ", () => {
     const lambdas = exponentialRatios(4, 10, 0.1).map((sigma) =>
       logRatio({ time: 0, alpha: 1, sigma }),
     );
@@ -287,7 +287,7 @@ describe("times of fewer steps", () => {
 });
 
 describe("respacing", () => {
-  it("keeps as many steps of each section as asked for, rising", () => {
+  it("keeps the requested number of steps of each section, ascending", () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
@@ -304,7 +304,7 @@ describe("respacing", () => {
     );
   });
 
-  it("goes from end to end, or by a whole stride", () => {
+  it("spans all steps, or has a whole stride", () => {
     expect(respacedTimesteps(1000, "5")).toEqual([0, 250, 500, 749, 999]);
     expect(respacedTimesteps(1000, "ddim5")).toEqual([0, 200, 400, 600, 800]);
     expect(respacedTimesteps(10, "10")).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -325,7 +325,7 @@ describe("respacing", () => {
     expect(() => respacedTimesteps(1000, respacing)).toThrow(message);
   });
 
-  it("leaves the kept levels as they are", () => {
+  it("does not change the levels that it keeps", () => {
     const whole = diffusionProcess(betasOf({ kind: "cosine" }, 1000));
     const few = respaced(whole, respacedTimesteps(1000, "20"));
     const all = levelsOf(whole);
@@ -337,7 +337,7 @@ describe("respacing", () => {
     expect(levelsOf(few)).toHaveLength(21);
   });
 
-  it("of a single step adds no noise", () => {
+  it("to a single step adds no noise", () => {
     const { posterior } = respaced(diffusionProcess(betasOf({ kind: "linear" }, 1000)), [0]);
     expect([...posterior.variance]).toEqual([0]);
     expect(posterior.ofX0[0]).toBeCloseTo(1, 12);

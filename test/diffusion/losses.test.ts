@@ -71,7 +71,7 @@ const times = [0.02, 0.5, 0.9];
 const straightLevels = times.map((time): Level => [1 - time, time]);
 
 describe("the loss of a regression", () => {
-  it.each(parameterizations)("of %s is the mean square of the error", (parameterization) => {
+  it.each(parameterizations)("for %s is the mean squared error", (parameterization) => {
     for (const levels of [preserving, straightLevels]) {
       for (const loss of lossesOf({ parameterization }, levels, 3)) expect(loss).toBeCloseTo(9, 4);
       expect(lossesOf({ parameterization }, levels, 0)).toEqual([0, 0, 0]);
@@ -82,7 +82,7 @@ describe("the loss of a regression", () => {
     ["epsilon", (snr) => Math.min(snr, 2) / snr],
     ["x0", (snr) => Math.min(snr, 2)],
     ["v", (snr) => Math.min(snr, 2) / (snr + 1)],
-  ])("of %s has the min-SNR weights of the paper", (parameterization, weight) => {
+  ])("for %s has the paper's min-SNR weights", (parameterization, weight) => {
     const got = lossesOf(
       { parameterization, weighting: { kind: "min-snr", gamma: 2 } },
       preserving,
@@ -90,7 +90,7 @@ describe("the loss of a regression", () => {
     for (const [i, snr] of ratios.entries()) expect(got[i]).toBeCloseTo(weight(snr), 5);
   });
 
-  it("of x0 measured in the velocity is JiT's v-loss", () => {
+  it("for x0 measured in the velocity is JiT's v-loss", () => {
     const weighting = { kind: "space", space: "flow", lowestSigma: 0.05 } as const;
     const got = lossesOf({ parameterization: "x0", weighting }, straightLevels);
     for (const [i, time] of times.entries()) {
@@ -98,7 +98,7 @@ describe("the loss of a regression", () => {
     }
   });
 
-  it("of flow matching asks for noise − x0 on a straight line", () => {
+  it("for flow matching has the target noise − x0 on a straight line", () => {
     const [x0, noise, time] = [leaf("x0"), leaf("noise"), input("time", [batch])];
     const example = { x0, noise, level: flowLevel(time, x0) };
     const given = { x0: values(1), noise: values(2), time: column([0, 0.25, 1]) };
@@ -138,7 +138,7 @@ describe("the losses with a learned variance", () => {
       objective,
     });
 
-  it("train the variance by the bound and the mean by the simple loss alone", () => {
+  it("train the variance by the bound only, and the mean by the simple loss only", () => {
     const { loss: total, mse, bound } = loss("mse");
     const [ofMean, ofPlace] = gradient(total.mean(), [mean, place]) as [Tensor, Tensor];
     const [simple] = gradient(mse!.mean(), [mean]) as [Tensor];
@@ -151,7 +151,7 @@ describe("the losses with a learned variance", () => {
     expect(got("alone").every((value) => value !== 0)).toBe(true);
   });
 
-  it("are made of the same parts in other proportions", () => {
+  it("have the same terms with different weights", () => {
     const { loss: total, mse, bound } = loss("mse");
     const rescaled = loss("rescaled-mse").bound!;
     const [kl, whole] = [loss("kl").loss, loss("rescaled-kl").loss];
@@ -164,7 +164,7 @@ describe("the losses with a learned variance", () => {
     }
   });
 
-  it("are 0 bits for a model that knows the image and takes the smallest variance", () => {
+  it("are 0 bits for a perfect model with the smallest variance", () => {
     const x = noised(exampleAt(process, example));
     const small = boundTerm(process, { x0, steps }, x, { x0 }, "small");
     const large = boundTerm(process, { x0, steps }, x, { x0 }, "large");
@@ -177,7 +177,7 @@ describe("the losses with a learned variance", () => {
   });
 });
 
-describe("times to train at", () => {
+describe("training times", () => {
   const logits = (options: Parameters<typeof flowTimes>[2]) => {
     const all = [...flowTimes(randomKey(1), 20_000, options).data].map((t) =>
       Math.log(t / (1 - t)),
@@ -187,7 +187,7 @@ describe("times to train at", () => {
     return { mean, std: Math.sqrt(variance) };
   };
 
-  it("are uniform, or normal in their logits, and shifted by log s", () => {
+  it("are uniform or logit-normal, and shifted by log s", () => {
     expect(Math.abs(logits({}).std - Math.PI / Math.sqrt(3))).toBeLessThan(0.05);
     const distribution = { kind: "logit-normal", mean: -0.8, std: 0.6 } as const;
     const plain = logits({ distribution });
@@ -232,7 +232,7 @@ describe("times to train at", () => {
     [{ kind: "cosmap" }, summed((t) => 2 / (Math.PI - 2 * Math.PI * t + 2 * Math.PI * t * t))],
   ];
 
-  it.each(shares)("are as frequent as published: %o", (distribution, share) => {
+  it.each(shares)("have the published density: %o", (distribution, share) => {
     const count = 20_000;
     const drawn = flowTimes(randomKey(9), count, { distribution }).data.toSorted();
     expect(drawn[0]).toBeGreaterThanOrEqual(0);
@@ -246,7 +246,7 @@ describe("times to train at", () => {
     expect(share(1)).toBeCloseTo(1, 5);
   });
 
-  it("are the same for the same key, and all steps of a process alike", () => {
+  it("are the same for the same key, and uniform over the steps of a process", () => {
     expect(flowTimes(randomKey(3), 5)).toEqual(flowTimes(randomKey(3), 5));
     const { data } = uniformSteps(randomKey(4), 2000, 10);
     const counts = Array.from({ length: 10 }, (_, t) => data.filter((s) => Number(s) === t).length);

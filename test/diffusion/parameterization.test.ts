@@ -43,7 +43,7 @@ function distance(got: NdArray, want: NdArray): number {
 }
 
 describe.each(parameterizations)("the parameterization %s", (name) => {
-  it("is undone by its conversions", () => {
+  it("is inverted by its conversions", () => {
     fc.assert(
       fc.property(level, numbers, numbers, (at, a, b) => {
         const [x0, noise] = [array(a), array(b)];
@@ -62,7 +62,7 @@ describe.each(parameterizations)("the parameterization %s", (name) => {
     );
   });
 
-  it("means the same in the graph", () => {
+  it("gives the same in a graph", () => {
     const like: [string, Tensor][] = ["x0", "noise", "x", "output"].map((key) => [
       key,
       input(key, [batch, 2], "float64"),
@@ -106,7 +106,7 @@ describe.each(parameterizations)("the parameterization %s", (name) => {
     );
   });
 
-  it("moves other predictions by its gain", () => {
+  it("changes other predictions by its gain", () => {
     fc.assert(
       fc.property(level, fc.constantFrom(...parameterizations), numbers, (at, to, values) => {
         const [x, moved] = [array(values), array(values.map((value) => value + 1))];
@@ -122,14 +122,14 @@ describe("conversions that need no arithmetic", () => {
   const x = normal(randomKey(1), [2, 3]);
   const output = normal(randomKey(2), [2, 3]);
 
-  it("hand on what was predicted, at every level", () => {
+  it("return the prediction itself at every level", () => {
     for (const at of [clean, straight(0, 0.5), straight(0, 1)]) {
       expect(estimatesOf("epsilon", at, x, output).noise).toBe(output);
       expect(estimatesOf("x0", at, x, output).x0).toBe(output);
     }
   });
 
-  it("know x0 of pure noise from v and flow", () => {
+  it("recover x0 of pure noise from v and flow", () => {
     const [noisiest] = flowLevels(3);
     const flow = estimatesOf("flow", noisiest!, x, output).x0;
     expect(flow.data).toEqual(combine([1, x], [-1, output]).data);
@@ -142,7 +142,7 @@ describe("denoiserOf", () => {
   const x = normal(randomKey(3), [2, 3, 2]);
   const at = variancePreserving(0, 0.7);
 
-  it("tells the learned variance from the prediction", async () => {
+  it("splits the learned variance from the prediction", async () => {
     const output = normal(randomKey(4), [2, 6, 2]);
     const denoise = denoiserOf(async () => output, "epsilon", { learnedVariance: true });
     const { noise, variance, x0 } = await denoise(x, at);
@@ -153,7 +153,7 @@ describe("denoiserOf", () => {
     expect(x0.shape).toEqual([2, 3, 2]);
   });
 
-  it("tells what level it is asked about", async () => {
+  it("passes the level to the network", async () => {
     const asked: number[] = [];
     const network = async (seen: NdArray, { time }: { time: number }) => {
       asked.push(time);
@@ -164,7 +164,7 @@ describe("denoiserOf", () => {
     expect(x0).toBe(x);
   });
 
-  it("takes the noise from x0 where it is not told", () => {
+  it("derives the noise from x0 if it is not given", () => {
     const x0 = normal(randomKey(5), [2, 3, 2]);
     expect(distance(combine([at.alpha, x0], [at.sigma, noiseOf({ x0 }, x, at)]), x)).toBeLessThan(
       1e-5,
@@ -172,7 +172,7 @@ describe("denoiserOf", () => {
     expect(noiseOf({ x0, noise: x0 }, x, at)).toBe(x0);
   });
 
-  it("refuses outputs without a variance, and arrays that are no floats", async () => {
+  it("refuses outputs without a variance, and arrays that are not floats", async () => {
     const plain = denoiserOf(async (seen) => seen, "epsilon", { learnedVariance: true });
     await expect(plain(x, at)).rejects.toThrow("no channels behind the first 3");
     const whole = denoiserOf(async () => ndarray("int32", [2, 3, 2], new Int32Array(12)), "v");

@@ -19,7 +19,7 @@ function lossesAtEnds(recipe: Recipe): number[] {
   );
 }
 
-describe("a recipe of zero terminal SNR", () => {
+describe("a recipe with zero terminal SNR", () => {
   it.each(["x0", "v", "flow"])("has a finite min-SNR loss at pure noise: %s", (predicts) => {
     const weighting = { kind: "min-snr", gamma: 5 };
     const losses = lossesAtEnds(recipeSchema.parse({ ...zeroSNR, predicts, weighting }));
@@ -28,7 +28,7 @@ describe("a recipe of zero terminal SNR", () => {
     expect(losses[1]).toBe(0);
   });
 
-  it("predicts no noise, nor does a flow, whose images would be none", () => {
+  it("cannot predict the noise, and neither can a flow", () => {
     const refused = "a network that predicts epsilon learns nothing at pure noise";
     expect(() => recipeSchema.parse({ ...zeroSNR, predicts: "epsilon" })).toThrow(refused);
     expect(() => recipeSchema.parse({ process: "flow", predicts: "epsilon" })).toThrow(refused);

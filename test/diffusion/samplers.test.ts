@@ -139,7 +139,7 @@ describe("DPM-Solver++(2M) over sigma", () => {
   const run = (sampler: Sampler, levels: readonly NoiseLevel[]) =>
     finalImages(sampler(mixture, x, levels));
 
-  it("is k-diffusion's `sample_dpmpp_2m` on the levels of a flow, from pure noise", async () => {
+  it("equals k-diffusion's `sample_dpmpp_2m` on the levels of a flow, from pure noise", async () => {
     const levels = flowLevels(7, { shift: 3, lowest: 0.01 });
     let state = Float64Array.from(x.data);
     let before: readonly number[] | undefined;
@@ -162,7 +162,7 @@ describe("DPM-Solver++(2M) over sigma", () => {
     for (const [i, value] of got.entries()) expect(value).toBeCloseTo(state[i]!, 5);
   });
 
-  it("is the solver over λ where alpha is 1", async () => {
+  it("equals the solver over λ for alpha = 1", async () => {
     const levels = paths["exploding"]!(20);
     const got = await run(samplers["dpmpp-2m-sigma"], levels);
     expect(got.data).toEqual((await run(samplers["dpmpp-2m"], levels)).data);
@@ -206,7 +206,7 @@ describe("stochastic samplers of a Gaussian", () => {
       ["ddim of eta 0.5", half, 1],
       ["euler-ancestral", samplers["euler-ancestral"], 1],
       ["dpmpp-2m-sde", samplers["dpmpp-2m-sde"], 2],
-    ])("%s reaches their distribution at its order", async (_name, sampler, order) => {
+    ])("%s reaches the distribution at its order", async (_name, sampler, order) => {
       const counts = [60, 120, 240];
       const errors = await Promise.all(
         counts.map(async (count) => {
@@ -223,7 +223,7 @@ describe("stochastic samplers of a Gaussian", () => {
     });
   });
 
-  it("ddpm that learns its variance is exact, whatever the steps, where that variance is right", async () => {
+  it("ddpm with the correct learned variance is exact for any number of steps", async () => {
     const sampler: Sampler = (denoise, x, levels, options) => {
       const known: Denoiser = async (state, from) => {
         const to = levels[levels.indexOf(from) + 1]!;
@@ -267,7 +267,7 @@ const schedules: Record<string, readonly NoiseLevel[]> = {
 };
 
 describe.each(everySampler)("%s", (_, sampler) => {
-  it.each(Object.entries(schedules))("leaves no noise in the end: %s", async (_name, levels) => {
+  it.each(Object.entries(schedules))("leaves no noise at the end: %s", async (_name, levels) => {
     const x = combine([levels[0]!.sigma, normal(randomKey(8), shape)]);
     const end = await finalImages(sampler(known, x, levels, { noise: keyedNoise(keys) }));
     expect(end.shape).toEqual(shape);
@@ -276,7 +276,7 @@ describe.each(everySampler)("%s", (_, sampler) => {
     }
   });
 
-  it("draws the same image for a seed in a batch of any size", async () => {
+  it("draws the same image for a seed in any batch", async () => {
     const mixture = mixtureDenoiser([
       { weight: 0.5, mean: -1, std: 0.2 },
       { weight: 0.5, mean: 1, std: 0.4 },
@@ -308,7 +308,7 @@ describe.each(everySampler)("%s", (_, sampler) => {
     expect(seen[3]!.x0).toBe(picture);
   });
 
-  it("stops before the next question when its signal says so", async () => {
+  it("stops before the next run of the network when its signal aborts", async () => {
     const controller = new AbortController();
     const levels = schedules["trailing times"]!;
     let asked = 0;
@@ -323,17 +323,21 @@ describe.each(everySampler)("%s", (_, sampler) => {
     expect(asked).toBe(4);
   });
 
-  it("refuses levels that lead nowhere", async () => {
+  it("refuses fewer than two levels, and levels that rise", async () => {
     const run = (levels: readonly NoiseLevel[]) =>
       finalImages(sampler(known, picture, levels, { noise: keyedNoise(keys) }));
-    await expect(run([])).rejects.toThrow("was given 0 noise levels; give at least two");
-    await expect(run([clean])).rejects.toThrow("was given 1 noise levels; give at least two");
+    await expect(run([])).rejects.toThrow(
+      "needs at least two noise levels, the first to start from and the last to end at, got 0.",
+    );
+    await expect(run([clean])).rejects.toThrow(
+      "needs at least two noise levels, the first to start from and the last to end at, got 1.",
+    );
     const rising = [straight(500, 0.5), straight(600, 0.6), clean];
     await expect(run(rising)).rejects.toThrow(PatchwiseError);
     await expect(run(rising)).rejects.toThrow("Noise level 1 (alpha 0.4, sigma 0.6) is noisier");
   });
 
-  it("stays where it is between equal levels", async () => {
+  it("does not move between equal levels", async () => {
     const level = straight(500, 0.5);
     const next = straight(200, 0.2);
     const mixture = mixtureDenoiser([{ weight: 1, mean: 0.3, std: 0.5 }]);
@@ -350,9 +354,11 @@ describe.each(everySampler)("%s", (_, sampler) => {
 describe("samplers that add noise", () => {
   const stochastic = ["ddpm", "euler-ancestral", "dpmpp-2m-sde"] as const;
 
-  it.each(stochastic)("%s asks for its source", async (name) => {
+  it.each(stochastic)("%s needs a source of noise", async (name) => {
     const run = samplers[name](known, picture, schedules["EDM"]!);
-    await expect(finalImages(run)).rejects.toThrow("adds noise at each step, but was given none");
+    await expect(finalImages(run)).rejects.toThrow(
+      "adds noise at each step and needs a source of it",
+    );
   });
 
   it.each(stochastic)("%s refuses noise of another shape", async (name) => {
@@ -369,17 +375,17 @@ describe("samplers that add noise", () => {
     },
   );
 
-  it("ddpm needs a variance where it is to use a learned one", async () => {
+  it("ddpm needs a learned variance if it is asked to use it", async () => {
     const run = ddpm(known, picture, schedules["EDM"]!, {
       variance: "learned",
       noise: keyedNoise(keys),
     });
-    await expect(finalImages(run)).rejects.toThrow("this model learns none");
+    await expect(finalImages(run)).rejects.toThrow("has no learned variance");
   });
 });
 
 describe("sources of noise", () => {
-  it("is standard normal, and other for each step", () => {
+  it("is standard normal, and different for each step", () => {
     const source = keyedNoise([randomKey(1)]);
     const draws = ["start", 0, 1, 2].map((step) => source(step as number | "start", [1, 5000]));
     for (const { data } of draws) {
@@ -392,7 +398,7 @@ describe("sources of noise", () => {
     expect(new Set(draws.map(({ data }) => data[0])).size).toBe(4);
   });
 
-  it("is PyTorch's for PyTorch's generators", () => {
+  it("equals PyTorch's for PyTorch's generators", () => {
     const source = torchNoise([torchGenerator(3), torchGenerator(4)]);
     const [first, second] = [torchGenerator(3), torchGenerator(4)];
     for (const step of ["start", 0, 1] as const) {
@@ -401,7 +407,7 @@ describe("sources of noise", () => {
     }
   });
 
-  it("refuses a batch for which it has no generators", () => {
+  it("refuses a batch with another number of images than generators", () => {
     expect(() => keyedNoise([randomKey(1)])(0, [2, 3])).toThrow("generators for 1 images");
   });
 });
@@ -415,31 +421,31 @@ describe("samplerNamed", () => {
     ["dppm", "did you mean ddpm?"],
     ["Eulr", "did you mean euler?"],
     ["dpmpp2m", "did you mean dpmpp-2m"],
-    ["__proto__", "there are ddpm, ddim, euler"],
+    ["__proto__", "give one of ddpm, ddim, euler"],
   ])("names the nearest to %s", (name, message) => {
     expect(() => samplerNamed(name)).toThrow(UsageError);
     expect(() => samplerNamed(name)).toThrow(message);
   });
 
   it.each([
-    [dpmSolver, { order: 4 }, "DPM-Solver++ of order 4 was asked for"],
+    [dpmSolver, { order: 4 }, "must be a whole number from 1 to 3, got 4."],
     [dpmSolver, { order: 3, stochastic: true }, "from 1 to 2 for the stochastic equation"],
     [dpmSolver, { order: 3, clock: "sigma" }, "from 1 to 2 over sigma"],
     [dpmSolver, { integration: "heun", clock: "sigma" }, 'by "midpoint" alone'],
     [dpmSolver, { stochastic: true, clock: "sigma" }, "the deterministic equation"],
-    [unipc, { order: 0 }, "UniPC of order 0 was asked for"],
-    [unipc, { order: 1.5 }, "UniPC of order 1.5 was asked for"],
+    [unipc, { order: 0 }, "The order of UniPC must be a whole number of at least 1, got 0."],
+    [unipc, { order: 1.5 }, "The order of UniPC must be a whole number of at least 1, got 1.5."],
   ])("checks orders", async (sampler, options, message) => {
     const run = (sampler as typeof unipc)(known, picture, schedules["EDM"]!, options as object);
     await expect(finalImages(run)).rejects.toThrow(message);
   });
 
-  it("divides by no alpha of 0", async () => {
+  it("does not divide by an alpha of 0", async () => {
     const run = exploding(heun)(known, picture, schedules["rectified flow"]!);
     await expect(finalImages(run)).rejects.toThrow("alpha, which is 0 at the first noise level");
   });
 
-  it("combines arrays of one shape only", () => {
+  it("combines only arrays of one shape", () => {
     const [x, y] = [2, 3].map((size) => normal(randomKey(size), [size])) as [NdArray, NdArray];
     expect(combine([1, x], [2, x]).shape).toEqual([2]);
     expect(() => combine([1, x], [1, y])).toThrow(ShapeError);

@@ -56,7 +56,7 @@ const tokensOf = (...tokens: number[]) =>
 const start = toNumbers(tokenDraws(keys(1, 2), [H, W]).noise(CODEBOOK));
 
 describe("a pick", () => {
-  it("takes a token as often as it is probable", () => {
+  it("takes a token with its probability", () => {
     const logits = Float64Array.of(Math.log(0.5), Math.log(0.3), Math.log(0.2));
     const shares = [0, 0.49, 0.51, 0.79, 0.81, 0.999];
     expect(shares.map((share) => pickByShare(logits, share))).toEqual([0, 0, 1, 1, 2, 2]);
@@ -79,7 +79,7 @@ describe("a pick", () => {
 });
 
 describe("draws", () => {
-  it("of an image depend on its key alone, not on the others", async () => {
+  it("of an image depend on its key only", async () => {
     const [both, alone, again] = await Promise.all([
       stepsOf(likes),
       stepsOf(likes, {}, tokenDraws(keys(2), [H, W])),
@@ -90,7 +90,7 @@ describe("draws", () => {
     expect(last(both).slice(0, PLACES)).not.toEqual(last(alone));
   });
 
-  it("begin with all tokens alike", () => {
+  it("begin with uniformly random tokens", () => {
     const noise = toNumbers(tokenDraws(keys(4), [64, 64]).noise(4));
     for (const token of [0, 1, 2, 3]) {
       const share = noise.filter((other) => other === token).length / 4096;
@@ -101,7 +101,7 @@ describe("draws", () => {
 });
 
 describe("sampling", () => {
-  it("tells the network how much is noise, and returns the last tokens", async () => {
+  it("gives the network the share of noise, and returns the last tokens", async () => {
     const told: number[] = [];
     const listening: TokenDenoiser = (tokens, share) => {
       told.push(share);
@@ -127,7 +127,7 @@ describe("sampling", () => {
     for (const { drawn } of steps) expect(new Set(toNumbers(drawn))).toEqual(new Set([2]));
   });
 
-  it("draws by probability at temperature 1, and evener the hotter it is", async () => {
+  it("draws by probability at temperature 1, and more uniformly at higher temperatures", async () => {
     const counted = async (temperature: number) => {
       const steps = await stepsOf(
         always(0, Math.log(3)),
@@ -143,7 +143,7 @@ describe("sampling", () => {
     expect(Math.abs((await counted(2)) - hot)).toBeLessThan(0.036);
   });
 
-  it("puts the first tokens back as noise, ever fewer, and none at last", async () => {
+  it("puts fewer and fewer of the first tokens back as noise, and none at the end", async () => {
     const steps = await stepsOf(sure, { levels: evenLevels(6) });
     const back = steps.map(({ tokens }) => toNumbers(tokens).filter((token) => token !== 6).length);
     expect(back[0]).toBeGreaterThan(12);
@@ -153,7 +153,7 @@ describe("sampling", () => {
     }
   });
 
-  it("puts nothing back where the next level has no noise, and all where it has nothing else", async () => {
+  it("puts nothing back at a level without noise, and all tokens at a level of pure noise", async () => {
     for (const renoiseWith of ["start", "previous"] as const) {
       const levels = [1, 1, 0, 0];
       const steps = await stepsOf(sure, { levels, renoiseSteps: 3, renoiseWith });
@@ -163,7 +163,7 @@ describe("sampling", () => {
     }
   });
 
-  it("with the previous tokens puts back what the step was given", async () => {
+  it("puts the step's input tokens back with renoiseWith previous", async () => {
     let question = 0;
     const changing: TokenDenoiser = (tokens, share) =>
       (question++ === 0 ? sure : likes)(tokens, share);
@@ -172,7 +172,7 @@ describe("sampling", () => {
     expect(toNumbers(steps[1]!.given)).toEqual(new Array(2 * PLACES).fill(6));
   });
 
-  it("ends where it is told to", async () => {
+  it("ends at the last level", async () => {
     const signal = AbortSignal.abort(new Error("enough"));
     await expect(stepsOf(likes, { signal })).rejects.toThrow("enough");
   });
@@ -183,7 +183,7 @@ describe("known tokens", () => {
   const mask = randomArray(8, "bool", [2, H, W], 0, 2);
   const outside = toNumbers(mask).flatMap((drawn, i) => (drawn === 0 ? [i] : []));
 
-  it("outside a mask are kept exactly, at every step", async () => {
+  it("outside the mask are kept exactly at every step", async () => {
     const steps = await stepsOf(sure, { known: { tokens: known, mask } });
     expect(outside.length).toBeGreaterThan(4);
     for (const { given, drawn, tokens } of steps) {
@@ -196,7 +196,7 @@ describe("known tokens", () => {
     expect(new Set(inside)).toEqual(new Set([6]));
   });
 
-  it("inside a mask are not seen from all noise", async () => {
+  it("inside the mask do not matter from pure noise", async () => {
     const others = tokensOf(1, 2, 4).data.map((token, i) =>
       outside.includes(i) ? known.data[i]! : token,
     );
@@ -208,7 +208,7 @@ describe("known tokens", () => {
     expect(last(some)).toEqual(last(other));
   });
 
-  it("are the start of variations, as much of them as the first level leaves", async () => {
+  it("are the start of variations, as far as the first level keeps them", async () => {
     const first = async (share: number) => {
       const steps = await stepsOf(likes, {
         levels: evenLevels(3, share),
@@ -259,7 +259,7 @@ describe("typical tokens", () => {
     expect(tokens).toEqual([1, 2, 3]);
   });
 
-  it("are the nearest to the entropy that reach the mass, and no more", async () => {
+  it("are the fewest nearest to the entropy that reach the mass", async () => {
     const logits = fc.array(fc.double({ min: -6, max: 6, noNaN: true }), {
       minLength: 2,
       maxLength: 12,
@@ -281,7 +281,7 @@ describe("typical tokens", () => {
     );
   });
 
-  it("are so many at least, and all of them for the whole mass", async () => {
+  it("are at least `least`, and all of them for the whole mass", async () => {
     const logits = [3, 1, 0, -1, -2];
     expect((await allowed(logits, 0.1)).tokens).toHaveLength(1);
     expect((await allowed(logits, 0.1, 4)).tokens).toHaveLength(4);
@@ -290,37 +290,47 @@ describe("typical tokens", () => {
   });
 });
 
-describe("what cannot be sampled", () => {
+describe("sampling tokens refuses", () => {
   const refusal = async (sampling: Partial<TokenSampling>, denoise = likes) =>
     stepsOf(denoise, sampling).then(
       () => "nothing",
       (error: Error) => `${error.name}: ${error.message}`,
     );
 
-  it("is told in one sentence", async () => {
-    expect(await refusal({ levels: [1] })).toContain("at shares of noise of 1; give at least two");
+  it("settings out of range, in one sentence", async () => {
+    expect(await refusal({ levels: [1] })).toContain(
+      "levels must be at least two shares of noise from 1 to 0 that do not rise, got 1.",
+    );
     expect(await refusal({ levels: [0.5, 0.7] })).toContain("0.5, 0.7");
     expect(await refusal({ levels: [1.2, 0] })).toContain("1.2, 0");
-    expect(await refusal({ renoiseSteps: -1 })).toContain("after -1 steps");
-    expect(await refusal({ temperature: [1, -0.5] })).toContain("The temperature is -0.5;");
-    expect(await refusal({ temperature: [NaN, 1] })).toContain("The temperature is NaN;");
-    expect(await refusal({ typical: { mass: 0 } })).toContain("the probability 0;");
+    expect(await refusal({ renoiseSteps: -1 })).toContain(
+      "renoiseSteps must be a whole number of at least 0, got -1.",
+    );
+    expect(await refusal({ temperature: [1, -0.5] })).toContain(
+      "temperature must be two numbers of at least 0, got -0.5.",
+    );
+    expect(await refusal({ temperature: [NaN, 1] })).toContain(
+      "temperature must be two numbers of at least 0, got NaN.",
+    );
+    expect(await refusal({ typical: { mass: 0 } })).toContain(
+      "typical.mass must be a number above 0 and up to 1, got 0.",
+    );
   });
 
-  it("are tokens outside the codebook", async () => {
+  it("tokens outside the codebook", async () => {
     expect(await refusal({ known: { tokens: tokensOf(3, 8) } })).toBe(
-      "UsageError: There is a token 8, but the codebook has 8; give tokens from 0 to 7, of the tokenizer that the network was trained with.",
+      "UsageError: Tokens must be from 0 to 7, got 8; give those of the VQGAN that the network was trained with.",
     );
-    expect(await refusal({ known: { tokens: tokensOf(3, -1) } })).toContain("a token -1,");
+    expect(await refusal({ known: { tokens: tokensOf(3, -1) } })).toContain("got -1;");
   });
 
-  it("is a network that was trained with another codebook", async () => {
+  it("a network that was trained with another codebook", async () => {
     expect(await refusal({}, always(0, 1, 2))).toBe(
-      "UsageError: The network says logits of shape [2, 3, 3, 4] of tokens [2, 3, 4] with a codebook of 8; take a network that was trained on this tokenizer.",
+      "UsageError: The network predicts logits of shape [2, 3, 3, 4] from tokens [2, 3, 4], which does not fit a codebook of 8; give a network that was trained with this VQGAN.",
     );
   });
 
-  it("are known tokens or a mask of another shape", async () => {
+  it("known tokens or a mask of another shape", async () => {
     const small = ndarray("int64", [1, 1, 2], [0, 1]);
     expect(await refusal({ known: { tokens: small } })).toContain("[1, 1, 2]");
     expect(await refusal({ known: { tokens: tokensOf(1), mask: small } })).toContain("[1, 1, 2]");

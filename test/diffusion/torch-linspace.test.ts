@@ -28,7 +28,7 @@ describe("torchLinspace", () => {
     },
   );
 
-  it("of one number is the first", () => {
+  it("of one number gives the first", () => {
     expect([...torchLinspace(0.7, 0.2, 1)]).toEqual([Math.fround(0.7)]);
   });
 });

@@ -75,7 +75,7 @@ const ofText = {
 };
 
 describe("an exported network", () => {
-  it("gives in ONNX Runtime what the pipeline's program gives", async () => {
+  it("computes the same in ONNX Runtime as the pipeline's program", async () => {
     const exported = await exportGraph(
       networkGraph(classes.network),
       classes.weights,
@@ -105,7 +105,7 @@ describe("an exported network", () => {
     expect(farthest(got, await runHere(prompts, ofText))).toBeLessThan(1e-5);
   });
 
-  it("has its weights beside it where they are too many for one message", async () => {
+  it("has a separate weights file if they exceed one protobuf message", async () => {
     const graph = networkGraph(classes.network);
     const { files } = await exportGraph(graph, classes.weights, at("big.onnx"), { inside: 1000 });
     expect(files).toEqual([at("big.onnx"), at("big.onnx.data")]);
@@ -114,7 +114,7 @@ describe("an exported network", () => {
     expect(farthest(got, await runHere(classes, ofClass))).toBeLessThan(1e-5);
   });
 
-  it("is half as large in float16, and nearly the same", async () => {
+  it("is half as large in float16, with nearly the same output", async () => {
     const graph = networkGraph(classes.network);
     await exportGraph(graph, classes.weights, at("whole.onnx"));
     await exportGraph(graph, classes.weights, at("half.onnx"), { half: true });
@@ -127,7 +127,7 @@ describe("an exported network", () => {
     expect(farthest(whole, half) / largest).toBeLessThan(0.01);
   });
 
-  it("of weights that were joined runs too", async () => {
+  it("runs if its weights are joined from several files", async () => {
     const { output } = tracedForDrawing(latents.network, [8, 4]);
     await exportGraph(graphOf({ output }), latents.weights, at("joined.onnx"));
     const x = randomArray(1, "float32", [1, 4, 8, 4]);
@@ -141,7 +141,7 @@ describe("an exported network", () => {
 });
 
 describe("an exported decoder", () => {
-  it("makes pictures of latents", async () => {
+  it("decodes latents to pixels", async () => {
     const decoder = latents.decoder!;
     await exportGraph(decoderGraph(decoder, [4, 4]), decoder.weights, at("decoder.onnx"));
     const got = await runFile(at("decoder.onnx"), {
@@ -152,7 +152,7 @@ describe("an exported decoder", () => {
 });
 
 describe("patchwise export", () => {
-  it("writes a file and tells what it takes", () => {
+  it("writes a file and prints its inputs and outputs", () => {
     const { code, out, err } = patchwise([
       "export",
       at("classes"),

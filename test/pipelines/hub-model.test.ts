@@ -61,20 +61,20 @@ async function draw(source: string) {
 }
 
 describe("a model of the Hub", () => {
-  it("draws what the same folder draws, by links into the cache", async () => {
+  it("draws the same pixels as the local folder, through links into the cache", async () => {
     publish("owner/dit", at("diffusers"));
     const [here, there] = [await draw(at("diffusers")), await draw("owner/dit")];
     expect(there.pixels).toEqual(here.pixels);
     expect(there.name).toBe("owner/dit");
   });
 
-  it("may be one that patchwise has trained", async () => {
+  it("can be a folder that patchwise train wrote", async () => {
     publish("owner/own", at("trained"), { "checkpoint/state.safetensors": "much" });
     expect((await draw("owner/own")).pixels).toEqual((await draw(at("trained"))).pixels);
     expect(fetched()).toEqual(["model.json", "model.safetensors"]);
   });
 
-  it("may be one file, and the pieces that it names", async () => {
+  it("can be a single file, or an index with its shards", async () => {
     const whole = readFileSync(at("dit.safetensors"));
     hub.repositories["owner/files"] = {
       commit: "d".repeat(40),
@@ -98,7 +98,7 @@ describe("a model of the Hub", () => {
     );
   });
 
-  it("brings all shards of an index", async () => {
+  it("downloads all shards of an index", async () => {
     const index = {
       weight_map: { x: "m-00001-of-00002.safetensors", y: "m-00002-of-00002.safetensors" },
     };
@@ -116,7 +116,7 @@ describe("a model of the Hub", () => {
     expect(fetched()).toHaveLength(3);
   });
 
-  it("comes without pickles, other libraries' weights, variants, and what options stand in for", async () => {
+  it("downloads no pickles, weights of other libraries, variants, or components that options replace", async () => {
     const index = JSON.parse(readFileSync(at("diffusers/model_index.json"), "utf8")) as object;
     publish("owner/much", at("diffusers"), {
       "model_index.json": JSON.stringify({
@@ -154,7 +154,7 @@ describe("a model of the Hub", () => {
     );
   });
 
-  it("is refused before it comes where its pipeline is not known", async () => {
+  it("is refused before the download if its pipeline class is unknown", async () => {
     publish("owner/other", at("diffusers"), {
       "model_index.json": '{ "_class_name": "FluxPipeline", "transformer": ["diffusers", "F"] }',
     });
@@ -166,7 +166,7 @@ describe("a model of the Hub", () => {
 describe("the command line", () => {
   const run = (...args: string[]) => interrupted(args, /^\b$/, scratch);
 
-  it("draws with owner/name, tells of the download, and needs no network after it", async () => {
+  it("draws with owner/name, shows the download, and works offline afterwards", async () => {
     publish("owner/dit", at("diffusers"));
     const draws = ["generate", "--model", "owner/dit", "--class", "1", "--steps", "2", "--json"];
     const first = await run(...draws, "--out", at("a.png"));
@@ -177,7 +177,7 @@ describe("the command line", () => {
     expect({ code, told: err.includes("are here") }).toEqual({ code: 0, told: false });
   });
 
-  it("says what owner/name costs", async () => {
+  it("counts owner/name", async () => {
     publish("owner/dit", at("diffusers"));
     const [there, here] = [
       await run("info", "owner/dit", "--json"),
@@ -187,7 +187,7 @@ describe("the command line", () => {
     expect(JSON.parse(there.out)).toEqual(JSON.parse(here.out));
   });
 
-  it("answers what is neither here nor there in one sentence", async () => {
+  it("reports a missing model in one sentence", async () => {
     writeFileSync(at("token"), "");
     const missing = await run("info", "runs/garden");
     expect(missing.code).toBe(2);

@@ -85,8 +85,8 @@ const draw = (request: GenerateRequest, from = flow) =>
 const pixelsOf = async (request: GenerateRequest, from = flow) =>
   (await draw(request, from)).map(({ pixels }) => [...pixels]);
 
-describe("drawing on from an image", () => {
-  it("begins where Stable Diffusion 3 begins, with the image noised to that level", async () => {
+describe("image-to-image", () => {
+  it("begins at the step of Stable Diffusion 3's code, with the image noised to its level", async () => {
     for (const [steps, strength] of [
       [8, 0.6],
       [10, 0.25],
@@ -107,14 +107,14 @@ describe("drawing on from an image", () => {
     }
   });
 
-  it("of strength 1 forgets the image where its levels begin with pure noise", async () => {
+  it("at strength 1 ignores the image if its levels begin with pure noise", async () => {
     const [anew] = await pixelsOf({ seed: 4 });
     expect(await pixelsOf({ seed: 4, image, strength: 1 })).toEqual([anew]);
     const [changed] = await pixelsOf({ seed: 4, image, strength: 0.5 });
     expect(changed).not.toEqual(anew);
   });
 
-  it("takes grey for a model of colours as the same in colour", async () => {
+  it("converts a grey image for a model of colour images", async () => {
     const grey = randomPicture(2, 8, 1);
     const pixels = Uint8Array.from([...grey.pixels].flatMap((value) => [value, value, value]));
     const coloured: Picture = { ...grey, channels: 3, pixels };
@@ -122,7 +122,7 @@ describe("drawing on from an image", () => {
     expect(withChannels(coloured, 1)).toEqual(grey);
   });
 
-  it("tells each picture of a batch apart, and draws it as it is drawn alone", async () => {
+  it("draws each picture of a batch as it is drawn alone", async () => {
     const request = { image, mask: rightHalf, strength: 0.7, steps: 5 };
     const [first, second] = await pixelsOf({ ...request, seed: 5, count: 2 });
     const [alone] = await pixelsOf({ ...request, seed: 6 });
@@ -130,7 +130,7 @@ describe("drawing on from an image", () => {
     expect(first).not.toEqual(second);
   });
 
-  it("decides what was not asked for: the image's size, and strengths", () => {
+  it("takes the size from the image, and default strengths", () => {
     const settings = (request: GenerateRequest) => flow.settings({ class: "cat", ...request });
     const wide = { ...image, width: 16, height: 4 };
     expect(settings({ image: wide })).toMatchObject({ width: 16, height: 4, strength: 0.6 });
@@ -145,7 +145,7 @@ describe.each([
   ["a flow", () => flow],
   ["a discrete process", () => discrete],
 ])("inpainting with %s", (_, pipeline) => {
-  it("keeps every pixel that the mask does not tell, whatever the sampler", async () => {
+  it("keeps every pixel outside the mask with every sampler", async () => {
     const changed: string[] = [];
     await fc.assert(
       fc.asyncProperty(
@@ -169,7 +169,7 @@ describe.each([
     expect(changed).toEqual([]);
   });
 
-  it("draws in white, as without a mask, and nothing in black", async () => {
+  it("draws anew where the mask is white and keeps the image where it is black", async () => {
     const request = { image, strength: 0.8, seed: 7 };
     const [plain] = await pixelsOf(request, pipeline());
     expect(await pixelsOf({ ...request, mask: white }, pipeline())).toEqual([plain]);
@@ -179,7 +179,7 @@ describe.each([
     expect(inMask.length).toBeGreaterThan(48);
   });
 
-  it("shows the network the known part, noised as the rest", async () => {
+  it("gives the network the known part with as much noise as the rest", async () => {
     asked.length = 0;
     const request = { image, mask: rightHalf, guidance: 1, sampler: "euler", steps: 5, seed: 8 };
     const generation = pipeline().generate({ class: "cat", ...request });
@@ -211,7 +211,7 @@ describe("a model of latents", () => {
   const large = randomPicture(9, 16);
   const corner = maskOf(16, (row, column) => (row > 8 && column > 8 ? 1 : 0));
 
-  it("begins with the mean of what its encoder says, scaled, and asks for it once", async () => {
+  it("begins with the encoder's scaled mean, computed once", async () => {
     asked.length = 0;
     await draw({ image: large, strength: 0.5, guidance: 1, count: 2, seed: 3 }, latent);
     const [encoded, ...rest] = asked;
@@ -231,7 +231,7 @@ describe("a model of latents", () => {
     }
   });
 
-  it("keeps every pixel that the mask does not tell", async () => {
+  it("keeps every pixel outside the mask", async () => {
     const request = { image: large, mask: corner, seed: 2 };
     const [picture] = await draw(request, latent);
     const drawn = (_value: number, i: number) => corner.pixels[Math.floor(i / 3)] === 255;
@@ -243,7 +243,7 @@ describe("a model of latents", () => {
     expect(changed.length).toBeGreaterThan(100);
   });
 
-  it("draws each latent of which a pixel is to be drawn", async () => {
+  it("draws a latent anew if one of its pixels is in the mask", async () => {
     asked.length = 0;
     const one = maskOf(16, (row, column) => (row === 5 && column === 5 ? 1 : 0));
     const request = { image: large, guidance: 1, sampler: "euler", steps: 2, seed: 2 };
@@ -257,7 +257,7 @@ describe("a model of latents", () => {
   });
 });
 
-it("a scheduler that aims at steps of its own goes through the last levels as through all", async () => {
+it("a scheduler with its own target levels samples the last levels as in a whole run", async () => {
   const fields = { beta_schedule: "linear", timestep_spacing: "linspace", clip_sample: false };
   const scheduler = diffusersScheduler("DDIMScheduler", fieldReader("config", fields));
   const process = schedulerProcess("DDIMScheduler", scheduler);
@@ -271,7 +271,7 @@ it("a scheduler that aims at steps of its own goes through the last levels as th
   expect(toNumbers(again)).toEqual(toNumbers(states[6]!));
 });
 
-describe("what cannot be drawn on from", () => {
+describe("an image, mask or strength is refused:", () => {
   const small: Picture = { ...image, width: 4, height: 8, pixels: image.pixels.slice(0, 96) };
   it.each<[string, GenerateRequest, RegExp]>([
     [
@@ -322,7 +322,7 @@ describe("skip-layer guidance", () => {
   afterAll(() => mmdit.dispose());
   const skipLayers = { layers: [1], scale: 2, from: 0.1, to: 0.7 };
 
-  it("asks in the same run about the rows that skip, in those steps alone", async () => {
+  it("adds skipping rows to the same run, in its steps only", async () => {
     asked.length = 0;
     await draw({ steps: 5, count: 2, guidance: 3, skipLayers }, mmdit);
     expect(asked.map(({ skip }) => toNumbers(skip!))).toEqual([
@@ -336,7 +336,7 @@ describe("skip-layer guidance", () => {
     expect(asked.map(({ skip }) => toNumbers(skip!))).toEqual([[0], [0, 1], [0, 1]]);
   });
 
-  it("of scale 0 is guidance without, and of another one draws another picture", async () => {
+  it("changes nothing at scale 0, and the picture at other scales", async () => {
     const request = { steps: 5, guidance: 3, seed: 4 };
     const plain = await pixelsOf(request, mmdit);
     const none = { ...request, skipLayers: { ...skipLayers, scale: 0 } };
@@ -349,14 +349,14 @@ describe("skip-layer guidance", () => {
     expect(Math.max(...apart)).toBeLessThan(2);
   });
 
-  it("counts the steps that are gone through of an image, as Stable Diffusion 3's code does", async () => {
+  it("counts the remaining steps of image-to-image, as in Stable Diffusion 3's code", async () => {
     asked.length = 0;
     const late = { ...skipLayers, from: 0, to: 0.3 };
     await draw({ image, strength: 0.5, steps: 10, guidance: 1, skipLayers: late }, mmdit);
     expect(asked.map(({ skip }) => skip!.shape[0])).toEqual([1, 2, 2, 1, 1]);
   });
 
-  it("has the published settings unless told otherwise", () => {
+  it("has the published settings by default", () => {
     const settings = mmdit.settings({ class: "cat", skipLayers: { layers: [2, 0, 2] } });
     expect(settings.skipLayers).toEqual({ layers: [0, 2], scale: 2.8, from: 0.01, to: 0.2 });
   });
@@ -390,15 +390,15 @@ describe("skip-layer guidance", () => {
   });
 });
 
-describe("guidance in detail", () => {
-  it("within an interval asks for no more outside", async () => {
+describe("further guidance settings", () => {
+  it("run no unconditional rows outside the guidance interval", async () => {
     asked.length = 0;
     // Times 1, 0.75, 0.5 and 0.25: ratios of infinity, 3, 1 and 1/3.
     await draw({ steps: 4, guidance: 3, guidanceInterval: [0.5, 3.5] });
     expect(asked.map(({ x }) => x!.shape[0])).toEqual([1, 2, 2, 1]);
   });
 
-  it("rescaled is another picture, and the same again from its settings", async () => {
+  it("with rescale draw another picture, the same each time", async () => {
     const request = { class: "cat", steps: 3, guidance: 5 };
     const settings = flow.settings({ ...request, rescale: 0.7, guidanceInterval: [0, 50] });
     expect(settings).toMatchObject({ rescale: 0.7, guidanceInterval: [0, 50] });
@@ -406,7 +406,7 @@ describe("guidance in detail", () => {
     expect(await pixelsOf(settings)).toEqual(await pixelsOf(settings));
   });
 
-  it("shifted asks at shifted times", async () => {
+  it("with shift run the network at shifted times", async () => {
     asked.length = 0;
     await draw({ steps: 3, guidance: 1, shift: 3 });
     expect(asked.map(({ t }) => toNumbers(t!)[0])).toEqual(

@@ -67,8 +67,8 @@ function valuesIn(stored: ReturnType<Awaited<ReturnType<typeof weightsOf>>>): Fl
   return (stored as { array: NdArray<"float32"> }).array.data;
 }
 
-describe("LoRA at drawing", () => {
-  it("changes nothing at weight 0, bit for bit, and something at others", async () => {
+describe("drawing with a LoRA", () => {
+  it("changes no bit at weight 0, and the picture at other weights", async () => {
     const base = await drawn([]);
     const none = await drawn([{ file: at("a.safetensors"), weight: 0 }]);
     expect(none.equals(base)).toBe(true);
@@ -79,7 +79,7 @@ describe("LoRA at drawing", () => {
     expect((await drawn([{ file: at("a.safetensors"), weight: 1 }])).equals(whole)).toBe(true);
   });
 
-  it("is the sum of all, in any order, and leaves other weights where they are", async () => {
+  it("adds several LoRAs in any order, and leaves other weights in place", async () => {
     const [a, b] = [
       { file: at("a.safetensors"), weight: 0.5 },
       { file: at("b.safetensors"), weight: -1 },
@@ -102,7 +102,7 @@ describe("LoRA at drawing", () => {
     expect(Math.max(...errors)).toBeLessThan(2 ** -22);
   });
 
-  it("is found in folders: Patchwise's, diffusers', PEFT's with its settings", async () => {
+  it("finds the file in folders of Patchwise, diffusers and PEFT, with PEFT's settings", async () => {
     const expected = valuesIn(
       (await weightsOf([{ file: at("a.safetensors"), weight: 2 }]))(`${layer}.weight`),
     );
@@ -125,7 +125,7 @@ describe("LoRA at drawing", () => {
     }
   });
 
-  it("fits models in other layouts, in half precision too", async () => {
+  it("fits models in other layouts and in half precision", async () => {
     const lora = [{ file: at("wide.safetensors") }];
     const folder = await drawn(lora, at("diffusers"));
     expect(folder.equals(await drawn([], at("diffusers")))).toBe(false);
@@ -136,7 +136,7 @@ describe("LoRA at drawing", () => {
     await single.close();
   });
 
-  it("tells which and how much, and what does not count", async () => {
+  it("records files and weights, and warns of parts without effect", async () => {
     await writeSafetensors(at("text.safetensors"), [
       ["lora_te1_a.lora_down.weight", matrix(1, 2, 3)],
       ["lora_te1_a.lora_up.weight", matrix(2, 3, 2)],
@@ -175,7 +175,7 @@ describe("LoRA at drawing", () => {
     );
   });
 
-  it("refuses LoRA of another model, and a LoRA as a model", async () => {
+  it("refuses a LoRA of another model, and a LoRA given as the model", async () => {
     const wide = openModel(at("model"), { loras: [{ file: at("wide.safetensors") }] });
     await expect(wide).rejects.toThrow(
       /is \[2, 128\], but must be \[rank, 32\] for blocks\.0\.attn\.qkv/,
@@ -186,8 +186,8 @@ describe("LoRA at drawing", () => {
   });
 });
 
-describe("a LoRA of the shipped model", () => {
-  it("takes less than a megabyte at rank 8", async () => {
+describe("a LoRA of the bundled model", () => {
+  it("has less than a megabyte at rank 8", async () => {
     const { network } = (await readTrainedFolder(diskFolder((await shippedModel("emoji"))!))).card;
     const lora = { rank: 8, alpha: 8, targets: attentionAndMlp };
     const { params } = traceNetwork(network, {}, withLora(createParams(), lora));

@@ -56,7 +56,7 @@ describe("a trained folder", () => {
     expect(picture).toMatchObject({ width: 8, height: 8, channels: 3, seed: 0 });
   });
 
-  it("draws prompts with the tokenizer beside it", async () => {
+  it("draws prompts with the folder's tokenizer", async () => {
     const folder = await trained("prompts", tinyTextNetwork);
     const [red, blue] = await Promise.all(
       ["red cat", "blue dog"].map((prompt) => draw(folder, { prompt })),
@@ -64,7 +64,7 @@ describe("a trained folder", () => {
     expect(red![0]!.pixels).not.toEqual(blue![0]!.pixels);
   });
 
-  it("of latents draws with the autoencoder in it", async () => {
+  it("draws latents with the folder's autoencoder", async () => {
     const latents = { autoencoder: autoencoderKLConfig(fieldReader("vae", narrowVAE)) };
     await writeTrained(at("latents"), { ...tinyNetwork, channels: 4 }, { latents });
     copyFileSync(
@@ -121,14 +121,14 @@ describe("a folder in diffusers' layout", () => {
     { _class_name: "DPMSolverMultistepScheduler", variance_type: "learned_range" },
     { _class_name: "UniPCMultistepScheduler" },
     { _class_name: "FlowMatchEulerDiscreteScheduler" },
-  ])("draws by its scheduler: %j", async (scheduler) => {
+  ])("draws with its scheduler: %j", async (scheduler) => {
     const folder = at(Object.values(scheduler).join("-"));
     await writeDiffusersDiT(folder, { scheduler });
     const [picture] = await draw(folder, { class: 0, steps: 3 });
     expect(new Set(picture!.pixels).size).toBeGreaterThan(10);
   });
 
-  it("draws by another sampler when asked to, and with another autoencoder", async () => {
+  it("draws with another sampler and another autoencoder on request", async () => {
     const request = { class: 0, steps: 3 };
     const [own] = await draw(at("diffusers"), request);
     const [other] = await draw(at("diffusers"), { ...request, sampler: "heun" });
@@ -146,7 +146,7 @@ describe("a folder in diffusers' layout", () => {
 });
 
 describe("a single file of facebookresearch/DiT", () => {
-  it("draws what diffusers' folder of the same weights draws", async () => {
+  it("draws the same as diffusers' folder of the same weights", async () => {
     const request = { class: 1, count: 2, steps: 5, seed: 3, guidance: 2, guidedChannels: 3 };
     const original = await draw(at("dit.safetensors"), request, { vae: at("autoencoder") });
     const diffusers = await draw(at("diffusers"), request);
@@ -157,7 +157,7 @@ describe("a single file of facebookresearch/DiT", () => {
     expect(apart(original[0]!.pixels, free!.pixels)).toBeGreaterThan(1);
   });
 
-  it("is drawn with as by its own sample.py, unless told otherwise", async () => {
+  it("has the default settings of its own sample.py", async () => {
     const pipeline = await openPipeline(at("dit.safetensors"), { vae: at("diffusers") });
     expect(pipeline.name).toBe("dit");
     expect(pipeline.settings({ class: 2 })).toEqual({
@@ -176,7 +176,7 @@ describe("a single file of facebookresearch/DiT", () => {
   });
 });
 
-describe("what is no model", () => {
+describe("openPipeline refuses", () => {
   const write = (name: string, content: string) => {
     mkdirSync(path.dirname(at(name)), { recursive: true });
     writeFileSync(at(name), content);

@@ -73,7 +73,7 @@ function apart(a: readonly number[], b: readonly number[]): number {
 }
 
 describe("a pipeline", () => {
-  it("draws as many pictures as asked for, in the model's size, each with its seed", async () => {
+  it("draws the requested number of pictures in the model's size, each with its seed", async () => {
     const pictures = await draw({ class: "dog", count: 3, seed: 5 });
     expect(
       pictures.map(({ seed, width, height, channels }) => [seed, width, height, channels]),
@@ -104,12 +104,12 @@ describe("a pipeline", () => {
     );
   });
 
-  it("draws other sizes in whole patches", async () => {
+  it("draws other sizes that are whole patches", async () => {
     const [picture] = await draw({ class: 0, width: 12, height: 4 });
     expect(picture).toMatchObject({ height: 4, width: 12 });
   });
 
-  it("asks the network once a step, for the conditional and the unconditional rows together", async () => {
+  it("runs the network once a step, on conditional and unconditional rows together", async () => {
     asked.length = 0;
     await draw({ class: "bird", count: 2, steps: 3, guidance: 2 });
     expect(asked).toHaveLength(3);
@@ -119,7 +119,7 @@ describe("a pipeline", () => {
     }
   });
 
-  it("is the conditional network alone with a guidance of 1", async () => {
+  it("runs the conditional network only at guidance 1", async () => {
     asked.length = 0;
     const [picture] = await pixelsOf({ class: "bird", steps: 3, guidance: 1 });
     expect(asked.map(({ y }) => toNumbers(y!))).toEqual([[2], [2], [2]]);
@@ -138,7 +138,7 @@ describe("a pipeline", () => {
     expect(toNumbers(asked[0]!["y"]!)).toEqual([0, 1]);
   });
 
-  it("guides the first channels only where asked to", async () => {
+  it("guides only the first channels with guidedChannels", async () => {
     const steps = 1;
     const [one] = await pixelsOf({ class: 0, steps, guidance: 5, guidedChannels: 1 });
     const [all] = await pixelsOf({ class: 0, steps, guidance: 5 });
@@ -149,7 +149,7 @@ describe("a pipeline", () => {
     expect(apart(channel(one!, 2), channel(all!, 2))).toBeGreaterThan(1);
   });
 
-  it("shows previews when they are asked for, the last of which is the picture", async () => {
+  it("decodes previews on demand, the last of which is the picture", async () => {
     const generation = pipeline.generate({ class: 0, steps: 3 });
     const seen: [number, number][] = [];
     let preview: readonly { pixels: Uint8Array }[] = [];
@@ -195,14 +195,14 @@ describe("a pipeline", () => {
     expect(await pixelsOf(settings)).toEqual(await pixelsOf({ class: 1 }));
   });
 
-  it("finds classes whatever their case, and by number", () => {
+  it("finds classes by name in any case, and by number", () => {
     const named = (label: string | number) => pipeline.settings({ class: label }).class;
     expect(["cat", "CAT", 0, "0", " 2 "].map(named)).toEqual(["cat", "cat", "cat", "cat", "bird"]);
   });
 });
 
 describe("a pipeline that takes prompts", () => {
-  it("tells the network the words, and leaves them out for guidance", async () => {
+  it("gives the network the token ids, and drops them for guidance", async () => {
     asked.length = 0;
     await draw({ prompt: "a red cat", steps: 1, guidance: 3 }, textPipeline);
     const [{ ids, mask, drop }] = asked as [Inputs];
@@ -211,20 +211,20 @@ describe("a pipeline that takes prompts", () => {
     expect(toNumbers(drop!)).toEqual([0, 1]);
   });
 
-  it("draws by the words", async () => {
+  it("draws different pictures for different prompts", async () => {
     const [red] = await pixelsOf({ prompt: "red cat", steps: 2 }, textPipeline);
     const [blue] = await pixelsOf({ prompt: "blue dog", steps: 2 }, textPipeline);
     expect(apart(red!, blue!)).toBeGreaterThan(1);
   });
 
-  it("takes a negative prompt in place of none", async () => {
+  it("takes a negative prompt in place of the unconditional input", async () => {
     asked.length = 0;
     await draw({ prompt: "cat", negativePrompt: "dog", steps: 1, guidance: 3 }, textPipeline);
     expect(toNumbers(asked[0]!["drop"]!)).toEqual([0, 0]);
     expect(toNumbers(asked[0]!["ids"]!)).toEqual([5, 0, 0, 0, 6, 0, 0, 0]);
   });
 
-  it("draws anything for an empty prompt, without guidance", async () => {
+  it("draws unconditionally for an empty prompt, without guidance", async () => {
     asked.length = 0;
     await draw({ prompt: " ", steps: 1 }, textPipeline);
     expect(toNumbers(asked[0]!["drop"]!)).toEqual([1]);
@@ -241,7 +241,7 @@ describe("a pipeline that takes prompts", () => {
   });
 });
 
-describe("what cannot be drawn", () => {
+describe("a request is refused:", () => {
   it.each<[string, GenerateRequest, RegExp, typeof pipeline]>([
     [
       "an unknown class",
@@ -339,14 +339,14 @@ describe("what cannot be drawn", () => {
 });
 
 describe("createPipeline", () => {
-  it("names weights that do not fit", () => {
+  it("names missing weights", () => {
     const { "final_layer.linear.bias": _, ...rest } = weights;
     expect(() => createPipeline({ backend, card: tinyCard(), weights: rest })).toThrow(
       /tiny does not fit the model: it lacks "final_layer.linear.bias" \[48\]/,
     );
   });
 
-  it("asks for a tokenizer where prompts are to be read", () => {
+  it("asks for the tokenizer of a model that takes prompts", () => {
     const model = {
       backend,
       card: tinyCard(tinyTextNetwork),
@@ -355,7 +355,7 @@ describe("createPipeline", () => {
     expect(() => createPipeline(model)).toThrow(/takes prompts, but there is no tokenizer/);
   });
 
-  it("refuses models of texts that only another encoder could read", () => {
+  it("refuses models whose text encoder is missing", () => {
     const { prompt: _, ...network } = tinyTextNetwork;
     const model = { backend, card: tinyCard(network), weights: {}, tokenizer: tinyTokenizer };
     expect(() => createPipeline(model)).toThrow(

@@ -78,17 +78,17 @@ async function logOf(memory: number | undefined, stages: readonly Stage[]): Prom
 describe("programs of stages", () => {
   const drawing = [encoder, network, network, decoder, encoder, network];
 
-  it("are kept where memory is enough for all", async () => {
+  it("are kept if memory is enough for all", async () => {
     expect(await logOf(2 ** 40, drawing)).toBe("+30 +20p +10p");
   });
 
-  it("are dropped for one another where it is not, the one that was not used for longest first", async () => {
+  it("are dropped least recently used first if memory is not enough for all", async () => {
     const own = stageMemory(encoder, 1, "onDemand").total - 30 * MiB;
     expect(await logOf(own + 35 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p -10p +30 -30 +20p");
     expect(await logOf(own + 45 * MiB, drawing)).toBe("+30 -30 +20p +10p -20p +30 -10p -30 +20p");
   });
 
-  it("keep their weights as they are stored where they do not fit otherwise", async () => {
+  it("keep their weights as they are stored if they do not fit otherwise", async () => {
     const half = stage("half", "network", 20, "float16");
     const [fast, stored] = (["prepacked", "onDemand"] as const).map((keeping) =>
       stageMemory(half, 1, keeping),
@@ -102,11 +102,11 @@ describe("programs of stages", () => {
     expect(await logOf(fast!.total - 1, [half])).toBe("+20");
   });
 
-  it("of texts are dropped for others where nobody says how much there is", async () => {
+  it("of text encoders are dropped for others if the memory is not known", async () => {
     expect(await logOf(undefined, drawing)).toBe("+30 -30 +20p +10p +30 -30");
   });
 
-  it("that fail to be made are made anew, and hold up nothing", async () => {
+  it("that fail to compile are compiled again on the next run", async () => {
     const { backend, log } = recorder();
     let failures = 1;
     const programs = stagePrograms({
@@ -122,7 +122,7 @@ describe("programs of stages", () => {
     await programs.dispose();
   });
 
-  it("are not made for who has given up", async () => {
+  it("are not compiled for an aborted run", async () => {
     const { backend, log } = recorder();
     const programs = stagePrograms(backend);
     const signal = AbortSignal.abort(new Error("stopped"));

@@ -16,7 +16,7 @@ describe("a file of original weights", () => {
     ["U-ViT-H/2-256", "U-ViT-H-2-imagenet256"],
     ["U-ViT-M/4-64", "U-ViT-M-4-imagenet64"],
     ["U-ViT-S/2-COCO", "U-ViT-S-2-mscoco"],
-  ])("is told to be %s", (name, file) => {
+  ])("is recognised as %s", (name, file) => {
     const { network, defaults, missingParts } = publishedModel(
       shapedWeights(publishedShapes(file)),
     );
@@ -27,7 +27,7 @@ describe("a file of original weights", () => {
     );
   });
 
-  it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is told to be %s", (name) => {
+  it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is recognised as %s", (name) => {
     const { network, process } = publishedModel(shapedWeights(shapesOf(name)));
     expect(network).toEqual(networkPresets().get(name));
     expect(process).toMatchObject({ parameterization: "epsilon" });
@@ -36,7 +36,7 @@ describe("a file of original weights", () => {
     expect(kept > 0.5).toBe(name === "ADM-64");
   });
 
-  it("is told to be a DiT", () => {
+  it("is recognised as a DiT", () => {
     const { network } = publishedModel(shapedWeights(publishedShapes("DiT-XL-2-256")));
     expect(network).toEqual(networkPresets().get("DiT-XL/2"));
   });
@@ -50,7 +50,7 @@ describe("a file of original weights", () => {
     },
   );
 
-  it("of no published size is refused", () => {
+  it("is refused if it is of no published size", () => {
     const shapes = { ...shapesOf("U-ViT-M/4-64"), pos_embed: [1, 3, 768] };
     expect(() => publishedModel(shapedWeights(shapes))).toThrow(
       "file is a U-ViT, but of none of the published sizes, which are U-ViT-S/2-CIFAR10, ",

@@ -106,7 +106,7 @@ describe("Stable Diffusion 3", () => {
     expect(new Uint8Array(pixels)).toEqual(folderPixels);
   });
 
-  it("is drawn with as its origins do unless told otherwise", async () => {
+  it("has the default settings of diffusers for folders and of Stability's code for files", async () => {
     const settings = async (source: string) => {
       const pipeline = await openPipeline(source);
       const { steps, guidance, sampler, width, height } = pipeline.settings({ prompt });
@@ -125,7 +125,7 @@ describe("Stable Diffusion 3", () => {
     });
   });
 
-  it("draws other sizes and aspects, as far as its table of places goes", async () => {
+  it("draws other sizes and aspect ratios up to its position table", async () => {
     const pixels = await drawn(at("folder"), { width: 96, height: 32, steps: 1 });
     expect(pixels.length).toBe(3 * 32 * 96);
     await expect(drawn(at("folder"), { width: 208, height: 64 })).rejects.toThrow(
@@ -133,7 +133,7 @@ describe("Stable Diffusion 3", () => {
     );
   });
 
-  it("draws by the prompt and away from the negative one", async () => {
+  it("follows the prompt and leads away from the negative prompt", async () => {
     const [other, away] = [{ prompt: "a blue dog" }, { negativePrompt: "a blue dog" }];
     expect(apart(await drawn(at("folder"), other), folderPixels)).toBeGreaterThan(1);
     expect(apart(await drawn(at("folder"), away), folderPixels)).toBeGreaterThan(1);
@@ -159,7 +159,7 @@ describe("Stable Diffusion 3", () => {
     expect(await drawn(at("sharded"))).toEqual(folderPixels);
   });
 
-  it("takes what its file does not hold from elsewhere", async () => {
+  it("takes parts that its file lacks from other files and folders", async () => {
     const { t5, clips } = await encoderFiles();
     const elsewhere = { ...options, tokenizers: at("folder") };
     const files = { ...elsewhere, textEncoders: [clips, t5] };
@@ -221,7 +221,7 @@ async function shard(folder: string, stem: string, variant = ""): Promise<void> 
 }
 
 describe("text encoders that are left out", () => {
-  it("tell zeros, and nothing is loaded of them", async () => {
+  it("give zeros, and are not loaded", async () => {
     const { backend, asked } = watchedBackend();
     const model = await openModel(at("folder"), { ...options, without: ["clip-l"] });
     const pipeline = imagePipeline(model, backend);
@@ -242,7 +242,7 @@ describe("text encoders that are left out", () => {
     expect([zeros(pooled!, 0, 64), zeros(pooled!, 64, 192)]).toEqual([true, false]);
   });
 
-  it("may be any, and all matter", async () => {
+  it("can be any of them, and each changes the picture", async () => {
     const file = at("file/sd3.safetensors");
     const pictures = [folderPixels];
     for (const without of [["t5"], ["clip-l"], ["clip-g"], ["t5", "clip-l", "clip-g"]]) {
@@ -257,7 +257,7 @@ describe("text encoders that are left out", () => {
     ).toEqual(none);
   });
 
-  it("may be those that a folder does not have", async () => {
+  it("can be those that a folder lacks", async () => {
     await writeSD3Folder(at("mute"), tinySD3, { encoders: false });
     const without = ["t5", "clip-l", "clip-g"];
     expect(await drawn(at("mute"))).toEqual(await drawn(at("folder"), {}, { without }));
@@ -269,7 +269,7 @@ describe("text encoders that are left out", () => {
 });
 
 describe("prompts", () => {
-  it("are read once, however often they are drawn", async () => {
+  it("are encoded once for several drawings", async () => {
     const { backend, asked } = watchedBackend();
     const pipeline = imagePipeline(await openModel(at("folder"), options), backend);
     const readings = async (more: GenerateRequest) => {
@@ -285,7 +285,7 @@ describe("prompts", () => {
     await pipeline.dispose();
   });
 
-  it("that are too long are cut, with a warning that names the words lost", async () => {
+  it("are truncated at the token limit, with a warning that names the rest", async () => {
     const pipeline = await openPipeline(at("folder"), { promptTokens: 4 });
     const long = `${"cat ".repeat(75)}dog bird`;
     expect(pipeline.settings({ prompt: long, guidance: 1 }).warnings).toEqual([
@@ -300,7 +300,7 @@ describe("prompts", () => {
 describe("memory", () => {
   const MiB = 2 ** 20;
 
-  it("that does not suffice for a stage is told before anything is loaded", async () => {
+  it("is checked for each stage before anything is loaded", async () => {
     const pipeline = await openPipeline(at("folder"), { memory: 138 * MiB });
     const sentence =
       "folder needs 140 MiB of memory for T5, but only 138 MiB are available; leave it out with --without t5.";
@@ -325,12 +325,12 @@ describe("memory", () => {
     await tight.dispose();
   });
 
-  it("that does not suffice for all at once changes no pixel", async () => {
+  it("that is too small for all stages at once changes no pixel", async () => {
     const memory = 145 * MiB;
     expect(await drawn(at("folder"), {}, { ...options, memory })).toEqual(folderPixels);
   });
 
-  it("of each stage is told by info, and refused by generate", () => {
+  it("of each stage is printed by info, and checked by generate", () => {
     const { code, out } = patchwise(["info", at("folder"), "--json"]);
     expect(code).toBe(0);
     const { stages, memory_bytes, least_memory_bytes } = JSON.parse(out);
@@ -375,7 +375,7 @@ function spoiled(
   return folder;
 }
 
-describe("what cannot be opened", () => {
+describe("openPipeline refuses", () => {
   it.each<[string, () => string, RegExp]>([
     [
       "a folder without its index",
@@ -447,7 +447,7 @@ describe("what cannot be opened", () => {
     await expect(openPipeline(folder)).rejects.toThrow(/^[^\n]+\.$/);
   });
 
-  it("a file without text encoders, which says which and how to give them", async () => {
+  it("a file without text encoders, and names them", async () => {
     const bare = at("bare/sd3.safetensors");
     const refused = (opening: OpenPipelineOptions) =>
       expect(openPipeline(bare, opening)).rejects.toThrow(UsageError);
@@ -508,7 +508,7 @@ describe("what cannot be opened", () => {
     await expect(opened).rejects.toThrow(UsageError);
   });
 
-  it("a file whose weights are of another network", async () => {
+  it("a file with the weights of another network", async () => {
     const whole = await openSafetensorsFile(at("file/sd3.safetensors"));
     const arrays = await Promise.all(
       [...whole.entries.keys()]

@@ -1,4 +1,4 @@
-/** Tables, times and noise levels of the schedulers of diffusers, rounded where they are rounded there. */
+/** Tables, times and noise levels of diffusers' schedulers, with diffusers' rounding. */
 import { FormatError } from "../../engine/errors.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import {
@@ -36,7 +36,7 @@ export interface Tables {
 interface TableDefaults {
   readonly start?: number;
   readonly end?: number;
-  /** Whether a terminal ᾱ of 0 is replaced by 2⁻²⁴, so that its ratio is finite. */
+  /** Whether a terminal ᾱ of 0 is replaced by 2⁻²⁴, which makes the ratio finite. */
   readonly lowest?: boolean;
 }
 
@@ -78,7 +78,7 @@ function betas32(
   }
 }
 
-/** Whole times of the schedulers that look up ᾱ at each. */
+/** The whole-number times of schedulers that look up ᾱ. */
 export function singleStepTimes(
   read: FieldReader,
   steps: number,
@@ -90,7 +90,7 @@ export function singleStepTimes(
   });
 }
 
-/** The levels at whole times, and the last one. */
+/** The levels at whole-number times, and the last level. */
 export function noisiestFirst(
   { alphaBars }: Tables,
   times: readonly number[],
@@ -99,7 +99,7 @@ export function noisiestFirst(
   return [...times.map((time) => levelOf(time, alphaBars[time]!)), end];
 }
 
-/** Levels of Euler's and Heun's schedulers: times may lie between two steps. */
+/** Levels of Euler's and Heun's schedulers, whose times may lie between two steps. */
 export function pointwiseLevels(read: FieldReader, tables: Tables, steps: number): NoiseLevel[] {
   const spacing = read.choice("timestep_spacing", timestepSpacings, "linspace");
   const times = spacedTimesteps(spacing, steps, {
@@ -121,7 +121,7 @@ export function pointwiseLevels(read: FieldReader, tables: Tables, steps: number
   );
 }
 
-/** Levels of the multistep solvers, whose times are whole. */
+/** Levels of the multistep solvers, whose times are whole numbers. */
 export function multistepLevels(read: FieldReader, tables: Tables, steps: number): NoiseLevel[] {
   const { ratios, trainSteps } = tables;
   if (read.flag("use_flow_sigmas", false)) {
@@ -155,7 +155,7 @@ export function multistepLevels(read: FieldReader, tables: Tables, steps: number
   );
 }
 
-/** Levels of rectified flow; a shift that does not depend on the image is applied to the ends already. */
+/** Levels of rectified flow; a shift that does not depend on the image size is already applied to the ends. */
 export function flowMatchLevels(
   read: FieldReader,
   steps: number,
@@ -178,7 +178,7 @@ export function flowMatchLevels(
   ];
 }
 
-/** Ratios of another spacing than that of the times, where the config asks for one. */
+/** Ratios with a spacing of their own, if the config has one. */
 function convertedRatios(
   read: FieldReader,
   steps: number,
@@ -198,7 +198,7 @@ function timeOf({ ratios }: Tables, ratio: number): number {
   );
 }
 
-/** Steps whose λ = log(alpha / sigma) is not below what the config allows. */
+/** Number of steps whose λ = log(alpha / sigma) is not below the config's bound. */
 function usableSteps(read: FieldReader, { ratios, trainSteps }: Tables): number {
   const lowest = read.number("lambda_min_clipped", -Infinity);
   return trainSteps - ratios.filter((ratio) => -Math.log(ratio) < lowest).length;

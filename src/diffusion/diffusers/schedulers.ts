@@ -1,6 +1,6 @@
 /**
- * Schedulers of diffusers, from their `scheduler_config.json`, as levels and a sampler of ours: model folders bring one
- * along. Their tables are made in float32, as they are there: models were trained with them.
+ * Diffusers' schedulers, from the `scheduler_config.json` of a model folder, as noise levels and one of our samplers. Their
+ * tables are computed in float32 as in diffusers, because models were trained with them.
  */
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/messages.ts";
@@ -30,28 +30,28 @@ import { timestepSpacings } from "../timesteps.ts";
 import type { Threshold } from "../thresholding.ts";
 
 export interface DiffusersScheduler {
-  /** What its model predicts. */
+  /** What the model predicts. */
   readonly parameterization: Parameterization;
-  /** How its estimates of x0 are kept in range. */
+  /** Keeps estimates of x0 in range. */
   readonly threshold?: Threshold | undefined;
   readonly sampler: Sampler;
   /**
-   * Noise levels for a number of steps, and the last one.
+   * Noise levels for a number of steps, and the last level.
    *
-   * @param options.mu logarithm of the shift, where the config says that it depends on the image
-   * @param options.shift in place of the config's
-   * @throws UsageError when there cannot be so many steps, or levels that are no flow's are to be shifted
+   * @param options.mu logarithm of the shift, for configs whose shift depends on the image size
+   * @param options.shift replaces the config's
+   * @throws UsageError if there are fewer steps, or a shift is given for levels that are not a flow's
    */
   levels(steps: number, options?: SchedulerLevelOptions): NoiseLevel[];
-  /** Standard deviation of what sampling starts with, as the network sees it. */
+  /** Standard deviation of the noise that sampling starts with, at the scale of the network's input. */
   start(first: NoiseLevel): number;
-  /** Whether diffusers keeps x / alpha where we keep x. */
+  /** Whether diffusers' samples are x / alpha instead of x. */
   readonly exploding: boolean;
-  /** Deviation of the noise that it leaves in its images, where it adds some at the last step from this level too. */
+  /** Deviation of the noise that its last step from a level adds to the images, if it adds any. */
   readonly leftover?: (last: NoiseLevel) => number;
-  /** Whether it lists levels between the first and the last twice, as often as it asks the network about them. */
+  /** Whether it lists the inner levels twice, since it runs the network twice at each. */
   readonly twice?: boolean;
-  /** Where each step really goes, for the one scheduler that does not go to the next level. */
+  /** The level at which each step ends, for the one scheduler where this is not the next level. */
   readonly targets?: (steps: number) => NoiseLevel[];
 }
 
@@ -60,7 +60,7 @@ interface SchedulerLevelOptions {
   readonly shift?: number | undefined;
 }
 
-/** What a call of `step` was given beside the images. */
+/** The arguments of a call of `step` besides the images. */
 export interface StepArguments {
   readonly eta?: number;
   readonly keepNoise?: boolean;
@@ -83,7 +83,7 @@ export const diffusersSchedulerNames: readonly string[] = Object.keys(builders);
 
 /**
  * @param name of the class, `_class_name` of the config
- * @throws FormatError when the scheduler, or what a field asks for, is not known
+ * @throws FormatError if the scheduler or the value of a field is not supported
  */
 export function diffusersScheduler(
   name: string,
@@ -97,7 +97,7 @@ export function diffusersScheduler(
       `${read.file} names the scheduler ${JSON.stringify(name)}, which is not known; ${near.length > 0 ? `nearest are ${near.join(", ")}` : `known are ${diffusersSchedulerNames.join(", ")}`}.`,
     );
   }
-  // Options that change what a scheduler does, and that have only this value here.
+  // Options of schedulers for which only this value is supported.
   read.choice("interpolation_type", ["linear"], "linear");
   read.choice("timestep_type", ["discrete"], "discrete");
   for (const [field, known] of [
@@ -164,7 +164,7 @@ function ddpmScheduler(read: FieldReader): DiffusersScheduler {
     levels: (steps) => noisiestFirst(tables, singleStepTimes(read, steps, "leading"), clean),
     start: unit,
     exploding: false,
-    // Only a step from time 0 adds no noise; of β̃ nothing is left at the end anyway, of β all.
+    // Only a step from time 0 adds no noise. At the end β̃ is 0 anyway, but β is not.
     leftover: ({ time, sigma }) => (variance === "large" && time > 0 ? sigma : 0),
   };
 }
@@ -182,7 +182,7 @@ function ddimScheduler(read: FieldReader, { eta = 0, keepNoise = true }: StepArg
     levels: (steps) => noisiestFirst(tables, times(steps), end),
     start: unit,
     exploding: false,
-    // It goes back by a fixed stride, also where the spacing has another.
+    // It goes back by a fixed stride, even if the spacing has another.
     targets: (steps) =>
       times(steps).map((time) => {
         const target = time - Math.floor(trainSteps / steps);
@@ -191,7 +191,7 @@ function ddimScheduler(read: FieldReader, { eta = 0, keepNoise = true }: StepArg
   } satisfies DiffusersScheduler;
 }
 
-/** With "leading" times, sampling starts with noise of more than the first level's. */
+/** With "leading" times, sampling starts with more noise than the first level has. */
 function explodingStart(read: FieldReader) {
   const leading = read.choice("timestep_spacing", timestepSpacings, "linspace") === "leading";
   return ({ sigma }: NoiseLevel) => (leading ? 1 : sigma);

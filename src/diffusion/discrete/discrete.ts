@@ -1,6 +1,6 @@
 /**
- * Diffusion of discrete tokens, as Paella has it (Rampas et al., 2022): noise replaces tokens by random ones, and a network
- * says how probable each token of the codebook is at each place.
+ * Diffusion of discrete tokens as in Paella (Rampas et al., 2022): noise replaces tokens by random ones, and a network
+ * predicts the probability of each token of the codebook at each place.
  */
 import { full, where } from "../../engine/graph/functional.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
@@ -11,13 +11,13 @@ import { checkSteps } from "../levels.ts";
 import { meanOfImage, perImage } from "../losses.ts";
 import { torchLinspace } from "../torch-linspace.ts";
 
-/** Tokens [B, h, w] with random ones where there is noise, see `isNoise`. */
+/** Replaces tokens [B, h, w] by random ones where `noise` (see `isNoise`) is true. */
 export function noiseTokens(tokens: Tensor, random: Tensor, noise: Tensor): Tensor {
   return where(noise, random, tokens);
 }
 
 /**
- * Which places are noise, [B, h, w] bool: as many as `share` [B] says.
+ * Chooses the places that are noise, [B, h, w] bool: each with the probability `share` [B] of its image.
  *
  * @param uniforms [B, h, w] in [0, 1)
  */
@@ -26,9 +26,9 @@ export function isNoise(uniforms: Tensor, share: Tensor): Tensor {
 }
 
 /**
- * Cross entropy of logits [B, codebook, h, w] with the true tokens [B, h, w], for each place.
+ * Cross entropy of logits [B, codebook, h, w] with the true tokens [B, h, w] at each place, [B, h, w].
  *
- * @param smoothing share of the truth that all tokens have alike (Szegedy et al., 2016)
+ * @param smoothing label smoothing: the share of the target that is uniform over the codebook (Szegedy et al., 2016)
  */
 export function tokenLoss(logits: Tensor, tokens: Tensor, smoothing = 0.1): Tensor {
   const logs = logits.transpose([0, 2, 3, 1]).logSoftmax(-1); // [B, h, w, codebook]
@@ -37,8 +37,8 @@ export function tokenLoss(logits: Tensor, tokens: Tensor, smoothing = 0.1): Tens
 }
 
 /**
- * Mean of each image's losses [B, h, w], in which places that are no noise count for less, as the third Paella was trained:
- * for `lowest` where hardly anything is noise, and for as much as the others where everything is.
+ * Mean [B] of each image's losses [B, h, w] with smaller weights where there is no noise, as the third Paella was trained:
+ * a weight of `lowest` if hardly anything is noise, rising to that of noisy places if everything is.
  */
 export function noiseWeightedLoss(
   losses: Tensor,
@@ -49,13 +49,13 @@ export function noiseWeightedLoss(
   return meanOfImage(losses.mul(weights)).div(meanOfImage(weights));
 }
 
-/** Logits [B, codebook, h, w] of tokens [B, h, w] of which a share in [0, 1] is noise. */
+/** Predicts logits [B, codebook, h, w] from tokens [B, h, w] of which a share in [0, 1] is noise. */
 export type TokenDenoiser = (tokens: NdArray<"int64">, share: number) => Promise<NdArray>;
 
 /**
- * Classifier-free guidance (Ho & Salimans, 2022) of logits; both denoisers are asked at once.
+ * Classifier-free guidance (Ho & Salimans, 2022) of logits; both denoisers run at the same time.
  *
- * @param scale 1 is the conditional denoiser itself
+ * @param scale 1 gives the conditional denoiser
  */
 export function guidedTokens(
   conditional: TokenDenoiser,
@@ -64,18 +64,18 @@ export function guidedTokens(
 ): TokenDenoiser {
   if (scale === 1) return conditional;
   return async (tokens, share) => {
-    const [wanted, free] = await Promise.all([
+    const [positive, negative] = await Promise.all([
       conditional(tokens, share),
       unconditional(tokens, share),
     ]);
-    return combine([scale, wanted], [1 - scale, free]);
+    return combine([scale, positive], [1 - scale, negative]);
   };
 }
 
 /**
- * Shares of noise before each step and behind the last one, evenly spaced, as the third Paella is sampled with.
+ * Shares of noise before each step and after the last, evenly spaced, as the third Paella is sampled.
  *
- * @param from less than 1 for variations of given tokens
+ * @param from below 1 for variations of given tokens
  * @throws UsageError unless steps is a whole number of at least 1
  */
 export function evenLevels(steps: number, from = 1, to = 0): number[] {
@@ -84,7 +84,7 @@ export function evenLevels(steps: number, from = 1, to = 0): number[] {
 }
 
 /**
- * Shares of noise along a quarter of a cosine, as the first Paella is sampled with.
+ * Shares of noise along a quarter of a cosine, as the first Paella is sampled.
  *
  * @throws UsageError unless steps is a whole number of at least 1
  */
@@ -93,7 +93,7 @@ export function cosineLevels(steps: number): number[] {
   return [...torchLinspace(0, 1, steps + 1)].map((time) => Math.max(0, cosineShare(time)));
 }
 
-/** The share of noise at a time from 0, all of it, to 1, none; rounded as the networks have learned it. */
+/** The share of noise at a time from 0 (all noise) to 1 (none), rounded as in the networks' training. */
 export function cosineShare(time: number): number {
   return torchCos(Math.fround(Math.fround(time) * Math.fround(Math.PI)) / 2);
 }

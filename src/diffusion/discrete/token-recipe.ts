@@ -1,4 +1,4 @@
-/** A recipe for discrete tokens (`discrete.ts`), beside those for pictures and latents of continuous numbers (`recipe.ts`). */
+/** The recipe for discrete tokens (`discrete.ts`); `recipe.ts` has those for pixels and latents. */
 import { z } from "zod";
 import { input } from "../../engine/graph/functional.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
@@ -20,26 +20,26 @@ const share = z.number().min(0).max(1);
 
 const tokens = z.strictObject({
   process: z.literal("tokens"),
-  /** Share of the truth that all tokens of the codebook have alike; Paella has 0.1. */
+  /** Label smoothing: the share of the target that is uniform over the codebook; Paella has 0.1. */
   smoothing: share.default(0),
-  /** How much places that are no noise count where hardly anything is noise; more where there is more of it. */
+  /** Weight of places without noise in images with hardly any noise; it rises to 1 with the noise. */
   keptWeight: z.number().gt(0).max(1).default(0.3),
-  /** How shares of noise fall while it draws: evenly as the third Paella's, or along a cosine as the first one's. */
+  /** How shares of noise fall during sampling: evenly as in the third Paella, or along a cosine as in the first. */
   levels: z.enum(["even", "cosine"]).default("even"),
 });
 
 export type TokenRecipe = z.output<typeof tokens>;
 
-/** By which process a network is trained and sampled. */
+/** The process by which a network is trained and sampled. */
 export const anyRecipeSchema = z.discriminatedUnion("process", [recipeSchema, tokens]);
 
 export type AnyRecipe = z.output<typeof anyRecipeSchema>;
 
 /**
- * Loss [B] of a network on tokens [B, h, w], as a graph with inputs more, which `drawTokenExamples` draws: `random` and
- * `uniforms` [B, h, w], and `share` [B], how much is noise.
+ * Loss [B] of a network on tokens [B, h, w], as a graph with additional inputs that `drawTokenExamples` draws: `random` and
+ * `uniforms` [B, h, w], and the share of noise `share` [B].
  *
- * @param network tokens [B, h, w] and times [B], the share in thousandths → logits [B, codebook, h, w]
+ * @param network tokens [B, h, w] and times [B], 1000 times the share → logits [B, codebook, h, w]
  */
 export function tokenRecipeLoss(
   { smoothing, keptWeight }: TokenRecipe,
@@ -54,7 +54,7 @@ export function tokenRecipeLoss(
   return noiseWeightedLoss(losses, { noise, share: noiseShare, lowest: keptWeight });
 }
 
-/** The inputs that the loss's graph has beside tokens and conditions, for tokens of a shape [B, h, w]. */
+/** Draws the loss's inputs `random`, `uniforms` and `share` for tokens of a shape [B, h, w]. */
 export function drawTokenExamples(
   key: RandomKey,
   shape: readonly number[],
@@ -67,13 +67,13 @@ export function drawTokenExamples(
   };
 }
 
-/** Shares of noise before each step and behind the last one, as levels whose time is what the network is told. */
+/** The levels of sampling: shares of noise before each step and after the last, with the network's times. */
 export function tokenLevels(recipe: TokenRecipe, steps: number): NoiseLevel[] {
   const shares = recipe.levels === "even" ? evenLevels(steps) : cosineLevels(steps);
   return shares.map(tokenLevel);
 }
 
-/** Of a share of noise. */
+/** The level of a share of noise. */
 export function tokenLevel(noise: number): NoiseLevel {
   return { time: timeScale * noise, alpha: 1 - noise, sigma: noise };
 }

@@ -1,6 +1,6 @@
 /**
- * Sampling of discrete tokens (Rampas et al., 2022): all places are drawn at once, time and again, and ever less noise is
- * put back in between. Whatever says logits can be sampled so.
+ * Sampling of discrete tokens (Rampas et al., 2022): all places are drawn at once in every step, and less and less noise is
+ * put back in between. Any denoiser that predicts logits can be sampled.
  */
 import { UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
@@ -9,56 +9,56 @@ import type { TokenDenoiser } from "./discrete.ts";
 import { torchLinspace } from "../torch-linspace.ts";
 
 export interface TokenSampling {
-  /** Tokens are whole numbers from 0 up to, but not including, it. */
+  /** Number of tokens: tokens are whole numbers in [0, codebook). */
   readonly codebook: number;
-  /** Share of noise before each step and behind the last one, in [0, 1]; at least two, none larger than the one before. */
+  /** Shares of noise in [0, 1] before each step and after the last; at least two, not rising. */
   readonly levels: readonly number[];
-  /** Steps after which noise is put back, from the first; all but the last unless given. */
+  /** Number of steps, from the first, after which noise is put back; all but the last unless given. */
   readonly renoiseSteps?: number | undefined;
-  /** What is put back: the noise of the start unless given, or what the step was given. */
+  /** What is put back: the noise of the start (the default), or the tokens before the step. */
   readonly renoiseWith?: "start" | "previous" | undefined;
-  /** Of the first and of the last step, evenly in between; 1 unless given, and 0 takes the most probable tokens. */
+  /** Temperature of the first and the last step, linear in between; 1 unless given, and 0 takes the most probable tokens. */
   readonly temperature?: readonly [first: number, last: number] | undefined;
   readonly typical?: Typical | undefined;
   readonly known?: KnownTokens | undefined;
-  /** Ends sampling before the next question to the network, by throwing the signal's reason. */
+  /** Ends sampling before the next run of the network, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Draws only tokens about as surprising as is to be expected (Meister et al., 2022, "Locally Typical Sampling"). */
+/** Draws only tokens whose surprise is close to the expected one (Meister et al., 2022, "Locally Typical Sampling"). */
 export interface Typical {
-  /** Their probability together, in (0, 1]: no more tokens than reach it. */
+  /** The probability mass to keep, in (0, 1]; the fewest typical tokens that reach it are kept. */
   readonly mass: number;
-  /** So many at least; 1 unless given. */
+  /** The least number of tokens to keep; 1 unless given. */
   readonly least?: number | undefined;
 }
 
-/** Tokens to start from: variations of them, where the first level is less than 1, or with a mask inpainting. */
+/** Tokens to start from, for variations (the first level is below 1) or inpainting (with a mask). */
 export interface KnownTokens {
   /** [B, h, w] */
   readonly tokens: NdArray<"int64">;
-  /** Of their shape: places where it is 0 keep their tokens; all are drawn unless given. */
+  /** Mask of the same shape: places where it is 0 keep their tokens; all are drawn unless given. */
   readonly mask?: NdArray | undefined;
 }
 
-/** The random choices of a sampling. */
+/** The random draws of a sampling run. */
 export interface TokenDraws {
-  /** A token by logits, of which some may be −∞, for a place: rows are in the order (b, h, w). */
+  /** Draws a token for a place by its logits, of which some may be −∞; rows are in the order (b, h, w). */
   pick(step: number, row: number, logits: Float64Array): number;
-  /** A number in [0, 1) for each row; "start" is what known tokens are noised by. */
+  /** A number in [0, 1) for each row; those of "start" add noise to known tokens. */
   uniforms(step: number | "start"): ArrayLike<number>;
 }
 
-/** Where sampling stands after a step. */
+/** The state of sampling after a step. */
 export interface TokenStep {
-  /** Steps done, from 1. */
+  /** Number of steps that are done, from 1. */
   readonly step: number;
   readonly steps: number;
-  /** What the network was given, [B, h, w]. */
+  /** The network's input, [B, h, w]. */
   readonly given: NdArray<"int64">;
-  /** What was drawn: a preview. */
+  /** The tokens that were drawn, for a preview. */
   readonly drawn: NdArray<"int64">;
-  /** What goes on: with the noise that was put back. */
+  /** The drawn tokens with the noise that was put back: the input of the next step. */
   readonly tokens: NdArray<"int64">;
 }
 
@@ -69,7 +69,7 @@ export interface TokenStep {
  * const draws = tokenDraws(seeds.map((seed) => randomKey(seed)), [16, 16]);
  * const sampling = { codebook: 8192, levels: evenLevels(8), temperature: [1, 0.2] };
  * for await (const { drawn } of sampleTokens(denoise, draws.noise(8192), sampling, draws)) show(drawn);
- * @throws UsageError when settings are out of range, tokens outside the codebook, or the network has another one
+ * @throws UsageError if settings are out of range, tokens are outside the codebook, or the network has another codebook
  */
 export async function* sampleTokens(
   denoise: TokenDenoiser,
@@ -90,7 +90,7 @@ export async function* sampleTokens(
     const given = tokens;
     const logits = await denoise(given, levels[step]!);
     checkLogits(logits, given, codebook);
-    // At no temperature the largest logit is infinitely far ahead.
+    // A tiny temperature instead of 0 makes the largest logit win by far.
     const warmth = Math.max(temperatures[step]!, 1e-10);
     const drawn = keep(
       drawTokens(logits, (row, values) => {
@@ -109,7 +109,7 @@ export async function* sampleTokens(
   return tokens;
 }
 
-/** Puts known tokens where the mask lets none be drawn. */
+/** Restores the known tokens where the mask is 0. */
 function keeper(known: KnownTokens | undefined) {
   const mask = known?.mask;
   return (tokens: NdArray<"int64">): NdArray<"int64"> => {
@@ -121,7 +121,7 @@ function keeper(known: KnownTokens | undefined) {
   };
 }
 
-/** Tokens with those of `noise` where a uniform number is below the share. */
+/** Replaces tokens by those of `noise` where a uniform number is below the share. */
 function noised(
   tokens: NdArray<"int64">,
   noise: NdArray<"int64">,
@@ -132,10 +132,10 @@ function noised(
   return { ...tokens, data };
 }
 
-/** As many places as have one number in a cache line. */
+/** Number of places whose float32 values fill a cache line. */
 const TILE = 16;
 
-/** A token of each place by its logits [B, codebook, h, w], which `pick` may change. */
+/** Draws a token for each place by its logits [B, codebook, h, w]; `pick` may overwrite its copy of them. */
 function drawTokens(
   logits: NdArray,
   pick: (row: number, values: Float64Array) => number,
@@ -165,7 +165,7 @@ function drawTokens(
 function keepTypical(logits: Float64Array, { mass, least = 1 }: Typical): void {
   const chances = probabilities(logits);
   let entropy = 0;
-  // An impossible token adds nothing: 0·log 0 is 0.
+  // Impossible tokens add nothing, since 0·log 0 is 0.
   for (const chance of chances) if (chance > 0) entropy -= chance * Math.log(chance);
   const apart = chances.map((chance) => Math.abs(-Math.log(chance) - entropy));
   const sorted = apart.toSorted();
@@ -174,7 +174,7 @@ function keepTypical(logits: Float64Array, { mass, least = 1 }: Typical): void {
     for (let k = 0; k < apart.length; k++) if (apart[k]! <= bound) sum += chances[k]!;
     return sum >= mass;
   };
-  // The least distance within which there is enough.
+  // Binary search for the least distance whose tokens reach the mass.
   let [low, high] = [Math.min(least, sorted.length) - 1, sorted.length - 1];
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
@@ -192,7 +192,7 @@ function probabilities(logits: Float64Array): Float64Array {
   return chances.map((chance) => chance / sum);
 }
 
-/** The token at which the probabilities together exceed a share in [0, 1). */
+/** The token at which the cumulative probability exceeds a share in [0, 1). */
 export function pickByShare(logits: Float64Array, share: number): number {
   const chances = probabilities(logits);
   let gathered = 0;
@@ -200,13 +200,13 @@ export function pickByShare(logits: Float64Array, share: number): number {
   return found === -1 ? chances.findLastIndex((chance) => chance > 0) : found;
 }
 
-/** Draws of which those of an image depend on its key alone, and the noise to start with. */
+/** Draws by one key for each image, and the noise to start with. */
 export interface KeyedTokenDraws extends TokenDraws {
-  /** Tokens [B, h, w] of which all are equally likely. */
+  /** Uniformly random tokens [B, h, w]. */
   noise(codebook: number): NdArray<"int64">;
 }
 
-/** One key for each image: what is drawn for it depends on its key and the step, and on nothing else. */
+/** Draws by one key for each image: they depend on the image's key and the step only. */
 export function tokenDraws(
   keys: readonly RandomKey[],
   [h, w]: readonly [height: number, width: number],
@@ -242,34 +242,30 @@ function checkSampling(sampling: TokenSampling, noise: NdArray<"int64">): void {
   const range = (share: number, i: number) => share >= 0 && share <= (levels[i - 1] ?? 1);
   if (levels.length < 2 || !levels.every(range)) {
     throw new UsageError(
-      `Tokens were to be sampled at shares of noise of ${levels.join(", ")}; give at least two from 1 to 0 that do not rise.`,
+      `levels must be at least two shares of noise from 1 to 0 that do not rise, got ${levels.join(", ")}.`,
     );
   }
   if (!Number.isInteger(renoiseSteps) || renoiseSteps < 0) {
-    throw new UsageError(
-      `Noise was to be put back after ${renoiseSteps} steps; give a whole number, 0 for never.`,
-    );
+    throw new UsageError(`renoiseSteps must be a whole number of at least 0, got ${renoiseSteps}.`);
   }
   const cold = temperature.find((value) => !(value >= 0 && value < Infinity));
   if (cold !== undefined) {
-    throw new UsageError(`The temperature is ${cold}; give a number of at least 0.`);
+    throw new UsageError(`temperature must be two numbers of at least 0, got ${cold}.`);
   }
   if (typical && !(typical.mass > 0 && typical.mass <= 1)) {
-    throw new UsageError(
-      `Typical tokens were to have the probability ${typical.mass}; give a number above 0, up to 1.`,
-    );
+    throw new UsageError(`typical.mass must be a number above 0 and up to 1, got ${typical.mass}.`);
   }
   for (const { shape } of [known?.tokens ?? noise, known?.mask ?? noise]) {
     if (shape.join() === noise.shape.join()) continue;
     throw new UsageError(
-      `Noise of shape [${noise.shape.join(", ")}] meets known tokens, or a mask, of shape [${shape.join(", ")}]; both must be of one shape.`,
+      `Known tokens and their mask must have the shape [${noise.shape.join(", ")}] of the noise, got [${shape.join(", ")}].`,
     );
   }
   for (const { data } of known ? [noise, known.tokens] : [noise]) {
     const outside = data.find((token) => token < 0n || token >= BigInt(codebook));
     if (outside === undefined) continue;
     throw new UsageError(
-      `There is a token ${outside}, but the codebook has ${codebook}; give tokens from 0 to ${codebook - 1}, of the tokenizer that the network was trained with.`,
+      `Tokens must be from 0 to ${codebook - 1}, got ${outside}; give those of the VQGAN that the network was trained with.`,
     );
   }
 }
@@ -278,6 +274,6 @@ function checkLogits({ shape }: NdArray, tokens: NdArray, codebook: number): voi
   const [count, ...space] = tokens.shape;
   if (shape.join() === [count, codebook, ...space].join()) return;
   throw new UsageError(
-    `The network says logits of shape [${shape.join(", ")}] of tokens [${tokens.shape.join(", ")}] with a codebook of ${codebook}; take a network that was trained on this tokenizer.`,
+    `The network predicts logits of shape [${shape.join(", ")}] from tokens [${tokens.shape.join(", ")}], which does not fit a codebook of ${codebook}; give a network that was trained with this VQGAN.`,
   );
 }

@@ -1,6 +1,6 @@
 /**
- * DDIM (Song et al., 2021), and what it is at its two ends in (alpha, sigma): Euler's method without noise, Euler ancestral
- * with all of it.
+ * DDIM (Song et al., 2021) and its two special cases in (alpha, sigma): Euler's method, which adds no noise, and Euler
+ * ancestral, which adds all of DDPM's.
  */
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
@@ -16,7 +16,7 @@ import {
 } from "./sampler.ts";
 
 export interface DDIMOptions extends SamplerOptions {
-  /** Share of DDPM's noise that each step adds; 0, none, unless given. */
+  /** Share of DDPM's noise that each step adds; 0 unless given. */
   readonly eta?: number;
 }
 
@@ -39,15 +39,15 @@ export async function* ddim(
   return x;
 }
 
-/** Deviation of the noise with which the step is one of the process reversed: √β̃. */
+/** Standard deviation of the noise of an ancestral step, √β̃. */
 function ancestralDeviation(from: NoiseLevel, to: NoiseLevel): number {
   return to.sigma * Math.sqrt(1 - (noiseRatio(to) / noiseRatio(from)) ** 2);
 }
 
-/** Euler's method for x / alpha against sigma / alpha (Karras et al., 2022); on straight levels, for x against time. Order 1. */
+/** Euler's method for x / alpha over sigma / alpha (Karras et al., 2022), or for x over time on straight levels. Order 1. */
 export const euler: Sampler = (denoise, x, levels, options) =>
   ddim(denoise, x, levels, { ...options, eta: 0 });
 
-/** Euler's method to less noise than asked for, and fresh noise on top (`sample_euler_ancestral` of k-diffusion). */
+/** Euler's method to a lower noise level, plus fresh noise (`sample_euler_ancestral` of k-diffusion). */
 export const eulerAncestral: Sampler = (denoise, x, levels, options) =>
   ddim(denoise, x, levels, { ...options, eta: 1 });

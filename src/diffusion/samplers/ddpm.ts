@@ -1,4 +1,4 @@
-/** DDPM (Ho et al., 2020): each step draws from the process reversed, given the estimate of x0. */
+/** DDPM (Ho et al., 2020): each step draws from the reverse process, given the estimate of x0. */
 import { PatchwiseError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine, mapElements } from "../arrays.ts";
@@ -8,8 +8,8 @@ import { noiseFor, report, type SamplerOptions, type SampleStep, transitions } f
 
 export interface DDPMOptions extends SamplerOptions {
   /**
-   * Variance of each step: β̃ ("small"), which is right for data that is one point; β ("large"), right for data that is
-   * noise; or what the model says between the two. "learned" where the model learns one, else "small", unless given.
+   * Variance of each step: β̃ ("small"), which is exact for data of a single point; β ("large"), exact for normal data; or
+   * the model's own between the two ("learned"). If not given, "learned" for models that learn one, else "small".
    */
   readonly variance?: "small" | "large" | "learned" | undefined;
 }
@@ -39,7 +39,7 @@ export async function* ddpm(
         case "learned": {
           const [low, high] = [Math.log(betaTilde), Math.log(beta)];
           const middle = (low + high) / 2;
-          // exp(log variance / 2), where −1 stands for the low end and 1 for the high one.
+          // exp(log variance / 2), where −1 is the low end and 1 the high one.
           const deviation = (place: number) => Math.exp((middle + (place * (high - low)) / 2) / 2);
           const variance = learned(denoised);
           x = mapElements((m, place, n) => m + deviation(place) * n, mean, variance, noise);
@@ -69,6 +69,6 @@ function posterior(from: NoiseLevel, to: NoiseLevel) {
 function learned({ variance }: Denoised): NdArray {
   if (variance) return variance;
   throw new PatchwiseError(
-    'The variance "learned" was asked for, but this model learns none; take "small" or "large".',
+    'This model has no learned variance; give the variance "small" or "large".',
   );
 }

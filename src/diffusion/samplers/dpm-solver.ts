@@ -1,6 +1,6 @@
 /**
- * DPM-Solver++ with several steps (Lu et al., 2022, "DPM-Solver++: Fast Solver for Guided Sampling"): between two levels
- * x is linear in an integral of x0 over λ = log(alpha / sigma), and earlier estimates tell how x0 changes.
+ * Multistep DPM-Solver++ (Lu et al., 2022, "DPM-Solver++: Fast Solver for Guided Sampling"): between two levels x is linear
+ * in an integral of x0 over λ = log(alpha / sigma), which earlier estimates of x0 approximate.
  */
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
@@ -19,19 +19,19 @@ import {
 } from "./sampler.ts";
 
 export interface DPMSolverOptions extends SamplerOptions {
-  /** Estimates that a step uses, 1 to 3; 2 unless given. */
+  /** Number of estimates that a step uses, 1 to 3; 2 unless given. */
   readonly order?: number;
-  /** Solves the reverse stochastic equation, of order 2 at most, instead of the deterministic one. */
+  /** Solves the reverse stochastic equation (up to order 2) instead of the deterministic one. */
   readonly stochastic?: boolean;
-  /** How the second order integrates; "midpoint" unless given. */
+  /** The second-order formula; "midpoint" unless given. */
   readonly integration?: "midpoint" | "heun";
-  /** Whether the last steps of fewer than 15 are of lower order, which is steadier; true unless given. */
+  /** Whether the last steps of runs with fewer than 15 have a lower order, which is more stable; true unless given. */
   readonly lowerOrderFinal?: boolean;
-  /** Whether the last step is always of order 1. The step to sigma 0 is, anyway. */
+  /** Whether the last step always has order 1. A step to sigma 0 always does. */
   readonly eulerAtFinal?: boolean;
   /**
-   * Over what x0 is taken to change evenly: λ, or −log sigma, as k-diffusion has it. That is finite at pure noise, from which
-   * the second step can thus learn; for order 2 at most, by "midpoint", without noise. λ unless given.
+   * The variable over which x0 is taken to change linearly: λ (the default), or −log sigma as in k-diffusion, which is finite
+   * at pure noise, so that the second step can use the first. The latter needs order 2 at most, "midpoint", and no noise.
    */
   readonly clock?: "lambda" | "sigma";
 }
@@ -40,11 +40,11 @@ const clocks = { lambda: logRatio, sigma: ({ sigma }: NoiseLevel) => -Math.log(s
 
 interface Estimate {
   readonly x0: NdArray;
-  /** By the solver's clock. */
+  /** The value of the clock variable. */
   readonly time: number;
 }
 
-/** @throws UsageError when the order is none of 1, 2, 3, or 3 of the stochastic equation or over sigma */
+/** @throws UsageError unless the order is 1, 2 or 3; 3 is not possible for the stochastic equation or over sigma */
 export async function* dpmSolver(
   denoise: Denoiser,
   x: NdArray,
@@ -66,7 +66,7 @@ export async function* dpmSolver(
   return x;
 }
 
-/** Whether the clock goes on during a step, from a time that it can tell. */
+/** Whether the clock variable changes during a step, and is finite at its start. */
 function ticks(step: Transition, { clock }: DPMSolverOptions): boolean {
   return clock === "sigma" ? step.from.sigma !== step.to.sigma : tellsChange(step);
 }
@@ -84,7 +84,7 @@ function orderOf(
   return Math.min(order, known, few && index === steps - 2 ? 2 : 3);
 }
 
-/** One step by as many estimates as are given, newest first: Lu et al., eq. 9 to 12 and algorithm 2, and their appendix for the SDE. */
+/** One step by the given estimates, newest first: Lu et al., eq. 9 to 12 and algorithm 2, and their appendix for the SDE. */
 function advanced(
   x: NdArray,
   step: Transition,
@@ -93,7 +93,7 @@ function advanced(
 ): NdArray {
   const { from, to } = step;
   const { stochastic = false, integration = "midpoint", clock = "lambda" } = options;
-  const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also where h is infinite
+  const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also if h is infinite
   const decay = stochastic ? shrink ** 2 : shrink;
   const [ofX, ofX0] = [(to.sigma / from.sigma) * (stochastic ? shrink : 1), to.alpha * (1 - decay)];
   // Weights of the differences m0 − m1 and m1 − m2.
@@ -106,7 +106,7 @@ function advanced(
     newer = (m2 || integration === "heun" ? linear : ofX0 / 2) / r0;
     if (m2) {
       const r1 = (m1.time - m2.time) / h;
-      // Half of what Taylor's series has, as published: so the order stays 2, at a smaller error.
+      // Half of the Taylor coefficient, as published: the order stays 2, with a smaller error.
       const quadratic = to.alpha * ((1 - decay - exponent) / exponent ** 2 + 0.5);
       const bend = (linear * r0 + quadratic) / (r0 + r1);
       newer += bend / r0;
@@ -138,7 +138,7 @@ function checkOrder(options: DPMSolverOptions): void {
       ? " over sigma"
       : "";
   throw new UsageError(
-    `DPM-Solver++ of order ${order} was asked for; give a whole number from 1 to ${most}${where}.`,
+    `The order of DPM-Solver++ must be a whole number from 1 to ${most}${where}, got ${order}.`,
   );
 }
 
@@ -146,7 +146,7 @@ function checkOrder(options: DPMSolverOptions): void {
 export const dpmSolver2M: Sampler = (denoise, x, levels, options) =>
   dpmSolver(denoise, x, levels, { ...options, order: 2 });
 
-/** The same as k-diffusion has it, and Stable Diffusion 3 with it: over −log sigma, of order 2 from the second step on. */
+/** DPM-Solver++(2M) as in k-diffusion and Stable Diffusion 3: over −log sigma, with order 2 from the second step on. */
 export const dpmSolver2MSigma: Sampler = (denoise, x, levels, options) =>
   dpmSolver(denoise, x, levels, { ...options, order: 2, clock: "sigma", lowerOrderFinal: false });
 
@@ -154,6 +154,6 @@ export const dpmSolver2MSigma: Sampler = (denoise, x, levels, options) =>
 export const dpmSolver2MSDE: Sampler = (denoise, x, levels, options) =>
   dpmSolver(denoise, x, levels, { ...options, order: 2, stochastic: true });
 
-/** DPM-Solver++(3M): with its published coefficients of order 2 too, and nearer to the solution than 2M. */
+/** DPM-Solver++(3M). With its published coefficients it has order 2 too, with a smaller error than 2M. */
 export const dpmSolver3M: Sampler = (denoise, x, levels, options) =>
   dpmSolver(denoise, x, levels, { ...options, order: 3 });

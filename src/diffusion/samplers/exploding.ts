@@ -1,4 +1,4 @@
-/** Other coordinates for a sampler. */
+/** Other coordinates for samplers. */
 import { PatchwiseError } from "../../engine/errors.ts";
 import { combine } from "../arrays.ts";
 import type { Denoiser } from "../denoiser.ts";
@@ -6,8 +6,8 @@ import { type NoiseLevel, noiseRatio } from "../levels.ts";
 import type { Sampler } from "./sampler.ts";
 
 /**
- * The sampler on x / alpha, whose noise grows without bound instead of crowding out the image: what Karras et al. (2022)
- * solve. Samplers of order 1 are the same either way; others differ within their error.
+ * Runs a sampler on x / alpha, as Karras et al. (2022) do: the noise grows without bound while the image keeps its scale.
+ * Samplers of order 1 give the same result either way; others differ within their error.
  */
 export function exploding(sampler: Sampler): Sampler {
   return async function* (denoise, x, levels, options) {

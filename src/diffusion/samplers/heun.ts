@@ -6,8 +6,8 @@ import type { NoiseLevel } from "../levels.ts";
 import { report, type SamplerOptions, type SampleStep, transitions } from "./sampler.ts";
 
 /**
- * Goes from level to level on a straight line, where dx = x0·dalpha + noise·dsigma: with alpha = 1 that is the published
- * algorithm, on straight levels Heun's method for the velocity. The step to sigma 0, where no network answers, is Euler's.
+ * Goes from level to level on a straight line, where dx = x0·dalpha + noise·dsigma: with alpha = 1 this is the published
+ * algorithm, on straight levels Heun's method for the velocity. A step to sigma 0 is Euler's, since no network runs there.
  */
 export async function* heun(
   denoise: Denoiser,

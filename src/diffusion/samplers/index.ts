@@ -1,4 +1,4 @@
-/** Every sampler, by the name that a person types. */
+/** Every sampler by the name that requests use. */
 import { UsageError } from "../../engine/errors.ts";
 import { nearestNames } from "../../engine/messages.ts";
 import { ddim, euler, eulerAncestral } from "./ddim.ts";
@@ -23,12 +23,12 @@ export const samplers = {
 
 export type SamplerName = keyof typeof samplers;
 
-/** @throws UsageError when there is no such sampler, with the nearest names */
+/** @throws UsageError if there is no such sampler, with the nearest names */
 export function samplerNamed(name: string): Sampler {
   if (Object.hasOwn(samplers, name)) return samplers[name as SamplerName];
   const names = Object.keys(samplers);
   const near = nearestNames(name, names);
   throw new UsageError(
-    `There is no sampler ${JSON.stringify(name)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `there are ${names.join(", ")}.`}`,
+    `There is no sampler ${JSON.stringify(name)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give one of ${names.join(", ")}.`}`,
   );
 }

@@ -1,4 +1,4 @@
-/** What all samplers have in common. */
+/** The interface of samplers, and what they share. */
 import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Denoiser } from "../denoiser.ts";
@@ -6,21 +6,21 @@ import { type NoiseLevel, noiseRatio } from "../levels.ts";
 import type { NoiseSource } from "../noise.ts";
 
 export interface SamplerOptions {
-  /** Where the noise of stochastic samplers comes from. */
+  /** The noise of stochastic samplers. */
   readonly noise?: NoiseSource | undefined;
-  /** Ends sampling before the next question to the network, by throwing the signal's reason. */
+  /** Ends sampling before the next run of the network, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where sampling stands after a step. */
+/** The state of sampling after a step. */
 export interface SampleStep {
-  /** Steps done, from 1. */
+  /** Number of steps that are done, from 1. */
   readonly step: number;
   readonly steps: number;
-  /** The level that was reached. */
+  /** The level after the step. */
   readonly level: NoiseLevel;
   readonly x: NdArray;
-  /** The estimate that the step rests on: a preview. */
+  /** The estimate of x0 that the step used, for a preview. */
   readonly x0: NdArray;
 }
 
@@ -36,7 +36,7 @@ export type Sampler = (
   options?: SamplerOptions,
 ) => AsyncGenerator<SampleStep, NdArray>;
 
-/** What a sampler returns, its steps passed over. */
+/** Runs a sampler to its end and returns the images. */
 export async function finalImages(steps: AsyncGenerator<unknown, NdArray>): Promise<NdArray> {
   for (;;) {
     const next = await steps.next();
@@ -53,7 +53,7 @@ export interface Transition {
 }
 
 /**
- * The steps between levels, each preceded by a look at the signal.
+ * The steps between levels; checks the signal before each.
  *
  * @throws PatchwiseError unless there are at least two levels, none noisier than the one before
  */
@@ -64,7 +64,7 @@ export function* transitions(
   const count = levels.length - 1;
   if (count < 1) {
     throw new PatchwiseError(
-      `A sampler was given ${levels.length} noise levels; give at least two, the first to start from and the last to end at.`,
+      `A sampler needs at least two noise levels, the first to start from and the last to end at, got ${levels.length}.`,
     );
   }
   const at = levels.findIndex(
@@ -73,7 +73,7 @@ export function* transitions(
   if (at > 0) {
     const [before, level] = [levels[at - 1]!, levels[at]!];
     throw new PatchwiseError(
-      `Noise level ${at} (alpha ${level.alpha}, sigma ${level.sigma}) is noisier than the one before (alpha ${before.alpha}, sigma ${before.sigma}); give levels that fall.`,
+      `Noise level ${at} (alpha ${level.alpha}, sigma ${level.sigma}) is noisier than the one before (alpha ${before.alpha}, sigma ${before.sigma}); give levels in descending order of noise.`,
     );
   }
   for (let index = 0; index < count; index++) {
@@ -82,12 +82,12 @@ export function* transitions(
   }
 }
 
-/** Whether later steps can extrapolate from this one: pure noise has no finite λ, and a step to an equal level no length. */
+/** Whether later steps can extrapolate from this one: λ must be finite, and the levels must differ. */
 export function tellsChange({ from, to }: Transition): boolean {
   return from.alpha !== 0 && noiseRatio(from) !== noiseRatio(to);
 }
 
-/** The report on a step that was done. */
+/** The state of sampling after a step. */
 export function report(
   { index, to }: Transition,
   levels: readonly NoiseLevel[],
@@ -100,18 +100,18 @@ export function report(
 /**
  * Noise of x's shape for a step.
  *
- * @throws PatchwiseError when the sampler was given no source of noise
- * @throws ShapeError when the source gives another shape
+ * @throws PatchwiseError if the sampler has no source of noise
+ * @throws ShapeError if the source gives another shape
  */
 export function noiseFor({ index }: Transition, x: NdArray, { noise }: SamplerOptions): NdArray {
   if (!noise) {
     throw new PatchwiseError(
-      "This sampler adds noise at each step, but was given none; give a source of it as `noise`, such as keyedNoise(keys).",
+      "This sampler adds noise at each step and needs a source of it; give `noise`, such as keyedNoise(keys).",
     );
   }
   const drawn = noise(index, x.shape);
   if (drawn.shape.join() === x.shape.join()) return drawn;
   throw new ShapeError(
-    `The noise for step ${index} is of shape [${drawn.shape.join(", ")}], but the images are [${x.shape.join(", ")}].`,
+    `The noise for step ${index} has the shape [${drawn.shape.join(", ")}], but the images have [${x.shape.join(", ")}].`,
   );
 }

@@ -1,6 +1,6 @@
 /**
  * UniPC (Zhao et al., 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"): each
- * estimate of x0, once known, also corrects the step that led to it, at no further evaluation.
+ * estimate of x0 also corrects the step that led to it, without another run of the network.
  */
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
@@ -16,13 +16,13 @@ import {
 } from "./sampler.ts";
 
 export interface UniPCOptions extends SamplerOptions {
-  /** Estimates that a step uses, at least 1; 2 unless given. */
+  /** Number of estimates that a step uses, at least 1; 2 unless given. */
   readonly order?: number;
-  /** B(h) of the paper: h ("bh1") or exp(h) − 1 ("bh2", which is better with few steps and guidance, and taken unless given). */
+  /** B(h) of the paper: h ("bh1"), or exp(h) − 1 ("bh2", the default), which is better with few steps and guidance. */
   readonly variant?: "bh1" | "bh2";
-  /** Whether the last steps are of lower order; true unless given. */
+  /** Whether the last steps have a lower order; true unless given. */
   readonly lowerOrderFinal?: boolean;
-  /** Numbers of the steps, from 0, that are not corrected by the estimate after them; none unless given. */
+  /** Numbers of the steps, from 0, that are not corrected; none unless given. */
   readonly uncorrected?: readonly number[];
 }
 
@@ -31,7 +31,7 @@ interface Estimate {
   readonly lambda: number;
 }
 
-/** A step that was taken, and can be taken again with one more estimate. */
+/** A step that can be repeated with one more estimate. */
 interface Taken {
   readonly x: NdArray;
   readonly from: NoiseLevel;
@@ -49,9 +49,7 @@ export async function* unipc(
 ): AsyncGenerator<SampleStep, NdArray> {
   const { order = 2, variant = "bh2", lowerOrderFinal = true, uncorrected = [], signal } = options;
   if (!Number.isInteger(order) || order < 1) {
-    throw new UsageError(
-      `UniPC of order ${order} was asked for; give a whole number of at least 1.`,
-    );
+    throw new UsageError(`The order of UniPC must be a whole number of at least 1, got ${order}.`);
   }
   let earlier: Estimate[] = [];
   let taken: Taken | undefined;
@@ -71,14 +69,14 @@ export async function* unipc(
   return x;
 }
 
-/** The predictor, eq. 9 with x0 as what is predicted; the corrector, eq. 8, where an estimate at the end of the step is given. */
+/** The predictor (eq. 9 for x0), or with an estimate at the end of the step the corrector (eq. 8). */
 function advanced(
   { x, from, to, estimates }: Taken,
   variant: "bh1" | "bh2",
   end?: Estimate,
 ): NdArray {
   const [m0, ...others] = estimates as readonly [Estimate, ...Estimate[]];
-  const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also where h is infinite
+  const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also if h is infinite
   const phi = shrink - 1;
   const ofX = to.sigma / from.sigma;
   const places = others.map(({ lambda }) => (lambda - m0.lambda) / (logRatio(to) - m0.lambda));
@@ -86,7 +84,7 @@ function advanced(
   if (known.length === 0) return combine([ofX, x], [-to.alpha * phi, m0.x0]);
 
   const hh = m0.lambda - logRatio(to);
-  // From pure noise h is infinite, which only "bh2" can be asked about.
+  // From pure noise h is infinite, for which only "bh2" has a value.
   const scale = variant === "bh1" && Number.isFinite(hh) ? hh : phi;
   const weights = end ? correctorWeights(places, hh, scale) : predictorWeights(places, hh, scale);
   // D = (m − m0) / r for each estimate; r is 1 at the end of the step.
@@ -99,12 +97,12 @@ function advanced(
   );
 }
 
-/** Of one earlier estimate 1/2, as the paper simplifies it; of more, the solution without the last equation. */
+/** 1/2 for one earlier estimate, as the paper simplifies it; for more, the solution without the last equation. */
 function predictorWeights(places: readonly number[], hh: number, scale: number): number[] {
   return places.length === 1 ? [0.5] : solve(...equations(places, places.length, hh, scale));
 }
 
-/** Of the estimate at the end alone 1/2, as the paper simplifies it. */
+/** 1/2 for the estimate at the end alone, as the paper simplifies it. */
 function correctorWeights(places: readonly number[], hh: number, scale: number): number[] {
   const all = [...places, 1];
   return all.length === 1 ? [0.5] : solve(...equations(all, all.length, hh, scale));
