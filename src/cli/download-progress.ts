@@ -16,7 +16,7 @@ export async function showingDownload<T>(
       const speed = ((done - begun.done) * 1000) / (now - begun.at);
       const rest = speed > 0 ? `, ${((total - done) / speed).toFixed(0)} s left` : "";
       line.update(
-        `${model}: ${megabytes(done)} of ${megabytes(total)} MB of ${files} files are here${rest} (${file})`,
+        `${model}: ${megabytes(done)} of ${megabytes(total)} MB in ${files} files${rest} (${file})`,
       );
     });
   } finally {

@@ -43,7 +43,7 @@ export async function checkWritable(paths: readonly string[]): Promise<void> {
     const status = await stat(path).catch(() => undefined);
     if (status && !status.isFile()) {
       throw new UsageError(
-        `Cannot write ${path}: it is ${status.isDirectory() ? "a folder" : "no regular file"}; choose another name.`,
+        `Cannot write ${path}: it is ${status.isDirectory() ? "a folder" : "not a regular file"}; choose another name.`,
       );
     }
   }

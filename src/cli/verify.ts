@@ -23,15 +23,15 @@ export function addVerify(program: Command): void {
     .command("verify")
     .summary("compare with recorded reference tensors")
     .description(
-      "Computes anew what a reference implementation computed, and prints the largest error of each output " +
+      "Recomputes the outputs of a reference implementation and prints the largest error of each output " +
         "against its tolerance. A folder holds config.json (family, arguments, tolerance), io.safetensors " +
-        "(inputs and expected outputs) and, where the family needs them, weights.safetensors.",
+        "(inputs and expected outputs) and, if the family needs them, weights.safetensors.",
     )
     .argument("<dir...>", "folders to verify")
     .option("--json", "print one JSON object: { ok, folders: [{ name, family, ok, outputs }] }")
     .addHelpText(
       "after",
-      "\nExits with 0 when every output is within its tolerance, with 1 when not.",
+      "\nExits with 0 if every output is within its tolerance, and with 1 otherwise.",
     )
     .action(verify);
 }
@@ -56,7 +56,7 @@ async function checkFolder(directory: string): Promise<void> {
   const status = await stat(directory).catch(() => undefined);
   if (status?.isDirectory()) return;
   throw new UsageError(
-    `${directory} is ${status ? "a file" : "not there"}; give a folder with config.json and io.safetensors.`,
+    `${directory} ${status ? "is a file" : "does not exist"}; give a folder with config.json and io.safetensors.`,
   );
 }
 

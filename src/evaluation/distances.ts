@@ -22,14 +22,12 @@ export function rowsAt({ width, values }: Features, indices: ArrayLike<number>):
 export function checkSets(a: Features, b: Features, least: number, what: string): void {
   if (a.width !== b.width) {
     throw new UsageError(
-      `The ${what} was asked for of features of widths ${a.width} and ${b.width}; compare features of one extractor.`,
+      `The ${what} needs features of one width, got ${a.width} and ${b.width}; compare features of one extractor.`,
     );
   }
   const fewer = Math.min(a.count, b.count);
   if (fewer >= least) return;
-  throw new UsageError(
-    `The ${what} was asked for of ${fewer} pictures, but needs at least ${least} on either side; give more.`,
-  );
+  throw new UsageError(`The ${what} needs at least ${least} pictures in each set, got ${fewer}.`);
 }
 
 /**
@@ -165,7 +163,7 @@ export function kernelDistance(
   const most = Math.min(a.count, b.count);
   if (!Number.isInteger(size) || size < 2 || size > most || !(subsets >= 1)) {
     throw new UsageError(
-      `The kernel distance was asked for on ${subsets} subsets of ${size} pictures; give at least one, of 2 to ${most} pictures.`,
+      `The kernel distance needs at least one subset of 2 to ${most} pictures, got ${subsets} of ${size}.`,
     );
   }
   const distances = Array.from({ length: subsets }, (_, i) => {

@@ -71,10 +71,10 @@ export function loadClipTokenizer(
 function checkedVocabulary(value: unknown, name: string): Readonly<Record<string, number>> {
   const refused = (reason: string) =>
     new FormatError(
-      `${name}: vocab.json ${reason}; take the one that was published with the model.`,
+      `${name}: vocab.json ${reason}; use the one that was published with the model.`,
     );
   const vocab = vocabularySchema.safeParse(value);
-  if (!vocab.success) throw refused("is not an object of ids by pieces");
+  if (!vocab.success) throw refused("is not an object with an id for each token");
   const ids = new Set(Object.values(vocab.data));
   const count = Object.keys(vocab.data).length;
   if (ids.size < count || [...ids].some((id) => id >= count)) {
@@ -98,7 +98,7 @@ function checkedMerges(
     const pair = first && second && rest.length === 0 ? ([first, second] as const) : undefined;
     if (!pair || ![...pair, pair.join("")].every((piece) => Object.hasOwn(vocab, piece))) {
       throw new FormatError(
-        `${name}: line ${i + 1} of merges.txt is ${quote(line)}, which is no pair of pieces whose union is one; give the two files of one and the same model.`,
+        `${name}: line ${i + 1} of merges.txt is ${quote(line)}, which does not merge two tokens of vocab.json into a third; use both files of the same model.`,
       );
     }
     pairs.push([...pair]);

@@ -37,7 +37,7 @@ export function loadSentencePiece(
   checkKind(model, name);
   const rewrite = charsmapRewrite(model.precompiledCharsmap);
   if (!rewrite) {
-    throw new FormatError(`${name} has a damaged table of characters; download it again.`);
+    throw new FormatError(`${name} has a damaged normalization table; download it again.`);
   }
   return loadTokenizer(unigram(model, name, padding), { prepare: preparation(model, rewrite) });
 }
@@ -45,7 +45,7 @@ export function loadSentencePiece(
 function decoded(bytes: Uint8Array, name: string): SentencePieceProto {
   const refused = (reason: string, cause?: unknown) =>
     new FormatError(
-      `${name} is no model of SentencePiece (${reason}); take the one that was published with the model.`,
+      `${name} is not a SentencePiece model (${reason}); use the one that was published with the model.`,
       { cause },
     );
   let model: SentencePieceProto;
@@ -60,21 +60,21 @@ function decoded(bytes: Uint8Array, name: string): SentencePieceProto {
     throw refused("it has a piece twice");
   }
   if (!pieces.some(({ type }) => type === pieceTypes.unknown)) {
-    throw refused("it has no piece for what it does not know");
+    throw refused("it has no unknown piece");
   }
   return model;
 }
 
 function checkKind(model: SentencePieceProto, name: string): void {
   const unread = [
-    model.modelType !== modelTypes.unigram && `cuts texts by another rule than "unigram"`,
+    model.modelType !== modelTypes.unigram && `uses another algorithm than "unigram"`,
     model.byteFallback && "falls back to bytes",
-    model.treatWhitespaceAsSuffix && "puts spaces behind words",
-    !model.escapeWhitespaces && "leaves spaces as they are",
+    model.treatWhitespaceAsSuffix && "puts spaces after words",
+    !model.escapeWhitespaces && "does not escape spaces",
   ].find((reason) => reason !== false);
   if (unread === undefined) return;
   throw new FormatError(
-    `${name} ${unread}, which is not read here; give a model of T5, or a tokenizer.json in its place.`,
+    `${name} ${unread}, which is not supported; use a T5 model, or a tokenizer.json in its place.`,
   );
 }
 
@@ -118,7 +118,7 @@ function unigram({ pieces }: SentencePieceProto, name: string, padding: string):
     const id = pieces.findIndex(({ piece }) => piece === wanted);
     if (id >= 0) return id;
     throw new FormatError(
-      `${name} has no piece ${quote(wanted)}; give a model of T5, or a tokenizer.json in its place.`,
+      `${name} has no piece ${quote(wanted)}; use a T5 model, or a tokenizer.json in its place.`,
     );
   };
   const vocab = pieces.map(({ piece, score, type }, id): readonly [string, number] => {

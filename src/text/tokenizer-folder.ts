@@ -46,7 +46,7 @@ async function paddingOf(folder: ModelFolder): Promise<string | undefined> {
     const config = configSchema.safeParse(await jsonIn(folder, name));
     if (!config.success) {
       throw new FormatError(
-        `${folder.pathOf(name)} does not say in "pad_token", as a text, what piece it pads with; download it again.`,
+        `${folder.pathOf(name)} has no padding token as a string in "pad_token"; download it again.`,
       );
     }
     const padding = config.data.pad_token ?? undefined;

@@ -71,7 +71,7 @@ const MAX_SIZE = 2 ** 24;
 function construct(json: unknown): PieceTokenizer {
   const refused = (reason: string, cause?: unknown) =>
     new FormatError(
-      `This is not a tokenizer.json that Patchwise can read (${reason}); take the one that was published with the model.`,
+      `This is not a tokenizer.json that Patchwise can read (${reason}); use the one that was published with the model.`,
       { cause },
     );
   const model = (json as Partial<TokenizerJson> | null | undefined)?.model;
@@ -82,7 +82,7 @@ function construct(json: unknown): PieceTokenizer {
     const pieces = new PieceTokenizer(json, {});
     const wrong = idsIn(json as TokenizerJson).find((id) => !isId(id));
     if (wrong === undefined) return pieces;
-    throw new Error(`it numbers a piece ${JSON.stringify(wrong)}`);
+    throw new Error(`it has the invalid id ${JSON.stringify(wrong)}`);
   } catch (error) {
     throw refused((error as Error).message, error);
   }
@@ -108,7 +108,7 @@ function paddingId(
     const id = pieces.token_to_id(wanted);
     if (id !== undefined) return id;
     throw new FormatError(
-      `The tokenizer pads with ${quote(wanted)}, which is none of its pieces; give its files from one and the same model.`,
+      `The tokenizer pads with ${quote(wanted)}, which is not in its vocabulary; use all files of the same model.`,
     );
   }
   const { padding } = json as TokenizerJson;

@@ -65,7 +65,7 @@ export function checkKeys(
   ].filter((problem) => problem !== "");
   if (problems.length === 0) return;
   throw new FormatError(
-    `${file} does not fit the model: ${problems.join("; ")}; give a checkpoint of this very model and configuration.`,
+    `${file} does not fit the model: ${problems.join("; ")}; use a checkpoint of the same model and configuration.`,
   );
 }
 
@@ -124,7 +124,7 @@ export async function checkTables(
     const differs = own.findIndex((x, i) => !(Math.abs(x - stored[i]!) <= ROUNDING));
     if (differs < 0 && own.length === stored.length) continue;
     throw new FormatError(
-      `${weights.name}: ${quote(key)} is not the table that this model computes (number ${differs} is ${stored[differs]} instead of ${own[differs]}); give a checkpoint of this very model and size.`,
+      `${weights.name}: ${quote(key)} is not the table that this model computes (element ${differs} is ${stored[differs]} instead of ${own[differs]}); use a checkpoint of the same model and size.`,
     );
   }
 }

@@ -78,7 +78,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     const value = valueOf(name);
     if (value === undefined || value === null) {
       if (otherwise !== undefined) return otherwise;
-      throw new FormatError(`${file} says no ${JSON.stringify(name)}; give ${expected}.`);
+      throw new FormatError(`${file} has no ${JSON.stringify(name)}; set it to ${expected}.`);
     }
     if (accepts(value)) return value;
     throw new FormatError(
@@ -107,9 +107,9 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     numbers: (name, otherwise) => read(name, "a list of numbers", isNumbers, otherwise),
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
-    text: (name, otherwise) => read(name, "a text", isText, otherwise),
-    names: (name, otherwise) => read(name, "a list of texts", listOf(isText), otherwise),
-    texts: (name, otherwise) => read(name, "an object of texts", areTexts, otherwise),
+    text: (name, otherwise) => read(name, "a string", isText, otherwise),
+    names: (name, otherwise) => read(name, "a list of strings", listOf(isText), otherwise),
+    texts: (name, otherwise) => read(name, "an object of strings", areTexts, otherwise),
     choice: (name, choices, otherwise) =>
       read(name, `one of ${choices.join(", ")}`, isOneOf(choices), otherwise),
     choices: (name, choices, otherwise) =>

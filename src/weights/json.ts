@@ -136,7 +136,7 @@ export function jsonScanner(bytes: Uint8Array, file: string, part: string): Json
     }
     // Only an escape can give a lone surrogate, because the text came from a strict UTF-8 decoder.
     if (!/\p{Cs}/u.test(value)) return value;
-    throw new FormatError(`${file}: the string ${quote(value)} holds half a surrogate pair.`);
+    throw new FormatError(`${file}: the string ${quote(value)} has a lone surrogate.`);
   }
 
   const scanner: JsonScanner = {

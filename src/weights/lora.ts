@@ -97,9 +97,7 @@ export async function readLora(
   const warnings =
     ofText.length === 0
       ? []
-      : [
-          `${file.name} is for text encoders too, which stay as they are: ${listed(ofText)} ${ofText.length === 1 ? "does" : "do"} not count.`,
-        ];
+      : [`${file.name} also has updates for text encoders, which are ignored: ${listed(ofText)}.`];
   return { parts, warnings };
 }
 
@@ -113,7 +111,7 @@ function modulesIn(file: Weights): Map<string, Module> {
     const role = roles.find(([, pattern]) => pattern.test(key));
     if (!role) {
       throw new FormatError(
-        `${file.name} holds ${quote(key)}, which is no part of a LoRA; variants such as DoRA, LoHa and LoKr are not read, so give a plain LoRA.`,
+        `${file.name} holds ${quote(key)}, which is not part of a LoRA; variants such as DoRA, LoHa and LoKr are not supported, so use a plain LoRA.`,
       );
     }
     const module = key.replace(role[1], "");
@@ -207,7 +205,7 @@ function settingsIn(file: Weights): LoraSettings {
     // Reported below.
   }
   throw new FormatError(
-    `${file.name}: its note ${quote(settingsKey)} is no JSON object, though it should tell the LoRA's alpha; save it again.`,
+    `${file.name}: its metadata ${quote(settingsKey)} is not a JSON object, so the alpha of the LoRA is unknown; save it again.`,
   );
 }
 

@@ -103,7 +103,7 @@ describe("patchwise verify", () => {
     [
       "a folder that is not there",
       ["verify", fixture, "test/fixtures/nothing"],
-      "test/fixtures/nothing is not there; give a folder with config.json and io.safetensors.",
+      "test/fixtures/nothing does not exist; give a folder with config.json and io.safetensors.",
     ],
     [
       "a file",

@@ -180,7 +180,7 @@ describe("batchReader", () => {
     const { data } = dataOf(100, { bad: even });
     const message = await messageOf(shown(data, 25));
     expect(message).toMatch(
-      /^FormatError: \d+ of the \d+ pictures of made that were tried cannot be read \(#\d+, #\d+, #\d+, …\), which is more than one in ten; mend or remove them\.$/,
+      /^FormatError: \d+ of the \d+ pictures of made that were tried cannot be read \(#\d+, #\d+, #\d+, …\), which is more than one in ten; repair or remove them\.$/,
     );
     const seven = dataOf(20, { bad: [0, 1, 2, 3, 4, 5, 6] });
     expect(await shown(seven.data, 5)).toHaveLength(20);

@@ -44,8 +44,8 @@ describe("parseIdx", () => {
     ["elements of type 0x0d", idx([0], [], 13)],
     ["has 2 axes, but 1 were expected", idx([1, 1], [5])],
     ["ends inside its header", idx([1], []).subarray(0, 6)],
-    ["says that it holds 5 bytes, but 4 follow", idx([5], [1, 2, 3, 4])],
-    ["says that it holds 3 bytes, but 4 follow", idx([3], [1, 2, 3, 4])],
+    ["declares 5 bytes, but 4 follow", idx([5], [1, 2, 3, 4])],
+    ["declares 3 bytes, but 4 follow", idx([3], [1, 2, 3, 4])],
   ])("refuses a file that %s", (message, bytes) => {
     expect(() => parseIdx(bytes, 1, "labels")).toThrow(message);
     expect(() => parseIdx(bytes, 1, "labels")).toThrow(FormatError);
@@ -171,6 +171,6 @@ describe("a folder of IDX files", () => {
     const cut = gzipSync(images).subarray(0, 20);
     expect(
       await message({ "train-images-idx3-ubyte.gz": cut, "train-labels-idx1-ubyte": labels }),
-    ).toMatch(/^FormatError: .*train-images-idx3-ubyte\.gz cannot be unpacked: /);
+    ).toMatch(/^FormatError: .*train-images-idx3-ubyte\.gz cannot be decompressed: /);
   });
 });

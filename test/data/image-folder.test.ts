@@ -20,7 +20,7 @@ const labelsOf = async (path: string, config: object = {}) =>
   (await examplesOf(await images(path, config))).map(({ label }) => label);
 
 describe("pictures in a folder", () => {
-  it("are found in all sub-folders, sorted, hidden ones left out", async () => {
+  it("are found in all subfolders, sorted, hidden ones left out", async () => {
     const path = await pictures(
       {
         "b.PNG": 2,
@@ -79,7 +79,7 @@ describe("pictures in a folder", () => {
   });
 });
 
-describe("sub-folders", () => {
+describe("subfolders", () => {
   it("are the classes, with all that lies below them", async () => {
     const path = await pictures({ "dog/a.png": 1, "cat/b.png": 2, "cat/young/c.png": 3 });
     const data = await images(path);
@@ -109,10 +109,10 @@ describe("sub-folders", () => {
   it("are no classes when pictures stand beside them", async () => {
     const path = await pictures({ "a.png": 0, "x/b.png": 1, "y/c.png": 2 });
     expect(await messageOf(images(path))).toMatch(
-      /^UsageError: .* has pictures both in its sub-folders and beside them.*; move a\.png and its like into them, or set `classes: false`\.$/,
+      /^UsageError: .* has pictures in its subfolders and outside of them.*; move a\.png and similar ones into them, or set `classes: false`\.$/,
     );
     expect(await messageOf(images(await pictures({ "a.png": 0 }), { classes: true }))).toContain(
-      "has no sub-folders with pictures, which `classes: true` asks for",
+      "has no subfolders with pictures, which `classes: true` asks for",
     );
   });
 
@@ -182,7 +182,7 @@ describe("metadata", () => {
     expect((await images(path, { caption: false })).captioned).toBe(false);
   });
 
-  it("come before text files and sub-folders", async () => {
+  it("come before text files and subfolders", async () => {
     const path = await pictures(
       { "x/a.png": 1, "y/b.png": 2 },
       {
@@ -208,7 +208,7 @@ describe("metadata", () => {
       "pictures that are not there",
       "file_name,text\na.png,one\ngone.png,two\nx/lost.png,three\n",
       {},
-      /^UsageError: The metadata speak of 2 pictures that are not there: "gone\.png" on line 3 of .*metadata\.csv, "x\/lost\.png" on line 4/,
+      /^UsageError: The metadata names 2 pictures that do not exist: "gone\.png" on line 3 of .*metadata\.csv, "x\/lost\.png" on line 4/,
     ],
     [
       "no column of captions or labels",
@@ -245,7 +245,7 @@ describe("metadata", () => {
       "two classes for a picture",
       "file_name,label\na.png,1\na.png,2\n",
       {},
-      /^UsageError: .* says on line 3 that "a\.png" is of the class "2", but before that it is "1"/,
+      /^UsageError: .* says on line 3 that "a\.png" has the class "2", but before that the class "1"/,
     ],
   ];
   it.each(refused)("are refused with %s", async (_, csv, config, message) => {

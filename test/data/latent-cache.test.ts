@@ -247,7 +247,7 @@ describe("a latent cache", () => {
     [
       "mirrored pictures",
       (root) => ({ data: configOf({ kind: "images", path: root, flip: true }) }),
-      "those of the mirrored pictures are missing",
+      "the mirrored pictures are missing",
     ],
     [
       "another size",
@@ -356,7 +356,7 @@ describe("a latent cache", () => {
       },
     };
     expect(await messageOf(latentCache({ ...options, backend: large }))).toMatch(
-      /^PatchwiseError: The autoencoder makes latents of .*001\.png that are no numbers in float16, such as .*; set latents\.precision to float32\.$/,
+      /^PatchwiseError: The autoencoder makes latents of .*001\.png that are not finite in float16, such as .*; set latents\.precision to float32\.$/,
     );
   });
 
@@ -367,14 +367,14 @@ describe("a latent cache", () => {
     await latentCache(options);
     await truncate(file, 100);
     expect(await messageOf(latentCache(options))).toMatch(
-      /^FormatError: The latents in .*00001\.safetensors are damaged \(.*\); remove the file, and they are made again\.$/,
+      /^FormatError: The latents in .*00001\.safetensors are damaged \(.*\); remove the file to compute them again\.$/,
     );
     await rm(file);
     expect(await latentCache(options)).toMatchObject({ mirrored: false });
     const manifest = path.join(options.folder, "latents.json");
     await writeFile(manifest, "{}");
     expect(await messageOf(latentCache(options))).toMatch(
-      /^FormatError: .*latents\.json is not as it was written \(format: .*\); remove its folder/,
+      /^FormatError: .*latents\.json is damaged \(format: .*\); remove its folder/,
     );
     await writeFile(manifest, "no");
     expect(await messageOf(latentCache(options))).toMatch(
@@ -382,7 +382,7 @@ describe("a latent cache", () => {
     );
     const below = { ...options, folder: path.join(manifest, "latents") };
     expect(await messageOf(latentCache(below))).toMatch(
-      /^UsageError: The folder for latents .* cannot be made: .*; choose another with latents\.cache\.$/,
+      /^UsageError: Cannot create the folder for latents .*; choose another with latents\.cache\.$/,
     );
   });
 

@@ -212,7 +212,9 @@ describe("a parquet file", () => {
   it("is refused as a whole when it is damaged", async () => {
     const sound = await five();
     const cut = await messageOf(openFile(sound.subarray(0, sound.length - 20)));
-    expect(cut).toMatch(/^FormatError: .*a\.parquet cannot be read as parquet: .*; fetch it again/);
+    expect(cut).toMatch(
+      /^FormatError: .*a\.parquet cannot be read as parquet: .*; download it again/,
+    );
     expect(await messageOf(openFile(new Uint8Array(0)))).toMatch(/^FormatError: /);
   });
 

@@ -102,9 +102,12 @@ describe("tarEntries", () => {
     ["the checksum of a header is wrong", (a) => a.map((byte, i) => (i === 3 ? byte ^ 1 : byte))],
     ["it ends without an end mark", (a) => a.subarray(0, 1024)],
     ["it ends without an end mark", (a) => a.subarray(0, 100)],
-    ["a file of 3 bytes goes on past the end", (a) => a.subarray(0, 514)],
-    ["the size of a file is no number", (a) => patched(a, 0, 124, encode("0000000000x\0"))],
-    ["the size of a file is no number", (a) => patched(a, 0, 124, new Uint8Array(12).fill(0xff))],
+    ["a file of 3 bytes extends past the end", (a) => a.subarray(0, 514)],
+    ["the size of a file is not a number", (a) => patched(a, 0, 124, encode("0000000000x\0"))],
+    [
+      "the size of a file is not a number",
+      (a) => patched(a, 0, 124, new Uint8Array(12).fill(0xff)),
+    ],
     ["an extended header is damaged", (a) => patched(a, 0, 156, encode("x"))],
     ["is compressed", () => Uint8Array.from({ length: 512 }, (_, i) => [0x1f, 0x8b][i] ?? 7)],
   ])("refuses an archive when %s", async (message, damage) => {
@@ -190,7 +193,7 @@ describe("a WebDataset", () => {
     const path = await archive({ "0.input.png": await png(1), "0.target.png": await png(2) });
     expect(await redsOf(await openTar(path, { image: "target.png" }))).toEqual([2]);
     expect(await messageOf(openTar(path))).toMatch(
-      /^UsageError: .* holds no pictures that end in \.png, .*, only "input\.png", "target\.png"; say with `image`/,
+      /^UsageError: .* holds no pictures that end in \.png, .*, only "input\.png", "target\.png"; set `image` to their extension/,
     );
   });
 
@@ -239,7 +242,7 @@ describe("a WebDataset", () => {
   it.each<[string, Record<string, Content>, object]>([
     ["its .cls holds", { "0.png": "x", "0.cls": "cat" }, {}],
     ["its .json is damaged", { "0.png": "x", "0.json": "{" }, {}],
-    ["its .json is no object", { "0.png": "x", "0.json": "[]" }, {}],
+    ["its .json is not an object", { "0.png": "x", "0.json": "[]" }, {}],
     ["has no .json files", { "0.png": "x" }, { caption: "text" }],
   ])("is refused when %s", async (message, files, config) => {
     expect(await messageOf(openTar(await archive(files), config))).toContain(message);

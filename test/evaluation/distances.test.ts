@@ -113,8 +113,12 @@ describe("the Fréchet distance", () => {
   });
 
   it("refuses features of two extractors, and too few", () => {
-    expect(() => frechetDistance(x, gaussian(0, 9, 5))).toThrow("of widths 6 and 5");
-    expect(() => frechetDistance(firstOf(x, 1), y)).toThrow("needs at least 2 on either side");
+    expect(() => frechetDistance(x, gaussian(0, 9, 5))).toThrow(
+      "features of one width, got 6 and 5",
+    );
+    expect(() => frechetDistance(firstOf(x, 1), y)).toThrow(
+      "needs at least 2 pictures in each set",
+    );
   });
 });
 

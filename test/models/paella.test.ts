@@ -142,7 +142,7 @@ describe("Paella", () => {
     const read = (fields: object) => paellaConfig(fieldReader("args", { ...fields }));
     expect(read({ byt5_embd: 2560 })).toEqual(paellaPresets["Paella-v3"]);
     expect(() => read({ level_config: "CT" })).toThrow(
-      'args has "level_config" = "CT", but it must be a list of texts.',
+      'args has "level_config" = "CT", but it must be a list of strings.',
     );
     expect(() => read({ level_config: ["CT"] })).toThrow(
       'args has "level_config" for 1 levels, but c_hidden for 3; give one for each.',
@@ -173,7 +173,7 @@ describe("the first Paella", () => {
 
   it("reads the original's arguments", () => {
     expect(read({ num_labels: 8192 })).toEqual(paellaV1Presets["Paella-v1"]);
-    expect(() => read({})).toThrow('args says no "num_labels"');
+    expect(() => read({})).toThrow('args has no "num_labels"');
     expect(() => read({ num_labels: 8, up_levels: [1, 2] })).toThrow(
       "args has 3 down_levels and 2 up_levels; give as many of both.",
     );

@@ -107,7 +107,7 @@ describe("t5EncoderConfig", () => {
       { feed_forward_proj: "relu" },
       '"feed_forward_proj" = "relu", but it must be one of gated-gelu',
     ],
-    [{ feed_forward_proj: null }, 'says no "feed_forward_proj"'],
+    [{ feed_forward_proj: null }, 'has no "feed_forward_proj"'],
     [{ relative_attention_num_buckets: 3 }, "has 3 "],
     [{ relative_attention_max_distance: 8 }, "for distances up to 8"],
   ])("refuses %j", (fault, message) => {

@@ -148,7 +148,7 @@ describe("drawing with a LoRA", () => {
     expect(settings.loras).toEqual([{ ...loras[0], weight: 1 }, loras[1]]);
     expect(settings.warnings).toEqual([
       expect.stringMatching(
-        /text\.safetensors is for text encoders too, .*"lora_te1_a" does not count\.$/,
+        /text\.safetensors also has updates for text encoders, which are ignored: "lora_te1_a"\.$/,
       ),
     ]);
   });

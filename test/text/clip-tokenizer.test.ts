@@ -123,16 +123,16 @@ describe("CLIP's tokenizer", () => {
 describe("files that do not fit each other", () => {
   const smaller = Object.fromEntries(Object.entries(vocabulary).filter(([, id]) => id !== 600));
   it.each([
-    [{ vocabulary: [], merges }, "x: vocab.json is not an object of ids by pieces"],
-    [{ vocabulary: { a: "1" }, merges }, "is not an object of ids by pieces"],
-    [{ vocabulary: { a: -1 }, merges }, "is not an object of ids by pieces"],
+    [{ vocabulary: [], merges }, "x: vocab.json is not an object with an id for each token"],
+    [{ vocabulary: { a: "1" }, merges }, "is not an object with an id for each token"],
+    [{ vocabulary: { a: -1 }, merges }, "is not an object with an id for each token"],
     [{ vocabulary: { a: 4_000_000_000 }, merges }, "does not number its 1 pieces from 0 to 0"],
     [{ vocabulary: { a: 0, b: 0 }, merges }, "does not number its 2 pieces"],
     [{ vocabulary: { a: 0 }, merges }, 'has no piece "<|startoftext|>"'],
     [{ vocabulary: smaller, merges }, "does not number its 2561 pieces"],
     [{ vocabulary, merges: "#version: 0.2\ni n x\n" }, 'line 2 of merges.txt is "i n x"'],
     [{ vocabulary, merges: "i" }, 'line 1 of merges.txt is "i"'],
-    [{ vocabulary, merges: "q q" }, "which is no pair of pieces whose union is one"],
+    [{ vocabulary, merges: "q q" }, "which does not merge two tokens of vocab.json into a third"],
   ])("are refused (%#)", (wrong, message) => {
     expect(() => loadClipTokenizer(wrong, "x")).toThrow(FormatError);
     expect(() => loadClipTokenizer(wrong, "x")).toThrow(message);
@@ -140,7 +140,7 @@ describe("files that do not fit each other", () => {
 
   it("are refused where they have no such padding", () => {
     expect(() => loadClipTokenizer(files, "x", { padding: "[PAD]" })).toThrow(
-      'pads with "[PAD]", which is none of its pieces',
+      'pads with "[PAD]", which is not in its vocabulary',
     );
   });
 

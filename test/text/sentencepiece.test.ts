@@ -116,18 +116,28 @@ describe("a hand-made model", () => {
   });
 
   it.each([
-    ["bpe", load, [special, { 3: 2 }], 'by another rule than "unigram"'],
+    ["bpe", load, [special, { 3: 2 }], 'another algorithm than "unigram"'],
     ["bytes", load, [special, { 35: 1 }], "falls back to bytes"],
-    ["suffixes", load, [special, { 24: 1 }], "puts spaces behind words"],
-    ["spaces", load, [special, {}, { 5: 0 }], "leaves spaces as they are"],
+    ["suffixes", load, [special, { 24: 1 }], "puts spaces after words"],
+    ["spaces", load, [special, {}, { 5: 0 }], "does not escape spaces"],
     ["no end", load, [[special[0], special[2]]], 'has no piece "</s>"'],
     ["no padding", load, [[special[1], special[2]]], 'has no piece "<pad>"'],
-    ["no unknown", load, [[special[0], special[1]]], "no piece for what it does not know"],
-    ["nothing", load, [[]], "no piece for what it does not know"],
+    ["no unknown", load, [[special[0], special[1]]], "no unknown piece"],
+    ["nothing", load, [[]], "no unknown piece"],
     ["a piece twice", load, [[...special, special[0]]], "it has a piece twice"],
     ["an empty piece", load, [[...special, ["", 0, NORMAL]]], "one of its pieces is empty"],
-    ["a short table", load, [special, {}, { table: Uint8Array.of(1) }], "damaged table"],
-    ["a cut table", load, [special, {}, { table: new Uint8Array(8).fill(4) }], "damaged table"],
+    [
+      "a short table",
+      load,
+      [special, {}, { table: Uint8Array.of(1) }],
+      "damaged normalization table",
+    ],
+    [
+      "a cut table",
+      load,
+      [special, {}, { table: new Uint8Array(8).fill(4) }],
+      "damaged normalization table",
+    ],
   ] as const)("is refused: %s", (_, open, args, message) => {
     const opened = () => open(...(args as unknown as Parameters<typeof modelOf>));
     expect(opened).toThrow(FormatError);
@@ -153,7 +163,7 @@ describe("bytes that are no sound model", () => {
     );
     expect(survives(new Uint8Array(5000).fill(0x0b), "a")).toBe(true);
     expect(() => loadSentencePiece(Uint8Array.of(255), "spiece.model")).toThrow(
-      "spiece.model is no model of SentencePiece (",
+      "spiece.model is not a SentencePiece model (",
     );
   });
 

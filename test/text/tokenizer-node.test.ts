@@ -70,7 +70,7 @@ describe("openTokenizer", () => {
       ["vocab", { ...clip, "vocab.json": "[]" }, "vocab.json is not an object"],
       ["padding", { ...clip, "tokenizer_config.json": { pad_token: 3 } }, '"pad_token"'],
       ["unknown", { ...clip, "tokenizer_config.json": { pad_token: "x" } }, 'pads with "x"'],
-      ["model", { "spiece.model": "\u0001\u0002" }, "spiece.model is no model of SentencePiece"],
+      ["model", { "spiece.model": "\u0001\u0002" }, "spiece.model is not a SentencePiece model"],
     ];
     for (const [name, files, message] of faults) {
       const folder = folderOf(`fault-${name}`, { ...files });

@@ -36,7 +36,7 @@ describe("fieldReader", () => {
     expect(read.optionalCount(name)).toBeUndefined();
     expect(read.isNull(name)).toBe(name === "none");
     expect(() => read.count(name)).toThrow(
-      `config.json says no "${name}"; give a whole number of at least 1.`,
+      `config.json has no "${name}"; set it to a whole number of at least 1.`,
     );
   });
 

@@ -88,7 +88,7 @@ describe.each(kinds)("a folder %s", (_, open) => {
     await expect(jsonIn(folder, "broken.json")).rejects.toThrow(
       `${folder.pathOf("broken.json")} is not valid JSON`,
     );
-    await expect(fieldsIn(folder, "list.json")).rejects.toThrow("holds no object");
+    await expect(fieldsIn(folder, "list.json")).rejects.toThrow("is not a JSON object");
     await expect(openDiffusersWeights(folder)).rejects.toThrow(
       "holds no weights: there is no diffusion_pytorch_model.safetensors",
     );
@@ -122,6 +122,8 @@ it("opens the plain weights, and of variants the first by name", async () => {
 
 it("tells a refusal from a file that is not there, without the key", async () => {
   const refused = urlFolder(`${address}?key=2`).has("config.json");
-  await expect(refused).rejects.toThrow(/^http:\S+a%20model\/ gives no config.json \(HTTP 403\)/);
+  await expect(refused).rejects.toThrow(
+    /^http:\S+a%20model\/ does not serve config.json \(HTTP 403\)/,
+  );
   await expect(refused).rejects.not.toThrow("key");
 });

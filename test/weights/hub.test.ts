@@ -391,7 +391,7 @@ describe("content that is not what was listed", () => {
       hub.listed.push({ type: "file", path: name, size: 1, oid: first });
       const error = await failure(snapshot());
       expect(error).toBeInstanceOf(PatchwiseError);
-      expect(error.message).toMatch(/cannot be trusted with a place in the cache/);
+      expect(error.message).toMatch(/which is not a valid entry/);
       expect(existsSync(cache)).toBe(false);
     },
   );
@@ -428,7 +428,7 @@ describe("content that is not what was listed", () => {
 
   it("may be a hash that leads elsewhere", async () => {
     hub.listed.push({ type: "file", path: "x.json", size: 1, oid: "../../x" });
-    expect((await failure(snapshot())).message).toMatch(/cannot be trusted/);
+    expect((await failure(snapshot())).message).toMatch(/not a valid entry/);
   });
 });
 
@@ -460,7 +460,7 @@ describe("the Hub's refusals", () => {
       `licence: do so at ${hub.endpoint}/owner/tiny, and set HF_TOKEN`,
     );
     process.env["HF_TOKEN"] = "hf_other";
-    expect(await messageFor()).toContain("with the account that HF_TOKEN is of");
+    expect(await messageFor()).toContain("with the account of HF_TOKEN");
     process.env["HF_TOKEN"] = hub.token;
     expect(await snapshot()).toBe(inCache("snapshots", first));
   });
@@ -480,7 +480,7 @@ describe("without a network", () => {
     expect(error).toBeInstanceOf(UsageError);
     expect(error.message).toMatch(oneSentence);
     expect(error.message).toContain(
-      `owner/tiny is no folder here, and the model of this name on the Hub (main) is not in the cache, ${inCache()}`,
+      `owner/tiny is not a local folder, and the model of this name on the Hub (main) is not in the cache, ${inCache()}`,
     );
     expect(error.message).toContain(`${hub.endpoint} cannot be reached (connect ECONNREFUSED`);
     expect(error.message).toContain("HF_ENDPOINT");
@@ -499,7 +499,7 @@ describe("without a network", () => {
   it("asks no one where HF_HUB_OFFLINE forbids it", async () => {
     process.env["HF_HUB_OFFLINE"] = "1";
     const error = await failure(snapshot());
-    expect(error.message).toContain(`HF_HUB_OFFLINE forbids to ask ${hub.endpoint}; unset it`);
+    expect(error.message).toContain(`HF_HUB_OFFLINE forbids asking ${hub.endpoint}; unset it`);
     expect(hub.asked).toEqual([]);
   });
 });

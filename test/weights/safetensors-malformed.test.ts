@@ -40,47 +40,47 @@ const cases: [what: string, file: Uint8Array, message: string][] = [
   [
     "a header cut short",
     fileOf("{}").subarray(0, 9),
-    "the header should take 2 bytes, but the file has only 1 after the length: it is truncated, or no safetensors file.",
+    "the header should take 2 bytes, but the file has only 1 after the length: it is truncated, or not a safetensors file.",
   ],
   [
     "a header length of 2^64 - 1",
     concat([lengthField(2n ** 64n - 1n), ascii("{}")]),
-    "the header should take 18446744073709551615 bytes, but the file has only 2 after the length: it is truncated, or no safetensors file.",
+    "the header should take 18446744073709551615 bytes, but the file has only 2 after the length: it is truncated, or not a safetensors file.",
   ],
   [
     "no header",
     lengthField(0),
-    'the header begins with nothing, but must begin with "{": this is no safetensors file.',
+    'the header begins with nothing, but must begin with "{": this is not a safetensors file.',
   ],
   [
     "a header that is no object",
     fileOf("[]"),
-    'the header begins with byte 91, but must begin with "{": this is no safetensors file.',
+    'the header begins with byte 91, but must begin with "{": this is not a safetensors file.',
   ],
   [
     "white space first",
     fileOf(" {}"),
-    'the header begins with byte 32, but must begin with "{": this is no safetensors file.',
+    'the header begins with byte 32, but must begin with "{": this is not a safetensors file.',
   ],
   [
     "a byte order mark",
     fileOf("\ufeff{}"),
-    'the header begins with byte 239, but must begin with "{": this is no safetensors file.',
+    'the header begins with byte 239, but must begin with "{": this is not a safetensors file.',
   ],
   [
     "a Git LFS pointer",
     ascii("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"),
-    "this is no safetensors file but a Git LFS pointer, not the weights; run `git lfs pull`, or download the file itself.",
+    "this is not a safetensors file but a Git LFS pointer, not the weights; run `git lfs pull`, or download the file itself.",
   ],
   [
     "a zip archive",
     ascii("PK\u0003\u0004archive/data.pkl"),
-    "this is no safetensors file but a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors.",
+    "this is not a safetensors file but a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors.",
   ],
   [
     "a web page",
     ascii("<!DOCTYPE html><html></html>"),
-    "this is no safetensors file but a web page, perhaps an error or a login page; download the file itself.",
+    "this is not a safetensors file but a web page, perhaps an error or a login page; download the file itself.",
   ],
 
   // The text.
@@ -132,7 +132,7 @@ const cases: [what: string, file: Uint8Array, message: string][] = [
   [
     "half a surrogate pair",
     fileOf('{"\\ud800x":1}'),
-    'the string "\\ud800x" holds half a surrogate pair.',
+    'the string "\\ud800x" has a lone surrogate.',
   ],
   [
     "nesting without end",
@@ -350,12 +350,12 @@ const cases: [what: string, file: Uint8Array, message: string][] = [
   [
     "trailing bytes",
     ranges(5, { x: [0, 4] }),
-    "the tensors end at byte 65 of the file, but the file has 66 bytes; the rest belongs to none.",
+    "the tensors end at byte 65 of the file, but the file has 66 bytes; the rest belongs to no tensor.",
   ],
   [
     "data of no tensor",
     fileOf("{}", 8),
-    "the tensors end at byte 10 of the file, but the file has 18 bytes; the rest belongs to none.",
+    "the tensors end at byte 10 of the file, but the file has 18 bytes; the rest belongs to no tensor.",
   ],
   [
     "a hole",

@@ -146,11 +146,11 @@ describe("writing", () => {
     ["__metadata__", 'The tensor name "__metadata__" is reserved; give it another name.'],
     [
       "a.__proto__.b",
-      'The tensor name "a.__proto__.b" is one that readers must refuse; give it another name.',
+      'The tensor name "a.__proto__.b" is one that readers reject; give it another name.',
     ],
     [
       "\ud800",
-      'The tensor name "\\ud800" holds half a surrogate pair, which UTF-8 cannot spell; give it another name.',
+      'The tensor name "\\ud800" has a lone surrogate, which UTF-8 cannot encode; give it another name.',
     ],
   ])("refuses the name %j", (name, message) => {
     expect(() => safetensorsBytes([[name, zeros("uint8", [])]])).toThrow(message);
@@ -179,7 +179,7 @@ describe("writing", () => {
       /"format" must be a well-formed string, but is "1"/,
     );
     expect(() => safetensorsBytes([], [["long", "x".repeat(100_000_000)]])).toThrow(
-      "The names and notes of a safetensors file would take 100000032 bytes, but readers allow 100000000; write several files.",
+      "The header of a safetensors file would take 100000032 bytes, but readers allow 100000000; write several files.",
     );
   });
 });

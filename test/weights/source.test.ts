@@ -212,7 +212,7 @@ describe("urlSource", () => {
       response.end(Uint8Array.of(0));
     });
     await expect(urlSource(`${url}/m`)).rejects.toThrow(
-      `${url}/m: the server does not tell the file's size (neither Content-Range nor Content-Length); download the file and open it from disk.`,
+      `${url}/m: the server does not report the file's size (neither Content-Range nor Content-Length); download the file and open it from disk.`,
     );
   });
 

@@ -64,7 +64,7 @@ export async function findShards(
   if (!kind.isDirectory()) {
     if (split === undefined) return [path];
     throw new UsageError(
-      `${path} is a single file, so \`split: ${split}\` has nothing to choose from; leave it out.`,
+      `${path} is a single file, so \`split: ${split}\` cannot be applied; remove it.`,
     );
   }
   const files = (await listFiles(path)).filter((file) => file.endsWith(ending));

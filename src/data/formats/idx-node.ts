@@ -113,7 +113,7 @@ async function readWhole(path: string): Promise<Uint8Array> {
     return await promisify(gunzip)(bytes, { maxOutputLength: MAX_BYTES });
   } catch (cause) {
     throw new FormatError(
-      `${path} cannot be unpacked: ${(cause as Error).message}; fetch it again.`,
+      `${path} cannot be decompressed: ${(cause as Error).message}; download it again.`,
       { cause },
     );
   }
@@ -204,7 +204,7 @@ export function parseIdx(bytes: Uint8Array, rank: number, name: string): IdxArra
   const size = shape.reduce((product, length) => product * length, 1);
   if (size !== bytes.length - header) {
     throw new FormatError(
-      `${name} says that it holds ${shape.join("×")} bytes, but ${bytes.length - header} follow its header; fetch it again.`,
+      `${name} declares ${shape.join("×")} bytes, but ${bytes.length - header} follow its header; download it again.`,
     );
   }
   return { shape, data: bytes.subarray(header) };

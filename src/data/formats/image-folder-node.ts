@@ -168,7 +168,7 @@ async function readTables(
       if (row.label === undefined) continue;
       if (before !== undefined && before !== row.label) {
         throw new UsageError(
-          `${path} says on line ${row.line} that ${quote(row.file)} is of the class ${quote(row.label)}, but before that it is ${quote(before)}; keep one of them.`,
+          `${path} says on line ${row.line} that ${quote(row.file)} has the class ${quote(row.label)}, but before that the class ${quote(before)}; keep one of them.`,
         );
       }
       labels.set(file, row.label);
@@ -176,7 +176,7 @@ async function readTables(
   }
   if (missing.length > 0) {
     throw new UsageError(
-      `The metadata speak of ${missing.length === 1 ? "a picture that is" : `${missing.length} pictures that are`} not there: ${missing.slice(0, 3).join(", ")}${missing.length > 3 ? ", …" : ""}; add ${missing.length === 1 ? "it" : "them"} or remove the rows.`,
+      `The metadata names ${missing.length === 1 ? "a picture that does" : `${missing.length} pictures that do`} not exist: ${missing.slice(0, 3).join(", ")}${missing.length > 3 ? ", …" : ""}; add ${missing.length === 1 ? "it" : "them"} or remove the rows.`,
     );
   }
   return {
@@ -198,8 +198,8 @@ function folderLabels(
   if (loose || folders.size === 0) {
     throw new UsageError(
       folders.size === 0
-        ? `${path} has no sub-folders with pictures, which \`classes: true\` asks for; sort the pictures into one folder a class.`
-        : `${path} has pictures both in its sub-folders and beside them, so the sub-folders cannot be the classes; move ${pictures.find((file) => topFolder(file) === "")} and its like into them, or set \`classes: false\`.`,
+        ? `${path} has no subfolders with pictures, which \`classes: true\` asks for; sort the pictures into one folder a class.`
+        : `${path} has pictures in its subfolders and outside of them, so the subfolders cannot be the classes; move ${pictures.find((file) => topFolder(file) === "")} and similar ones into them, or set \`classes: false\`.`,
     );
   }
   return new Map(pictures.map((file) => [file, topFolder(file)]));

@@ -81,7 +81,7 @@ async function sound<T>(path: string, read: () => Promise<T>): Promise<T> {
     return await read();
   } catch (cause) {
     throw new FormatError(
-      `${path} cannot be read as parquet: ${(cause as Error).message}; fetch it again.`,
+      `${path} cannot be read as parquet: ${(cause as Error).message}; download it again.`,
       { cause },
     );
   }
@@ -119,7 +119,7 @@ async function describe(
       const { image, caption, label } = group.shard.columns;
       const texts = captionsOf(caption === undefined ? undefined : row[caption]);
       if (!texts)
-        throw new FormatError(`${name}: ${caption} is neither a text nor a list of texts.`);
+        throw new FormatError(`${name}: ${caption} is neither a string nor a list of strings.`);
       return {
         pixels: await decodePicture(bytesOf(row[image], name), name, shape, config),
         label: label === undefined ? undefined : labels?.indexOf(row[label], name),
@@ -139,7 +139,7 @@ function rowGroups(shards: readonly Shard[]): RowGroup[] {
       // A picture takes more than a byte, so a file has fewer rows than bytes.
       if (!(count >= 0 && inFile + count < shard.file.byteLength)) {
         throw new FormatError(
-          `${shard.path} says that a row group has ${pages.num_rows} rows, which so small a file cannot hold; fetch it again.`,
+          `${shard.path} says that a row group has ${pages.num_rows} rows, more than its size allows; download it again.`,
         );
       }
       if (count > 0) groups.push({ shard, pages, inFile, first, count });
@@ -148,7 +148,7 @@ function rowGroups(shards: readonly Shard[]): RowGroup[] {
     }
     if (Number(shard.metadata.num_rows) !== inFile) {
       throw new FormatError(
-        `${shard.path} says that it has ${shard.metadata.num_rows} rows, but its row groups have ${inFile}; fetch it again.`,
+        `${shard.path} says that it has ${shard.metadata.num_rows} rows, but its row groups have ${inFile}; download it again.`,
       );
     }
   }
@@ -225,7 +225,7 @@ async function readRows(
   });
   if (rows.length === count) return rows;
   throw new FormatError(
-    `${shard.path}: the row group at row ${inFile} should have ${count} rows, but has ${rows.length}; fetch it again.`,
+    `${shard.path}: the row group at row ${inFile} should have ${count} rows, but has ${rows.length}; download it again.`,
   );
 }
 
@@ -293,5 +293,5 @@ function labelText(cell: unknown, name: string): string | undefined {
   if (typeof cell === "bigint" || (typeof cell === "number" && Number.isSafeInteger(cell))) {
     return String(cell);
   }
-  throw new FormatError(`${name} has a label that is neither a text nor a whole number.`);
+  throw new FormatError(`${name} has a label that is neither a string nor a whole number.`);
 }

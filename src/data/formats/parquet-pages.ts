@@ -49,7 +49,7 @@ export function columnRanges(
     const start = Number(meta.dictionary_page_offset || meta.data_page_offset);
     const end = start + Number(meta.total_compressed_size);
     if (!(start >= 0 && start <= end && end <= fileSize)) {
-      throw new Error(`a column is said to lie at bytes ${start} to ${end} of ${fileSize}`);
+      throw new Error(`a column is declared at bytes ${start} to ${end} of ${fileSize}`);
     }
     return [{ start, end }];
   });

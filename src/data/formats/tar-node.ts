@@ -56,7 +56,7 @@ function samplesOf(archive: ByteSource, entries: readonly TarEntry[]): Sample[] 
     const parts = samples.get(key) ?? new Map<string, TarEntry>();
     if (parts.has(extension)) {
       throw new FormatError(
-        `${archive.name} has the file ${quote(entry.name)} twice; which of them belongs to the sample cannot be told.`,
+        `${archive.name} has the file ${quote(entry.name)} twice, so its sample is ambiguous; rename one of them.`,
       );
     }
     samples.set(key, parts.set(extension, entry));
@@ -118,7 +118,7 @@ function pictureExtension(
   if (samples.some(({ parts }) => find(parts))) return find;
   const others = [...new Set(samples.flatMap(({ parts }) => [...parts.keys()]))];
   throw new UsageError(
-    `${path} holds no pictures that end in ${wanted.map((each) => `.${each}`).join(", ")}${others.length > 0 ? `, only ${others.slice(0, 8).map(quote).join(", ")}` : ""}; say with \`image\` what they end in.`,
+    `${path} holds no pictures that end in ${wanted.map((each) => `.${each}`).join(", ")}${others.length > 0 ? `, only ${others.slice(0, 8).map(quote).join(", ")}` : ""}; set \`image\` to their extension.`,
   );
 }
 
@@ -150,7 +150,7 @@ async function captions(
     const value = sample.parts.has("json") ? (await readJson(sample, name))[field] : undefined;
     const found = captionsOf(value);
     if (found) return found;
-    throw new FormatError(`${name}: ${quote(field)} is neither a text nor a list of texts.`);
+    throw new FormatError(`${name}: ${quote(field)} is neither a string nor a list of strings.`);
   }
   if (!texts) return [];
   const text = await readText(sample, "txt", name);
@@ -167,7 +167,7 @@ async function readJson(sample: Sample, name: string): Promise<Record<string, un
   } catch (cause) {
     throw new FormatError(`${name}: its .json is damaged: ${(cause as Error).message}.`, { cause });
   }
-  throw new FormatError(`${name}: its .json is no object.`);
+  throw new FormatError(`${name}: its .json is not an object.`);
 }
 
 async function readText(
@@ -178,7 +178,9 @@ async function readText(
   const entry = parts.get(extension);
   if (!entry) return undefined;
   if (entry.size > MAX_TEXT) {
-    throw new FormatError(`${name}: its .${extension} has ${entry.size} bytes; that is no text.`);
+    throw new FormatError(
+      `${name}: its .${extension} has ${entry.size} bytes; that is too long for a text.`,
+    );
   }
   const bytes = await archive.read(entry.offset, entry.size);
   try {
@@ -198,7 +200,7 @@ async function readLabels(
     const name = `${quote(sample.key)} in ${sample.archive.name}`;
     const text = await readText(sample, "cls", name);
     if (text !== undefined && !/^\s*\d{1,6}\s*$/.test(text)) {
-      throw new FormatError(`${name}: its .cls holds ${quote(text)}, which is no class number.`);
+      throw new FormatError(`${name}: its .cls holds ${quote(text)}, which is not a class number.`);
     }
     labels.push(text === undefined ? undefined : Number(text));
   }

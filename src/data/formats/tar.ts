@@ -27,7 +27,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   const entries: TarEntry[] = [];
   const read = windowed(source);
   const fail = (at: number, problem: string): never => {
-    throw new FormatError(`${source.name} is not a sound tar archive: at byte ${at}, ${problem}.`);
+    throw new FormatError(`${source.name} is not a valid tar archive: at byte ${at}, ${problem}.`);
   };
 
   /** The values of extended headers that apply to the next entry. */
@@ -35,7 +35,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   let size: number | undefined;
   for (let at = 0; ;) {
     if (at + BLOCK > source.size) {
-      fail(at, "it ends without an end mark; it may be cut off, so fetch it again");
+      fail(at, "it ends without an end mark; it may be cut off, so download it again");
     }
     const header = await read(at, BLOCK);
     if (header.every((byte) => byte === 0)) return entries;
@@ -50,10 +50,10 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
     const length =
       (isFile ? size : undefined) ??
       numberField(header.subarray(124, 136)) ??
-      fail(at, "the size of a file is no number");
+      fail(at, "the size of a file is not a number");
     const offset = at + BLOCK;
     if (offset + length > source.size) {
-      fail(at, `a file of ${length} bytes goes on past the end; fetch the archive again`);
+      fail(at, `a file of ${length} bytes extends past the end; download the archive again`);
     }
     if (isFile) {
       entries.push({ name: name ?? nameField(header), offset, size: length });

@@ -80,7 +80,7 @@ export async function latentCache(options: LatentOptions): Promise<LatentCache |
   const { folder, report } = options;
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new UsageError(
-      `The folder for latents ${folder} cannot be made: ${describeSystemError(cause)}; choose another with latents.cache.`,
+      `Cannot create the folder for latents ${folder}: ${describeSystemError(cause)}; choose another with latents.cache.`,
       { cause },
     );
   });
@@ -161,8 +161,8 @@ function whyAnew(before: LatentManifest | "older", wanted: LatentManifest): stri
     const [height, width, channels] = old.picture;
     return `they are of pictures of ${height}×${width} with ${channels} channels`;
   }
-  if (now.mirrored && !old.mirrored) return "those of the mirrored pictures are missing";
-  if (now.form.parts === "moments" && old.form.parts === "mean") return "they hold means alone";
+  if (now.mirrored && !old.mirrored) return "the mirrored pictures are missing";
+  if (now.form.parts === "moments" && old.form.parts === "mean") return "they lack the variances";
   if (old.form.precision !== now.form.precision) return `they are in ${old.form.precision}`;
   return undefined;
 }
@@ -339,7 +339,7 @@ function requireNumbers(
     ? "set latents.precision to float32"
     : "give another autoencoder";
   throw new PatchwiseError(
-    `The autoencoder makes latents of ${nameOf(Math.floor(bad / size))} that are no numbers in ${precision}, such as ${values[bad]}; ${way}.`,
+    `The autoencoder makes latents of ${nameOf(Math.floor(bad / size))} that are not finite in ${precision}, such as ${values[bad]}; ${way}.`,
   );
 }
 

@@ -112,7 +112,7 @@ export async function readManifest(folder: string): Promise<LatentManifest | "ol
   if (other.success && other.data.version !== 1) return "older";
   const { path: field, message } = result.error.issues[0]!;
   throw new FormatError(
-    `${path} is not as it was written (${field.join(".") || "the whole"}: ${message}); remove its folder, and the latents are made again.`,
+    `${path} is damaged (${field.join(".") || "the whole"}: ${message}); remove its folder to compute the latents again.`,
   );
 }
 
@@ -172,7 +172,7 @@ export async function openLatentFile(
 ): Promise<OpenLatentFile | undefined> {
   const damaged = (reason: string, cause?: unknown) =>
     new FormatError(
-      `The latents in ${path} are damaged (${reason}); remove the file, and they are made again.`,
+      `The latents in ${path} are damaged (${reason}); remove the file to compute them again.`,
       { cause },
     );
   const file = await openSafetensorsFile(path).catch((error: unknown) => {
@@ -208,11 +208,11 @@ function readExamples(
   try {
     content = JSON.parse(file.metadata.get("examples") ?? "");
   } catch (cause) {
-    throw damaged("what they are of is not told", cause);
+    throw damaged("the list of pictures is missing", cause);
   }
   const result = z.array(exampleSchema).length(pictures).safeParse(content);
   if (result.success) return result.data;
-  throw damaged("what they are of is not told of each picture");
+  throw damaged("the list of pictures is incomplete");
 }
 
 /**
@@ -223,7 +223,7 @@ function readExamples(
 export async function openLatentFolder(folder: string): Promise<DataSet> {
   const manifest = await readManifest(folder);
   if (manifest === undefined || manifest === "older") {
-    throw new PatchwiseError(`${folder} holds no latents; begin the training again.`);
+    throw new PatchwiseError(`${folder} has no latents; restart the training.`);
   }
   const opened: OpenLatentFile[] = [];
   const close = async () => {
@@ -233,7 +233,10 @@ export async function openLatentFolder(folder: string): Promise<DataSet> {
     const files = latentFiles(folder, manifest);
     for (const each of files) {
       const file = await openLatentFile(each, manifest);
-      if (!file) throw new PatchwiseError(`${each.path} is of other latents; make them again.`);
+      if (!file)
+        throw new PatchwiseError(
+          `${each.path} belongs to another latent cache; remove the folder.`,
+        );
       opened.push(file);
     }
     const bytes = versionsOf(manifest.made) * latentBytes(manifest.made.form);

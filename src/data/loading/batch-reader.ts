@@ -221,7 +221,7 @@ export function refuseTooMany(
   if (unreadable.length <= TOLERATED_COUNT || unreadable.length <= TOLERATED_SHARE * tried) return;
   const names = unreadable.slice(0, 3).map((index) => data.nameOf(index));
   throw new FormatError(
-    `${unreadable.length} of the ${tried} pictures of ${data.name} that were tried cannot be read (${names.join(", ")}, …), which is more than one in ten; mend or remove them.`,
+    `${unreadable.length} of the ${tried} pictures of ${data.name} that were tried cannot be read (${names.join(", ")}, …), which is more than one in ten; repair or remove them.`,
   );
 }
 

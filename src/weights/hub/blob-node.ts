@@ -116,7 +116,7 @@ async function transferAll(arrived: Arrived, order: BlobOrder): Promise<void> {
       failed = arrived.bytes > before ? 1 : failed + 1;
       if (failed >= attempts) {
         throw new PatchwiseError(
-          `The download of ${quote(file.path)} from ${new URL(url).host} broke off after ${arrived.bytes} of ${file.size} bytes (${reasonOf(error)}); try again, and it goes on from there.`,
+          `The download of ${quote(file.path)} from ${new URL(url).host} broke off after ${arrived.bytes} of ${file.size} bytes (${reasonOf(error)}); try again, and it resumes from there.`,
           { cause: error },
         );
       }
@@ -133,7 +133,7 @@ async function transfer(arrived: Arrived, order: BlobOrder): Promise<void> {
   const { file, url, send, onBytes, signal } = order;
   const silence = new AbortController();
   const timer = setTimeout(
-    () => silence.abort(new Error(`nothing came for ${STALLED_AFTER / 1000} s`)),
+    () => silence.abort(new Error(`no data for ${STALLED_AFTER / 1000} s`)),
     STALLED_AFTER,
   );
   try {
@@ -147,7 +147,7 @@ async function transfer(arrived: Arrived, order: BlobOrder): Promise<void> {
       AbortSignal.any([signal, silence.signal]),
     );
     const { body } = response;
-    if (!body) throw new Error("the answer is empty");
+    if (!body) throw new Error("the response is empty");
     try {
       checkAnswer(response, linkedEtag, arrived, order);
       if (response.status !== 206) await restart(arrived, file);

@@ -55,7 +55,7 @@ function endpointOf(text: string): string {
   if (plain && /^https?:$/.test(url.protocol)) return text.replace(/\/+$/, "");
   // The message does not quote it, because it may hold a password.
   throw new UsageError(
-    "HF_ENDPOINT is no plain web address; give one such as https://huggingface.co, without a user name, a password or a query.",
+    "HF_ENDPOINT is not a plain URL; set it to one such as https://huggingface.co, without a user name, a password or a query.",
   );
 }
 
@@ -64,7 +64,7 @@ function tokenOf(text: string): string | undefined {
   if (/^[\x21-\x7e]+$/.test(text)) return text;
   // fetch would reject it with a message that quotes it.
   throw new UsageError(
-    "HF_TOKEN, or the token file, holds characters that no token has; copy the token again.",
+    "HF_TOKEN, or the token file, has characters that are not allowed in a token; copy the token again.",
   );
 }
 
@@ -150,7 +150,7 @@ export function checkListing(
   const [, index, field = "commit"] = path;
   const name = typeof index === "number" ? files[index]?.path : commit;
   throw new PatchwiseError(
-    `${server} lists ${quote(String(name))}, which cannot be trusted with a place in the cache (${String(field)}: ${message}); use another HF_ENDPOINT.`,
+    `${server} lists ${quote(String(name))}, which is not a valid entry (${String(field)}: ${message}); use another HF_ENDPOINT.`,
   );
 }
 

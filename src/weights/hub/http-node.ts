@@ -64,7 +64,7 @@ function checkRefusal(
   const tokens = `${endpoint}/settings/tokens`;
   if (code === "GatedRepo") {
     throw new UsageError(
-      `${repo} is given only to those who accept its licence: do so at ${page}, ${token === undefined ? `and set HF_TOKEN to a token of your account (${tokens})` : "with the account that HF_TOKEN is of, and see that the token may read gated models"}.`,
+      `${repo} requires accepting its licence: do so at ${page}, ${token === undefined ? `and set HF_TOKEN to a token of your account (${tokens})` : "with the account of HF_TOKEN, and check that the token may read gated models"}.`,
     );
   }
   if (code === "RevisionNotFound") {
@@ -80,12 +80,12 @@ function checkRefusal(
   }
   if (status === 401 || status === 403) {
     throw new UsageError(
-      `${endpoint} does not give ${repo} to the holder of this HF_TOKEN; see ${page} for its licence, and ${tokens} for what the token may read.`,
+      `${endpoint} does not give ${repo} with this HF_TOKEN; see ${page} for its licence, and ${tokens} for what the token may read.`,
     );
   }
   if (status === 429) {
     throw new PatchwiseError(
-      `${endpoint} answers that there were too many requests; try again in some minutes${token === undefined ? ", or set HF_TOKEN, which allows more" : ""}.`,
+      `${endpoint} received too many requests; try again in a few minutes${token === undefined ? ", or set HF_TOKEN, which allows more" : ""}.`,
     );
   }
   if (status < 500) {

@@ -193,7 +193,7 @@ async function download(
     if (!file) return undefined;
     if (file.size > MAX_TEXT_BYTES) {
       throw new FormatError(
-        `${path} of ${id.repo} takes ${file.size} bytes, but what says which files a model has takes ${MAX_TEXT_BYTES} at most.`,
+        `${path} of ${id.repo} takes ${file.size} bytes, but a file that lists others may take at most ${MAX_TEXT_BYTES}.`,
       );
     }
     await bring(file, () => undefined);
@@ -246,9 +246,9 @@ async function fromCacheAlone(
   const [first, ...others] = missing;
   const what =
     first === undefined
-      ? `${repo} is no folder here, and the model of this name on the Hub (${revision}) is not`
+      ? `${repo} is not a local folder, and the model of this name on the Hub (${revision}) is not`
       : `${first}${others.length > 0 ? ` and ${others.length} more of the files` : ""} of ${repo} (${revision}) ${others.length > 0 ? "are" : "is"} not`;
   throw new UsageError(
-    `${what} in the cache, ${cache.folder}, and ${offline ? `HF_HUB_OFFLINE forbids to ask ${endpoint}; unset it` : `${endpoint} cannot be reached (${reason}); connect, set HF_ENDPOINT to a mirror`}, or copy that folder from a machine that has it.`,
+    `${what} in the cache, ${cache.folder}, and ${offline ? `HF_HUB_OFFLINE forbids asking ${endpoint}; unset it` : `${endpoint} cannot be reached (${reason}); connect, set HF_ENDPOINT to a mirror`}, or copy that folder from a machine that has it.`,
   );
 }

@@ -164,7 +164,7 @@ function checkTiling(sorted: readonly TensorEntry[], source: ByteSource, dataSta
   }
   if (position < source.size) {
     throw new FormatError(
-      `${source.name}: the tensors end at byte ${position} of the file, but the file has ${source.size} bytes; the rest belongs to none.`,
+      `${source.name}: the tensors end at byte ${position} of the file, but the file has ${source.size} bytes; the rest belongs to no tensor.`,
     );
   }
 }

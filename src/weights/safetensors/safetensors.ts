@@ -58,8 +58,8 @@ export async function openSafetensors(source: ByteSource): Promise<Weights> {
     const lookalike = lookalikes.find(([magic]) => start.startsWith(magic))?.[1];
     throw new FormatError(
       lookalike
-        ? `${name}: this is no safetensors file but ${lookalike}.`
-        : `${name}: the header should take ${length} bytes, but the file has only ${size - 8} after the length: it is truncated, or no safetensors file.`,
+        ? `${name}: this is not a safetensors file but ${lookalike}.`
+        : `${name}: the header should take ${length} bytes, but the file has only ${size - 8} after the length: it is truncated, or not a safetensors file.`,
     );
   }
   if (length > MAX_HEADER_BYTES) {
@@ -70,7 +70,7 @@ export async function openSafetensors(source: ByteSource): Promise<Weights> {
   const header = await readRange(source, 8, Number(length));
   if (header[0] !== 0x7b) {
     throw new FormatError(
-      `${name}: the header begins with ${header.length ? `byte ${header[0]}` : "nothing"}, but must begin with "{": this is no safetensors file.`,
+      `${name}: the header begins with ${header.length ? `byte ${header[0]}` : "nothing"}, but must begin with "{": this is not a safetensors file.`,
     );
   }
   const { metadata, entries } = parseHeader(header, source, 8 + header.length);

@@ -82,7 +82,7 @@ function headerBytes(json: string): Uint8Array {
   const length = Math.ceil(text.length / 8) * 8;
   if (length > MAX_HEADER_BYTES) {
     throw new PatchwiseError(
-      `The names and notes of a safetensors file would take ${length} bytes, but readers allow ${MAX_HEADER_BYTES}; write several files.`,
+      `The header of a safetensors file would take ${length} bytes, but readers allow ${MAX_HEADER_BYTES}; write several files.`,
     );
   }
   const bytes = new Uint8Array(8 + length).fill(0x20);
@@ -106,8 +106,8 @@ function checkNames(kind: string, reserved: readonly string[], names: readonly s
     };
     if (reserved.includes(name)) fail("is reserved");
     if (seen.has(name)) fail("is given twice");
-    if (name.split(".").includes("__proto__")) fail("is one that readers must refuse");
-    if (!isWellFormed(name)) fail("holds half a surrogate pair, which UTF-8 cannot spell");
+    if (name.split(".").includes("__proto__")) fail("is one that readers reject");
+    if (!isWellFormed(name)) fail("has a lone surrogate, which UTF-8 cannot encode");
     seen.add(name);
   }
 }

@@ -34,7 +34,7 @@ export function urlFolder(
     if (response.ok || (method === "HEAD" && response.status === 404)) return response;
     await response.body?.cancel();
     throw new PatchwiseError(
-      `${name} gives no ${file} (HTTP ${response.status}); give the address of a model's folder, whole and readable.`,
+      `${name} does not serve ${file} (HTTP ${response.status}); use the URL of a complete and readable model folder.`,
     );
   };
   const read = async (file: string) => new Uint8Array(await (await get(file)).arrayBuffer());

@@ -45,5 +45,5 @@ export function fieldsOf(content: unknown, path: string): FieldReader {
   if (typeof content === "object" && content !== null && !Array.isArray(content)) {
     return fieldReader(path, content as ConfigFields);
   }
-  throw new FormatError(`${path} holds no object; copy or download it again.`);
+  throw new FormatError(`${path} is not a JSON object; copy or download it again.`);
 }

@@ -10,6 +10,6 @@ const BEGINNING = new TextEncoder().encode("version https://git-lfs.github.com/s
 export function refuseLfsPointer(bytes: Uint8Array, name: string): void {
   if (!BEGINNING.every((byte, i) => bytes[i] === byte)) return;
   throw new FormatError(
-    `${name} is only Git LFS's pointer to the file; run "git lfs pull" where it was cloned.`,
+    `${name} is a Git LFS pointer instead of the file; run "git lfs pull" where it was cloned.`,
   );
 }

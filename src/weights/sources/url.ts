@@ -129,7 +129,7 @@ async function sizeOfFile(
   const size = Number(text ?? NaN);
   if (Number.isSafeInteger(size)) return size;
   throw new FormatError(
-    `${name}: the server does not tell the file's size (neither Content-Range nor Content-Length); download the file and open it from disk.`,
+    `${name}: the server does not report the file's size (neither Content-Range nor Content-Length); download the file and open it from disk.`,
   );
 }
 

@@ -63,7 +63,7 @@ export async function openEmoji(
   const all = emoji.flatMap((_, i) => perStyle.flatMap((items) => items[i] ?? []));
   if (all.length === 0) {
     throw new UsageError(
-      "No emoji is left with these `styles`, `groups` and `split`; choose more of them.",
+      "These `styles`, `groups` and `split` select no emoji; choose more of them.",
     );
   }
   const count = Math.min(config.limit ?? all.length, all.length);
@@ -199,7 +199,7 @@ async function readJson<T extends z.ZodType>(path: string, schema: T): Promise<z
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   throw new FormatError(
-    `${path} is not what this version of Patchwise knows (at ${issue!.path.join(".")}: ${issue!.message}); install another version of its package.`,
+    `${path} has an unknown format (at ${issue!.path.join(".")}: ${issue!.message}); install another version of its package.`,
   );
 }
 
