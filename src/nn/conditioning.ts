@@ -1,4 +1,4 @@
-/** What a network that denoises is given, and may be told of what it draws. */
+/** The inputs of denoising networks, and the embeddings of their conditions: classes, texts and codes. */
 import { ShapeError } from "../engine/errors.ts";
 import { constantOf, where } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -7,7 +7,7 @@ import { linear } from "./linear.ts";
 import { mlp } from "./mlp.ts";
 import { type Init, normal, type Params } from "./params.ts";
 
-/** What the model draws: anything, one of some classes, or a text given as embeddings of its tokens. */
+/** The condition of a model: none, a class, or a text given as embeddings of its tokens. */
 export type Condition =
   | { readonly kind: "none" }
   | ({ readonly kind: "class" } & Labels)
@@ -20,13 +20,13 @@ export interface ConditionedInputs {
   readonly t: Tensor;
   /** Classes [B], integers, or a text [B, length, width]. */
   readonly y?: Tensor | undefined;
-  /** Which tokens of a text count, [B, length] bool; all unless given. */
+  /** Mask of the text's tokens, [B, length] bool, false for padding; none is padding by default. */
   readonly mask?: Tensor | undefined;
-  /** Whose condition is left out, [B] bool; nobody's unless given. */
+  /** Rows whose condition is dropped, [B] bool; none by default. */
   readonly drop?: Tensor | undefined;
 }
 
-/** @throws ShapeError when a network that is told something is not */
+/** @throws ShapeError if the condition of a conditional network is missing */
 export function givenCondition(
   y: Tensor | undefined,
   { kind }: { readonly kind: string },
@@ -37,16 +37,16 @@ export function givenCondition(
 }
 
 export interface Labels {
-  /** Number of classes, from 0. */
+  /** Number of classes. */
   readonly classes: number;
-  /** Whether the table has one more row, index `classes`, for an image without class. */
+  /** Whether the table has another row, with index `classes`, for images without a class (Ho & Salimans, 2022). */
   readonly nullClass: boolean;
 }
 
 /**
- * Labels [B] → [B, hidden] by a table (name `weight`).
+ * Embeds labels by a table with the name `weight`: [B] → [B, hidden].
  *
- * @param drop [B] bool: where true, the null class takes the label's place
+ * @param drop [B] bool, true for rows whose label is replaced by the null class
  */
 export function embedLabels(
   p: Params,
@@ -65,31 +65,31 @@ export function embedLabels(
 export interface TextTokens {
   /** [B, L, C] */
   readonly tokens: Tensor;
-  /** [B, L] bool, false for padding; undefined where all count. */
+  /** [B, L] bool, false for padding; undefined without padding. */
   readonly mask: Tensor | undefined;
 }
 
 export interface TextOptions {
   /** [B, L] bool, false for padding. */
   readonly mask?: Tensor | undefined;
-  /** [B] bool: where true, a trained token takes the text's place. */
+  /** [B] bool, true for rows whose text is replaced by a trained token. */
   readonly drop?: Tensor | undefined;
 }
 
-/** Text [B, L, width] → tokens [B, L, hidden] (names `y_proj`, and `null` for no text). */
+/** Embeds the tokens of a text as those of a model (Chen et al., 2023, PixArt-α): [B, L, width] → [B, L, hidden]. Names: `y_proj`, and `null` for no text. */
 export function embedText(
   p: Params,
   text: Tensor,
   hidden: number,
   options: TextOptions = {},
 ): TextTokens {
-  // Published checkpoints hold it, whether it is asked for or not.
+  // Published checkpoints contain it, so it is declared even if no text is dropped.
   const none = p.param("null", [text.size(2)], normal(0.02));
   const { tokens, mask } = withoutDropped(none, text, options);
   return { tokens: mlp(p.at("y_proj"), tokens, hidden, "tanh", hidden), mask };
 }
 
-/** Text [B, L, width] as it is, but for a trained vector (name `null`) where it is dropped. */
+/** Replaces the text [B, L, width] of dropped rows by a trained vector with the name `null`. */
 export function keptText(p: Params, text: Tensor, options: TextOptions): TextTokens {
   if (!options.drop) return { tokens: text, mask: options.mask };
   return withoutDropped(p.param("null", [text.size(2)], normal(0.02)), text, options);
@@ -99,27 +99,27 @@ function withoutDropped(none: Tensor, text: Tensor, { mask, drop }: TextOptions)
   if (!drop) return { tokens: text, mask };
   const tokens = where(drop.reshape([drop.dim(0), 1, 1]), none, text);
   if (!mask) return { tokens, mask };
-  // One token stands for no text, however long the text was.
+  // A dropped text is a single token, whatever its length was.
   const length = text.size(1);
   const first = constantOf([1, ...new Array<number>(length - 1).fill(0)], [1, length], "bool");
   const dropped = drop.unsqueeze(1); // [B, 1]
   return { tokens, mask: dropped.and(first).or(dropped.not().and(mask)) };
 }
 
-/** The mean of the tokens that count: [B, L, C] → [B, C]. */
+/** Averages the tokens that are not padding: [B, L, C] → [B, C]. */
 export function poolText({ tokens, mask }: TextTokens): Tensor {
   if (!mask) return tokens.mean(1);
   const weight = mask.cast("float32").unsqueeze(-1); // [B, L, 1]
   return tokens.mul(weight).sum(1).div(weight.sum(1).maximum(1));
 }
 
-/** Tokens [B, h, w] → [B, width, h, w], of about unit variance. */
+/** Embeds codes as an image of about unit variance: [B, h, w] → [B, width, h, w]. */
 export function embedTokens(p: Params, tokens: Tensor, width: number, codebook: number): Tensor {
   const table = p.at("embedding").param("weight", [codebook, width], normal(1));
   return channelsFirst(table.gather(tokens));
 }
 
-/** [B, width, h, w] → logits [B, codebook, h, w] */
+/** Maps features [B, width, h, w] to logits [B, codebook, h, w]. */
 export function tokenLogits(p: Params, x: Tensor, codebook: number): Tensor {
   return channelsFirst(linear(p.at("head"), channelsLast(x), codebook));
 }

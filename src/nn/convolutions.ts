@@ -1,25 +1,25 @@
-/** What convolutional networks do to feature maps [B, C, H, W] beside convolving them. */
+/** Layers of convolutional networks, on feature maps [B, C, H, W]. */
 import { ShapeError } from "../engine/errors.ts";
 import type { ConvOptions } from "../engine/graph/ops.ts";
 import { concat } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
-/** Channels last: [B, C, H, W] → [B, H, W, C]. */
+/** Moves the channels to the end: [B, C, H, W] → [B, H, W, C]. */
 export const channelsLast = (x: Tensor): Tensor => x.transpose([0, 2, 3, 1]);
 
-/** And back. */
+/** Moves the channels to the front: [B, H, W, C] → [B, C, H, W]. */
 export const channelsFirst = (x: Tensor): Tensor => x.transpose([0, 3, 1, 2]);
 
-/** LayerNorm over the channels of each place, without scale and shift. */
+/** A LayerNorm over the channels of each pixel, without scale and shift. */
 export function channelNorm(x: Tensor): Tensor {
   return channelsFirst(channelsLast(x).layerNorm({ epsilon: 1e-6 }));
 }
 
 /**
- * One more row and column at each edge: the outermost again, or the next to it, as in a mirror.
+ * Pads each edge by one row or column, which repeats the outermost ("replicate") or the one next to it ("reflect").
  *
- * @param x of at least two rows and columns, where it is mirrored
+ * @param x has at least two rows and columns for "reflect"
  */
 export function padEdges(x: Tensor, kind: "replicate" | "reflect"): Tensor {
   return [2, 3].reduce((padded, axis) => {
@@ -32,11 +32,11 @@ export function padEdges(x: Tensor, kind: "replicate" | "reflect"): Tensor {
 }
 
 /**
- * Whether maps [B, …, H, W] can be made `unit` times smaller.
+ * Checks that feature maps [B, …, H, W] can be reduced by a factor of `unit`.
  *
- * @param least how many rows and columns must be left
- * @param what how messages call them
- * @throws ShapeError unless they can
+ * @param least the least number of rows and columns that must remain
+ * @param what the name of the maps in messages
+ * @throws ShapeError if they cannot
  */
 export function checkDivides(x: Tensor, unit: number, least: number, what: string): void {
   const sides = [x.size(-2), x.size(-1)];
@@ -46,7 +46,7 @@ export function checkDivides(x: Tensor, unit: number, least: number, what: strin
   );
 }
 
-/** A transposed convolution that doubles height and width, weight [in, outputs, kernel, kernel]. */
+/** A transposed convolution that doubles height and width, with a weight [in, outputs, kernel, kernel]. */
 export function doublingConv(p: Params, x: Tensor, outputs: number, kernel: 2 | 4): Tensor {
   const shape = [x.size(1), outputs, kernel, kernel];
   const weight = p.param("weight", shape, xavierUniform(shape));
@@ -57,10 +57,10 @@ export function doublingConv(p: Params, x: Tensor, outputs: number, kernel: 2 | 
 }
 
 /**
- * A convolution with a square kernel: [B, C, H, W] → [B, outputs, …], with `weight`
- * [outputs, C/groups, kernel, kernel] and `bias` [outputs].
+ * A convolution with a square kernel, [B, C, H, W] → [B, outputs, …], with PyTorch's names `weight` [outputs, C/groups, kernel, kernel]
+ * and `bias` [outputs].
  *
- * @param options.padding keeps height and width unless given
+ * @param options.padding by default the padding that keeps height and width
  */
 export function conv2d(
   p: Params,
@@ -71,7 +71,7 @@ export function conv2d(
 ): Tensor {
   const { bias = true, init, ...rest } = options;
   const inputs = x.size(1) / (rest.groups ?? 1);
-  // PyTorch's own: He et al., 2015, with a = √5.
+  // PyTorch's default: He et al., 2015, with a = √5.
   const bound = 1 / Math.sqrt(inputs * kernel * kernel);
   const first = init ?? { kind: "uniform", bound };
   const weight = p.param("weight", [outputs, inputs, kernel, kernel], first);

@@ -1,11 +1,11 @@
-/** Linear layers, as PyTorch names and stores them. */
+/** Linear layers with PyTorch's names and layout of weights. */
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
 export interface LinearOptions {
-  /** Whether there is a bias; there is unless this is false. */
+  /** Whether the layer has a bias; true by default. */
   readonly bias?: boolean;
-  /** First value of the weight; Xavier uniform unless given. */
+  /** Initial value of the weight; Xavier uniform by default. */
   readonly init?: Init;
 }
 
@@ -17,9 +17,9 @@ export function linear(p: Params, x: Tensor, outputs: number, options: LinearOpt
 }
 
 /**
- * Several linear layers of one input that are stored as one, `weight` [parts · outputs, in]: [..., in] → parts × [..., outputs].
+ * Several linear layers of one input that are stored as one `weight` [parts · outputs, in]: [..., in] → parts × [..., outputs].
  *
- * The weight is cut, which costs nothing, and not what would come out of it, which is far larger.
+ * The weight is split, which costs nothing, rather than the output, which is far larger.
  */
 export function linearParts(
   p: Params,

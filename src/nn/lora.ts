@@ -1,8 +1,8 @@
 /**
- * LoRA, "Low-Rank Adaptation of Large Language Models" (Hu et al., 2021): the weight W of a linear layer stays as it is, and
- * what is trained is a product of two narrow matrices beside it, W + (alpha / rank)·B·A.
+ * LoRA, "Low-Rank Adaptation of Large Language Models" (Hu et al., 2021): the weight W of a linear layer stays fixed, and only the
+ * product of two narrow matrices that is added to it is trained, W + (alpha / rank)·B·A.
  *
- * It is a view of `Params`: layers and models ask for `weight` as ever. The sum is one small product more a step, and merging
+ * It is a view of `Params`, so layers and models need not know of it. The sum costs one small product in each step, and merging
  * it into W later gives the same numbers.
  */
 import { UsageError } from "../engine/errors.ts";
@@ -11,11 +11,11 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Declared, type Params, type ParamsRoot, pathPattern, zero } from "./params.ts";
 
 export interface LoraOptions {
-  /** Width of the narrow matrices. */
+  /** The width of the narrow matrices. */
   readonly rank: number;
-  /** The product counts alpha / rank times. */
+  /** The product is multiplied by alpha / rank. */
   readonly alpha: number;
-  /** Patterns of paths of linear layers, in which * stands for anything but dots, and ** for anything. */
+  /** Patterns of paths of linear layers, in which * matches anything but dots, and ** anything. */
   readonly targets: readonly string[];
 }
 
@@ -23,8 +23,8 @@ export interface LoraOptions {
 export const attentionAndMlp: readonly string[] = ["*blocks.**attn*.**", "*blocks.**mlp.**"];
 
 /**
- * The same parameters, but the weights of targeted linear layers are W + (alpha / rank)·B·A, with parameters
- * `lora_A.weight` [rank, in] and `lora_B.weight` [out, rank] in the layer's scope. B is zero at first, so that nothing changes.
+ * Returns a view of the parameters in which the weights of targeted linear layers are W + (alpha / rank)·B·A, with the parameters
+ * `lora_A.weight` [rank, in] and `lora_B.weight` [out, rank] in the layer's scope. B is zero initially, so that nothing changes.
  *
  * @example const output = dit(withLora(params, { rank: 8, alpha: 8, targets: ["blocks.*.attn.*"] }), inputs, config);
  */
@@ -40,7 +40,7 @@ export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptio
       if (!isLinear(`${layer}.${name}`, weight) || !patterns.some((each) => each.test(layer))) {
         return weight;
       }
-      // As PyTorch begins any linear layer, and PEFT and kohya this one.
+      // PyTorch's initialization of linear layers, which PEFT and kohya use for A too.
       const first = { kind: "uniform", bound: 1 / Math.sqrt(inputs!) } as const;
       const a = p.at("lora_A").param("weight", [rank, inputs!], first);
       const b = p.at("lora_B").param("weight", [outputs!, rank], zero);
@@ -55,16 +55,16 @@ export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptio
   return { ...view(params, []), declared: params.declared, buffers: params.buffers };
 }
 
-/** Whether a parameter is one that `withLora` adds. */
+/** Whether a parameter is a matrix that `withLora` adds. */
 export function isLora(name: string): boolean {
   return /\.lora_[AB]\.weight$/.test(name);
 }
 
 /**
- * Whether every target is a linear layer of the model.
+ * Checks that every target matches a linear layer of the model.
  *
- * @param declared what the model asked for while it was traced
- * @throws UsageError that names a target which is not, and the nearest layers
+ * @param declared the parameters that the model declared while it was traced
+ * @throws UsageError that names a target without a match, and the nearest layers
  */
 export function checkTargets(
   declared: ReadonlyMap<string, Declared>,
@@ -79,12 +79,12 @@ export function checkTargets(
     const kinds = [...new Set(layers.map((layer) => layer.replace(/\b\d+\b/g, "*")))];
     const near = nearestNames(target, kinds);
     throw new UsageError(
-      `The LoRA's target "${target}" is no linear layer of the model; ${near.length > 0 ? `the nearest are ${near.join(", ")}` : `it has such as ${kinds.slice(0, 3).join(", ")}`}.`,
+      `The LoRA's target "${target}" matches no linear layer of the model; ${near.length > 0 ? `the nearest are ${near.join(", ")}` : `it has layers such as ${kinds.slice(0, 3).join(", ")}`}.`,
     );
   }
 }
 
-/** Tables that are looked up have a matrix too, but no product. */
+/** Whether a parameter is the weight of a linear layer; embedding tables are matrices too, but not multiplied. */
 function isLinear(name: string, { rank }: Tensor): boolean {
   return rank === 2 && name.endsWith(".weight") && !isLora(name) && !/embedding_table/.test(name);
 }

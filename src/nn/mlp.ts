@@ -1,4 +1,4 @@
-/** The feed-forward half of a transformer block. */
+/** The feed-forward part of a transformer block. */
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, linearParts } from "./linear.ts";
 import type { Params } from "./params.ts";
@@ -8,14 +8,14 @@ export type FeedForward =
   | { readonly kind: "gelu"; readonly approximate: "none" | "tanh" }
   | { readonly kind: "swiglu" };
 
-/** [B, N, C] → [B, N, C] through `hidden` channels, or two thirds of them where each takes three weights, not two. */
+/** A feed-forward network [B, N, C] → [B, N, C] with `hidden` channels; SwiGLU has three matrices, and so two thirds of the channels. */
 export function feedForward(p: Params, x: Tensor, hidden: number, kind: FeedForward): Tensor {
   return kind.kind === "gelu"
     ? mlp(p, x, hidden, kind.approximate)
     : swiGlu(p, x, Math.floor((hidden * 2) / 3));
 }
 
-/** Two linear layers around a GELU (timm's names `fc1`, `fc2`): [B, N, C] → [B, N, outputs]. */
+/** Two linear layers around a GELU, with timm's names `fc1` and `fc2`: [B, N, C] → [B, N, outputs]. */
 export function mlp(
   p: Params,
   x: Tensor,
@@ -27,7 +27,7 @@ export function mlp(
   return linear(p.at("fc2"), inner, outputs); // [B, N, outputs]
 }
 
-/** A SiLU gate times a linear branch, both from `w12`, then `w3`: [B, N, C] → [B, N, C]. */
+/** SwiGLU, a SiLU gate times a linear branch, both from `w12`, and then `w3`: [B, N, C] → [B, N, C]. */
 function swiGlu(p: Params, x: Tensor, hidden: number): Tensor {
   const [gate, value] = linearParts(p.at("w12"), x, 2, hidden) as [Tensor, Tensor]; // 2 × [B, N, hidden]
   return linear(p.at("w3"), gate.silu().mul(value), x.size(-1)); // [B, N, C]

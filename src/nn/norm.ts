@@ -1,15 +1,15 @@
-/** The norm of a transformer block, as a choice that a config makes. */
+/** Normalization layers. */
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { one, type Params, zero } from "./params.ts";
 
-/** LayerNorm (Ba et al., 2016) or RMSNorm (Zhang & Sennrich, 2019), with trained scale and shift or without. */
+/** LayerNorm (Ba et al., 2016) or RMSNorm (Zhang & Sennrich, 2019), with or without trained scale and shift. */
 export interface Norm {
   readonly kind: "layer" | "rms";
   readonly affine: boolean;
   readonly epsilon: number;
 }
 
-/** Normalises the last axis; an affine norm has a `weight`, and a LayerNorm a `bias` beside it. */
+/** Normalizes the last axis. An affine norm has a `weight`, and an affine LayerNorm a `bias` too. */
 export function norm(p: Params, x: Tensor, { kind, affine, epsilon }: Norm): Tensor {
   const shape = [x.size(-1)];
   const weight = affine ? { weight: p.param("weight", shape, one) } : {};
@@ -18,7 +18,7 @@ export function norm(p: Params, x: Tensor, { kind, affine, epsilon }: Norm): Ten
   return x.layerNorm({ ...weight, ...bias, epsilon });
 }
 
-/** [B, C, ...space] normalized over each group of channels, then scaled and shifted by `weight` and `bias` [C]. */
+/** Group normalization (Wu & He, 2018) of [B, C, ...space], scaled and shifted by `weight` and `bias` [C]. */
 export function groupNorm(p: Params, x: Tensor, groups: number, epsilon: number): Tensor {
   const channels = x.size(1);
   const perChannel = [channels, ...new Array<number>(x.rank - 2).fill(1)];

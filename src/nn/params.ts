@@ -1,9 +1,8 @@
 /**
  * Parameters by scope: `p.at("blocks.0").at("qkv")` is a path, and the path is the checkpoint key.
  *
- * A model asks its scope for each weight where it uses it, naming shape and initial value in the
- * same line. Because `Params` is an interface, LoRA, quantised weights and EMA are other answers to
- * the same question.
+ * A model declares each weight where it uses it, with its shape and initial value in the same line. Because `Params` is an
+ * interface, LoRA, quantized weights, EMA and taps are views of it that models need not know of.
  */
 import { ShapeError, UsageError } from "../engine/errors.ts";
 import { type NdArray, sizeOf, zeros } from "../engine/arrays/ndarray.ts";
@@ -13,11 +12,11 @@ import { constant, parameter, storedTable } from "../engine/graph/functional.ts"
 import type { Tensor } from "../engine/graph/tensor.ts";
 
 export interface Params {
-  /** The scope of a part. */
+  /** Returns the scope of a part, such as "blocks.0" or "qkv". */
   at(path: string): Params;
-  /** A weight of this scope; the same tensor each time it is asked for. */
+  /** Declares a weight of this scope. Returns the same tensor each time. */
   param(name: string, shape: Shape, init: Init): Tensor;
-  /** A table that the architecture fixes, frozen into the graph; checkpoints may hold a copy under this key. */
+  /** Declares a fixed table, which is a constant of the graph. Checkpoints may contain a copy under its key. */
   buffer(name: string, value: NdArray): Tensor;
   /** Names an intermediate tensor of this scope, which a graph returns only where `withTaps` asks for it. */
   tap(name: string, tensor: Tensor): void;
@@ -25,7 +24,7 @@ export interface Params {
   readonly tapped: boolean;
 }
 
-/** How a weight begins; `uniform` is over [−bound, bound), and `stored` is a table that only checkpoints can give. */
+/** The initial value of a weight. `uniform` is over [−bound, bound), and `stored` is a table that only checkpoints contain. */
 export type Init =
   | { readonly kind: "stored" }
   | { readonly kind: "constant"; readonly value: number }
@@ -37,32 +36,32 @@ export const zero: Init = { kind: "constant", value: 0 };
 export const one: Init = { kind: "constant", value: 1 };
 export const normal = (std: number): Init => ({ kind: "normal", std });
 
-/** Glorot & Bengio, 2010, for a weight [out, in, ...kernel], times `gain`. */
+/** Xavier initialization (Glorot & Bengio, 2010) of a weight [out, in, ...kernel], times `gain`. */
 export function xavierUniform(shape: readonly number[], gain = 1): Init {
   const [outputs = 1, inputs = 1, ...kernel] = shape;
   return { kind: "uniform", bound: gain * Math.sqrt(6 / ((inputs + outputs) * sizeOf(kernel))) };
 }
 
-/** What a model declared, in order of first use. */
+/** A declared weight. */
 export interface Declared {
   readonly tensor: Tensor;
   readonly init: Init;
 }
 
-/** A table of the architecture, and the constant that it is in the graph. */
+/** A fixed table, and the constant that represents it in the graph. */
 export interface Buffered {
   readonly tensor: Tensor;
   readonly value: NdArray;
 }
 
 export interface ParamsRoot extends Params {
-  /** Every weight asked for so far, by key. */
+  /** All weights declared so far, by key, in order of first use. */
   readonly declared: ReadonlyMap<string, Declared>;
-  /** Every fixed table, by key: none is a weight, though some checkpoints hold them beside the weights. */
+  /** All fixed tables, by key. They are not weights, though some checkpoints contain them. */
   readonly buffers: ReadonlyMap<string, Buffered>;
 }
 
-/** An empty root scope: models add their weights while they are traced. */
+/** Creates an empty root scope, to which models add their weights while they are traced. */
 export function createParams(): ParamsRoot {
   const declared = new Map<string, Declared>();
   const buffers = new Map<string, Buffered>();
@@ -95,8 +94,8 @@ export function createParams(): ParamsRoot {
 }
 
 /**
- * First values of all declared weights. Each is drawn from a stream of its own name, so that adding
- * a weight to a model changes no other.
+ * Draws the initial values of all declared weights. Each has a random stream of its own, which its name determines, so that adding
+ * a weight to a model does not change the others.
  */
 export function initialize(
   { declared }: Pick<ParamsRoot, "declared">,
@@ -117,7 +116,7 @@ function firstValue(name: string, shape: Shape, init: Init, key: RandomKey): NdA
   switch (init.kind) {
     case "stored":
       throw new UsageError(
-        `The table ${name} is only known from checkpoints; begin with one, or compute the table by the config.`,
+        `The table ${name} is only contained in checkpoints; start from a checkpoint, or choose computed positions in the config.`,
       );
     case "constant":
       return filled(zeros("float32", shape), () => init.value);

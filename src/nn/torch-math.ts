@@ -1,13 +1,13 @@
 /**
- * eˣ as PyTorch computes it for float32 on a CPU, bit by bit, for −87 < x < 88.
+ * Computes eˣ as PyTorch does for float32 on a CPU, bit by bit, for −87 < x < 88.
  *
- * Checkpoints were trained on its frequencies. At a time step of 1000 one unit in the last place of a frequency moves
- * an embedding by 6·10⁻⁵, and PyTorch's vectorised exponential (SLEEF's, Shibata & Petrogalli, 2020) is not
- * correctly rounded: one number in ten is off by such a unit.
+ * Checkpoints were trained with frequencies computed by it. At a time step of 1000, one unit in the last place of a frequency
+ * changes an embedding by 6·10⁻⁵, and PyTorch's vectorized exponential (from SLEEF; Shibata & Petrogalli, 2020) is not correctly
+ * rounded: one result in ten is off by such a unit.
  */
 
 export function torchExp(x: number): number {
-  // x = k·ln 2 + r, with ln 2 in two parts of which the first has few enough bits that k times it is exact.
+  // x = k·ln 2 + r, with ln 2 in two parts; the first has so few bits that its product with k is exact.
   const k = Math.round(Math.fround(x * Math.fround(Math.LOG2E)));
   const r = fma(k, -LN2_LOW, fma(k, -LN2_HIGH, x));
   const tail = coefficients.reduce((sum, coefficient) => fma(sum, r, coefficient));
@@ -22,7 +22,7 @@ const coefficients = [
   1.98527618e-4, 1.3930436e-3, 8.3333608e-3, 4.1666485e-2, 1.6666667e-1, 0.5,
 ].map(Math.fround);
 
-/** a·b + c, rounded once: the product of two float32 numbers is exact in float64. */
+/** Returns a·b + c, rounded once: the product of two float32 numbers is exact in float64. */
 export function fma(a: number, b: number, c: number): number {
   return Math.fround(a * b + c);
 }
@@ -30,13 +30,13 @@ export function fma(a: number, b: number, c: number): number {
 const round = Math.fround;
 
 /**
- * cos x for 0 ≤ x < π, bit by bit as PyTorch has it.
+ * Computes cos x for 0 ≤ x < π as PyTorch does for float32 on a CPU, bit by bit.
  *
- * The first Paella takes sines of 10⁴ times a cosine: one unit in its last place, by which PyTorch's vectorised cosine
- * (SLEEF's, Shibata & Petrogalli, 2020) is off for one number in twenty, moves logits by more than all other rounding.
+ * The first version of Paella takes sines of 10⁴ times a cosine. PyTorch's vectorized cosine (from SLEEF; Shibata & Petrogalli,
+ * 2020) is off by one unit in the last place for one number in twenty, which changes logits by more than all other rounding.
  */
 export function torchCos(x: number): number {
-  // −cos x is the sine of x − π/2, which is a sum of two float32 numbers, as all is here.
+  // −cos x is the sine of x − π/2, which is represented as the sum of two float32 numbers, as is every value here.
   let [high, low] = [x, 0];
   for (const part of halfPi) {
     const sum = round(high - part);
@@ -56,7 +56,7 @@ export function torchCos(x: number): number {
   return -fma(high, ratio, fma(low, ratio, round(high * ratioLow)));
 }
 
-/** π/2 in parts of which the first have few enough bits. */
+/** π/2 in parts; the first have so few bits that subtracting them is exact. */
 const halfPi = [1.57073974609375, 5.657970905303955078e-5, 9.920936294705029468e-10].map(round);
 
 /** sin y ≈ y·(1 + y²·(c₃ + y²·(c₅ + y²·(c₇ + y²·c₉)))), highest power first. */

@@ -1,4 +1,4 @@
-/** What the configs of transformers on patches share, as it stands in files. */
+/** The parts that the schemas of transformer configs share. */
 import { z } from "zod";
 import { type Axes, formatAxes, nearestMultiples } from "./patches.ts";
 
@@ -10,14 +10,14 @@ const normSchema = z.strictObject({
   epsilon: z.number().positive().default(1e-6),
 });
 
-/** What a network may be told. */
+/** The schema of a condition. */
 export const conditionSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("none") }),
   z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
   z.strictObject({ kind: z.literal("text"), width: count, length: count }),
 ]);
 
-/** Sizes of the image and of the blocks, and the parts of a block. */
+/** The sizes of the image and of the blocks, and the parts of a block. */
 export const transformerFields = {
   size: z.tuple([count, count]).readonly(),
   channels: count,
@@ -40,10 +40,10 @@ export const transformerFields = {
   modulationRank: count.optional(),
 };
 
-/** Reports a field that does not fit the others; messages name the value and what would do. */
+/** Reports a field that does not fit the others. Messages name the value and what to use instead. */
 export type Refuse = (field: string, message: string) => void;
 
-/** What must fit in any of them: patches the image, heads and positions the width. */
+/** Checks that patches divide the image, and that heads and positions divide the width. */
 export function checkSizes(
   config: {
     readonly size: Axes;

@@ -149,7 +149,7 @@ describe("patchwise train of a LoRA", () => {
     [
       "a target that is no layer",
       'lora.targets=["blocks.*.attn.q"]',
-      /target "blocks\.\*\.attn\.q" is no linear layer of the model; the nearest are blocks\.\*\.attn\.qkv/,
+      /target "blocks\.\*\.attn\.q" matches no linear layer of the model; the nearest are blocks\.\*\.attn\.qkv/,
     ],
     [
       "a base that is not there",

@@ -202,7 +202,7 @@ describe("a shape error", () => {
     ["oneHot", "depth is 0, expected a whole number from 1", () => int([2]).oneHot(0)],
     [
       "conv",
-      "[1, 2, 3] and weight [1, 2]: expected both of 3, 4 or 5",
+      "[1, 2, 3] and weight [1, 2]: expected both to have 3, 4 or 5",
       () => float([1, 2, 3]).conv(other([1, 2])),
     ],
     [

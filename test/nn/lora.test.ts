@@ -238,7 +238,7 @@ describe("targets of a LoRA", () => {
     ],
     [
       "attn.qkv",
-      /"attn\.qkv" is no linear layer of the model; the nearest are .*blocks\.\*\.attn\.qkv/,
+      /"attn\.qkv" matches no linear layer of the model; the nearest are .*blocks\.\*\.attn\.qkv/,
     ],
     ["blocks.*.qkv", /no linear layer/],
     ["blocks.0.attn.qkv(", /no linear layer/],

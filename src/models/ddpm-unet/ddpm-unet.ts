@@ -1,7 +1,7 @@
 /**
- * The U-Net of denoising diffusion (Ho et al., 2020), as "Diffusion Models Beat GANs" builds it (Dhariwal & Nichol, 2021):
- * residual blocks that time and class modulate, at ever lower resolutions and back, with attention at the low ones.
- * Weights bear the names of openai/guided-diffusion.
+ * The U-Net of denoising diffusion (Ho et al., 2020) as in "Diffusion Models Beat GANs" (Dhariwal & Nichol, 2021): residual blocks,
+ * which time and class modulate, at decreasing and then increasing resolutions, with attention at the low ones. Weights have the
+ * names of openai/guided-diffusion.
  */
 import { recompute } from "../../engine/graph/recompute.ts";
 import { ShapeError } from "../../engine/errors.ts";
@@ -25,10 +25,10 @@ import { type DDPMUNetConfig, normGroups } from "./config.ts";
 export type DDPMUNetInputs = ConditionedInputs;
 
 /**
- * [B, channels, H, W] → [B, channels or twice as many, H, W]: noise, and where it is learned, the variance.
+ * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
  * @param options.recompute computes each block again in the backward pass instead of keeping its activations
- * @throws ShapeError when the levels cannot halve the image, or the condition is not what the config says
+ * @throws ShapeError if the image cannot be halved once for each level, or the condition does not match the config
  */
 export function ddpmUNet(
   p: Params,
@@ -91,7 +91,7 @@ export function ddpmUNet(
 
 type Resample = (x: Tensor) => Tensor;
 
-/** [B, C, h, w] → [B, outputs, …], at another resolution where it is told how. */
+/** A residual block [B, C, h, w] → [B, outputs, …], which may change the resolution by `resample`. */
 function residualBlock(
   p: Params,
   x: Tensor,
@@ -120,12 +120,12 @@ function residualBlock(
   return branch.add(same ? skip : conv2d(p.at("skip_connection"), skip, outputs, 1));
 }
 
-/** All places attend to each other: [B, C, h, w] → [B, C, h, w]. */
+/** Self-attention over all pixels: [B, C, h, w] → [B, C, h, w]. */
 function attend(p: Params, x: Tensor, { heads, headOrder }: DDPMUNetConfig): Tensor {
   const [width, h, w] = [x.size(1), x.size(2), x.size(3)];
   const count = "count" in heads ? heads.count : width / heads.channels;
   const tokens = normalized(p.at("norm"), x).rearrange("b c h w -> b (h w) c");
-  // Stored as convolutions along one axis; the weights are cut, which costs nothing.
+  // The weights are stored as those of a 1-D convolution and split, which costs nothing.
   const cut = (values: Tensor, rest: readonly number[]) =>
     headOrder === "legacy"
       ? values.reshape([count, 3, width / count, ...rest]).split(3, 1)
@@ -154,7 +154,7 @@ function normalized(p: Params, x: Tensor): Tensor {
   return groupNorm(p, x, normGroups, 1e-5);
 }
 
-/** The mean of each square of four. */
+/** Halves height and width by the mean of each 2×2 square. */
 function halved(x: Tensor): Tensor {
   const [h, w] = [x.size(2) / 2, x.size(3) / 2];
   return x.reshape([x.dim(0), x.size(1), h, 2, w, 2]).mean([3, 5]);
@@ -164,7 +164,7 @@ function doubled(x: Tensor): Tensor {
   return x.upsampleNearest(2);
 }
 
-/** Time, and what is to be drawn: [B, 4·width]. */
+/** Embeds time and condition: [B, 4·width]. */
 function embedConditions(
   p: Params,
   { t, y, mask, drop }: DDPMUNetInputs,

@@ -1,11 +1,11 @@
 /**
- * DiT, "Scalable Diffusion Models with Transformers" (Peebles & Xie, 2022): an image, or its latents, is cut
- * into patches; the patches are tokens of a plain transformer, which is conditioned on time and on a class or
- * a text; each token that comes out is a patch of the predicted noise (and of its variance).
+ * DiT, "Scalable Diffusion Models with Transformers" (Peebles & Xie, 2022): an image, or its latents, is cut into patches, which are
+ * the tokens of a transformer that is conditioned on time and on a class or a text. Each output token is a patch of the predicted
+ * noise, and of its variance.
  *
- * All four block designs that the paper compares are here, and what later recipes changed (RMSNorm, SwiGLU,
- * rotary positions, norms of queries and keys, bottlenecked patches of raw pixels: JiT, Li & He, 2025).
- * Weights bear the names of the original code; `diffusersDiTKeys` finds them under diffusers'.
+ * It offers the four block designs that the paper compares, and options of later models: RMSNorm, SwiGLU, rotary positions, norms
+ * of queries and keys, and a bottleneck for patches of raw pixels (JiT, Li & He, 2025). Weights have the names of the original
+ * code; `diffusersDiTKeys` maps them to those of diffusers.
  */
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, full } from "../../engine/graph/functional.ts";
@@ -39,10 +39,10 @@ import type { BlockDesign, DiTConfig } from "./config.ts";
 export type DiTInputs = ConditionedInputs;
 
 /**
- * [B, channels, H, W] → [B, channels or twice as many, H, W]: noise, and where it is learned, the variance.
+ * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
  * @param options.recompute computes each block again in the backward pass instead of keeping its activations
- * @throws ShapeError when the patch does not divide the image, or the condition is not what the config says
+ * @throws ShapeError if the patch does not divide the image, or the condition does not match the config
  */
 export function dit(
   p: Params,
@@ -65,7 +65,7 @@ export function dit(
         : vector,
     attended,
     bias: joined?.mask && maskBias(allowing(count, joined.mask)),
-    // Tokens that joined the patches have no place in the image: they are not turned.
+    // Tokens of the condition among the patches have no position in the image, so they are not rotated.
     rotary:
       config.rotary &&
       rotaryTable(grid, hidden / config.heads, {
@@ -89,13 +89,13 @@ export function dit(
   return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, H, W]
 }
 
-/** What all blocks share. */
+/** The inputs that all blocks share. */
 interface Context {
   /** Modulates the norms: [B, C], or [B, tokens, C] where each token has a time of its own. */
   readonly vector: Tensor | undefined;
-  /** What cross-attention attends to. */
+  /** The tokens that cross-attention attends to. */
   readonly attended: TextTokens | undefined;
-  /** Hides padding among the tokens that joined the patches. */
+  /** Masks padding among the condition's tokens. */
   readonly bias: Tensor | undefined;
   readonly rotary: RotaryTable | null;
 }
@@ -116,7 +116,7 @@ function ditBlock(p: Params, x: Tensor, context: Context, config: DiTConfig): Te
   return h.add(mlp.gate(feedForward(p.at("mlp"), mlp.norm(h), inner, config.feedForward)));
 }
 
-/** [B, N, C] → [B, N, outputs], zero at first. */
+/** The output layer, which is zero initially: [B, N, C] → [B, N, outputs]. */
 function finalLayer(
   p: Params,
   x: Tensor,
@@ -128,7 +128,7 @@ function finalLayer(
   return linear(p.at("linear"), norm(x), outputs, { init: zero });
 }
 
-/** Branches with norms of the given names; all modulations come from one linear layer, zero at first in "adaLN-zero". */
+/** Branches with norms of the given names. One linear layer, which is zero initially for "adaLN-zero", gives all modulations. */
 function branches(
   p: Params,
   names: readonly string[],
@@ -173,7 +173,7 @@ function embedCondition(
   return { pooled, tokens: pooled.unsqueeze(1), mask: undefined };
 }
 
-/** By which ways time and condition reach the blocks. */
+/** Returns the ways in which time and condition reach the blocks. */
 function route(
   time: Tensor,
   condition: Embedded | undefined,
@@ -206,7 +206,7 @@ function textVectors(
   return sumOf(meanTime, condition).unsqueeze(1).expand(tokens.shape);
 }
 
-/** A mask [B, M] behind `count` tokens that all count: [B, count + M]. */
+/** A mask [B, M] preceded by `count` tokens that are not masked: [B, count + M]. */
 function allowing(count: number, mask: Tensor): Tensor {
   return concat([full([mask.dim(0), count], 1, "bool"), mask], 1);
 }
@@ -231,9 +231,8 @@ function addPositions(
 }
 
 /**
- * Classifier-free guidance as the original code has it: of a batch of 2B, of which the first half of x is used
- * twice, with conditions y and then none, both halves get the guided noise; and only the first three channels
- * of it are guided, which the published figures rest on.
+ * Classifier-free guidance as in the original code. The batch is 2B: the first half of x is used twice, with the conditions y and
+ * then without, and both halves get the guided noise. Only the first three channels are guided, as for the published figures.
  */
 export function ditWithGuidance(
   p: Params,

@@ -1,10 +1,10 @@
 /**
- * MMDiT, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (Esser et al., 2024), the network of
- * Stable Diffusion 3: the tokens of a text and those of an image each have weights of their own, and meet in one
- * attention over both. Time and the pooled text modulate every block.
+ * MMDiT, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (Esser et al., 2024), the network of Stable
+ * Diffusion 3: the tokens of the text and those of the image have separate weights, and one attention over both. Time and the
+ * pooled text modulate every block.
  *
- * Stable Diffusion 3.5 normalises queries and keys, and in its medium model (MMDiT-X) some blocks attend to the image
- * once more, alone. Weights bear the names of Stability's code.
+ * Stable Diffusion 3.5 normalizes queries and keys. In its medium model (MMDiT-X) some blocks have a second attention over the
+ * image alone. Weights have the names of Stability's code.
  */
 import { ShapeError, UsageError } from "../../engine/errors.ts";
 import { concat, full, where } from "../../engine/graph/functional.ts";
@@ -43,25 +43,25 @@ export interface MMDiTInputs {
   readonly t: Tensor;
   /** Tokens of the text, [B, length, width]. */
   readonly context: Tensor;
-  /** The text as one vector, [B, pooled]. */
+  /** The pooled text, [B, pooled]. */
   readonly pooled: Tensor;
-  /** Which tokens of the text count, [B, length] bool; all unless given, also padding, as in Stable Diffusion 3. */
+  /** Mask of the text's tokens, [B, length] bool. By default all are attended to, even padding, as in Stable Diffusion 3. */
   readonly mask?: Tensor | undefined;
-  /** Who passes the blocks in `skippable` unchanged, [B] bool. */
+  /** Rows that skip the blocks in `skippable`, [B] bool. */
   readonly skip?: Tensor | undefined;
 }
 
 export interface MMDiTOptions {
   /** Computes each block again in the backward pass instead of keeping its activations. */
   readonly recompute?: boolean | undefined;
-  /** Blocks, from 0, that `skip` is about. */
+  /** Indices, from 0, of the blocks that `skip` applies to. */
   readonly skippable?: readonly number[] | undefined;
 }
 
 /**
- * [B, channels, H, W] → [B, channels or twice as many, H, W]: what the process has it predict.
+ * Predicts the target of the diffusion process: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
- * @throws ShapeError when the patch does not divide the image; UsageError when the positions do not cover it
+ * @throws ShapeError if the patch does not divide the image; UsageError if the positions do not cover it
  */
 export function mmdit(
   p: Params,
@@ -109,21 +109,21 @@ export function mmdit(
   return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, H, W]
 }
 
-/** The tokens of the text [B, L, C] and of the image [B, N, C]; behind the last block only the image's are asked for. */
+/** The tokens of the text [B, L, C] and of the image [B, N, C]; after the last block only the image's are used. */
 export type TextAndImage = readonly [context: Tensor, x: Tensor];
 
-/** What all blocks share. */
+/** The inputs that all blocks share. */
 interface Shared {
   /** Modulates the norms of the image's tokens: [B, C], or [B, N, C] where each token has a time of its own. */
   readonly vector: Tensor;
   /** Modulates the norms of the text's tokens, [B, C]; `vector` by default. */
   readonly textVector?: Tensor;
-  /** Hides padding of the text. */
+  /** Masks padding of the text. */
   readonly bias: Tensor | undefined;
   readonly config: MMDiTConfig;
 }
 
-/** One block. The last leaves the text as it was, and has no weights that would change it. */
+/** One block. The last block does not change the text, and has no weights for that. */
 export function jointBlock(
   p: Params,
   [context, x]: TextAndImage,
@@ -182,7 +182,7 @@ function llamaFeedForward(p: Params, x: Tensor, hidden: number): Tensor {
   return layer("w2", gate.mul(layer("w3", x, inner)), x.size(-1));
 }
 
-/** Modulated branches whose norms have no weights; all zero at first. Those of the second attention are the last three. */
+/** Modulated branches, which are zero initially and whose norms have no weights. The last is that of the second attention. */
 function branches(
   p: Params,
   vector: Tensor,
@@ -200,13 +200,13 @@ function branches(
 
 const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
 
-/** [B, N, C] → [B, N, outputs], zero at first; its norm is a LayerNorm, whatever those of the blocks are. */
+/** The output layer, which is zero initially: [B, N, C] → [B, N, outputs]. Its norm is a LayerNorm, whatever the blocks have. */
 function finalLayer(p: Params, x: Tensor, outputs: number, { vector }: Shared): Tensor {
   const [{ norm }] = branches(p, vector, 1, { norm: plain }, false) as [Branch];
   return linear(p.at("linear"), norm(x), outputs, { init: zero });
 }
 
-/** A vector [B, width] through two linear layers (names `mlp.0`, `mlp.2`): [B, hidden]. */
+/** Two linear layers with the names `mlp.0` and `mlp.2`: [B, width] → [B, hidden]. */
 function embedVector(p: Params, vector: Tensor, hidden: number): Tensor {
   const init = normal(0.02);
   return linear(p.at("mlp.2"), linear(p.at("mlp.0"), vector, hidden, { init }).silu(), hidden, {
@@ -214,7 +214,7 @@ function embedVector(p: Params, vector: Tensor, hidden: number): Tensor {
   });
 }
 
-/** The positions of a grid's places, from the middle of a table of max places along each axis: [1, N, C]. */
+/** The positions of a grid, from the middle of a table with `max` places along each axis: [1, N, C]. */
 function positions(
   p: Params,
   grid: Axes,
@@ -236,7 +236,7 @@ function positions(
   const [rows, columns] = grid as Pair;
   const [top, left] = first as Pair;
   const table = p.param("pos_embed", [1, max * max, hidden], stored);
-  // Rows of a stored table are read where they lie: it is far larger than what an image needs of it.
+  // Rows are sliced first, so that only they are read from the file: the table is far larger than an image needs.
   const band = table.slice(1, top * max, (top + rows) * max).reshape([1, rows, max, hidden]);
   return band.slice(2, left, left + columns).reshape(shape);
 }
@@ -247,27 +247,27 @@ function checkBlocks(what: string, blocks: readonly number[], depth: number): vo
   const wrong = blocks.find((block) => !Number.isInteger(block) || block < 0 || block >= depth);
   if (wrong === undefined) return;
   throw new UsageError(
-    `There is no block ${wrong} to be ${what} in an MMDiT of ${depth}; give numbers from 0 to ${depth - 1}.`,
+    `An MMDiT of ${depth} blocks has no block ${wrong} to be ${what}; give numbers from 0 to ${depth - 1}.`,
   );
 }
 
-/** What a network is told, by its condition. */
+/** The condition of a network. */
 export interface MMDiTTold {
   /** Classes [B], integers; or the tokens of a text [B, length, width], whose pooled vector is their mean. */
   readonly y?: Tensor | undefined;
-  /** The text of encoders, as in `MMDiTInputs`. */
+  /** The output of text encoders, as in `MMDiTInputs`. */
   readonly context?: Tensor | undefined;
   readonly pooled?: Tensor | undefined;
   readonly mask?: Tensor | undefined;
-  /** Whose condition is left out, [B] bool; nobody's unless given. */
+  /** Rows whose condition is dropped, [B] bool; none by default. */
   readonly drop?: Tensor | undefined;
 }
 
 /**
- * Context and pooled vector of a condition. A class is a context of one token (name `label_embedder`); no text is a trained
- * token (`context_embedder.null`), or zeros where encoders give the text, as Stable Diffusion 3 was trained.
+ * Returns the context and the pooled vector of a condition. A class is a context of one token (`label_embedder`). A dropped text is a
+ * trained token (`context_embedder.null`), or zeros for the output of encoders, as in the training of Stable Diffusion 3.
  *
- * @throws ShapeError when it is not what the config says
+ * @throws ShapeError if the condition does not match the config
  */
 export function embedCondition(
   p: Params,
@@ -276,7 +276,7 @@ export function embedCondition(
 ): Pick<MMDiTInputs, "context" | "pooled" | "mask"> {
   if (condition.kind === "text" && condition.pooled !== undefined) {
     if (!context || !pooled) {
-      throw new ShapeError("This MMDiT is told texts by encoders; give `context` and `pooled`.");
+      throw new ShapeError("This MMDiT takes texts from encoders; give `context` and `pooled`.");
     }
     if (!drop) return { context, pooled, mask };
     const left = (x: Tensor) =>

@@ -1,6 +1,6 @@
 /**
- * Paella as its first paper has it ("Fast Text-Conditional Discrete Denoising on Vector-Quantized Latent Spaces", Rampas et
- * al., 2022): convolutions alone, modulated by the time and an embedding of CLIP. Weights bear the names of dome272/Paella.
+ * Paella, version 1 ("Fast Text-Conditional Discrete Denoising on Vector-Quantized Latent Spaces", Rampas et al., 2022): convolutions
+ * without attention, modulated by the noise ratio and an embedding from CLIP. Weights have the names of dome272/Paella.
  */
 import { FormatError } from "../../engine/errors.ts";
 import { concat, constant } from "../../engine/graph/functional.ts";
@@ -21,24 +21,24 @@ import { noiseRatioEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
 export interface PaellaV1Config {
-  /** Number of codes. */
+  /** Number of codes in the codebook. */
   readonly codebook: number;
-  /** Channels at the lowest resolution; each level above has half of them. */
+  /** Channels at the lowest resolution; each higher level has half as many. */
   readonly hidden: number;
   readonly clipWidth: number;
-  /** Width of the embedding of the share of noise. */
+  /** Width of the embedding of the noise ratio. */
   readonly shareWidth: number;
-  /** Blocks of each level on the way down, and up again. */
+  /** Number of blocks of each level on the way down and on the way up. */
   readonly down: readonly number[];
   readonly up: readonly number[];
 }
 
 export interface PaellaV1Inputs {
-  /** Tokens [B, h, w], int64. */
+  /** Codes [B, h, w], int64. */
   readonly tokens: Tensor;
-  /** Share of noise [B]: at the original's time r it is `cosineShare(r)`. */
+  /** Noise ratio [B]; at the time r of the original it is `cosineShare(r)`. */
   readonly share: Tensor;
-  /** What CLIP says, [B, clipWidth], or of each part of the picture, [B, clipWidth, h', w']. */
+  /** The embedding from CLIP, [B, clipWidth], or one for each part of the image, [B, clipWidth, h', w']. */
   readonly clip: Tensor;
 }
 
@@ -56,11 +56,11 @@ export const paellaV1Presets = {
 /**
  * Logits of each place's token, [B, codebook, h, w].
  *
- * @throws ShapeError unless the levels can halve h and w, and leave at least two places of each
+ * @throws ShapeError if h and w cannot be halved once for each level with at least two rows and columns left
  */
 export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Config): Tensor {
   const { codebook, down, up, hidden } = config;
-  // The lowest level, too, is mirrored at its edges.
+  // The lowest level is padded by reflection too.
   checkDivides(inputs.tokens, 2 ** (down.length - 1), 2, "A map of tokens");
   const widths = down.map((_, level) => Math.floor(hidden / 2 ** (down.length - 1 - level)));
   const told = conditionOf(inputs, config);
@@ -88,7 +88,7 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
   return conv2d(p.at("clf"), x, codebook, 1);
 }
 
-/** Channels last, [B, h', w', clipWidth + shareWidth]; of one place where it is the same for all. */
+/** The modulation with channels last, [B, h', w', clipWidth + shareWidth], of one pixel if it is the same for all. */
 function conditionOf(inputs: PaellaV1Inputs, { shareWidth }: PaellaV1Config): Tensor {
   const { share, clip } = inputs;
   const parts = channelsLast(clip.rank === 2 ? perImage(clip) : clip);
@@ -100,7 +100,7 @@ function conditionOf(inputs: PaellaV1Inputs, { shareWidth }: PaellaV1Config): Te
 /** [B, C] → [B, C, 1, 1] */
 const perImage = (x: Tensor): Tensor => x.reshape([...x.shape, 1, 1]);
 
-/** [B, C, h, w] → the same; `levels` is the way that the block is on. */
+/** A block [B, C, h, w] → [B, C, h, w]; `levels` selects the way down or up. */
 function residualBlock(
   p: Params,
   x: Tensor,
@@ -131,7 +131,7 @@ function residualBlock(
   return x.add(channelsFirst(branch.mul(scale)));
 }
 
-/** Bilinearly to another size, [B, h, w, C] → [B, H, W, C], by PyTorch's rule without aligned corners. */
+/** Resizes bilinearly, [B, h, w, C] → [B, H, W, C], as PyTorch does without aligned corners. */
 function resized(x: Tensor, height: number, width: number): Tensor {
   const [h, w] = [x.size(1), x.size(2)];
   if (h === height && w === width) return x;
@@ -139,7 +139,7 @@ function resized(x: Tensor, height: number, width: number): Tensor {
   return channelsLast(constant(weightsOf(h, height)).matmul(across));
 }
 
-/** Row i says what of `from` places makes up place i of `to`. */
+/** A matrix whose row i holds the weights of the `from` pixels in pixel i of `to`. */
 function weightsOf(from: number, to: number) {
   const weights = new Float32Array(to * from);
   for (let i = 0; i < to; i++) {

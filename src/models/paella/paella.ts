@@ -1,7 +1,6 @@
 /**
- * Paella (Rampas et al., 2022), the third version: which token each place of a picture has, of a picture some of whose
- * tokens are noise. Convolutions with attention at the lower resolutions; texts and pictures enter as tokens that are
- * attended to. Weights bear the names of dome272/Paella.
+ * Paella (Rampas et al., 2022), version 3: predicts the codes of an image, some of whose codes are noise. It consists of convolutions
+ * with attention at the lower resolutions, which attends to texts and images as tokens. Weights have the names of dome272/Paella.
  */
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
@@ -23,49 +22,49 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import { quote } from "../../engine/messages.ts";
 
 export interface PaellaConfig {
-  /** Number of codes. */
+  /** Number of codes in the codebook. */
   readonly codebook: number;
-  /** Channels of a token's embedding. */
+  /** Channels of a code's embedding. */
   readonly channels: number;
-  /** Tokens along a side that are one place of the highest resolution. */
+  /** Number of codes along each side of a patch, which is one pixel of the highest resolution. */
   readonly patch: number;
-  /** Width of the embedding of the share of noise. */
+  /** Width of the embedding of the noise ratio. */
   readonly shareWidth: number;
   readonly conditionWidth: number;
-  /** Of ByT5's tokens. */
+  /** Width of ByT5's tokens. */
   readonly textWidth: number;
-  /** Of CLIP's vectors, each of which becomes `clipTokens` tokens: 0 where there are never any. */
+  /** Width of CLIP's vectors, each of which becomes `clipTokens` tokens; 0 for a model without CLIP. */
   readonly clipWidth: number;
   readonly clipTokens: number;
   readonly levels: readonly PaellaLevel[];
   readonly kernel: number;
-  /** Whether places attend to each other too, and not to the condition alone. */
+  /** Whether pixels attend to each other and not only to the condition. */
   readonly selfAttention: boolean;
 }
 
-/** One resolution; each halves that of the one before. */
+/** One resolution, which is half that of the level before. */
 export interface PaellaLevel {
   readonly width: number;
   readonly heads: number;
   readonly blocks: number;
-  /** What a block is made of: C convolution, T share of noise, A attention, F feed-forward. */
+  /** The parts of a block: C convolution, T noise ratio, A attention, F feed-forward. */
   readonly parts: string;
 }
 
 export interface PaellaInputs {
-  /** Tokens [B, h, w], int64. */
+  /** Codes [B, h, w], int64. */
   readonly tokens: Tensor;
-  /** Share of noise [B], in [0, 1]. */
+  /** Noise ratio, the share of codes that are noise: [B], in [0, 1]. */
   readonly share: Tensor;
   /** [B, L, textWidth] */
   readonly text: Tensor;
-  /** [B, clipWidth] each. */
+  /** CLIP's vectors of texts and images, each [B, clipWidth]. */
   readonly clipText?: Tensor | undefined;
   readonly clipImage?: Tensor | undefined;
 }
 
 export const paellaPresets = {
-  /** As it was published; its code says 1536 for the width of the text. */
+  /** The published model; the default width of the text in its code is 1536. */
   "Paella-v3": {
     codebook: 8192,
     channels: 256,
@@ -85,7 +84,7 @@ export const paellaPresets = {
   },
 } satisfies Record<string, PaellaConfig>;
 
-/** What every block is told. */
+/** The inputs that all blocks share. */
 interface Told {
   /** [B, shareWidth] */
   readonly share: Tensor;
@@ -95,9 +94,9 @@ interface Told {
 }
 
 /**
- * Logits of each place's token, [B, codebook, h, w].
+ * Returns the logits of the code of each position, [B, codebook, h, w].
  *
- * @throws ShapeError unless the levels can halve h and w
+ * @throws ShapeError if h and w cannot be halved once for each level
  */
 export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): Tensor {
   const { channels, patch, codebook, levels } = config;
@@ -157,7 +156,7 @@ function partOf(
   switch (kind) {
     case "C": {
       const width = x.size(1);
-      // With a skip each output sees two channels that lie side by side, as the original has it.
+      // With a skip connection each output reads two neighbouring channels, as in the original.
       const seen = skip ? concat([x, skip], 1) : x;
       const { kernel } = told.config;
       const init = xavierUniform([width, seen.size(1) / width, kernel, kernel]);
@@ -178,12 +177,12 @@ function partOf(
       return attend(p, x, level.heads, told);
     default:
       throw new UsageError(
-        `A level of Paella was to have a part ${quote(kind)}; its parts are C, T, A and F.`,
+        `A level of Paella has the part ${quote(kind)}; use only C, T, A and F.`,
       );
   }
 }
 
-/** Two linear layers with a global response norm between them (Woo et al., 2023). */
+/** Two linear layers with a global response normalization between them (Woo et al., 2023). */
 function channelwise(p: Params, x: Tensor, { config }: Told): Tensor {
   const width = x.size(1);
   const inner = linear(p.at("channelwise.0"), channelsLast(x), 4 * width).gelu(); // [B, H, W, 4·C]
@@ -199,7 +198,7 @@ function channelwise(p: Params, x: Tensor, { config }: Told): Tensor {
   return channelsFirst(linear(p.at("channelwise.4"), normed, width, { init }));
 }
 
-/** Places attend to the condition, and where it is said, to each other. */
+/** Attention of pixels to the condition and, if the config says so, to each other. */
 function attend(p: Params, x: Tensor, heads: number, { condition, config }: Told): Tensor {
   const [width, h, w] = [x.size(1), x.size(2), x.size(3)];
   const tokens = channelNorm(x).rearrange("b c h w -> b (h w) c");
@@ -217,7 +216,7 @@ function attend(p: Params, x: Tensor, heads: number, { condition, config }: Told
   return x.add(mixed.rearrange("b (h w) c -> b c h w", { h, w }));
 }
 
-/** Text and what CLIP says as tokens, [B, M, conditionWidth]. */
+/** Embeds the text and CLIP's vectors as tokens, [B, M, conditionWidth]. */
 function embedConditions(
   p: Params,
   { text, clipText, clipImage }: PaellaInputs,
@@ -226,7 +225,7 @@ function embedConditions(
   const init = normal(0.02);
   const fromClip = (name: string, vector: Tensor | undefined) => {
     if (clipTokens === 0) return [];
-    // Checkpoints hold both, whether they are asked for or not.
+    // Checkpoints contain both, so both are declared even if they are not used.
     const weight = p.at(name).param("weight", [clipTokens * width, clipWidth], init);
     const bias = p.at(name).param("bias", [clipTokens * width], zero);
     return vector ? [vector.linear(weight, bias).reshape([vector.dim(0), clipTokens, width])] : [];
@@ -263,7 +262,7 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
   const divides = (count: number, width: number) => count > 0 && width % count === 0;
   const odd = widths.findIndex((width, i) => parts[i]!.includes("A") && !divides(heads[i]!, width));
   check(odd < 0, `divides a width of ${widths[odd]} into ${heads[odd]} heads; mend "nhead"`);
-  // The original's last layer begins as a copy of its embedding.
+  // The last layer of the original is initialized with its embedding.
   check(
     read.count("c_out", channels) === channels,
     `has another "c_out" than "c_in", ${channels}; make them equal`,

@@ -1,9 +1,9 @@
 /**
- * PixArt-α and PixArt-Σ (Chen et al., 2023 and 2024): a DiT that draws what a text says. Its blocks attend to
- * the text's tokens, and time modulates them by one projection that all share, to which each block adds a
- * table of its own ("adaLN-single"). α at 1024 pixels is told the wanted size and aspect ratio besides.
+ * PixArt-α and PixArt-Σ (Chen et al., 2023 and 2024): a DiT for text-to-image generation. Its blocks attend to the tokens of the text.
+ * Time modulates them by one projection that all blocks share, to which each block adds a table of its own ("adaLN-single"). The
+ * α model for 1024 pixels is also conditioned on the size and the aspect ratio of the image.
  *
- * Weights bear diffusers' names. What the diffusion process is conditioned on comes from a T5 encoder.
+ * Weights have the names of diffusers. The text comes from a T5 encoder.
  */
 import { FormatError, ShapeError } from "../../engine/errors.ts";
 import { concat, constant, input } from "../../engine/graph/functional.ts";
@@ -20,27 +20,27 @@ import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
 export interface PixArtConfig {
-  /** Height and width of the latents that the positions are made for; it takes others too. */
+  /** Height and width of the latents that the positions are scaled to; other sizes work too. */
   readonly size: number;
   readonly channels: number;
-  /** Twice the channels where the variance is predicted too. */
+  /** Number of output channels, twice `channels` if the variance is predicted too. */
   readonly outputs: number;
   readonly patch: number;
   readonly heads: number;
   readonly headSize: number;
   readonly depth: number;
-  /** Width of the text's embeddings. */
+  /** Width of the text embeddings. */
   readonly textWidth: number;
-  /** Whether two layers bring the text to the width of the model; else it must have that already. */
+  /** Whether two layers project the text to the width of the model; if not, it must have that width. */
   readonly textProjection: boolean;
   /** Whether q, k and v have a bias. */
   readonly attentionBias: boolean;
   readonly gelu: "none" | "tanh";
   readonly affineNorms: boolean;
   readonly epsilon: number;
-  /** Positions are divided by this: 2 where a model for 512 pixels went on to 1024. */
+  /** The divisor of positions, such as 2 for a model for 512 pixels that was fine-tuned to 1024. */
   readonly interpolation: number;
-  /** Whether the wanted size and aspect ratio are inputs. */
+  /** Whether size and aspect ratio of the image are inputs. */
   readonly sizeConditions: boolean;
 }
 
@@ -51,11 +51,11 @@ export interface PixArtInputs {
   readonly t: Tensor;
   /** Embeddings of the text's tokens [B, L, textWidth]. */
   readonly text: Tensor;
-  /** Which tokens of the text count, [B, L] bool, false for padding; all unless given. */
+  /** Mask of the text's tokens, [B, L] bool, false for padding; none is padding by default. */
   readonly mask?: Tensor | undefined;
-  /** Height and width in pixels of the wanted image, [B, 2]. */
+  /** Height and width of the image in pixels, [B, 2]. */
   readonly resolution?: Tensor | undefined;
-  /** Its height divided by its width, [B, 1]. */
+  /** Height of the image divided by its width, [B, 1]. */
   readonly aspectRatio?: Tensor | undefined;
 }
 
@@ -77,7 +77,7 @@ const extraLarge: PixArtConfig = {
   sizeConditions: false,
 };
 
-/** The published models, by the size of their images. */
+/** The published models, by image size. */
 export const pixArtPresets = {
   "PixArt-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
   "PixArt-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
@@ -88,7 +88,7 @@ export const pixArtPresets = {
 } satisfies Record<string, PixArtConfig>;
 
 /**
- * The config.json of diffusers' PixArtTransformer2DModel; what it leaves out has diffusers' default.
+ * Reads the config.json of diffusers' PixArtTransformer2DModel; missing fields have the defaults of diffusers.
  *
  * @throws FormatError that names the field at fault
  */
@@ -132,10 +132,10 @@ export function pixArtConfig(read: FieldReader): PixArtConfig {
 }
 
 /**
- * [B, channels, h, w] → [B, outputs, h, w]: the predicted noise, then what the variance is made of.
+ * Predicts the noise, followed by the parameters of the variance: [B, channels, h, w] → [B, outputs, h, w].
  *
  * @param options.recompute computes each block again in the backward pass instead of keeping its activations
- * @throws ShapeError when the patch does not divide the latents, or a condition is missing or too much
+ * @throws ShapeError if the patch does not divide the latents, or a condition is missing or unexpected
  */
 export function pixArt(
   p: Params,
@@ -166,16 +166,16 @@ export function pixArt(
   return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, h, w]
 }
 
-/** What all blocks share. */
+/** The inputs that all blocks share. */
 interface Context {
-  /** From the time, [B, 6·C]. */
+  /** The modulation from the time, [B, 6·C]. */
   readonly shared: Tensor;
   /** [B, L, C] */
   readonly text: Tensor;
   readonly bias: Tensor | undefined;
 }
 
-/** One block: [B, N, C] → [B, N, C]. Only the patches' own attention and the feed-forward are modulated. */
+/** One block: [B, N, C] → [B, N, C]. Self-attention and feed-forward are modulated, and cross-attention is not. */
 function transformerBlock(
   p: Params,
   x: Tensor,
@@ -189,7 +189,7 @@ function transformerBlock(
   const onward = adaptiveBranch(p.at("norm2"), style, [shift2, scale2, gate2]);
   const normed = toPatches.norm(x);
   let h = x.add(toPatches.gate(crossAttention(p.at("attn1"), normed, normed, { heads, qkvBias })));
-  // The text has no say at first.
+  // The text has no influence initially.
   const toText = { heads, qkvBias, outputInit: zero, ...(bias && { bias }) };
   h = h.add(crossAttention(p.at("attn2"), h, text, toText));
   const inner = linear(p.at("ff.net.0.proj"), onward.norm(h), 4 * x.size(-1)).gelu(config.gelu); // [B, N, 4·C]
@@ -198,14 +198,14 @@ function transformerBlock(
 
 type Six = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
 
-/** Vectors [B, C] from those of the time [B, parts·C], to which a table [parts, C] is added. */
+/** Adds a table [parts, C] to the modulation from the time, [B, parts·C], and splits it into parts × [B, C]. */
 function modulation(p: Params, time: Tensor, parts: number): readonly Tensor[] {
   const width = time.size(-1) / parts;
   const table = p.param("scale_shift_table", [parts, width], normal(1 / Math.sqrt(width)));
   return time.add(table.reshape([parts * width])).split(parts, -1);
 }
 
-/** The time, and where the model is told them, size and aspect ratio: [B, C]. */
+/** Embeds the time and, if the model has them, size and aspect ratio: [B, C]. */
 function embedConditions(
   p: Params,
   { t, resolution, aspectRatio }: PixArtInputs,
@@ -235,24 +235,24 @@ function embedConditions(
   return time.add(concat(sizes, -1));
 }
 
-/** [...] → [..., width]: sinusoids through two linear layers. */
+/** Embeds numbers by sinusoids and two linear layers: [...] → [..., width]. */
 function embedNumber(p: Params, x: Tensor, width: number): Tensor {
   const init = normal(0.02);
   const inner = linear(p.at("linear_1"), timestepEmbedding(x, 256), width, { init }).silu();
   return linear(p.at("linear_2"), inner, width, { init });
 }
 
-/** [B, L, textWidth] → [B, L, width] */
+/** Projects the text to the width of the model: [B, L, textWidth] → [B, L, width]. */
 function projectText(p: Params, text: Tensor, width: number): Tensor {
   const init = normal(0.02);
   const inner = linear(p.at("linear_1"), text, width, { init }).gelu("tanh");
   return linear(p.at("linear_2"), inner, width, { init });
 }
 
-/** Whatever the size, rows and columns span what they span in the size of the config: [N, C]. */
+/** Positions that span the same range for every size of the latents: [N, C]. */
 function positions(grid: Axes, config: PixArtConfig): Tensor {
   const span = Math.floor(config.size / config.patch);
-  // Rounded step by step, as the original computes in float32.
+  // Each step is rounded, as in the original, which computes in float32.
   const along = (count: number) =>
     Float32Array.from({ length: count }, (_, i) =>
       Math.fround(Math.fround(i / Math.fround(count / span)) / Math.fround(config.interpolation)),
@@ -260,7 +260,7 @@ function positions(grid: Axes, config: PixArtConfig): Tensor {
   return constant(sinCosTable(grid.map(along), config.heads * config.headSize));
 }
 
-/** Every weight, for `checkKeys` and `initialize`. */
+/** Traces the model for its weights, which `checkKeys` and `initialize` need. */
 export function pixArtParams(config: PixArtConfig): ParamsRoot {
   const { channels, patch, textWidth, sizeConditions } = config;
   const p = createParams();

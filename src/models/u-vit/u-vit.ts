@@ -1,6 +1,7 @@
 /**
- * U-ViT (Bao et al., 2023): time, condition and patches are all tokens of one sequence, and the first half of the blocks
- * hands its tokens to the second over long skips, as a U-Net does. Weights bear the names of baofff/U-ViT.
+ * U-ViT, "All are Worth Words: A ViT Backbone for Diffusion Models" (Bao et al., 2023): time, condition and patches are tokens of one
+ * sequence, and long skips connect the first half of the blocks to the second, as in a U-Net. Weights have the names of
+ * baofff/U-ViT.
  */
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, full } from "../../engine/graph/functional.ts";
@@ -33,15 +34,15 @@ import type { UViTConfig } from "./config.ts";
 
 export type UViTInputs = ConditionedInputs;
 
-/** LayerNorm as PyTorch has it unless told otherwise. */
+/** LayerNorm with PyTorch's defaults. */
 const layerNorm: Norm = { kind: "layer", affine: true, epsilon: 1e-5 };
 const init = normal(0.02);
 
 /**
- * [B, channels, H, W] → the same, or twice as many channels where the variance is learned.
+ * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
  * @param options.recompute computes each block again in the backward pass instead of keeping its activations
- * @throws ShapeError when the image is of another size, or the condition is not what the config says
+ * @throws ShapeError if the image has another size, or the condition does not match the config
  */
 export function uViT(
   p: Params,
@@ -78,7 +79,7 @@ export function uViT(
   return config.finalConv ? conv2d(p.at("final_layer"), image, outputs, 3) : image;
 }
 
-/** One block: [B, N, C] → [B, N, C]; tokens of a long skip come in before everything else. */
+/** One block: [B, N, C] → [B, N, C]. The tokens of a long skip are added before everything else. */
 function uViTBlock(
   p: Params,
   tokens: Tensor,
@@ -98,7 +99,7 @@ function uViTBlock(
   return h.add(mlp(p.at("mlp"), norm(p.at("norm2"), h, layerNorm), inner, "none"));
 }
 
-/** Label and time, or time and text: [B, M, C]. */
+/** The tokens before the patches, which are label and time or time and text: [B, M, C]. */
 function firstTokens(
   p: Params,
   { t, y, mask, drop }: UViTInputs,
@@ -112,7 +113,7 @@ function firstTokens(
     const label = embedLabels(p.at("label_emb"), given, hidden, condition, drop, init); // [B, C]
     return { tokens: concat([label.unsqueeze(1), time], 1), mask: undefined };
   }
-  // The original leaves a text out by an empty one; where words are learned too, a vector of its own stands for none.
+  // The original uses an empty text to drop the condition; if the words are trained too, a trained vector replaces it.
   const text = keptText(p.at("context_embed"), given, { mask, drop });
   const tokens = linear(p.at("context_embed"), text.tokens, hidden, { init }); // [B, L, C]
   return { tokens: concat([time, tokens], 1), mask: text.mask };
@@ -126,7 +127,7 @@ function embedTime(p: Params, t: Tensor, hidden: number, layers: boolean): Tenso
   return linear(p.at("2"), inner, hidden, { init });
 }
 
-/** A mask of a text behind the time as one of all tokens: [B, L] → [B, total]. */
+/** Extends the mask of a text, which follows the time, to all tokens: [B, L] → [B, total]. */
 function allTokens(mask: Tensor, total: number): Tensor {
   const ones = (tokens: number) => full([mask.dim(0), tokens], 1, "bool");
   return concat([ones(1), mask, ones(total - 1 - mask.size(1))], 1);
@@ -136,6 +137,6 @@ function learnedGrid(x: Tensor, { size, patch }: UViTConfig) {
   const axes = axesOf(x);
   if (formatAxes(axes) === formatAxes(size)) return patchGrid(x, patch);
   throw new ShapeError(
-    `This U-ViT has learned the places of ${formatAxes(size)} and no others, so it cannot take ${formatAxes(axes)}.`,
+    `This U-ViT has learned positions for ${formatAxes(size)} only, but the image is ${formatAxes(axes)}; use the size that it was trained for.`,
   );
 }

@@ -74,8 +74,12 @@ describe("a program in a worker process", () => {
     await sleep(10);
     abort.abort();
     await expect(run).rejects.toMatchObject({ name: "AbortError" });
-    await expect(program.run(inputs)).rejects.toThrow("took this program's state with it");
-    await expect(program.readState()).rejects.toThrow("took this program's state with it");
+    await expect(program.run(inputs)).rejects.toThrow(
+      "ended the worker that held this program's state",
+    );
+    await expect(program.readState()).rejects.toThrow(
+      "ended the worker that held this program's state",
+    );
     await program.dispose();
   });
 
