@@ -82,7 +82,7 @@ export function emojiCaptions(
 }
 
 /** Adds an article: "a red apple", "an umbrella". Plurals, numbers and proper names get none. */
-function withArticle(subject: string): string {
+export function withArticle(subject: string): string {
   if (/^[^a-z]/.test(subject) || /[^s]s(,|$)/.test(subject)) return subject;
   return `${/^[aeio](?!ne\b)|^um|^un(?!i)/.test(subject) ? "an" : "a"} ${subject}`;
 }

@@ -19,8 +19,12 @@ const CAPTIONS = "emojibase-data/en/data.json";
 // Vector pictures are drawn this many times larger and scaled down, because thin lines would otherwise alias.
 const SUPERSAMPLING = 4;
 
-/** One emoji in one style. */
-interface Item {
+/** One emoji drawn in one style. */
+export interface EmojiPicture {
+  /** Unicode code points as emojibase writes them, such as "1F34E". */
+  readonly hexcode: string;
+  readonly label: string;
+  readonly style: EmojiStyle;
   readonly name: string;
   readonly captions: readonly string[];
   readonly art: Art;
@@ -43,29 +47,7 @@ export async function openEmoji(
   config: DataConfigOf<"emoji">,
   shape: PictureShape,
 ): Promise<DataSet> {
-  const styles = [...new Set(config.styles)];
-  const files = [CAPTIONS, ...styles.map(indexOf)];
-  const [listPath, ...stylePaths] = locatePackageFiles(files, "The emoji set");
-  const emoji = choose(await readJson(listPath!, emojiList), config);
-  const perStyle = await Promise.all(
-    styles.map(async (style, i) => {
-      const path = stylePaths[i]!;
-      const find =
-        emojiStyles[style].kind === "webp" ? await findFiles(path) : await findIcons(path);
-      return emoji.map(({ hexcode, label, tags }): Item | undefined => {
-        const art = find(hexcode, label);
-        const name = `${label} (${style})`;
-        return art && { name, captions: emojiCaptions(label, tags, style), art };
-      });
-    }),
-  );
-  // All styles of an emoji are neighbours.
-  const all = emoji.flatMap((_, i) => perStyle.flatMap((items) => items[i] ?? []));
-  if (all.length === 0) {
-    throw new UsageError(
-      "These `styles`, `groups` and `split` select no emoji; choose more of them.",
-    );
-  }
+  const all = await listEmojiPictures(config);
   const count = Math.min(config.limit ?? all.length, all.length);
   const items = Array.from({ length: count }, (_, i) => all[Math.floor((i * all.length) / count)]!);
   return {
@@ -76,11 +58,44 @@ export async function openEmoji(
     memory: items.reduce((sum, { art }) => sum + (art.kind === "svg" ? art.body.length : 0), 0),
     nameOf: (index) => items[index]!.name,
     async example(index) {
-      const { name, captions, art } = items[index]!;
-      return { pixels: await draw(art, shape, name), label: undefined, captions };
+      const item = items[index]!;
+      const pixels = await drawEmoji(item, shape);
+      return { pixels, label: undefined, captions: item.captions };
     },
     close: () => Promise.resolve(),
   };
+}
+
+/**
+ * Lists the pictures that a config selects, without drawing them. All styles of an emoji are neighbours.
+ *
+ * @throws UsageError that names the packages that are not installed, or if the config selects no emoji
+ */
+export async function listEmojiPictures(
+  config: DataConfigOf<"emoji">,
+): Promise<readonly EmojiPicture[]> {
+  const styles = [...new Set(config.styles)];
+  const files = [CAPTIONS, ...styles.map(indexOf)];
+  const [listPath, ...stylePaths] = locatePackageFiles(files, "The emoji set");
+  const emoji = choose(await readJson(listPath!, emojiList), config);
+  const perStyle = await Promise.all(
+    styles.map(async (style, i) => {
+      const path = stylePaths[i]!;
+      const find =
+        emojiStyles[style].kind === "webp" ? await findFiles(path) : await findIcons(path);
+      return emoji.map(({ hexcode, label, tags }): EmojiPicture | undefined => {
+        const art = find(hexcode, label);
+        const name = `${label} (${style})`;
+        const captions = emojiCaptions(label, tags, style);
+        return art && { hexcode, label, style, name, captions, art };
+      });
+    }),
+  );
+  const all = emoji.flatMap((_, i) => perStyle.flatMap((items) => items[i] ?? []));
+  if (all.length > 0) return all;
+  throw new UsageError(
+    "These `styles`, `groups` and `split` select no emoji; choose more of them.",
+  );
 }
 
 /** The file by which the package of a style is located. */
@@ -117,14 +132,14 @@ function choose(list: z.infer<typeof emojiList>, config: DataConfigOf<"emoji">):
   });
 }
 
-/** Holds out one emoji in twenty, chosen by its code points alone. */
-function isHeldOut(hexcode: string): boolean {
+/** Whether an emoji is held out. One in twenty is, chosen by its code points alone. */
+export function isHeldOut(hexcode: string): boolean {
   const key = fork(fork(randomKey(0), "held-out emoji"), codePoints(hexcode));
   return uniform(key, [1]).data[0]! < 0.05;
 }
 
 /** Code points in the form on which all packages agree: without the variation selector, which some omit. */
-function codePoints(hexcode: string): string {
+export function codePoints(hexcode: string): string {
   return hexcode.toLowerCase().replaceAll("-fe0f", "");
 }
 
@@ -203,8 +218,15 @@ async function readJson<T extends z.ZodType>(path: string, schema: T): Promise<z
   );
 }
 
-/** Pixels [height, width, channels] of the picture on white. */
-async function draw(art: Art, shape: PictureShape, name: string): Promise<Uint8Array> {
+/**
+ * Draws an emoji on white: pixels [height, width, channels].
+ *
+ * @throws FormatError when the art cannot be drawn, as a few icons of the packages cannot
+ */
+export async function drawEmoji(
+  { art, name }: EmojiPicture,
+  shape: PictureShape,
+): Promise<Uint8Array> {
   const { height, width, channels } = shape;
   try {
     const picture = sharp(art.kind === "svg" ? svgFile(art, shape) : art.path)

@@ -1,0 +1,196 @@
+/** The real emoji that drawings are judged by: every style of the captioned set, as the judge sees them. */
+import { emojiGroups, type EmojiStyle } from "../data/formats/emoji-captions.ts";
+import { emojiSchema } from "../data/formats/emoji-config.ts";
+import {
+  codePoints,
+  drawEmoji,
+  type EmojiPicture,
+  isHeldOut,
+  listEmojiPictures,
+} from "../data/formats/emoji-node.ts";
+import { FormatError } from "../engine/errors.ts";
+import { fork, randomKey } from "../engine/random/random.ts";
+import { damaged } from "../evaluation/damage.ts";
+import type { Features } from "../evaluation/features.ts";
+import { type Judge, type Judged, judgeShape } from "../evaluation/judge.ts";
+import { accuracyOf, type Gallery, nearestNamesOf, rankOf } from "../evaluation/retrieval.ts";
+
+/** The style that the judge has not learned from; its figure on real pictures is measured on it. */
+export const unseenStyle: EmojiStyle = "emojione";
+
+/** One real picture. */
+export interface RealEmoji {
+  /** Code points without variation selectors, in lower case: the name by which answers are compared. */
+  readonly hexcode: string;
+  readonly label: string;
+  readonly style: EmojiStyle;
+  /** Whether the emoji is held out from the training of generators. */
+  readonly heldOut: boolean;
+}
+
+export interface RealEmojiSet {
+  readonly pictures: readonly RealEmoji[];
+  /** [count, 40, 40, 3] */
+  readonly pixels: Uint8Array;
+}
+
+/** Components are parts of other emoji, and flags are told apart by little but their colours. */
+const groups = emojiGroups.filter((group) => group !== "component" && group !== "flags");
+
+/** Lists the real emoji of every style without drawing them. */
+export function listRealEmoji(): Promise<readonly EmojiPicture[]> {
+  return listEmojiPictures(emojiSchema.parse({ kind: "emoji", groups, split: "all" }));
+}
+
+/** How many pictures are rasterised at once. */
+const AT_ONCE = 16;
+
+/**
+ * Draws the real emoji of every style; art that cannot be drawn is left out.
+ *
+ * @throws UsageError that names the packages which are not installed; the signal's reason
+ */
+export async function realEmoji(
+  progress: (done: number, of: number) => void,
+  signal?: AbortSignal,
+): Promise<RealEmojiSet> {
+  const list = await listRealEmoji();
+  const pictures: RealEmoji[] = [];
+  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
+  const pixels = new Uint8Array(list.length * bytes);
+  for (let from = 0; from < list.length; from += AT_ONCE) {
+    signal?.throwIfAborted();
+    const some = list.slice(from, from + AT_ONCE);
+    const drawn = await Promise.all(some.map(drawnOrNothing));
+    for (const [i, own] of drawn.entries()) {
+      if (!own) continue;
+      const { hexcode, label, style } = some[i]!;
+      pixels.set(own, pictures.length * bytes);
+      pictures.push({
+        hexcode: codePoints(hexcode),
+        label,
+        style,
+        heldOut: isHeldOut(hexcode),
+      });
+    }
+    progress(Math.min(list.length, from + AT_ONCE), list.length);
+  }
+  return { pictures, pixels: pixels.subarray(0, pictures.length * bytes) };
+}
+
+async function drawnOrNothing(picture: EmojiPicture): Promise<Uint8Array | undefined> {
+  try {
+    return await drawEmoji(picture, judgeShape);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
+  }
+}
+
+/** How well the judge recognises real pictures, as shares in [0, 1]. */
+export interface JudgeFigures {
+  readonly name: string;
+  /** Pictures of a style that the judge never saw, found among those of the other styles. */
+  readonly realTop1: number;
+  readonly realTop5: number;
+  readonly realStyle: EmojiStyle;
+  readonly realPictures: number;
+  /** Blurred, moved and noisy pictures of every style, found among the undamaged ones. */
+  readonly damagedTop1: number;
+  readonly damagedTop5: number;
+  /** Damaged pictures whose nearest undamaged picture, by the features of style, is of the same style. */
+  readonly damagedStyle: number;
+}
+
+/** Damaged pictures that are judged: enough for a figure within two points. */
+const DAMAGED = 1000;
+
+/** Measures the judge on real pictures. */
+export async function judgeFigures(
+  judge: Judge,
+  { pictures, pixels }: RealEmojiSet,
+  seen: Judged,
+): Promise<JudgeFigures> {
+  const gallery: Gallery = {
+    features: seen.identity,
+    names: pictures.map(({ hexcode }) => hexcode),
+  };
+  const others = (index: number) => pictures[index]!.style !== unseenStyle;
+  const elsewhere = new Set(gallery.names.filter((_, index) => others(index)));
+  const real = accuracyOf(
+    pictures.flatMap(({ hexcode, style }, i) => {
+      // An emoji that no other style has cannot be found.
+      if (style !== unseenStyle || !elsewhere.has(hexcode)) return [];
+      const found = nearestNamesOf(seen.identity, i, gallery, 5, others);
+      return rankOf(
+        found.map(({ name }) => name),
+        [hexcode],
+      );
+    }),
+  );
+  const bytes = pixels.length / pictures.length;
+  const count = Math.min(DAMAGED, pictures.length);
+  const chosen = Array.from({ length: count }, (_, i) => Math.floor((i * pictures.length) / count));
+  const worn = new Uint8Array(count * bytes);
+  for (const [i, index] of chosen.entries()) {
+    const own = pixels.subarray(index * bytes, (index + 1) * bytes);
+    worn.set(damaged(own, judgeShape, fork(randomKey(0), i)), i * bytes);
+  }
+  const judged = await judge.look(worn);
+  const wornRanks = chosen.map((index, i) =>
+    rankOf(
+      nearestNamesOf(judged.identity, i, gallery, 5).map(({ name }) => name),
+      [gallery.names[index]!],
+    ),
+  );
+  const styles = nearestStyles(judged.style, seen.style, pictures);
+  const right = chosen.filter((index, i) => styles[i] === pictures[index]!.style).length;
+  const after = accuracyOf(wornRanks);
+  return {
+    name: "emoji judge (a small convolutional network of Patchwise's own)",
+    realTop1: real.top1,
+    realTop5: real.top5,
+    realStyle: unseenStyle,
+    realPictures: real.prompts,
+    damagedTop1: after.top1,
+    damagedTop5: after.top5,
+    damagedStyle: right / count,
+  };
+}
+
+/** The style of the nearest real picture to each row, by features scaled to the same spread. */
+export function nearestStyles(
+  features: Features,
+  real: Features,
+  pictures: readonly RealEmoji[],
+  allowed: (row: number, index: number) => boolean = () => true,
+): readonly EmojiStyle[] {
+  const { width } = features;
+  const scales = inverseDeviations(real);
+  return Array.from({ length: features.count }, (_, row) => {
+    let [least, style] = [Infinity, pictures[0]!.style];
+    for (let index = 0; index < real.count; index++) {
+      if (!allowed(row, index)) continue;
+      let distance = 0;
+      for (let k = 0; k < width && distance < least; k++) {
+        const gap = features.values[row * width + k]! - real.values[index * width + k]!;
+        distance += (gap * scales[k]!) ** 2;
+      }
+      if (distance < least) [least, style] = [distance, pictures[index]!.style];
+    }
+    return style;
+  });
+}
+
+function inverseDeviations({ count, width, values }: Features): Float64Array {
+  return Float64Array.from({ length: width }, (_, k) => {
+    let [sum, squares] = [0, 0];
+    for (let i = 0; i < count; i++) {
+      const value = values[i * width + k]!;
+      sum += value;
+      squares += value * value;
+    }
+    const variance = squares / count - (sum / count) ** 2;
+    return variance > 0 ? 1 / Math.sqrt(variance) : 0;
+  });
+}
