@@ -1,99 +1,252 @@
 /**
- * Trains the judge of `patchwise evaluate` and writes models/judge:
+ * Computes the judge of `patchwise evaluate` and writes models/judge, in a few minutes of one thread:
  *
  *   node scripts/run.mjs scripts/make-judge.ts
  *
- * The network learns to recognise every emoji of the captioned set, whatever its style. It learns from all styles but one,
- * and its figure on that one is measured by the same code as a model's. The examples are shifted, scaled, turned, blurred
- * and made noisy, as drawings of a generator are; colours change very little, since they tell emoji apart.
+ * The judge learns from all styles of the captioned emoji but one, and its figure on that one is measured by the same code
+ * as a model's. Each picture is shown as it is and in three damaged forms: shifted, scaled, turned, blurred and noisy, as
+ * drawings of a generator are; colours change very little, since they tell emoji apart.
  */
 import { mkdir } from "node:fs/promises";
-import { castArray, type NdArray, ndarray, scalar } from "../src/engine/arrays/ndarray.ts";
+import {
+  judgeFigures,
+  listRealEmoji,
+  realEmoji,
+  unseenStyle,
+} from "../src/comparison/emoji-gallery-node.ts";
+import { castArray, type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { input } from "../src/engine/graph/functional.ts";
+import { graphOf } from "../src/engine/graph/graph.ts";
 import { batch } from "../src/engine/graph/shape.ts";
 import { fork, normal as gaussian, randomKey, uniform } from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { judgeShape, normalized, openJudge, traceJudge } from "../src/evaluation/judge.ts";
-import { initialize, normal } from "../src/nn/params.ts";
+import { descriptionWidth, judgeShape, openJudge, traceJudge } from "../src/evaluation/judge.ts";
 import { valuesOf } from "../src/pictures/pixels.ts";
-import { adamW } from "../src/training/optimizers/adamw.ts";
-import { rateAt } from "../src/training/optimizers/rate.ts";
-import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
 import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
-import { judgeFigures, realEmoji, unseenStyle } from "../src/comparison/emoji-gallery-node.ts";
 
-const steps = Number(process.argv[2] ?? 1000);
-const [BATCH, RATE, SCALE] = [64, 3e-3, 16];
+const FILE = "models/judge/judge.safetensors";
+/** Forms in which each picture is shown, and pictures that are described at once. */
+const [FORMS, RUN] = [4, 256];
+/** Width of the projection, and of the slightly larger space in which it is sought. */
+const [WIDTH, SOUGHT] = [128, 160];
+/** How much the spread within an emoji is made rounder, relative to its mean. */
+const RIDGE = 0.05;
 const SIDE = judgeShape.width;
 const BYTES = SIDE * SIDE * 3;
+const D = descriptionWidth;
 
-const gallery = await realEmoji((done, of) => {
-  if (done % 500 === 0) console.log(`drew ${done} of ${of} real pictures`);
-});
-const names = [...new Set(gallery.pictures.map(({ hexcode }) => hexcode))];
-const classOf = new Map(names.map((name, i) => [name, i]));
-const known = gallery.pictures.flatMap(({ style }, i) => (style === unseenStyle ? [] : [i]));
-console.log(`${known.length} pictures of ${names.length} emoji`);
-
-const { params, identity } = traceJudge();
-const centres = normalized(
-  params.param("head.weight", [names.length, identity.size(-1)], normal(0.1)),
-);
-const label = input("label", [batch], "int64");
-const logits = identity.linear(centres).mul(SCALE);
-const loss = logits.logSoftmax().mul(label.oneHot(names.length)).sum(-1).mean().neg();
-const step = trainingStep({
-  loss,
-  params: Object.fromEntries([...params.declared].map(([name, { tensor }]) => [name, tensor])),
-  optimizer: adamW({ learningRate: input("rate", []), weightDecay: 0.05 }),
-  emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.995),
-});
-const key = randomKey(0);
 const backend = nodeBackend("cpu");
-const trainer = await createTrainer(backend, step, initialize(params, fork(key, "weights")));
-const schedule = { rate: RATE, warmUp: 100, decay: { kind: "cosine", over: 1, to: 0 } } as const;
-// One long list of noise, from which each example takes a piece: drawing it anew would take longer than the network.
+const key = randomKey(0);
+// One long list of noise, from which each example takes a piece.
 const noises = gaussian(fork(key, "noise"), [1 << 20]).data;
-let mean = 0;
-for (let i = 1; i <= steps; i++) {
-  const draw = fork(fork(key, "examples"), i);
-  const chosen = Array.from(
-    uniform(draw, [BATCH]).data,
-    (u) => known[Math.floor(u * known.length)]!,
-  );
-  const pixels = new Uint8Array(BATCH * BYTES);
-  for (const [k, index] of chosen.entries()) {
-    const own = gallery.pixels.subarray(index * BYTES, (index + 1) * BYTES);
-    pixels.set(augmented(own, fork(draw, k)), k * BYTES);
-  }
-  const labels = chosen.map((index) => BigInt(classOf.get(gallery.pictures[index]!.hexcode)!));
-  const rate = scalar(rateAt(schedule, i, (i - 1) / steps));
-  const result = await trainer.step({
-    image: valuesOf(pixels, judgeShape),
-    label: ndarray("int64", [BATCH], BigInt64Array.from(labels)),
-    rate,
-  });
-  mean += (result.loss - mean) / Math.min(50, i);
-  if (i % 25 === 0) console.log(`step ${i} of ${steps}, loss ${mean.toFixed(3)}`);
-}
-const state = await trainer.readState();
-await trainer.dispose();
-const stored: Record<string, NdArray> = {};
-for (const name of traceJudge().params.declared.keys()) {
-  stored[name] = castArray(state[emaPrefix + name]!, "float16");
-}
-await mkdir("models/judge", { recursive: true });
-await writeSafetensors("models/judge/judge.safetensors", Object.entries(stored), [
-  ["format", "pt"],
-]);
+const set = await realEmoji(await listRealEmoji(), (done, of) => {
+  if (done % 1024 === 0) console.log(`drew ${done} of ${of} real pictures`);
+});
+const known = set.pictures.flatMap(({ style }, i) => (style === unseenStyle ? [] : [i]));
+const names = [...new Set(known.map((index) => set.pictures[index]!.hexcode))];
+const classOf = new Map(names.map((name, i) => [name, i]));
+console.log(`${known.length} pictures of ${names.length} emoji, in ${FORMS} forms each`);
 
-const weights = Object.entries(stored).map(
-  ([name, array]) => [name, castArray(array, "float32")] as const,
-);
+const fixed = fixedFilters();
+const { within, means, mean } = await scatter();
+console.log("factorising");
+const lower = cholesky(within);
+const whitened = new Float32Array(names.length * D);
+for (let c = 0; c < names.length; c++) {
+  const row = means.subarray(c * D, (c + 1) * D).map((value, k) => value - mean[k]!);
+  whitened.set(forwardSolved(lower, row), c * D);
+}
+console.log("seeking the directions in which emoji differ most");
+const directions = await principal(whitened, names.length);
+const projection = new Float32Array(WIDTH * D);
+const bias = new Float32Array(WIDTH);
+for (let i = 0; i < WIDTH; i++) {
+  const direction = backwardSolved(lower, directions[i]!);
+  projection.set(direction, i * D);
+  bias[i] = -direction.reduce((sum, value, k) => sum + value * mean[k]!, 0);
+}
+// Lengths do not matter after the projection, so that it may be scaled to what 16 bits hold best.
+const scale = 1 / projection.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+const stored = Object.entries({
+  ...fixed,
+  "projection.weight": ndarray(
+    "float32",
+    [WIDTH, D],
+    projection.map((value) => value * scale),
+  ),
+  "projection.bias": ndarray(
+    "float32",
+    [WIDTH],
+    bias.map((value) => value * scale),
+  ),
+}).map(([name, array]) => [name, castArray(array, "float16")] as const);
+await mkdir("models/judge", { recursive: true });
+await writeSafetensors(FILE, stored, [["format", "pt"]]);
+
+const weights = stored.map(([name, array]) => [name, castArray(array, "float32")] as const);
 const judge = await openJudge(backend, Object.fromEntries(weights));
-const figures = await judgeFigures(judge, gallery, await judge.look(gallery.pixels));
-console.log(JSON.stringify(figures, null, 2));
+console.log(JSON.stringify(await judgeFigures(judge, set, await judge.look(set.pixels)), null, 2));
 await judge.dispose();
+
+/** The filters that nothing is learned for: gradients in eight directions of brightness and two colour differences. */
+function fixedFilters(): Record<string, NdArray> {
+  const mixes = [
+    [0.299, 0.587, 0.114],
+    [1, -1, 0],
+    [0.5, 0.5, -1],
+  ] as const;
+  const gradients = new Float32Array(24 * 27);
+  for (const [m, mix] of mixes.entries()) {
+    for (let direction = 0; direction < 8; direction++) {
+      const angle = (2 * Math.PI * direction) / 8;
+      for (const [c, share] of mix.entries()) {
+        const at = ((m * 8 + direction) * 3 + c) * 9;
+        // Differences of the neighbours across and down; values are in [−1, 1], twice as wide as from 0 to 1.
+        gradients[at + 5] = (share * Math.cos(angle)) / 2;
+        gradients[at + 3] = -gradients[at + 5]!;
+        gradients[at + 7] = (share * Math.sin(angle)) / 2;
+        gradients[at + 1] = -gradients[at + 7]!;
+      }
+    }
+  }
+  return {
+    "gradients.weight": ndarray("float32", [24, 3, 3, 3], gradients),
+    "colours.weight": ndarray(
+      "float32",
+      [3, 3, 1, 1],
+      mixes.flat().map((share) => share / 2),
+    ),
+  };
+}
+
+/** The covariance within emoji, made a little rounder, and the mean description of each emoji and of all. */
+async function scatter() {
+  const { description } = traceJudge();
+  const product = description.swapAxes(0, 1).matmul(description);
+  const program = await backend.compile(graphOf({ description, product }), {
+    weights: (name) => fixed[name] && { kind: "array", array: fixed[name] },
+  });
+  const total = new Float64Array(D * D);
+  const sums = new Float64Array(names.length * D);
+  const counts = new Float64Array(names.length);
+  const examples = known.flatMap((index) =>
+    Array.from({ length: FORMS }, (_, form) => ({ index, form })),
+  );
+  for (let from = 0; from < examples.length; from += RUN) {
+    const some = examples.slice(from, from + RUN);
+    const pixels = new Uint8Array(some.length * BYTES);
+    for (const [i, { index, form }] of some.entries()) {
+      const own = set.pixels.subarray(index * BYTES, (index + 1) * BYTES);
+      const shown = form === 0 ? own : augmented(own, fork(fork(key, index), form));
+      pixels.set(shown, i * BYTES);
+    }
+    const result = await program.run({ image: valuesOf(pixels, judgeShape) });
+    const [products, rows] = [result["product"]!.data, result["description"]!.data];
+    for (let k = 0; k < total.length; k++) total[k]! += products[k] as number;
+    for (const [i, { index }] of some.entries()) {
+      const c = classOf.get(set.pictures[index]!.hexcode)!;
+      counts[c]!++;
+      for (let k = 0; k < D; k++) sums[c * D + k]! += rows[i * D + k] as number;
+    }
+    if (from % (16 * RUN) === 0) console.log(`described ${from} of ${examples.length}`);
+  }
+  await program.dispose();
+  const averages = sums.map((sum, at) => sum / counts[Math.floor(at / D)]!);
+  // Total = within + between: Σ f·fᵀ − Σ n·m·mᵀ.
+  const weighted = averages.map((value, at) => value * Math.sqrt(counts[Math.floor(at / D)]!));
+  const between = await gram(Float32Array.from(weighted), names.length);
+  const covariance = total.map((value, k) => (value - between[k]!) / examples.length);
+  const trace = Array.from({ length: D }, (_, k) => covariance[k * D + k]!).reduce(
+    (a, b) => a + b,
+    0,
+  );
+  for (let k = 0; k < D; k++) covariance[k * D + k]! += (RIDGE * trace) / D;
+  const centre = new Float64Array(D);
+  for (let c = 0; c < names.length; c++) {
+    for (let k = 0; k < D; k++) centre[k]! += averages[c * D + k]! / names.length;
+  }
+  return { within: covariance, means: averages, mean: centre };
+}
+
+/** Aᵀ·A of a matrix [rows, D]. */
+async function gram(matrix: Float32Array, rows: number): Promise<Float32Array> {
+  const a = input("a", [batch, D]);
+  const program = await backend.compile(graphOf({ product: a.swapAxes(0, 1).matmul(a) }));
+  const { product } = await program.run({ a: ndarray("float32", [rows, D], matrix) });
+  await program.dispose();
+  return product!.data as Float32Array;
+}
+
+/** The lower triangle L of a symmetric positive matrix A = L·Lᵀ. */
+function cholesky(a: Float64Array): Float64Array {
+  const l = new Float64Array(D * D);
+  for (let i = 0; i < D; i++) {
+    for (let j = 0; j <= i; j++) {
+      let sum = a[i * D + j]!;
+      for (let k = 0; k < j; k++) sum -= l[i * D + k]! * l[j * D + k]!;
+      l[i * D + j] = i === j ? Math.sqrt(sum) : sum / l[j * D + j]!;
+    }
+  }
+  return l;
+}
+
+/** x of L·x = b. */
+function forwardSolved(l: Float64Array, b: Float64Array): Float64Array {
+  const x = Float64Array.from(b);
+  for (let i = 0; i < D; i++) {
+    let sum = x[i]!;
+    for (let k = 0; k < i; k++) sum -= l[i * D + k]! * x[k]!;
+    x[i] = sum / l[i * D + i]!;
+  }
+  return x;
+}
+
+/** x of Lᵀ·x = b. */
+function backwardSolved(l: Float64Array, b: Float64Array): Float64Array {
+  const x = Float64Array.from(b);
+  for (let i = D - 1; i >= 0; i--) {
+    x[i]! /= l[i * D + i]!;
+    for (let k = 0; k < i; k++) x[k]! -= x[i]! * l[i * D + k]!;
+  }
+  return x;
+}
+
+/** The directions of the largest spread of rows [count, D], by subspace iteration, the largest first. */
+async function principal(rows: Float32Array, count: number): Promise<Float64Array[]> {
+  const spread = ndarray("float32", [D, D], await gram(rows, count));
+  const [a, q] = [input("a", [D, D]), input("q", [D, SOUGHT])];
+  const program = await backend.compile(graphOf({ next: a.matmul(q) }));
+  let columns = Array.from({ length: SOUGHT }, (_, i) =>
+    Float64Array.from(gaussian(fork(fork(key, "directions"), i), [D]).data),
+  );
+  for (let round = 0; round < 30; round++) {
+    orthonormalise(columns);
+    const values = new Float32Array(D * SOUGHT);
+    for (const [i, column] of columns.entries()) {
+      for (let k = 0; k < D; k++) values[k * SOUGHT + i] = column[k]!;
+    }
+    const { next } = await program.run({ a: spread, q: ndarray("float32", [D, SOUGHT], values) });
+    const data = next!.data as Float32Array;
+    columns = columns.map((_, i) =>
+      Float64Array.from({ length: D }, (__, k) => data[k * SOUGHT + i]!),
+    );
+  }
+  await program.dispose();
+  orthonormalise(columns);
+  return columns;
+}
+
+/** Makes each column orthogonal to those before it and of length 1 (modified Gram–Schmidt). */
+function orthonormalise(columns: readonly Float64Array[]): void {
+  for (const [i, column] of columns.entries()) {
+    for (const before of columns.slice(0, i)) {
+      const shared = column.reduce((sum, value, k) => sum + value * before[k]!, 0);
+      for (let k = 0; k < D; k++) column[k]! -= shared * before[k]!;
+    }
+    const length = Math.hypot(...column);
+    for (let k = 0; k < D; k++) column[k]! /= length;
+  }
+}
 
 /** One picture as a generator might have drawn it. */
 function augmented(pixels: Uint8Array, own: ReturnType<typeof randomKey>): Uint8Array {

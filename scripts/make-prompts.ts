@@ -73,7 +73,12 @@ const colours = [
   ["white", "白色", { heart: "1F90D", circle: "26AA", square: "2B1C" }],
   ["pink", "粉红色", { heart: "1FA77" }],
 ] as const;
-const shapes: Readonly<Record<string, string>> = { heart: "心", circle: "圆", square: "方块", book: "书" };
+const shapes: Readonly<Record<string, string>> = {
+  heart: "心",
+  circle: "圆",
+  square: "方块",
+  book: "书",
+};
 
 /** Things to combine: in English, in Chinese, and the emoji that show them; the first ones can wear something. */
 const wearers = [
@@ -241,8 +246,7 @@ function compositions(lang: Lang): EvaluationPrompt[] {
   );
   const wearing = wearers.flatMap(([name, chinese, own]) =>
     worn.map(([accessory, chineseAccessory, others]): EvaluationPrompt => ({
-      prompt:
-        lang === "en" ? `${name} with ${accessory}` : `${chinese}和${chineseAccessory}`,
+      prompt: lang === "en" ? `${name} with ${accessory}` : `${chinese}和${chineseAccessory}`,
       lang,
       kind: "composition",
       answers: [...own, ...others],

@@ -3,6 +3,7 @@
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { addCompare } from "./compare.ts";
+import { addEvaluate } from "./evaluate.ts";
 import { addExport } from "./export.ts";
 import { addGenerate } from "./generate.ts";
 import { addInfo } from "./info.ts";
@@ -19,6 +20,7 @@ const program = new Command("patchwise")
   .exitOverride()
   .configureOutput({ outputError: () => {} });
 addCompare(program);
+addEvaluate(program);
 addExport(program);
 addGenerate(program);
 addInfo(program);

@@ -37,7 +37,11 @@ export interface RealEmojiSet {
 /** Components are parts of other emoji, and flags are told apart by little but their colours. */
 const groups = emojiGroups.filter((group) => group !== "component" && group !== "flags");
 
-/** Lists the real emoji of every style without drawing them. */
+/**
+ * Lists the real emoji of every style without drawing them.
+ *
+ * @throws UsageError that names the packages which are not installed
+ */
 export function listRealEmoji(): Promise<readonly EmojiPicture[]> {
   return listEmojiPictures(emojiSchema.parse({ kind: "emoji", groups, split: "all" }));
 }
@@ -46,15 +50,15 @@ export function listRealEmoji(): Promise<readonly EmojiPicture[]> {
 const AT_ONCE = 16;
 
 /**
- * Draws the real emoji of every style; art that cannot be drawn is left out.
+ * Draws real emoji in the judge's size; art that cannot be drawn is left out.
  *
- * @throws UsageError that names the packages which are not installed; the signal's reason
+ * @throws the signal's reason
  */
 export async function realEmoji(
+  list: readonly EmojiPicture[],
   progress: (done: number, of: number) => void,
   signal?: AbortSignal,
 ): Promise<RealEmojiSet> {
-  const list = await listRealEmoji();
   const pictures: RealEmoji[] = [];
   const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
   const pixels = new Uint8Array(list.length * bytes);

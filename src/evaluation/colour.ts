@@ -83,7 +83,11 @@ export function colourShare(picture: Picture, name: ColourName): number {
   for (let y = 0; y < height; y++) {
     const row = Array.from({ length: width }, (_, x) => {
       const at = (y * width + x) * channels;
-      return [pixels[at]!, pixels[at + (channels > 1 ? 1 : 0)]!, pixels[at + channels - 1]!] as const;
+      return [
+        pixels[at]!,
+        pixels[at + (channels > 1 ? 1 : 0)]!,
+        pixels[at + channels - 1]!,
+      ] as const;
     });
     const differs = row.map((own) => 255 - Math.min(...own) > BACKGROUND);
     const [first, last] = [differs.indexOf(true), differs.lastIndexOf(true)];
@@ -102,7 +106,8 @@ function hsl(red: number, green: number, blue: number): Pixel {
   const [most, least] = [Math.max(r, g, b), Math.min(r, g, b)];
   const [lightness, range] = [(most + least) / 2, most - least];
   if (range === 0) return { hue: 0, saturation: 0, lightness };
-  const sector = most === r ? (g - b) / range : most === g ? 2 + (b - r) / range : 4 + (r - g) / range;
+  const sector =
+    most === r ? (g - b) / range : most === g ? 2 + (b - r) / range : 4 + (r - g) / range;
   const saturation = range / (1 - Math.abs(2 * lightness - 1));
   return { hue: (60 * sector + 360) % 360, saturation, lightness };
 }

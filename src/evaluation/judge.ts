@@ -1,7 +1,8 @@
 /**
- * The judge: a small convolutional network that recognises emoji across drawing styles. Its features place pictures of the
- * same emoji close to each other, whatever the style, so that the nearest real picture says what a drawing shows. Its
- * weights are trained by `scripts/make-judge.ts`, apart from every generator.
+ * The judge: it recognises emoji across drawing styles. Histograms of oriented gradients (Dalal & Triggs, 2005) and of
+ * colours, in cells of 5×5 pixels, are projected so that pictures of one emoji in different styles come close to each other
+ * and different emoji far apart (linear discriminant analysis; Fisher, 1936). The nearest real picture then says what a
+ * drawing shows. `scripts/make-judge.ts` computes the projection, apart from the training of every generator.
  */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { concat, input } from "../engine/graph/functional.ts";
@@ -9,8 +10,7 @@ import { graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { conv2d } from "../nn/conv.ts";
-import { groupNorm } from "../nn/group-norm.ts";
+import { conv2d } from "../nn/convolutions.ts";
 import { linear } from "../nn/linear.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
 import type { PictureShape } from "../pictures/picture.ts";
@@ -20,45 +20,47 @@ import type { Features } from "./features.ts";
 /** The size and channels of the pictures that the judge takes. */
 export const judgeShape = { height: 40, width: 40, channels: 3 } as const satisfies PictureShape;
 
+/** Pixels along a side of a cell, and cells along a side of a picture. */
+const CELL = 5;
+const CELLS = judgeShape.height / CELL;
+/** Directions of gradients of brightness and of two colour differences, and the values of these themselves. */
+const [GRADIENTS, COLOURS] = [24, 3];
+/** Width of the description before the projection. */
+export const descriptionWidth = CELLS * CELLS * (GRADIENTS + COLOURS);
 /** Width of the features that say what a picture shows. */
 const IDENTITY = 128;
-/** Channels of the four stages; each halves height and width. */
-const STAGES = [24, 48, 96, 160] as const;
-/** Width of the features that say how a picture is drawn: mean and deviation of the first two stages' channels. */
-const STYLE = 2 * (STAGES[0] + STAGES[1]);
+/** Width of the features that say how a picture is drawn: mean and deviation of each channel over the picture. */
+const STYLE = 2 * (GRADIENTS + COLOURS);
 
 export interface TracedJudge {
   readonly params: ParamsRoot;
+  /** [B, 1728], before the projection. */
+  readonly description: Tensor;
   /** [B, 128], of length 1: what a picture shows. */
   readonly identity: Tensor;
-  /** [B, 144]: how it is drawn, as statistics of colours, edges and textures. */
+  /** [B, 54]: how it is drawn, as statistics of edges and colours. */
   readonly style: Tensor;
 }
 
 /** Traces the judge on an input `image` [B, 3, 40, 40] in [−1, 1]. */
 export function traceJudge(): TracedJudge {
   const params = createParams();
-  let h = input("image", [batch, judgeShape.channels, judgeShape.height, judgeShape.width]);
-  const statistics: Tensor[] = [];
-  for (const [i, width] of STAGES.entries()) {
-    const p = params.at(`stages.${i}`);
-    h = conv2d(p.at("down"), h, width, i === 0 ? 5 : 3, { stride: 2, padding: i === 0 ? 2 : 1 });
-    // The first stage keeps its scale, which says how strong colours and edges are.
-    h = (i === 0 ? h : groupNorm(p.at("norm"), h, 8, 1e-5)).relu();
-    if (i > 0) {
-      const inner = groupNorm(p.at("inner_norm"), conv2d(p.at("inner"), h, width, 3), 8, 1e-5);
-      h = h.add(inner.relu());
-    }
-    if (i < 2) statistics.push(h.mean([2, 3]), h.variance([2, 3]).add(1e-6).sqrt());
-  }
-  const places = h.size(1) * h.size(2) * h.size(3);
-  const projected = linear(params.at("features"), h.reshape([batch, places]), IDENTITY); // [B, 128]
-  return { params, identity: normalized(projected), style: concat(statistics, 1) };
-}
-
-/** Rows of length 1. */
-export function normalized(x: Tensor): Tensor {
-  return x.div(x.square().sum(-1, true).add(1e-8).sqrt());
+  const { channels, height, width } = judgeShape;
+  const image = input("image", [batch, channels, height, width]);
+  const gradients = conv2d(params.at("gradients"), image, GRADIENTS, 3, { bias: false }).relu();
+  const colours = conv2d(params.at("colours"), image, COLOURS, 1, { bias: false });
+  const cells = (x: Tensor) => x.reshape([batch, x.size(1), CELLS, CELL, CELLS, CELL]).mean([3, 5]); // [B, C, 8, 8]
+  const flat = (x: Tensor) => x.reshape([batch, x.size(1) * CELLS * CELLS]);
+  // The root weakens strong edges, as the histograms' normalisation does.
+  const edges = cells(gradients).add(1e-4).sqrt();
+  const description = concat([flat(edges), flat(cells(colours))], 1); // [B, 1728]
+  const projected = linear(params.at("projection"), description, IDENTITY);
+  const identity = projected.div(projected.square().sum(-1, true).add(1e-12).sqrt());
+  const statistics = [gradients, colours].flatMap((x) => [
+    x.mean([2, 3]),
+    x.variance([2, 3]).add(1e-6).sqrt(),
+  ]);
+  return { params, description, identity, style: concat(statistics, 1) };
 }
 
 /** What the judge sees in pictures. */

@@ -77,10 +77,10 @@ function problem(issue: z.core.$ZodIssue, where: string): string {
 }
 
 /** The first `limit` prompts of each kind, in the order of the file. */
-export function firstOfEachKind(
-  prompts: readonly EvaluationPrompt[],
+export function firstOfEachKind<P extends EvaluationPrompt>(
+  prompts: readonly P[],
   limit: number,
-): readonly EvaluationPrompt[] {
+): readonly P[] {
   const counts = new Map<string, number>();
   return prompts.filter(({ kind }) => {
     const count = (counts.get(kind) ?? 0) + 1;

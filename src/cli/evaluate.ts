@@ -1,0 +1,168 @@
+/** patchwise evaluate MODEL: how well a model draws prompts whose right answers are known. */
+import { readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Command } from "commander";
+import { contactSheet } from "../comparison/contact-sheet-node.ts";
+import { evaluate, type EvaluateEvent, type SeededPrompt } from "../comparison/evaluate-node.ts";
+import { evaluationTable } from "../comparison/evaluation-table-node.ts";
+import { type EmojiStyle, emojiStyleNames } from "../data/formats/emoji-captions.ts";
+import { UsageError } from "../engine/errors.ts";
+import { nearestNames, quote } from "../engine/messages.ts";
+import { nodeBackend } from "../engine/runtime/ort-node.ts";
+import { firstOfEachKind, readPrompts } from "../evaluation/prompts.ts";
+import { openPipeline } from "../pipelines/open/open-node.ts";
+import { finished } from "../pipelines/pipeline.ts";
+import type { OpenModelOptions } from "../pipelines/open/open-options.ts";
+import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
+import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { addModelOptions, deviceNames, modelOptions, numberOption, onDevice } from "./options.ts";
+import { progressWriter, type ProgressWriter } from "./progress.ts";
+import { untilSignal } from "./train.ts";
+
+interface EvaluateCommandOptions extends OpenModelOptions {
+  readonly prompts?: string;
+  readonly out?: string;
+  readonly limit?: number;
+  readonly seed: number;
+  readonly steps?: number;
+  readonly guidance?: number;
+  readonly styles: readonly EmojiStyle[];
+  readonly device: string;
+  readonly json?: true;
+}
+
+/** The prompts that come with the package. */
+const shippedPrompts = fileURLToPath(new URL("../../models/prompts/emoji.jsonl", import.meta.url));
+
+export function addEvaluate(program: Command): void {
+  const command = program
+    .command("evaluate")
+    .summary("measure how well a model draws prompts whose right answers are known")
+    .description(
+      "Draws every prompt of a file and lets a network that took no part in training say which real emoji each drawing is " +
+        "nearest to. Writes one table (evaluation.md, evaluation.json) and one contact sheet (evaluation.png): prompt " +
+        "accuracy by language and kind, obedience to colours and styles, FID, KID, precision, recall, and how near drawings " +
+        "come to training pictures; beside each, the same measure of real pictures. Drawings are kept as they come; the " +
+        "same command goes on after Ctrl-C.",
+    )
+    .argument("<model>", "a bundled model, a folder or a file, as patchwise generate takes it")
+    .option(
+      "--prompts <file.jsonl>",
+      'JSON lines: {"prompt", "lang": "en" or "zh", "kind", "answers": [emoji hexcodes]} (default: 764 bundled prompts)',
+    )
+    .option("--out <dir>", "folder of the drawings and results (default: runs/evaluate/MODEL)")
+    .option("--limit <n>", "draw only the first n prompts of each kind", numberOption("--limit"))
+    .option(
+      "--seed <n>",
+      "of the first prompt; each further one has the next",
+      numberOption("--seed"),
+      0,
+    )
+    .option("--steps <n>", "sampling steps; the model's own unless given", numberOption("--steps"))
+    .option(
+      "--guidance <g>",
+      "guidance scale; the model's own unless given",
+      numberOption("--guidance"),
+    )
+    .option(
+      "--styles <names>",
+      "styles that the model was trained on, between commas",
+      stylesOption,
+      ["noto", "flat", "twemoji", "emojione"],
+    )
+    .option("--device <name>", deviceNames, "cpu")
+    .option("--json", "print evaluation.json on stdout at the end");
+  addModelOptions(command).action(evaluateCommand);
+}
+
+async function evaluateCommand(model: string, options: EvaluateCommandOptions): Promise<void> {
+  const { limit, seed, steps, guidance, styles, device } = options;
+  const { out = join("runs", "evaluate", basename(model).replaceAll(/[^\w.-]/g, "-")) } = options;
+  if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 1)) {
+    throw new UsageError(`--limit is ${limit}; give a whole number of at least 1.`);
+  }
+  const prompts = await promptsOf(options.prompts ?? shippedPrompts, seed, limit);
+  const progress = progressWriter(process.stderr);
+  progress.update(`opening ${model} to draw ${prompts.length} prompts`);
+  await untilSignal(async (signal) => {
+    const pipeline = await onDevice(device, (name) =>
+      openPipeline(model, { ...modelOptions(options), device: name }),
+    );
+    try {
+      const evaluated = await evaluate({
+        model,
+        prompts,
+        draw: async ({ prompt, seed: own }) => {
+          const request = { prompt, seed: own, steps, guidance, signal };
+          const [picture] = await finished(pipeline.generate(request));
+          return picture!;
+        },
+        styles,
+        backend: nodeBackend("cpu"),
+        out,
+        report: (event) => progress.update(progressOf(event)),
+        signal,
+      });
+      progress.end();
+      const table = evaluationTable(evaluated.evaluation);
+      const json = `${JSON.stringify(evaluated.evaluation, null, 2)}\n`;
+      await writeFileAtomic(join(out, "evaluation.md"), new TextEncoder().encode(table));
+      await writeFileAtomic(join(out, "evaluation.json"), new TextEncoder().encode(json));
+      await writeFileAtomic(join(out, "evaluation.png"), await contactSheet(prompts, evaluated));
+      process.stdout.write(options.json ? `${JSON.stringify(evaluated.evaluation)}\n` : table);
+      const written = ["md", "json", "png"].map((kind) => join(out, `evaluation.${kind}`));
+      progress.line(`Wrote ${written.join(", ")}.`);
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error;
+      stopped(progress);
+    } finally {
+      await pipeline.dispose();
+    }
+  }, progress);
+}
+
+function stopped(progress: ProgressWriter): void {
+  progress.end();
+  progress.line("Stopped; the same command goes on from here.");
+  process.exitCode = 130;
+}
+
+/** The prompts of a file; a prompt keeps its seed whatever the limit. */
+async function promptsOf(
+  file: string,
+  seed: number,
+  limit: number | undefined,
+): Promise<readonly SeededPrompt[]> {
+  const text = await readFile(file, "utf8").catch((cause: unknown) => {
+    throw new UsageError(`Cannot read the prompts ${file}: ${describeSystemError(cause)}.`, {
+      cause,
+    });
+  });
+  const all = readPrompts(text, file).map((prompt, i) => ({ ...prompt, seed: seed + i }));
+  return limit === undefined ? all : firstOfEachKind(all, limit);
+}
+
+function stylesOption(text: string): readonly EmojiStyle[] {
+  return text.split(",").map((word) => {
+    const name = word.trim();
+    const known = emojiStyleNames.find((style) => style === name);
+    if (known) return known;
+    const near = nearestNames(name, emojiStyleNames);
+    throw new UsageError(
+      `--styles names ${quote(name)}, which is no style; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give some of ${emojiStyleNames.join(", ")}.`}`,
+    );
+  });
+}
+
+function progressOf({ kind, done, of, secondsLeft }: EvaluateEvent): string {
+  const left = secondsLeft === undefined ? "" : `, ${Math.ceil(secondsLeft / 60)} min left`;
+  switch (kind) {
+    case "drawing":
+      return `drew ${done} of ${of} prompts${left}`;
+    case "real":
+      return `rasterised ${done} of ${of} real emoji`;
+    case "judging":
+      return `judged ${done} of ${of} sets of pictures`;
+  }
+}

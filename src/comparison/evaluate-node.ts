@@ -1,0 +1,223 @@
+/**
+ * Evaluates a model on prompts with right answers, top to bottom: the model draws each prompt, the judge says which real
+ * emoji a drawing is nearest to, and every measure is taken of the drawings and, beside them, of real pictures. Drawings are
+ * kept in the folder as they come, so that an evaluation which was stopped goes on.
+ */
+import { createHash } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { EmojiStyle } from "../data/formats/emoji-captions.ts";
+import type { EmojiPicture } from "../data/formats/emoji-node.ts";
+import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { FormatError, UsageError } from "../engine/errors.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
+import { type Judge, judgeShape, openJudge, traceJudge } from "../evaluation/judge.ts";
+import type { EvaluationPrompt } from "../evaluation/prompts.ts";
+import { fitPicture, readPicture } from "../pictures/decode-node.ts";
+import { writePicture } from "../pictures/file-node.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { checkKeys } from "../weights/check-keys.ts";
+import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
+import { readFloat32 } from "../weights/safetensors/safetensors.ts";
+import { exists } from "../weights/sources/files-node.ts";
+import { judgeFigures, type JudgeFigures, listRealEmoji, realEmoji } from "./emoji-gallery-node.ts";
+import {
+  type Drawings,
+  realPicturesFor,
+  type Reference,
+  referenceOf,
+  type Scores,
+  scoresOf,
+  type Verdict,
+  verdictsOf,
+} from "./prompt-scores-node.ts";
+
+/** A prompt, and the seed that it is drawn with. */
+export interface SeededPrompt extends EvaluationPrompt {
+  readonly seed: number;
+}
+
+export interface EvaluateOptions {
+  /** Name of the model. */
+  readonly model: string;
+  readonly prompts: readonly SeededPrompt[];
+  /** Draws one prompt. */
+  readonly draw: (prompt: SeededPrompt) => Promise<Picture>;
+  /** Styles that the model was trained on. */
+  readonly styles: readonly EmojiStyle[];
+  /** The real emoji to compare with; all unless given. */
+  readonly real?: readonly EmojiPicture[];
+  /** Runs the judge. */
+  readonly backend: Backend;
+  /** Keeps the drawings. */
+  readonly out: string;
+  readonly report: (event: EvaluateEvent) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What an evaluation reports as it goes on. */
+export type EvaluateEvent = {
+  /** What is done now: drawing the prompts, rasterising real emoji, judging all of them. */
+  readonly kind: "drawing" | "real" | "judging";
+  readonly done: number;
+  readonly of: number;
+  readonly secondsLeft?: number | undefined;
+};
+
+export interface Evaluation extends Scores {
+  readonly model: string;
+  /** What the judge itself recognises of real pictures. */
+  readonly judge: JudgeFigures;
+  /** The same measures of real pictures in the place of drawings: no model can be expected to do better. */
+  readonly real: Scores;
+  /** The extractor of FID and KID. */
+  readonly extractor: string;
+  /** Mean time of a drawing that this run made; null if all were kept from before. */
+  readonly secondsAnImage: number | null;
+  /** Of this run, from its begin. */
+  readonly seconds: number;
+}
+
+export interface Evaluated {
+  readonly evaluation: Evaluation;
+  readonly pictures: readonly Picture[];
+  readonly verdicts: readonly Verdict[];
+  readonly reference: Reference;
+}
+
+/**
+ * Evaluates a model.
+ *
+ * @throws UsageError when the folder keeps drawings of another model, or an answer is no emoji of the set; what drawing
+ *   throws; the signal's reason when it is aborted, after which the same call goes on
+ */
+export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
+  const { model, prompts, styles, backend, report, signal } = options;
+  const begun = performance.now();
+  const { pictures, secondsAnImage } = await drawPrompts(options);
+  const list = options.real ?? (await listRealEmoji());
+  const set = await realEmoji(list, (done, of) => report({ kind: "real", done, of }), signal);
+  report({ kind: "judging", done: 0, of: 3 });
+  const judge = await openShippedJudge(backend);
+  try {
+    const seen = await judge.look(set.pixels);
+    report({ kind: "judging", done: 1, of: 3 });
+    const figures = await judgeFigures(judge, set, seen);
+    signal?.throwIfAborted();
+    report({ kind: "judging", done: 2, of: 3 });
+    const reference = referenceOf(set, seen, styles);
+    const own = realPicturesFor(prompts, reference);
+    const drawings = await judged(judge, pictures);
+    const verdicts = verdictsOf(prompts, drawings, reference);
+    const realDrawings = await judged(
+      judge,
+      own.map((index) => realPicture(reference, index)),
+    );
+    const real = { ...realDrawings, own };
+    const scores = scoresOf(prompts, drawings, verdicts, reference, own);
+    const evaluation = {
+      model,
+      ...scores,
+      judge: figures,
+      real: scoresOf(prompts, real, verdictsOf(prompts, real, reference), reference, own),
+      extractor: figures.name,
+      secondsAnImage,
+      seconds: (performance.now() - begun) / 1000,
+    };
+    report({ kind: "judging", done: 3, of: 3 });
+    return { evaluation, pictures, verdicts, reference };
+  } finally {
+    await judge.dispose();
+  }
+}
+
+/** A real emoji in the judge's size. */
+export function realPicture({ set: { pixels } }: Reference, index: number): Picture {
+  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
+  return { ...judgeShape, pixels: pixels.subarray(index * bytes, (index + 1) * bytes) };
+}
+
+/** Draws what is not kept from an earlier run. */
+async function drawPrompts({
+  prompts,
+  draw,
+  out,
+  report,
+  signal,
+}: EvaluateOptions): Promise<Pick<Evaluated, "pictures"> & { secondsAnImage: number | null }> {
+  const folder = join(out, "drawings");
+  const pictures: Picture[] = [];
+  let [made, checked] = [0, false];
+  const begun = performance.now();
+  const seconds = () => (performance.now() - begun) / 1000;
+  for (const [i, prompt] of prompts.entries()) {
+    signal?.throwIfAborted();
+    const secondsLeft = made > 0 ? (seconds() / made) * (prompts.length - i) : undefined;
+    report({ kind: "drawing", done: i, of: prompts.length, secondsLeft });
+    const path = join(folder, fileOf(prompt));
+    const kept = (await exists(path)) ? await readPicture(path, "white") : undefined;
+    if (kept && checked) {
+      pictures.push(kept);
+      continue;
+    }
+    const picture = await draw(prompt);
+    if (kept && !alike(picture, kept)) {
+      throw new UsageError(
+        `${folder} keeps drawings of another model or of other settings: ${prompt.prompt} is drawn differently now; choose another folder with --out, or remove this one.`,
+      );
+    }
+    checked ||= kept !== undefined;
+    pictures.push(picture);
+    if (kept) continue;
+    made++;
+    await mkdir(folder, { recursive: true });
+    await writePicture(path, picture);
+  }
+  report({ kind: "drawing", done: prompts.length, of: prompts.length });
+  return { pictures, secondsAnImage: made > 0 ? seconds() / made : null };
+}
+
+/** A name that says which prompt and seed a drawing is of, whatever other prompts there are. */
+function fileOf({ prompt, seed }: SeededPrompt): string {
+  return `${seed}-${createHash("sha256").update(prompt).digest("hex").slice(0, 16)}.png`;
+}
+
+/** The largest difference of 255 that rounding on another machine may make. */
+const ROUNDING = 4;
+
+function alike(a: Picture, b: Picture): boolean {
+  return (
+    a.pixels.length === b.pixels.length &&
+    a.width === b.width &&
+    a.pixels.every((value, i) => Math.abs(value - b.pixels[i]!) <= ROUNDING)
+  );
+}
+
+async function judged(judge: Judge, pictures: readonly Picture[]): Promise<Drawings> {
+  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
+  const pixels = new Uint8Array(pictures.length * bytes);
+  for (const [i, picture] of pictures.entries()) {
+    const fitting = { fit: "contain", background: "white" } as const;
+    pixels.set(await fitPicture(picture, judgeShape, fitting), i * bytes);
+  }
+  return { pictures, pixels, seen: await judge.look(pixels) };
+}
+
+const judgeFile = fileURLToPath(new URL("../../models/judge/judge.safetensors", import.meta.url));
+
+/** Opens the judge that comes with the package. */
+export async function openShippedJudge(backend: Backend): Promise<Judge> {
+  if (!(await exists(judgeFile))) {
+    throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
+  }
+  const file = await openSafetensorsFile(judgeFile);
+  try {
+    checkKeys(traceJudge().params, file);
+    const weights: Record<string, NdArray> = {};
+    for (const [name, entry] of file.entries) weights[name] = await readFloat32(entry);
+    return await openJudge(backend, weights);
+  } finally {
+    await file.close();
+  }
+}

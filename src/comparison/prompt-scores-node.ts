@@ -1,0 +1,278 @@
+/** Scores drawings of prompts against real emoji: every measure of `patchwise evaluate`. */
+import type { EmojiStyle } from "../data/formats/emoji-captions.ts";
+import { UsageError } from "../engine/errors.ts";
+import { quote } from "../engine/messages.ts";
+import { fork, randomKey, uniform } from "../engine/random/random.ts";
+import { type ColourName, colourAskedFor, colourShare, OBEYED } from "../evaluation/colour.ts";
+import { type Features, rowsAt } from "../evaluation/features.ts";
+import { frechetDistance } from "../evaluation/frechet-distance.ts";
+import { type Judged, judgeShape } from "../evaluation/judge.ts";
+import { kernelDistance } from "../evaluation/kernel-distance.ts";
+import {
+  halved,
+  type Memorisation,
+  memorisation,
+  nearestDistances,
+} from "../evaluation/memorisation.ts";
+import { precisionRecall } from "../evaluation/precision-recall.ts";
+import type { EvaluationPrompt } from "../evaluation/prompts.ts";
+import {
+  type Accuracy,
+  accuracyOf,
+  type Match,
+  nearestNamesOf,
+  rankOf,
+} from "../evaluation/retrieval.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { codePoints } from "../data/formats/emoji-node.ts";
+import { nearestStyles, type RealEmojiSet } from "./emoji-gallery-node.ts";
+
+/** The real emoji, as the judge sees them, and which of them a generator was trained on. */
+export interface Reference {
+  readonly set: RealEmojiSet;
+  readonly seen: Judged;
+  /** What each picture shows, without variation selectors. */
+  readonly names: readonly string[];
+  /** Indices of the pictures in the generator's styles, held-out emoji included. */
+  readonly inStyles: readonly number[];
+  /** Half-sized pixels of every picture. */
+  readonly small: readonly Float32Array[];
+  /** Distances of held-out pictures in the generator's styles to their nearest training pictures. */
+  readonly heldOutDistances: readonly number[];
+  readonly isTraining: (index: number) => boolean;
+}
+
+/** @param styles that the generator was trained on */
+export function referenceOf(
+  set: RealEmojiSet,
+  seen: Judged,
+  styles: readonly EmojiStyle[],
+): Reference {
+  const { pictures, pixels } = set;
+  const inStyles = pictures.flatMap(({ style }, i) => (styles.includes(style) ? [i] : []));
+  const isTraining = (index: number) =>
+    styles.includes(pictures[index]!.style) && !pictures[index]!.heldOut;
+  const small = halved(pixels, judgeShape);
+  const heldOut = inStyles.filter((index) => pictures[index]!.heldOut);
+  const heldOutDistances = nearestDistances(
+    heldOut.map((index) => small[index]!),
+    small,
+    (_, index) => isTraining(index),
+  );
+  const names = pictures.map(({ hexcode }) => hexcode);
+  return { set, seen, names, inStyles, small, heldOutDistances, isTraining };
+}
+
+/** Drawings of prompts, one for each. */
+export interface Drawings {
+  /** In their own size. */
+  readonly pictures: readonly Picture[];
+  /** In the judge's size: [count, 40, 40, 3]. */
+  readonly pixels: Uint8Array;
+  readonly seen: Judged;
+  /** Of drawings that are real pictures themselves: their indices, which they are not compared with. */
+  readonly own?: readonly number[];
+}
+
+/** A share in [0, 1] of some prompts. */
+export interface Share {
+  readonly prompts: number;
+  readonly share: number;
+}
+
+export interface Scores extends Accuracy {
+  readonly byLang: Readonly<Record<string, Accuracy>>;
+  readonly byKind: Readonly<
+    Record<string, Accuracy & { readonly byLang: Readonly<Record<string, Accuracy>> }>
+  >;
+  /** Of the prompts whose form is given. */
+  readonly byForm: Readonly<Record<string, Accuracy>>;
+  /** Prompts of kind "colour" whose drawing has mostly the colour that is asked for; null without such prompts. */
+  readonly colour: (Share & { readonly byColour: Readonly<Record<string, Share>> }) | null;
+  /** Prompts that ask for a style whose drawing is nearest to a real picture of that style; null without such prompts. */
+  readonly style: Share | null;
+  /** Distances between the features of drawings and of real pictures; null for fewer than four prompts. */
+  readonly fid: number | null;
+  readonly kid: number | null;
+  readonly kidDeviation: number | null;
+  readonly precision: number | null;
+  readonly recall: number | null;
+  readonly memorisation: Memorisation;
+}
+
+/** What the judge says of one drawing. */
+export interface Verdict {
+  /** The nearest emoji, at most five. */
+  readonly found: readonly Match[];
+  /** The place of the first right one among them, from 0; -1 for none. */
+  readonly rank: number;
+}
+
+/** Finds what each drawing shows. */
+export function verdictsOf(
+  prompts: readonly EvaluationPrompt[],
+  { seen, own }: Drawings,
+  { seen: real, names }: Reference,
+): readonly Verdict[] {
+  const gallery = { features: real.identity, names };
+  return prompts.map(({ answers }, row) => {
+    const allowed = (index: number) => index !== own?.[row];
+    const found = nearestNamesOf(seen.identity, row, gallery, 5, allowed);
+    const rank = rankOf(
+      found.map(({ name }) => name),
+      answers.map(codePoints),
+    );
+    return { found, rank };
+  });
+}
+
+/**
+ * One real picture for each prompt: of a right answer, in the style that is asked for or else in one drawn by lot.
+ *
+ * @throws UsageError when no real picture shows an answer
+ */
+export function realPicturesFor(
+  prompts: readonly EvaluationPrompt[],
+  { set: { pictures }, names, inStyles }: Reference,
+): readonly number[] {
+  const byName = new Map<string, number[]>();
+  for (const index of inStyles)
+    byName.set(names[index]!, [...(byName.get(names[index]!) ?? []), index]);
+  return prompts.map(({ prompt, answers, style }, row) => {
+    const all = answers.flatMap((answer) => byName.get(codePoints(answer)) ?? []);
+    const wanted = all.filter((index) => style === undefined || pictures[index]!.style === style);
+    const some = wanted.length > 0 ? wanted : all;
+    if (some.length === 0) {
+      throw new UsageError(
+        `No picture of the set shows ${answers.join(" or ")}, the answer to ${quote(prompt)}; give emoji that are drawn in the styles of --styles, and neither flags nor components.`,
+      );
+    }
+    const lot = uniform(fork(randomKey(0), row), [1]).data[0]!;
+    return some[Math.floor(lot * some.length)]!;
+  });
+}
+
+/**
+ * Scores drawings.
+ *
+ * @param prompts one for each drawing, at least one
+ * @param chosen indices of real pictures that stay out of the reference of FID, KID, precision and recall
+ */
+export function scoresOf(
+  prompts: readonly EvaluationPrompt[],
+  drawings: Drawings,
+  verdicts: readonly Verdict[],
+  reference: Reference,
+  chosen: readonly number[],
+): Scores {
+  const of = (rows: readonly number[]) => accuracyOf(rows.map((row) => verdicts[row]!.rank));
+  const byLang = (rows: readonly number[]) =>
+    mapped(
+      grouped(rows, (row) => prompts[row]!.lang),
+      of,
+    );
+  const all = [...prompts.keys()];
+  const formed = all.filter((row) => prompts[row]!.form !== undefined);
+  return {
+    ...of(all),
+    byLang: byLang(all),
+    byKind: mapped(
+      grouped(all, (row) => prompts[row]!.kind),
+      (rows) => ({ ...of(rows), byLang: byLang(rows) }),
+    ),
+    byForm: mapped(
+      grouped(formed, (row) => prompts[row]!.form!),
+      of,
+    ),
+    colour: colourScore(prompts, drawings.pictures),
+    style: styleScore(prompts, drawings, reference),
+    ...distancesOf(drawings.seen.identity, reference, chosen),
+    memorisation: memorisation(
+      nearestDistances(halved(drawings.pixels, judgeShape), reference.small, (row, index) => {
+        return reference.isTraining(index) && index !== drawings.own?.[row];
+      }),
+      reference.heldOutDistances,
+    ),
+  };
+}
+
+function colourScore(
+  prompts: readonly EvaluationPrompt[],
+  pictures: readonly Picture[],
+): Scores["colour"] {
+  const asked = prompts.flatMap(({ prompt, kind }, row): readonly [ColourName, boolean][] => {
+    const colour = kind === "colour" ? colourAskedFor(prompt) : undefined;
+    return colour ? [[colour, colourShare(pictures[row]!, colour) >= OBEYED]] : [];
+  });
+  if (asked.length === 0) return null;
+  const share = (some: readonly (readonly [ColourName, boolean])[]): Share => ({
+    prompts: some.length,
+    share: some.filter(([, obeyed]) => obeyed).length / some.length,
+  });
+  return {
+    ...share(asked),
+    byColour: mapped(
+      grouped(asked, ([colour]) => colour),
+      share,
+    ),
+  };
+}
+
+function styleScore(
+  prompts: readonly EvaluationPrompt[],
+  { seen, own }: Drawings,
+  { seen: real, set }: Reference,
+): Scores["style"] {
+  const rows = prompts.flatMap(({ style }, row) => (style === undefined ? [] : [row]));
+  if (rows.length === 0) return null;
+  const features = rowsAt(seen.style, rows);
+  const styles = nearestStyles(features, real.style, set.pictures, (i, index) => {
+    return index !== own?.[rows[i]!];
+  });
+  const right = rows.filter((row, i) => styles[i] === prompts[row]!.style).length;
+  return { prompts: rows.length, share: right / rows.length };
+}
+
+type Distances = Pick<Scores, "fid" | "kid" | "kidDeviation" | "precision" | "recall">;
+
+/** Subsets of the kernel distance: enough for its mean, and a few seconds of work. */
+const SUBSETS = 20;
+
+function distancesOf(
+  drawn: Features,
+  { seen, inStyles }: Reference,
+  chosen: readonly number[],
+): Distances {
+  const out = new Set(chosen);
+  const others = inStyles.filter((index) => !out.has(index));
+  const least = Math.min(drawn.count, others.length);
+  if (least < 4) return { fid: null, kid: null, kidDeviation: null, precision: null, recall: null };
+  const reference = rowsAt(seen.identity, others);
+  // Precision and recall compare sets of one size.
+  const evenly = Array.from({ length: least }, (_, i) => Math.floor((i * others.length) / least));
+  const { mean, std } = kernelDistance(reference, drawn, { key: randomKey(0), subsets: SUBSETS });
+  return {
+    fid: frechetDistance(reference, drawn),
+    kid: mean,
+    kidDeviation: std,
+    ...precisionRecall(rowsAt(reference, evenly), drawn),
+  };
+}
+
+function grouped<T>(items: readonly T[], keyOf: (item: T) => string): ReadonlyMap<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const key = keyOf(item);
+    const group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}
+
+function mapped<T, U>(
+  groups: ReadonlyMap<string, T>,
+  of: (group: T) => U,
+): Readonly<Record<string, U>> {
+  return Object.fromEntries([...groups].map(([key, group]) => [key, of(group)]));
+}
