@@ -21,7 +21,7 @@ import { batch } from "../src/engine/graph/shape.ts";
 import { fork, normal as gaussian, randomKey, uniform } from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { descriptionWidth, judgeShape, openJudge, traceJudge } from "../src/evaluation/judge.ts";
-import { valuesOf } from "../src/pictures/pixels.ts";
+import { valuesOf } from "../src/pictures/picture.ts";
 import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
 
 const FILE = "models/judge/judge.safetensors";

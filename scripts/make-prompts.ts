@@ -8,9 +8,9 @@
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { listRealEmoji } from "../src/comparison/emoji-gallery-node.ts";
-import { type EmojiStyle, subjectOf, withArticle } from "../src/data/formats/emoji-captions.ts";
-import { isHeldOut } from "../src/data/formats/emoji-node.ts";
-import { locatePackageFiles } from "../src/data/formats/packages-node.ts";
+import { type EmojiStyle, subjectOf, withArticle } from "../src/data/formats/emoji/captions.ts";
+import { isHeldOut } from "../src/data/formats/emoji/emoji-node.ts";
+import { locatePackageFiles } from "../src/data/formats/emoji/packages-node.ts";
 import { fork, permutation, randomKey } from "../src/engine/random/random.ts";
 import type { EvaluationPrompt } from "../src/evaluation/prompts.ts";
 import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";

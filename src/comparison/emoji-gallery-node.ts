@@ -1,18 +1,19 @@
 /** The real emoji that drawings are judged by: every style of the captioned set, as the judge sees them. */
-import { emojiGroups, type EmojiStyle } from "../data/formats/emoji-captions.ts";
-import { emojiSchema } from "../data/formats/emoji-config.ts";
+import { dataSchema, type DataConfigOf } from "../data/config.ts";
+import { emojiGroups, type EmojiStyle } from "../data/formats/emoji/captions.ts";
 import {
   codePoints,
   drawEmoji,
   type EmojiPicture,
   isHeldOut,
   listEmojiPictures,
-} from "../data/formats/emoji-node.ts";
+} from "../data/formats/emoji/emoji-node.ts";
 import { FormatError } from "../engine/errors.ts";
 import { fork, randomKey } from "../engine/random/random.ts";
 import { damaged } from "../evaluation/damage.ts";
-import type { Features } from "../evaluation/features.ts";
-import { type Judge, type Judged, judgeShape } from "../evaluation/judge.ts";
+import type { Features } from "../evaluation/distances.ts";
+import { type Judge, judgeShape } from "../evaluation/judge.ts";
+import { halved, nearestPictures } from "../evaluation/memorisation.ts";
 import { accuracyOf, type Gallery, nearestNamesOf, rankOf } from "../evaluation/retrieval.ts";
 
 /** The style that the judge has not learned from; its figure on real pictures is measured on it. */
@@ -43,7 +44,8 @@ const groups = emojiGroups.filter((group) => group !== "component" && group !== 
  * @throws UsageError that names the packages which are not installed
  */
 export function listRealEmoji(): Promise<readonly EmojiPicture[]> {
-  return listEmojiPictures(emojiSchema.parse({ kind: "emoji", groups, split: "all" }));
+  const config = dataSchema.parse({ kind: "emoji", groups, split: "all" });
+  return listEmojiPictures(config as DataConfigOf<"emoji">);
 }
 
 /** How many pictures are rasterised at once. */
@@ -102,21 +104,21 @@ export interface JudgeFigures {
   /** Blurred, moved and noisy pictures of every style, found among the undamaged ones. */
   readonly damagedTop1: number;
   readonly damagedTop5: number;
-  /** Damaged pictures whose nearest undamaged picture, by the features of style, is of the same style. */
+  /** Damaged pictures whose nearest undamaged picture, by its pixels, is of the same style. */
   readonly damagedStyle: number;
 }
 
-/** Damaged pictures that are judged: enough for a figure within two points. */
-const DAMAGED = 1000;
+/** Damaged pictures that are judged: enough for a figure within three points. */
+const DAMAGED = 500;
 
 /** Measures the judge on real pictures. */
 export async function judgeFigures(
   judge: Judge,
   { pictures, pixels }: RealEmojiSet,
-  seen: Judged,
+  seen: Features,
 ): Promise<JudgeFigures> {
   const gallery: Gallery = {
-    features: seen.identity,
+    features: seen,
     names: pictures.map(({ hexcode }) => hexcode),
   };
   const others = (index: number) => pictures[index]!.style !== unseenStyle;
@@ -125,7 +127,7 @@ export async function judgeFigures(
     pictures.flatMap(({ hexcode, style }, i) => {
       // An emoji that no other style has cannot be found.
       if (style !== unseenStyle || !elsewhere.has(hexcode)) return [];
-      const found = nearestNamesOf(seen.identity, i, gallery, 5, others);
+      const found = nearestNamesOf(seen, i, gallery, 5, others);
       return rankOf(
         found.map(({ name }) => name),
         [hexcode],
@@ -143,15 +145,17 @@ export async function judgeFigures(
   const judged = await judge.look(worn);
   const wornRanks = chosen.map((index, i) =>
     rankOf(
-      nearestNamesOf(judged.identity, i, gallery, 5).map(({ name }) => name),
+      nearestNamesOf(judged, i, gallery, 5).map(({ name }) => name),
       [gallery.names[index]!],
     ),
   );
-  const styles = nearestStyles(judged.style, seen.style, pictures);
-  const right = chosen.filter((index, i) => styles[i] === pictures[index]!.style).length;
+  const nearest = nearestPictures(halved(worn, judgeShape), halved(pixels, judgeShape));
+  const right = chosen.filter(
+    (index, i) => pictures[nearest[i]!.index]!.style === pictures[index]!.style,
+  ).length;
   const after = accuracyOf(wornRanks);
   return {
-    name: "emoji judge (a small convolutional network of Patchwise's own)",
+    name: "emoji judge (oriented gradients and colours, projected by linear discriminants)",
     realTop1: real.top1,
     realTop5: real.top5,
     realStyle: unseenStyle,
@@ -160,41 +164,4 @@ export async function judgeFigures(
     damagedTop5: after.top5,
     damagedStyle: right / count,
   };
-}
-
-/** The style of the nearest real picture to each row, by features scaled to the same spread. */
-export function nearestStyles(
-  features: Features,
-  real: Features,
-  pictures: readonly RealEmoji[],
-  allowed: (row: number, index: number) => boolean = () => true,
-): readonly EmojiStyle[] {
-  const { width } = features;
-  const scales = inverseDeviations(real);
-  return Array.from({ length: features.count }, (_, row) => {
-    let [least, style] = [Infinity, pictures[0]!.style];
-    for (let index = 0; index < real.count; index++) {
-      if (!allowed(row, index)) continue;
-      let distance = 0;
-      for (let k = 0; k < width && distance < least; k++) {
-        const gap = features.values[row * width + k]! - real.values[index * width + k]!;
-        distance += (gap * scales[k]!) ** 2;
-      }
-      if (distance < least) [least, style] = [distance, pictures[index]!.style];
-    }
-    return style;
-  });
-}
-
-function inverseDeviations({ count, width, values }: Features): Float64Array {
-  return Float64Array.from({ length: width }, (_, k) => {
-    let [sum, squares] = [0, 0];
-    for (let i = 0; i < count; i++) {
-      const value = values[i * width + k]!;
-      sum += value;
-      squares += value * value;
-    }
-    const variance = squares / count - (sum / count) ** 2;
-    return variance > 0 ? 1 / Math.sqrt(variance) : 0;
-  });
 }

@@ -7,20 +7,20 @@ import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { EmojiStyle } from "../data/formats/emoji-captions.ts";
-import type { EmojiPicture } from "../data/formats/emoji-node.ts";
+import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
+import type { EmojiPicture } from "../data/formats/emoji/emoji-node.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { type Judge, judgeShape, openJudge, traceJudge } from "../evaluation/judge.ts";
 import type { EvaluationPrompt } from "../evaluation/prompts.ts";
-import { fitPicture, readPicture } from "../pictures/decode-node.ts";
+import { fitPicture, readPictureFile } from "../pictures/decode-node.ts";
 import { writePicture } from "../pictures/file-node.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { checkKeys } from "../weights/check-keys.ts";
 import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
 import { readFloat32 } from "../weights/safetensors/safetensors.ts";
-import { exists } from "../weights/sources/files-node.ts";
+import { exists } from "../weights/sources/folder-node.ts";
 import { judgeFigures, type JudgeFigures, listRealEmoji, realEmoji } from "./emoji-gallery-node.ts";
 import {
   type Drawings,
@@ -156,7 +156,7 @@ async function drawPrompts({
     const secondsLeft = made > 0 ? (seconds() / made) * (prompts.length - i) : undefined;
     report({ kind: "drawing", done: i, of: prompts.length, secondsLeft });
     const path = join(folder, fileOf(prompt));
-    const kept = (await exists(path)) ? await readPicture(path, "white") : undefined;
+    const kept = (await exists(path)) ? await readPictureFile(path) : undefined;
     if (kept && checked) {
       pictures.push(kept);
       continue;

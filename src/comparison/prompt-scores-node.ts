@@ -1,20 +1,20 @@
 /** Scores drawings of prompts against real emoji: every measure of `patchwise evaluate`. */
-import type { EmojiStyle } from "../data/formats/emoji-captions.ts";
+import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import { UsageError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { fork, randomKey, uniform } from "../engine/random/random.ts";
 import { type ColourName, colourAskedFor, colourShare, OBEYED } from "../evaluation/colour.ts";
-import { type Features, rowsAt } from "../evaluation/features.ts";
-import { frechetDistance } from "../evaluation/frechet-distance.ts";
-import { type Judged, judgeShape } from "../evaluation/judge.ts";
-import { kernelDistance } from "../evaluation/kernel-distance.ts";
+import { type Features, rowsAt } from "../evaluation/distances.ts";
+import { frechetDistance } from "../evaluation/distances.ts";
+import { judgeShape } from "../evaluation/judge.ts";
+import { kernelDistance } from "../evaluation/distances.ts";
 import {
   halved,
   type Memorisation,
   memorisation,
-  nearestDistances,
+  nearestPictures,
 } from "../evaluation/memorisation.ts";
-import { precisionRecall } from "../evaluation/precision-recall.ts";
+import { precisionRecall } from "../evaluation/distances.ts";
 import type { EvaluationPrompt } from "../evaluation/prompts.ts";
 import {
   type Accuracy,
@@ -24,13 +24,13 @@ import {
   rankOf,
 } from "../evaluation/retrieval.ts";
 import type { Picture } from "../pictures/picture.ts";
-import { codePoints } from "../data/formats/emoji-node.ts";
-import { nearestStyles, type RealEmojiSet } from "./emoji-gallery-node.ts";
+import { codePoints } from "../data/formats/emoji/emoji-node.ts";
+import type { RealEmojiSet } from "./emoji-gallery-node.ts";
 
 /** The real emoji, as the judge sees them, and which of them a generator was trained on. */
 export interface Reference {
   readonly set: RealEmojiSet;
-  readonly seen: Judged;
+  readonly seen: Features;
   /** What each picture shows, without variation selectors. */
   readonly names: readonly string[];
   /** Indices of the pictures in the generator's styles, held-out emoji included. */
@@ -45,7 +45,7 @@ export interface Reference {
 /** @param styles that the generator was trained on */
 export function referenceOf(
   set: RealEmojiSet,
-  seen: Judged,
+  seen: Features,
   styles: readonly EmojiStyle[],
 ): Reference {
   const { pictures, pixels } = set;
@@ -54,11 +54,11 @@ export function referenceOf(
     styles.includes(pictures[index]!.style) && !pictures[index]!.heldOut;
   const small = halved(pixels, judgeShape);
   const heldOut = inStyles.filter((index) => pictures[index]!.heldOut);
-  const heldOutDistances = nearestDistances(
+  const heldOutDistances = nearestPictures(
     heldOut.map((index) => small[index]!),
     small,
     (_, index) => isTraining(index),
-  );
+  ).map(({ distance }) => distance);
   const names = pictures.map(({ hexcode }) => hexcode);
   return { set, seen, names, inStyles, small, heldOutDistances, isTraining };
 }
@@ -69,7 +69,7 @@ export interface Drawings {
   readonly pictures: readonly Picture[];
   /** In the judge's size: [count, 40, 40, 3]. */
   readonly pixels: Uint8Array;
-  readonly seen: Judged;
+  readonly seen: Features;
   /** Of drawings that are real pictures themselves: their indices, which they are not compared with. */
   readonly own?: readonly number[];
 }
@@ -89,7 +89,7 @@ export interface Scores extends Accuracy {
   readonly byForm: Readonly<Record<string, Accuracy>>;
   /** Prompts of kind "colour" whose drawing has mostly the colour that is asked for; null without such prompts. */
   readonly colour: (Share & { readonly byColour: Readonly<Record<string, Share>> }) | null;
-  /** Prompts that ask for a style whose drawing is nearest to a real picture of that style; null without such prompts. */
+  /** Prompts that ask for a style whose drawing is nearest, by its pixels, to a real picture of that style; null without. */
   readonly style: Share | null;
   /** Distances between the features of drawings and of real pictures; null for fewer than four prompts. */
   readonly fid: number | null;
@@ -114,10 +114,10 @@ export function verdictsOf(
   { seen, own }: Drawings,
   { seen: real, names }: Reference,
 ): readonly Verdict[] {
-  const gallery = { features: real.identity, names };
+  const gallery = { features: real, names };
   return prompts.map(({ answers }, row) => {
     const allowed = (index: number) => index !== own?.[row];
-    const found = nearestNamesOf(seen.identity, row, gallery, 5, allowed);
+    const found = nearestNamesOf(seen, row, gallery, 5, allowed);
     const rank = rankOf(
       found.map(({ name }) => name),
       answers.map(codePoints),
@@ -172,6 +172,7 @@ export function scoresOf(
       of,
     );
   const all = [...prompts.keys()];
+  const small = halved(drawings.pixels, judgeShape);
   const formed = all.filter((row) => prompts[row]!.form !== undefined);
   return {
     ...of(all),
@@ -185,12 +186,12 @@ export function scoresOf(
       of,
     ),
     colour: colourScore(prompts, drawings.pictures),
-    style: styleScore(prompts, drawings, reference),
-    ...distancesOf(drawings.seen.identity, reference, chosen),
+    style: styleScore(prompts, small, drawings.own, reference),
+    ...distancesOf(drawings.seen, reference, chosen),
     memorisation: memorisation(
-      nearestDistances(halved(drawings.pixels, judgeShape), reference.small, (row, index) => {
+      nearestPictures(small, reference.small, (row, index) => {
         return reference.isTraining(index) && index !== drawings.own?.[row];
-      }),
+      }).map(({ distance }) => distance),
       reference.heldOutDistances,
     ),
   };
@@ -220,16 +221,20 @@ function colourScore(
 
 function styleScore(
   prompts: readonly EvaluationPrompt[],
-  { seen, own }: Drawings,
-  { seen: real, set }: Reference,
+  small: readonly Float32Array[],
+  own: Drawings["own"],
+  { set: { pictures }, small: real }: Reference,
 ): Scores["style"] {
   const rows = prompts.flatMap(({ style }, row) => (style === undefined ? [] : [row]));
   if (rows.length === 0) return null;
-  const features = rowsAt(seen.style, rows);
-  const styles = nearestStyles(features, real.style, set.pictures, (i, index) => {
-    return index !== own?.[rows[i]!];
-  });
-  const right = rows.filter((row, i) => styles[i] === prompts[row]!.style).length;
+  const nearest = nearestPictures(
+    rows.map((row) => small[row]!),
+    real,
+    (i, index) => index !== own?.[rows[i]!],
+  );
+  const right = rows.filter(
+    (row, i) => pictures[nearest[i]!.index]!.style === prompts[row]!.style,
+  ).length;
   return { prompts: rows.length, share: right / rows.length };
 }
 
@@ -247,7 +252,7 @@ function distancesOf(
   const others = inStyles.filter((index) => !out.has(index));
   const least = Math.min(drawn.count, others.length);
   if (least < 4) return { fid: null, kid: null, kidDeviation: null, precision: null, recall: null };
-  const reference = rowsAt(seen.identity, others);
+  const reference = rowsAt(seen, others);
   // Precision and recall compare sets of one size.
   const evenly = Array.from({ length: least }, (_, i) => Math.floor((i * others.length) / least));
   const { mean, std } = kernelDistance(reference, drawn, { key: randomKey(0), subsets: SUBSETS });

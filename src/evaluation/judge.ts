@@ -13,9 +13,8 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { conv2d } from "../nn/convolutions.ts";
 import { linear } from "../nn/linear.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
-import type { PictureShape } from "../pictures/picture.ts";
-import { valuesOf } from "../pictures/pixels.ts";
-import type { Features } from "./features.ts";
+import { type PictureShape, valuesOf } from "../pictures/picture.ts";
+import type { Features } from "./distances.ts";
 
 /** The size and channels of the pictures that the judge takes. */
 export const judgeShape = { height: 40, width: 40, channels: 3 } as const satisfies PictureShape;
@@ -29,8 +28,6 @@ const [GRADIENTS, COLOURS] = [24, 3];
 export const descriptionWidth = CELLS * CELLS * (GRADIENTS + COLOURS);
 /** Width of the features that say what a picture shows. */
 const IDENTITY = 128;
-/** Width of the features that say how a picture is drawn: mean and deviation of each channel over the picture. */
-const STYLE = 2 * (GRADIENTS + COLOURS);
 
 export interface TracedJudge {
   readonly params: ParamsRoot;
@@ -38,8 +35,6 @@ export interface TracedJudge {
   readonly description: Tensor;
   /** [B, 128], of length 1: what a picture shows. */
   readonly identity: Tensor;
-  /** [B, 54]: how it is drawn, as statistics of edges and colours. */
-  readonly style: Tensor;
 }
 
 /** Traces the judge on an input `image` [B, 3, 40, 40] in [−1, 1]. */
@@ -56,22 +51,16 @@ export function traceJudge(): TracedJudge {
   const description = concat([flat(edges), flat(cells(colours))], 1); // [B, 1728]
   const projected = linear(params.at("projection"), description, IDENTITY);
   const identity = projected.div(projected.square().sum(-1, true).add(1e-12).sqrt());
-  const statistics = [gradients, colours].flatMap((x) => [
-    x.mean([2, 3]),
-    x.variance([2, 3]).add(1e-6).sqrt(),
-  ]);
-  return { params, description, identity, style: concat(statistics, 1) };
-}
-
-/** What the judge sees in pictures. */
-export interface Judged {
-  readonly identity: Features;
-  readonly style: Features;
+  return { params, description, identity };
 }
 
 export interface Judge {
-  /** @param pixels [count, 40, 40, 3] */
-  look(pixels: Uint8Array): Promise<Judged>;
+  /**
+   * Features of pictures, each row of length 1.
+   *
+   * @param pixels [count, 40, 40, 3]
+   */
+  look(pixels: Uint8Array): Promise<Features>;
   dispose(): Promise<void>;
 }
 
@@ -83,28 +72,22 @@ export async function openJudge(
   backend: Backend,
   weights: Readonly<Record<string, NdArray>>,
 ): Promise<Judge> {
-  const { identity, style } = traceJudge();
-  const program = await backend.compile(graphOf({ identity, style }), {
+  const { identity } = traceJudge();
+  const program = await backend.compile(graphOf({ identity }), {
     weights: (name) => weights[name] && { kind: "array", array: weights[name] },
   });
   const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
   return {
     async look(pixels) {
       const count = pixels.length / bytes;
-      const seen = { identity: featuresOf(count, IDENTITY), style: featuresOf(count, STYLE) };
+      const values = new Float32Array(count * IDENTITY);
       for (let from = 0; from < count; from += RUN) {
         const some = pixels.subarray(from * bytes, (from + RUN) * bytes);
         const result = await program.run({ image: valuesOf(some, judgeShape) });
-        for (const [name, { width, values }] of Object.entries(seen)) {
-          values.set(result[name]!.data as Float32Array, from * width);
-        }
+        values.set(result["identity"]!.data as Float32Array, from * IDENTITY);
       }
-      return seen;
+      return { count, width: IDENTITY, values };
     },
     dispose: () => program.dispose(),
   };
-}
-
-function featuresOf(count: number, width: number) {
-  return { count, width, values: new Float32Array(count * width) };
 }

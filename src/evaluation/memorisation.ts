@@ -31,26 +31,33 @@ export function halved(
   });
 }
 
+/** The nearest of other pictures. */
+export interface Nearest {
+  readonly index: number;
+  /** Root mean squared difference of the pixels. */
+  readonly distance: number;
+}
+
 /**
- * The distance of each picture to the nearest of others.
+ * Finds the nearest of others to each picture, by their pixels.
  *
- * @param allowed which of the others a picture is compared with; all unless given
+ * @param allowed which of the others a picture is compared with, at least one; all unless given
  */
-export function nearestDistances(
+export function nearestPictures(
   pictures: readonly Float32Array[],
   others: readonly Float32Array[],
   allowed: (row: number, index: number) => boolean = () => true,
-): readonly number[] {
+): readonly Nearest[] {
   return pictures.map((picture, row) => {
-    let least = Infinity;
+    let [least, nearest] = [Infinity, -1];
     for (const [index, other] of others.entries()) {
       if (!allowed(row, index)) continue;
       let sum = 0;
       // Most pictures are known to be farther away after a few of their pixels.
       for (let k = 0; k < picture.length && sum < least; k++) sum += (picture[k]! - other[k]!) ** 2;
-      if (sum < least) least = sum;
+      if (sum < least) [least, nearest] = [sum, index];
     }
-    return Math.sqrt(least / picture.length);
+    return { index: nearest, distance: Math.sqrt(least / picture.length) };
   });
 }
 

@@ -1,5 +1,5 @@
 /** Names what a picture shows by its nearest real pictures, and scores the names against the right answers. */
-import type { Features } from "./features.ts";
+import type { Features } from "./distances.ts";
 
 /** The real pictures that drawings are compared with. */
 export interface Gallery {

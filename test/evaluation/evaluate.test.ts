@@ -12,7 +12,11 @@ import {
   type SeededPrompt,
 } from "../../src/comparison/evaluate-node.ts";
 import { evaluationTable } from "../../src/comparison/evaluation-table-node.ts";
-import { drawEmoji, type EmojiPicture, isHeldOut } from "../../src/data/formats/emoji-node.ts";
+import {
+  drawEmoji,
+  type EmojiPicture,
+  isHeldOut,
+} from "../../src/data/formats/emoji/emoji-node.ts";
 import { UsageError } from "../../src/engine/errors.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
@@ -30,7 +34,7 @@ beforeAll(async () => {
   const all = await listRealEmoji();
   const names = [...new Set(all.map(({ hexcode }) => hexcode))];
   const hearts = ["1F499", "1F49A"];
-  const chosen = new Set([...names.filter((_, i) => i % 25 === 0), ...hearts]);
+  const chosen = new Set([...names.filter((_, i) => i % 40 === 0), ...hearts]);
   real = all.filter(({ hexcode }) => chosen.has(hexcode));
   const drawn = real.filter(({ style, hexcode }) => style === "noto" && !isHeldOut(hexcode));
   prompts = [
@@ -89,8 +93,8 @@ describe("an evaluation", () => {
       byForm: { label: { prompts: 16 } },
       colour: { prompts: 2, share: 1, byColour: { blue: { prompts: 1, share: 1 } } },
       style: { prompts: 16 },
-      memorisation: { copies: 1 },
     });
+    expect(evaluation.memorisation.copies).toBeGreaterThan(0.8);
     expect(evaluation.style!.share).toBeGreaterThan(0.8);
     expect(evaluation.judge.realTop1).toBeGreaterThan(0.4);
     expect(evaluation.judge.damagedTop5).toBeGreaterThan(0.9);
@@ -121,7 +125,7 @@ describe("an evaluation", () => {
     const events: EvaluateEvent[] = [];
     const report = (event: EvaluateEvent) => void events.push(event);
     const stopped = run("stopped", { draw: counted, signal: controller.signal, report });
-    await expect(stopped).rejects.toBe(controller.signal.reason);
+    await expect(stopped).rejects.toThrow("aborted");
     expect(events[0]).toMatchObject({ kind: "drawing", done: 0, of: 18 });
     expect(readdirSync(path.join(scratch, "stopped", "drawings"))).toHaveLength(7);
     const { evaluation } = await run("stopped", { draw: counted });
@@ -146,6 +150,8 @@ describe("an evaluation", () => {
 
   it("refuses answers that no picture shows", async () => {
     const flag = { ...prompts[0]!, prompt: "flag of Japan", answers: ["1F1EF-1F1F5"] };
-    await expect(run("flag", { prompts: [flag] })).rejects.toThrow(/1F1EF-1F1F5.*flag of Japan/);
+    const draw = () => perfect()(prompts[0]!);
+    const refused = run("flag", { prompts: [flag], draw });
+    await expect(refused).rejects.toThrow(/1F1EF-1F1F5.*flag of Japan/);
   });
 });
