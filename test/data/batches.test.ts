@@ -51,7 +51,7 @@ async function shown(data: DataSet, batches: number, options: Partial<ReadOption
 }
 
 describe("drawing", () => {
-  it("shows every example once an epoch, in another order each time", () => {
+  it("visits every example once per epoch, in a new order each time", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(1000), (count, seed) => {
         const draw = drawing(seed, count, { flip: false });
@@ -71,7 +71,7 @@ describe("drawing", () => {
     expect(orders[0]).not.toEqual(orders[1]);
   });
 
-  it("depends on seed and position alone", () => {
+  it("depends only on the seed and the position", () => {
     const all = (seed: number, positions: readonly number[]) => {
       const draw = drawing(seed, 10, { flip: true });
       return positions.map((position) => {
@@ -111,7 +111,7 @@ describe("copyPicture", () => {
 });
 
 describe("batchReader", () => {
-  it("gives batch i whatever was read before it", async () => {
+  it("returns the same batch i regardless of earlier reads", async () => {
     const { data } = dataOf(10);
     const all = await shown(data, 6, { flip: true });
     const reader = readerOf(data, { flip: true });
@@ -122,14 +122,14 @@ describe("batchReader", () => {
     expect(all.some((value) => value < 100)).toBe(true);
   });
 
-  it("may have batches larger than the data set", async () => {
+  it("supports batches larger than the data set", async () => {
     const { data } = dataOf(3);
     const [a, b] = [await shown(data, 1, { batch: 6 }), await shown(data, 2, { batch: 3 })];
     expect(a).toEqual(b);
     expect(a.sort((x, y) => x - y)).toEqual([0, 0, 1, 1, 2, 2]);
   });
 
-  it("keeps what it has decoded, up to a limit", async () => {
+  it("caches decoded pictures up to a limit", async () => {
     const { data, reads } = dataOf(8);
     await shown(data, 8);
     expect(reads).toHaveLength(8);
@@ -139,7 +139,7 @@ describe("batchReader", () => {
     expect(bounded.reads).toHaveLength(4 + 4 * 4);
   });
 
-  it("has labels, −1 where there is none, and captions, empty where there is none", async () => {
+  it('returns −1 for missing labels and "" for missing captions', async () => {
     const { data } = dataOf(4, {
       classes: ["a", "b"],
       captioned: true,
@@ -156,7 +156,7 @@ describe("batchReader", () => {
     expect(plain.batch).toMatchObject({ labels: undefined, captions: undefined });
   });
 
-  it("replaces what cannot be read by another that can, and says so once", async () => {
+  it("replaces an unreadable picture and reports it once", async () => {
     const { data, reads } = dataOf(12, { bad: [3, 4, 11] });
     const reader = readerOf(data, { batch: 12 });
     const first = await reader.read(0);
@@ -175,7 +175,7 @@ describe("batchReader", () => {
     expect(reads).toHaveLength(before);
   });
 
-  it("gives up when more than a tenth, and at least eight, cannot be read", async () => {
+  it("fails if more than a tenth of the pictures, and at least 8, are unreadable", async () => {
     const even = Array.from({ length: 50 }, (_, i) => 2 * i);
     const { data } = dataOf(100, { bad: even });
     const message = await messageOf(shown(data, 25));
@@ -188,7 +188,7 @@ describe("batchReader", () => {
     expect(await shown(few.data, 50, { seed: 2 })).toHaveLength(200);
   });
 
-  it("does not take a few that lie side by side for many", async () => {
+  it("does not overcount unreadable neighbours", async () => {
     const bad = Array.from({ length: 20 }, (_, i) => 980 + i);
     for (let seed = 0; seed < 20; seed++) {
       const all = await shown(dataOf(1000, { bad }).data, 250, { seed });
@@ -196,14 +196,14 @@ describe("batchReader", () => {
     }
   });
 
-  it("says so when nothing can be read", async () => {
+  it("fails if no picture can be read", async () => {
     const { data } = dataOf(3, { bad: [0, 1, 2] });
     expect(await messageOf(shown(data, 1))).toMatch(
       /^FormatError: None of the 3 pictures of made can be read: #\d is bad\.$/,
     );
   });
 
-  it("stops at an error that is none of the file's, and when it is told to", async () => {
+  it("stops on other errors and on abort", async () => {
     const { data } = dataOf(4, {
       example: () => Promise.reject(new PatchwiseError("The disk is gone.")),
     });

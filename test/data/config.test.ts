@@ -4,7 +4,7 @@ import { dataSchema } from "../../src/data/config.ts";
 const problem = (config: object) => dataSchema.safeParse(config).error?.issues[0]?.message;
 
 describe("the config of a data set", () => {
-  it("fills in what is usual", () => {
+  it("fills in defaults", () => {
     expect(dataSchema.parse({ kind: "images", path: "p" })).toEqual({
       kind: "images",
       path: "p",
@@ -21,7 +21,7 @@ describe("the config of a data set", () => {
     expect(dataSchema.parse({ kind: "emoji" })).toMatchObject({ split: "train" });
   });
 
-  it("refuses what it does not know", () => {
+  it("refuses unknown fields and values", () => {
     expect(problem({ kind: "images", path: "p", labels: 1 })).toContain("labels");
     expect(problem({ kind: "folder", path: "p" })).toBeDefined();
     expect(problem({ kind: "images", path: "" })).toBe("a path cannot be empty");

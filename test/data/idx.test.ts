@@ -23,7 +23,7 @@ const train = {
 const grey = { height: 2, width: 2, channels: 1 } as const;
 
 describe("parseIdx", () => {
-  it("reads any shape that its header names", () => {
+  it("reads arrays of any shape", () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 0, max: 5 }), { minLength: 1, maxLength: 4 }),
@@ -51,7 +51,7 @@ describe("parseIdx", () => {
     expect(() => parseIdx(bytes, 1, "labels")).toThrow(FormatError);
   });
 
-  it("reads or refuses any bytes, and allocates nothing that they ask for", () => {
+  it("parses any bytes or throws, without allocating declared sizes", () => {
     const sound = train["train-images-idx3-ubyte"];
     fc.assert(
       fc.property(
@@ -73,7 +73,7 @@ describe("parseIdx", () => {
 });
 
 describe("a folder of IDX files", () => {
-  it("has pictures, labels and ten digits for classes", async () => {
+  it("returns pictures, labels and the ten digits as classes", async () => {
     const data = await open({ kind: "idx", path: await folderOf(train) }, grey);
     expect(data.classes).toEqual("0123456789".split(""));
     expect(data).toMatchObject({ count: 3, captioned: false });
@@ -82,7 +82,7 @@ describe("a folder of IDX files", () => {
     expect(examples.flatMap((example) => [...example.pixels])).toEqual(pixels);
   });
 
-  it("may be gzipped, and have its test images called t10k or test", async () => {
+  it("accepts gzipped files, and test images named t10k or test", async () => {
     const files = {
       "t10k-images.idx3-ubyte.gz": gzipSync(idx([1, 2, 2], [1, 2, 3, 4])),
       "test-labels-idx1-ubyte": idx([1], [3]),
@@ -92,7 +92,7 @@ describe("a folder of IDX files", () => {
     expect(data.nameOf(0)).toContain("image 0 of");
   });
 
-  it("has Fashion-MNIST's classes where its name says so, or those that are given", async () => {
+  it("uses Fashion-MNIST's class names for a folder of that name, or the given ones", async () => {
     const root = await folderOf(
       Object.fromEntries(
         Object.entries(train).map(([name, bytes]) => [`Fashion-MNIST/${name}`, bytes]),
@@ -106,13 +106,13 @@ describe("a folder of IDX files", () => {
     expect(named.classes).toEqual(classes);
   });
 
-  it("has as many classes as its letters", async () => {
+  it("has one class per letter", async () => {
     const letters = { ...train, "train-labels-idx1-ubyte": idx([3], [1, 26, 2]) };
     const data = await open({ kind: "idx", path: await folderOf(letters) }, grey);
     expect(data.classes).toHaveLength(27);
   });
 
-  it("is padded, cut or scaled to another size, and grey in three channels", async () => {
+  it("pads, crops or scales pictures and converts grey to three channels", async () => {
     const path = await folderOf(train);
     const first = async (config: object, height: number, width: number, channels: 1 | 3 = 1) => {
       const data = await open({ kind: "idx", path, ...config }, { height, width, channels });
@@ -132,13 +132,13 @@ describe("a folder of IDX files", () => {
     expect(await first({}, 4, 4)).toHaveLength(16);
   });
 
-  it("gives pixels that the caller may change", async () => {
+  it("returns pixels that the caller may modify", async () => {
     const data = await open({ kind: "idx", path: await folderOf(train) }, grey);
     (await data.example(0)).pixels.fill(99);
     expect([...(await data.example(0)).pixels]).toEqual(pixels.slice(0, 4));
   });
 
-  it("is spread evenly over all examples by a limit", async () => {
+  it("takes examples at even distances for a limit", async () => {
     const path = await folderOf(train);
     const labels = async (limit: number) =>
       (await examplesOf(await open({ kind: "idx", path, limit }, grey))).map(({ label }) => label);
@@ -146,7 +146,7 @@ describe("a folder of IDX files", () => {
     expect(await labels(9)).toEqual([7, 0, 9]);
   });
 
-  it("is refused in one sentence", async () => {
+  it("is refused with a one-sentence error", async () => {
     const message = async (files: Record<string, Uint8Array>, config = {}) =>
       messageOf(open({ kind: "idx", path: await folderOf(files), ...config }, grey));
     expect(await messageOf(open({ kind: "idx", path: "/nowhere" }))).toMatch(

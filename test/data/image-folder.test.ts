@@ -20,7 +20,7 @@ const labelsOf = async (path: string, config: object = {}) =>
   (await examplesOf(await images(path, config))).map(({ label }) => label);
 
 describe("pictures in a folder", () => {
-  it("are found in all subfolders, sorted, hidden ones left out", async () => {
+  it("are found in all subfolders, sorted, without hidden files", async () => {
     const path = await pictures(
       {
         "b.PNG": 2,
@@ -38,7 +38,7 @@ describe("pictures in a folder", () => {
     expect(data.nameOf(2)).toBe(join(path, "x/a.png"));
   });
 
-  it("are found behind links, once", async () => {
+  it("are found behind symbolic links, once", async () => {
     const path = await pictures({ "x/a.png": 1 });
     await symlink(path, join(path, "x/loop"));
     await symlink(join(path, "x/a.png"), join(path, "x/b.png"));
@@ -46,7 +46,7 @@ describe("pictures in a folder", () => {
     expect(await redsOf(await images(path))).toEqual([1, 1, 2]);
   });
 
-  it("are spread evenly by a limit", async () => {
+  it("are taken at even distances for a limit", async () => {
     const path = await pictures(Object.fromEntries([0, 1, 2, 3, 4, 5].map((i) => [`${i}.png`, i])));
     expect(await redsOf(await images(path, { limit: 3 }))).toEqual([0, 2, 4]);
   });
@@ -64,11 +64,11 @@ describe("pictures in a folder", () => {
   it.each([
     [{ "a.txt": "x" }, / holds no pictures, only 1 other files such as a\.txt; give a folder/],
     [{}, / holds no pictures; give a folder with PNG, JPEG, WebP, AVIF or GIF files\.$/],
-  ])("are missed where there are none: %o", async (files, message) => {
+  ])("are reported as missing: %o", async (files, message) => {
     expect(await messageOf(images(await folderOf(files)))).toMatch(message);
   });
 
-  it("are missed where there is no folder", async () => {
+  it("must be in an existing folder", async () => {
     const path = await pictures({ "a.png": 1 });
     expect(await messageOf(images(join(path, "none")))).toMatch(
       /^UsageError: Cannot open the folder .*none: there is no such file or folder/,
@@ -80,25 +80,25 @@ describe("pictures in a folder", () => {
 });
 
 describe("subfolders", () => {
-  it("are the classes, with all that lies below them", async () => {
+  it("are the classes of all files below them", async () => {
     const path = await pictures({ "dog/a.png": 1, "cat/b.png": 2, "cat/young/c.png": 3 });
     const data = await images(path);
     expect(data.classes).toEqual(["cat", "dog"]);
     expect((await examplesOf(data)).map(({ label }) => label)).toEqual([0, 0, 1]);
   });
 
-  it("that are numbers are sorted as numbers", async () => {
+  it("with numeric names are sorted by value", async () => {
     const path = await pictures({ "10/a.png": 1, "9/a.png": 2 });
     expect((await images(path)).classes).toEqual(["9", "10"]);
   });
 
-  it("are none where there is only one, unless that is asked for", async () => {
+  it("are not classes if there is only one, unless the config says so", async () => {
     const path = await pictures({ "all/a.png": 1 });
     expect((await images(path)).classes).toBeUndefined();
     expect((await images(path, { classes: true })).classes).toEqual(["all"]);
   });
 
-  it("may be classes beside captions, when that is asked for", async () => {
+  it("can be classes beside captions if the config says so", async () => {
     const path = await pictures({ "x/a.png": 1, "y/b.png": 2 }, { "x/a.txt": "A", "y/b.txt": "B" });
     expect((await images(path)).classes).toBeUndefined();
     const both = await images(path, { classes: true });
@@ -106,7 +106,7 @@ describe("subfolders", () => {
     expect((await both.example(1)).captions).toEqual(["B"]);
   });
 
-  it("are no classes when pictures stand beside them", async () => {
+  it("are not classes if there are pictures outside of them", async () => {
     const path = await pictures({ "a.png": 0, "x/b.png": 1, "y/c.png": 2 });
     expect(await messageOf(images(path))).toMatch(
       /^UsageError: .* has pictures in its subfolders and outside of them.*; move a\.png and similar ones into them, or set `classes: false`\.$/,
@@ -116,7 +116,7 @@ describe("subfolders", () => {
     );
   });
 
-  it("that are parts of a data set are not mixed by mistake", async () => {
+  it("that are splits of a data set are not mixed by mistake", async () => {
     const path = await pictures({ "train/cat/a.png": 1, "test/cat/b.png": 2 });
     expect(await messageOf(images(path))).toMatch(
       /^UsageError: .* is divided into test and train; set `path` to .*train or another/,
@@ -126,7 +126,7 @@ describe("subfolders", () => {
 });
 
 describe("text files beside pictures", () => {
-  it("have one caption a line", async () => {
+  it("have one caption per line", async () => {
     const path = await pictures(
       { "a.png": 1, "b.png": 2 },
       { "a.txt": "\ufeffa red dot\r\n\r\n the dot  \n", "b.txt": "two" },
@@ -136,7 +136,7 @@ describe("text files beside pictures", () => {
     expect((await images(path, { caption: false })).captioned).toBe(false);
   });
 
-  it("must be there for all pictures, unless the config says otherwise", async () => {
+  it("must exist for all pictures, unless the config says otherwise", async () => {
     const path = await pictures({ "a.png": 1, "b.png": 2, "c.png": 3 }, { "b.txt": "two" });
     expect(await messageOf(images(path))).toMatch(
       /^UsageError: 2 of the 3 pictures in .* have no caption \(the first is a\.png\)/,
@@ -155,7 +155,7 @@ describe("text files beside pictures", () => {
 describe("metadata", () => {
   const rows = (...lines: object[]) => lines.map((line) => JSON.stringify(line)).join("\n");
 
-  it("in JSON lines have captions, several for a picture in a list or in several rows", async () => {
+  it("in JSON lines gives captions, several per picture in a list or in several rows", async () => {
     const path = await pictures(
       { "a.png": 1, "x/b.png": 2 },
       {
@@ -169,7 +169,7 @@ describe("metadata", () => {
     expect(await captionsOf(path)).toEqual([["one"], ["two", "zwei"]]);
   });
 
-  it("as CSV speak of the folder they lie in, and may name classes", async () => {
+  it("in CSV applies to its own folder and can name classes", async () => {
     const path = await pictures(
       { "x/a.png": 1, "x/b.png": 2 },
       { "x/metadata.csv": 'file_name,caption,label\na.png,"one, a",10\nb.png,two,9\n' },
@@ -182,7 +182,7 @@ describe("metadata", () => {
     expect((await images(path, { caption: false })).captioned).toBe(false);
   });
 
-  it("come before text files and subfolders", async () => {
+  it("has priority over text files and subfolders", async () => {
     const path = await pictures(
       { "x/a.png": 1, "y/b.png": 2 },
       {
@@ -194,7 +194,7 @@ describe("metadata", () => {
     expect((await images(path)).classes).toBeUndefined();
   });
 
-  it("may speak of pictures whose endings are unusual", async () => {
+  it("can name pictures with unusual extensions", async () => {
     const path = await folderOf({
       "a.picture": await png(7),
       "b.png": await png(8),
@@ -248,7 +248,7 @@ describe("metadata", () => {
       /^UsageError: .* says on line 3 that "a\.png" has the class "2", but before that the class "1"/,
     ],
   ];
-  it.each(refused)("are refused with %s", async (_, csv, config, message) => {
+  it.each(refused)("is refused with %s", async (_, csv, config, message) => {
     const path = await pictures({ "a.png": 1 }, { "metadata.csv": csv });
     expect(await messageOf(images(path, config))).toMatch(message);
   });
@@ -259,14 +259,14 @@ describe("metadata", () => {
     ['{"file_name": 5}', "file_name is not a string"],
     ["[1]", "the JSON is not an object"],
     ['{"file_name": ', "the JSON is not valid"],
-  ])("are refused with the line %s", async (line, message) => {
+  ])("is refused with the line %s", async (line, message) => {
     const path = await pictures({ "a.png": 1 }, { "metadata.jsonl": `\n${line}` });
     expect(await messageOf(images(path))).toMatch(
       new RegExp(`^FormatError: .*metadata\\.jsonl cannot be used: on line 2, ${message}`),
     );
   });
 
-  it("are refused in two formats at once, and with pictures that have no label", async () => {
+  it("is refused in two formats at once, and if pictures lack a label", async () => {
     const table = "file_name,label\na.png,x\n";
     const twice = { "metadata.csv": table, "metadata.jsonl": '{"file_name":"a.png"}' };
     expect(await messageOf(images(await pictures({ "a.png": 1 }, twice)))).toContain(

@@ -155,7 +155,7 @@ describe("a latent cache", () => {
   it.each([
     ["float32", 1e-6],
     ["float16", 4e-4],
-  ] as const)("holds what the autoencoder says of each picture, in %s", async (precision, most) => {
+  ] as const)("holds the latents of each picture, in %s", async (precision, most) => {
     const data = configOf({ kind: "images", path: await pictures(10), flip: true });
     const { options } = await optionsFor(data, { precision });
     const cache = (await latentCache(options))!;
@@ -185,7 +185,7 @@ describe("a latent cache", () => {
     }
   });
 
-  it("is found again, and made once", async () => {
+  it("is made once and then reused", async () => {
     const data = configOf({ kind: "images", path: await pictures(10) });
     const { options, events, encoded: count } = await optionsFor(data);
     const first = await latentCache(options);
@@ -255,7 +255,7 @@ describe("a latent cache", () => {
       "they are of pictures of 8×4 with 3 channels",
     ],
     ["another precision", () => ({ precision: "float16" }), "they are in float32"],
-  ])("is made anew for %s, and says why", async (_, change, anew) => {
+  ])("is made again for %s, with the reason", async (_, change, anew) => {
     const root = await pictures(10);
     const { options, events } = await optionsFor(configOf({ kind: "images", path: root }));
     await latentCache(options);
@@ -267,7 +267,7 @@ describe("a latent cache", () => {
     expect(events.at(-1)).toMatchObject({ kind: "latents", anew: undefined });
   });
 
-  it("serves a training that needs less than it holds", async () => {
+  it("serves a training that needs less than the cache holds", async () => {
     const root = await pictures(6);
     const { options, encoded: count } = await optionsFor(
       configOf({ kind: "images", path: root, flip: true }),
@@ -284,7 +284,7 @@ describe("a latent cache", () => {
     expect(furthest(latentValues(own!.pixels, draw, randomKey(0)).data, means)).toBeLessThan(2e-6);
   });
 
-  it("goes on where it was stopped, and ends in the same bytes", async () => {
+  it("resumes after an interruption and gives the same bytes", async () => {
     const data = configOf({ kind: "images", path: await pictures(300) });
     const whole = await optionsFor(data, { parts: "mean" });
     await latentCache(whole.options);
@@ -308,7 +308,7 @@ describe("a latent cache", () => {
     for (const [name, bytes] of a) expect(bytes.equals(b.get(name)!)).toBe(true);
   });
 
-  it("leaves out pictures that cannot be read, which the loader names and replaces as ever", async () => {
+  it("skips unreadable pictures, which the loader reports and replaces", async () => {
     const data = configOf({ kind: "images", path: await pictures(20, [3, 11]) });
     const { options, encoded: count } = await optionsFor(data);
     const cache = await latentCache(options);
@@ -320,7 +320,7 @@ describe("a latent cache", () => {
     expect(captions(latent)).toEqual(captions(plain));
   });
 
-  it("is not made of data of which too much cannot be read", async () => {
+  it("is not made if too many pictures are unreadable", async () => {
     const bad = Array.from({ length: 12 }, (_, i) => i);
     const { options } = await optionsFor(
       configOf({ kind: "images", path: await pictures(40, bad) }),
@@ -331,7 +331,7 @@ describe("a latent cache", () => {
     expect(await readdir(options.folder)).toEqual(["latents.json"]);
   });
 
-  it("refuses what cannot be stored, by the picture's name", async () => {
+  it("names the picture whose latents cannot be stored", async () => {
     const data = configOf({ kind: "images", path: await pictures(3) });
     const { options } = await optionsFor(data, { precision: "float16" });
     const large: Backend = {
@@ -360,7 +360,7 @@ describe("a latent cache", () => {
     );
   });
 
-  it("names a damaged file, and a folder that is none of its own", async () => {
+  it("names a damaged file or a foreign folder", async () => {
     const data = configOf({ kind: "images", path: await pictures(3) });
     const { options } = await optionsFor(data);
     const file = path.join(options.folder, "latents-00000-of-00001.safetensors");
@@ -386,7 +386,7 @@ describe("a latent cache", () => {
     );
   });
 
-  it("is made anew where another version wrote it", async () => {
+  it("is made again if another version wrote it", async () => {
     const data = configOf({ kind: "images", path: await pictures(3) });
     const { options, events } = await optionsFor(data);
     await mkdir(options.folder);
@@ -404,7 +404,7 @@ describe("a latent cache", () => {
   it.each([
     ["idx", { kind: "idx", path: "" }],
     ["emoji", { kind: "emoji", styles: ["firefox"], limit: 3 }],
-  ])("is found again for data of kind %s", async (kind, config) => {
+  ])("is reused for data of kind %s", async (kind, config) => {
     const root = await folderOf({
       "train-images-idx3-ubyte": Uint8Array.from([
         0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 7, 9,
@@ -441,7 +441,7 @@ describe("latentValues", () => {
     precision: "float32",
   };
 
-  it("draws from the Gaussian of each latent, scaled", () => {
+  it("samples from the Gaussian of each latent, scaled", () => {
     // Of two pictures: mean 3 with deviation 1/2, mean −1 with deviation 2.
     const area = 2500;
     const stored = new Float32Array(4 * area);
@@ -464,7 +464,7 @@ describe("latentValues", () => {
     expect(within(moments(area), -4, 4)).toBe(true);
   });
 
-  it("depends on the key alone, and not on it where the mean is asked for", () => {
+  it("depends only on the key, and not at all if the mean is used", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 4 }), fc.nat(1000), (count, seed) => {
         const small: LatentForm = {

@@ -37,7 +37,7 @@ async function take(loader: Loader, count: number) {
 }
 
 describe("a loader", () => {
-  it("gives batches with labels, and says what they are of", async () => {
+  it("returns batches with labels and describes the data set", async () => {
     const path = await pictures(10);
     const loader = await loaderOf(path);
     expect(loader.info).toEqual({
@@ -59,7 +59,7 @@ describe("a loader", () => {
     );
   });
 
-  it("gives the same batches each time, from any of them on", async () => {
+  it("returns the same batches from any start", async () => {
     const path = await pictures(9);
     const all = await take(await loaderOf(path), 30);
     expect(await take(await loaderOf(path, { from: 23 }), 7)).toEqual(all.slice(23));
@@ -87,7 +87,7 @@ describe("a loader", () => {
     expect(given).toBe(16);
   });
 
-  it("names what it had to skip, with the batches that it gives", async () => {
+  it("reports skipped pictures with their batches", async () => {
     const path = await pictures(40, [5, 20]);
     const loader = await loaderOf(path);
     expect(loader.skipped()).toEqual([]);
@@ -97,7 +97,7 @@ describe("a loader", () => {
     expect(loader.skipped()[0]!.reason).toContain("cannot be read as a picture");
   });
 
-  it("fails with the error that was thrown in its thread, after the batches before it", async () => {
+  it("rethrows errors of its thread after the batches before them", async () => {
     const bad = Array.from({ length: 30 }, (_, i) => i);
     const loader = await loaderOf(await pictures(40, bad), { batch: 1 });
     const message = await messageOf(
@@ -109,13 +109,13 @@ describe("a loader", () => {
     expect(await messageOf(loader.next())).toBe(message);
   });
 
-  it("does not open what is not there", async () => {
+  it("fails for a missing data set", async () => {
     expect(await messageOf(loaderOf("/nowhere"))).toMatch(
       /^UsageError: Cannot open the folder \/nowhere: there is no such file or folder/,
     );
   });
 
-  it("is closed once, at once, and for good", async () => {
+  it("can be closed at any time, and stays closed", async () => {
     const loader = await loaderOf(await pictures(4));
     const batches = Promise.allSettled(Array.from({ length: 200 }, () => loader.next()));
     await loader.close();
@@ -125,7 +125,7 @@ describe("a loader", () => {
     expect(await messageOf(loader.next())).toContain("The loader is closed");
   });
 
-  it("keeps no process alive that has nothing else to do", async () => {
+  it("does not keep the process alive", async () => {
     const path = await pictures(4);
     const script = `${await folderOf()}/script.mjs`;
     const source = `

@@ -88,7 +88,7 @@ async function openFile(bytes: Uint8Array, config: object = {}) {
 }
 
 describe("a parquet file", () => {
-  it("as Hugging Face writes it has pictures, labels and captions", async () => {
+  it("in Hugging Face's layout gives pictures, labels and captions", async () => {
     const data = await openFile(await five());
     expect(data).toMatchObject({ count: 5, classes: names, captioned: true });
     const examples = await examplesOf(data);
@@ -102,14 +102,14 @@ describe("a parquet file", () => {
     expect(data.nameOf(3)).toMatch(/^row 3 of .*a\.parquet$/);
   });
 
-  it("gives its rows in any order", async () => {
+  it("gives rows in any order", async () => {
     const data = await openFile(await five());
     const order = [4, 0, 3, 4, 2, 1];
     const found = await Promise.all(order.map(async (i) => (await data.example(i)).pixels[0]));
     expect(found).toEqual(order);
   });
 
-  it("may be one of several shards", async () => {
+  it("can be one of several shards", async () => {
     const path = await folderOf({
       "data/train-00001-of-00002.parquet": await five(5),
       "data/train-00000-of-00002.parquet": await five(),
@@ -122,7 +122,7 @@ describe("a parquet file", () => {
     expect(await messageOf(openParquet(path))).toContain("has the splits test, train");
   });
 
-  it("has the classes that its labels are where nothing names them", async () => {
+  it("uses distinct labels as classes if nothing names them", async () => {
     const numbers = await openFile(
       write([await pictures([1, 2, 3]), labels([10n, 9n, 10n])], { kvMetadata: [] }),
     );
@@ -140,7 +140,7 @@ describe("a parquet file", () => {
     expect((await named.example(0)).label).toBe(0);
   });
 
-  it("may have lists of captions, and bytes without a path", async () => {
+  it("can have lists of captions, and bytes without a path", async () => {
     const [one, two] = await Promise.all([png(1), png(2)]);
     const bytes: SchemaElement = { name: "jpg", type: "BYTE_ARRAY", repetition_type: "REQUIRED" };
     const data = await openFile(
@@ -157,7 +157,7 @@ describe("a parquet file", () => {
     expect(data.classes).toBeUndefined();
   });
 
-  it("is read by the columns that are named, or without them", async () => {
+  it("is read by the named columns, or without a column", async () => {
     const file = write([
       await pictures([1, 2]),
       labels([0n, 1n]),
@@ -173,7 +173,7 @@ describe("a parquet file", () => {
     );
   });
 
-  it("is refused when columns are missing or ambiguous", async () => {
+  it("is refused if columns are missing or ambiguous", async () => {
     const image = await pictures([1]);
     const other = { ...image, name: "mask", schema: struct("mask") };
     expect(await messageOf(openFile(write([texts(["a"])])))).toMatch(
@@ -209,7 +209,7 @@ describe("a parquet file", () => {
     expect(messages[3]).toMatch(/^FormatError: row 3 of .* has the label 7, but there are 2/);
   });
 
-  it("is refused as a whole when it is damaged", async () => {
+  it("is refused if its footer is damaged", async () => {
     const sound = await five();
     const cut = await messageOf(openFile(sound.subarray(0, sound.length - 20)));
     expect(cut).toMatch(
@@ -218,7 +218,7 @@ describe("a parquet file", () => {
     expect(await messageOf(openFile(new Uint8Array(0)))).toMatch(/^FormatError: /);
   });
 
-  it("is refused, or its rows are, whatever is wrong with its bytes", async () => {
+  it("is refused, or its rows are, for any damage", async () => {
     const sound = await five();
     const random = generator(5);
     const damaged = Array.from({ length: 100 }, () => mutateBytes(random, sound, sound));

@@ -46,7 +46,7 @@ function patched(archive: Uint8Array, at: number, field: number, value: Uint8Arr
 }
 
 describe("tarEntries", () => {
-  it("finds each file's bytes, stepping over what is no file", async () => {
+  it("finds the bytes of each file and skips other entries", async () => {
     const files = { "a.txt": "one", "b/c.txt": "x".repeat(100_000), "empty.txt": "" };
     const archive = await tar(files, [
       { header: { name: "b/", size: 0, type: "directory" } },
@@ -55,7 +55,7 @@ describe("tarEntries", () => {
     expect(await contentsOf(archive)).toEqual(files);
   });
 
-  it("reads only headers and small neighbours", async () => {
+  it("reads only headers and small files beside them", async () => {
     const archive = await tar({
       "a.bin": new Uint8Array(2 ** 22),
       "b.bin": new Uint8Array(2 ** 22),
@@ -73,7 +73,7 @@ describe("tarEntries", () => {
     expect(read).toBeLessThan(2 ** 18);
   });
 
-  it("knows long names: ustar's prefix, pax and GNU", async () => {
+  it("supports long names: ustar's prefix, pax and GNU", async () => {
     const prefixed = `${"folder/".repeat(20)}a.txt`;
     const long = `${"ö".repeat(200)}.txt`;
     const files = { [prefixed]: "1", [long]: "2" };
@@ -85,13 +85,13 @@ describe("tarEntries", () => {
     expect(await contentsOf(gnu)).toEqual({ [name]: "3", "next.txt": "4" });
   });
 
-  it("knows sizes in binary", async () => {
+  it("supports binary sizes", async () => {
     const archive = await tar({ "a.txt": "abc" });
     const size = Uint8Array.from([0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
     expect(await contentsOf(patched(archive, 0, 124, size))).toEqual({ "a.txt": "abc" });
   });
 
-  it("takes sizes from pax headers", async () => {
+  it("reads sizes from pax headers", async () => {
     const archive = await tar({ pax: "10 size=3\n", "a.txt": "abc" });
     const extended = patched(archive, 0, 156, encode("x"));
     const lying = patched(extended, 1024, 124, encode("00000000000\0"));
@@ -110,14 +110,14 @@ describe("tarEntries", () => {
     ],
     ["an extended header is damaged", (a) => patched(a, 0, 156, encode("x"))],
     ["is compressed", () => Uint8Array.from({ length: 512 }, (_, i) => [0x1f, 0x8b][i] ?? 7)],
-  ])("refuses an archive when %s", async (message, damage) => {
+  ])("refuses an archive if %s", async (message, damage) => {
     const bytes = damage(await tar({ "a.txt": "abc" }));
     const answer = await messageOf(entriesOf(bytes));
     expect(answer).toMatch(/^FormatError: a\.tar is /);
     expect(answer).toContain(message);
   });
 
-  it("reads or refuses any bytes, and never outside the archive", async () => {
+  it("parses any bytes or throws, and never reads outside the archive", async () => {
     const random = generator(11);
     const sound = await tar({ "a.txt": "abc", [`${"n".repeat(200)}.txt`]: "x", "b.txt": "y" });
     const outcomes = { read: 0, refused: 0 };
@@ -175,7 +175,7 @@ describe("a WebDataset", () => {
     });
   });
 
-  it("has captions in fields of JSON", async () => {
+  it("reads captions from JSON fields", async () => {
     const path = await archive({
       "0.png": await png(1),
       "0.json": '{"caption": ["a", "b"], "title": "c"}',
@@ -189,7 +189,7 @@ describe("a WebDataset", () => {
     );
   });
 
-  it("may have several pictures in a sample", async () => {
+  it("supports several pictures per sample", async () => {
     const path = await archive({ "0.input.png": await png(1), "0.target.png": await png(2) });
     expect(await redsOf(await openTar(path, { image: "target.png" }))).toEqual([2]);
     expect(await messageOf(openTar(path))).toMatch(
@@ -197,7 +197,7 @@ describe("a WebDataset", () => {
     );
   });
 
-  it("may have shards, of one split or of several", async () => {
+  it("supports shards of one or several splits", async () => {
     const [one, two, three] = await Promise.all(
       [1, 2, 3].map(async (red) => tar({ "0.png": await png(red) })),
     );
@@ -244,11 +244,11 @@ describe("a WebDataset", () => {
     ["its .json is damaged", { "0.png": "x", "0.json": "{" }, {}],
     ["its .json is not an object", { "0.png": "x", "0.json": "[]" }, {}],
     ["has no .json files", { "0.png": "x" }, { caption: "text" }],
-  ])("is refused when %s", async (message, files, config) => {
+  ])("is refused if %s", async (message, files, config) => {
     expect(await messageOf(openTar(await archive(files), config))).toContain(message);
   });
 
-  it("is refused with a file twice, or as a Git LFS pointer", async () => {
+  it("is refused with a duplicate file, or as a Git LFS pointer", async () => {
     const twice = await packTar(
       ["0.txt", "0.TXT"].map((name) => ({ header: { name, size: 1 }, body: "x" })),
     );

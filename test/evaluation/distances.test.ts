@@ -44,11 +44,11 @@ describe("the Fréchet distance", () => {
   it.each([
     [x, y, 1.6427197343138928],
     [firstOf(x, 5), y, 4.451178302846535],
-  ])("is what NumPy computes", (a, b, expected) => {
+  ])("equals NumPy's result", (a, b, expected) => {
     expect(frechetDistance(a, b)).toBeCloseTo(expected, 12);
   });
 
-  it("is none of equal sets, in any order", () => {
+  it("is 0 for equal sets in any order", () => {
     fc.assert(
       fc.property(sizes, ({ seed, count, width }) => {
         const a = gaussian(seed, count, width);
@@ -59,7 +59,7 @@ describe("the Fréchet distance", () => {
     );
   });
 
-  it("is symmetric, and the same after a rotation of both", () => {
+  it("is symmetric and invariant under a rotation of both sets", () => {
     fc.assert(
       fc.property(sizes, ({ seed, count, other, width }) => {
         const [a, b] = [gaussian(seed, count, width), gaussian(seed + 1, other, width)];
@@ -80,7 +80,7 @@ describe("the Fréchet distance", () => {
     );
   });
 
-  it("is Σ (μ − ν)² + (σ − τ)² of Gaussians whose axes are independent", () => {
+  it("is Σ (μ − ν)² + (σ − τ)² for Gaussians with independent axes", () => {
     // Points on the axes, at ± the same distance: their covariance is diagonal, to the last bit.
     const onAxes = (mean: readonly number[], distances: readonly number[]) =>
       featuresOf(2 * mean.length, mean.length, (i, j) => {
@@ -105,14 +105,14 @@ describe("the Fréchet distance", () => {
     expect(distance).toBeCloseTo(expected, 12);
   });
 
-  it("falls towards none as two samples of one distribution grow", () => {
+  it("approaches 0 as two samples of one distribution grow", () => {
     const of = (count: number) => frechetDistance(gaussian(4, count, 8), gaussian(5, count, 8));
     const distances = [50, 500, 5000].map(of);
     expect(distances[0]).toBeGreaterThan(4 * distances[1]!);
     expect(distances[1]).toBeGreaterThan(4 * distances[2]!);
   });
 
-  it("refuses features of two extractors, and too few", () => {
+  it("refuses features of different widths, and too few of them", () => {
     expect(() => frechetDistance(x, gaussian(0, 9, 5))).toThrow(
       "features of one width, got 6 and 5",
     );
@@ -126,7 +126,7 @@ describe("the kernel distance", () => {
   it.each([
     [40, 0.5539317630847256],
     [20, 0.5258947227438915],
-  ])("of the whole sets is what NumPy computes", (size, expected) => {
+  ])("of whole sets equals NumPy's result", (size, expected) => {
     const whole = kernelDistance(firstOf(x, size), firstOf(y, size), {
       key: randomKey(0),
       subsets: 3,
@@ -142,7 +142,7 @@ describe("the kernel distance", () => {
     expect(draw(1)).toThrow("of 2 to 40 pictures");
   });
 
-  it("has no bias: about none, above and below, for samples of one distribution", () => {
+  it("is unbiased: about 0 on either side for samples of one distribution", () => {
     const distances = Array.from({ length: 60 }, (_, i) => {
       const [a, b] = [0, 1].map((side) => gaussian(100 + 2 * i + side, 40, 4));
       return kernelDistance(a!, b!, { key: randomKey(i), subsets: 1, size: 40 }).mean;
@@ -154,7 +154,7 @@ describe("the kernel distance", () => {
     expect(distances.some((value) => value < 0)).toBe(true);
   });
 
-  it("is the same for the same key, and says what it was drawn of", () => {
+  it("is the same for the same key, and reports its subsets", () => {
     const [a, b] = [gaussian(6, 30, 4), gaussian(7, 50, 4)];
     const first = kernelDistance(a, b, { key: fork(randomKey(1), "a") });
     expect(kernelDistance(a, b, { key: fork(randomKey(1), "a") })).toEqual(first);
@@ -165,11 +165,11 @@ describe("the kernel distance", () => {
 });
 
 describe("precision and recall", () => {
-  it("are what NumPy computes", () => {
+  it("equal NumPy's results", () => {
     expect(precisionRecall(x, y)).toEqual({ precision: 0.7, recall: 0.9 });
   });
 
-  it("tell what looks wrong from what is missing", () => {
+  it("distinguish unrealistic pictures from missing variety", () => {
     const real = featuresOf(40, 1, (i) => (i % 20) + (i < 20 ? 0 : 1000));
     const half = featuresOf(20, 1, (i) => i + 0.5);
     expect(precisionRecall(real, half)).toEqual({ precision: 1, recall: 0.5 });

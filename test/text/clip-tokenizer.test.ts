@@ -71,17 +71,17 @@ function defined(text: string): number[] {
 }
 
 describe("CLIP's tokenizer", () => {
-  it("gives words their ids in OpenAI's vocabulary", () => {
+  it("uses the ids of OpenAI's vocabulary", () => {
     expect(idsOf("a photo of a cat")).toEqual([start, 320, 1125, 539, 320, 2368, end]);
   });
 
-  it("hears neither capitals nor how much space there is", () => {
+  it("ignores case and repeated spaces", () => {
     const same = ["  A photo\tOF\n a   Cat ", "a  photo of a\u00a0cat", "A PHOTO OF A CAT\u3000"];
     for (const text of same) expect(idsOf(text)).toEqual(idsOf("a photo of a cat"));
     expect(idsOf("cafe\u0301")).toEqual(idsOf("café"));
   });
 
-  it("cuts texts as the definition does", () => {
+  it("tokenizes as the reference definition does", () => {
     const unit = fc.oneof(
       { weight: 5, arbitrary: fc.constantFrom(..."the cat's 3d PHOTO don't !!,.-_".split("")) },
       {
@@ -101,7 +101,7 @@ describe("CLIP's tokenizer", () => {
     );
   });
 
-  it("pads with the end, or with what it is told", () => {
+  it("pads with the end token or a given one", () => {
     expect([...tokenizer.encode("a cat", 7).ids]).toEqual([start, 320, 2368, end, end, end, end]);
     const other = loadClipTokenizer(files, "tokenizer", { padding: "!" });
     expect(other.encode("a cat", 7)).toEqual({
@@ -112,7 +112,7 @@ describe("CLIP's tokenizer", () => {
     expect(other.size).toBe(pieces.length);
   });
 
-  it("cuts what is too long, keeps both ends, and says what was lost", () => {
+  it("truncates long texts, keeps both special tokens, and returns the truncated part", () => {
     expect(tokenizer.encode("a photo of a cat", 5)).toMatchObject({
       ids: Int32Array.of(start, 320, 1125, 539, end),
       lost: "a cat",
@@ -138,7 +138,7 @@ describe("files that do not fit each other", () => {
     expect(() => loadClipTokenizer(wrong, "x")).toThrow(message);
   });
 
-  it("are refused where they have no such padding", () => {
+  it("are refused if they lack the padding token", () => {
     expect(() => loadClipTokenizer(files, "x", { padding: "[PAD]" })).toThrow(
       'pads with "[PAD]", which is not in its vocabulary',
     );

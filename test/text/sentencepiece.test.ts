@@ -26,7 +26,7 @@ function idsOf(tokenizer: Tokenizer, text: string, length = 500): number[] {
 }
 
 describe.each(["nmt_nfkc", "identity"])("a model of SentencePiece's (%s)", (name) => {
-  it("cuts texts as SentencePiece does, with the end behind them", () => {
+  it("tokenizes as SentencePiece does, with the end token", () => {
     const tokenizer = loadSentencePiece(bytesOf(name), name);
     const cases = JSON.parse(readFileSync(path.join(fixtures, `${name}.json`), "utf8")) as [
       string,
@@ -42,7 +42,7 @@ describe.each(["nmt_nfkc", "identity"])("a model of SentencePiece's (%s)", (name
 describe("loadSentencePiece", () => {
   const tokenizer = loadSentencePiece(tidy, "spiece.model");
 
-  it("pads, and takes no name of a special piece for it", () => {
+  it("pads, and does not parse names of special tokens in a text", () => {
     expect(tokenizer.size).toBe(800);
     expect(tokenizer.encode("", 3)).toEqual({
       ids: Int32Array.of(1, 0, 0),
@@ -59,7 +59,7 @@ describe("loadSentencePiece", () => {
     expect(other.encode("", 2).ids[1]).toBe(idsOf(tokenizer, "a")[0]);
   });
 
-  it("cuts what is too long, keeps the end, and says what was lost", () => {
+  it("truncates long texts, keeps the end token, and returns the truncated part", () => {
     const whole = idsOf(tokenizer, "a red cat on a blue table");
     const { ids, lost } = tokenizer.encode("a red cat on a blue table", 4);
     expect([...ids]).toEqual([...whole.slice(0, 3), 1]);
@@ -104,7 +104,7 @@ describe("a hand-made model", () => {
   const load = (...args: Parameters<typeof modelOf>) =>
     loadSentencePiece(modelOf(...args), "spiece.model");
 
-  it("is cut by the sum of scores", () => {
+  it("splits texts by the best sum of scores", () => {
     const pieces = [...special, ["▁", -2, NORMAL], ["a", -3, NORMAL], ["b", -3, NORMAL]] as const;
     const better = load([...pieces, ["ab", -5, NORMAL]]);
     const worse = load([...pieces, ["ab", -7, NORMAL]]);
@@ -145,7 +145,7 @@ describe("a hand-made model", () => {
   });
 });
 
-describe("bytes that are no sound model", () => {
+describe("invalid models", () => {
   /** Reads and cuts; what is refused is refused in one sentence. */
   function survives(bytes: Uint8Array, text: string): boolean {
     try {
@@ -156,7 +156,7 @@ describe("bytes that are no sound model", () => {
     }
   }
 
-  it("are refused, whatever they are", () => {
+  it("are refused for any bytes", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => survives(bytes, "a cat")),
       { seed: 1, numRuns: 500 },
@@ -167,7 +167,7 @@ describe("bytes that are no sound model", () => {
     );
   });
 
-  it("do no harm where some of a model's were changed or cut off", () => {
+  it("cause no crash if bytes were changed or truncated", () => {
     expect(survives(tidy.slice(0, -1), "a")).toBe(true);
     const small = modelOf(
       [...special, ["▁a", -1, NORMAL], ["b", -2, 4]],

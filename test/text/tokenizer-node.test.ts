@@ -35,7 +35,7 @@ describe("openTokenizer", () => {
     expect([...ids].slice(3)).toEqual([0, 0]);
   });
 
-  it("opens CLIP's two files, and pads as the config says", async () => {
+  it("opens CLIP's two files and takes the padding token from the config", async () => {
     const ids = async (name: string, files: object) => [
       ...(await openTokenizer(folderOf(name, { ...clip, ...files }))).encode("aa a", 6).ids,
     ];
@@ -62,7 +62,7 @@ describe("openTokenizer", () => {
     expect([...ids].slice(count).every((id) => id === 0)).toBe(true);
   });
 
-  it("says what it looked for, and which file is at fault", async () => {
+  it("names the missing or invalid file", async () => {
     const faults: readonly (readonly [string, object, string])[] = [
       ["empty", {}, "there is neither a tokenizer.json, nor a vocab.json with a merges.txt, nor a"],
       ["half", { "vocab.json": "{}" }, "holds no tokenizer"],

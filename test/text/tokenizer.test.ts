@@ -17,7 +17,7 @@ function piecesOf(text: string, length = 32): string {
   return [...ids.subarray(0, count)].map((id) => json.model.vocab[id]![0]).join(" ");
 }
 
-describe("the words that come with Patchwise", () => {
+describe("the bundled tokenizer", () => {
   it.each([
     ["a red apple, flat style", "▁a ▁red ▁apple , ▁flat ▁style"],
     ["A Red  APPLE ", "▁a ▁red ▁apple"],
@@ -32,12 +32,12 @@ describe("the words that come with Patchwise", () => {
     expect(piecesOf(text)).toBe(pieces);
   });
 
-  it("have a number each, of which no two are the same", () => {
+  it("have distinct ids", () => {
     expect(tokenizer.size).toBe(json.model.vocab.length);
     expect(new Set(json.model.vocab.map(([piece]) => piece)).size).toBe(tokenizer.size);
   });
 
-  it("make something of any text", () => {
+  it("encode any text", () => {
     fc.assert(
       fc.property(
         fc.string({ unit: "grapheme" }),
@@ -60,7 +60,7 @@ describe("the words that come with Patchwise", () => {
 });
 
 describe("a text that does not fit", () => {
-  it("loses its last words, which are named", () => {
+  it("is truncated, and the truncated words are returned", () => {
     expect(tokenizer.encode("one two three, four five", 4)).toMatchObject({
       mask: Uint8Array.of(1, 1, 1, 1),
       lost: "four five",
@@ -69,11 +69,11 @@ describe("a text that does not fit", () => {
     expect(tokenizer.encode("red flowers", 3).lost).toBe("");
   });
 
-  it("is named by its words where no spaces part them", () => {
+  it("is split into words if it has no spaces", () => {
     expect(tokenizer.encode("red,apple,green,pear", 5).lost).toBe("green,pear");
   });
 
-  it("keeps its special tokens at both ends", () => {
+  it("keeps the special tokens at both ends", () => {
     const special = { single_word: false, lstrip: false, rstrip: false, normalized: false };
     const template = loadTokenizer({
       version: "1.0",
@@ -129,7 +129,7 @@ it.each([
   [{ ...json, normalizer: { type: "Nonsense" } }],
   [{ ...json, added_tokens: [{ id: 4_000_000_000, content: "x", special: true }] }],
   [{ ...json, model: { type: "WordLevel", vocab: { a: "0" } } }],
-])("refuses what is no tokenizer (%#)", (wrong) => {
+])("refuses an invalid tokenizer (%#)", (wrong) => {
   expect(() => loadTokenizer(wrong)).toThrow(FormatError);
   expect(() => loadTokenizer(wrong)).toThrow(
     "This is not a tokenizer.json that Patchwise can read",

@@ -52,7 +52,7 @@ function systemError(code: string): Error {
 }
 
 describe("writeFileAtomic", () => {
-  it("creates and replaces, from bytes, pieces, and pieces that are still being made", async () => {
+  it("creates and replaces files from bytes, pieces, and asynchronous pieces", async () => {
     await writeFileAtomic(path, bytes("one"));
     expect(await readFile(path, "utf8")).toBe("one");
     await writeFileAtomic(path, [bytes("tw"), bytes(""), bytes("o")]);
@@ -70,7 +70,7 @@ describe("writeFileAtomic", () => {
     expect(await readdir(folder)).toEqual(["m.bin"]);
   });
 
-  it("shows readers the old file until the new one is whole", async () => {
+  it("shows readers the old file until the new one is complete", async () => {
     await writeFile(path, "old");
     const seen: string[] = [];
     await writeFileAtomic(
@@ -106,7 +106,7 @@ describe("writeFileAtomic", () => {
     expect(order).toEqual(["file with no name", "folder with new name"]);
   });
 
-  it("keeps an old file's permissions and follows a symbolic link", async () => {
+  it("keeps permissions of an existing file and follows symbolic links", async () => {
     const link = join(folder, "link");
     await writeFile(path, "old");
     await chmod(path, 0o600);
@@ -117,7 +117,7 @@ describe("writeFileAtomic", () => {
     expect((await readdir(folder)).toSorted()).toEqual(["link", "m.bin"]);
   });
 
-  it("passes on what the producer throws, with the old file whole and no rest left", async () => {
+  it("rethrows errors of the producer, with the old file intact and no temporary file left", async () => {
     await writeFile(path, "old");
     const failing = (async function* () {
       yield bytes("half of the ");
@@ -130,18 +130,21 @@ describe("writeFileAtomic", () => {
     expect(await readdir(folder)).toEqual(["m.bin"]);
   });
 
-  it.each(["write", "sync"] as const)("survives a full disk that shows at %s", async (method) => {
-    await writeFile(path, "old");
-    const handles = await fileHandles();
-    vi.spyOn(handles, method).mockRejectedValueOnce(systemError("ENOSPC"));
-    expect(await messageOf(writeFileAtomic(path, bytes("new")))).toBe(
-      `Cannot write ${path} (the old file is unchanged): the disk is full; free some space and try again (ENOSPC).`,
-    );
-    expect(await readFile(path, "utf8")).toBe("old");
-    expect(await readdir(folder)).toEqual(["m.bin"]);
-  });
+  it.each(["write", "sync"] as const)(
+    "survives a full disk that is reported at %s",
+    async (method) => {
+      await writeFile(path, "old");
+      const handles = await fileHandles();
+      vi.spyOn(handles, method).mockRejectedValueOnce(systemError("ENOSPC"));
+      expect(await messageOf(writeFileAtomic(path, bytes("new")))).toBe(
+        `Cannot write ${path} (the old file is unchanged): the disk is full; free some space and try again (ENOSPC).`,
+      );
+      expect(await readFile(path, "utf8")).toBe("old");
+      expect(await readdir(folder)).toEqual(["m.bin"]);
+    },
+  );
 
-  it("goes on after a write that took only a part", async () => {
+  it("continues after a partial write", async () => {
     const handles = await fileHandles();
     const write = methodOf(handles, "write");
     const short = vi.spyOn(handles, "write").mockImplementation(function (
@@ -156,7 +159,7 @@ describe("writeFileAtomic", () => {
     expect(await readFile(path, "utf8")).toBe("0123456789");
   });
 
-  it("leaves nothing behind when the system's own limit on a file's size is reached", async () => {
+  it("leaves nothing behind if the system's limit on file sizes is reached", async () => {
     await mkdir(join(folder, "out"));
     const target = join(folder, "out", "m.bin");
     await writeFile(target, "old");
@@ -168,7 +171,7 @@ describe("writeFileAtomic", () => {
     expect(await readdir(join(folder, "out"))).toEqual(["m.bin"]);
   });
 
-  it("says what to do about a path that cannot be written", async () => {
+  it("explains why a path cannot be written", async () => {
     expect(await messageOf(writeFileAtomic(join(folder, "no", "m.bin"), bytes("x")))).toBe(
       `Cannot write ${join(folder, "no", "m.bin")} (nothing is left behind): there is no such file or folder; check the path (ENOENT).`,
     );

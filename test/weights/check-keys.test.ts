@@ -21,12 +21,12 @@ function check(shapes: Readonly<Record<string, readonly number[]>>, map?: KeyMap
 }
 
 describe("checkKeys", () => {
-  it("accepts what the model declares, with or without its fixed tables", () => {
+  it("accepts all declared weights, with or without fixed tables", () => {
     expect(() => check(sound)).not.toThrow();
     expect(() => check({ ...sound, table: [1, 2] })).not.toThrow();
   });
 
-  it("takes a 1×1 convolution for a linear layer, and nothing else", () => {
+  it("accepts a 1×1 convolution as a linear layer, and no other shape", () => {
     expect(() => check({ ...sound, "a.weight": [2, 3, 1, 1] })).not.toThrow();
     for (const shape of [[2, 3, 1], [3, 2, 1, 1], [2, 3, 3, 3], [6], [1, 1, 2, 3]]) {
       expect(() => check({ ...sound, "a.weight": shape })).toThrow('"a.weight" is [');
@@ -43,12 +43,12 @@ describe("checkKeys", () => {
       'it lacks "a.weight" [2, 3]; the model has no "c"; "a.bias" is [3]',
     ],
     [{ ...sound, 1: [], 2: [], 3: [], 4: [], 5: [] }, 'the model has no "1", "2", "3" and 2 more;'],
-  ])("names what is wrong with %j in one sentence", (shapes, message) => {
+  ])("names the defect of %j in one sentence", (shapes, message) => {
     expect(() => check(shapes)).toThrow(FormatError);
     expect(() => check(shapes)).toThrow(`x.safetensors does not fit the model: ${message}`);
   });
 
-  it("names keys as the checkpoint does, and leaves those of other models alone", () => {
+  it("uses the keys of the checkpoint and ignores those of other models", () => {
     const map: KeyMap = {
       keyOf: (name) => `m.${name.replace("weight", "w")}`,
       owns: (key) => key.startsWith("m."),
@@ -60,7 +60,7 @@ describe("checkKeys", () => {
 });
 
 describe("checkedWeights", () => {
-  it("answers with the model's shapes", async () => {
+  it("returns weights in the shapes of the model", async () => {
     const tensors = {
       "a.weight": ndarray("float32", [2, 3, 1, 1], [1, 2, 3, 4, 5, 6]),
       "a.bias": ndarray("float16", [2], [1, 2]),

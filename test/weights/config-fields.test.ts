@@ -16,7 +16,7 @@ const read = fieldReader("config.json", {
 });
 
 describe("fieldReader", () => {
-  it("gives what the fields say", () => {
+  it("returns the values of the fields", () => {
     expect(read.count("size")).toBe(8);
     expect(read.optionalCount("size")).toBe(8);
     expect(read.counts("sizes")).toEqual([1, 2]);
@@ -27,7 +27,7 @@ describe("fieldReader", () => {
     expect(read.object("inner").count("depth")).toBe(3);
   });
 
-  it.each(["none", "absent", "toString", "__proto__"])("gives the default for %s", (name) => {
+  it.each(["none", "absent", "toString", "__proto__"])("returns the default for %s", (name) => {
     expect(read.count(name, 4)).toBe(4);
     expect(read.counts(name, [4])).toEqual([4]);
     expect(read.number(name, 0)).toBe(0);
@@ -51,7 +51,7 @@ describe("fieldReader", () => {
     [() => read.object("sizes"), '"sizes" = [1,2], but it must be an object'],
     [() => read.object("inner").count("width"), 'config.json ("inner") has "width" = 0'],
     [() => fieldReader("f", { x: NaN }).number("x"), '"x" = null, but it must be a number'],
-  ])("refuses %s in a sentence", (act, message) => {
+  ])("refuses %s with a one-sentence error", (act, message) => {
     expect(act).toThrow(FormatError);
     expect(act).toThrow(message);
   });

@@ -62,7 +62,7 @@ const kinds: readonly (readonly [string, () => ModelFolder])[] = [
 ];
 
 describe.each(kinds)("a folder %s", (_, open) => {
-  it("knows its name, what it has, and what is in it", async () => {
+  it("has a name and reads its files", async () => {
     const folder = open();
     expect(folder.basename).toBe("a model");
     expect(await folder.has("config.json")).toBe(true);
@@ -70,7 +70,7 @@ describe.each(kinds)("a folder %s", (_, open) => {
     expect((await fieldsIn(folder, "config.json")).count("width")).toBe(3);
   });
 
-  it("opens weights in a file, in shards, and under a variant's name in a folder of its own", async () => {
+  it("opens weights in one file, in shards, and of a variant in a subfolder", async () => {
     const folder = open();
     for (const [weights, name] of [
       [await folder.weights("first.safetensors"), "a"],
@@ -82,7 +82,7 @@ describe.each(kinds)("a folder %s", (_, open) => {
     }
   });
 
-  it("says what it has not, and what is unsound", async () => {
+  it("names missing and invalid files", async () => {
     const folder = open();
     await expect(folder.read("other.json")).rejects.toThrow("other.json");
     await expect(jsonIn(folder, "broken.json")).rejects.toThrow(
@@ -95,7 +95,7 @@ describe.each(kinds)("a folder %s", (_, open) => {
   });
 });
 
-it("asks for ranges only of weights that are larger than asked for whole", async () => {
+it("uses range requests only for weights above the limit", async () => {
   const ranges = async (wholeBytes?: number) => {
     asked.length = 0;
     await urlFolder(`${address}?key=1`, {}, wholeBytes).weights("first.safetensors");
@@ -105,7 +105,7 @@ it("asks for ranges only of weights that are larger than asked for whole", async
   expect(await ranges(10)).toBeGreaterThan(0);
 });
 
-it("opens the plain weights, and of variants the first by name", async () => {
+it("opens the default weights, or else the first variant", async () => {
   const folder = path.join(scratch, "variants");
   mkdirSync(folder);
   const opened = async () => {
@@ -120,7 +120,7 @@ it("opens the plain weights, and of variants the first by name", async () => {
   }
 });
 
-it("tells a refusal from a file that is not there, without the key", async () => {
+it("distinguishes a refusal from a missing file, without printing the key", async () => {
   const refused = urlFolder(`${address}?key=2`).has("config.json");
   await expect(refused).rejects.toThrow(
     /^http:\S+a%20model\/ does not serve config.json \(HTTP 403\)/,

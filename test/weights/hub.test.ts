@@ -73,8 +73,8 @@ const failure = (work: Promise<unknown>) =>
 const transfers = () => hub.asked.filter(({ host }) => host === "storage");
 const oneSentence = /^[^\n]+\.$/;
 
-describe("the notation", () => {
-  it("is owner/name, @revision and :file", () => {
+describe("parseHubId", () => {
+  it("parses owner/name, @revision and :file", () => {
     expect(parseHubId("owner/name")).toEqual({ repo: "owner/name", revision: "main" });
     expect(parseHubId("a-b/c.d_5@refs/pr/1")).toEqual({ repo: "a-b/c.d_5", revision: "refs/pr/1" });
     expect(parseHubId("owner/name@v1:unet/x.safetensors")).toEqual({
@@ -84,7 +84,7 @@ describe("the notation", () => {
     });
   });
 
-  it("is no path, and leads nowhere else", () => {
+  it("refuses paths and other texts", () => {
     const others = [
       "emoji",
       "./a/b",
@@ -108,7 +108,7 @@ describe("the notation", () => {
     expect(others.filter((each) => parseHubId(each) !== undefined)).toEqual([]);
   });
 
-  it("never takes a path that leaves its folder", () => {
+  it("refuses paths that leave the folder", () => {
     const part = fc.constantFrom("..", ".", "", "a", "b.json", "\\", "C:", "...", "\0");
     fc.assert(
       fc.property(fc.array(part, { minLength: 1 }), (parts) => {
@@ -126,7 +126,7 @@ describe("the notation", () => {
 });
 
 describe("a download", () => {
-  it("fills the cache as Python's huggingface_hub lays it out", async () => {
+  it("fills the cache in the layout of Python's huggingface_hub", async () => {
     const folder = await snapshot();
     expect(folder).toBe(inCache("snapshots", first));
     const [git, lfs] = [gitOid(config), sha256(large)];
@@ -145,7 +145,7 @@ describe("a download", () => {
     expect(lstatSync(inCache("blobs", lfs)).isFile()).toBe(true);
   });
 
-  it("asks no one when all is here", async () => {
+  it("sends no request if all files are cached", async () => {
     const folder = await snapshot();
     hub.asked.length = 0;
     expect(await snapshot()).toBe(folder);
@@ -153,7 +153,7 @@ describe("a download", () => {
     expect(hub.asked).toEqual([]);
   });
 
-  it("brings what another choice needs beyond that", async () => {
+  it("downloads only the additional files of another selection", async () => {
     const folder = await snapshot();
     hub.asked.length = 0;
     await hubSnapshot(id, async () => ["README.md"]);
@@ -161,7 +161,7 @@ describe("a download", () => {
     expect(readFileSync(path.join(folder, "README.md"), "utf8")).toBe("words");
   });
 
-  it("takes what Python has downloaded", async () => {
+  it("uses files that Python downloaded", async () => {
     const blob = inCache("blobs", sha256(large));
     const pointer = inCache("snapshots", first, "transformer/model.safetensors");
     for (const each of [blob, pointer, inCache("refs", "main")]) {
@@ -177,7 +177,7 @@ describe("a download", () => {
     expect(hub.asked.filter((each) => !each.path.startsWith("/api/"))).toEqual([]);
   });
 
-  it("notes and reads what a commit holds as Python does", async () => {
+  it("writes and reads listings of commits as Python does", async () => {
     await snapshot();
     const entry = (content: string | Buffer) => ({
       size: content.length,
@@ -198,7 +198,7 @@ describe("a download", () => {
     expect(hub.asked).not.toEqual([]);
   });
 
-  it("tells how far it is", async () => {
+  it("reports progress", async () => {
     const told: HubProgress[] = [];
     await snapshot({ onProgress: (progress) => told.push(progress) });
     const total = large.length + 2 * config.length;
@@ -211,14 +211,14 @@ describe("a download", () => {
     );
   });
 
-  it("goes where HF_HUB_CACHE says", async () => {
+  it("honours HF_HUB_CACHE", async () => {
     process.env["HF_HUB_CACHE"] = path.join(home, "elsewhere");
     expect(await snapshot()).toBe(
       path.join(home, "elsewhere/models--owner--tiny/snapshots", first),
     );
   });
 
-  it("follows a branch only when something is missing, and shares what stayed the same", async () => {
+  it("follows a branch only if files are missing, and shares unchanged files", async () => {
     await snapshot();
     const repository = hub.repositories["owner/tiny"]!;
     repository.commit = second;
@@ -233,7 +233,7 @@ describe("a download", () => {
     );
   });
 
-  it("is done once by two at a time", async () => {
+  it("is done once by two concurrent calls", async () => {
     const folders = await Promise.all([snapshot(), snapshot()]);
     expect(folders[0]).toBe(folders[1]);
     expect(transfers()).toHaveLength(1);
@@ -249,7 +249,7 @@ describe("an interruption", () => {
     hub.cuts.set(model, 100_000);
   });
 
-  it("leaves what has come, and the next call fetches the rest alone", async () => {
+  it("keeps the partial file, and the next call downloads only the rest", async () => {
     const error = await failure(snapshot());
     expect(error).toBeInstanceOf(PatchwiseError);
     expect(error.message).toMatch(oneSentence);
@@ -267,7 +267,7 @@ describe("an interruption", () => {
     expect(existsSync(partial())).toBe(false);
   });
 
-  it("is mended within a call as long as bytes come", async () => {
+  it("is retried within a call as long as data arrives", async () => {
     const folder = await snapshot({ attempts: 2 });
     expect(transfers().map(({ range }) => range)).toEqual([
       undefined,
@@ -277,7 +277,7 @@ describe("an interruption", () => {
     expect(sha256(readFileSync(path.join(folder, model)))).toBe(sha256(large));
   });
 
-  it("may be the caller's", async () => {
+  it("can be the caller's signal", async () => {
     const stop = new AbortController();
     const reason = new Error("enough");
     const error = await failure(
@@ -291,7 +291,7 @@ describe("an interruption", () => {
     expect(sha256(readFileSync(partial()))).toBe(sha256(large.subarray(0, 100_000)));
   });
 
-  it("begins anew where the file has changed in the meantime", async () => {
+  it("restarts if the file has changed", async () => {
     await failure(snapshot());
     const other = bytes(200_000, 11);
     hub.cuts.clear();
@@ -303,7 +303,7 @@ describe("an interruption", () => {
     expect(sha256(readFileSync(path.join(folder, model)))).toBe(sha256(other));
   });
 
-  it("begins anew where the server knows no ranges", async () => {
+  it("restarts if the server does not support ranges", async () => {
     await failure(snapshot());
     hub.cuts.clear();
     hub.wholeOnly = true;
@@ -311,7 +311,7 @@ describe("an interruption", () => {
     expect(sha256(readFileSync(path.join(folder, model)))).toBe(sha256(large));
   });
 
-  it("begins anew where what was left is not the beginning of the file", async () => {
+  it("restarts if the partial file is not the beginning of the file", async () => {
     await failure(snapshot());
     hub.cuts.clear();
     hub.asked.length = 0;
@@ -322,7 +322,7 @@ describe("an interruption", () => {
     expect(sha256(readFileSync(path.join(folder, model)))).toBe(sha256(large));
   });
 
-  it("of a process that was killed is taken over, and that of a living one waited for", async () => {
+  it("of a killed process is taken over, and that of a running one awaited", async () => {
     await failure(snapshot());
     hub.cuts.clear();
     hub.asked.length = 0;
@@ -350,13 +350,13 @@ describe("an interruption", () => {
   });
 });
 
-describe("content that is not what was listed", () => {
+describe("content that differs from the listing", () => {
   const model = "transformer/model.safetensors";
 
   it.each([
     ["as long", bytes(300_000, 13)],
     ["too long", bytes(300_001)],
-  ])("is refused, and nothing of it stays: %s", async (_, wrong) => {
+  ])("is refused and removed: %s", async (_, wrong) => {
     hub.swapped.set(model, wrong);
     const error = await failure(snapshot());
     expect(error).toBeInstanceOf(FormatError);
@@ -366,7 +366,7 @@ describe("content that is not what was listed", () => {
     expect(existsSync(inCache("snapshots", first, model))).toBe(false);
   });
 
-  it("never replaces a good file", async () => {
+  it("never replaces a valid file", async () => {
     await snapshot();
     hub.swapped.set(model, bytes(300_000, 13));
     rmSync(inCache("snapshots", first, model));
@@ -374,7 +374,7 @@ describe("content that is not what was listed", () => {
     expect(sha256(readFileSync(path.join(folder, model)))).toBe(sha256(large));
   });
 
-  it("is refused before it comes where the Hub says so", async () => {
+  it("is refused before the download if the Hub's headers show it", async () => {
     const error = await failure(
       hubSnapshot(id, async (paths) => {
         hub.repositories["owner/tiny"]!.files[model] = bytes(300_000, 13);
@@ -396,7 +396,7 @@ describe("content that is not what was listed", () => {
     },
   );
 
-  it("may be anything at all", () => {
+  it("is refused for any content", () => {
     const answer = fc.array(
       fc.oneof(
         fc.jsonValue(),
@@ -426,7 +426,7 @@ describe("content that is not what was listed", () => {
     expect(Math.min(taken, refused)).toBeGreaterThan(50);
   });
 
-  it("may be a hash that leads elsewhere", async () => {
+  it("can be a hash that leaves the cache", async () => {
     hub.listed.push({ type: "file", path: "x.json", size: 1, oid: "../../x" });
     expect((await failure(snapshot())).message).toMatch(/not a valid entry/);
   });
@@ -467,14 +467,14 @@ describe("the Hub's refusals", () => {
 });
 
 describe("without a network", () => {
-  it("takes what is here, also where Python has made it", async () => {
+  it("uses cached files, including those of Python", async () => {
     const folder = await snapshot();
     rmSync(inCache("trees"), { recursive: true });
     await hub.close();
     expect(await snapshot()).toBe(folder);
   });
 
-  it("says what is missing, where it was looked for, and how to get it", async () => {
+  it("names what is missing, where it was looked for, and how to get it", async () => {
     await hub.close();
     const error = await failure(snapshot());
     expect(error).toBeInstanceOf(UsageError);
@@ -496,7 +496,7 @@ describe("without a network", () => {
     );
   });
 
-  it("asks no one where HF_HUB_OFFLINE forbids it", async () => {
+  it("sends no request with HF_HUB_OFFLINE", async () => {
     process.env["HF_HUB_OFFLINE"] = "1";
     const error = await failure(snapshot());
     expect(error.message).toContain(`HF_HUB_OFFLINE forbids asking ${hub.endpoint}; unset it`);
@@ -505,7 +505,7 @@ describe("without a network", () => {
 });
 
 describe("the token", () => {
-  it("is shown to the endpoint alone", async () => {
+  it("is sent only to the endpoint", async () => {
     writeFileSync(path.join(home, "token"), "hf_of_the_file\n");
     await snapshot();
     const shown = (host: string) =>
@@ -526,7 +526,7 @@ describe("the token", () => {
 });
 
 describe("the disk", () => {
-  it("must have room for what is to come", async () => {
+  it("must have space for the download", async () => {
     hub.listed.push({
       type: "file",
       path: "huge.json",
@@ -538,7 +538,7 @@ describe("the disk", () => {
     expect(transfers()).toEqual([]);
   });
 
-  it("may refuse", async () => {
+  it("can refuse writes", async () => {
     writeFileSync(cache, "a file where the cache should be");
     const error = await failure(snapshot());
     expect(error).toBeInstanceOf(PatchwiseError);

@@ -8,7 +8,7 @@ const open = (tensors: Record<string, NdArray>) =>
 const rows = (...values: number[]) => ndarray("float32", [values.length / 2, 2], values);
 
 describe("joinQkv", () => {
-  it("puts q, k and v after one another and leaves the rest", async () => {
+  it("joins q, k and v and leaves other tensors", async () => {
     const weights = joinQkv(
       await open({
         "a.to_q.weight": rows(1, 2),
@@ -33,7 +33,7 @@ describe("joinQkv", () => {
     expect(await weights.read("a.to_out.0.weight")).toEqual(rows(7, 8));
   });
 
-  it("leaves apart what does not fit together", async () => {
+  it("does not join tensors of different shapes", async () => {
     const tensors = {
       "a.to_q.weight": rows(1, 2),
       "a.to_k.weight": rows(3, 4),
@@ -60,7 +60,7 @@ describe("joinQkv", () => {
     expect((await weights.read("a.to_qkv.weight")).shape).toEqual([4, 2]);
   });
 
-  it("joins what diffusers adds for a text beside what it has for an image", async () => {
+  it("joins diffusers' projections of text beside those of the image", async () => {
     const weights = joinQkv(
       await open({
         "a.add_q_proj.weight": rows(1, 2),
@@ -78,7 +78,7 @@ describe("joinQkv", () => {
 });
 
 describe("swapHalves", () => {
-  it("puts the second half of the rows first, and leaves other tensors", async () => {
+  it("puts the second half of the rows first and leaves other tensors", async () => {
     const weights = swapHalves(
       await open({
         "norm.weight": rows(1, 2, 3, 4, 5, 6, 7, 8),

@@ -44,7 +44,7 @@ describe("jsonScanner", () => {
     );
   });
 
-  it("refuses whatever JSON.parse refuses, and else only what it means to refuse", () => {
+  it("refuses whatever JSON.parse refuses, and beyond that only what it should", () => {
     const onPurpose = /twice\.$|half a surrogate pair\.$|forbidden key|nests deeper/;
     const accepted = { count: 0 };
     fc.assert(
@@ -117,7 +117,7 @@ describe("jsonScanner", () => {
 });
 
 describe("quote", () => {
-  it("keeps any string on one visible line of a length to read", () => {
+  it("formats any string as one short visible line", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => {
         const quoted = quote(text);

@@ -65,20 +65,20 @@ function expectedOutput(): number {
 }
 
 describe("a checkpoint of a gigabyte, used in place", () => {
-  it("float32: memory grows by no more than the file and 15 %", async () => {
+  it("float32: memory grows by at most the size of the file plus 15 %", async () => {
     const { growth, fileBytes, first } = await openInChild("F32");
     expect(fileBytes).toBeGreaterThan(1e9);
     expect(growth).toBeLessThan(1.15 * fileBytes);
     expect(first / expectedOutput()).toBeCloseTo(1, 5);
   });
 
-  it("bfloat16: memory grows by no more than the converted size and 1 %", async () => {
+  it("bfloat16: memory grows by at most the converted size plus 1 %", async () => {
     const { growth, fileBytes, first } = await openInChild("BF16");
     expect(growth).toBeLessThan(1.01 * 2 * fileBytes);
     expect(first / expectedOutput()).toBeCloseTo(1, 5);
   });
 
-  it("bfloat16, converted in each run: memory grows by no more than the file and two layers", async () => {
+  it("bfloat16, converted in each run: memory grows by at most the size of the file plus two layers", async () => {
     const { growth, fileBytes, first } = await openInChild("BF16", "each run");
     expect(growth).toBeLessThan(fileBytes + 2 * 4 * SIZE * SIZE);
     expect(first / expectedOutput()).toBeCloseTo(1, 5);

@@ -152,7 +152,7 @@ const comfy = (layer: string) => `diffusion_model.${layer}`;
 const settings = (content: object) => ({ lora_adapter_metadata: JSON.stringify(content) });
 
 describe("a LoRA in a file", () => {
-  it("is the same under the names of diffusers, kohya, ComfyUI and PEFT, and its own", async () => {
+  it("gives the same updates under the names of diffusers, kohya, ComfyUI, PEFT and Patchwise", async () => {
     const expected = await added(named((layer) => layer, ["lora_A", "lora_B"]));
     expect(Object.keys(expected)).toEqual(layers.map(([layer]) => layer).toSorted());
     const files = [
@@ -167,7 +167,7 @@ describe("a LoRA in a file", () => {
     for (const file of files) expect(await added(file)).toEqual(expected);
   });
 
-  it("counts alpha / rank times, as a tensor, a note or a pattern says", async () => {
+  it("is scaled by alpha / rank, with alpha from a tensor, the metadata or a pattern", async () => {
     const plain = named(kohya, ["lora_down", "lora_up"]);
     const twice = await added(withAlpha(plain, 2 * rank));
     const once = await added(plain);
@@ -186,7 +186,7 @@ describe("a LoRA in a file", () => {
     expect(value! / once["context_embedder"]![0]!).toBeCloseTo(Math.SQRT2, 5);
   });
 
-  it("may be of convolutions, as kernels of their own", async () => {
+  it("can update convolutions", async () => {
     const [down, up] = [matrix(1, 2, 4, 2, 2), matrix(2, 8, 2, 1, 1)];
     const { parts } = await read({
       "lora_unet_x_embedder_proj.lora_down.weight": down,
@@ -196,7 +196,7 @@ describe("a LoRA in a file", () => {
     expect(parts[0]).toMatchObject({ down: { shape: [2, 16] }, up: { shape: [8, 2] } });
   });
 
-  it("says that its part for text encoders does not count", async () => {
+  it("warns that updates for text encoders are ignored", async () => {
     const text = (module: string): Arrays => ({
       [`${module}.lora_down.weight`]: matrix(1, 2, 3),
       [`${module}.lora_up.weight`]: matrix(2, 3, 2),
@@ -285,7 +285,7 @@ describe("a LoRA in a file", () => {
       /"context_embedder\.alpha" is \[2\], but must be one number/,
     ],
   ];
-  it.each(files)("is refused where it is of %s", async (_, tensors, sentence) => {
+  it.each(files)("is refused for %s", async (_, tensors, sentence) => {
     await expect(read(tensors)).rejects.toThrow(FormatError);
     await expect(read(tensors)).rejects.toThrow(sentence);
   });
@@ -298,7 +298,7 @@ describe("a LoRA in a file", () => {
     },
   );
 
-  it("is read or refused, whatever its names and shapes are", async () => {
+  it("is read or refused for any names and shapes", async () => {
     const words =
       "context_embedder lora_unet_ transformer. . _ lora_A lora_B lora_down .weight .alpha lora_te_ x_embedder.proj dora_scale é";
     const part = fc.constantFrom(...words.split(" "));
@@ -324,7 +324,7 @@ describe("a LoRA that is saved", () => {
     return loraFile(byLayer, { rank, alpha }, publishedNames(network));
   };
 
-  it("bears diffusers' names, and is what it was when it is read again", async () => {
+  it("uses diffusers' names and is the same when it is read again", async () => {
     const { tensors, metadata } = saved(mmdit, rank);
     const arrays = Object.fromEntries(tensors);
     expect(Object.keys(arrays).toSorted()).toEqual(Object.keys(asDiffusers()).toSorted());
@@ -333,7 +333,7 @@ describe("a LoRA that is saved", () => {
     );
   });
 
-  it("needs nobody who knows its alpha", async () => {
+  it("needs no alpha", async () => {
     const { tensors, metadata } = saved(mmdit, 2 * rank);
     const expected = await added(
       withAlpha(
@@ -347,7 +347,7 @@ describe("a LoRA that is saved", () => {
     expect(await added(Object.fromEntries(tensors))).toEqual(expected);
   });
 
-  it("bears the own names of networks that diffusers does not have", () => {
+  it("uses the original names for networks that diffusers lacks", () => {
     const own = publishedNames(tinyNetwork)("blocks.0.attn.qkv");
     expect(own).toEqual([
       { name: "blocks.0.attn.qkv", layer: "blocks.0.attn.qkv", shape: [96, 32] },
@@ -356,7 +356,7 @@ describe("a LoRA that is saved", () => {
 });
 
 describe("layers of a DiT", () => {
-  it("are known by diffusers' names too", () => {
+  it("also have diffusers' names", () => {
     const dit = layerNames(tinyNetwork).filter(({ layer }) => layer === "blocks.1.attn.qkv");
     expect(dit.map(({ name, rows }) => [name, rows])).toEqual([
       ["blocks.1.attn.qkv", undefined],

@@ -146,7 +146,7 @@ function kindOf(message: string): string {
 }
 
 describe("damaged files", () => {
-  it(`never crash, hang or over-read: ${FILES} of them get one clear sentence or are sound`, async () => {
+  it(`never crash, hang or over-read: each of ${FILES} is valid or gives a one-sentence error`, async () => {
     const random = generator(20240229);
     const kinds = new Set<string>();
     let accepted = 0;

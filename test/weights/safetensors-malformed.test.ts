@@ -427,7 +427,7 @@ describe("size caps", () => {
     expect(reads).toEqual([8]);
   });
 
-  it("says so when a tensor is longer than an array can be", async () => {
+  it("reports a tensor that is longer than an array can be", async () => {
     const header = '{"x":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}}';
     const start = fileOf(header);
     const weights = await openSafetensors({
@@ -447,7 +447,7 @@ describe("size caps", () => {
     ["digits", "", "9", ""],
     ["white space", "", " ", "1"],
     ["numbers", "[", "0,", "0]"],
-  ])("gets through a header of 20 MB of %s", async (_, open, unit, close) => {
+  ])("handles a header of 20 MB of %s", async (_, open, unit, close) => {
     const filler = unit.repeat(20_000_000 / unit.length);
     const file = fileOf(
       `{"x":{"note":${open}${filler}${close},"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`,

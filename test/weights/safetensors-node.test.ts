@@ -34,7 +34,7 @@ describe("writeSafetensors", () => {
     expect(await readdir(folder)).toEqual(["m.safetensors"]);
   });
 
-  it("leaves the old file alone when a tensor does not fit", async () => {
+  it("leaves the old file unchanged if a tensor does not fit", async () => {
     await writeSafetensors(path, tensors);
     const broken = { ...zeros("float32", [3]), shape: [4] };
     await expect(writeSafetensors(path, [["x", broken]])).rejects.toThrow(/needs 4 elements/);
@@ -45,7 +45,7 @@ describe("writeSafetensors", () => {
 });
 
 describe("openSafetensorsFile", () => {
-  it("reads tensors and tells the path and the range at which they lie", async () => {
+  it("reads tensors and gives their path and byte range", async () => {
     await writeSafetensors(path, tensors);
     const weights = await openSafetensorsFile(path);
     expect(toNumbers(await weights.read("b.weight"))).toEqual([1, -0.5, 3]);
@@ -58,7 +58,7 @@ describe("openSafetensorsFile", () => {
     await expect(weights.read("a")).rejects.toThrow(PatchwiseError);
   });
 
-  it("reads a file of 4 GiB and more without reading what lies between", async () => {
+  it("reads from a file above 4 GiB without reading the rest", async () => {
     const size = 2 ** 32 + 2 ** 20;
     const header = `{"big":{"dtype":"U8","shape":[${size}],"data_offsets":[0,${size}]},"last":{"dtype":"F32","shape":[2],"data_offsets":[${size},${size + 8}]}}`;
     const start = fileOf(header);
@@ -89,7 +89,7 @@ describe("openSafetensorsFile", () => {
     );
   });
 
-  it("leaves no descriptor open, whatever it finds", async () => {
+  it("leaves no descriptor open for any content", async () => {
     const openFiles = async () =>
       existsSync("/proc/self/fd") ? (await readdir("/proc/self/fd")).length : 0;
     const before = await openFiles();
@@ -107,7 +107,7 @@ describe("openSafetensorsFile", () => {
 });
 
 describe("fileSource", () => {
-  it("says what to do about what it cannot open", async () => {
+  it("explains why a file cannot be opened", async () => {
     await expect(fileSource(join(folder, "none"))).rejects.toThrow(
       `Cannot open ${join(folder, "none")}: there is no such file or folder; check the path (ENOENT).`,
     );
@@ -119,7 +119,7 @@ describe("fileSource", () => {
     );
   });
 
-  it("does not wait for a pipe to be written to", async () => {
+  it("does not wait for a writer of a pipe", async () => {
     const pipe = join(folder, "pipe");
     execFileSync("sh", ["-c", 'mkfifo "$1"', "sh", pipe]);
     await expect(fileSource(pipe)).rejects.toThrow(/it is a device or pipe/);
@@ -135,7 +135,7 @@ describe("fileSource", () => {
     await source.close?.();
   });
 
-  it("finds a file by a relative path, and remembers the absolute one", async () => {
+  it("opens a relative path and remembers the absolute one", async () => {
     const fixture = fileURLToPath(new URL("../fixtures/torch_rng/io.safetensors", import.meta.url));
     const source = await fileSource("test/fixtures/torch_rng/io.safetensors");
     expect(source.path).toBe(fixture);

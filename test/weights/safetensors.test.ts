@@ -41,7 +41,7 @@ const tensorNames = fc
   .filter((name) => name !== "__metadata__" && !name.split(".").includes("__proto__"));
 
 describe("round trip", () => {
-  it("keeps every dtype, shape, name and note, bit for bit", async () => {
+  it("keeps every dtype, shape, name and metadata entry, bit for bit", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.uniqueArray(fc.tuple(tensorNames, arrays), { selector: ([name]) => name, maxLength: 8 }),
@@ -73,7 +73,7 @@ describe("round trip", () => {
     );
   });
 
-  it("writes the same bytes in whatever order the tensors come", () => {
+  it("writes the same bytes for any order of the tensors", () => {
     const tensors = dtypes.map((dtype, i) => [`t${i}`, zeros(dtype, [3])] as const);
     const notes = [
       ["b", "2"],
@@ -133,7 +133,7 @@ describe("writing", () => {
     }
   });
 
-  it("hands out the arrays' own memory, also where they are views", () => {
+  it("returns the memory of the arrays, including views", () => {
     const whole = new Float32Array([9, 1, 2, 9]);
     const view = whole.subarray(1, 3);
     const [, chunk] = safetensorsChunks([["x", { dtype: "float32", shape: [2], data: view }]]);
@@ -173,7 +173,7 @@ describe("writing", () => {
     expect(() => safetensorsBytes([["x", mislabelled]])).toThrow(/elements of 2 bytes/);
   });
 
-  it("refuses notes that are no strings, and a header that readers would refuse", () => {
+  it("refuses metadata that are not strings, and a header that readers would refuse", () => {
     const notes = [["format", 1]] as unknown as [string, string][];
     expect(() => safetensorsBytes([], notes)).toThrow(
       /"format" must be a well-formed string, but is "1"/,
@@ -191,7 +191,7 @@ describe("reading", () => {
     ["half", ndarray("float16", [3], [0.5, -2, 65504])],
   ]);
 
-  it("reads the length, the header, and then only the tensor that is asked for", async () => {
+  it("reads the length, the header, and then only the requested tensor", async () => {
     const source = recordedSource(bytes);
     const weights = await openSafetensors(source);
     const headerLength = source.reads[1]!.length;
@@ -204,7 +204,7 @@ describe("reading", () => {
     expect(source.reads.slice(2)).toEqual([{ offset, length: 8 }]);
   });
 
-  it("tells where each tensor lies in its file", async () => {
+  it("gives the byte range of each tensor", async () => {
     const source = bytesSource(bytes, "m.safetensors");
     const { entries } = await openSafetensors(source);
     const dataStart = bytes.length - 4000 - 8 - 6;
@@ -229,7 +229,7 @@ describe("reading", () => {
     expect(copy).toEqual(bytes);
   });
 
-  it("names what is there when a tensor is not", async () => {
+  it("names an existing tensor if the requested one is missing", async () => {
     const weights = await open(bytes);
     await expect(weights.read("smal")).rejects.toThrow(
       'm.safetensors: there is no tensor "smal" among its 3, such as "large".',
@@ -239,7 +239,7 @@ describe("reading", () => {
     );
   });
 
-  it("reads a misaligned tensor and says that it is one", async () => {
+  it("reads a misaligned tensor and marks it", async () => {
     const data = new Uint8Array(Float32Array.of(1.5, -2).buffer);
     const odd = fileOf('{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} ', data);
     const weights = await open(odd);
@@ -247,7 +247,7 @@ describe("reading", () => {
     expect(toNumbers(await weights.read("x"))).toEqual([1.5, -2]);
   });
 
-  it("copies when a source answers with memory that is not aligned", async () => {
+  it("copies memory that is not aligned", async () => {
     const padded = new Uint8Array(bytes.length + 1);
     padded.set(bytes, 1);
     const weights = await openSafetensors({
@@ -258,21 +258,21 @@ describe("reading", () => {
     expect(toNumbers(await weights.read("small"))).toEqual([1, 2]);
   });
 
-  it("does not trust a source that answers with too little", async () => {
+  it("refuses a source that returns too few bytes", async () => {
     const source = { name: "s", size: 100, read: async () => new Uint8Array(3) };
     await expect(openSafetensors(source)).rejects.toThrow(
       "s: asked for 8 bytes from byte 0, got 3; open it again.",
     );
   });
 
-  it("makes any byte of a bool true or false", async () => {
+  it("reads every byte of a bool as true or false", async () => {
     const weights = await open(
       fileOf('{"x":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}}', Uint8Array.of(0, 1, 255)),
     );
     expect(toNumbers(await weights.read("x"))).toEqual([0, 1, 1]);
   });
 
-  it("lists dtypes that it does not read, and says so when asked for one", async () => {
+  it("lists unsupported dtypes, and fails to read them", async () => {
     const weights = await open(
       fileOf(
         '{"a":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F4","shape":[2,3],"data_offsets":[3,6]},"c":{"dtype":"U8","shape":[],"data_offsets":[6,7]}}',
@@ -290,7 +290,7 @@ describe("reading", () => {
     await expect(readFloat32(weights.entries.get("a")!)).rejects.toThrow(message);
   });
 
-  it("accepts white space and unknown fields, which other writers leave", async () => {
+  it("accepts the white space and unknown fields of other writers", async () => {
     const weights = await open(
       fileOf(
         '{\n "x" : { "extra": {"a": [1, -2.5e3, null, true]}, "shape": [ ], "data_offsets": [0, 1], "dtype": "U8" } , "__metadata__": {} }\n  ',
@@ -346,7 +346,7 @@ describe("readFloat32", () => {
     expect(read).toEqual(castArray(await readTensor(entries.get("x")!), "float32"));
   });
 
-  it("reads in chunks of 4 MiB, into the array that it is given", async () => {
+  it("reads in chunks of 4 MiB into a given array", async () => {
     const bits = Uint16Array.from({ length: 5_000_000 }, (_, i) => (i * 40503) & 0x7f7f);
     const source = recordedSource(
       safetensorsBytes([["x", { dtype: "bfloat16", shape: [bits.length], data: bits }]]),

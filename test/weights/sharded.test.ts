@@ -69,7 +69,7 @@ describe("openSharded", () => {
     expect(open.size).toBe(0);
   });
 
-  it("leaves out what the index does not list", async () => {
+  it("ignores tensors that the index does not list", async () => {
     const { weights } = await openAll(
       { weight_map: { a: "m.safetensors" } },
       { "m.safetensors": shard({ a: 1, extra: 2 }) },
@@ -167,7 +167,7 @@ describe("openSharded", () => {
     expect(await failure(index)).toBe(`${indexName}: ${message}`);
   });
 
-  it("refuses an index of too many files, and one that is too long to be read", async () => {
+  it("refuses an index with too many files or bytes", async () => {
     const weight_map = Object.fromEntries(
       Array.from({ length: 4097 }, (_, i) => [`t${i}`, `${i}.safetensors`]),
     );

@@ -66,7 +66,7 @@ describe("blobSource", () => {
     expect(await answersOf(blobSource(new Blob([content])))).toEqual(expected);
   });
 
-  it("slices only what is asked for, and takes a File's name", async () => {
+  it("slices only the requested range, and takes the name of a File", async () => {
     const slices: [number, number][] = [];
     class RecordedFile extends File {
       override slice(start = 0, end = this.size): Blob {
@@ -130,7 +130,7 @@ describe("urlSource", () => {
     expect(await answersOf(await urlSource(`${await serve(ranges(content))}/m`))).toEqual(expected);
   });
 
-  it("opens weights and fetches only the tensor that is asked for", async () => {
+  it("opens weights and fetches only the requested tensor", async () => {
     const bytes = safetensorsBytes([
       ["a", zeros("float32", [100_000])],
       ["b", ndarray("uint8", [2], [7, 8])],
@@ -186,7 +186,7 @@ describe("urlSource", () => {
     expect(sent).toBeLessThan(2 ** 26);
   });
 
-  it("knows an empty file", async () => {
+  it("opens an empty file", async () => {
     const source = await urlSource(`${await serve(ranges(new Uint8Array(0)))}/m`);
     expect(source.size).toBe(0);
   });
@@ -206,7 +206,7 @@ describe("urlSource", () => {
     expect(await answersOf(await urlSource(`${url}/m`, { fetch: hiding }))).toEqual(expected);
   });
 
-  it("says what is wrong when the size stays unknown", async () => {
+  it("explains an unknown size", async () => {
     const url = await serve((_, response) => {
       response.writeHead(206, { "Content-Range": "bytes 0-0/*", "Transfer-Encoding": "chunked" });
       response.end(Uint8Array.of(0));
@@ -257,7 +257,7 @@ describe("urlSource", () => {
     );
   });
 
-  it("checks that the server sends the range that was asked for, and all of it", async () => {
+  it("checks that the server sends the whole requested range", async () => {
     let answer: [range: string, body: Uint8Array] = ["", content];
     const url = await serve((request, response) => {
       if (request.headers.range === "bytes=0-0") ranges(content)(request, response);
@@ -307,7 +307,7 @@ describe("urlSource", () => {
     expect(seen).toEqual([["Bearer x", "identity"]]);
   });
 
-  it("stops when its signal says so, with the signal's own reason", async () => {
+  it("stops on abort with the signal's reason", async () => {
     const stop = new AbortController();
     const url = await serve(() => stop.abort(new Error("enough")));
     await expect(urlSource(`${url}/m`, { signal: stop.signal })).rejects.toThrow("enough");

@@ -55,13 +55,13 @@ async function errorOf(path: string): Promise<number> {
 }
 
 describe("weights used in place", () => {
-  it("in float32, float16 and bfloat16, from one file", async () => {
+  it("run in float32, float16 and bfloat16 from one file", async () => {
     const path = join(folder, "model.safetensors");
     await writeSafetensors(path, Object.entries(layers));
     expect(await errorOf(path)).toBeLessThan(1e-6);
   });
 
-  it("from shards, whose files are links into another folder, as in the Hugging Face cache", async () => {
+  it("run from shards that are symbolic links, as in the Hugging Face cache", async () => {
     const [blobs, snapshot] = [join(folder, "blobs"), join(folder, "snapshots", "main")];
     mkdirSync(blobs);
     mkdirSync(snapshot, { recursive: true });
