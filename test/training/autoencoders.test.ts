@@ -312,10 +312,10 @@ describe("a transformer on discrete tokens", () => {
   it.each([
     ["diffusion.process=flow", "is a tokenizer, but diffusion.process is flow"],
     ["latents=null", "latents"],
-    ["sampling.sampler=heun", "a process of tokens is not sampled by it"],
+    ["sampling.sampler=heun", "which cannot sample a process of tokens"],
     ["model.learnedVariance=true", "tokens have no variance"],
     ["diffusion.keptWeight=0", "more than 0"],
-    ["latents.scale=2", "whose tokens have none"],
+    ["latents.scale=2", "whose tokens have no scale or shift"],
   ])("cannot be trained with %s", async (setting, message) => {
     expect(await messageOf(trained("refused", tokens(), [setting]))).toContain(message);
   });
