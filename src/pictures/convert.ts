@@ -64,7 +64,7 @@ export async function toBlob(picture: Picture, type: BlobType = "image/png"): Pr
  * @throws FormatError if the bytes are damaged or no picture
  */
 export async function readPicture(
-  bytes: Uint8Array<ArrayBuffer>,
+  bytes: Uint8Array,
   { name = "the picture", background = "white" }: ReadPictureOptions = {},
 ): Promise<Picture> {
   const bitmap = await bitmapOf(bytes, name);
@@ -83,10 +83,12 @@ export async function readPicture(
   return { width, height, channels, pixels };
 }
 
-async function bitmapOf(bytes: Uint8Array<ArrayBuffer>, name: string): Promise<ImageBitmap> {
+async function bitmapOf(bytes: Uint8Array, name: string): Promise<ImageBitmap> {
   requireWeb("createImageBitmap");
   try {
-    return await createImageBitmap(new Blob([bytes]), { premultiplyAlpha: "none" });
+    // A Blob takes no view of shared memory, so the bytes are copied.
+    const content = new Blob([Uint8Array.from(bytes)]);
+    return await createImageBitmap(content, { premultiplyAlpha: "none" });
   } catch (cause) {
     throw new FormatError(
       `${name} cannot be decoded (${(cause as Error).message}); give a PNG, JPEG or WebP file.`,
