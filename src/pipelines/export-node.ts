@@ -1,4 +1,4 @@
-/** The programs that draw, as ONNX files for use elsewhere: what is written is what runs here. */
+/** Writes the programs of a model as ONNX files; the file holds the graph that Patchwise itself runs. */
 import { basename } from "node:path";
 import { float32ToFloat16 } from "../engine/arrays/convert.ts";
 import { byteSize } from "../engine/arrays/dtype.ts";
@@ -18,13 +18,13 @@ import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readStored } from "../weights/stored-node.ts";
 
 export interface ExportOptions {
-  /** Stores float32 weights as float16, which are computed with as float32: half the file, nearly the same numbers. */
+  /** Stores float32 weights as float16 in half the space; computation stays in float32, with nearly the same results. */
   readonly half?: boolean | undefined;
-  /** Bytes of weights from which on they go into a file beside the model; what one protobuf message can hold unless given. */
+  /** The largest size of weights in bytes that is stored inside the model file; what a protobuf message can hold unless given. */
   readonly inside?: number | undefined;
 }
 
-/** A value that an exported program takes or gives; B in a shape is the size of the batch. */
+/** An input or output of an exported program; B in a shape is the batch size. */
 export interface Port {
   readonly name: string;
   readonly dtype: string;
@@ -32,21 +32,21 @@ export interface Port {
 }
 
 export interface Exported {
-  /** The model, and its weights where they are in a file of their own. */
+  /** The model file, and the file of its weights if they are stored separately. */
   readonly files: readonly string[];
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
 }
 
-/** Less than 2 GiB, which a protobuf message cannot exceed, by what the graph itself takes. */
+/** 2 GiB, the limit of a protobuf message, minus room for the graph. */
 const INSIDE = 2 ** 31 - 2 ** 26;
-/** Of each weight in a file of its own, so that it can be mapped. */
+/** Alignment in bytes of each weight in a separate file, so that it can be mapped. */
 const ALIGNMENT = 64;
 
 /**
  * Writes a graph with its weights as ONNX.
  *
- * @throws PatchwiseError when the disk refuses; no half-written file is left
+ * @throws PatchwiseError if writing fails; no half-written file is left
  */
 export async function exportGraph(
   graph: Graph,
@@ -81,7 +81,7 @@ export async function exportGraph(
   };
 }
 
-/** Every weight after the other; where each lies is told when it is asked for. */
+/** The bytes of all weights in turn; `places` receives where each of them lies. */
 async function* piecesOf(
   names: readonly string[],
   read: (name: string) => Promise<NdArray>,

@@ -87,7 +87,7 @@ export interface PlannedStage {
 
 /** What the memory of a drawing depends on. */
 export interface Load {
-  /** Of the network's input. */
+  /** Size of the network's input. */
   readonly size: readonly [height: number, width: number];
   /** Number of different texts: with guidance, two. */
   readonly texts: number;

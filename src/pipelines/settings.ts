@@ -138,25 +138,26 @@ export const settings = {
       );
     },
   }),
+  /** Limits guidance to ratios sigma / alpha in (above, upTo] (Kynkäänniemi et al., 2024). */
   guidanceInterval: setting({
     type: pair.refine(([above, upTo]) => above < upTo),
     expected: "two numbers of at least 0, the smaller one first",
-    // Kynkäänniemi et al., 2024
     help: "guide only where the ratio of noise to signal is in this interval",
     flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
     only: "continuous",
     recorded: true,
   }),
+  /** φ of Lin et al., 2024, eq. 16: 0 leaves the guided prediction as it is, 0.7 is the paper's value. */
   rescale: setting({
     type: nonNegative.max(1),
     expected: "a number from 0 (not at all) to 1 (fully)",
-    // Lin et al., 2024
     help: "how far guided predictions get the contrast of unguided ones back, from 0 to 1",
     flags: [{ flag: "--rescale <share>", parse: "number" }],
     aliases: ["guidanceRescale", "guidance_rescale"],
     only: "continuous",
     recorded: true,
   }),
+  /** Applies in the steps whose number, from 0, is between `from` and `to` times all steps. */
   skipLayers: setting({
     type: skipLayersType,
     expected:
@@ -221,6 +222,7 @@ export const settings = {
     flags: [{ flag: "--image <file>", parse: "white picture" }],
     recorded: false,
   }),
+  /** Share of the steps in (0, 1], from the image with as much noise as these steps remove. */
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",

@@ -166,6 +166,24 @@ describe("a pipeline", () => {
     ]);
   });
 
+  it("calls onProgress after each step", async () => {
+    const seen: number[][] = [];
+    const onProgress = (at: { step: number; steps: number }) => seen.push([at.step, at.steps]);
+    await draw({ class: 0, steps: 2, onProgress });
+    expect(seen).toEqual([
+      [1, 2],
+      [2, 2],
+    ]);
+  });
+
+  it("accepts the option names of diffusers, and refuses unknown ones", async () => {
+    const request = { class: 0, num_inference_steps: 3, guidance_scale: 2 } as GenerateRequest;
+    expect(await pixelsOf(request)).toEqual(await pixelsOf({ class: 0, steps: 3, guidance: 2 }));
+    expect(() => pipeline.settings({ class: 0, step: 3 } as GenerateRequest)).toThrow(
+      /^There is no option "step"; did you mean steps/,
+    );
+  });
+
   it("ends with the signal's reason before the next step", async () => {
     const controller = new AbortController();
     const reason = new Error("enough");

@@ -13,7 +13,7 @@ import {
   type Sampler,
   type SamplerOptions,
   type SampleStep,
-  tellsChange,
+  canExtrapolate,
   transitions,
   type Transition,
 } from "./sampler.ts";
@@ -68,7 +68,7 @@ export async function* dpmSolver(
 
 /** Whether the clock variable changes during a step, and is finite at its start. */
 function ticks(step: Transition, { clock }: DPMSolverOptions): boolean {
-  return clock === "sigma" ? step.from.sigma !== step.to.sigma : tellsChange(step);
+  return clock === "sigma" ? step.from.sigma !== step.to.sigma : canExtrapolate(step);
 }
 
 function orderOf(

@@ -83,7 +83,7 @@ export function* transitions(
 }
 
 /** Whether later steps can extrapolate from this one: λ must be finite, and the levels must differ. */
-export function tellsChange({ from, to }: Transition): boolean {
+export function canExtrapolate({ from, to }: Transition): boolean {
   return from.alpha !== 0 && noiseRatio(from) !== noiseRatio(to);
 }
 

@@ -11,7 +11,7 @@ import {
   report,
   type SamplerOptions,
   type SampleStep,
-  tellsChange,
+  canExtrapolate,
   transitions,
 } from "./sampler.ts";
 
@@ -60,10 +60,10 @@ export async function* unipc(
     if (taken && !uncorrected.includes(index - 1)) x = advanced(taken, variant, estimate);
     const estimates = [estimate, ...earlier].slice(0, order);
     const left = lowerOrderFinal ? levels.length - 1 - index : order;
-    const single = to.sigma === 0 || !tellsChange(step);
+    const single = to.sigma === 0 || !canExtrapolate(step);
     taken = { x, from, to, estimates: estimates.slice(0, single ? 1 : left) };
     x = advanced(taken, variant);
-    earlier = tellsChange(step) ? estimates : [];
+    earlier = canExtrapolate(step) ? estimates : [];
     yield report(step, levels, x, x0);
   }
   return x;

@@ -71,7 +71,7 @@ export function createPipeline({
 }
 
 /** The model of `createPipeline`, without a backend to run it. */
-export function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): ImageModel {
+function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): ImageModel {
   const { name, network, classes, sampling } = card;
   const { condition, prompt } = network;
   if (condition.kind === "text" && !(prompt && tokenizer)) {
