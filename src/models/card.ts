@@ -5,10 +5,10 @@ import { z } from "zod";
 import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-recipe.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
-import { autoencoderKLSchema } from "./coders/autoencoder-kl-schema.ts";
+import { autoencoderKLSchema } from "./coders/autoencoder-kl-config.ts";
 import { fromFamilies } from "./families.ts";
 import { networkSchema } from "./network.ts";
-import { vqganSchema } from "./coders/vqgan-folder.ts";
+import { vqganSchema } from "./coders/vqgan.ts";
 
 /** Files of a model folder. */
 export const modelFiles = {

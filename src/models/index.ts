@@ -1,10 +1,6 @@
 /** Networks that denoise, what encodes pictures and texts for them, and the table of their families. */
-export {
-  type AutoencoderKLConfig,
-  autoencoderKLPresets,
-  decodeLatents,
-  encodeImages,
-} from "./coders/autoencoder-kl.ts";
+export { type AutoencoderKLConfig, autoencoderKLPresets } from "./coders/autoencoder-kl-config.ts";
+export { decodeLatents, encodeImages } from "./coders/autoencoder-kl.ts";
 export {
   decodeQuantized,
   decodeCodes,

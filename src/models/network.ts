@@ -10,7 +10,7 @@ import { withTaps } from "../nn/taps.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import { familyOf, fromFamilies } from "./families.ts";
 import type { BlockOptions, ImageSizes, NetworkFamily, NetworkFields } from "./family.ts";
-import { promptEncoderSchema } from "./text-encoders/prompt-encoder-schema.ts";
+import { promptEncoderSchema } from "./text-encoders/prompt-encoder.ts";
 import { promptEncoder, type PromptEncoderConfig } from "./text-encoders/prompt-encoder.ts";
 
 /** A network of any family: the fields that all have, and those of its family. */

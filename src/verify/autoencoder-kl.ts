@@ -5,9 +5,11 @@
 import {
   autoencoderKLConfig,
   type AutoencoderKLConfig,
+  autoencoderKLPresets,
+} from "../models/coders/autoencoder-kl-config.ts";
+import {
   autoencoderKLKeys,
   autoencoderKLParams,
-  autoencoderKLPresets,
   decodeLatents,
   encodeImages,
   samplePosterior,

@@ -21,7 +21,7 @@ import { graphOf } from "../engine/graph/graph.ts";
 import { input } from "../engine/graph/functional.ts";
 import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { batch } from "../engine/graph/shape.ts";
-import { autoencoderKLPresets } from "../models/coders/autoencoder-kl.ts";
+import { autoencoderKLPresets } from "../models/coders/autoencoder-kl-config.ts";
 import { createParams } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";

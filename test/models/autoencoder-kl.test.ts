@@ -13,9 +13,11 @@ import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
 import {
   autoencoderKLConfig,
+  autoencoderKLPresets,
+} from "../../src/models/coders/autoencoder-kl-config.ts";
+import {
   autoencoderKLKeys,
   autoencoderKLParams,
-  autoencoderKLPresets,
   decodeLatents,
   encodeImages,
   samplePosterior,

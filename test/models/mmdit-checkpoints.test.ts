@@ -129,7 +129,9 @@ describe("the original's arguments", () => {
   });
 
   it("are refused where they are of no network that there is", () => {
-    expect(() => read({ register_length: 4 })).toThrow('has "scale_mod_only" or "register_length"');
+    expect(() => read({ register_length: 4 })).toThrow(
+      'has "register_length" = 4, but only 0 and null are supported',
+    );
     expect(() => read({ out_channels: 5 })).toThrow('has "out_channels" = 5, but');
     expect(() => read({ x_block_self_attn_layers: [1, 3] })).toThrow(
       'args has 3 among its "x_block_self_attn_layers", but its blocks are numbered from 0 to 2',

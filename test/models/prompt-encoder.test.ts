@@ -10,7 +10,7 @@ import {
   promptEncoder,
   type PromptEncoderConfig,
 } from "../../src/models/text-encoders/prompt-encoder.ts";
-import { promptEncoderSchema } from "../../src/models/text-encoders/prompt-encoder-schema.ts";
+import { promptEncoderSchema } from "../../src/models/text-encoders/prompt-encoder.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { randomArray } from "../support/arrays.ts";
 import { finiteDifferences, runWith } from "../support/finite-differences.ts";

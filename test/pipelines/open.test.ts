@@ -9,7 +9,7 @@ import type { NetworkConfig } from "../../src/models/index.ts";
 import { type GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
-import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl.ts";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import {
   narrowVAE,

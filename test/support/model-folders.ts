@@ -3,10 +3,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { castArray, ndarray, sizeOf } from "../../src/engine/arrays/ndarray.ts";
-import {
-  autoencoderKLConfig,
-  autoencoderKLParams,
-} from "../../src/models/coders/autoencoder-kl.ts";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
+import { autoencoderKLParams } from "../../src/models/coders/autoencoder-kl.ts";
 import { ditPresets } from "../../src/models/dit/config.ts";
 import { diffusersDiTKeys } from "../../src/models/dit/checkpoint.ts";
 import { type NetworkConfig, traceNetwork } from "../../src/models/network.ts";

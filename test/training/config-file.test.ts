@@ -2,7 +2,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
+import { ditPresets } from "../../src/models/dit/config.ts";
 import { attentionAndMlp } from "../../src/nn/lora.ts";
+import { loraTargets } from "../../src/training/tasks/lora-layers.ts";
 import type { LoraTrainingConfig, TrainingConfig } from "../../src/training/config/config.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 
@@ -163,10 +165,12 @@ training:
   steps: 100
 `;
 
-  it("has a base, and targets and an alpha where it leaves them out", () => {
+  it("has its rank as alpha and the targets of the base's family unless it says otherwise", () => {
     const config = readTrainingConfig("a.yaml", lora) as LoraTrainingConfig;
     expect(config).toMatchObject({ base: "emoji", checkpoint: { weights: "float16" } });
-    expect(config.lora).toEqual({ rank: 4, alpha: 4, targets: [...attentionAndMlp] });
+    expect(config.lora).toEqual({ rank: 4, alpha: 4 });
+    const network = { kind: "dit", ...ditPresets["DiT-S/8"] };
+    expect(loraTargets(network)).toEqual([...attentionAndMlp]);
     const other = readTrainingConfig("a.yaml", lora, ["lora.alpha=8"]) as LoraTrainingConfig;
     expect(other.lora.alpha).toBe(8);
   });

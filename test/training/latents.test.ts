@@ -276,7 +276,7 @@ describe("training on latents", () => {
       /latents: the network draws 4 channels, but the autoencoder decodes 8/,
     );
     expect(withAutoencoder({ widths: [8] })).toThrow(
-      /latents\.autoencoder\.encoderAttention: it tells of 2 levels, but there are 1 widths/,
+      /latents\.autoencoder\.encoderAttention: it describes 2 levels, but there are 1 widths/,
     );
   });
 });

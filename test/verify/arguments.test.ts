@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl.ts";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
 import { vqganConfig } from "../../src/models/coders/vqgan.ts";
 import { ddpmUNetConfig } from "../../src/models/ddpm-unet/checkpoint.ts";
 import { diffusersDiTConfig, ditConfig } from "../../src/models/dit/checkpoint.ts";

@@ -2,12 +2,8 @@
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import {
-  type AutoencoderKLConfig,
-  autoencoderKLKeys,
-  autoencoderKLParams,
-  autoencoderKLPresets,
-} from "./autoencoder-kl.ts";
+import { type AutoencoderKLConfig, autoencoderKLPresets } from "./autoencoder-kl-config.ts";
+import { autoencoderKLKeys, autoencoderKLParams } from "./autoencoder-kl.ts";
 
 export interface OpenAutoencoder {
   readonly kind: "kl";

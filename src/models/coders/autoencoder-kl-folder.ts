@@ -2,7 +2,7 @@
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
-import { autoencoderKLConfig } from "./autoencoder-kl.ts";
+import { autoencoderKLConfig } from "./autoencoder-kl-config.ts";
 import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
 
 /** @throws FormatError when its files are not sound */

@@ -7,7 +7,7 @@
  */
 import { input } from "../../engine/graph/functional.ts";
 import { castArray, type NdArray, sizeOf, zeros } from "../../engine/arrays/ndarray.ts";
-import { FormatError, ShapeError } from "../../engine/errors.ts";
+import { ShapeError } from "../../engine/errors.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { conv2d } from "../../nn/convolutions.ts";
@@ -15,151 +15,16 @@ import { groupNorm } from "../../nn/norm.ts";
 import { createParams, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { crossAttention } from "../../nn/attention.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
-import type { FieldReader } from "../../weights/config-fields.ts";
+import { type AutoencoderKLConfig, latentFactor } from "./autoencoder-kl-config.ts";
 
-export interface AutoencoderKLConfig {
-  /** Channels of the images that are encoded. */
-  readonly inputs: number;
-  /** Channels of the images that are decoded. */
-  readonly outputs: number;
-  readonly latentChannels: number;
-  /** Width of each level, from full size down; every further level halves height and width. */
-  readonly widths: readonly number[];
-  /** Width behind the encoder's first convolution; as the first level unless given. */
-  readonly stem?: number | undefined;
-  /** Residual blocks of a level of the encoder; the decoder has one more. */
-  readonly layers: number;
-  readonly groups: number;
-  readonly activation: Activation;
-  /** Whether each level of the encoder, from full size down, attends behind every residual block. */
-  readonly encoderAttention: readonly boolean[];
-  /** The same of the decoder, from full size down. */
-  readonly decoderAttention: readonly boolean[];
-  readonly middleAttention: boolean;
-  /** 1×1 convolutions behind the encoder and in front of the decoder. */
-  readonly quantConv: boolean;
-  readonly postQuantConv: boolean;
-  /** Diffusion models work on (z − shift)·scale, which has unit variance. */
-  readonly scale: number;
-  readonly shift: number;
-}
-
-const activations = {
-  silu: (x: Tensor) => x.silu(),
-  swish: (x: Tensor) => x.silu(),
-  gelu: (x: Tensor) => x.gelu(),
-  relu: (x: Tensor) => x.relu(),
+const activations: Readonly<Record<AutoencoderKLConfig["activation"], (x: Tensor) => Tensor>> = {
+  silu: (x) => x.silu(),
+  swish: (x) => x.silu(),
+  gelu: (x) => x.gelu(),
+  relu: (x) => x.relu(),
   /** x·tanh(ln(1 + eˣ)) (Misra, 2019), the exponent never positive. */
-  mish: (x: Tensor) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
+  mish: (x) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
 };
-type Activation = keyof typeof activations;
-
-export const activationNames = Object.keys(activations) as Activation[];
-
-const stableDiffusion: AutoencoderKLConfig = {
-  inputs: 3,
-  outputs: 3,
-  latentChannels: 4,
-  widths: [128, 256, 512, 512],
-  layers: 2,
-  groups: 32,
-  activation: "silu",
-  encoderAttention: [false, false, false, false],
-  decoderAttention: [false, false, false, false],
-  middleAttention: true,
-  quantConv: true,
-  postQuantConv: true,
-  scale: 0.18215,
-  shift: 0,
-};
-
-export const autoencoderKLPresets = {
-  /** Stable Diffusion 1 and 2, DiT, PixArt-alpha. */
-  "SD-VAE": stableDiffusion,
-  /** Stable Diffusion XL, PixArt-Sigma. */
-  "SDXL-VAE": { ...stableDiffusion, scale: 0.13025 },
-  /** Stable Diffusion 3 and 3.5. */
-  "SD3-VAE": {
-    ...stableDiffusion,
-    latentChannels: 16,
-    quantConv: false,
-    postQuantConv: false,
-    scale: 1.5305,
-    shift: 0.0609,
-  },
-} satisfies Record<string, AutoencoderKLConfig>;
-
-/**
- * The config.json of diffusers' AutoencoderKL; what it leaves out has diffusers' default.
- *
- * @throws FormatError that names the field at fault
- */
-export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
-  const widths = read.counts("block_out_channels", [64]);
-  const plain = <T>(block: T) => new Array<T>(widths.length).fill(block);
-  const [down, attendingDown] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"] as const;
-  const [up, attendingUp] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"] as const;
-  const downBlocks = read.choices("down_block_types", [down, attendingDown], plain(down));
-  const upBlocks = read.choices("up_block_types", [up, attendingUp], plain(up));
-  for (const blocks of [downBlocks, upBlocks]) {
-    if (blocks.length === widths.length) continue;
-    throw new FormatError(
-      `${read.file} lists the blocks ${blocks.join(", ")}, but ${widths.length} "block_out_channels" (${widths.join(", ")}); give one width a block.`,
-    );
-  }
-  // Without a mean and deviation of each channel, the latents are scaled and shifted as a whole.
-  read.only("latents_mean");
-  read.only("latents_std");
-  read.ignore("sample_size", "force_upcast");
-  const config: AutoencoderKLConfig = {
-    inputs: read.count("in_channels", 3),
-    outputs: read.count("out_channels", 3),
-    latentChannels: read.count("latent_channels", 4),
-    widths,
-    layers: read.count("layers_per_block", 1),
-    groups: read.count("norm_num_groups", 32),
-    activation: read.choice("act_fn", activationNames, "silu"),
-    encoderAttention: downBlocks.map((block) => block === attendingDown),
-    // Up blocks are listed in the order in which they run: from the smallest size up.
-    decoderAttention: upBlocks.map((block) => block === attendingUp).toReversed(),
-    middleAttention: read.flag("mid_block_add_attention", true),
-    quantConv: read.flag("use_quant_conv", true),
-    postQuantConv: read.flag("use_post_quant_conv", true),
-    scale: read.number("scaling_factor", 0.18215),
-    shift: read.number("shift_factor", 0),
-  };
-  read.finish("AutoencoderKL");
-  return config;
-}
-
-/** What `autoencoderKLConfig` reads, of one whose levels do not attend. */
-export function autoencoderKLFields(
-  config: AutoencoderKLConfig,
-): Readonly<Record<string, unknown>> {
-  const { widths } = config;
-  return {
-    _class_name: "AutoencoderKL",
-    in_channels: config.inputs,
-    out_channels: config.outputs,
-    latent_channels: config.latentChannels,
-    block_out_channels: widths,
-    down_block_types: widths.map(() => "DownEncoderBlock2D"),
-    up_block_types: widths.map(() => "UpDecoderBlock2D"),
-    layers_per_block: config.layers,
-    norm_num_groups: config.groups,
-    act_fn: config.activation,
-    mid_block_add_attention: config.middleAttention,
-    use_quant_conv: config.quantConv,
-    use_post_quant_conv: config.postQuantConv,
-    scaling_factor: config.scale,
-    shift_factor: config.shift,
-  };
-}
-
-/** Pixels along a side that one latent stands for: each level but the first halves the size. */
-export function latentFactor({ widths }: AutoencoderKLConfig): number {
-  return 2 ** (widths.length - 1);
-}
 
 /** A Gaussian over latents, each [B, latentChannels, H/f, W/f]; its mean is also its mode. */
 export interface Posterior {

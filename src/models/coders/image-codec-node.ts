@@ -6,7 +6,7 @@ import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
-import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl.ts";
+import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl-config.ts";
 import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
 import { openAutoencoderFolder } from "./autoencoder-kl-folder.ts";
 import type { OpenCodec } from "./image-codec.ts";

@@ -2,12 +2,11 @@
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { Params, ParamsRoot } from "../../nn/params.ts";
 import type { OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
+import { type AutoencoderKLConfig, latentFactor } from "./autoencoder-kl-config.ts";
 import {
-  type AutoencoderKLConfig,
   autoencoderKLParams,
   decodeLatents,
   encodeImages,
-  latentFactor,
   scaleLatents,
   unscaleLatents,
 } from "./autoencoder-kl.ts";

@@ -1,5 +1,4 @@
 /** Paella's VQGAN in files: its config as JSON, a folder in diffusers' layout (PaellaVQModel), or a single file. */
-import { z } from "zod";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
@@ -15,18 +14,6 @@ import {
   vqganParams,
   vqganPresets,
 } from "./vqgan.ts";
-
-const count = z.int().min(1);
-
-export const vqganSchema = z.strictObject({
-  channels: count,
-  levels: count,
-  bottleneckBlocks: count,
-  hidden: count,
-  latentChannels: count,
-  codebook: count,
-  scale: z.number().positive(),
-} satisfies { readonly [K in keyof VQGANConfig]-?: z.ZodType<VQGANConfig[K]> });
 
 /** One whose weights are at hand, under its own names and already checked. */
 export interface OpenVQGAN {

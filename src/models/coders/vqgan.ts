@@ -2,6 +2,7 @@
  * The VQGAN of Paella (Rampas et al., 2022): pictures as tokens out of a codebook, and back (van den Oord et al., 2017;
  * Esser et al., 2021). Weights bear the names of dome272/Paella.
  */
+import { z } from "zod";
 import { detach, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
@@ -29,21 +30,25 @@ import {
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
-export interface VQGANConfig {
-  /** Of the pictures; 3 as it was published. */
-  readonly channels: number;
-  /** Times that height and width are halved: 2 make a token of 4×4 pixels. */
-  readonly levels: number;
+const natural = z.int().min(1);
+
+export const vqganSchema = z.strictObject({
+  /** Channels of the pictures; 3 as it was published. */
+  channels: natural,
+  /** How often height and width are halved: 2 levels make a code of 4×4 pixels. */
+  levels: natural,
   /** Blocks of the decoder at the lowest resolution. */
-  readonly bottleneckBlocks: number;
+  bottleneckBlocks: natural,
   /** Channels at the lowest resolution; each level above has half of them. */
-  readonly hidden: number;
-  readonly latentChannels: number;
+  hidden: natural,
+  latentChannels: natural,
   /** Number of codes. */
-  readonly codebook: number;
+  codebook: natural,
   /** Latents are divided by it. */
-  readonly scale: number;
-}
+  scale: z.number().positive(),
+});
+
+export type VQGANConfig = z.output<typeof vqganSchema>;
 
 export const vqganPresets = {
   "Paella-VQGAN": {

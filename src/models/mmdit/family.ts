@@ -9,6 +9,7 @@ import {
   diffusersMMDiTKeys,
   diffusersMMDiTWeights,
   hasSwappedHalves,
+  mmditCheckpointConfig,
   mmditConfig,
 } from "./checkpoint.ts";
 import { checkMMDiT, type MMDiTConfig, mmditPresets, mmditSchema } from "./config.ts";
@@ -55,6 +56,22 @@ export const mmditFamily: NetworkFamily<MMDiTConfig> = {
       return { ...architecture, positions: { ...architecture.positions, kind: "sin-cos" } };
     },
     textWidth: ({ hidden }) => hidden,
+  },
+  original: {
+    recognises: ({ entries }) => entries.has("joint_blocks.0.x_block.attn.qkv.weight"),
+    open: (weights) => ({
+      config: mmditCheckpointConfig(weights),
+      recipe: {
+        process: "flow",
+        predicts: "flow",
+        weighting: { kind: "space", space: "flow" },
+        times: { kind: "logit-normal", mean: 0, std: 1 },
+        shift: 3,
+      },
+      // As Stability's own code draws (sd3_infer.py).
+      sampling: { sampler: "dpmpp-2m-sigma", steps: 40, guidance: 4.5 },
+      missing: `${weights.name} takes texts as embeddings of CLIP and T5, but does not contain these encoders.`,
+    }),
   },
   diffusers: {
     className: "SD3Transformer2DModel",

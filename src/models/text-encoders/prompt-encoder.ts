@@ -1,10 +1,12 @@
 /**
- * A small text encoder that is trained with the network it tells what to draw: words whose meaning is known, given as a
- * table, become tokens of the network's width, which a few transformer blocks relate to one another ("red" to "apple").
+ * A small text encoder that is trained with the network that it conditions. A table gives each word a vector of known
+ * meaning; the vectors become tokens of the network's width, which a few transformer blocks relate to one another ("red" to
+ * "apple").
  *
- * Bidirectional, pre-norm, with rotary positions (Su et al., 2021) and SwiGLU (Shazeer, 2020), as small text encoders have
- * become since BERT.
+ * The blocks are bidirectional and pre-norm, with rotary positions (Su et al., 2021) and SwiGLU (Shazeer, 2020), as small
+ * text encoders since BERT have them.
  */
+import { z } from "zod";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias, selfAttention } from "../../nn/attention.ts";
 import { linear } from "../../nn/linear.ts";
@@ -13,26 +15,36 @@ import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
 import { rotaryTable } from "../../nn/positions.ts";
 
-export interface PromptEncoderConfig {
-  /** Rows of the table of words. */
-  readonly vocabulary: number;
-  /** Width of the table of words. */
-  readonly wordWidth: number;
-  /** Width of the tokens that come out. */
-  readonly width: number;
-  readonly depth: number;
-  readonly heads: number;
-  /** Tokens of a prompt, with its padding. */
-  readonly length: number;
-}
+const count = z.int().min(1);
+
+export const promptEncoderSchema = z
+  .strictObject({
+    /** Rows of the table of words. */
+    vocabulary: count,
+    /** Width of the table of words. */
+    wordWidth: count,
+    /** Width of the tokens that come out. */
+    width: count,
+    depth: z.int().min(0),
+    heads: count,
+    /** Tokens of a prompt, including its padding. */
+    length: count,
+  })
+  .superRefine(({ width, heads }, context) => {
+    if (width % (2 * heads) === 0) return;
+    const message = `${heads} heads do not divide the width ${width} into even parts, which rotary positions need`;
+    context.addIssue({ code: "custom", path: ["heads"], message });
+  });
+
+export type PromptEncoderConfig = z.output<typeof promptEncoderSchema>;
 
 const rms: Norm = { kind: "rms", affine: true, epsilon: 1e-6 };
 
 /**
- * Pieces of words → tokens [B, length, width]; what stands where the mask is false has no meaning, and no influence.
+ * Pieces of words → tokens [B, length, width]. Where the mask is false the output has no meaning, and the input no influence.
  *
  * The table `words` [vocabulary, wordWidth] is expected to have unit variance. Training it costs a product with the one-hot
- * matrix of all words; left out of what is trained, it is only looked up.
+ * matrix of all words; a table that is not trained is only looked up.
  *
  * @param ids [B, length], int64
  * @param mask [B, length] bool, false for padding

@@ -7,8 +7,6 @@ import { basename, dirname, extname, join, resolve } from "node:path";
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { autoencoderIn } from "../../models/coders/autoencoder-kl-checkpoint.ts";
-import { mmditCheckpointConfig } from "../../models/mmdit/checkpoint.ts";
-import { mmditFamily } from "../../models/mmdit/family.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { fieldReader } from "../../weights/config-fields.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
@@ -20,6 +18,7 @@ import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { continuousProcess } from "../process.ts";
 import { component, type GivenVAE, openVAE } from "./diffusers.ts";
 import type { OpenModelOptions } from "./options.ts";
+import { publishedModel } from "./published-checkpoint.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
 import {
   encodersOfWeights,
@@ -86,7 +85,7 @@ export async function openSD3File(
   const { textEncoders = [], tokenizers = dirname(resolve(path)) } = options;
   const wanted = wantedEncoders(table, options, name);
   const own = networkWeights(file);
-  const network = { kind: mmditFamily.kind, ...mmditCheckpointConfig(own) };
+  const { network } = publishedModel(own);
   const weights = checkedWeights(tracedForDrawing(network).params, own);
   const encoders = {
     ...encodersOfWeights(table, only(wanted, encoderWeightsIn(table, file))),

@@ -6,9 +6,11 @@ import type { Tensor } from "../../engine/graph/tensor.ts";
 import {
   type AutoencoderKLConfig,
   autoencoderKLFields,
+  latentFactor,
+} from "../../models/coders/autoencoder-kl-config.ts";
+import {
   decodeLatents,
   encodeImages,
-  latentFactor,
   samplePosterior,
 } from "../../models/coders/autoencoder-kl.ts";
 import { type ImageCodec, unitRange } from "../../models/coders/image-codec.ts";

@@ -1,7 +1,13 @@
 /** The layers of a network under every name that LoRA files have for them. */
 import { familyOf } from "../../models/families.ts";
 import { canDrop, type NetworkConfig, traceNetwork } from "../../models/network.ts";
+import { attentionAndMlp } from "../../nn/lora.ts";
 import type { LayerName, RowRange } from "../../weights/lora.ts";
+
+/** The layers that a LoRA adapts unless its config names others. */
+export function loraTargets(network: NetworkConfig): readonly string[] {
+  return familyOf(network).training?.loraTargets ?? attentionAndMlp;
+}
 
 /** Layers that diffusers keeps apart and key maps have joined. */
 const joined = /\.(to|add)_qkv(_proj)?$/;

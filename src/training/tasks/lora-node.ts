@@ -10,10 +10,9 @@ import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts"
 import { fork, randomKey } from "../../engine/random/random.ts";
 import { resolve } from "../../engine/graph/shape.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
-import { familyOf } from "../../models/families.ts";
-import { publishedNames } from "./lora-layers.ts";
+import { loraTargets, publishedNames } from "./lora-layers.ts";
 import { isTrainedFolder, shippedModel, shippedModels } from "../../models/card-node.ts";
-import { attentionAndMlp, checkTargets, isLora } from "../../nn/lora.ts";
+import { checkTargets, isLora } from "../../nn/lora.ts";
 import { initialize } from "../../nn/params.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
@@ -47,8 +46,7 @@ export async function loraPlan(
   return closingOnFailure([base.weights], async () => {
     // With other weights of the base, the same steps would lead to another LoRA.
     const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
-    const { training } = familyOf(base.card.network);
-    const targets = [...(config.lora.targets ?? training?.loraTargets ?? attentionAndMlp)];
+    const targets = [...(config.lora.targets ?? loraTargets(base.card.network))];
     const resolved = { ...config, lora: { ...config.lora, targets } };
     const whole = configOn(base, resolved);
     return {

@@ -12,8 +12,8 @@ import {
   zeros,
 } from "../../../src/engine/arrays/ndarray.ts";
 import { fork, normal, type RandomKey, randomKey } from "../../../src/engine/random/random.ts";
+import { autoencoderKLConfig } from "../../../src/models/coders/autoencoder-kl-config.ts";
 import {
-  autoencoderKLConfig,
   autoencoderKLKeys,
   autoencoderKLParams,
 } from "../../../src/models/coders/autoencoder-kl.ts";

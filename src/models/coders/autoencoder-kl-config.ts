@@ -1,0 +1,152 @@
+/** The config of a KL autoencoder: its schema, published ones, and diffusers' config.json. */
+import { z } from "zod";
+import { FormatError } from "../../engine/errors.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+
+const count = z.int().min(1);
+
+const activationNames = ["silu", "swish", "gelu", "relu", "mish"] as const;
+
+export const autoencoderKLSchema = z
+  .strictObject({
+    /** Channels of the images that are encoded. */
+    inputs: count,
+    /** Channels of the images that are decoded. */
+    outputs: count,
+    latentChannels: count,
+    /** Width of each level, from full size down; every further level halves height and width. */
+    widths: z.array(count).min(1).readonly(),
+    /** Width behind the encoder's first convolution; that of the first level unless given. */
+    stem: count.optional(),
+    /** Residual blocks of a level of the encoder; the decoder has one more. */
+    layers: count,
+    /** Groups of channels in each norm. */
+    groups: count,
+    activation: z.enum(activationNames),
+    /** Whether each level of the encoder, from full size down, has attention behind every residual block. */
+    encoderAttention: z.array(z.boolean()).readonly(),
+    /** The same for the decoder, from full size down. */
+    decoderAttention: z.array(z.boolean()).readonly(),
+    middleAttention: z.boolean(),
+    /** Whether a 1×1 convolution follows the encoder. */
+    quantConv: z.boolean(),
+    /** Whether a 1×1 convolution precedes the decoder. */
+    postQuantConv: z.boolean(),
+    /** Diffusion models work on (z − shift)·scale, which has unit variance. */
+    scale: z.number().positive(),
+    shift: z.number(),
+  })
+  .superRefine(({ widths, encoderAttention, decoderAttention }, context) => {
+    for (const [field, levels] of Object.entries({ encoderAttention, decoderAttention })) {
+      if (levels.length === widths.length) continue;
+      const message = `it describes ${levels.length} levels, but there are ${widths.length} widths`;
+      context.addIssue({ code: "custom", path: [field], message });
+    }
+  });
+
+export type AutoencoderKLConfig = z.output<typeof autoencoderKLSchema>;
+
+const stableDiffusion: AutoencoderKLConfig = {
+  inputs: 3,
+  outputs: 3,
+  latentChannels: 4,
+  widths: [128, 256, 512, 512],
+  layers: 2,
+  groups: 32,
+  activation: "silu",
+  encoderAttention: [false, false, false, false],
+  decoderAttention: [false, false, false, false],
+  middleAttention: true,
+  quantConv: true,
+  postQuantConv: true,
+  scale: 0.18215,
+  shift: 0,
+};
+
+export const autoencoderKLPresets = {
+  /** Stable Diffusion 1 and 2, DiT, PixArt-alpha. */
+  "SD-VAE": stableDiffusion,
+  /** Stable Diffusion XL, PixArt-Sigma. */
+  "SDXL-VAE": { ...stableDiffusion, scale: 0.13025 },
+  /** Stable Diffusion 3 and 3.5. */
+  "SD3-VAE": {
+    ...stableDiffusion,
+    latentChannels: 16,
+    quantConv: false,
+    postQuantConv: false,
+    scale: 1.5305,
+    shift: 0.0609,
+  },
+} satisfies Record<string, AutoencoderKLConfig>;
+
+/**
+ * The config.json of diffusers' AutoencoderKL; what it leaves out has diffusers' default.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
+  const widths = read.counts("block_out_channels", [64]);
+  const plain = <T>(block: T) => new Array<T>(widths.length).fill(block);
+  const [down, attendingDown] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"] as const;
+  const [up, attendingUp] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"] as const;
+  const downBlocks = read.choices("down_block_types", [down, attendingDown], plain(down));
+  const upBlocks = read.choices("up_block_types", [up, attendingUp], plain(up));
+  for (const blocks of [downBlocks, upBlocks]) {
+    if (blocks.length === widths.length) continue;
+    throw new FormatError(
+      `${read.file} lists the blocks ${blocks.join(", ")}, but ${widths.length} "block_out_channels" (${widths.join(", ")}); give one width a block.`,
+    );
+  }
+  // Without a mean and deviation of each channel, the latents are scaled and shifted as a whole.
+  read.only("latents_mean");
+  read.only("latents_std");
+  read.ignore("sample_size", "force_upcast");
+  const config: AutoencoderKLConfig = {
+    inputs: read.count("in_channels", 3),
+    outputs: read.count("out_channels", 3),
+    latentChannels: read.count("latent_channels", 4),
+    widths,
+    layers: read.count("layers_per_block", 1),
+    groups: read.count("norm_num_groups", 32),
+    activation: read.choice("act_fn", activationNames, "silu"),
+    encoderAttention: downBlocks.map((block) => block === attendingDown),
+    // Up blocks are listed in the order in which they run: from the smallest size up.
+    decoderAttention: upBlocks.map((block) => block === attendingUp).toReversed(),
+    middleAttention: read.flag("mid_block_add_attention", true),
+    quantConv: read.flag("use_quant_conv", true),
+    postQuantConv: read.flag("use_post_quant_conv", true),
+    scale: read.number("scaling_factor", 0.18215),
+    shift: read.number("shift_factor", 0),
+  };
+  read.finish("AutoencoderKL");
+  return config;
+}
+
+/** The fields that `autoencoderKLConfig` reads, for an autoencoder whose levels have no attention. */
+export function autoencoderKLFields(
+  config: AutoencoderKLConfig,
+): Readonly<Record<string, unknown>> {
+  const { widths } = config;
+  return {
+    _class_name: "AutoencoderKL",
+    in_channels: config.inputs,
+    out_channels: config.outputs,
+    latent_channels: config.latentChannels,
+    block_out_channels: widths,
+    down_block_types: widths.map(() => "DownEncoderBlock2D"),
+    up_block_types: widths.map(() => "UpDecoderBlock2D"),
+    layers_per_block: config.layers,
+    norm_num_groups: config.groups,
+    act_fn: config.activation,
+    mid_block_add_attention: config.middleAttention,
+    use_quant_conv: config.quantConv,
+    use_post_quant_conv: config.postQuantConv,
+    scaling_factor: config.scale,
+    shift_factor: config.shift,
+  };
+}
+
+/** Pixels along a side that one latent stands for: each level but the first halves the size. */
+export function latentFactor({ widths }: AutoencoderKLConfig): number {
+  return 2 ** (widths.length - 1);
+}
