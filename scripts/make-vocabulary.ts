@@ -1,9 +1,11 @@
 /**
- * Makes models/words, what a prompt encoder begins with: node scripts/run.mjs scripts/make-vocabulary.ts
+ * Makes models/words, the initial vocabulary of prompt encoders: node scripts/run.mjs
+ * scripts/make-vocabulary.ts
  *
- * The pieces are those of an English sentence encoder (Universal Sentence Encoder lite, Apache-2.0), of which 60 % of the
- * emoji's words need several that mean nothing on their own, "flow" and "er"; so those words become pieces too. What a
- * piece or word means is what that encoder says of it as a sentence, reduced to its principal components.
+ * The tokens are those of an English sentence encoder (Universal Sentence Encoder lite, Apache-2.0). It
+ * splits 60 % of the words in emoji captions into pieces that mean nothing alone, such as "flow" and "er", so
+ * these words become tokens, too. The embedding of a token is that encoder's embedding of it as a sentence,
+ * reduced to its principal components.
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { type EmbeddingsModel, initModel } from "@energetic-ai/embeddings";
@@ -19,12 +21,13 @@ import { safetensorsChunks } from "../src/weights/safetensors/write.ts";
 const FOLDER = "models/words";
 const WIDTH = 128;
 const UNKNOWN = "\ufffd";
-// Pieces with these ids are marks that the encoder reserves.
+// Ids that the encoder reserves for special tokens.
 const RESERVED = 6;
-// As rare as the rarest of the encoder's pieces, so that "flowers" is "flower" and "s" but "antique" has no "ant".
+// As rare as the rarest of the encoder's tokens, so that "flowers" is "flower" and "s" but "antique" has no
+// "ant".
 const WORD_SCORE = -12;
 
-// What people ask for that no emoji is called.
+// Words that people ask for but that no emoji is called.
 const MORE_WORDS = `
   knight wizardry sparrow starfish toad salamander cheetah hare rhino hen hawk pigeon wasp moth plum kettle sock wallet
   surfboard submarine cabin oak daisy lily magenta turquoise crimson maroon beige golden striped cartoonish spooky grumpy
@@ -43,11 +46,11 @@ const MORE_WORDS = `
   steampunk pixelated minimalist adorable ferocious majestic mischievous lavender ochre emerald sapphire ruby amber ivory
 `;
 
-/** A row of the table: a piece of a word, or ▁ and a word. */
+/** A row of the table: a part of a word, or ▁ and a word. */
 interface Entry {
   readonly piece: string;
   readonly score: number;
-  /** The encoder's ids for it. */
+  /** The encoder's ids of the token. */
   readonly ids: readonly number[];
 }
 
@@ -60,7 +63,7 @@ const emoji = JSON.parse(await readFile(emojiPath!, "utf8")) as {
 }[];
 const texts = emoji
   .flatMap(({ label, tags = [] }) => [label, ...tags])
-  // Codes of countries are no words.
+  // Country codes are not words.
   .filter((text) => !/^[A-Z]{2}$/.test(text))
   .map((text) => plain(text));
 
@@ -101,7 +104,7 @@ for (const word of ["car", "automobile", "puppy", "flower", "red", "happy", "spa
   console.log(`${word}: ${neighbours(word).join(", ")}`);
 }
 
-/** A text as the tokenizer sees it, which knows no capitals and no typographer's quotes. */
+/** Normalizes a text as the tokenizer does: lower case, without typographic quotes. */
 function plain(text: string): string {
   return text.normalize("NFKC").toLowerCase().replace(/[‘’]/g, "'").replace(/[“”]/g, '"').trim();
 }
@@ -135,10 +138,10 @@ function tokenizerFile(vocab: readonly (readonly [string, number])[]) {
   };
 }
 
-/** On the encoder's own pieces alone, ours must cut texts as its own tokenizer does. */
+/** With the encoder's own tokens alone, our tokenizer must split texts as the encoder's does. */
 function checkSegmentation(): void {
   const known = vocabulary.map(([piece, score], id): [string, number] =>
-    // What is reserved must not be found in a text.
+    // Reserved tokens must not be found in a text.
     id > 0 && id < RESERVED ? [`\u0000${id}`, score] : [piece, score],
   );
   const ours = loadTokenizer(tokenizerFile(known));
@@ -154,33 +157,33 @@ function checkSegmentation(): void {
   );
 }
 
-/** The encoder's pieces, without those with capitals and the like, which no text has any more. */
+/** The encoder's tokens without those that do not occur in normalized text, such as capitals. */
 function ownPieces(): Entry[] {
   return vocabulary.flatMap(([piece, score], id) =>
     id < RESERVED || piece !== plain(piece) ? [] : [{ piece, score, ids: [id] }],
   );
 }
 
-/** The words of the captions that the encoder has no piece for. */
+/** The words of the captions for which the encoder has no token. */
 function wholeWords(): Entry[] {
   const spelled = texts.flatMap((text) => text.match(/\p{L}{2,}/gu) ?? []);
   const more = MORE_WORDS.trim().split(/\s+/);
   return [...new Set([...spelled, ...more, ...emojiStyleNames])].sort().flatMap((word) => {
     const ids = model.tokenizer.encode(word);
     const score = ids.reduce((sum, id) => sum + vocabulary[id]![1], 0);
-    // In any case a little more than its pieces have together, so that it is always found whole.
+    // Slightly above the total score of its pieces, so that the word is always found whole.
     return ids.length < 2
       ? []
       : [{ piece: `▁${word}`, score: Math.max(WORD_SCORE, score + 1), ids }];
   });
 }
 
-/** Each entry as a sentence: the encoder's vector, [512]. */
+/** Embeds each entry as a sentence: the encoder's vector [512]. */
 async function encode(
   { model: graph }: EmbeddingsModel,
   list: readonly Entry[],
 ): Promise<number[][]> {
-  // The encoder takes text only; this one reads its ids from it.
+  // The encoder accepts only text; this tokenizer reads its ids from it.
   const reader = Object.assign(Object.create(model) as EmbeddingsModel, {
     model: graph,
     tokenizer: { encode: (text: string) => text.split(" ").map(Number) },
@@ -194,9 +197,10 @@ async function encode(
 }
 
 /**
- * Principal components of some of the vectors, and all vectors by them, of unit variance over all.
+ * Computes principal components of some vectors and projects all vectors onto them, with unit variance
+ * overall.
  *
- * @param counts which vectors the components are of: rare pieces mean little, and would take a share of them
+ * @param counts the vectors from which the components are computed, without rare pieces, which mean little
  */
 function reduce(vectors: readonly number[][], counts: readonly boolean[]) {
   const chosen = vectors.filter((_, i) => counts[i]);
@@ -246,7 +250,7 @@ function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return sum;
 }
 
-/** The words nearest to one by the angle of their rows. */
+/** The words nearest to a word by the angle between their rows. */
 function neighbours(word: string): string[] {
   const rows = entries.map(({ piece }, i) => ({
     piece,

@@ -40,7 +40,7 @@ export {
 } from "./graph/pool.ts";
 export { graphToString } from "./graph/print.ts";
 export { fork, integers, normal, permutation, randomKey, uniform } from "./random/random.ts";
-export type { StoredWeight } from "./runtime/stored-weight.ts";
+export { arrayWeights, fileWeight, type StoredWeight } from "./runtime/stored-weight.ts";
 export type {
   Backend,
   CompileOptions,

@@ -19,7 +19,7 @@ export function rowsAt({ width, values }: Features, indices: ArrayLike<number>):
 }
 
 /** @throws UsageError unless both sets have the same width and at least `least` rows each */
-export function checkSets(a: Features, b: Features, least: number, what: string): void {
+function checkSets(a: Features, b: Features, least: number, what: string): void {
   if (a.width !== b.width) {
     throw new UsageError(
       `The ${what} needs features of one width, got ${a.width} and ${b.width}; compare features of one extractor.`,

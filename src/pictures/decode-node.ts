@@ -4,7 +4,7 @@ import sharp, { type Sharp } from "sharp";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Fitting } from "./fitting.ts";
-import { refuseLfsPointer } from "../weights/sources/lfs-pointer.ts";
+import { refuseLfsPointer } from "../weights/sources/source.ts";
 import type { Picture, PictureShape } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
 

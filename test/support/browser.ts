@@ -1,6 +1,6 @@
 /**
- * A page of this repository's code in headless Chromium, with its exports callable from a test.
- * Everything comes from a server on 127.0.0.1; the browser asks for nothing else.
+ * Opens a page with this repository's code in headless Chromium and calls its exports from a test. All files
+ * come from a server on 127.0.0.1.
  */
 import { readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
@@ -15,12 +15,12 @@ import { ensureChromium } from "../../scripts/find-chromium.mjs";
 type PageModule = Record<string, (...args: never[]) => unknown>;
 
 export interface BrowserPage<M extends PageModule> {
-  /** Calls an export inside the page and returns what it returns; what it throws is thrown here. */
+  /** Calls an export inside the page and returns its result; its errors are thrown here. */
   call<K extends keyof M & string>(
     name: K,
     ...args: Parameters<M[K]>
   ): Promise<Awaited<ReturnType<M[K]>>>;
-  /** Ends the browser and the server. */
+  /** Closes the browser and the server. */
   close(): Promise<void>;
 }
 
@@ -35,10 +35,10 @@ const chromiumFlags = [
   "--disable-sync",
 ];
 
-/** How long a call may take, in ms: less than a test may, so that the test can say which call it was. */
+/** The time limit of a call in ms: less than that of a test, so that the test can name the call. */
 const PATIENCE = 110_000;
 
-/** What wasm threads need: without isolation the page has no SharedArrayBuffer. */
+/** Required for wasm threads: without isolation the page has no SharedArrayBuffer. */
 const isolation = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
@@ -62,7 +62,7 @@ const contentTypes: Readonly<Record<string, string>> = {
  *
  * @param entry path of the module
  * @param workers further modules that the page starts as workers: URL path → path of the module
- * @param folders further files that the page loads: URL path with a slash at its end → folder
+ * @param folders further files that the page loads: URL path with a trailing slash → folder
  */
 export async function openPage<M extends PageModule>(
   entry: string,
@@ -103,7 +103,7 @@ export async function openPage<M extends PageModule>(
       );
     return {
       async call(name, ...args) {
-        // A page that hangs would cost every later call its patience too.
+        // Without this, every later call to a page that hangs would wait for the time limit, too.
         if (silent !== undefined) throw new Error(silent);
         let timer: NodeJS.Timeout | undefined;
         const waited = new Promise<never>((_, reject) => {
@@ -139,7 +139,7 @@ async function bundle(entry: string): Promise<string> {
   return outputFiles[0]!.text;
 }
 
-/** The page, its scripts, and ONNX Runtime's own files under /ort/. */
+/** Serves the page, its scripts, and ONNX Runtime's own files under /ort/. */
 async function serve(
   scripts: ReadonlyMap<string, string>,
   folders: Readonly<Record<string, string>>,

@@ -5,9 +5,8 @@ import { UsageError } from "../../engine/errors.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { byCodeUnits } from "./columns.ts";
 import { nearestNames, quote } from "../../engine/messages.ts";
-import { type ByteSource } from "../../weights/sources/source.ts";
 import { fileSource } from "../../weights/sources/file-node.ts";
-import { refuseLfsPointer } from "../../weights/sources/lfs-pointer.ts";
+import { type ByteSource, refuseLfsPointer } from "../../weights/sources/source.ts";
 
 /**
  * Lists all files below a folder as sorted relative paths with "/". Symbolic links are followed, and hidden

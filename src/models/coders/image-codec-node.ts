@@ -1,4 +1,7 @@
-/** Autoencoders and tokenizers on disk: in diffusers' folders, as `patchwise train` makes them, or as single files. */
+/**
+ * Opens autoencoders and VQGANs on disk: in diffusers' folder layout, as `patchwise train` writes them, or as
+ * single files.
+ */
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
@@ -14,15 +17,15 @@ import { openVQGANFolder, vqganClass, vqganIn } from "./vqgan-folder.ts";
 
 const configFile = "config.json";
 
-/** Folders within another that hold one. */
+/** Subfolders of a model that hold its codec. */
 export const codecFolders = { kl: "vae", vq: "vqgan" } as const;
 
 /**
- * Opens an autoencoder or a tokenizer.
+ * Opens an image codec.
  *
- * @param path a folder with config.json, one that holds such a folder as `vae` or `vqgan`, or a `.safetensors` file; an
- *   autoencoder's config is told from its shapes unless there is a config.json of one beside it
- * @throws UsageError when there is none; FormatError when its files are not sound
+ * @param path a folder with config.json, a folder with such a folder as `vae` or `vqgan`, or a `.safetensors`
+ *   file; without a config.json beside the file, the config is inferred from the shapes
+ * @throws UsageError if there is none; FormatError if its files are invalid
  */
 export async function openCodec(path: string): Promise<OpenCodec> {
   const status = await stat(path).catch(() => undefined);
@@ -33,8 +36,8 @@ export async function openCodec(path: string): Promise<OpenCodec> {
   }
   if (status.isDirectory()) {
     const folder = await folderOf(diskFolder(path));
-    const isTokenizer = (await fieldsIn(folder, configFile)).text("_class_name", "") === vqganClass;
-    return isTokenizer ? openVQGANFolder(folder) : openAutoencoderFolder(folder);
+    const isVQGAN = (await fieldsIn(folder, configFile)).text("_class_name", "") === vqganClass;
+    return isVQGAN ? openVQGANFolder(folder) : openAutoencoderFolder(folder);
   }
   const config = await configBeside(diskFolder(dirname(path)));
   const file = await openSafetensorsFile(path);
@@ -48,14 +51,14 @@ export async function openCodec(path: string): Promise<OpenCodec> {
 /**
  * Opens an autoencoder, as `openCodec` does.
  *
- * @throws UsageError also when it is a tokenizer
+ * @throws UsageError also if the path is a VQGAN
  */
 export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
   const opened = await openCodec(path);
   if (opened.kind === "kl") return opened;
   await opened.file.close();
   throw new UsageError(
-    `${path} is a tokenizer, but latents of continuous numbers are to be decoded; give Stable Diffusion's autoencoder, or another of its kind.`,
+    `${path} is a VQGAN, but continuous latents have to be decoded; give an autoencoder such as Stable Diffusion's.`,
   );
 }
 
@@ -69,7 +72,7 @@ async function folderOf(folder: ModelFolder): Promise<ModelFolder> {
   );
 }
 
-/** The config of the autoencoder in a folder; undefined where there is none, or it is of something else. */
+/** The autoencoder's config in a folder; undefined if there is none, or it belongs to another model. */
 async function configBeside(folder: ModelFolder): Promise<AutoencoderKLConfig | undefined> {
   if (!(await folder.has(configFile))) return undefined;
   const fields = await fieldsIn(folder, configFile);

@@ -2,7 +2,7 @@
  * One interface for bytes in memory, Blobs, URLs and files. They are read by range, so that reading one
  * tensor does not load a whole checkpoint.
  */
-import { PatchwiseError } from "../../engine/errors.ts";
+import { FormatError, PatchwiseError } from "../../engine/errors.ts";
 
 export interface ByteSource {
   /** How errors name the source: a path, a URL or the name of a file. */
@@ -69,5 +69,19 @@ export function checkRange(source: ByteSource, offset: number, length: number): 
   if (valid) return;
   throw new PatchwiseError(
     `${source.name}: cannot read ${length} bytes from byte ${offset}: it has ${source.size} bytes; ask for a range inside.`,
+  );
+}
+
+/** Git LFS leaves small text files that begin so in place of large files until they are pulled. */
+const LFS_POINTER = new TextEncoder().encode("version https://git-lfs.github.com/spec/");
+
+/**
+ * @param bytes the file, or its beginning
+ * @throws FormatError if it is a pointer instead of the file itself
+ */
+export function refuseLfsPointer(bytes: Uint8Array, name: string): void {
+  if (!LFS_POINTER.every((byte, i) => bytes[i] === byte)) return;
+  throw new FormatError(
+    `${name} is a Git LFS pointer instead of the file; run "git lfs pull" where it was cloned.`,
   );
 }

@@ -1,8 +1,10 @@
 /**
- * Writes a Stable Diffusion 3 of made-up weights: node scripts/run.mjs test/support/sd3/make.ts folder|file|network PATH
+ * Writes a Stable Diffusion 3 with random weights: node scripts/run.mjs test/support/sd3/make.ts
+ * folder|file|network PATH
  *
- * `folder` is one in diffusers' layout and `file` a single file under Stability's names, both small and of the same weights;
- * `network` is the transformer of Stable Diffusion 3 medium in its full size, to measure with: 8 GB, or 4 GB with --dtype float16.
+ * `folder` is in diffusers' layout and `file` a single file under Stability's names, both small and with the
+ * same weights. `network` is the transformer of Stable Diffusion 3 medium in full size, for measurements: 8
+ * GB, or 4 GB with --dtype float16.
  */
 import { parseArgs } from "node:util";
 import { byteSize } from "../../../src/engine/arrays/dtype.ts";
@@ -45,7 +47,7 @@ switch (path === undefined ? undefined : what) {
     process.exitCode = 2;
 }
 
-/** The file in pieces, so that it is never in memory whole. */
+/** Yields the file in pieces, so that it is never in memory as a whole. */
 function* fullNetwork(): Generator<Uint8Array> {
   const { dtype, seed } = options;
   const tag = { float32: "F32", float16: "F16", bfloat16: "BF16" }[dtype];
@@ -66,8 +68,8 @@ function* fullNetwork(): Generator<Uint8Array> {
   yield new Uint8Array(length.buffer);
   yield header;
 
-  // The same numbers again and again, since drawing two thousand million takes long; but no tensor twice, of which ONNX
-  // Runtime would keep one.
+  // Repeats the same numbers, since drawing two billion takes long. No tensor is equal to another one,
+  // because ONNX Runtime would merge them.
   const drawn = normal(randomKey(seed), [2 ** 20]);
   for (const [i, [name, shape]] of shapes.entries()) {
     const [mean, deviation] = spreadOf(name, shape);

@@ -1,6 +1,6 @@
 /**
- * A Stable Diffusion 3 of made-up weights, for trying out what opens and runs one: as a folder in diffusers' layout and as
- * a single file under Stability's names, of the same weights.
+ * A Stable Diffusion 3 with random weights for tests: as a folder in diffusers' layout and as a single file
+ * under Stability's names, with the same weights.
  */
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -28,14 +28,14 @@ type Weights = ReadonlyMap<string, NdArray>;
 /** Widths and depths; a head is always 64 wide. */
 export interface SD3Size {
   readonly depth: number;
-  /** Patches along a side that the position table covers. */
+  /** Patches along a side of the position table. */
   readonly places: number;
   /** Latents along a side of a picture. */
   readonly latents: number;
   readonly clipL: Encoder;
   readonly clipG: Encoder;
   readonly t5: Encoder;
-  /** Of the autoencoder's levels. */
+  /** Channels of the levels of the autoencoder. */
   readonly vae: readonly number[];
 }
 
@@ -67,7 +67,7 @@ export const mediumSD3: SD3Size = {
   vae: [128, 256, 512, 512],
 };
 
-/** Names and shapes of the network under Stability's names, the published single files' prefix aside. */
+/** Names and shapes of the network under Stability's names, without the prefix of published files. */
 export function networkShapes({ depth, places, clipL, clipG, t5 }: SD3Size): Shapes {
   const width = 64 * depth;
   const shapes = new Map<string, readonly number[]>();
@@ -100,7 +100,7 @@ export function networkShapes({ depth, places, clipL, clipG, t5 }: SD3Size): Sha
   return shapes;
 }
 
-/** Of a CLIP's text model, whose feed-forward layers are four times as wide. */
+/** Shapes of a CLIP text model, whose feed-forward layers are four times as wide. */
 function clipShapes({ width, depth, vocabulary }: Encoder): Shapes {
   const shapes = new Map<string, readonly number[]>();
   const layer = (name: string, weight: readonly number[]) => {
@@ -124,7 +124,7 @@ function clipShapes({ width, depth, vocabulary }: Encoder): Shapes {
   return shapes;
 }
 
-/** Of T5's encoder. */
+/** Shapes of T5's encoder. */
 function t5Shapes({ width, depth, vocabulary }: Encoder): Shapes {
   const shapes = new Map<string, readonly number[]>();
   const inner = (5 * width) / 2;
@@ -148,7 +148,7 @@ function t5Shapes({ width, depth, vocabulary }: Encoder): Shapes {
   return shapes;
 }
 
-/** Of which none is zero: every weight counts. */
+/** Random weights, none of which is zero, so that each of them affects the result. */
 function randomWeights(shapes: Shapes, key: RandomKey): Weights {
   const weights = new Map<string, NdArray>();
   for (const [name, shape] of shapes) {
@@ -162,7 +162,7 @@ function randomWeights(shapes: Shapes, key: RandomKey): Weights {
   return weights;
 }
 
-/** Mean and deviation that keep what a weight makes about as large as what it is given. */
+/** Mean and deviation with which activations keep about the same size. */
 export function spreadOf(name: string, shape: readonly number[]): readonly [number, number] {
   if (/norm\d?\.weight$/.test(name)) return [1, 0.1];
   if (shape.length < 2) return [0, 0.1];
@@ -188,7 +188,7 @@ function vaeConfigOf({ vae }: SD3Size) {
 
 interface Parts {
   readonly network: Weights;
-  /** Under diffusers' names. */
+  /** Weights under diffusers' names. */
   readonly vae: Weights;
   readonly clipL: Weights;
   readonly clipG: Weights;
@@ -204,7 +204,7 @@ function partsOf(size: SD3Size, seed: number): Parts {
   return {
     network: randomWeights(networkShapes(size), key("network")),
     vae: randomWeights(vae, key("vae")),
-    // As published: so its pooled text is the same projected, as diffusers has it, or not, as Stability does.
+    // The projection of the pooled text: present in diffusers' layout, absent in Stability's.
     clipL: new Map([
       ...randomWeights(clipShapes(size.clipL), key("clip_l")),
       ["text_projection.weight", identity(size.clipL.width)],
@@ -225,11 +225,11 @@ const vaeConfig = (size: SD3Size) => autoencoderKLConfig(fieldReader("vae", vaeC
 export interface WriteOptions {
   readonly dtype?: "float32" | "float16" | "bfloat16";
   readonly seed?: number;
-  /** Whether the text encoders are there too; true unless given. */
+  /** Whether the text encoders are included; true by default. */
   readonly encoders?: boolean;
 }
 
-/** A single file under Stability's names; with tokenizers in folders beside it, which no such file holds. */
+/** Writes a single file under Stability's names, with the tokenizers in folders beside it. */
 export async function writeSD3File(
   file: string,
   size: SD3Size,
@@ -266,7 +266,7 @@ function asConvolution(name: string, array: NdArray): NdArray {
   return isLinear ? { ...array, shape: [...array.shape, 1, 1] } : array;
 }
 
-/** A StableDiffusion3Pipeline as diffusers saves it. */
+/** Writes a StableDiffusion3Pipeline as diffusers saves it. */
 export async function writeSD3Folder(
   folder: string,
   size: SD3Size,
@@ -374,7 +374,7 @@ async function writeText(path: string, text: string): Promise<void> {
   await writeFileAtomic(path, new TextEncoder().encode(text));
 }
 
-/** What diffusers' own conversion script makes of Stability's names. */
+/** Converts Stability's names as diffusers' own script does. */
 function* diffusersNetwork(network: Weights): Generator<readonly [string, NdArray]> {
   const depth = [...network.keys()].filter((key) => key.endsWith("x_block.attn.qkv.weight")).length;
   for (const [name, array] of network) {
@@ -430,7 +430,7 @@ function rowsIn({ shape, data }: NdArray, count: number): NdArray[] {
   );
 }
 
-/** Shift and scale stand the other way round. */
+/** Shift and scale are in the opposite order. */
 function swapped(array: NdArray): NdArray {
   const [shift, scale] = rowsIn(array, 2);
   const data = new Float32Array(array.data.length);

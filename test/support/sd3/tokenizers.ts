@@ -1,4 +1,4 @@
-/** Tokenizers of Stable Diffusion 3's kinds with a made-up vocabulary: the bytes, and a few words as pieces. */
+/** Tokenizers of Stable Diffusion 3 with a small vocabulary: the bytes and a few words. */
 
 const words = [
   ..."a the of on in and with red blue green black white small big".split(" "),
@@ -8,7 +8,7 @@ const words = [
 const START = "<|startoftext|>";
 const END = "<|endoftext|>";
 
-/** Files of a CLIP's tokenizer folder, by their names. */
+/** The files of a CLIP tokenizer's folder by their names. */
 export function clipTokenizerFiles(padding: "end" | "!"): Record<string, string> {
   const units = [...byteUnits()];
   const { pieces, merges } = mergedWords();
@@ -34,7 +34,7 @@ export function clipTokenizerFiles(padding: "end" | "!"): Record<string, string>
   };
 }
 
-/** The pieces in the order in which GPT-2, and CLIP after it, numbers the bytes: "!" is the first. */
+/** The units in the order in which GPT-2 and CLIP number the bytes, beginning with "!". */
 function* byteUnits(): Generator<string> {
   const shown: number[] = [];
   for (const [first, last] of [
@@ -48,7 +48,7 @@ function* byteUnits(): Generator<string> {
   for (let i = 0; i < 256 - shown.length; i++) yield String.fromCharCode(256 + i);
 }
 
-/** Each word put together from the left. */
+/** Merges each word from the left. */
 function mergedWords(): { pieces: string[]; merges: string[] } {
   const pieces = new Set<string>();
   const merges = new Set<string>();
@@ -65,7 +65,7 @@ function mergedWords(): { pieces: string[]; merges: string[] } {
   return { pieces: [...pieces], merges: [...merges] };
 }
 
-/** Files of T5's tokenizer folder, by their names. */
+/** The files of T5's tokenizer folder by their names. */
 export function t5TokenizerFiles(): Record<string, string> {
   const special = ["<pad>", "</s>", "<unk>"];
   const pieces = [
