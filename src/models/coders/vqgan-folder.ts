@@ -15,7 +15,7 @@ import {
   vqganPresets,
 } from "./vqgan.ts";
 
-/** One whose weights are at hand, under its own names and already checked. */
+/** A VQGAN with checked weights under its own names. */
 export interface OpenVQGAN {
   readonly kind: "vq";
   readonly config: VQGANConfig;

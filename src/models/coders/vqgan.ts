@@ -1,5 +1,5 @@
 /**
- * The VQGAN of Paella (Rampas et al., 2022): pictures as tokens out of a codebook, and back (van den Oord et al., 2017;
+ * The VQGAN of Paella (Rampas et al., 2022): pictures as codes of a codebook, and back (van den Oord et al., 2017;
  * Esser et al., 2021). Weights bear the names of dome272/Paella.
  */
 import { z } from "zod";
@@ -62,7 +62,7 @@ export const vqganPresets = {
   },
 } satisfies Record<string, VQGANConfig>;
 
-/** What a picture is as latents. */
+/** The latents of pictures and their nearest codes. */
 export interface Quantized {
   /** As the encoder gives them, [B, latentChannels, h, w], scaled. */
   readonly latents: Tensor;
@@ -80,7 +80,7 @@ export interface Quantized {
 export type BatchNormStatistics = "batch" | "stored";
 
 /**
- * Pictures [B, channels, H, W] as their nearest codes.
+ * Encodes pictures [B, channels, H, W] as their nearest codes.
  *
  * @throws ShapeError unless H and W are multiples of 2^levels
  */
@@ -127,7 +127,7 @@ export function decodeQuantized(p: Params, latents: Tensor, config: VQGANConfig)
   return decode(p, latents.mul(config.scale), config);
 }
 
-/** Tokens [B, h, w] → pictures [B, channels, H, W]. */
+/** Decodes codes [B, h, w] to pictures [B, channels, H, W]. */
 export function decodeCodes(p: Params, indices: Tensor, config: VQGANConfig): Tensor {
   return decode(p, channelsFirst(codebook(p, config).gather(indices)), config);
 }
