@@ -236,7 +236,7 @@ describe("sizes", () => {
 
   it("of a U-ViT are its own, of a U-Net all that its levels halve", () => {
     expect(() => traceNetwork(uViT, { size: [8, 8] })).toThrow(
-      "This U-ViT has learned the places of 4×8 and no others, so it cannot take 8×8.",
+      "This U-ViT has learned positions for 4×8 only, but the image is 8×8; use the size that it was trained for.",
     );
     expect(() => traceNetwork(uNet, { size: [4, 7] })).toThrow(
       "An image of 7×4 cannot be halved 1 times, as this U-Net does; use a multiple of 2.",

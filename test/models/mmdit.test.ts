@@ -142,7 +142,7 @@ describe("a new model", () => {
     const traced = trace({ ...tiny, positions: { kind: "stored", max: 4 } });
     expect(() => initialize(traced.params, randomKey(1))).toThrow(UsageError);
     expect(() => initialize(traced.params, randomKey(1))).toThrow(
-      "The table pos_embed is only known from checkpoints",
+      "The table pos_embed is only contained in checkpoints",
     );
   });
 });
@@ -198,7 +198,7 @@ describe("rows of a batch", () => {
       numbersOf(skipping.output, { ...weights, ...inputs, context: other, skip: flags(1, 1) }),
     ).toEqual(found);
     expect(() => trace(tiny, { skippable: [3] })).toThrow(
-      "There is no block 3 to be skippable in an MMDiT of 3; give numbers from 0 to 2.",
+      "An MMDiT of 3 blocks has no block 3 to be skippable; give numbers from 0 to 2.",
     );
   });
 });

@@ -234,17 +234,17 @@ describe("targets of a LoRA", () => {
   it.each([
     [
       "blocks.*.attention.qkv",
-      /"blocks\.\*\.attention\.qkv" is no linear layer .*nearest are blocks\.\*\.attn\.qkv/,
+      /"blocks\.\*\.attention\.qkv" matches no linear layer .*nearest are blocks\.\*\.attn\.qkv/,
     ],
     [
       "attn.qkv",
       /"attn\.qkv" matches no linear layer of the model; the nearest are .*blocks\.\*\.attn\.qkv/,
     ],
-    ["blocks.*.qkv", /no linear layer/],
-    ["blocks.0.attn.qkv(", /no linear layer/],
-    ["x_embedder.proj", /"x_embedder\.proj" is no linear layer/],
-    ["zzz", /it has such as /],
-  ])("are not %s, which is told with the nearest", (target, sentence) => {
+    ["blocks.*.qkv", /matches no linear layer/],
+    ["blocks.0.attn.qkv(", /matches no linear layer/],
+    ["x_embedder.proj", /"x_embedder\.proj" matches no linear layer/],
+    ["zzz", /it has layers such as /],
+  ])("fail for %s, with the nearest layers in the error", (target, sentence) => {
     const check = () => checkTargets(declared, ["**.proj", target]);
     expect(check).toThrow(UsageError);
     expect(check).toThrow(sentence);
