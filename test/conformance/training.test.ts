@@ -43,7 +43,7 @@ describe("a 2-block transformer trained for 20 steps with AdamW and a moving ave
     return Math.max(...expected.map((loss, i) => Math.abs((losses[i] ?? NaN) / loss - 1)));
   }
 
-  it("learns, by the reference interpreter", () => {
+  it("learns in the reference interpreter", () => {
     expect(expected[0]).toBeGreaterThan(2.2);
     expect(expected.at(-1)).toBeLessThan(1.5);
   });

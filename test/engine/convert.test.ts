@@ -69,7 +69,7 @@ describe.each([
     expect(bulk(hiddenPayload)).toEqual(oneByOne(hiddenPayload));
   });
 
-  it("converts pieces in place of the whole", () => {
+  it("converts part by part", () => {
     const whole = new Float32Array(1000);
     const pieces = new Float32Array(1000);
     widen(everyPattern.subarray(0x3000, 0x3000 + 1000), whole);
@@ -80,7 +80,7 @@ describe.each([
     expect(pieces).toEqual(whole);
   });
 
-  it("refuses arrays of different lengths", () => {
+  it("rejects arrays of different lengths", () => {
     expect(() => widen(new Uint16Array(3), new Float32Array(2))).toThrow(
       "Conversion needs a target of 3 elements, as many as its source, but the target has 2.",
     );
@@ -96,7 +96,7 @@ describe("toFloat32", () => {
     expect(Array.from(values)).toEqual(toNumbers(array));
   });
 
-  it("refuses a target that is too long", () => {
+  it("rejects a target that is too long", () => {
     expect(() => toFloat32("uint8", allocate("uint8", 1), new Float32Array(2))).toThrow(/has 2/);
   });
 });

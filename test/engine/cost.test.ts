@@ -71,7 +71,7 @@ describe("parameters and multiply-adds", () => {
     expect(countMultiplyAdds(graphOf({ y }))).toBe(expected);
   });
 
-  it("of a backward pass: two products more a layer, one where the data needs no gradient", () => {
+  it("of a backward pass: two more products for each layer, or one if the data needs no gradient", () => {
     const [w1, w2] = [parameter("w1", [7, 10]), parameter("w2", [3, 7])];
     const loss = x.linear(w1).tanh().linear(w2).sum();
     const [d1, d2] = gradient(loss, [w1, w2]) as [Tensor, Tensor];
@@ -96,7 +96,7 @@ describe("parameters and multiply-adds", () => {
     expect(countParameters(graph)).toBe(28 * (18 * 1152 ** 2 + 15 * 1152));
   });
 
-  it("asks for the batch size where it matters", () => {
+  it("requires the batch size if it matters", () => {
     const graph = graphOf({ y: x.linear(parameter("w", [5, 10])) });
     expect(() => countMultiplyAdds(graph)).toThrow("depends on the batch size");
   });
@@ -117,14 +117,14 @@ describe("peakMemory", () => {
     expect(peakMemory(graphOf({ y: wide }), 1).activations).toBe(40 + 4);
   });
 
-  it("keeps the outputs, and counts what nobody reads at the moment it is made", () => {
+  it("keeps the outputs, and counts unread tensors when they are created", () => {
     const e = x.exp();
     expect(peakMemory(graphOf({ e, y: e.sin().cos().sin() }), 1).activations).toBe(120);
     const [first] = x.split([1, 9], 1);
     expect(peakMemory(graphOf({ y: first!.sin().cos() }), 1).activations).toBe(40);
   });
 
-  it("takes reshapes and barriers for other names of the same bytes", () => {
+  it("counts reshapes and barriers as the same memory", () => {
     const e = x.exp();
     const renamed = apply("barrier", [e.reshape([batch, 5, 2]), x], {}).reshape([batch, 10]);
     expect(peakMemory(graphOf({ y: renamed }), 1).activations).toBe(40);
@@ -145,7 +145,7 @@ describe("peakMemory", () => {
     });
   });
 
-  it("looks into a block", () => {
+  it("includes recomputed blocks", () => {
     const y = recompute([x], (inside) => {
       const e = inside.exp();
       return e
@@ -186,7 +186,7 @@ describe("peakMemory", () => {
 describe("estimateMemory", () => {
   const graph = graphOf({ y: x.linear(parameter("w", [5, 10])) });
 
-  it("adds the process to what the graph needs", () => {
+  it("adds the process to the memory of the graph", () => {
     const { total, ...parts } = estimateMemory(graph, 2);
     expect(parts).toEqual({ weights: 200, inputs: 80, activations: 40 });
     expect(total - 320).toBeGreaterThan(100 * 2 ** 20);

@@ -293,7 +293,7 @@ describe("erf", () => {
     expect(Math.abs(erf(argument) - expected)).toBeLessThan(1e-15);
     expect(Math.abs(erfc(argument) - complement)).toBeLessThan(1e-15);
   });
-  it("keeps the digits of its complement far out", () => {
+  it("keeps the complement accurate for large arguments", () => {
     expect(Math.abs(erfc(5) / 1.5374597944280349e-12 - 1)).toBeLessThan(5e-15);
     expect(Math.abs(erfc(20) / 5.395865611607901e-176 - 1)).toBeLessThan(5e-14);
   });
@@ -388,7 +388,7 @@ describe("a run", () => {
     expect(found["w"]).toEqual(given["layer.w"]);
   });
 
-  it("can keep all digits of floats", () => {
+  it("can return floats without rounding", () => {
     const third = ndarray("float64", [1, 2], [1 / 3, 2 / 3]);
     const found = evaluateFloat64(graph, { ...given, a: third });
     expect(found["sum"]).toEqual(
@@ -412,13 +412,13 @@ describe("a run", () => {
     expect(() => evaluate(graph, inputs)).toThrow(message);
   });
 
-  it("asks for the batch size where no input gives it", () => {
+  it("requires a batch size from an input", () => {
     expect(() => evaluate(graphOf({ y: full([batch], 1) }), {})).toThrow(
       "[B] depends on the batch size",
     );
   });
 
-  it("says which index or divisor is wrong", () => {
+  it("names the wrong index or divisor", () => {
     const pick = (index: number) => valueOf(x.gather(ints([index])));
     expect(() => pick(2)).toThrow("gather: the index 2 is outside of [0, 2)");
     expect(() => pick(-1)).toThrow("gather: the index -1 is outside of [0, 2)");
@@ -429,19 +429,19 @@ describe("a run", () => {
 });
 
 describe("evaluateNode", () => {
-  it("folds one node without rounding", () => {
+  it("evaluates one node without rounding", () => {
     const y = input("x", [2]).div(input("y", []));
     const values = [ndarray("float32", [2], [1, 2]), ndarray("float32", [], [3])];
     expect(evaluateNode(y.node, values)).toEqual([ndarray("float64", [2], [1 / 3, 2 / 3])]);
   });
-  it("keeps integers and bools in their dtype, and gives one array an output", () => {
+  it("keeps the dtype of integers and bools, and returns one array for each output", () => {
     const parts = input("x", [3], "int64").split([1, 2], 0);
     expect(evaluateNode(parts[0]!.node, [ndarray("int64", [3], [1, 2, 3])])).toEqual([
       ndarray("int64", [1], [1]),
       ndarray("int64", [2], [2, 3]),
     ]);
   });
-  it("takes the batch size for attributes that hold it", () => {
+  it("resolves the batch size in attributes", () => {
     const { node } = input("x", []).expand([batch, 2]);
     const [y] = evaluateNode(node, [ndarray("float32", [], [5])], 1);
     expect(y).toEqual(ndarray("float64", [1, 2], [5, 5]));

@@ -27,7 +27,7 @@ function slopes(f: (x: Tensor) => Tensor, at: readonly number[]): number[] {
 describe("gradient", () => {
   const x = input("x", [2, 3]);
 
-  it("is zero for what the loss does not depend on", () => {
+  it("is zero for tensors that the loss does not depend on", () => {
     const [unused, used] = [parameter("unused", [batch, 4], "float16"), parameter("w", [3])];
     const [a, b] = gradient(x.mul(used).sum(), [unused, used]) as [Tensor, Tensor];
     expect(is(a.node, "full") && a.node.attributes).toEqual({
@@ -52,7 +52,7 @@ describe("gradient", () => {
     expect(toNumbers(evaluate(graphOf({ d: gradient(loss, [loss])[0]! }), {})["d"]!)).toEqual([1]);
   });
 
-  it("reaches tensors in the middle", () => {
+  it("is also available for intermediate tensors", () => {
     const middle = x.mul(2);
     const loss = middle.mul(middle).sum();
     const graph = graphOf({ d: gradient(loss, [middle])[0]! });
@@ -60,13 +60,13 @@ describe("gradient", () => {
     expect(toNumbers(evaluate(graph, given)["d"]!)).toEqual([4, 8, 12, 16, 20, 24]);
   });
 
-  it("adds up what several outputs send back", () => {
+  it("sums the gradients of several outputs", () => {
     const [a, b] = [x.mul(2), x.mul(3)];
     const [dx] = backpropagate([a, b], [full([2, 3], 1), full([2, 3], 10)], [x]);
     expect(new Set(toNumbers(evaluate(graphOf({ dx: dx! }), {})["dx"]!))).toEqual(new Set([32]));
   });
 
-  it("takes a cotangent of one number for a whole output", () => {
+  it("accepts a scalar cotangent for a whole output", () => {
     const [dx] = backpropagate([x.mul(2)], [full([], 1)], [x]);
     expect(dx!.shape).toEqual([2, 3]);
   });
@@ -137,13 +137,13 @@ describe("slopes at the edges", () => {
     };
     expect(slopes(second, far).every(Number.isFinite)).toBe(true);
   });
-  it("of a norm stay finite where nothing varies", () => {
+  it("of a norm stay finite for constant input", () => {
     expect(slopes((t) => t.layerNorm(), [3, 3, 3]).every(Number.isFinite)).toBe(true);
     expect(slopes((t) => t.rmsNorm(), [0, 0, 0]).every(Number.isFinite)).toBe(true);
     const groups = (t: Tensor) => t.reshape([1, 1, 3]).groupNorm(1);
     expect(slopes(groups, [3, 3, 3]).every(Number.isFinite)).toBe(true);
   });
-  it("do not pass what a mask of minus infinity hides", () => {
+  it("do not flow through a mask of minus infinity", () => {
     const hidden = constantOf([0, 1, 0], [3], "bool");
     const minus = full([], -Infinity, "float64");
     expect(slopes((t) => where(hidden, minus, t).softmax().mul(t), [1, 2, 3])[1]).toBe(0);

@@ -15,7 +15,7 @@ describe("nearestNames", () => {
     expect(nearestNames(name, samplers).slice(0, Math.max(1, expected.length))).toEqual(expected);
   });
 
-  it("are three at most, nearest first, ties in the order given", () => {
+  it("are at most three, nearest first, with ties in the given order", () => {
     expect(nearestNames("abcdef", ["abc", "abcdex", "abcxxf", "abcdey", "abcdef"])).toEqual([
       "abcdef",
       "abcdex",

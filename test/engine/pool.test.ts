@@ -108,7 +108,7 @@ describe("pools", () => {
     ).toEqual([0, 1, 0, 0]);
   });
 
-  it("say which window does not fit", () => {
+  it("name the window that does not fit", () => {
     const x = input("x", [1, 1, 2, 2]);
     expect(() => maxPool(x, { kernel: 3 })).toThrow(
       "pool: a window of 3 does not fit into axis 2 of [1, 1, 2, 2].",

@@ -23,7 +23,7 @@ describe("boxMuller", () => {
   // float32 holds 2π with an error of 1.7e-7 and rounds an angle below it by up to 2.4e-7; the rest is 2^-24s.
   const bound = 1.7e-7 + 2.4e-7 + 3 * 2 ** -24;
 
-  it("is as near to the exact transform as float32 angles allow", () => {
+  it("is as close to the exact transform as float32 angles allow", () => {
     expect(worst(500, (i) => (i + 0.61) / 500)).toBeLessThan(bound);
   });
 

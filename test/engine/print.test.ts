@@ -89,7 +89,7 @@ describe("graphToString", () => {
     );
   });
 
-  it("does not depend on what was made before", () => {
+  it("does not depend on earlier tensors", () => {
     const config = { tokens: 2, hidden: 4, heads: 2, depth: 2 };
     const first = graphToString(ditTraining(config, true));
     expect(graphToString(ditTraining(config, true))).toBe(first);

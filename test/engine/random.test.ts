@@ -60,7 +60,7 @@ describe("philox4x32", () => {
 });
 
 describe("randomKey", () => {
-  it("takes 64-bit seeds and streams, negative ones in two's complement", () => {
+  it("accepts 64-bit seeds and streams, with negative ones in two's complement", () => {
     expect(randomKey(2n ** 64n - 1n, -1)).toEqual({
       seed: [0xffffffff, 0xffffffff],
       stream: [0xffffffff, 0xffffffff],
@@ -107,7 +107,7 @@ describe("position", () => {
     );
   });
 
-  it("gives the shape that was asked for, empty ones too", () => {
+  it("returns the requested shape, even an empty one", () => {
     expect(uniform(key, []).data).toHaveLength(1);
     expect(normal(key, [3, 5])).toMatchObject({ dtype: "float32", shape: [3, 5] });
     expect(normal(key, [0, 5]).data).toHaveLength(0);
@@ -165,7 +165,7 @@ describe("normal", () => {
     expect(chiSquareScore(bins)).toBeLessThan(3);
   });
 
-  it("has tails as far as 4 deviations, and none beyond what 32 bits reach", () => {
+  it("has tails beyond 4 standard deviations, up to the limit of 32 bits", () => {
     const beyond = data.reduce((count, z) => count + (Math.abs(z) > 4 ? 1 : 0), 0);
     expect(beyond).toBeGreaterThan(4); // 16.6 are expected
     expect(beyond).toBeLessThan(40);
@@ -196,7 +196,7 @@ describe("normal", () => {
 describe("fork", () => {
   const names = ["", "a", "a\0", "b", "ab", "ba", "image", "1", 0, 1, -1, 2 ** 32, 2n ** 60n];
 
-  it("gives each name a key of its own, the same each time", () => {
+  it("gives each name its own key, the same each time", () => {
     const keys = names.map((name) => JSON.stringify(fork(key, name)));
     expect(new Set([...keys, JSON.stringify(key)]).size).toBe(names.length + 1);
     expect(names.map((name) => JSON.stringify(fork(key, name)))).toEqual(keys);

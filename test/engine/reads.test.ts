@@ -43,7 +43,7 @@ describe("how a graph reads a weight", () => {
     expect(ranges(w, outputs)).toEqual(expected);
   });
 
-  it("as rows behind axes of length 1", () => {
+  it("counts rows after axes of length 1", () => {
     const table = parameter("table", [1, 6, 4]);
     expect(ranges(table, { y: table.slice(1, 2, 5).add(1) })).toEqual({
       whole: false,
@@ -57,12 +57,12 @@ describe("a table", () => {
   const table = storedTable("table", [1, 6, 2]);
   const graph = graphOf({ y: table.slice(1, 2, 5).add(parameter("bias", [2])) });
 
-  it("is not counted, and takes the memory of the rows that are read", () => {
+  it("is not counted as a parameter, and takes the memory of the rows that are read", () => {
     expect(countParameters(graph)).toBe(2);
     expect(peakMemory(graph).weights).toBe(4 * (3 * 2 + 2));
   });
 
-  it("is cut where it lies, of whatever form", async () => {
+  it("is sliced in the file, for every kind of storage", async () => {
     const numbers = Array.from({ length: 12 }, (_, i) => i);
     const bias = { kind: "array", array: ndarray("float32", [2], [100, 200]) } as const;
     for (const dtype of ["float32", "float16"] as const) {

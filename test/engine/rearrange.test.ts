@@ -41,7 +41,7 @@ describe("rearrange", () => {
     expect(patches).toEqual([0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]);
   });
 
-  it("is undone by the mirrored pattern", () => {
+  it("is inverted by the mirrored pattern", () => {
     const split = "b (h p) (w q) c -> b (h w) (p q c)";
     const merge = "b (h w) (p q c) -> b (h p) (w q) c";
     fc.assert(
@@ -54,7 +54,7 @@ describe("rearrange", () => {
     );
   });
 
-  it("moves every element to where its names say", () => {
+  it("moves every element to the position that its names give", () => {
     const sizes = fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 4, maxLength: 4 });
     const orders = fc.shuffledSubarray(["a", "b", "c", "d"], { minLength: 4 });
     fc.assert(
@@ -80,7 +80,7 @@ describe("rearrange", () => {
     );
   });
 
-  it("adds no node where nothing moves", () => {
+  it("adds no node if nothing moves", () => {
     const x = input("x", [2, 3]);
     expect(x.rearrange("a b -> a b")).toBe(x);
     expect(graphOf({ y: x.rearrange("a b -> (a b)") }).nodes.map(({ op }) => op)).toEqual([

@@ -29,7 +29,7 @@ const opsBehind = (y: Tensor) => nodesBehind([y]).map(({ op }) => op);
 describe("a recomputed model", () => {
   const config = { tokens: 3, hidden: 4, heads: 2, depth: 2 };
 
-  it("has the loss and the gradients of the plain one, digit for digit", () => {
+  it("has exactly the loss and the gradients of the plain model", () => {
     const [plain, kept] = [ditTraining(config), ditTraining(config, true)];
     verifyGraph(plain);
     verifyGraph(kept);
@@ -59,7 +59,7 @@ describe("a recomputed model", () => {
 describe("recompute captures", () => {
   const x = input("x", [2, 2]);
 
-  it("older tensors and weights, each once, wherever they are made", () => {
+  it("older tensors and weights, once each, wherever they were created", () => {
     const outside = input("outside", [2]).exp();
     const y = recompute([x], (inside) => {
       const w = parameter("w", [2, 2]);
@@ -70,18 +70,18 @@ describe("recompute captures", () => {
     verifyGraph(graphOf({ y }));
   });
 
-  it("inputs made inside", () => {
+  it("inputs created inside", () => {
     const y = recompute([x], (inside) => inside.add(input("late", [2])));
     expect(graphOf({ y }).inputs.map(leafName)).toEqual(["x", "late"]);
     verifyGraph(graphOf({ y }));
   });
 
-  it("but not constants made inside", () => {
+  it("but not constants created inside", () => {
     const y = recompute([x], (inside) => inside.add(constantOf([1, 2], [2])).mul(3));
     expect(operands(y)).toEqual([x]);
   });
 
-  it("a tensor that is also given", () => {
+  it("a tensor that is also an argument", () => {
     const y = recompute([x], (inside) => inside.mul(x));
     expect(operands(y)).toEqual([x, x]);
     const plain = x.mul(x);
@@ -90,7 +90,7 @@ describe("recompute captures", () => {
     );
   });
 
-  it("everything, where nothing is given", () => {
+  it("everything, without arguments", () => {
     const w = parameter("w", [2]);
     const y = recompute([], () => w.exp().mul(w));
     expect(operands(y)).toEqual([w]);
@@ -101,7 +101,7 @@ describe("recompute captures", () => {
     );
   });
 
-  it("what an inner block captured from outside of both", () => {
+  it("tensors that an inner block captures from outside both", () => {
     const outside = x.exp();
     const y = recompute([x], (a) => recompute([a.mul(2)], (b) => b.mul(outside).mul(a)));
     expect(operands(y)).toEqual([x, outside]);
@@ -121,7 +121,7 @@ describe("a block", () => {
     expect(run(graphOf({ dx: gradient(y.sum(), [x])[0]! }))["dx"]).toEqual([1, 1, 1]);
   });
 
-  it("may return something that was there before", () => {
+  it("may return a tensor created before it", () => {
     const before = x.exp();
     const y = recompute([x], () => before);
     verifyGraph(graphOf({ y }));
@@ -134,7 +134,7 @@ describe("a block", () => {
     expect(run(graphOf({ d: gradient(y.sum(), [other])[0]! }))["d"]).toEqual([0, 0, 0]);
   });
 
-  it("may be differentiated by what it captured alone", () => {
+  it("may be differentiated with respect to captured tensors alone", () => {
     const w = parameter("w", [3]);
     const y = recompute([x], (inside) => inside.mul(w).mul(w));
     const [dw] = backpropagate([y], [full([3], 1)], [w]);

@@ -22,7 +22,7 @@ const sizeIn = (dim: Dim | undefined): number | undefined =>
 const dims = fc.oneof(fc.nat(12), fc.integer({ min: 1, max: 12 }).map(batchTimes));
 
 describe("the batch dimension", () => {
-  it("is one object for one factor", () => {
+  it("is the same object for equal factors", () => {
     expect(batchTimes(2)).toBe(batchTimes(2));
     expect(batchTimes(1)).toBe(batch);
     expect(sameShape([batchTimes(64), 3], [batchTimes(64), 3])).toBe(true);
@@ -38,7 +38,7 @@ describe("the batch dimension", () => {
     expect(formatShape([])).toBe("[]");
   });
 
-  it("is what makes a shape symbolic", () => {
+  it("makes a shape symbolic", () => {
     expect(isStatic([1, 2])).toBe(true);
     expect(isStatic([1, batch])).toBe(false);
   });
@@ -115,7 +115,7 @@ describe("broadcast", () => {
 });
 
 describe("normalizeAxis", () => {
-  it("counts from the back below zero", () => {
+  it("counts negative axes from the end", () => {
     expect([-3, -1, 0, 2].map((axis) => normalizeAxis(axis, 3))).toEqual([0, 2, 0, 2]);
   });
   it.each([3, -4, 0.5, NaN])("refuses %d of 3", (axis) => {
@@ -144,7 +144,7 @@ describe("matchBatch", () => {
     const expected = `expected ${formatShape(declared)}, got ${formatShape(actual)}`;
     expect(matchBatch(declared, actual)).toEqual({ mismatch: expected });
   });
-  it("leaves a static shape alone, and resolve asks for the size where it is needed", () => {
+  it("does not change a static shape, and resolve requires the size otherwise", () => {
     expect(resolve([2, 3], undefined)).toEqual([2, 3]);
     expect(() => resolve([batch, 3], undefined)).toThrow("[B, 3] depends on the batch size");
   });

@@ -41,7 +41,7 @@ describe("a million and three elements of torch 1.13.1 with seed 99", () => {
 });
 
 describe("torchGenerator", () => {
-  it("starts MT19937 as its authors' test does", () => {
+  it("initializes MT19937 as in its authors' test", () => {
     const generator = torchGenerator(5489);
     expect([generator.next(), generator.next()]).toEqual([3499211612, 581869302]);
     for (let i = 2; i < 9999; i++) generator.next();
@@ -71,7 +71,7 @@ describe("randn", () => {
     expect(randn(parts, [1], "float64").data).toEqual(four.slice(3));
   });
 
-  it("draws the last 16 anew where the size is no multiple of 16", () => {
+  it("draws the last 16 again if the size is not a multiple of 16", () => {
     const [long, short] = [20, 16].map((size) => randn(torchGenerator(3), [size]).data);
     expect(long!.slice(0, 4)).toEqual(short!.slice(0, 4));
     expect(long!.slice(4, 16)).not.toEqual(short!.slice(4));
@@ -130,7 +130,7 @@ describe("multinomial", () => {
     );
   });
 
-  it("moves the generator on by one exponential a weight, as torch does", () => {
+  it("advances the generator by one exponential for each weight, as torch does", () => {
     const generator = torchGenerator(3);
     multinomial(generator, weights);
     expect(rand(generator, [2]).data).toEqual(

@@ -23,7 +23,7 @@ function forged(node: Node, changes: Partial<Node>): Tensor {
 }
 
 describe("verifyGraph", () => {
-  it("accepts what the engine makes", () => {
+  it("accepts the graphs of the engine", () => {
     const training = ditTraining({ tokens: 2, hidden: 4, heads: 2, depth: 2 }, true);
     for (const good of [graph, graphOf({}), training]) {
       expect(() => verifyGraph(good)).not.toThrow();

@@ -25,7 +25,7 @@ function matrix(seed: number, rows: number, columns: number): NdArray<"float32">
 }
 
 describe("a view with LoRA", () => {
-  it("is exactly the base at first", async () => {
+  it("initially equals the base model exactly", async () => {
     const weights = randomWeights(tinyNetwork);
     const view = traceNetwork(tinyNetwork, {}, withLora(createParams(), lora));
     const first: Arrays = { ...initialize(view.params, randomKey(7)), ...weights };
@@ -53,7 +53,7 @@ describe("a view with LoRA", () => {
     );
   });
 
-  it("adds two matrices to each targeted layer, and to no other", () => {
+  it("adds two matrices to targeted layers only", () => {
     const { params } = traceNetwork(tinyTextNetwork, {}, withLora(createParams(), lora));
     const added = [...params.declared.keys()].filter(isLora);
     const layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].flatMap((layer) =>
@@ -70,14 +70,14 @@ describe("a view with LoRA", () => {
     expect(others).toEqual([...traceNetwork(tinyTextNetwork).params.declared.keys()]);
   });
 
-  it("is the same tensor each time it is asked for", () => {
+  it("returns the same tensor each time", () => {
     const view = withLora(createParams(), { ...lora, targets: ["**"] });
     const ask = () => view.at("a").at("b").param("weight", [3, 4], zero);
     expect(ask()).toBe(ask());
     expect(view.at("a").param("weight", [3], zero)).toBe(view.declared.get("a.weight")!.tensor);
   });
 
-  it("leads gradients to its own matrices, whatever cuts the weight", () => {
+  it("has gradients for its own matrices, even if the weight is split", () => {
     const params = withLora(createParams(), { rank: 2, alpha: 1, targets: ["*"] });
     const x = input("x", [3, 4]);
     const [q, k] = linearParts(params.at("qk"), linear(params.at("in"), x, 4), 2, 4);
@@ -103,7 +103,7 @@ describe("a view with LoRA", () => {
     }
   });
 
-  it("has the same gradients where activations are computed again", async () => {
+  it("has the same gradients with recomputation", async () => {
     const slopes = async (recompute: boolean) => {
       const params = withLora(createParams(), lora);
 
@@ -145,7 +145,7 @@ describe("a view with LoRA", () => {
     }
   });
 
-  it("is what merging gives, whatever the shape, the rank and the alpha", () => {
+  it("equals the merged weights for any shape, rank and alpha", () => {
     const size = fc.integer({ min: 1, max: 9 });
     fc.assert(
       fc.property(
@@ -183,7 +183,7 @@ describe("a view with LoRA", () => {
 });
 
 describe("mixing LoRA", () => {
-  it("is linear in the weights, and reaches only the rows that are meant", () => {
+  it("is linear in the weights, and changes only the intended rows", () => {
     const weight = fc.float({ min: -2, max: 2, noNaN: true });
     fc.assert(
       fc.property(weight, weight, (first, second) => {
@@ -250,7 +250,7 @@ describe("targets of a LoRA", () => {
     expect(check).toThrow(sentence);
   });
 
-  it("are no tables that are looked up", () => {
+  it("do not match embedding tables", () => {
     const table = { tensor: parameter("t", [3, 4]), init: zero };
     const check = () => checkTargets(new Map([["y.embedding_table.weight", table]]), ["**"]);
     expect(check).toThrow(UsageError);

@@ -38,7 +38,7 @@ function run(output: Tensor): number[] {
 }
 
 describe("patches", () => {
-  it("put together again are the input, over one to three axes", () => {
+  it("are reassembled to the input, over one to three axes", () => {
     fc.assert(
       fc.property(axes, small, orders, (along, channels, order) => {
         const [grid, patch] = [along.map(([count]) => count), along.map(([, size]) => size)];
@@ -66,7 +66,7 @@ describe("patches", () => {
     }
   });
 
-  it("are cut row by row, and hold their pixels in the order that is asked for", () => {
+  it("are in row-major order and hold their pixels in the requested order", () => {
     const image = input("image", [1, 2, 2, 4]);
     const values = { image: ndarray("float32", [1, 2, 2, 4], [...new Array(16).keys()]) };
     const of = (order: PatchOrder) =>
@@ -99,7 +99,7 @@ describe("patchEmbedding", () => {
     for (const x of run(tokens.sub(expected))) expect(x).toBeCloseTo(0, 12);
   });
 
-  it("through a bottleneck is two", () => {
+  it("with a bottleneck is two convolutions", () => {
     const p = createParams();
     const tokens = patchEmbedding(p, image, 2, 5, { kind: "bottleneck", width: 4 });
     const of = (key: string) => p.declared.get(key)!.tensor;

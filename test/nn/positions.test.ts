@@ -47,7 +47,7 @@ describe("sine-cosine positions", () => {
     }
   });
 
-  it("need channels that divide", () => {
+  it("fail unless the axes divide the channels", () => {
     expect(() => sinCosTable([[0]], 3)).toThrow("over 1 axis need a multiple of 2 channels, not 3");
     expect(() => sinCosTable([[0], [0]], 6)).toThrow("need a multiple of 4 channels, not 6");
     expect(() => sinCosTable([[0], [0], [0]], 8)).toThrow("need a multiple of 6 channels, not 8");
@@ -76,7 +76,7 @@ describe("rotary positions", () => {
   const sizes = fc.constantFrom(6, 8, 12);
   const volume = (grid: readonly number[]) => grid.reduce((product, n) => product * n, 1);
 
-  it("keep the length of every vector", () => {
+  it("preserve the length of every vector", () => {
     fc.assert(
       fc.property(grids, sizes, fc.nat(), (grid, size, seed) => {
         const vectors = randomArray(seed, "float32", [volume(grid), size]);
@@ -90,7 +90,7 @@ describe("rotary positions", () => {
     );
   });
 
-  it("make products of two vectors depend on the way between their places alone", () => {
+  it("make dot products depend on the distance between positions alone", () => {
     fc.assert(
       fc.property(grids, sizes, fc.nat(), (grid, size, seed) => {
         const count = volume(grid);
@@ -127,7 +127,7 @@ describe("rotary positions", () => {
     );
   });
 
-  it("turn neighbouring channels by position · theta^(−i/pairs)", () => {
+  it("rotate neighbouring channels by position · theta^(−i/pairs)", () => {
     const ones = ndarray("float32", [3, 4], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
     const last = turned(ones, [3], { theta: 100 })[2]!;
     for (const [i, x] of [Math.cos(2), Math.sin(2), Math.cos(0.2), Math.sin(0.2)].entries()) {
@@ -135,7 +135,7 @@ describe("rotary positions", () => {
     }
   });
 
-  it("give every axis a share of the channels, and the first what does not divide", () => {
+  it("divide the channels among the axes, with the remainder for the first", () => {
     // 8 channels, 4 pairs, 3 axes: 2 pairs for the first, 1 for the others.
     const ones = ndarray(
       "float32",
@@ -149,13 +149,13 @@ describe("rotary positions", () => {
     expect(moved(1)).toEqual([0, 0, 0, 0, 0, 0, 1, 1]);
   });
 
-  it("leave further tokens as they are", () => {
+  it("do not rotate additional tokens", () => {
     const vectors = randomArray(1, "float32", [6, 4]);
     const after = turned(vectors, [2, 2], { extra: 2 });
     expect(after.slice(4).flat()).toEqual(toNumbers(vectors).slice(16));
   });
 
-  it("need a pair of channels for each axis", () => {
+  it("fail without a pair of channels for each axis", () => {
     expect(() => rotaryTable([2, 2, 2], 4)).toThrow("at least 6, not 4");
     expect(() => rotaryTable([2], 5)).toThrow("an even number of channels, at least 2, not 5");
   });

@@ -183,7 +183,7 @@ describe("taps", () => {
     expect(names(networks["MMDiT"]!)).toContain("joint_blocks.1.x_block.output");
   });
 
-  it("fail for names that the network does not have, with the nearest that it has", () => {
+  it("fail for unknown names, with the nearest names in the error", () => {
     expect(() => traceNetwork(dit, { taps: ["blocks.9.output"] })).toThrow(
       'The tap "blocks.9.output" matches no intermediate tensor of the model; use a name such as blocks.',
     );

@@ -64,7 +64,7 @@ function patchOf(numbers: readonly number[], patch: number): number[] {
 }
 
 describe.each(Object.entries(networks))("%s with a time for each token", (_, config) => {
-  it("gives what one time a picture gives, where all are equal", () => {
+  it("equals the result for one time a picture if all times are equal", () => {
     const one = run(config, ndarray("float32", [B], [700, 3]));
     const each = run(
       config,

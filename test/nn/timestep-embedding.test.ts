@@ -31,7 +31,7 @@ describe("torchExp", () => {
   const frequencies = [...new Float32Array(recorded.buffer)];
   const exponents = frequencies.map((_, i) => round(round(round(-Math.log(10_000)) * i) / 128));
 
-  it("is PyTorch's, bit by bit, where that is not correctly rounded either", () => {
+  it("equals PyTorch bit by bit, even where PyTorch is not correctly rounded", () => {
     expect(exponents.map(torchExp)).toEqual(frequencies);
     expect(exponents.map((x) => round(Math.exp(x)))).not.toEqual(frequencies);
   });

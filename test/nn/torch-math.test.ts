@@ -40,7 +40,7 @@ describe("torchCos", () => {
     0x3f13338b,
   );
 
-  it("is PyTorch's, bit by bit, where that is not correctly rounded either", () => {
+  it("equals PyTorch bit by bit, even where PyTorch is not correctly rounded", () => {
     expect(angles.map(torchCos)).toEqual(cosines);
     expect(angles.map((x) => Math.fround(Math.cos(x)))).not.toEqual(cosines);
   });

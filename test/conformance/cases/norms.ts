@@ -39,7 +39,7 @@ export const normCases = {
         ),
     },
     {
-      name: "layerNorm whose statistics alone are read",
+      name: "layerNorm of which only the statistics are read",
       build: (data) => {
         const outputs = applyMany("layerNorm", [data.uniform([batch, 7])], { epsilon: 1e-5 });
         return { inverse: outputs[2]! };

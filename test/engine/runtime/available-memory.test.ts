@@ -6,8 +6,8 @@ const GiB = 2 ** 30;
 /** A system with these files. */
 const system = (files: Readonly<Record<string, string>>) => (path: string) => files[path];
 
-describe("what a control group leaves", () => {
-  it("is the limit without what is used, where pages of files make room", () => {
+describe("the memory left in a control group", () => {
+  it("is the limit minus the memory in use, without cached pages of files", () => {
     const left = groupMemory(
       system({
         "/proc/self/cgroup": "0::/app/worker\n",
@@ -19,7 +19,7 @@ describe("what a control group leaves", () => {
     expect(left).toBe(2 * GiB + 5);
   });
 
-  it("is what the tightest group on the way up leaves", () => {
+  it("is that of the strictest parent group", () => {
     const left = groupMemory(
       system({
         "/proc/self/cgroup": "0::/app/worker\n",
@@ -32,7 +32,7 @@ describe("what a control group leaves", () => {
     expect(left).toBe(0);
   });
 
-  it("is read from the first version's files too, and from a container's own root", () => {
+  it("is also read from version 1 files, and from the root of a container", () => {
     const left = groupMemory(
       system({
         "/proc/self/cgroup": "11:cpu,cpuacct:/docker/1\n5:memory:/docker/1\n",
@@ -44,13 +44,13 @@ describe("what a control group leaves", () => {
     expect(left).toBe(3 * GiB);
   });
 
-  it("is everything where there are no groups", () => {
+  it("is unlimited without groups", () => {
     expect(groupMemory(system({}))).toBe(Infinity);
   });
 });
 
 describe("available memory", () => {
-  it("is some, and less than any machine has", () => {
+  it("is positive and below the memory of any machine", () => {
     const bytes = availableMemory();
     expect(bytes).toBeGreaterThan(2 ** 24);
     expect(bytes).toBeLessThan(2 ** 50);

@@ -23,7 +23,7 @@ describe("a program on the CPU", () => {
   const x = input("x", [batch, 2]);
   const y = input("y", [batch, 2]);
 
-  it("serves any batch size", async () => {
+  it("runs with any batch size", async () => {
     const program = await backend.compile(graphOf({ sum: x.add(y) }));
     for (const size of [0, 1, 5]) {
       const given = ndarray(
@@ -38,7 +38,7 @@ describe("a program on the CPU", () => {
     await program.dispose();
   });
 
-  it("says in one sentence what is wrong with an input", async () => {
+  it("describes a wrong input in one sentence", async () => {
     const program = await backend.compile(graphOf({ sum: x.add(y) }));
     const two = zeros("float32", [2, 2]);
     const cases: [Record<string, NdArray>, string][] = [
@@ -63,7 +63,7 @@ describe("a program on the CPU", () => {
     await program.dispose();
   });
 
-  it("gives memory back and leaves other programs alone", async () => {
+  it("frees its memory without affecting other programs", async () => {
     const [first, second] = [
       await backend.compile(graphOf({ z: x.add(1) })),
       await backend.compile(graphOf({ z: x.add(2) })),
@@ -76,7 +76,7 @@ describe("a program on the CPU", () => {
     await second.dispose();
   });
 
-  it("drops a run that was aborted before its turn", async () => {
+  it("does not start a run that was aborted while it waited", async () => {
     const program = await backend.compile(graphOf({ z: x.add(1) }));
     const abort = new AbortController();
     abort.abort();
@@ -85,7 +85,7 @@ describe("a program on the CPU", () => {
     await program.dispose();
   });
 
-  it("names a device that is not there and what it needs", () => {
+  it("names a missing device and what it requires", () => {
     const missing = process.platform === "win32" ? "coreml" : "dml";
     expect(() => nodeBackend(missing)).toThrow(DeviceError);
     expect(() => nodeBackend(missing)).toThrow(/is not available on .*: it needs/);
@@ -111,7 +111,7 @@ describe("a program on the CPU", () => {
     },
   );
 
-  it("uses no processor time while it waits", async () => {
+  it("uses no processor time while idle", async () => {
     const big = input("big", [512, 512]);
     const program = await backend.compile(graphOf({ z: big.matmul(big) }));
     await program.run({ big: zeros("float32", [512, 512]) });
@@ -131,7 +131,7 @@ describe("state", () => {
   const nextW = w.sub(nextM);
   const graph = graphOf({ nextM, nextW, change: nextW.mul(10).sub(w), before: m.mul(1).add(0) });
 
-  it("goes from run to run, in place or not, as if it were fed and returned", async () => {
+  it("is kept between runs, in place or not, as if it were passed in and out", async () => {
     const first = { w: vector(1, 2, 3), m: vector(4, 5, 6) };
     const program = await backend.compile(graph, {
       state: { w: "nextW", m: "nextM" },
@@ -177,7 +177,7 @@ describe("state", () => {
     await Promise.all([plain!.dispose(), written!.dispose()]);
   });
 
-  it("refuses values for no state, and those of another shape or dtype", async () => {
+  it("rejects unknown names and values of another shape or dtype", async () => {
     const program = await backend.compile(graph, {
       state: { w: "nextW", m: "nextM" },
       initialState: { w: vector(1, 2, 3), m: vector(4, 5, 6) },
@@ -191,7 +191,7 @@ describe("state", () => {
     await program.dispose();
   });
 
-  it("must have a leaf, an output and a first value of fitting types", async () => {
+  it("must have a leaf, an output and an initial value of matching types", async () => {
     const compile = (state: Record<string, string>, initialState: Record<string, NdArray>) =>
       backend.compile(graph, { state, initialState });
     await expect(compile({ nobody: "nextW" }, {})).rejects.toThrow("has no input or parameter");
@@ -245,7 +245,7 @@ describe("a recomputed block", () => {
     await b.dispose();
   });
 
-  it("is not undone by ONNX Runtime's optimizers", async () => {
+  it("is not removed by ONNX Runtime's optimizers", async () => {
     // Each of two blocks computes its two products again; the second one's result is not needed.
     expect(await optimizedProducts(recomputed)).toBeGreaterThanOrEqual(
       (await optimizedProducts(plain)) + 2,

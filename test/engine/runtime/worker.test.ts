@@ -39,7 +39,7 @@ describe("a program in a worker process", () => {
     await program.dispose();
   });
 
-  it("is abandoned by an abort, and runs again after it", async () => {
+  it("stops on an abort, and runs again afterwards", async () => {
     const { y, inputs } = slow();
     const program = await backend.compile(graphOf({ y }));
     const whole = performance.now();
@@ -56,7 +56,7 @@ describe("a program in a worker process", () => {
     await program.dispose();
   });
 
-  it("keeps its state there, and says so when an abort took it", async () => {
+  it("keeps its state in the worker, and fails once an abort has ended it", async () => {
     const m = input("m", []);
     const { y, inputs } = slow();
     const program = await backend.compile(graphOf({ y, next: m.add(y).add(1) }), {
