@@ -155,7 +155,7 @@ export async function judgeFigures(
   ).length;
   const after = accuracyOf(wornRanks);
   return {
-    name: "emoji judge (oriented gradients and colours, projected by linear discriminants)",
+    name: "emoji judge: oriented gradients and colours, projected by linear discriminants",
     realTop1: real.top1,
     realTop5: real.top5,
     realStyle: unseenStyle,

@@ -69,7 +69,10 @@ export interface Evaluation extends Scores {
   readonly model: string;
   /** What the judge itself recognises of real pictures. */
   readonly judge: JudgeFigures;
-  /** The same measures of real pictures in the place of drawings: no model can be expected to do better. */
+  /**
+   * The same measures of real pictures in the place of drawings, each left out of the comparison itself: the scores of right
+   * drawings that resemble no known picture closely.
+   */
   readonly real: Scores;
   /** The extractor of FID and KID. */
   readonly extractor: string;
@@ -207,7 +210,7 @@ async function judged(judge: Judge, pictures: readonly Picture[]): Promise<Drawi
 const judgeFile = fileURLToPath(new URL("../../models/judge/judge.safetensors", import.meta.url));
 
 /** Opens the judge that comes with the package. */
-export async function openShippedJudge(backend: Backend): Promise<Judge> {
+async function openShippedJudge(backend: Backend): Promise<Judge> {
   if (!(await exists(judgeFile))) {
     throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
   }

@@ -71,9 +71,9 @@ export function evaluationTable(evaluation: Evaluation): string {
         `| ${title} | ${count ?? ""} | ${cell(evaluation)} | ${cell(real)} |`,
     ),
     "",
-    `The judge, ${judge.name}, recognises ${accuracy({ prompts: 0, top1: judge.realTop1, top5: judge.realTop5 })} (top-1 / top-5) of ${judge.realPictures.toLocaleString("en")} real pictures in a style that it never saw (${judge.realStyle}), ${accuracy({ prompts: 0, top1: judge.damagedTop1, top5: judge.damagedTop5 })} of blurred, moved and noisy ones, and the style of ${percent(judge.damagedStyle)} of these. A prompt's answer is right if the nearest real emoji, or one of the five nearest, is among the prompt's answers.`,
+    `Judge: ${judge.name}. It recognises ${accuracy({ prompts: 0, top1: judge.realTop1, top5: judge.realTop5 })} (top-1 / top-5) of ${judge.realPictures.toLocaleString("en")} real pictures in a style that it never saw (${judge.realStyle}), ${accuracy({ prompts: 0, top1: judge.damagedTop1, top5: judge.damagedTop5 })} of blurred, moved and noisy ones, and the style of ${percent(judge.damagedStyle)} of these. A prompt's answer is right if the nearest real emoji, or one of the five nearest, is among the prompt's answers.`,
     `FID, KID, precision and recall compare the features of this judge, not of Inception: they must not be compared with published figures.`,
-    `A colour is obeyed if at least ${percent(OBEYED)} of the object's pixels have it. Held-out real pictures have a median distance of ${number(evaluation.memorisation.heldOutMedian)} to the nearest training picture. In the column *real pictures*, a real picture of a right answer stands in the place of each drawing.`,
+    `A colour is obeyed if at least ${percent(OBEYED)} of the object's pixels have it. Held-out real pictures have a median distance of ${number(evaluation.memorisation.heldOutMedian)} to the nearest training picture. In the column *real pictures*, a real picture of a right answer stands in the place of each drawing and is itself left out of the comparison: this is how a right drawing scores that resembles no known picture closely. A closer one scores higher.`,
     "",
   ].join("\n");
 }
@@ -99,5 +99,5 @@ function shareRow(
   pick: (scores: Scores) => Share | null,
 ): readonly Row[] {
   if (!own) return [];
-  return [{ title, prompts: own.prompts, cell: (scores) => percent(pick(scores)!.share) }];
+  return [{ title, prompts: own.prompts, cell: (scores) => share(pick(scores)?.share ?? null) }];
 }

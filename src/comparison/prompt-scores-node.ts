@@ -89,7 +89,10 @@ export interface Scores extends Accuracy {
   readonly byForm: Readonly<Record<string, Accuracy>>;
   /** Prompts of kind "colour" whose drawing has mostly the colour that is asked for; null without such prompts. */
   readonly colour: (Share & { readonly byColour: Readonly<Record<string, Share>> }) | null;
-  /** Prompts that ask for a style whose drawing is nearest, by its pixels, to a real picture of that style; null without. */
+  /**
+   * Prompts that ask for a style whose drawing is nearest, by its pixels, to a real picture of that style; null without such
+   * prompts, and for real pictures, which cannot be found when they are left out themselves.
+   */
   readonly style: Share | null;
   /** Distances between the features of drawings and of real pictures; null for fewer than four prompts. */
   readonly fid: number | null;
@@ -186,7 +189,7 @@ export function scoresOf(
       of,
     ),
     colour: colourScore(prompts, drawings.pictures),
-    style: styleScore(prompts, small, drawings.own, reference),
+    style: drawings.own ? null : styleScore(prompts, small, reference),
     ...distancesOf(drawings.seen, reference, chosen),
     memorisation: memorisation(
       nearestPictures(small, reference.small, (row, index) => {
@@ -222,7 +225,6 @@ function colourScore(
 function styleScore(
   prompts: readonly EvaluationPrompt[],
   small: readonly Float32Array[],
-  own: Drawings["own"],
   { set: { pictures }, small: real }: Reference,
 ): Scores["style"] {
   const rows = prompts.flatMap(({ style }, row) => (style === undefined ? [] : [row]));
@@ -230,7 +232,6 @@ function styleScore(
   const nearest = nearestPictures(
     rows.map((row) => small[row]!),
     real,
-    (i, index) => index !== own?.[rows[i]!],
   );
   const right = rows.filter(
     (row, i) => pictures[nearest[i]!.index]!.style === prompts[row]!.style,

@@ -96,6 +96,7 @@ describe("an evaluation", () => {
     });
     expect(evaluation.memorisation.copies).toBeGreaterThan(0.8);
     expect(evaluation.style!.share).toBeGreaterThan(0.8);
+    expect(evaluation.real).toMatchObject({ prompts: 18, style: null, colour: { share: 1 } });
     expect(evaluation.judge.realTop1).toBeGreaterThan(0.4);
     expect(evaluation.judge.damagedTop5).toBeGreaterThan(0.9);
     for (const measure of ["fid", "kid", "precision", "recall", "seconds"] as const) {
