@@ -170,11 +170,11 @@ describe("the command line", () => {
     publish("owner/dit", at("diffusers"));
     const draws = ["generate", "--model", "owner/dit", "--class", "1", "--steps", "2", "--json"];
     const first = await run(...draws, "--out", at("a.png"));
-    expect(first.err).toMatch(/owner\/dit: [\d.]+ of [\d.]+ MB of 6 files are here/);
+    expect(first.err).toMatch(/owner\/dit: [\d.]+ of [\d.]+ MB in 6 files/);
     expect(JSON.parse(first.out)).toMatchObject({ model: "owner/dit" });
     await hub.close();
     const { code, err } = await run(...draws, "--out", at("b.png"));
-    expect({ code, told: err.includes("are here") }).toEqual({ code: 0, told: false });
+    expect({ code, downloaded: err.includes(" MB in ") }).toEqual({ code: 0, downloaded: false });
   });
 
   it("counts owner/name", async () => {
