@@ -128,7 +128,7 @@ const isNoString = (value: unknown) => typeof value !== "string";
 
 /** What is refused although JSON.parse and plain arithmetic find nothing wrong with it. */
 const stricter =
-  /forbidden key|half a surrogate pair|nests deeper|must be a whole number|must be an array|can be counted|header begins with/;
+  /forbidden key|lone surrogate|nests deeper|must be a whole number|must be an array|can be counted|header begins with/;
 
 /** What is wrong with a refusal; undefined when it is one clear sentence for a file that deserves it. */
 function brokenRefusal(error: unknown, file: Uint8Array): string | undefined {
