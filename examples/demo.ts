@@ -3,9 +3,9 @@
  *
  * What `patchwise generate` does, through the library.
  */
-import { pictureGrid } from "../src/pictures/grid.ts";
-import { writePicture } from "../src/pictures/file-node.ts";
-import { openPipeline } from "../src/pipelines/open/open-node.ts";
+import { pictureGrid } from "patchwise/pictures";
+import { writePicture } from "patchwise/pictures/node";
+import { openPipeline } from "patchwise/pipelines/node";
 
 const prompt = process.argv.slice(2).join(" ") || "smiling face";
 const pipeline = await openPipeline("emoji", { device: "cpu" });

@@ -9,24 +9,25 @@
  */
 import { createRequire } from "node:module";
 import sharp from "sharp";
-import { constantOf, input } from "../src/engine/graph/functional.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
-import { type NdArray, ndarray, scalar } from "../src/engine/arrays/ndarray.ts";
 import {
+  batch,
+  constantOf,
   fork,
+  graphOf,
+  input,
   integers,
+  type NdArray,
+  ndarray,
   normal as drawNormal,
   randomKey,
+  scalar,
+  type Tensor,
   uniform,
-} from "../src/engine/random/random.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { batch } from "../src/engine/graph/shape.ts";
-import type { Tensor } from "../src/engine/graph/tensor.ts";
-import { type DiTConfig, ditPresets } from "../src/models/dit/config.ts";
-import { dit } from "../src/models/dit/dit.ts";
-import { createParams, initialize } from "../src/nn/params.ts";
-import { adamW } from "../src/training/optimizers.ts";
-import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
+} from "patchwise/engine";
+import { nodeBackend } from "patchwise/engine/node";
+import { dit, type DiTConfig, ditPresets } from "patchwise/models";
+import { createParams, initialize } from "patchwise/nn";
+import { adamW, createTrainer, emaPrefix, trainingStep } from "patchwise/training";
 
 const SIZE = 28;
 const CLASSES = 10;

@@ -8,10 +8,9 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { chart, type ChartPoint } from "../src/evaluation/chart.ts";
-import { trainingConfigSchema } from "../src/training/config/config.ts";
-import { train } from "../src/training/run/train-node.ts";
+import { nodeBackend } from "patchwise/engine/node";
+import { train, trainingConfigSchema } from "patchwise/training/node";
+import { chart, type ChartPoint } from "./chart.ts";
 
 const steps = Number(process.argv[2] ?? 600);
 const folder = join("runs", `flow-times-${steps}`);
@@ -44,8 +43,6 @@ async function curveOf(times: (typeof distributions)[number]): Promise<ChartPoin
   await train(config, {
     backend: nodeBackend("cpu"),
     out: join(folder, times.kind),
-    resume: false,
-    draw: () => Promise.reject(new Error("No samples are asked for.")),
     report: (event) => {
       if (event.kind !== "validation") return;
       curve.push({ x: event.step, y: event.loss });

@@ -7,16 +7,13 @@
  */
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { dataSchema } from "../src/data/config.ts";
-import type { Picture } from "../src/pictures/picture.ts";
-import { pictureGrid } from "../src/pictures/grid.ts";
-import { openData } from "../src/data/open-node.ts";
-import { writePicture } from "../src/pictures/file-node.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { openPipeline } from "../src/pipelines/open/open-node.ts";
-import { finished } from "../src/pipelines/pipeline.ts";
-import { readTrainingConfig } from "../src/training/config/config-file.ts";
-import { train } from "../src/training/run/train-node.ts";
+import { dataSchema, openData } from "patchwise/data/node";
+import { nodeBackend } from "patchwise/engine/node";
+import { type Picture, pictureGrid } from "patchwise/pictures";
+import { writePicture } from "patchwise/pictures/node";
+import { finished } from "patchwise/pipelines";
+import { openPipeline } from "patchwise/pipelines/node";
+import { readTrainingConfig, train } from "patchwise/training/node";
 
 const [style = "3d", steps = "300", out = `runs/lora-${style}`] = process.argv.slice(2);
 const base = "emoji";
@@ -75,8 +72,6 @@ const config = readTrainingConfig(file, await readFile(file, "utf8"), [
 const { seconds, loss } = await train(config, {
   backend: nodeBackend(),
   out: lora,
-  resume: false,
-  draw: () => Promise.reject(new Error("This config asks for no samples.")),
   report: (event) => {
     if (event.kind !== "step" || event.step % 20 !== 0) return;
     console.error(`step ${event.step} of ${event.steps}: loss ${event.loss.toFixed(4)}`);

@@ -6,21 +6,18 @@
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pictureGrid } from "../src/pictures/grid.ts";
-import { writePicture } from "../src/pictures/file-node.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
-import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
-import { fork, randomKey } from "../src/engine/random/random.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { readTrainedFolder } from "../src/models/card-folder.ts";
-import { finished } from "../src/pipelines/index.ts";
-import { openPipeline } from "../src/pipelines/index-node.ts";
-import { trainingConfigSchema } from "../src/training/config/config.ts";
-import { examplesOf, objective } from "../src/training/tasks/denoiser.ts";
-import { loadersOf } from "../src/training/run/train-node.ts";
-import { diskFolder } from "../src/weights/sources/folder-node.ts";
-import { openSafetensorsFile } from "../src/weights/index-node.ts";
-import { storedWeights } from "../src/weights/stored.ts";
+import { openLoader } from "patchwise/data/node";
+import { fork, graphOf, type NdArray, ndarray, randomKey } from "patchwise/engine";
+import { nodeBackend } from "patchwise/engine/node";
+import { readTrainedFolder } from "patchwise/models";
+import { pictureGrid } from "patchwise/pictures";
+import { writePicture } from "patchwise/pictures/node";
+import { finished } from "patchwise/pipelines";
+import { openPipeline } from "patchwise/pipelines/node";
+import { examplesOf, objective } from "patchwise/training";
+import { trainingConfigSchema } from "patchwise/training/node";
+import { storedWeights } from "patchwise/weights";
+import { diskFolder, openSafetensorsFile } from "patchwise/weights/node";
 
 const BATCHES = 8;
 const folder = process.argv[2] ?? "runs/emoji-mmdit";
@@ -30,9 +27,10 @@ const config = trainingConfigSchema().parse(
   JSON.parse(await readFile(join(folder, "config.json"), "utf8")),
 );
 const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
-const loaders = loadersOf(config);
-const loader = await loaders.validation();
-if (!loader) throw new Error(`${folder} was trained without held-out pictures.`);
+if (!config.validation) throw new Error(`${folder} was trained without held-out pictures.`);
+const { data } = config.validation;
+const { batch } = config.training;
+const loader = await openLoader({ data, shape: card.picture, batch, seed: 0, from: 0 });
 
 const weights = await openSafetensorsFile(join(folder, "model.safetensors"));
 const { loss } = objective(card.network, card.diffusion, { recompute: false });
@@ -72,7 +70,7 @@ for (let i = 0; i < BATCHES; i++) {
     ),
   });
 }
-await loaders.close();
+await loader.close();
 await program.dispose();
 await weights.close();
 console.log(`held-out loss with their own prompts  ${sums.own.toFixed(4)}`);

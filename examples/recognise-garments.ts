@@ -6,27 +6,33 @@
  *   node scripts/run.mjs examples/recognise-garments.ts runs/fashion
  */
 import { mkdir } from "node:fs/promises";
-import { valuesOf } from "../src/pictures/picture.ts";
-import { pictureGrid } from "../src/pictures/grid.ts";
-import { openLoader } from "../src/data/loading/loader-node.ts";
-import { writePicture } from "../src/pictures/file-node.ts";
-import { dataSchema } from "../src/data/config.ts";
-import { input } from "../src/engine/graph/functional.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
-import { type NdArray, ndarray, scalar } from "../src/engine/arrays/ndarray.ts";
-import { fork, randomKey } from "../src/engine/random/random.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { batch } from "../src/engine/graph/shape.ts";
-import { selfAttention } from "../src/nn/attention.ts";
-import { linear } from "../src/nn/linear.ts";
-import { feedForward } from "../src/nn/mlp.ts";
-import { norm } from "../src/nn/norm.ts";
-import { createParams, initialize, normal } from "../src/nn/params.ts";
-import { patchEmbedding } from "../src/nn/patches.ts";
-import { finished } from "../src/pipelines/pipeline.ts";
-import { openPipeline } from "../src/pipelines/open/open-node.ts";
-import { adamW, rateAt } from "../src/training/optimizers.ts";
-import { createTrainer, emaPrefix, trainingStep } from "../src/training/step.ts";
+import { dataSchema, openLoader } from "patchwise/data/node";
+import {
+  batch,
+  fork,
+  graphOf,
+  input,
+  type NdArray,
+  ndarray,
+  randomKey,
+  scalar,
+} from "patchwise/engine";
+import { nodeBackend } from "patchwise/engine/node";
+import {
+  createParams,
+  feedForward,
+  initialize,
+  linear,
+  norm,
+  normal,
+  patchEmbedding,
+  selfAttention,
+} from "patchwise/nn";
+import { pictureGrid, valuesOf } from "patchwise/pictures";
+import { writePicture } from "patchwise/pictures/node";
+import { finished } from "patchwise/pipelines";
+import { openPipeline } from "patchwise/pipelines/node";
+import { adamW, createTrainer, emaPrefix, rateAt, trainingStep } from "patchwise/training";
 
 const [folder = "runs/fashion", path, each = "100"] = process.argv.slice(2);
 const shape = { height: 28, width: 28, channels: 1 } as const;

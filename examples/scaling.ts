@@ -8,14 +8,12 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
-import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { chart } from "../src/evaluation/chart.ts";
-import { readCard } from "../src/models/card.ts";
-import { traceNetwork } from "../src/models/network.ts";
-import { trainingConfigSchema } from "../src/training/config/config.ts";
-import { train } from "../src/training/run/train-node.ts";
+import { countMultiplyAdds, graphOf } from "patchwise/engine";
+import { nodeBackend } from "patchwise/engine/node";
+import { traceNetwork } from "patchwise/models";
+import { readCard } from "patchwise/pipelines";
+import { train, trainingConfigSchema } from "patchwise/training/node";
+import { chart } from "./chart.ts";
 
 const steps = Number(process.argv[2] ?? 400);
 const folder = join("runs", `scaling-${steps}`);
@@ -48,8 +46,6 @@ async function trained(size: keyof typeof sizes, patch: number): Promise<Trained
   await train(config, {
     backend: nodeBackend("cpu"),
     out,
-    resume: false,
-    draw: () => Promise.reject(new Error("No samples are asked for.")),
     report: (event) => {
       if (event.kind === "validation") measured.push(event.loss);
     },

@@ -1,4 +1,5 @@
 /** Networks that denoise, what encodes pictures and texts for them, and the table of their families. */
+export { readTrainedFolder } from "./card-folder.ts";
 export { type AutoencoderKLConfig, autoencoderKLPresets } from "./coders/autoencoder-kl-config.ts";
 export { decodeLatents, encodeImages } from "./coders/autoencoder-kl.ts";
 export {

@@ -4,3 +4,4 @@ export { openSafetensorsFile, writeSafetensors } from "./safetensors/file-node.t
 export { fileSource } from "./sources/file-node.ts";
 export { type HubId, parseHubId } from "./hub/id.ts";
 export { type HubChoice, type HubOptions, type HubProgress, hubSnapshot } from "./hub/hub-node.ts";
+export { diskFolder } from "./sources/folder-node.ts";

@@ -2,8 +2,8 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
-import { chart, type ChartOptions } from "../../src/evaluation/chart.ts";
-import { axisOf } from "../../src/evaluation/chart-axis.ts";
+import { chart, type ChartOptions } from "../../examples/chart.ts";
+import { axisOf } from "../../examples/chart-axis.ts";
 
 const options: ChartOptions = {
   title: 'Loss & "compute"',

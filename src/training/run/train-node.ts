@@ -217,7 +217,7 @@ export interface Loaders {
   close(): Promise<void>;
 }
 
-export function loadersOf(config: RunConfig): Loaders {
+function loadersOf(config: RunConfig): Loaders {
   const { batch, accumulate } = config.training;
   const shape = pictureShape(config);
   const opened: Loader[] = [];

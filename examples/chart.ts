@@ -1,5 +1,5 @@
 /** Line and scatter charts as SVG, without a library. */
-import { UsageError } from "../engine/errors.ts";
+import { UsageError } from "patchwise";
 import { type Axis, axisOf } from "./chart-axis.ts";
 
 export interface ChartPoint {
