@@ -4,6 +4,7 @@
  * and different emoji far apart (linear discriminant analysis; Fisher, 1936). The nearest real picture then says what a
  * drawing shows. `scripts/make-judge.ts` computes the projection, apart from the training of every generator.
  */
+import { arrayWeights } from "../engine/runtime/stored-weight.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { concat, input } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
@@ -74,7 +75,7 @@ export async function openJudge(
 ): Promise<Judge> {
   const { identity } = traceJudge();
   const program = await backend.compile(graphOf({ identity }), {
-    weights: (name) => weights[name] && { kind: "array", array: weights[name] },
+    weights: arrayWeights(weights),
   });
   const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
   return {
