@@ -97,7 +97,7 @@ describe("patchwise info", () => {
     ],
     ["nothing-alike", /There is no model "nothing-alike", .*; known are DiT-S\/8, /],
     ["test", /test holds neither a model\.json/],
-    ["package.json", /package\.json is no model file that is known/],
+    ["package.json", /package\.json is not a model file of a known kind/],
   ])("refuses %s in one sentence", (name, sentence) => {
     const { code, out, err } = info(name);
     expect({ code, out }).toEqual({ code: 2, out: "" });

@@ -154,17 +154,17 @@ describe("patchwise train of a LoRA", () => {
     [
       "a base that is not there",
       "base=emojis",
-      /The base emojis is neither a model that comes along \(emoji\) nor a folder/,
+      /The base emojis is neither a bundled model \(emoji\) nor a folder/,
     ],
     [
       "a data set without captions",
       "base=emoji",
-      /The base emoji is told texts, but .*photos has no captions/,
+      /The base emoji takes prompts, but .*photos has no captions/,
     ],
     [
       "classes that the base does not know",
       `data.path=${at("others")}`,
-      /knows no class "fish", which .*others has; name the folders by its classes: cat, dog, bird\./,
+      /has no class "fish", but .*others has one; name the folders by the classes of the base: cat, dog, bird\./,
     ],
     [
       "a size of its own",
