@@ -1,4 +1,4 @@
-/** What the folder of a trained model says beside its weights. */
+/** Reads card and tokenizer of a trained model's folder. */
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
 import { type Card, modelFiles, readCard } from "./card.ts";

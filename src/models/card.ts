@@ -15,18 +15,18 @@ export const modelFiles = {
   card: "model.json",
   weights: "model.safetensors",
   tokenizer: "tokenizer.json",
-  /** Of models of latents: the autoencoder, whole, under diffusers' names. */
+  /** The whole autoencoder of a model of latents, under diffusers' names. */
   autoencoder: "vae.safetensors",
-  /** Of models of tokens: the tokenizer, whole, under Paella's names. */
+  /** The whole VQ autoencoder of a model of codes, under Paella's names. */
   vqgan: "vqgan.safetensors",
-  /** Of LoRA: in a folder of its own. */
+  /** A LoRA, in a folder of its own. */
   lora: "lora.safetensors",
 } as const;
 
-/** Of discrete tokens: all are drawn at once, and ever fewer of them anew. */
+/** The sampler of codes: it draws all at once, then ever fewer of them again. */
 export const tokenSampler = "renoise";
 
-/** How to sample, as far as it is said. */
+/** Sampling settings, each of which has a default. */
 export const samplingSchema = z.strictObject({
   sampler: z
     .enum([...Object.keys(samplers), tokenSampler] as [
@@ -37,7 +37,7 @@ export const samplingSchema = z.strictObject({
     .optional(),
   steps: z.int().min(1).optional(),
   guidance: z.number().min(0).optional(),
-  /** Of tokens, in the first and in the last step. */
+  /** Temperature of codes in the first and in the last step. */
   temperature: z.tuple([z.number().min(0), z.number().min(0)]).optional(),
 });
 
@@ -81,7 +81,7 @@ export const cardSchema = fromFamilies(() =>
     .strictObject({
       format: z.literal("patchwise"),
       version: z.literal(1),
-      /** What a person calls the model. */
+      /** Name of the model, for people. */
       name: z.string(),
       network: networkSchema(),
       diffusion: anyRecipeSchema,
@@ -91,15 +91,15 @@ export const cardSchema = fromFamilies(() =>
         width: z.int().min(1),
         channels: z.union([z.literal(1), z.literal(3)]),
       }),
-      /** Where the network draws latents: the config of the autoencoder that makes pictures of them. */
+      /** For a network of latents: the config of the autoencoder that decodes them. */
       latents: z.strictObject({ autoencoder: autoencoderKLSchema }).optional(),
-      /** Where it draws tokens: the config of the tokenizer that makes pictures of them. */
+      /** For a network of codes: the config of the VQ autoencoder that decodes them. */
       tokens: z.strictObject({ tokenizer: vqganSchema }).optional(),
       /** Names of the classes, in their order. */
       classes: z.array(z.string()).optional(),
-      /** How to sample unless told otherwise. */
+      /** Default sampling settings. */
       sampling: cardSampling,
-      /** How long it was trained. */
+      /** Length of its training. */
       trained: z.strictObject({ steps: z.int().min(0), images: z.int().min(0) }),
     })
     .superRefine(({ network, latents, tokens, diffusion }, context) => {
@@ -137,7 +137,7 @@ export type Card = z.output<ReturnType<typeof cardSchema>>;
 /**
  * Reads a card.
  *
- * @param file how messages call it
+ * @param file the file, for messages
  * @throws FormatError that names the first field at fault
  */
 export function readCard(file: string, content: unknown): Card {

@@ -1,11 +1,11 @@
-/** How large the default networks of the families are: what a few CPU cores train in an hour. */
+/** Sizes of the families' default networks, which a few CPU cores train in an hour. */
 import type { PatchEmbedding } from "../nn/patches.ts";
 
-/** What a network sees of a picture: pixels, latents, or codes. */
+/** The shape in which a network sees a picture: pixels, latents, or codes. */
 export interface ImageShape {
   readonly height: number;
   readonly width: number;
-  /** Of the vectors that stand for codes, where there are codes. */
+  /** For codes, the channels of the vectors that stand for them. */
   readonly channels: number;
   /** Number of codes; undefined for pixels and latents. */
   readonly codebook?: number | undefined;

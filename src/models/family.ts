@@ -1,5 +1,5 @@
 /**
- * What a model family is: everything that the rest of the library needs to know of a network that denoises, as one value.
+ * A model family as one value: everything that the rest of the library needs to know of a network that denoises.
  *
  * `families.ts` lists the families of this package; `registerFamily` there adds one from outside. Training, drawing,
  * counting, LoRA, published files and verification read the table and know no family by name.
@@ -73,18 +73,18 @@ export interface ImageSizes {
 /** The fields of a config that the data does not decide. */
 export type Architecture<C> = Omit<C, "size" | "channels" | "condition">;
 
-/** What a training config says, and the data it is trained on. */
+/** The fields that a training config gives, and its data. */
 export interface TrainingRequest<C> {
   /** The fields of `model` that the config gives. */
   readonly given: Partial<C>;
   readonly condition: NetworkCondition["kind"];
-  /** What the network sees of a picture: pixels, latents or codes. */
+  /** The shape in which the network sees a picture: pixels, latents or codes. */
   readonly picture: ImageShape;
   /** Name of the data set, for messages. */
   readonly data: string;
 }
 
-/** How a family is trained from scratch. */
+/** Defaults for training a family from scratch. */
 export interface TrainingSupport<C> {
   /** Fields of `model` in a training config that differ from those of the schema. */
   readonly fields?: z.core.$ZodLooseShape;
@@ -106,7 +106,7 @@ export interface TrainingSupport<C> {
 export interface OriginalCheckpoint<C> {
   readonly config: C;
   readonly recipe: Recipe;
-  /** How the original repository draws. */
+  /** Settings with which the original repository draws. */
   readonly sampling: {
     readonly sampler: SamplerName;
     readonly steps: number;
@@ -147,7 +147,7 @@ export interface DiffusersModel<C> {
   readonly namesLora: boolean;
 }
 
-/** How `patchwise verify` computes a recorded forward pass of the original. */
+/** Lets `patchwise verify` compute a recorded forward pass of the original. */
 export interface RecordedForward<C> {
   /** `family` in the recording's config.json. */
   readonly name: string;
@@ -167,7 +167,7 @@ export interface RecordedForward<C> {
 
 /** A graph whose costs can be counted without weights. */
 export interface CountedPreset {
-  /** What one forward pass reads. */
+  /** The input of one forward pass. */
   readonly of: "text" | "image";
   /** Tokens of it. */
   readonly tokens: number;
@@ -182,9 +182,9 @@ export interface CountedPreset {
  * registerFamily(mixer);
  */
 export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
-  /** What configs call it in `kind`. */
+  /** The value of `kind` in configs. */
   readonly kind: string;
-  /** What messages call it. */
+  /** Name in messages. */
   readonly title: string;
   /** The fields of a config, without `kind`; each config type is this schema's output. */
   readonly schema: z.ZodObject;
@@ -209,7 +209,7 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   patches(config: C, size: readonly [height: number, width: number]): number;
   /** Layers that rows may skip, for skip-layer guidance; none unless given. */
   skippable?(config: C): number;
-  /** How it is trained from scratch; it cannot be unless given. */
+  /** Present if the family can be trained from scratch. */
   readonly training?: TrainingSupport<C>;
   readonly original?: OriginalFiles<C>;
   readonly diffusers?: DiffusersModel<C>;

@@ -4,18 +4,18 @@
 import { isFloat } from "../engine/arrays/dtype.ts";
 import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
 
-/** Bounds |got - want| by a number, or element by element by a share of |want|, or of `floor` where |want| is less. */
+/** Bounds |got - want| by a number, or each element by a fraction of |want|, or of `floor` if |want| is smaller. */
 export type Tolerance =
   | { readonly atol: number }
   | { readonly rtol: number; readonly floor?: number };
 
 export interface Comparison {
-  /** In the tolerance's own measure; NaN where a NaN met anything or the arrays cannot be compared. */
+  /** In the tolerance's measure; NaN if there is a NaN or the arrays cannot be compared. */
   readonly maxError: number;
   /** 0 for integers, which are compared exactly. */
   readonly limit: number;
   readonly ok: boolean;
-  /** Why it failed, where the numbers alone do not say it. */
+  /** Why it failed, if the numbers do not show it. */
   readonly reason?: string;
 }
 

@@ -1,4 +1,4 @@
-/** What the names and arguments of a recorded diffusion say: which process, which variance, which loss. */
+/** Reads process, variance and loss from the names and arguments of a recorded diffusion. */
 import { FormatError } from "../engine/errors.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
 import { type DiffusionProcess, diffusionProcess, respaced } from "../diffusion/process.ts";
@@ -16,9 +16,9 @@ const schedules: Readonly<Record<string, BetaSchedule>> = {
 };
 
 /**
- * A process of `create_diffusion`; the original makes the betas anew from ᾱ also where all steps are kept.
+ * A process of `create_diffusion`. The original computes the betas from ᾱ again even if all steps are kept.
  *
- * @throws FormatError when there is no such schedule
+ * @throws FormatError if the schedule is unknown
  */
 export function processOf(
   schedule: string,
@@ -35,17 +35,17 @@ export function processOf(
   return respaced(whole, respacedTimesteps(trainSteps, respacing));
 }
 
-/** How a model is sampled or trained. */
+/** The settings by which a model is sampled or trained. */
 export interface Variant {
   readonly schedule: string;
-  /** Of the process it is trained on; undefined for all steps. */
+  /** Respacing of the process that it is trained on; undefined for all steps. */
   readonly respacing: string | undefined;
   readonly variance: StepVariance;
   readonly parameterization: Parameterization;
   readonly objective: HybridOptions["objective"];
 }
 
-/** What each word of a variant's name stands for. */
+/** The settings that each word of a variant's name stands for. */
 const words: Readonly<Record<string, Partial<Variant>>> = {
   learned: { variance: "learned" },
   fixed_large: { variance: "large" },
@@ -60,7 +60,7 @@ const words: Readonly<Record<string, Partial<Variant>>> = {
 /**
  * Reads "learned", "fixed_large", "learned_cosine", "respaced100_learned_rescaled_mse" and the like.
  *
- * @throws FormatError when a word of it is unknown
+ * @throws FormatError if a word is unknown
  */
 export function variantOf(name: string): Variant {
   let variant: Variant = {

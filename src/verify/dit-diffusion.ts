@@ -61,7 +61,7 @@ async function* tables(recording: Recording, trainSteps: number): AsyncGenerator
   }
 }
 
-/** A table by the original's name. */
+/** A table of the process by the original's name; undefined if there is no such table. */
 function tableOf(process: DiffusionProcess, name: string): readonly number[] | undefined {
   const { times, betas, alphaBars, previousAlphaBars, posterior } = process;
   const of = (table: Float64Array, f: (x: number) => number = (x) => x) => Array.from(table, f);
@@ -99,14 +99,14 @@ function tableOf(process: DiffusionProcess, name: string): readonly number[] | u
   }
 }
 
-/** Text, or a list of counts. */
+/** The respacing of the recorded process, a text or a list of counts. */
 function respacingOf({ config, name }: Recording): Respacing {
   const args = fieldReader(`${name}/config.json`, config.fields).object("args");
   const value = (config.fields["args"] as { respacing?: unknown }).respacing;
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return args.counts("respacing");
   throw new FormatError(
-    `${args.file} says no "respacing"; give the text or the list that the process was made with.`,
+    `${args.file} has no "respacing"; give the text or the list that the process was made with.`,
   );
 }
 

@@ -1,5 +1,5 @@
 /**
- * How one kind of model or process computes anew what was recorded of it.
+ * The interface by which a kind of model or process computes recorded outputs again.
  */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
@@ -7,20 +7,20 @@ import type { Tolerance } from "./compare.ts";
 import type { Recording } from "./recording.ts";
 
 export interface Computed {
-  /** The name in io.safetensors of what it is compared with. */
+  /** Name of the recorded output in io.safetensors. */
   readonly name: string;
   readonly got: NdArray;
   readonly want: NdArray;
-  /** Where the recording's own `tolerance.atol` does not apply. */
+  /** Replaces the recording's own `tolerance.atol`. */
   readonly tolerance?: Tolerance;
 }
 
-/** Asked for only by families that run graphs, so that the others need no runtime at all. */
+/** Called only by families that run graphs, so that the others need no runtime. */
 export type BackendSource = () => Promise<Backend>;
 
 /**
  * Yields every recorded output once, in any order, and disposes of the programs it compiled.
  *
- * Throws a PatchwiseError where the recording does not make sense.
+ * Throws a PatchwiseError if the recording is inconsistent.
  */
 export type Family = (recording: Recording, backend: BackendSource) => AsyncIterable<Computed>;

@@ -1,6 +1,6 @@
 /**
- * What the families of networks share: recorded inputs as leaves of a graph, recorded weights behind it, and
- * the gradients of a scalar with respect to them.
+ * Shared by all families of networks: recorded inputs as leaves of a graph, the recorded weights as its parameters, and the
+ * gradients of a scalar with respect to them.
  */
 import { FormatError } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
@@ -19,22 +19,22 @@ import type { Recording } from "./recording.ts";
 
 /** A network traced on recorded inputs. */
 export interface Network {
-  /** All that the model asked for: the recorded weights must be these and no others. */
+  /** The parameters that the model declared; the recorded weights must be exactly these. */
   readonly params: ParamsRoot;
-  /** By the names in io.safetensors. */
+  /** Outputs by their names in io.safetensors. */
   readonly outputs: Readonly<Record<string, Tensor>>;
-  /** What was differentiated, where gradients were recorded. */
+  /** The scalar whose gradients may have been recorded. */
   readonly loss?: Tensor;
-  /** How the recorded weights are named. */
+  /** Names of the recorded weights. */
   readonly keys?: KeyMap;
 }
 
-/** What rounding may move a gradient by, as a share of its tensor's largest number. */
+/** The error that rounding may cause in a gradient, as a fraction of its tensor's largest magnitude. */
 const GRADIENT_SHARE = 5e-5;
-/** And as a share of the largest of all gradients: a key's bias has none, but terms that cancel to none. */
+/** The same as a fraction of the largest of all gradients: the gradient of a key's bias is a sum of terms that cancel. */
 const CANCELLED_SHARE = 2 ** -23;
 
-/** The model that a recording is of, with the constructor arguments that made it. */
+/** The recorded model and the constructor arguments that made it. */
 export function recordedModel({ name, model }: Recording): {
   readonly weights: Weights;
   readonly args: FieldReader;
@@ -56,7 +56,7 @@ export function recordedInput(io: Weights, name: string): Tensor | undefined {
   return input(`in.${name}`, first === undefined ? [] : [batch, ...rest], entry.dtype);
 }
 
-/** The same, where the model cannot do without. */
+/** The same for an input that the model requires. */
 export function requiredInput({ name, io }: Recording, wanted: string): Tensor {
   const leaf = recordedInput(io, wanted);
   if (leaf) return leaf;
@@ -65,7 +65,7 @@ export function requiredInput({ name, io }: Recording, wanted: string): Tensor {
   );
 }
 
-/** Runs the network once and yields every output, the loss and every gradient beside what was recorded. */
+/** Runs the network once and yields every output, the loss and every gradient with its recorded value. */
 export async function* computeNetwork(
   recording: Recording,
   backend: BackendSource,
@@ -90,9 +90,9 @@ export async function* computeNetwork(
   }
 }
 
-/** Gradients stand beside outputs under names that no output has. */
+/** Prefix of the gradients among the outputs; no output begins with it. */
 const prefix = "grads.";
-/** What the scalar itself is called among its gradients. */
+/** Name of the scalar itself in grads.safetensors. */
 const LOSS = "__loss__";
 
 async function besideRecorded(
@@ -138,7 +138,7 @@ function gradientsOf(
   return gradients.entries.has(LOSS) ? { [prefix + LOSS]: loss, ...named } : named;
 }
 
-/** The largest magnitude. */
+/** The largest magnitude of an array. */
 export function largest({ data }: NdArray): number {
   let result = 0;
   for (const x of data) result = Math.max(result, Math.abs(Number(x)));

@@ -47,17 +47,17 @@ export async function* paella(
     model(params, { tokens, share, text: byt5!, clipText: clip, clipImage: clip_image }, config);
   const [x, r] = [requiredInput(recording, "x"), requiredInput(recording, "r")];
   const byt5 = requiredInput(recording, "byt5");
-  const told = {
+  const conditions = {
     byt5,
     clip: recordedInput(io, "clip"),
     clip_image: recordedInput(io, "clip_image"),
   };
   const noised = noisedTokens(recording, x, r);
-  const losses = tokenLoss(ask(noised.tokens, r, told), x);
+  const losses = tokenLoss(ask(noised.tokens, r, conditions), x);
   yield* computeNetwork(recording, backend, {
     params,
     outputs: {
-      "out.logits": ask(x, r, told),
+      "out.logits": ask(x, r, conditions),
       "out.logits_byt5_only": ask(x, r, { byt5 }),
       ...noised.outputs,
       "out.train_loss": losses,
@@ -69,7 +69,7 @@ export async function* paella(
   const settings = samplingFields(recording);
   const steps = settings.count("steps", 12);
   const numbers = await drawnNumbers(io, "in.u_multinomial");
-  const conditions = async (prefix: string): Promise<Conditions> => {
+  const recordedConditions = async (prefix: string): Promise<Conditions> => {
     const names = ["byt5", "clip", "clip_image"].filter((name) => io.entries.has(prefix + name));
     return Promise.all(names.map(async (name) => [name, await io.read(prefix + name)] as const));
   };
@@ -77,9 +77,9 @@ export async function* paella(
   yield* sampled(recording, backend, {
     params,
     ask,
-    wanted: await conditions("in."),
+    wanted: await recordedConditions("in."),
     // The original's scale 0 is no guidance.
-    guidance: scale === 0 ? undefined : { scale, free: await conditions("in.uncond_") },
+    guidance: scale === 0 ? undefined : { scale, free: await recordedConditions("in.uncond_") },
     sampling: {
       codebook: config.codebook,
       levels: evenLevels(steps, settings.number("t_start", 1), settings.number("t_end", 0)),
@@ -99,17 +99,17 @@ export async function* paellaV1(
   const params = createParams();
   const ask: Asked = (tokens, share, { c }) => modelV1(params, { tokens, share, clip: c! }, config);
   const [x, c] = [requiredInput(recording, "x"), requiredInput(recording, "c")];
-  // Our network is told the share of noise itself.
+  // Our network takes the noise ratio itself.
   const shares = mapElements(cosineShare, await io.read("in.r"));
   const share = input("in.share", [batch]);
-  const told = {
+  const withShare = {
     ...recording,
     io: { ...io, read: async (name: string) => (name === "in.share" ? shares : io.read(name)) },
   };
   const noised = noisedTokens(recording, x, share);
   const loss = tokenLoss(ask(noised.tokens, share, { c }), x).mean();
   const map = recordedInput(io, "c_map");
-  yield* computeNetwork(told, backend, {
+  yield* computeNetwork(withShare, backend, {
     params,
     outputs: {
       "out.logits": ask(x, share, { c }),
@@ -154,17 +154,17 @@ export async function* paellaV1(
   });
 }
 
-/** As the original keeps it finite. */
+/** The logarithm that the original uses, which is finite at 0. */
 const log = (value: number) => Math.log(value + 1e-20);
 
-/** Logits of tokens with a share of noise, under conditions by their recorded names. */
+/** Computes the logits of codes with a noise ratio, under conditions by their recorded names. */
 type Asked = (
   tokens: Tensor,
   share: Tensor,
-  told: Readonly<Record<string, Tensor | undefined>>,
+  conditions: Readonly<Record<string, Tensor | undefined>>,
 ) => Tensor;
 
-/** By their recorded names, with a row for each image at least. */
+/** Arrays by their recorded names, with at least one row for each image. */
 type Conditions = readonly (readonly [name: string, array: NdArray])[];
 
 function noisedTokens(recording: Recording, tokens: Tensor, share: Tensor) {
@@ -231,7 +231,7 @@ async function* sampled(
   }
 }
 
-/** The logits of tokens like `start` under conditions, which may be of other shapes than those beside `in.x`. */
+/** A program for the logits of codes like `start` under conditions, whose shapes may differ from those recorded with `in.x`. */
 async function compiled(
   recording: Recording,
   backend: BackendSource,
@@ -248,18 +248,18 @@ async function compiled(
   const weights = checkedWeights(params, recordedModel(recording).weights);
   const graph = graphOf({ logits });
   const program = await (await backend()).compile(graph, { weights });
-  const told = conditions.map(([name, array]) => [name, rowsOf(array, 0, rows)] as const);
-  // A network may have no part that hears of noise or conditions.
+  const fixed = conditions.map(([name, array]) => [name, rowsOf(array, 0, rows)] as const);
+  // A network may have no part that takes the noise ratio or the conditions.
   const asked = new Set(graph.inputs.map(leafName));
   const denoise: TokenDenoiser = async (x, noise) => {
-    const inputs = [...told, ["x", x] as const, ["share", share(noise)] as const];
-    const heard = inputs.filter(([name]) => asked.has(name));
-    return (await program.run(Object.fromEntries(heard)))["logits"]!;
+    const inputs = [...fixed, ["x", x] as const, ["share", share(noise)] as const];
+    const taken = inputs.filter(([name]) => asked.has(name));
+    return (await program.run(Object.fromEntries(taken)))["logits"]!;
   };
   return { denoise, dispose: () => program.dispose() };
 }
 
-/** Recorded random numbers of each step. */
+/** The recorded random numbers of each step. */
 async function drawnNumbers(io: Weights, name: string) {
   const array = await io.read(name);
   const values = toNumbers(array);

@@ -1,11 +1,11 @@
 /**
- * What was recorded from a reference implementation: a configuration, inputs and outputs, weights and gradients.
+ * A recording of a reference implementation: configuration, inputs and outputs, weights and gradients.
  */
 import { FormatError } from "../engine/errors.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
 
 export interface Recording {
-  /** How messages call it: the name of its folder. */
+  /** Name of its folder, for messages. */
   readonly name: string;
   readonly config: RecordedConfig;
   /** Inputs, named `in.NAME`, and expected outputs, everything else. */
@@ -17,31 +17,31 @@ export interface Recording {
 }
 
 export interface RecordedConfig {
-  /** Which model or process it is. */
+  /** The model or process that was recorded. */
   readonly family: string;
-  /** Largest |got - want| of its outputs, where one number says it; other rules are prose that the family knows. */
+  /** The largest |got - want| of its outputs, if one number is enough; the family knows other rules. */
   readonly atol: number | undefined;
   /** A recording beside this one, relative to its folder, whose model this one uses. */
   readonly weightsFrom: string | undefined;
-  /** Everything that the file says, constructor arguments included. */
+  /** All fields of the file, including the constructor arguments. */
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
 /**
- * Checks the text of a config.json as far as every family needs it.
+ * Checks those fields of a config.json that every family needs.
  *
- * @param name how messages call the file
- * @throws FormatError when it is not JSON, or says no family or no sound tolerance
+ * @param name the file, for messages
+ * @throws FormatError if it is not JSON, or has no family or no valid tolerance
  */
 export function parseConfig(text: string, name: string): RecordedConfig {
   const fields = parseObject(text, name);
   const { family, tolerance, weights_from: weightsFrom } = fields;
   if (typeof family !== "string") {
-    throw new FormatError(`${name} says no "family"; name the model or process that was recorded.`);
+    throw new FormatError(`${name} has no "family"; name the model or process that was recorded.`);
   }
   if (!isObject(tolerance)) {
     throw new FormatError(
-      `${name} says no "tolerance"; give the largest absolute error as {"atol": NUMBER}.`,
+      `${name} has no "tolerance"; give the largest absolute error as {"atol": NUMBER}.`,
     );
   }
   if (weightsFrom !== undefined && typeof weightsFrom !== "string") {

@@ -51,7 +51,7 @@ interface Run {
   readonly flow: boolean;
   /** Whether times were found between those of the training process. */
   readonly between: boolean;
-  /** Whether its tables went through float32 and float64 in turns. */
+  /** Whether its tables were computed in float32 and float64 by turns. */
   readonly multistep: boolean;
 }
 

@@ -1,5 +1,5 @@
 /**
- * How Stable Diffusion 3's own code samples. Recorded are `out.sigmas_table.shiftS`, `out.sigmas.shiftS.stepsN`,
+ * Sampling by Stable Diffusion 3's own code. Recorded are `out.sigmas_table.shiftS`, `out.sigmas.shiftS.stepsN`,
  * `out.latent_process_in` and `_out`, `out.denoised_sigmaX` and `out.cfg_denoised_sigmaX`, and `out.traj.SAMPLER.MODE.shiftS`,
  * each x that a network was asked about and the result.
  */
@@ -31,7 +31,7 @@ import type { Recording } from "./recording.ts";
 import { recordedConfig, recordedFamily } from "./forward.ts";
 import { listedSigmas, stacked } from "./scheduler-run.ts";
 
-/** As the recording's rule gives it: of a sigma, and of the largest number of a trajectory. */
+/** Tolerances by the rule in the recording: of a sigma, and as a fraction of the largest magnitude of a trajectory. */
 const SIGMA = 1e-6;
 const SHARE = 2e-4;
 
@@ -131,7 +131,7 @@ function guidedBy(
   return guided(wanted, free, { ...guidance, skipLayers });
 }
 
-/** The recorded model under its conditions. */
+/** The recorded model under each of its conditions. */
 interface AskedModel {
   readonly noise: NdArray;
   readonly latent: NdArray;
@@ -168,12 +168,12 @@ async function askedModel(
   const output = family.trace(params, inputs, config, { skippable });
   const source = checkedWeights(params, weights);
   const program = await (await backend()).compile(graphOf({ output }), { weights: source });
-  const told = batchedNetwork(async (rows) => (await program.run(rows))["output"]!);
+  const network = batchedNetwork(async (rows) => (await program.run(rows))["output"]!);
   const under = async (name: string, skips = 0) => {
     const [pooled, context] = [await io.read(`in.${name}_y`), await io.read(`in.${name}_context`)];
     const count = pooled.shape[0]!;
     const skip = ndarray("bool", [count], new Array<number>(count).fill(skips));
-    return denoiserOf(told({ pooled, context, ...(skippable.length > 0 && { skip }) }), "flow");
+    return denoiserOf(network({ pooled, context, ...(skippable.length > 0 && { skip }) }), "flow");
   };
   return {
     noise: await io.read("in.noise"),

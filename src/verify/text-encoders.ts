@@ -31,7 +31,7 @@ export function clipTextFamily(
   const params = createParams();
   const ids = requiredInput(recording, "tokens");
   const text = clipText(params, { ids }, { ...sizes, positions, projection: width });
-  // The wrapper of CLIP-L is told not to project.
+  // The wrapper of CLIP-L does not project.
   const { fields } = recording.model?.config ?? recording.config;
   const which = fieldReader(`${recording.name}/config.json`, fields).text("which", "CLIP-G");
   const outputs = {

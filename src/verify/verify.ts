@@ -1,5 +1,5 @@
 /**
- * Computes a recording anew and compares every output with what was recorded.
+ * Computes a recording again and compares every output with its recorded value.
  */
 import { isFloat } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
@@ -11,12 +11,12 @@ import type { RecordedConfig, Recording } from "./recording.ts";
 
 export interface OutputReport {
   readonly name: string;
-  /** Largest error, in the tolerance's measure; null where it is not a finite number. */
+  /** The largest error, in the tolerance's measure; null if it is not finite. */
   readonly max_error: number | null;
-  /** Null where the output was never computed. */
+  /** Null if the output was not computed. */
   readonly tolerance: number | null;
   readonly ok: boolean;
-  /** Why it failed, where the numbers do not say it. */
+  /** Why it failed, if the numbers do not show it. */
   readonly reason?: string;
 }
 
@@ -28,7 +28,7 @@ export interface RecordingReport {
 }
 
 /**
- * @throws FormatError when the family is unknown, nothing was recorded, or the family finds the recording unsound
+ * @throws FormatError if the family is unknown, nothing was recorded, or the recording is inconsistent
  */
 export async function verifyRecording(
   recording: Recording,

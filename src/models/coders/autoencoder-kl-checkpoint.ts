@@ -18,7 +18,7 @@ export interface OpenAutoencoder {
 /**
  * The autoencoder in a file, alone or beside other models.
  *
- * @param config what it is; told from its keys and shapes unless given
+ * @param config read from keys and shapes unless given
  * @throws FormatError when the weights are of another
  */
 export function autoencoderIn(

@@ -31,7 +31,7 @@ export interface Posterior {
   readonly mean: Tensor;
   /** In [−30, 20]. */
   readonly logVariance: Tensor;
-  /** What both are made of, [B, 2·latentChannels, H/f, W/f]. */
+  /** Mean and log variance, joined, [B, 2·latentChannels, H/f, W/f]. */
   readonly moments: Tensor;
 }
 
@@ -88,12 +88,12 @@ export function decodeLatents(p: Params, latents: Tensor, config: AutoencoderKLC
   return conv2d(decoder.at("conv_out"), x, config.outputs, 3); // [B, C, f·h, f·w]
 }
 
-/** What the autoencoder makes → what diffusion models work on. */
+/** Latents of the autoencoder → latents of diffusion models. */
 export function scaleLatents(z: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
   return z.sub(shift).mul(scale);
 }
 
-/** What diffusion models work on → what the autoencoder decodes. */
+/** Latents of diffusion models → latents of the autoencoder. */
 export function unscaleLatents(latents: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
   return latents.div(scale).add(shift);
 }
@@ -145,7 +145,7 @@ export function autoencoderKLParams(
 
 type Renaming = readonly (readonly [RegExp, string])[];
 
-/** What older releases of diffusers called the layers of the attention. */
+/** Names of the attention layers in older releases of diffusers. */
 const oldDiffusersNames: Renaming = [
   [/\.to_q\./, ".query."],
   [/\.to_k\./, ".key."],
@@ -171,11 +171,11 @@ const compvisNames: Renaming = [
 ];
 
 /**
- * How a checkpoint names the weights: as diffusers, new or old, or as CompVis, alone or inside a file of a
+ * Names of the weights in a checkpoint: as diffusers, new or old, or as CompVis, alone or inside a file of a
  * whole Stable Diffusion.
  *
  * @param keys all keys of the checkpoint
- * @param decoder of which the number of levels counts
+ * @param decoder config whose number of levels the names depend on
  */
 export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKLConfig): KeyMap {
   const all = [...keys];
@@ -258,7 +258,7 @@ function crop(x: NdArray<"float32">, top: number, left: number, size: number): N
   return part;
 }
 
-/** What earlier tiles wrote there is overwritten: the later tile holds the blend. */
+/** Overwrites values of earlier tiles: the later tile holds the blend. */
 function paste(part: NdArray<"float32">, x: NdArray<"float32">, top: number, left: number): void {
   eachRow(part, x, top, left, (row, place) => x.data.set(part.data.subarray(...row), place[0]));
 }

@@ -25,7 +25,7 @@ export interface OpenVQGAN {
   readonly keyOf: (name: string) => string;
 }
 
-/** How diffusers calls it. */
+/** Its class in diffusers. */
 export const vqganClass = "PaellaVQModel";
 
 /** The config.json of diffusers' PaellaVQModel; what it leaves out has diffusers' default. */
@@ -66,7 +66,7 @@ export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<strin
 /**
  * The tokenizer in a file.
  *
- * @param config what it is; told from its keys and shapes unless given, but for the scale, which no token depends on
+ * @param config read from keys and shapes unless given, except for the scale, on which no code depends
  * @throws FormatError when the weights are of another
  */
 export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(file)): OpenVQGAN {
@@ -75,7 +75,7 @@ export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(fi
   return { kind: "vq", config, weights, file, keyOf: keys.keyOf };
 }
 
-/** Where it is none of a tokenizer, one that it does not fit. */
+/** The config that keys and shapes show; if the file is not a VQGAN, the published one, which it does not fit. */
 function checkpointConfig({ entries }: Weights): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
   const shapeOf = (key: string) => entries.get(key)?.shape;

@@ -72,7 +72,7 @@ export interface Quantized {
   readonly indices: Tensor;
   /** How far latents and codes are apart: the codebook's loss and a quarter of the encoder's (commitment). */
   readonly loss: Tensor;
-  /** Of each of the latents' channels before they are normalized, [1, latentChannels, 1, 1]. */
+  /** One value for each channel of the latents before normalization, [1, latentChannels, 1, 1]. */
   readonly statistics: { readonly mean: Tensor; readonly variance: Tensor };
 }
 
@@ -146,7 +146,7 @@ function decode(p: Params, codes: Tensor, config: VQGANConfig): Tensor {
   return pixelShuffle(conv2d(p.at("out_block.0"), x, config.channels * 4, 1), 2);
 }
 
-/** Of a level, from the highest resolution. */
+/** Width of a level, from the highest resolution. */
 function widthOf({ hidden, levels }: VQGANConfig, level: number): number {
   return Math.floor(hidden / 2 ** (levels - 1 - level));
 }
@@ -226,7 +226,7 @@ export function statisticsKeys({ levels }: VQGANConfig): {
   };
 }
 
-/** How files name the weights: as dome272/Paella, or as diffusers. PyTorch's BatchNorm counts batches beside its own. */
+/** Names of the weights in files: dome272/Paella's or diffusers'. PyTorch's BatchNorm counts batches beside its own. */
 export function vqganKeys(keys: Iterable<string>): KeyMap {
   const diffusers = [...keys].includes(diffusersCodebook);
   return {
@@ -238,7 +238,7 @@ export function vqganKeys(keys: Iterable<string>): KeyMap {
 export const codebookKey = "vquantizer.codebook.weight";
 export const diffusersCodebook = "vquantizer.embedding.weight";
 
-/** Every weight of it, for `checkKeys`. */
+/** Every weight, for `checkKeys`. */
 export function vqganParams(config: VQGANConfig): ParamsRoot {
   const p = createParams();
   const side = 2 ** config.levels;

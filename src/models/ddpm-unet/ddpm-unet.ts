@@ -106,14 +106,14 @@ function residualBlock(
     outputs,
     3,
   );
-  const told = linear(p.at("emb_layers.1"), vector, scaleShift ? 2 * outputs : outputs);
+  const embedding = linear(p.at("emb_layers.1"), vector, scaleShift ? 2 * outputs : outputs);
   const places = (values: Tensor) => values.reshape([values.dim(0), outputs, 1, 1]);
   const norm = (y: Tensor) => normalized(p.at("out_layers.0"), y);
   const modulated = () => {
-    const [scale, shift] = told.split(2, 1) as [Tensor, Tensor];
+    const [scale, shift] = embedding.split(2, 1) as [Tensor, Tensor];
     return norm(h).mul(places(scale).add(1)).add(places(shift));
   };
-  const inner = scaleShift ? modulated() : norm(h.add(places(told)));
+  const inner = scaleShift ? modulated() : norm(h.add(places(embedding)));
   const branch = conv2d(p.at("out_layers.3"), inner.silu(), outputs, 3, { init: zero });
   const skip = resample(x);
   const same = x.size(1) === outputs;
