@@ -28,9 +28,13 @@ const config = trainingConfigSchema().parse(
 );
 const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
 if (!config.validation) throw new Error(`${folder} was trained without held-out pictures.`);
-const { data } = config.validation;
-const { batch } = config.training;
-const loader = await openLoader({ data, shape: card.picture, batch, seed: 0, from: 0 });
+const loader = await openLoader({
+  data: config.validation.data,
+  shape: card.picture,
+  batch: config.training.batch,
+  seed: 0,
+  from: 0,
+});
 
 const weights = await openSafetensorsFile(join(folder, "model.safetensors"));
 const { loss } = objective(card.network, card.diffusion, { recompute: false });

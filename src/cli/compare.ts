@@ -16,7 +16,7 @@ import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
-import { collect, tellTraining, untilSignal } from "./train.ts";
+import { collect, reportTraining, untilSignal } from "./train.ts";
 
 interface CompareCommandOptions {
   readonly out: string;
@@ -81,7 +81,7 @@ async function compareCommand(
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
   await untilSignal(async (signal) => {
-    const report = (event: CompareEvent) => tell(progress, event);
+    const report = (event: CompareEvent) => reportComparison(progress, event);
     const draw = drawSamples(backend);
     const compared = await compare(contenders, {
       backend,
@@ -111,7 +111,7 @@ async function compareCommand(
   }, progress);
 }
 
-function tell(progress: ProgressWriter, event: CompareEvent): void {
+function reportComparison(progress: ProgressWriter, event: CompareEvent): void {
   switch (event.kind) {
     case "extractor":
       progress.update(`extractor: ${progressLine(event.progress)}`);
@@ -120,7 +120,7 @@ function tell(progress: ProgressWriter, event: CompareEvent): void {
       progress.line(`${event.name}:`);
       break;
     case "training":
-      tellTraining(progress, event.event);
+      reportTraining(progress, event.event);
       break;
     case "drawing":
       progress.update(`drew ${event.done} of ${event.of} pictures`);

@@ -72,7 +72,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
       out,
       resume: options.resume === true,
       draw: drawSamples(backend),
-      report: (event) => tellTraining(progress, event),
+      report: (event) => reportTraining(progress, event),
       signal,
     });
     progress.end();
@@ -89,12 +89,12 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
         : `Stopped after step ${result.steps}; go on with: ${resumption(file, out, options)}`,
     );
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
-    // As a shell says it of a process that a signal ended.
+    // The exit code of a process that a signal ended.
     if (!result.finished) process.exitCode = 130;
   }, progress);
 }
 
-/** Does what takes long; its signal says when to stop: at the first Ctrl-C, where Node's own answer to a second one ends at once. */
+/** Runs a long task with a signal that aborts at the first Ctrl-C. A second Ctrl-C ends the process at once. */
 export async function untilSignal(
   work: (signal: AbortSignal) => Promise<void>,
   progress: ProgressWriter,
@@ -103,7 +103,7 @@ export async function untilSignal(
   const stop = () => controller.abort();
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const signal of signals) process.once(signal, stop);
-  // A reader that goes away, such as a closed terminal, is no reason to end.
+  // A reader that goes away, such as a closed terminal, must not end the task.
   process.stderr.on("error", ignore);
   try {
     await work(controller.signal);
@@ -114,7 +114,7 @@ export async function untilSignal(
   }
 }
 
-/** What can be done with what came out. */
+/** A sentence on how to use the result. */
 function nextStep(config: ReturnType<typeof readTrainingConfig>, out: string): string {
   if ("autoencoder" in config) return `train a model on it with latents.autoencoder: ${out}`;
   const model = "lora" in config ? `${config.base} --lora ${out}` : out;
@@ -123,7 +123,7 @@ function nextStep(config: ReturnType<typeof readTrainingConfig>, out: string): s
 
 function ignore(): void {}
 
-export function tellTraining(progress: ProgressWriter, event: TrainingEvent): void {
+export function reportTraining(progress: ProgressWriter, event: TrainingEvent): void {
   switch (event.kind) {
     case "latents":
       progress.line(latentsLine(event));
@@ -146,7 +146,7 @@ export function tellTraining(progress: ProgressWriter, event: TrainingEvent): vo
       progress.line(`drew ${event.path}`);
       break;
     case "checkpoint":
-      // The progress line goes on; a checkpoint is what one expects.
+      // Checkpoints are not worth a line.
       break;
   }
 }
@@ -168,7 +168,7 @@ function shownMeasure(name: string, value: number): string {
   }
 }
 
-/** The command that goes on, with what was set on the command line, without which the config would be another. */
+/** The command that resumes. It repeats what was set on the command line, because the config must be the same. */
 function resumption(file: string, out: string, { set, device }: TrainCommandOptions): string {
   const settings = set.flatMap((setting) => ["--set", setting]);
   const others = device === "cpu" ? [] : ["--device", device];
@@ -176,7 +176,7 @@ function resumption(file: string, out: string, { set, device }: TrainCommandOpti
   return ["patchwise", ...words.map(quotedForShell)].join(" ");
 }
 
-/** In quotes where a shell would read anything into it. */
+/** Quotes a word if a shell would interpret it. */
 function quotedForShell(word: string): string {
   return /^[\w./:=@%+,\\-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

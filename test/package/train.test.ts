@@ -26,8 +26,11 @@ beforeAll(() => {
   const modules = path.join(folder, "node_modules");
   mkdirSync(path.join(modules, "patchwise"), { recursive: true });
   execFileSync("tar", [
-    ...["-xzf", path.join(folder, tarball), "--strip-components=1"],
-    ...["-C", path.join(modules, "patchwise")],
+    "-xzf",
+    path.join(folder, tarball),
+    "--strip-components=1",
+    "-C",
+    path.join(modules, "patchwise"),
   ]);
   for (const name of readdirSync(path.join(root, "node_modules"))) {
     if (name.startsWith(".") || name === "patchwise") continue;
