@@ -23,7 +23,7 @@ const coefficients = [
 ].map(Math.fround);
 
 /** Returns a·b + c, rounded once: the product of two float32 numbers is exact in float64. */
-export function fma(a: number, b: number, c: number): number {
+function fma(a: number, b: number, c: number): number {
   return Math.fround(a * b + c);
 }
 

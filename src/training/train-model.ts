@@ -5,6 +5,7 @@ import type { DataSet } from "../data/dataset.ts";
 import { type LabelledPicture, pictureSet } from "../data/memory.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
+import { formatShape } from "../engine/graph/shape.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { type Card, modelFiles } from "../models/card.ts";
 import { type NetworkConfig, networkSchema } from "../models/network.ts";
@@ -45,7 +46,7 @@ export type TrainingPictures =
 
 /** Some fields of a network, as `model` in a YAML config. */
 export interface NetworkSettings {
-  /** The family; "dit" by default. */
+  /** The family; DiT by default. */
   readonly kind?: string;
   /** A published size to start from; the other fields override it. */
   readonly preset?: string;
@@ -344,12 +345,12 @@ function requireFit(
 function givenWeights(weights: Arrays): (params: ParamsRoot) => Promise<ReadWeights> {
   return async ({ declared }) => {
     for (const [name, { tensor }] of declared) {
+      const needed = formatShape(tensor.shape);
       const shape = weights[name]?.shape;
-      if (shape?.join() !== tensor.shape.join()) {
-        throw new UsageError(
-          `weights has ${shape ? `${name} of shape [${shape.join(", ")}]` : `no ${name}`}, but the network needs [${tensor.shape.join(", ")}]; give the weights of a network of the same config.`,
-        );
-      }
+      if (shape && formatShape(shape) === needed) continue;
+      throw new UsageError(
+        `weights has ${shape ? `${name} of shape ${formatShape(shape)}` : `no ${name}`}, but the network needs ${needed}; give the weights of a network of the same config.`,
+      );
     }
     return async (names) => Object.fromEntries(names.map((name) => [name, weights[name]!]));
   };

@@ -37,7 +37,7 @@ const captioned = pictures.map((picture, i) => ({
 const settings = { backend, network, pictures, steps: 6, batch: 2, threads: 1 } as const;
 
 async function messageOf(options: Partial<TrainModelOptions>): Promise<string> {
-  return trainModel({ ...settings, ...options } as TrainModelOptions).then(() => "trained", String);
+  return trainModel({ ...settings, ...options }).then(() => "trained", String);
 }
 
 describe("trainModel", () => {

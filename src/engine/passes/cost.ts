@@ -195,7 +195,7 @@ function computes({ op }: Node): boolean {
  * Sorts the nodes in ONNX Runtime's default order, which determines the tensors that exist at the same time: depth first from the
  * nodes that nothing reads, last node first, and from each node through its inputs, last input first (`Graph::ReverseDFSFrom`).
  */
-export function inRuntimeOrder(graph: Graph): Graph {
+function inRuntimeOrder(graph: Graph): Graph {
   const place = new Map(graph.nodes.map((node, i) => [node, i] as const));
   const read = new Set(graph.nodes.flatMap(({ inputs }) => inputs.map(({ node }) => node)));
   const ordered: Node[] = [];

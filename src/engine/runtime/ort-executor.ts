@@ -161,7 +161,7 @@ let nowhere: MessagePort | undefined;
  * Frees arrays that nothing will read again. They have no elements from then on. Without this, hundreds of megabytes would stay
  * until the garbage collector runs.
  */
-export function release(arrays: readonly ArrayBufferView<ArrayBuffer>[]): void {
+function release(arrays: readonly ArrayBufferView<ArrayBuffer>[]): void {
   const buffers = new Set(arrays.map(({ buffer }) => buffer));
   // A transfer takes the memory from its owner, and is freed because nobody receives it.
   nowhere ??= closedPort();

@@ -106,7 +106,7 @@ function requireDevice(device: string): asserts device is NodeDevice {
  *
  * @throws DeviceError if no folder holds all files, because they are on different drives on Windows
  */
-export function mountFiles(paths: readonly string[]): Mount {
+function mountFiles(paths: readonly string[]): Mount {
   if (paths.length === 0) return { files: {} };
   const real = paths.map((path) => realpathSync(path));
   const folder = real.map(dirname).reduce(commonFolder);

@@ -101,7 +101,7 @@ export async function compileProgram(
   };
 }
 
-export function disposedError(): PatchwiseError {
+function disposedError(): PatchwiseError {
   return new PatchwiseError("This program has been disposed; compile the graph again.");
 }
 

@@ -236,7 +236,7 @@ export async function writeCheckpoint(
  *
  * @throws FormatError when the checkpoint is damaged
  */
-export async function readLastCheckpoint(folder: string): Promise<Checkpoint | undefined> {
+async function readLastCheckpoint(folder: string): Promise<Checkpoint | undefined> {
   const step = (await checkpointSteps(folder)).at(-1);
   if (step === undefined) return undefined;
   const path = join(folder, nameOf(step));
