@@ -26,180 +26,186 @@ const kinds: Record<string, string> = {
   n: "null",
 };
 
-export interface JsonScanner {
+// Sticky: each is tried at the scanner's place only.
+const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const literal = /true|false|null/y;
+
+/** Reads a JSON text value by value. Every method throws a FormatError if the text is not the expected JSON. */
+export class JsonScanner {
+  readonly #text: string;
+  readonly #file: string;
+  readonly #part: string;
+  #at = 0;
+  #depth = 0;
+
+  /**
+   * Starts scanning UTF-8 bytes.
+   *
+   * @param file how errors name the file
+   * @param part how errors name the scanned part of the file, such as "the header"
+   * @throws FormatError if the bytes are not UTF-8
+   */
+  constructor(bytes: Uint8Array, file: string, part: string) {
+    this.#text = decodeUtf8(bytes, file, part);
+    this.#file = file;
+    this.#part = part;
+  }
+
   /** Calls `onKey` for each key, with the scanner before its value, which `onKey` must consume. */
-  object(what: string, onKey: (key: string) => void): void;
+  object(what: string, onKey: (key: string) => void): void {
+    this.#expectKind("{", what);
+    const seen = new Set<string>();
+    this.#nested("}", () => {
+      if (this.#peek() !== '"') this.#fail("a key in quotes");
+      const key = this.#stringToken();
+      if (!this.#take(":")) this.#fail(`":"`);
+      if (seen.has(key)) {
+        throw new FormatError(`${this.#file}: ${what} has the key ${quote(key)} twice.`);
+      }
+      // Harmless here, but dangerous for code that uses the keys, or their dotted parts, as keys of plain
+      // objects.
+      if (key.includes("__proto__") && key.split(".").includes("__proto__")) {
+        throw new FormatError(
+          `${this.#file}: ${what} has the forbidden key ${quote(key)}; rename it.`,
+        );
+      }
+      seen.add(key);
+      if (seen.size > MAX_KEYS) {
+        throw new FormatError(
+          `${this.#file}: ${what} has more than ${MAX_KEYS} keys, which no checkpoint needs; split it into shards.`,
+        );
+      }
+      onKey(key);
+    });
+  }
+
   /** Calls `onItem` for each element, with the scanner before it; `onItem` must consume it. */
-  array(what: string, onItem: (index: number) => void): void;
-  string(what: string): string;
+  array(what: string, onItem: (index: number) => void): void {
+    this.#expectKind("[", what);
+    let index = 0;
+    this.#nested("]", () => onItem(index++));
+  }
+
+  string(what: string): string {
+    this.#expectKind('"', what);
+    return this.#stringToken();
+  }
+
   /** A whole number from 0 to 2^53 − 1, as all sizes and offsets must be. */
-  size(what: string): number;
+  size(what: string): number {
+    const opening = this.#peek();
+    const token = this.#match(number);
+    const value = /^\d{1,16}$/.test(token) ? Number(token) : NaN;
+    if (Number.isSafeInteger(value)) return value;
+    if (token) {
+      throw new FormatError(
+        `${this.#file}: ${what} must be a whole number from 0 to 2^53 - 1, but is ${clip(token)}.`,
+      );
+    }
+    const kind = kinds[opening] ?? this.#fail("a value");
+    throw new FormatError(`${this.#file}: ${what} must be a number, but is ${kind}.`);
+  }
+
   /** Consumes any valid JSON value. */
-  skip(): void;
+  skip(): void {
+    const opening = this.#peek();
+    if (opening === "{") this.object("an object", () => this.skip());
+    else if (opening === "[") this.array("an array", () => this.skip());
+    else if (opening === '"') this.#stringToken();
+    else if (!this.#match(number) && !this.#match(literal)) this.#fail("a value");
+  }
+
   /** Checks that only white space follows. */
-  end(): void;
-}
+  end(): void {
+    if (this.#peek()) this.#fail("the end");
+  }
 
-/**
- * Starts scanning UTF-8 bytes.
- *
- * @param file how errors name the file
- * @param part how errors name the scanned part of the file, such as "the header"
- * @throws FormatError here if the bytes are not UTF-8, and from each method if the text is not the expected
- *   JSON
- */
-export function jsonScanner(bytes: Uint8Array, file: string, part: string): JsonScanner {
-  const text = decodeUtf8(bytes, file, part);
-  let at = 0;
-  let depth = 0;
-  const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-  const literal = /true|false|null/y;
-
-  function match(pattern: RegExp): string {
-    pattern.lastIndex = at;
-    if (!pattern.test(text)) return "";
-    const found = text.slice(at, pattern.lastIndex);
-    at = pattern.lastIndex;
+  #match(pattern: RegExp): string {
+    pattern.lastIndex = this.#at;
+    if (!pattern.test(this.#text)) return "";
+    const found = this.#text.slice(this.#at, pattern.lastIndex);
+    this.#at = pattern.lastIndex;
     return found;
   }
 
-  function fail(expected: string): never {
-    const found = at < text.length ? quote(text.slice(at, at + 12)) : "the end";
+  #fail(expected: string): never {
+    const at = this.#at;
+    const found = at < this.#text.length ? quote(this.#text.slice(at, at + 12)) : "the end";
     throw new FormatError(
-      `${file}: ${part} is not valid JSON: expected ${expected} at character ${at}, found ${found}.`,
+      `${this.#file}: ${this.#part} is not valid JSON: expected ${expected} at character ${at}, found ${found}.`,
     );
   }
 
   /** The next character that is not white space; "" at the end. */
-  function peek(): string {
+  #peek(): string {
     for (;;) {
-      const code = text.charCodeAt(at);
+      const code = this.#text.charCodeAt(this.#at);
       if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) break;
-      at++;
+      this.#at++;
     }
-    return text.charAt(at);
+    return this.#text.charAt(this.#at);
   }
 
-  function take(character: string): boolean {
-    if (peek() !== character) return false;
-    at++;
+  #take(character: string): boolean {
+    if (this.#peek() !== character) return false;
+    this.#at++;
     return true;
   }
 
-  function expectKind(opening: string, what: string): void {
-    const found = peek();
+  #expectKind(opening: string, what: string): void {
+    const found = this.#peek();
     if (found === opening) return;
     const kind = kinds[found] ?? (/[-\d]/.test(found) ? "a number" : undefined);
-    if (!kind) fail("a value");
-    throw new FormatError(`${file}: ${what} must be ${kinds[opening]}, but is ${kind}.`);
+    if (!kind) this.#fail("a value");
+    throw new FormatError(`${this.#file}: ${what} must be ${kinds[opening]}, but is ${kind}.`);
   }
 
-  function nested(closing: string, item: () => void): void {
-    at++;
-    if (++depth > MAX_DEPTH) {
+  #nested(closing: string, item: () => void): void {
+    this.#at++;
+    if (++this.#depth > MAX_DEPTH) {
       throw new FormatError(
-        `${file}: ${part} nests deeper than ${MAX_DEPTH} levels at character ${at}.`,
+        `${this.#file}: ${this.#part} nests deeper than ${MAX_DEPTH} levels at character ${this.#at}.`,
       );
     }
-    if (!take(closing)) {
+    if (!this.#take(closing)) {
       do item();
-      while (take(","));
-      if (!take(closing)) fail(`"," or "${closing}"`);
+      while (this.#take(","));
+      if (!this.#take(closing)) this.#fail(`"," or "${closing}"`);
     }
-    depth--;
+    this.#depth--;
   }
 
-  function stringToken(): string {
-    const start = at++;
+  #stringToken(): string {
+    const start = this.#at++;
     let escaped = false;
-    for (let code = text.charCodeAt(at); code !== QUOTE; code = text.charCodeAt(at)) {
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at);
+      if (code === QUOTE) break;
       // Past the end the code is NaN, which fails this check, too.
-      if (!(code >= 0x20)) fail("the end of a string");
+      if (!(code >= 0x20)) this.#fail("the end of a string");
       if (code === BACKSLASH) {
         escaped = true;
-        at++;
+        this.#at++;
       }
-      at++;
+      this.#at++;
     }
-    at++;
-    return escaped ? unescape(start) : text.slice(start + 1, at - 1);
+    this.#at++;
+    return escaped ? this.#unescape(start) : this.#text.slice(start + 1, this.#at - 1);
   }
 
   /** Decodes the token from `start` by JSON.parse, which handles escapes. */
-  function unescape(start: number): string {
+  #unescape(start: number): string {
     let value: string;
     try {
-      value = JSON.parse(text.slice(start, at)) as string;
+      value = JSON.parse(this.#text.slice(start, this.#at)) as string;
     } catch {
-      at = start;
-      return fail("a string with valid escapes");
+      this.#at = start;
+      return this.#fail("a string with valid escapes");
     }
     // Only an escape can give a lone surrogate, because the text came from a strict UTF-8 decoder.
     if (!/\p{Cs}/u.test(value)) return value;
-    throw new FormatError(`${file}: the string ${quote(value)} has a lone surrogate.`);
+    throw new FormatError(`${this.#file}: the string ${quote(value)} has a lone surrogate.`);
   }
-
-  const scanner: JsonScanner = {
-    object(what, onKey) {
-      expectKind("{", what);
-      const seen = new Set<string>();
-      nested("}", () => {
-        if (peek() !== '"') fail("a key in quotes");
-        const key = stringToken();
-        if (!take(":")) fail(`":"`);
-        if (seen.has(key))
-          throw new FormatError(`${file}: ${what} has the key ${quote(key)} twice.`);
-        // Harmless here, but dangerous for code that uses the keys, or their dotted parts, as keys of plain
-        // objects.
-        if (key.includes("__proto__") && key.split(".").includes("__proto__")) {
-          throw new FormatError(`${file}: ${what} has the forbidden key ${quote(key)}; rename it.`);
-        }
-        seen.add(key);
-        if (seen.size > MAX_KEYS) {
-          throw new FormatError(
-            `${file}: ${what} has more than ${MAX_KEYS} keys, which no checkpoint needs; split it into shards.`,
-          );
-        }
-        onKey(key);
-      });
-    },
-    array(what, onItem) {
-      expectKind("[", what);
-      let index = 0;
-      nested("]", () => onItem(index++));
-    },
-    string(what) {
-      expectKind('"', what);
-      return stringToken();
-    },
-    size(what) {
-      peek();
-      const token = match(number);
-      const value = /^\d{1,16}$/.test(token) ? Number(token) : NaN;
-      if (Number.isSafeInteger(value)) return value;
-      if (!token) expectNumber(what);
-      throw new FormatError(
-        `${file}: ${what} must be a whole number from 0 to 2^53 - 1, but is ${clip(token)}.`,
-      );
-    },
-    skip() {
-      const opening = peek();
-      if (opening === "{") scanner.object("an object", () => scanner.skip());
-      else if (opening === "[") scanner.array("an array", () => scanner.skip());
-      else if (opening === '"') stringToken();
-      else if (!match(number) && !match(literal)) fail("a value");
-    },
-    end() {
-      if (peek()) fail("the end");
-    },
-  };
-
-  function expectNumber(what: string): void {
-    const kind = kinds[peek()] ?? fail("a value");
-    throw new FormatError(`${file}: ${what} must be a number, but is ${kind}.`);
-  }
-
-  return scanner;
 }
 
 function decodeUtf8(bytes: Uint8Array, file: string, part: string): string {

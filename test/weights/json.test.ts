@@ -2,9 +2,9 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
 import { quote } from "../../src/engine/messages.ts";
-import { jsonScanner } from "../../src/weights/json.ts";
+import { JsonScanner } from "../../src/weights/json.ts";
 
-const scan = (text: string) => jsonScanner(new TextEncoder().encode(text), "f", "the text");
+const scan = (text: string) => new JsonScanner(new TextEncoder().encode(text), "f", "the text");
 
 /** Why the scanner refuses the text; undefined when it does not. */
 function refusal(text: string): string | undefined {
@@ -27,7 +27,7 @@ function isJson(text: string): boolean {
   }
 }
 
-describe("jsonScanner", () => {
+describe("JsonScanner", () => {
   it("accepts every document that JSON.stringify writes", () => {
     fc.assert(
       fc.property(

@@ -16,7 +16,7 @@ import {
   spatialSize,
   type TensorType,
 } from "./infer-checks.ts";
-import type { ConvAttributes, ReduceName } from "./ops.ts";
+import type { CombineName, ConvAttributes } from "./ops.ts";
 import {
   type Dim,
   factorOf,
@@ -97,24 +97,7 @@ function checkConv(inputs: readonly TensorType[], attributes: ConvAttributes): v
   requireCount("groups", groups);
 }
 
-export const reduceRules: Pick<
-  InferRules,
-  | ReduceName
-  | "extent"
-  | "argmax"
-  | "argmin"
-  | "cumsum"
-  | "softmax"
-  | "logSoftmax"
-  | "matmul"
-  | "linear"
-  | "conv"
-  | "convTranspose"
-  | "layerNorm"
-  | "rmsNorm"
-  | "groupNorm"
-  | "attention"
-> = {
+export const reduceRules: Pick<InferRules, CombineName> = {
   sum: reduce,
   mean: (inputs, attributes) => {
     requireFloat(at(inputs, 0));

@@ -1,4 +1,5 @@
 /** Output types of the ops that move numbers without changing them. */
+import type { MoveName } from "./ops.ts";
 import {
   at,
   checkShape,
@@ -22,22 +23,7 @@ import {
   sum,
 } from "./shape.ts";
 
-export const shapeRules: Pick<
-  InferRules,
-  | "reshape"
-  | "transpose"
-  | "expand"
-  | "concat"
-  | "slice"
-  | "split"
-  | "pad"
-  | "flip"
-  | "gather"
-  | "scatterSum"
-  | "oneHot"
-  | "upsampleNearest"
-  | "barrier"
-> = {
+export const shapeRules: Pick<InferRules, MoveName> = {
   reshape: (inputs, { shape }) => {
     const x = at(inputs, 0);
     const [before, after] = [product(x.shape), product(checkShape(shape))];

@@ -177,6 +177,38 @@ export type UnaryName = keyof UnaryOps;
 export type BinaryName = keyof BinaryOps;
 export type CompareName = keyof CompareOps;
 export type ReduceName = keyof ReduceOps;
+/** Ops that move numbers without changing them. */
+export type MoveName =
+  | "reshape"
+  | "transpose"
+  | "expand"
+  | "concat"
+  | "slice"
+  | "split"
+  | "pad"
+  | "flip"
+  | "gather"
+  | "scatterSum"
+  | "oneHot"
+  | "upsampleNearest"
+  | "barrier";
+/** Ops that combine many numbers into one: reductions, products, convolutions, norms and attention. */
+export type CombineName =
+  | ReduceName
+  | "extent"
+  | "argmax"
+  | "argmin"
+  | "cumsum"
+  | "softmax"
+  | "logSoftmax"
+  | "matmul"
+  | "linear"
+  | "conv"
+  | "convTranspose"
+  | "layerNorm"
+  | "rmsNorm"
+  | "groupNorm"
+  | "attention";
 
 /** Options of a convolution or a pool; each is one number for all spatial axes, or one for each. */
 export interface ConvOptions {

@@ -13,7 +13,7 @@ import {
   type Value,
 } from "./evaluate-values.ts";
 import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
-import type { ConvAttributes, Ops, ReduceName } from "../graph/ops.ts";
+import type { CombineName, ConvAttributes, Ops, ReduceName } from "../graph/ops.ts";
 
 /** Combines the elements along the reduced axes. */
 function reduce(
@@ -231,24 +231,7 @@ const attentionRule: EvaluateRules["attention"] = (inputs, { heads, scale }) => 
   return [{ shape: [...q.shape.slice(0, 2), v.shape[2]!], data: mixed.data }, p];
 };
 
-export const reduceRules: Pick<
-  EvaluateRules,
-  | ReduceName
-  | "extent"
-  | "argmax"
-  | "argmin"
-  | "cumsum"
-  | "softmax"
-  | "logSoftmax"
-  | "matmul"
-  | "linear"
-  | "conv"
-  | "convTranspose"
-  | "layerNorm"
-  | "rmsNorm"
-  | "groupNorm"
-  | "attention"
-> = {
+export const reduceRules: Pick<EvaluateRules, CombineName> = {
   sum: (inputs, attributes) => [reduce(at(inputs, 0), attributes, 0, add)],
   mean: (inputs, attributes) => {
     const { shape, data } = reduce(at(inputs, 0), attributes, 0, add);

@@ -1,5 +1,6 @@
 /** Reference implementations of ops that move numbers without changing them. */
 import { ShapeError } from "../errors.ts";
+import type { MoveName } from "../graph/ops.ts";
 import {
   aroundAxis,
   at,
@@ -39,22 +40,7 @@ function checkIndex(op: string, index: number, size: number): number {
   throw new ShapeError(`${op}: the index ${index} is outside of [0, ${size}).`);
 }
 
-export const shapeRules: Pick<
-  EvaluateRules,
-  | "reshape"
-  | "transpose"
-  | "expand"
-  | "concat"
-  | "slice"
-  | "split"
-  | "pad"
-  | "flip"
-  | "gather"
-  | "scatterSum"
-  | "oneHot"
-  | "upsampleNearest"
-  | "barrier"
-> = {
+export const shapeRules: Pick<EvaluateRules, MoveName> = {
   reshape: (inputs, { shape }, { resolve }) => [
     { shape: resolve(shape), data: at(inputs, 0).data },
   ],

@@ -6,7 +6,7 @@
 import type { DType } from "../../engine/arrays/dtype.ts";
 import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
-import { type JsonScanner, jsonScanner } from "../json.ts";
+import { JsonScanner } from "../json.ts";
 import { MAX_RANK, METADATA_KEY, tags } from "./format.ts";
 import type { ByteSource } from "../sources/source.ts";
 
@@ -53,7 +53,7 @@ export function parseHeader(
   source: ByteSource,
   dataStart: number,
 ): SafetensorsHeader {
-  const scanner = jsonScanner(bytes, source.name, "the header");
+  const scanner = new JsonScanner(bytes, source.name, "the header");
   const metadata = new Map<string, string>();
   const found: TensorEntry[] = [];
   scanner.object("the header", (key) => {

@@ -4,7 +4,7 @@
  */
 import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
-import { jsonScanner } from "../json.ts";
+import { JsonScanner } from "../json.ts";
 import { openSafetensors, type Weights, weightsOf } from "./safetensors.ts";
 import { MAX_HEADER_BYTES } from "./format.ts";
 import type { TensorEntry } from "./header.ts";
@@ -63,7 +63,7 @@ export async function readShardIndex(index: ByteSource): Promise<Map<string, str
       `${index.name}: the index takes ${index.size} bytes, but the limit is ${MAX_HEADER_BYTES}.`,
     );
   }
-  const scanner = jsonScanner(await index.read(0, index.size), index.name, "the index");
+  const scanner = new JsonScanner(await index.read(0, index.size), index.name, "the index");
   const weightMap = new Map<string, string>();
   const files = new Set<string>();
   let found = false;
