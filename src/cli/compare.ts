@@ -1,5 +1,6 @@
 /**
- * patchwise compare CONFIG…: several models on the same pictures for the same time or compute, in one table and one picture.
+ * patchwise compare CONFIG…: trains several models on the same data with the same budget, and compares them in one table and
+ * one picture.
  */
 import { readFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
@@ -34,28 +35,28 @@ export function addCompare(program: Command): void {
     .command("compare")
     .summary("train several models on the same pictures, and measure them against each other")
     .description(
-      "Trains each config for the same minutes, or the same compute, draws with each, and writes one table (compare.md, " +
-        "compare.json) and one picture (compare.png): parameters, Gflops, loss, FID and KID by an extractor that it names, " +
-        "seconds an image, and samples of the same seeds. Ctrl-C keeps what is done; --resume goes on.",
+      "Trains each config for the same time or compute, draws with each model, and writes one table (compare.md, " +
+        "compare.json) and one picture (compare.png): parameters, Gflops, loss, FID and KID with the extractor named in " +
+        "the table, seconds per image, and samples with the same seeds. Ctrl-C keeps finished parts; --resume continues.",
     )
-    .argument("<configs...>", "YAML files, as patchwise train takes them, of the same data")
+    .argument("<configs...>", "YAML files as for patchwise train, with the same data")
     .option("--out <dir>", "folder of the comparison, with a folder for each model", "runs/compare")
-    .option("--minutes <n>", "that each is trained", numberOption("--minutes"))
+    .option("--minutes <n>", "minutes to train each model", numberOption("--minutes"))
     .option(
       "--compute <tflop>",
-      "that each is trained: multiply-adds of a forward pass, three times for each image, in 10¹²",
+      "compute to train each model, in 10¹² multiply-adds: three forward passes for each image",
       numberOption("--compute"),
     )
-    .option("--count <n>", "pictures that each draws to be measured", numberOption("--count"), 1000)
-    .option("--resume", "go on with the comparison in the folder")
+    .option("--count <n>", "pictures that each model draws", numberOption("--count"), 1000)
+    .option("--resume", "resume the comparison in the folder")
     .option(
       "--set <key.path=value>",
-      "override a field of every file; may be given again",
+      "override a field of every file; can be given several times",
       collect,
       [],
     )
     .option("--device <name>", deviceNames, "cpu")
-    .option("--json", "print compare.json on stdout at the end")
+    .option("--json", "print the contents of compare.json to stdout")
     .action(compareCommand);
 }
 
@@ -94,7 +95,7 @@ async function compareCommand(
     });
     progress.end();
     if (!compared) {
-      progress.line("Stopped; go on with the same command and --resume.");
+      progress.line("Stopped; to resume, repeat the command with --resume.");
       process.exitCode = 130;
       return;
     }

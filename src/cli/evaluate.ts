@@ -1,4 +1,4 @@
-/** patchwise evaluate MODEL: how well a model draws prompts whose right answers are known. */
+/** patchwise evaluate MODEL: measures how well a model draws prompts with known answers. */
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -32,7 +32,7 @@ interface EvaluateCommandOptions extends OpenModelOptions {
   readonly json?: true;
 }
 
-/** The prompts that come with the package. */
+/** The prompts that are bundled with the package. */
 const shippedPrompts = fileURLToPath(new URL("../../models/prompts/emoji.jsonl", import.meta.url));
 
 export function addEvaluate(program: Command): void {
@@ -40,11 +40,11 @@ export function addEvaluate(program: Command): void {
     .command("evaluate")
     .summary("measure how well a model draws prompts whose right answers are known")
     .description(
-      "Draws every prompt of a file and lets a network that took no part in training say which real emoji each drawing is " +
-        "nearest to. Writes one table (evaluation.md, evaluation.json) and one contact sheet (evaluation.png): prompt " +
-        "accuracy by language and kind, obedience to colours and styles, FID, KID, precision, recall, and how near drawings " +
-        "come to training pictures; beside each, the same measure of real pictures. Drawings are kept as they come; the " +
-        "same command goes on after Ctrl-C.",
+      "Draws every prompt of a file, and finds the nearest real emoji to each drawing with a network that took no part in " +
+        "training. Writes one table (evaluation.md, evaluation.json) and one contact sheet (evaluation.png): prompt " +
+        "accuracy by language and kind, agreement with requested colours and styles, FID, KID, precision, recall, and the " +
+        "distance to the nearest training pictures, each beside the same measure of real pictures. Drawings are saved as " +
+        "they are made; after Ctrl-C the same command resumes.",
     )
     .argument("<model>", "a bundled model, a folder or a file, as patchwise generate takes it")
     .option(
@@ -55,19 +55,19 @@ export function addEvaluate(program: Command): void {
     .option("--limit <n>", "draw only the first n prompts of each kind", numberOption("--limit"))
     .option(
       "--seed <n>",
-      "of the first prompt; each further one has the next",
+      "seed of the first prompt; each further prompt has the next seed",
       numberOption("--seed"),
       0,
     )
     .option("--steps <n>", "sampling steps; the model's own unless given", numberOption("--steps"))
     .option(
       "--guidance <g>",
-      "guidance scale; the model's own unless given",
+      "guidance scale; the model's own by default",
       numberOption("--guidance"),
     )
     .option(
       "--styles <names>",
-      "styles that the model was trained on, between commas",
+      "styles that the model was trained on, separated by commas",
       stylesOption,
       ["noto", "flat", "twemoji", "emojione"],
     )
@@ -128,7 +128,7 @@ function stopped(progress: ProgressWriter): void {
   process.exitCode = 130;
 }
 
-/** The prompts of a file; a prompt keeps its seed whatever the limit. */
+/** Reads the prompts of a file. The seed of a prompt does not depend on the limit. */
 async function promptsOf(
   file: string,
   seed: number,
@@ -150,7 +150,7 @@ function stylesOption(text: string): readonly EmojiStyle[] {
     if (known) return known;
     const near = nearestNames(name, emojiStyleNames);
     throw new UsageError(
-      `--styles names ${quote(name)}, which is no style; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give some of ${emojiStyleNames.join(", ")}.`}`,
+      `--styles has ${quote(name)}, which is not a style; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `choose from ${emojiStyleNames.join(", ")}.`}`,
     );
   });
 }

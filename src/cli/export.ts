@@ -1,5 +1,5 @@
 /**
- * patchwise export MODEL: the graph that runs, as ONNX.
+ * patchwise export MODEL: writes the graph of a model as ONNX.
  */
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
@@ -31,7 +31,7 @@ export function addExport(program: Command): void {
     .summary("write a model as ONNX")
     .description(
       "Writes a program of a model as ONNX, with the weights inside, or from 2 GiB on beside it as X.onnx.data. The network " +
-        "takes images, latents or tokens x, times t (0 to 1000) and its condition: classes y, where the index after the last " +
+        "takes images, latents or codes x, times t (0 to 1000) and its condition: classes y, where the index after the last " +
         "class is the null class, or ids and mask of a text's tokens and drop, which says whether the text is dropped. Its " +
         "output is the prediction, with the variance in a second half of the channels if the network learns one.",
     )
@@ -57,7 +57,7 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
     const { network, decoder, weights } = model;
     if (part === "decoder" && !decoder) {
       throw new UsageError(
-        `${model.name} has no decoder: it draws pixels; export its network instead.`,
+        `${model.name} has no decoder, because it draws pixels; export its network instead.`,
       );
     }
     const exported =

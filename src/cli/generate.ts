@@ -58,7 +58,7 @@ export function addGenerate(program: Command): void {
   addModelOptions(addLoraOption(addSettingOptions(command)))
     .option(
       "--memory <GiB>",
-      "memory to stay below; the machine's available memory unless given",
+      "memory limit; the machine's available memory by default",
       numberOption("--memory"),
     )
     .option("--device <name>", deviceNames, "cpu")
@@ -86,7 +86,7 @@ async function generate(
   if (options.out !== undefined) pictureFormat(options.out);
 
   const stopped = new AbortController();
-  // Node itself answers a second Ctrl-C, at once.
+  // Node handles a second Ctrl-C itself and exits at once.
   const stop = () => stopped.abort();
   process.once("SIGINT", stop).once("SIGTERM", stop);
   try {
@@ -174,7 +174,7 @@ async function draw(
   process.stderr.write(`Drawn in ${seconds.toFixed(1)} s with ${seeds}.\n`);
 }
 
-/** Draws, and shows the progress in a line. */
+/** Draws and shows the progress as a line. */
 async function drawn(
   pipeline: Pipeline,
   request: GenerateRequest,

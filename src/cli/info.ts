@@ -1,5 +1,5 @@
 /**
- * patchwise info MODEL: the cost of a model, counted from its graph.
+ * patchwise info MODEL: prints the cost of a model, counted from its graph.
  */
 import type { Command } from "commander";
 import {
@@ -42,11 +42,11 @@ interface Costs {
   readonly parameters: number;
   readonly gflops: number;
   readonly tokens: number;
-  /** Tokens of the text with which the Gflops are counted, for networks that read one. */
+  /** The length of the text for which the Gflops are counted, for networks that read one. */
   readonly text_tokens?: number;
-  /** Bytes to draw one picture if every program is kept. */
+  /** Bytes to draw one picture with all programs in memory. */
   readonly memory_bytes: number;
-  /** Bytes to draw one picture if each program is dropped for the next, with its weights as they are stored. */
+  /** Bytes to draw one picture with one program in memory at a time and the weights in their stored type. */
   readonly least_memory_bytes: number;
   /** In the order of drawing. */
   readonly stages: readonly StageCosts[];
@@ -58,19 +58,15 @@ export function addInfo(program: Command): void {
   addModelOptions(program.command("info"))
     .summary("count a model's parameters, Gflops, tokens and memory")
     .description(
-      "Counts the parameters of a model's network, the multiply-adds of one forward pass for one image (in 10⁹: what " +
-        "papers call Gflops), the tokens of one image, and the peak memory of drawing one picture on the CPU, in all and " +
-        "stage by stage. Nothing is run.",
+      "Counts the parameters of a model's network, the multiply-adds of one forward pass for one image (in 10⁹, which " +
+        "papers call Gflops), the tokens of one image, and the peak memory of drawing one picture on the CPU, in total and " +
+        "by stage. Nothing is run.",
     )
     .argument(
       "<model>",
       "name of a preset or of a bundled model, a folder, a file, or owner/name on the Hugging Face Hub",
     )
-    .option(
-      "--size <WxH>",
-      "size of the picture in pixels; the model's own unless given",
-      sizeOption,
-    )
+    .option("--size <WxH>", "size of the picture in pixels; the model's own by default", sizeOption)
     .option(
       "--json",
       "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages }",

@@ -10,7 +10,7 @@ export interface ProgressStream {
 }
 
 export interface ProgressWriter {
-  /** Replaces the progress line, unless the last one was shown only just before. */
+  /** Replaces the progress line, unless the last update was too recent. */
   update(text: string): void;
   /** Writes a permanent line above the progress line. */
   line(text: string): void;
@@ -19,13 +19,13 @@ export interface ProgressWriter {
 }
 
 export interface ProgressOptions {
-  /** Seconds between two lines where they cannot be rewritten; 10 by default. */
+  /** Seconds between two lines on streams that are not terminals; 10 by default. */
   readonly every?: number;
   /** The time in seconds, from a monotonic clock. */
   readonly now?: () => number;
 }
 
-/** Seconds between two rewrites: a slow connection would hold up the work if they came more often. */
+/** Seconds between two rewrites, since more frequent ones would slow the work down on a slow connection. */
 const REWRITTEN_EVERY = 0.1;
 
 const clear = "\r\x1b[K";
@@ -73,11 +73,11 @@ function clip(text: string, columns: number): string {
 export interface TaskProgress {
   /** Steps done. */
   readonly step: number;
-  /** Steps of the whole task, where the number is known. */
+  /** Steps of the whole task, if the number is known. */
   readonly steps?: number | undefined;
   readonly loss?: number | undefined;
   readonly imagesPerSecond?: number | undefined;
-  /** Infinity while there is nothing to estimate it from. */
+  /** Infinity before the first estimate. */
   readonly secondsLeft: number;
 }
 
@@ -109,7 +109,7 @@ function rate(perSecond: number): string {
   return perSecond < 9.95 ? perSecond.toPrecision(2) : perSecond.toFixed(0);
 }
 
-/** A duration in its two largest units. */
+/** Formats a duration in its two largest units. */
 function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(whole / unit)) as [

@@ -1,6 +1,6 @@
 /**
- * The options of `patchwise generate` that are settings of a generation: one for each flag of the settings table, with help and
- * parsing by its row; and the request that they make.
+ * Generation settings as options of `patchwise generate`: one option for each flag of the settings table, and the request that
+ * the given options form.
  */
 import { type Command, Option } from "commander";
 import { UsageError } from "../engine/errors.ts";
@@ -44,7 +44,7 @@ export function addSettingOptions(command: Command): Command {
 }
 
 /**
- * The request of the options, and for settings without an option that of a recorded picture.
+ * Returns the request of the given options, where settings that are not given have those of a recorded picture.
  *
  * @throws UsageError if the recorded picture was drawn from an image, which it does not hold
  */
@@ -63,7 +63,7 @@ export async function requestOf(
   return checkedRequest(mergedMembers(request, typed, recorded));
 }
 
-/** The value of a setting's flags: that of its single flag, or an object of those that were given. */
+/** The value of a setting: that of its single flag, or an object of its given flags. */
 async function valueOf(flags: readonly SettingFlag[], options: OptionValues): Promise<unknown> {
   let object: Record<string, unknown> | undefined;
   for (const { flag, parse, members } of flags) {
@@ -98,7 +98,7 @@ function mergedMembers(
   return { ...request, ...Object.fromEntries(whole) };
 }
 
-/** What a picture records of its request. Another prompt or class than the recorded one replaces both. */
+/** The settings that a picture records. A given prompt or class replaces both of the recorded ones. */
 function recordedRequest(
   recorded: PictureMetadata,
   typed: Partial<Record<SettingName, unknown>>,
@@ -106,12 +106,12 @@ function recordedRequest(
   const fields = recorded as Readonly<Record<string, unknown>>;
   if (recorded.strength !== undefined && typed.image === undefined) {
     throw new UsageError(
-      `That picture was drawn from an image, at a strength of ${recorded.strength}, and does not hold it; give the image too, as --image.`,
+      `The picture was drawn from an image, at a strength of ${recorded.strength}, which it does not contain; give the image as --image.`,
     );
   }
   if (fields["masked"] && typed.mask === undefined) {
     throw new UsageError(
-      "That picture was drawn in the mask of an image, and does not hold it; give the mask too, as --mask.",
+      "The picture was drawn in the mask of an image, which it does not contain; give the mask as --mask.",
     );
   }
   const others = typed.prompt !== undefined || typed.class !== undefined;

@@ -1,5 +1,5 @@
 /**
- * patchwise train CONFIG.yaml: from pictures to a model that draws.
+ * patchwise train CONFIG.yaml: trains a model, a LoRA or an autoencoder on pictures.
  */
 import { readFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
@@ -25,12 +25,12 @@ interface TrainCommandOptions {
 export function addTrain(program: Command): void {
   program
     .command("train")
-    .summary("train a model, a LoRA or an autoencoder on pictures, as a YAML file says")
+    .summary("train a model, a LoRA or an autoencoder on pictures, as configured by a YAML file")
     .description(
       "Trains a diffusion transformer on a folder of pictures, and writes a folder that patchwise generate draws with. " +
         "With `base` and `lora` in the file, it trains a LoRA on a model, for patchwise generate --lora; " +
-        "with `autoencoder`, a VQ tokenizer or an autoencoder, for other configs to name as latents.autoencoder. " +
-        "Ctrl-C writes a checkpoint and ends; --resume goes on, bit for bit as if nothing had happened.",
+        "with `autoencoder`, an autoencoder or a VQGAN, which other configs can name as latents.autoencoder. " +
+        "Ctrl-C writes a checkpoint and stops; --resume continues, with the same result as an uninterrupted run.",
     )
     .argument(
       "<config>",
@@ -38,12 +38,12 @@ export function addTrain(program: Command): void {
     )
     .option(
       "--out <dir>",
-      "folder of the training and of the model (default: runs/NAME, by the file's name)",
+      "folder for checkpoints and the model (default: runs/NAME, by the file's name)",
     )
-    .option("--resume", "go on with the training in the folder")
+    .option("--resume", "resume the training in the folder")
     .option(
       "--set <key.path=value>",
-      "override a field of the file; may be given again",
+      "override a field of the file; can be given several times",
       collect,
       [],
     )
@@ -86,10 +86,10 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     progress.line(
       result.finished
         ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${nextStep(config, out)}`
-        : `Stopped after step ${result.steps}; go on with: ${resumption(file, out, options)}`,
+        : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
     );
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
-    // The exit code of a process that a signal ended.
+    // Shells use 128 + SIGINT for an interrupted process.
     if (!result.finished) process.exitCode = 130;
   }, progress);
 }
@@ -133,7 +133,7 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Going on after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it takes up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
+        `${event.step > 0 ? `Resuming after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it needs up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":
@@ -146,15 +146,14 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
       progress.line(`drew ${event.path}`);
       break;
     case "checkpoint":
-      // Checkpoints are not worth a line.
       break;
   }
 }
 
 function validationLine({ step, loss, own, measures }: EventOf<"validation">): string {
   const others = Object.entries(measures).map(([name, value]) => shownMeasure(name, value));
-  const of = own ? "of its own pictures the loss is" : "validation loss";
-  return [`step ${step}: ${of} ${loss.toPrecision(4)}`, ...others].join(", ");
+  const kind = own ? "loss on training pictures" : "validation loss";
+  return [`step ${step}: ${kind} ${loss.toPrecision(4)}`, ...others].join(", ");
 }
 
 function shownMeasure(name: string, value: number): string {
@@ -186,12 +185,12 @@ type EventOf<K extends TrainingEvent["kind"]> = Extract<TrainingEvent, { kind: K
 function latentsLine({ folder, found, pictures, anew }: EventOf<"latents">): string {
   const all = pictures.toLocaleString("en");
   if (anew !== undefined) {
-    return `The latents in ${folder} do not fit: ${anew}. They are made anew, of ${all} pictures.`;
+    return `The latents in ${folder} do not match: ${anew}. Encoding all ${all} pictures again.`;
   }
-  if (found === pictures) return `Found the latents of ${all} pictures in ${folder}.`;
+  if (found === pictures) return `Found the latents of all ${all} pictures in ${folder}.`;
   return found === 0
-    ? `Making the latents of ${all} pictures in ${folder}.`
-    : `Making the rest of the latents in ${folder}, of ${(pictures - found).toLocaleString("en")} of ${all} pictures.`;
+    ? `Encoding ${all} pictures to latents in ${folder}.`
+    : `Encoding the remaining ${(pictures - found).toLocaleString("en")} of ${all} pictures to latents in ${folder}.`;
 }
 
 export function collect(value: string, before: readonly string[]): string[] {

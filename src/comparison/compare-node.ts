@@ -1,6 +1,6 @@
 /**
- * A comparison, top to bottom: an extractor learns to see the data, each model is trained and draws, and what was drawn is
- * measured against pictures that none was trained on. What is done is kept, so that a comparison which was stopped goes on.
+ * Runs a comparison: trains a feature extractor on the data, then trains each model, draws with it and compares its pictures
+ * with held-out ones. Finished parts are kept in the folder, so that an interrupted comparison can resume.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
-import { drawAll, drawSampleGrid, type Wishes } from "./drawing.ts";
+import { drawAll, drawSampleGrid, type Prompts } from "./drawing.ts";
 import { realPictures } from "./real-pictures-node.ts";
 import { networkGraph } from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
@@ -37,14 +37,14 @@ export interface CompareOptions {
   readonly backend: Backend;
   readonly out: string;
   readonly resume: boolean;
-  /** Pictures that each model draws to be measured. */
+  /** The number of pictures that each model draws for the measures. */
   readonly count: number;
   readonly draw: DrawSamples;
   readonly report: (event: CompareEvent) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a comparison tells while it goes on. */
+/** An event of a comparison, for progress displays. */
 export type CompareEvent =
   | { readonly kind: "extractor"; readonly progress: ExtractorProgress }
   | { readonly kind: "model"; readonly name: string }
@@ -54,15 +54,15 @@ export type CompareEvent =
 
 export interface Compared {
   readonly comparison: Comparison;
-  /** Of each model, the same seeds and wishes, in the order of the models. */
+  /** A grid for each model in order, all drawn with the same seeds and prompts. */
   readonly samples: readonly { readonly name: string; readonly grid: Picture }[];
 }
 
 /**
- * Compares.
+ * Trains, draws with and measures all contenders.
  *
- * @returns undefined when it was told to stop; all that was done is kept
- * @throws UsageError when the folder is another comparison's; what training throws
+ * @returns undefined if it was aborted; finished parts are kept
+ * @throws UsageError if the folder belongs to another comparison; also everything that training throws
  */
 export async function compare(
   contenders: readonly [Contender, ...Contender[]],
@@ -90,10 +90,16 @@ export async function compare(
     const samples: { name: string; grid: Picture }[] = [];
     for (const contender of contenders) {
       report({ kind: "model", name: contender.name });
-      const came = await compareOne(contender, real.wishes, reference.features, extractor, options);
-      if (!came) return undefined;
-      models.push(came.model);
-      samples.push({ name: contender.name, grid: came.grid });
+      const done = await compareOne(
+        contender,
+        real.prompts,
+        reference.features,
+        extractor,
+        options,
+      );
+      if (!done) return undefined;
+      models.push(done.model);
+      samples.push({ name: contender.name, grid: done.grid });
     }
     const known = reference.classes && accuracy(reference.classes, real.reference.labels!);
     const comparison = {
@@ -121,8 +127,9 @@ export async function compare(
 }
 
 /**
- * @returns what takes the folder, when all else is known to be there
- * @throws UsageError when another comparison is in the folder, or this one and it is not to go on
+ * Checks the folder, and returns a function that creates it once everything else has been checked.
+ *
+ * @throws UsageError if the folder holds another comparison, or this one without --resume
  */
 async function openFolder(
   contenders: readonly Contender[],
@@ -136,17 +143,17 @@ async function openFolder(
   if (await exists(file)) {
     if (!resume) {
       throw new UsageError(
-        `${out} holds a comparison; go on with it by --resume, or choose another folder with --out.`,
+        `${out} already holds a comparison; resume it with --resume, or choose another folder with --out.`,
       );
     }
     if (canonical(await readJson(file)) === own) return () => Promise.resolve();
     throw new UsageError(
-      `The comparison in ${out} began with other configs, another budget or another count; resume it with the same, or choose another folder with --out.`,
+      `The comparison in ${out} started with other configs, another budget or another count; resume it with the same ones, or choose another folder with --out.`,
     );
   }
   if (resume) {
     throw new UsageError(
-      `There is no comparison in ${out} to resume; leave out --resume to begin one, or name its folder with --out.`,
+      `There is no comparison in ${out} to resume; omit --resume to start one, or name its folder with --out.`,
     );
   }
   return async () => {
@@ -155,16 +162,16 @@ async function openFolder(
   };
 }
 
-/** What is known of a model so far, in its folder. */
+/** The finished parts of one model's comparison, as its folder keeps them. */
 interface State {
   readonly trained?: TrainingResult;
   readonly model?: ComparedModel;
 }
 
-/** Trains, draws and measures, as far as that is not done. */
+/** Trains, draws with and measures one model, except for what is already finished. */
 async function compareOne(
   contender: Contender,
-  wishes: Wishes,
+  prompts: Prompts,
   reference: Features,
   extractor: Extractor,
   options: CompareOptions,
@@ -185,7 +192,7 @@ async function compareOne(
     let compared = known.model;
     if (!compared) {
       const progress = (done: number) => report({ kind: "drawing", done, of: count });
-      const drawn = await drawAll(model, wishes, count, { backend, progress, signal });
+      const drawn = await drawAll(model, prompts, count, { backend, progress, signal });
       const graph = networkGraph(model.network);
       const gflops = countMultiplyAdds(graph, 1) / 1e9;
       const images = trained.steps * config.training.batch * config.training.accumulate;
@@ -199,14 +206,14 @@ async function compareOne(
         loss: trained.loss,
         ...(trained.validation !== undefined && { validation: trained.validation }),
         lossKind: lossKind(config),
-        ...measures(reference, await extractor.extractFeatures(drawn.pixels), drawn.asked),
+        ...measures(reference, await extractor.extractFeatures(drawn.pixels), drawn.labels),
         secondsAnImage: drawn.seconds / count,
         sampling: drawn.sampling,
       };
       await keep({ trained, model: compared });
       report({ kind: "measured", model: compared });
     }
-    return { model: compared, grid: await drawSampleGrid(model, wishes, { backend, signal }) };
+    return { model: compared, grid: await drawSampleGrid(model, prompts, { backend, signal }) };
   } finally {
     await model.close();
   }
@@ -234,15 +241,15 @@ type Measured = Pick<
   "fid" | "kid" | "kidDeviation" | "precision" | "recall" | "recognised"
 >;
 
-/** Pictures that precision and recall are of, which compare each with each. */
+/** The most pictures for precision and recall, whose cost grows with the square of the number. */
 const MOST_PAIRED = 1000;
 
 function measures(
   reference: Features,
-  seen: Awaited<ReturnType<Extractor["extractFeatures"]>>,
-  asked: readonly number[] | undefined,
+  extracted: Awaited<ReturnType<Extractor["extractFeatures"]>>,
+  labels: readonly number[] | undefined,
 ): Measured {
-  const { features, classes } = seen;
+  const { features, classes } = extracted;
   const { mean, std } = kernelDistance(reference, features, { key: randomKey(0) });
   const some = Math.min(MOST_PAIRED, reference.count, features.count);
   return {
@@ -250,11 +257,11 @@ function measures(
     kid: mean,
     kidDeviation: std,
     ...precisionRecall(evenly(reference, some), evenly(features, some)),
-    ...(classes && asked && { recognised: accuracy(classes, asked) }),
+    ...(classes && labels && { recognised: accuracy(classes, labels) }),
   };
 }
 
-/** So many rows, from all of them. */
+/** Selects `count` rows at even distances. */
 function evenly(features: Features, count: number): Features {
   const { count: all } = features;
   return rowsAt(
@@ -273,6 +280,6 @@ function budgetText({ minutes, compute }: Contender["config"]["training"]): stri
 
 function extractorText(steps: number, known: number | undefined): string {
   return known === undefined
-    ? "a convolutional network of random weights"
-    : `a small convolutional network, taught the classes of the training data in ${steps} steps (right on ${(100 * known).toFixed(1)} % of the reference),`;
+    ? "a convolutional network with random weights"
+    : `a small convolutional network, trained for ${steps} steps to classify the training data (${(100 * known).toFixed(1)} % accuracy on the reference),`;
 }

@@ -1,17 +1,17 @@
-/** Every drawing of an evaluation with its prompt and what the judge takes it for, on one picture. */
+/** Renders every drawing of an evaluation with its prompt and the judge's answer on one picture. */
 import sharp from "sharp";
 import { judgeShape } from "../evaluation/judge.ts";
 import { fitPicture } from "../pictures/decode-node.ts";
 import { type Evaluated, realPicture, type SeededPrompt } from "./evaluate-node.ts";
 
-/** Pixels of a drawing, a cell, a heading, and the margin of a cell. */
+/** Sizes in pixels: drawing, width and height of a cell, heading, margin of a cell. */
 const [DRAWING, WIDE, HIGH, HEADING, MARGIN] = [64, 156, 108, 30, 6];
 const COLUMNS = 10;
 const REAL = judgeShape.width;
-/** Letters that a cell has room for; Chinese ones are twice as wide. */
+/** The number of letters that fit in a cell; Chinese characters are twice as wide. */
 const LETTERS = 23;
 
-/** Frames: the first name is right, one of the first five is, none is. */
+/** Colours of frames: the first answer is right, one of the first five is right, none is right. */
 const frames = ["#2a9d3a", "#e0a100", "#c9c9c9"] as const;
 
 /** @returns the bytes of a PNG file */
@@ -77,7 +77,7 @@ function text(content: string, x: number, y: number, size: number, colour = "#00
   return `<text x="${x}" y="${y}" font-size="${size}" fill="${colour}">${escaped}</text>`;
 }
 
-/** As much of a text as a cell has room for. */
+/** Truncates a text to the width of a cell. */
 function clipped(content: string): string {
   let [room, end] = [LETTERS, 0];
   for (const letter of content) {

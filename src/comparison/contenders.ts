@@ -1,23 +1,23 @@
-/** Configs that are to be compared: whether they can be, and what each is given. */
+/** Checks that configs can be compared, and gives each of them the same training budget. */
 import { UsageError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { flattened, type TrainingConfig } from "../training/config/config.ts";
 import type { readTrainingConfig } from "../training/config/config-file.ts";
 
-/** A config, and how messages and tables call it. */
+/** A config, with its name in messages and tables. */
 export interface Contender {
   readonly name: string;
   readonly file: string;
   readonly config: TrainingConfig;
 }
 
-/** What each model is trained for. */
+/** The length of each model's training, in minutes or Tflop. */
 export type Budget = { readonly minutes: number } | { readonly compute: number };
 
 /**
- * Contenders of configs, each with the budget in place of its own.
+ * Replaces the training budget of each config by the common one.
  *
- * @throws UsageError when they cannot be compared, or there is no one budget
+ * @throws UsageError if the configs cannot be compared, or `budget` does not have exactly one field
  */
 export function contendersOf(
   configs: readonly {
@@ -33,13 +33,13 @@ export function contendersOf(
   const given = budgetOf(budget);
   if (configs.length < 2) {
     throw new UsageError(
-      `${configs.length === 0 ? "No config was" : `Only ${configs[0]!.file} was`} given, but a comparison takes at least two; name another.`,
+      `${configs.length === 0 ? "No config was" : `Only ${configs[0]!.file} was`} given, but a comparison needs at least two; add another.`,
     );
   }
   const contenders = configs.map(({ name, file, config }) => {
     if ("lora" in config || "autoencoder" in config) {
       throw new UsageError(
-        `${file} trains ${"lora" in config ? "a LoRA" : "an autoencoder"}, which draws nothing by itself; compare configs of whole models.`,
+        `${file} trains ${"lora" in config ? "a LoRA" : "an autoencoder"}, which cannot draw by itself; compare configs of whole models.`,
       );
     }
     const training = {
@@ -52,16 +52,16 @@ export function contendersOf(
   });
   const [first, ...others] = contenders as [Contender, ...Contender[]];
   for (const [i, { name, file }] of contenders.entries()) {
-    // Each has a folder of this name, beside the files of the comparison.
+    // The name becomes a folder beside the files of the comparison.
     if (!/^[\p{L}\p{N}_][\p{L}\p{N}_ -]*$/u.test(name)) {
       throw new UsageError(
-        `${file} is called ${quote(name)}, which is to be the name of its folder; give it a name of letters, digits, spaces, _ and - alone.`,
+        `${file} has the name ${quote(name)}, which cannot be the name of its folder; use only letters, digits, spaces, _ and -.`,
       );
     }
     const same = contenders.findIndex((other) => other.name === name);
     if (same !== i) {
       throw new UsageError(
-        `${contenders[same]!.file} and ${file} are both called ${quote(name)}; give one of them another name.`,
+        `${contenders[same]!.file} and ${file} both have the name ${quote(name)}; rename one of them.`,
       );
     }
   }
@@ -69,7 +69,7 @@ export function contendersOf(
   return [first, ...others];
 }
 
-/** What its loss is, in a few words. */
+/** A short description of a config's loss. */
 export function lossKind({ diffusion }: TrainingConfig): string {
   if (diffusion.process === "tokens") return "nats a token";
   const { predicts, weighting } = diffusion;
@@ -86,22 +86,22 @@ function budgetOf({ minutes, compute }: Parameters<typeof contendersOf>[1]): Bud
   if (compute !== undefined && minutes === undefined) return { compute };
   throw new UsageError(
     compute === undefined
-      ? "It is not said how long each model is trained; give --minutes, or --compute in Tflop."
+      ? "The training budget is missing; give --minutes, or --compute in Tflop."
       : `Both --minutes ${minutes} and --compute ${compute} are given; give one of them.`,
   );
 }
 
-/** @throws UsageError that names the first field in which what is shown differs */
+/** @throws UsageError that names the first field in which the training pictures differ */
 function requireSameData(first: Contender, other: Contender): void {
-  const shownBy = ({ config: { data, picture, validation } }: Contender) => ({
+  const fields = ({ config: { data, picture, validation } }: Contender) => ({
     data,
     picture,
     validation: validation?.data,
   });
-  const [a, b] = [flattened(shownBy(first)), flattened(shownBy(other))];
+  const [a, b] = [flattened(fields(first)), flattened(fields(other))];
   const field = [...a.keys(), ...b.keys()].find((key) => a.get(key) !== b.get(key));
   if (field === undefined) return;
   throw new UsageError(
-    `${first.file} and ${other.file} are not trained on the same pictures: ${field} is ${a.get(field) ?? "not set"} in the one and ${b.get(field) ?? "not set"} in the other; make them the same.`,
+    `${first.file} and ${other.file} are not trained on the same pictures: ${field} is ${a.get(field) ?? "not set"} in one and ${b.get(field) ?? "not set"} in the other; make them the same.`,
   );
 }

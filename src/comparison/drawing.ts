@@ -1,4 +1,4 @@
-/** What the models of a comparison draw: for each the same wishes with the same seeds. */
+/** Draws with the models of a comparison: every model gets the same prompts or classes and the same seeds. */
 import type { Picture } from "../pictures/picture.ts";
 import { pictureGrid } from "../pictures/grid.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
@@ -7,10 +7,10 @@ import { imagePipeline } from "../pipelines/pipeline.ts";
 import { type GenerateRequest } from "../pipelines/settings.ts";
 import { finished, type Pipeline } from "../pipelines/pipeline.ts";
 
-/** What can be asked for. */
-export interface Wishes {
+/** The captions and class names that models can be prompted with. */
+export interface Prompts {
   readonly classes: readonly string[] | undefined;
-  /** Empty texts where the data has none. */
+  /** Captions of the data; empty strings if it has none. */
   readonly captions: readonly string[];
 }
 
@@ -23,63 +23,72 @@ export interface DrawOptions {
 export interface DrawnSet {
   /** [count, height, width, channels] */
   readonly pixels: Uint8Array;
-  /** The class of each, of models that are told classes. */
-  readonly asked: readonly number[] | undefined;
+  /** The class that each picture was conditioned on; undefined unless the model is class-conditional. */
+  readonly labels: readonly number[] | undefined;
   readonly seconds: number;
-  /** How they were sampled. */
+  /** Number of steps and sampler, such as "50 × ddim". */
   readonly sampling: string;
 }
 
-/** Pictures that are drawn at once. */
+/** The most pictures in one batch. */
 const BATCH = 25;
 
-/** @throws the signal's reason */
+/**
+ * Draws `count` pictures, divided evenly over the prompts.
+ *
+ * @throws the signal's reason if aborted
+ */
 export async function drawAll(
   model: ImageModel,
-  wishes: Wishes,
+  prompts: Prompts,
   count: number,
   { backend, progress, signal }: DrawOptions,
 ): Promise<DrawnSet> {
   return onPipeline(model, backend, async (pipeline) => {
-    const { steps, sampler } = pipeline.settings(requestOf(model, wishes, 0));
+    const { steps, sampler } = pipeline.settings(requestOf(model, prompts, 0));
     const drawn: Picture[] = [];
-    const asked: number[] = [];
+    const labels: number[] = [];
     const begun = performance.now();
-    for (const { first, size, wish } of dealt(model, wishes, count)) {
-      const request = { ...requestOf(model, wishes, wish), seed: first, count: size, signal };
+    for (const { first, size, index } of batches(model, prompts, count)) {
+      const request = { ...requestOf(model, prompts, index), seed: first, count: size, signal };
       drawn.push(...(await finished(pipeline.generate(request))));
-      for (let i = 0; i < size; i++) asked.push(wish);
+      for (let i = 0; i < size; i++) labels.push(index);
       progress?.(drawn.length);
     }
     const seconds = (performance.now() - begun) / 1000;
     const bytes = drawn[0]!.pixels.length;
     const pixels = new Uint8Array(count * bytes);
     for (const [i, each] of drawn.entries()) pixels.set(each.pixels, i * bytes);
-    const told = model.network.condition.kind === "class";
-    return { pixels, asked: told ? asked : undefined, seconds, sampling: `${steps} × ${sampler}` };
+    const classes = model.network.condition.kind === "class";
+    return {
+      pixels,
+      labels: classes ? labels : undefined,
+      seconds,
+      sampling: `${steps} × ${sampler}`,
+    };
   });
 }
 
-/** Rows of a grid, and pictures in each. */
+/** The most rows of a grid, and the pictures in each. */
 const [MOST_ROWS, COLUMNS] = [10, 4];
 
-/** A row for each wish. */
+/** Draws a grid with one row for each prompt or class. */
 export async function drawSampleGrid(
   model: ImageModel,
-  wishes: Wishes,
+  prompts: Prompts,
   { backend, signal }: DrawOptions,
 ): Promise<Picture> {
   return onPipeline(model, backend, async (pipeline) => {
     const drawn: Picture[] = [];
-    for (let row = 0; row < Math.min(MOST_ROWS, differentWishes(model, wishes)); row++) {
-      const request = { ...requestOf(model, wishes, row), seed: COLUMNS * row, count: COLUMNS };
+    for (let row = 0; row < Math.min(MOST_ROWS, promptCount(model, prompts)); row++) {
+      const request = { ...requestOf(model, prompts, row), seed: COLUMNS * row, count: COLUMNS };
       drawn.push(...(await finished(pipeline.generate({ ...request, signal }))));
     }
     return pictureGrid(drawn, COLUMNS, { scale: Math.max(1, Math.round(56 / drawn[0]!.width)) });
   });
 }
 
-/** The model stays open. */
+/** Runs `use` on a pipeline of the model, and leaves the model open. */
 async function onPipeline<T>(
   model: ImageModel,
   backend: Backend,
@@ -93,36 +102,37 @@ async function onPipeline<T>(
   }
 }
 
-/** Runs of pictures of one wish each, evenly many of all. */
-function* dealt(model: ImageModel, wishes: Wishes, count: number) {
-  const different = differentWishes(model, wishes);
+/** Batches of a single prompt each, in equal shares: the first picture, the number of pictures, the index of the prompt. */
+function* batches(model: ImageModel, prompts: Prompts, count: number) {
+  const total = promptCount(model, prompts);
   let first = 0;
-  for (let wish = 0; wish < different; wish++) {
-    const end = Math.round((count * (wish + 1)) / different);
+  for (let index = 0; index < total; index++) {
+    const end = Math.round((count * (index + 1)) / total);
     while (first < end) {
       const size = Math.min(BATCH, end - first);
-      yield { first, size, wish };
+      yield { first, size, index };
       first += size;
     }
   }
 }
 
-/** As many captions as are asked for: each costs a run of its own. */
+/** The most captions that are drawn, since each takes a batch of its own. */
 const MOST_CAPTIONS = 100;
 
-function differentWishes({ network }: ImageModel, { captions }: Wishes): number {
+/** The number of different prompts; without a condition, the number of rows in a grid. */
+function promptCount({ network }: ImageModel, { captions }: Prompts): number {
   const { condition } = network;
   if (condition.kind === "none") return MOST_ROWS;
   return condition.kind === "class" ? condition.classes : Math.min(MOST_CAPTIONS, captions.length);
 }
 
-function requestOf({ network }: ImageModel, { captions }: Wishes, wish: number): GenerateRequest {
+function requestOf({ network }: ImageModel, { captions }: Prompts, index: number): GenerateRequest {
   switch (network.condition.kind) {
     case "none":
       return {};
     case "class":
-      return { class: wish };
+      return { class: index };
     case "text":
-      return { prompt: captions[wish]! };
+      return { prompt: captions[index]! };
   }
 }

@@ -1,4 +1,4 @@
-/** The real emoji that drawings are judged by: every style of the captioned set, as the judge sees them. */
+/** The real emoji that drawings are compared with: every style of the captioned set, in the judge's size. */
 import { dataSchema, type DataConfigOf } from "../data/config.ts";
 import { emojiGroups, type EmojiStyle } from "../data/formats/emoji/captions.ts";
 import {
@@ -16,12 +16,12 @@ import { type Judge, judgeShape } from "../evaluation/judge.ts";
 import { halved, nearestPictures } from "../evaluation/memorisation.ts";
 import { accuracyOf, type Gallery, nearestNamesOf, rankOf } from "../evaluation/retrieval.ts";
 
-/** The style that the judge has not learned from; its figure on real pictures is measured on it. */
+/** The style that the judge was not fitted on, on which its accuracy is measured. */
 export const unseenStyle: EmojiStyle = "emojione";
 
 /** One real picture. */
 export interface RealEmoji {
-  /** Code points without variation selectors, in lower case: the name by which answers are compared. */
+  /** Code points in lower case without variation selectors, by which answers are compared. */
   readonly hexcode: string;
   readonly label: string;
   readonly style: EmojiStyle;
@@ -35,7 +35,7 @@ export interface RealEmojiSet {
   readonly pixels: Uint8Array;
 }
 
-/** Components are parts of other emoji, and flags are told apart by little but their colours. */
+/** Components are parts of other emoji, and flags differ in little but their colours. */
 const groups = emojiGroups.filter((group) => group !== "component" && group !== "flags");
 
 /**
@@ -48,13 +48,13 @@ export function listRealEmoji(): Promise<readonly EmojiPicture[]> {
   return listEmojiPictures(config as DataConfigOf<"emoji">);
 }
 
-/** How many pictures are rasterised at once. */
+/** The number of pictures that are rasterised at once. */
 const AT_ONCE = 16;
 
 /**
- * Draws real emoji in the judge's size; art that cannot be drawn is left out.
+ * Rasterises real emoji in the judge's size, and skips those that cannot be rasterised.
  *
- * @throws the signal's reason
+ * @throws the signal's reason if aborted
  */
 export async function realEmoji(
   list: readonly EmojiPicture[],
@@ -93,22 +93,22 @@ async function drawnOrNothing(picture: EmojiPicture): Promise<Uint8Array | undef
   }
 }
 
-/** How well the judge recognises real pictures, as shares in [0, 1]. */
+/** The judge's accuracy on real pictures, as shares in [0, 1]. */
 export interface JudgeFigures {
   readonly name: string;
-  /** Pictures of a style that the judge never saw, found among those of the other styles. */
+  /** Accuracy on pictures of the unseen style, with the other styles as the gallery. */
   readonly realTop1: number;
   readonly realTop5: number;
   readonly realStyle: EmojiStyle;
   readonly realPictures: number;
-  /** Blurred, moved and noisy pictures of every style, found among the undamaged ones. */
+  /** Accuracy on blurred, shifted and noisy pictures of every style, with the undamaged ones as the gallery. */
   readonly damagedTop1: number;
   readonly damagedTop5: number;
-  /** Damaged pictures whose nearest undamaged picture, by its pixels, is of the same style. */
+  /** The share of damaged pictures whose nearest undamaged picture, by its pixels, has the same style. */
   readonly damagedStyle: number;
 }
 
-/** Damaged pictures that are judged: enough for a figure within three points. */
+/** The number of damaged pictures: enough for an error of at most three percentage points. */
 const DAMAGED = 500;
 
 /** Measures the judge on real pictures. */

@@ -1,7 +1,7 @@
 /**
- * Evaluates a model on prompts with right answers, top to bottom: the model draws each prompt, the judge says which real
- * emoji a drawing is nearest to, and every measure is taken of the drawings and, beside them, of real pictures. Drawings are
- * kept in the folder as they come, so that an evaluation which was stopped goes on.
+ * Evaluates a model on prompts with known answers: the model draws each prompt, the judge finds the nearest real emoji, and
+ * every measure is computed for the drawings and for real pictures. Drawings are saved as they are made, so that an
+ * interrupted evaluation can resume.
  */
 import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
@@ -33,32 +33,32 @@ import {
   verdictsOf,
 } from "./prompt-scores-node.ts";
 
-/** A prompt, and the seed that it is drawn with. */
+/** A prompt with the seed that it is drawn with. */
 export interface SeededPrompt extends EvaluationPrompt {
   readonly seed: number;
 }
 
 export interface EvaluateOptions {
-  /** Name of the model. */
+  /** The name of the model. */
   readonly model: string;
   readonly prompts: readonly SeededPrompt[];
   /** Draws one prompt. */
   readonly draw: (prompt: SeededPrompt) => Promise<Picture>;
-  /** Styles that the model was trained on. */
+  /** The styles that the model was trained on. */
   readonly styles: readonly EmojiStyle[];
-  /** The real emoji to compare with; all unless given. */
+  /** The real emoji to compare with; all by default. */
   readonly real?: readonly EmojiPicture[];
   /** Runs the judge. */
   readonly backend: Backend;
-  /** Keeps the drawings. */
+  /** The folder for the drawings. */
   readonly out: string;
   readonly report: (event: EvaluateEvent) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What an evaluation reports as it goes on. */
+/** A progress event of an evaluation. */
 export type EvaluateEvent = {
-  /** What is done now: drawing the prompts, rasterising real emoji, judging all of them. */
+  /** The current phase: drawing the prompts, rasterising real emoji, or judging both. */
   readonly kind: "drawing" | "real" | "judging";
   readonly done: number;
   readonly of: number;
@@ -67,18 +67,18 @@ export type EvaluateEvent = {
 
 export interface Evaluation extends Scores {
   readonly model: string;
-  /** What the judge itself recognises of real pictures. */
+  /** The judge's own accuracy on real pictures. */
   readonly judge: JudgeFigures;
   /**
-   * The same measures of real pictures in the place of drawings, each left out of the comparison itself: the scores of right
-   * drawings that resemble no known picture closely.
+   * The same measures with real pictures in place of the drawings, each excluded from the pictures it is compared with. They
+   * show how a right drawing scores that does not closely resemble a known picture.
    */
   readonly real: Scores;
   /** The extractor of FID and KID. */
   readonly extractor: string;
-  /** Mean time of a drawing that this run made; null if all were kept from before. */
+  /** The mean time of a drawing of this run; null if an earlier run made all of them. */
   readonly secondsAnImage: number | null;
-  /** Of this run, from its begin. */
+  /** The duration of this run. */
   readonly seconds: number;
 }
 
@@ -92,8 +92,8 @@ export interface Evaluated {
 /**
  * Evaluates a model.
  *
- * @throws UsageError when the folder keeps drawings of another model, or an answer is no emoji of the set; what drawing
- *   throws; the signal's reason when it is aborted, after which the same call goes on
+ * @throws UsageError if the folder holds drawings of another model, or an answer is not an emoji of the set; everything that
+ *   `draw` throws; the signal's reason if aborted, after which the same call resumes
  */
 export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   const { model, prompts, styles, backend, report, signal } = options;
@@ -135,13 +135,13 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   }
 }
 
-/** A real emoji in the judge's size. */
+/** Returns a real emoji in the judge's size. */
 export function realPicture({ set: { pixels } }: Reference, index: number): Picture {
   const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
   return { ...judgeShape, pixels: pixels.subarray(index * bytes, (index + 1) * bytes) };
 }
 
-/** Draws what is not kept from an earlier run. */
+/** Draws the prompts that no earlier run has drawn. */
 async function drawPrompts({
   prompts,
   draw,
@@ -167,7 +167,7 @@ async function drawPrompts({
     const picture = await draw(prompt);
     if (kept && !alike(picture, kept)) {
       throw new UsageError(
-        `${folder} keeps drawings of another model or of other settings: ${prompt.prompt} is drawn differently now; choose another folder with --out, or remove this one.`,
+        `${folder} holds drawings of another model or other settings: ${prompt.prompt} is drawn differently now; choose another folder with --out, or remove this one.`,
       );
     }
     checked ||= kept !== undefined;
@@ -181,12 +181,12 @@ async function drawPrompts({
   return { pictures, secondsAnImage: made > 0 ? seconds() / made : null };
 }
 
-/** A name that says which prompt and seed a drawing is of, whatever other prompts there are. */
+/** The file name of a drawing, which depends on its prompt and seed alone. */
 function fileOf({ prompt, seed }: SeededPrompt): string {
   return `${seed}-${createHash("sha256").update(prompt).digest("hex").slice(0, 16)}.png`;
 }
 
-/** The largest difference of 255 that rounding on another machine may make. */
+/** The largest difference, of 255, that rounding on another machine may cause. */
 const ROUNDING = 4;
 
 function alike(a: Picture, b: Picture): boolean {
@@ -209,7 +209,7 @@ async function judged(judge: Judge, pictures: readonly Picture[]): Promise<Drawi
 
 const judgeFile = fileURLToPath(new URL("../../models/judge/judge.safetensors", import.meta.url));
 
-/** Opens the judge that comes with the package. */
+/** Opens the judge that is bundled with the package. */
 async function openShippedJudge(backend: Backend): Promise<Judge> {
   if (!(await exists(judgeFile))) {
     throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);

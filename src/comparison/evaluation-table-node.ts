@@ -1,4 +1,4 @@
-/** What an evaluation found, as one table for people. */
+/** The results of an evaluation, as a table in Markdown. */
 import { OBEYED } from "../evaluation/colour.ts";
 import type { Accuracy } from "../evaluation/retrieval.ts";
 import type { Evaluation } from "./evaluate-node.ts";
@@ -6,7 +6,7 @@ import type { Scores, Share } from "./prompt-scores-node.ts";
 
 const languages: Readonly<Record<string, string>> = { en: "English", zh: "Chinese" };
 
-/** A row: what is measured, on how many prompts, and the cell of some scores. */
+/** A row of the table: its title, the number of prompts, and the cell for given scores. */
 interface Row {
   readonly title: string;
   readonly prompts: number | undefined;
@@ -18,7 +18,7 @@ const number = (value: number | null, digits = 3) =>
   value === null ? "–" : String(Number(value.toPrecision(digits)));
 const accuracy = ({ top1, top5 }: Accuracy) => `${percent(top1)} / ${percent(top5)}`;
 
-/** Markdown: one row for each measure, with the same measure of real pictures beside it. */
+/** Returns Markdown with a row for each measure, with the same measure of real pictures beside it. */
 export function evaluationTable(evaluation: Evaluation): string {
   const { model, prompts, judge, real } = evaluation;
   const rows: readonly Row[] = [

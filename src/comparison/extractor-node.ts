@@ -1,4 +1,4 @@
-/** Teaches the network that looks at pictures (evaluation/extractor.ts) the classes of a data set. */
+/** Trains the feature extractor (evaluation/extractor.ts) to classify a data set. */
 import type { DataConfig } from "../data/config.ts";
 import { type Loader } from "../data/loading/batch-reader.ts";
 import { openLoader } from "../data/loading/loader-node.ts";
@@ -25,7 +25,7 @@ import { createTrainer, emaPrefix, trainingStep } from "../training/step.ts";
 const BATCH = 64;
 const schedule = { rate: 2e-3, warmUp: 50, decay: { kind: "cosine", over: 1, to: 0 } } as const;
 
-/** Up to three times through the data: enough to tell garments apart, and minutes on two cores at most. */
+/** At most three epochs: enough to distinguish garments, and a few minutes on two cores. */
 const stepsFor = (pictures: number) =>
   Math.min(1500, Math.max(200, Math.ceil((3 * pictures) / BATCH)));
 
@@ -48,14 +48,14 @@ interface ExtractorTraining {
 
 interface TrainedExtractor {
   readonly weights: Readonly<Record<string, NdArray>>;
-  /** 0 of one that there was nothing to teach. */
+  /** 0 if there are no classes to train on. */
   readonly steps: number;
 }
 
 /**
- * Trains an extractor, the same one for the same data and seed; without classes, draws its weights.
+ * Trains an extractor, which depends on the data and the seed alone. Without classes its weights are random.
  *
- * @throws the signal's reason when it is told to stop
+ * @throws the signal's reason if aborted
  */
 async function trainExtractor(training: ExtractorTraining): Promise<TrainedExtractor> {
   const { data, config, seed } = training;
@@ -65,13 +65,13 @@ async function trainExtractor(training: ExtractorTraining): Promise<TrainedExtra
   }
   const loader = await openLoader({ data, shape: config.shape, batch: BATCH, seed, from: 0 });
   try {
-    return await teach(loader, config.classes, key, training);
+    return await trainClassifier(loader, config.classes, key, training);
   } finally {
     await loader.close();
   }
 }
 
-async function teach(
+async function trainClassifier(
   loader: Loader,
   classes: number,
   key: ReturnType<typeof randomKey>,
@@ -84,7 +84,7 @@ async function teach(
     loss: likelihood.mul(known).sum().div(known.sum().maximum(1)).neg(),
     params: Object.fromEntries([...params.declared].map(([name, { tensor }]) => [name, tensor])),
     optimizer: adamW({ learningRate: input("rate", []), weightDecay: 0.05 }),
-    // Short trainings would else keep some of the random start.
+    // A constant decay would keep a part of the random first weights in short trainings.
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.99),
   });
   const trainer = await createTrainer(backend, step, initialize(params, key));
@@ -121,9 +121,10 @@ async function teach(
   }
 }
 
-/** An extractor that is kept in a file; trained and written there unless it is there already.
+/**
+ * Opens the extractor in a file. If the file does not exist, trains the extractor and writes it first.
  *
- * @returns undefined when it was told to stop
+ * @returns undefined if aborted
  */
 export async function openTrainedExtractor({
   file,
@@ -153,5 +154,5 @@ export async function openTrainedExtractor({
   }
 }
 
-/** Of the file: how long it was taught. */
+/** The metadata key of the number of training steps. */
 const stepsKey = "steps";

@@ -1,4 +1,4 @@
-/** Scores drawings of prompts against real emoji: every measure of `patchwise evaluate`. */
+/** Computes every measure of `patchwise evaluate` by comparing drawings with real emoji. */
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import { UsageError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
@@ -70,7 +70,7 @@ export interface Drawings {
   /** In the judge's size: [count, 40, 40, 3]. */
   readonly pixels: Uint8Array;
   readonly seen: Features;
-  /** Of drawings that are real pictures themselves: their indices, which they are not compared with. */
+  /** If the drawings are real pictures themselves: their indices, so that none is compared with itself. */
   readonly own?: readonly number[];
 }
 
@@ -85,7 +85,7 @@ export interface Scores extends Accuracy {
   readonly byKind: Readonly<
     Record<string, Accuracy & { readonly byLang: Readonly<Record<string, Accuracy>> }>
   >;
-  /** Of the prompts whose form is given. */
+  /** Accuracy by form, of the prompts whose form is given. */
   readonly byForm: Readonly<Record<string, Accuracy>>;
   /** Prompts of kind "colour" whose drawing has mostly the colour that is asked for; null without such prompts. */
   readonly colour: (Share & { readonly byColour: Readonly<Record<string, Share>> }) | null;
@@ -103,7 +103,7 @@ export interface Scores extends Accuracy {
   readonly memorisation: Memorisation;
 }
 
-/** What the judge says of one drawing. */
+/** The judge's answer for one drawing. */
 export interface Verdict {
   /** The nearest emoji, at most five. */
   readonly found: readonly Match[];
@@ -130,9 +130,9 @@ export function verdictsOf(
 }
 
 /**
- * One real picture for each prompt: of a right answer, in the style that is asked for or else in one drawn by lot.
+ * Chooses a real picture of a right answer for each prompt, in the style that the prompt asks for or else in a random one.
  *
- * @throws UsageError when no real picture shows an answer
+ * @throws UsageError if no real picture shows an answer
  */
 export function realPicturesFor(
   prompts: readonly EvaluationPrompt[],
@@ -143,11 +143,11 @@ export function realPicturesFor(
     byName.set(names[index]!, [...(byName.get(names[index]!) ?? []), index]);
   return prompts.map(({ prompt, answers, style }, row) => {
     const all = answers.flatMap((answer) => byName.get(codePoints(answer)) ?? []);
-    const wanted = all.filter((index) => style === undefined || pictures[index]!.style === style);
-    const some = wanted.length > 0 ? wanted : all;
+    const inStyle = all.filter((index) => style === undefined || pictures[index]!.style === style);
+    const some = inStyle.length > 0 ? inStyle : all;
     if (some.length === 0) {
       throw new UsageError(
-        `No picture of the set shows ${answers.join(" or ")}, the answer to ${quote(prompt)}; give emoji that are drawn in the styles of --styles, and neither flags nor components.`,
+        `No picture of the set shows ${answers.join(" or ")}, the answer to ${quote(prompt)}; use emoji that exist in the styles of --styles, but no flags and components.`,
       );
     }
     const lot = uniform(fork(randomKey(0), row), [1]).data[0]!;
@@ -156,10 +156,10 @@ export function realPicturesFor(
 }
 
 /**
- * Scores drawings.
+ * Computes all scores of drawings.
  *
  * @param prompts one for each drawing, at least one
- * @param chosen indices of real pictures that stay out of the reference of FID, KID, precision and recall
+ * @param chosen indices of real pictures to exclude from the reference of FID, KID, precision and recall
  */
 export function scoresOf(
   prompts: readonly EvaluationPrompt[],
@@ -241,7 +241,7 @@ function styleScore(
 
 type Distances = Pick<Scores, "fid" | "kid" | "kidDeviation" | "precision" | "recall">;
 
-/** Subsets of the kernel distance: enough for its mean, and a few seconds of work. */
+/** The number of subsets for the KID: enough for its mean, in a few seconds. */
 const SUBSETS = 20;
 
 function distancesOf(

@@ -1,22 +1,21 @@
-/** The real pictures of a comparison: a reference to measure against, and others to tell how near real ones come. */
+/** Real pictures for a comparison: the reference set of the measures, and further ones that show how well real pictures score. */
 import type { DataConfig } from "../data/config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { openData } from "../data/open-node.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { pictureShape, type TrainingConfig } from "../training/config/config.ts";
-import type { Wishes } from "./drawing.ts";
+import type { Prompts } from "./drawing.ts";
 
 export interface RealPictures {
-  /** What a person calls the data. */
+  /** The display name of the data. */
   readonly name: string;
   readonly classes: readonly string[] | undefined;
   readonly reference: Labelled;
-  /** Where the reference is, in a few words. */
+  /** A short description of the reference. */
   readonly description: string;
-  /** As many as models draw, of the training's; undefined where the reference is of these itself. */
+  /** As many training pictures as each model draws; undefined if the reference itself consists of training pictures. */
   readonly others: Labelled | undefined;
-  /** What models are asked to draw. */
-  readonly wishes: Wishes;
+  readonly prompts: Prompts;
 }
 
 export interface Labelled {
@@ -25,10 +24,10 @@ export interface Labelled {
   readonly labels: readonly number[] | undefined;
 }
 
-/** As many as a reference has at most: more move the FID by less than another seed does. */
+/** The largest size of the reference: more pictures change the FID by less than another seed does. */
 const MOST = 5000;
 
-/** Of the training's pictures and, where the config names some, held-out ones. */
+/** Reads training pictures and, if the config names a validation set, held-out ones as the reference. */
 export async function realPictures(
   { data, validation, picture }: TrainingConfig,
   count: number,
@@ -43,9 +42,9 @@ export async function realPictures(
     name: others.name,
     classes: others.classes,
     reference,
-    description: `${reference.labels.length.toLocaleString("en")} ${held ? "held-out pictures" : "of the training's own pictures"}`,
+    description: `${reference.labels.length.toLocaleString("en")} ${held ? "held-out pictures" : "of the training pictures"}`,
     others: held && others,
-    wishes: {
+    prompts: {
       classes: others.classes,
       captions: reference.captioned ? reference.captions : others.captions,
     },
@@ -70,7 +69,7 @@ async function read(config: DataConfig, shape: PictureShape, most: number) {
     }
     if (pixels.length < 4) {
       throw new UsageError(
-        `${name} has ${pixels.length} pictures that can be read, but a comparison measures on at least 4; give more.`,
+        `${name} has ${pixels.length} readable pictures, but a comparison needs at least 4; add more.`,
       );
     }
     return { name, classes, captioned, labels, captions, pixels: joined(pixels) };

@@ -1,60 +1,58 @@
-/** What a comparison of models found, as a table for people. */
+/** The results of a comparison, as a table in Markdown. */
 
 /** One model of a comparison. */
 export interface ComparedModel {
   readonly name: string;
-  /** Of the network. */
   readonly parameters: number;
-  /** 10⁹ multiply-adds of one forward pass of one image. */
+  /** Multiply-adds of one image's forward pass, in 10⁹. */
   readonly gflops: number;
-  /** Trained on. */
+  /** The number of images in all training steps. */
   readonly images: number;
   readonly minutes: number;
-  /** Of training, as Peebles & Xie (2023) count it. */
+  /** The training compute in 10¹² multiply-adds, three forward passes for each image (Peebles & Xie, 2023). */
   readonly tflop: number;
-  /** Of the last steps. */
+  /** The mean training loss of the last steps. */
   readonly loss: number;
-  /** On pictures that were not trained on, where there are some. */
+  /** The loss on held-out pictures, if there are some. */
   readonly validation?: number | undefined;
-  /** What the losses are, since they compare only where it is the same. */
+  /** Describes the loss; only losses of one kind are comparable. */
   readonly lossKind: string;
   readonly fid: number;
   readonly kid: number;
-  /** Over subsets. */
+  /** The standard deviation of the KID over subsets. */
   readonly kidDeviation: number;
   readonly precision: number;
   readonly recall: number;
-  /** Share of the pictures in which the extractor sees the class that was asked for. */
+  /** The share of pictures that the extractor classifies as the class they were conditioned on. */
   readonly recognised?: number | undefined;
-  /** To draw one picture, in batches. */
+  /** Seconds to draw one picture, averaged over batches. */
   readonly secondsAnImage: number;
-  /** Of the network, a picture. */
+  /** Number of steps and sampler. */
   readonly sampling: string;
 }
 
-/** What they are compared by. */
 export interface Comparison {
   readonly data: string;
-  /** What each was given: "6 min" or "20 Tflop". */
+  /** The training budget of each model: "6 min" or "20 Tflop". */
   readonly budget: string;
   readonly extractor: string;
-  /** What the drawn pictures are compared with. */
+  /** Describes the real pictures that the drawn ones are compared with. */
   readonly reference: string;
-  /** Drawn by each model. */
+  /** The number of pictures that each model draws. */
   readonly drawn: number;
-  /** The same measures of real pictures that are not in the reference: no model can be expected to do better. */
+  /** The same measures of real pictures outside the reference, which bound what a model can reach. */
   readonly real?: Pick<ComparedModel, "fid" | "kid" | "precision" | "recall" | "recognised">;
   readonly models: readonly ComparedModel[];
 }
 
 type Column = readonly [title: string, cell: (model: ComparedModel) => string];
 
-/** Of so many digits; a dash for what is no number, which JSON keeps as null. */
+/** Formats a number with so many significant digits, and NaN and infinity, which JSON stores as null, as a dash. */
 const short = (value: number | null, digits: number) =>
   Number.isFinite(value) ? String(Number(value!.toPrecision(digits))) : "–";
 const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
-/** Markdown: what was compared, and a row for each model. */
+/** Returns Markdown: a sentence on the comparison, and a table with a row for each model. */
 export function comparisonTable(comparison: Comparison): string {
   const { data, budget, extractor, reference, drawn, real, models } = comparison;
   const validated = models.every(({ validation }) => validation !== undefined);
@@ -95,7 +93,7 @@ export function comparisonTable(comparison: Comparison): string {
       }
     : {};
   return [
-    `${data}, ${budget} of training each; ${drawn.toLocaleString("en")} pictures drawn by each, against ${reference}, as ${extractor} sees them.`,
+    `${data}, ${budget} of training each; ${drawn.toLocaleString("en")} pictures drawn by each, compared with ${reference} by the features of ${extractor}.`,
     "",
     row(columns.map(([title]) => title)),
     row(columns.map((_, i) => (i === 0 ? "---" : "---:"))),

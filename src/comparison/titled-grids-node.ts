@@ -1,9 +1,9 @@
-/** Grids of pictures side by side, each under its name. */
+/** Renders grids of pictures side by side, each under its name. */
 import sharp, { type OverlayOptions } from "sharp";
 import type { Picture } from "../pictures/picture.ts";
 import { encodePicture } from "../pictures/file-node.ts";
 
-/** Pixels of a line of letters, and between two grids. */
+/** The height of a title and the gap between grids, in pixels. */
 const [LINE, GAP] = [22, 14];
 
 /** @returns the bytes of a PNG file */

@@ -118,9 +118,9 @@ describe("patchwise compare", () => {
       models: models.map((model) => ({ ...model, minutes: 0, secondsAnImage: 0 })),
     });
     expect(clockless(comparisonIn("cut"))).toEqual(clockless(comparisonIn("whole")));
-    expect(compare(...args).err).toContain("go on with it by --resume");
+    expect(compare(...args).err).toContain("resume it with --resume");
     const other = compare(...args.slice(0, -1), "13", "--resume");
-    expect(other.err).toMatch(/began with other configs, another budget or another count/);
+    expect(other.err).toMatch(/started with other configs, another budget or another count/);
   });
 
   it("sees with random weights where there are no classes, and says so", () => {
@@ -129,7 +129,7 @@ describe("patchwise compare", () => {
     const run = compare(...both, ...args);
     expect(run).toMatchObject({ code: 0 });
     const { extractor, models, budget } = comparisonIn("none");
-    expect(extractor).toBe("a convolutional network of random weights");
+    expect(extractor).toBe("a convolutional network with random weights");
     expect(budget).toBe("0.001 min");
     expect(models.map((model) => "recognised" in model)).toEqual([false, false]);
     expect(run.out).not.toContain("recognised");
@@ -137,11 +137,11 @@ describe("patchwise compare", () => {
 
   const given = ["--compute", "1", "--out", at("refused")];
   it.each<[readonly string[], string]>([
-    [[both[0]!, ...given], "takes at least two"],
+    [[both[0]!, ...given], "needs at least two"],
     [[...both, "--out", at("refused")], "give --minutes, or --compute"],
     [[...both, "--minutes", "1", ...given], "give one of them"],
     [[...both, "--compute", "0", "--out", at("refused")], "--compute is 0"],
-    [[both[0]!, at("named.yaml"), ...given], 'are both called "narrow"'],
+    [[both[0]!, at("named.yaml"), ...given], 'both have the name "narrow"'],
     [[both[0]!, at("elsewhere.yaml"), ...given], "data.path is"],
     [[both[0]!, at("grey.yaml"), ...given], "picture.channels is 3 in the one and 1 in the other"],
     [[both[0]!, at("away.yaml"), ...given], 'is called "../away"'],

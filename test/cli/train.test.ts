@@ -141,7 +141,7 @@ describe("patchwise train", () => {
     child.kill("SIGINT");
     expect(await ended).toBe(130);
     expect(told).toContain(
-      `go on with: patchwise train ${file} --out ${out} --set 'training.steps= 100000' --resume`,
+      `resume with: patchwise train ${file} --out ${out} --set 'training.steps= 100000' --resume`,
     );
     const step = Number(/\d+$/.exec(checkpoints("stopped").sort().at(-1)!)![0]);
     const next = trained(

@@ -140,7 +140,7 @@ describe("an evaluation", () => {
     await run("other", { prompts: two });
     const again = run("other", { prompts: two, draw: perfect(1) });
     await expect(again).rejects.toThrow(UsageError);
-    await expect(again).rejects.toThrow(/keeps drawings of another model .*--out/);
+    await expect(again).rejects.toThrow(/holds drawings of another model .*--out/);
   });
 
   it("has no distances for fewer than four prompts", async () => {

@@ -383,11 +383,11 @@ describe("other networks on tokens", () => {
 
   it("a Paella is refused where there are no tokens, or levels do not divide them", async () => {
     const without = `${data()}\nmodel: { kind: paella }\ntraining: { steps: 1 }`;
-    expect(await messageOf(trained("refused", without))).toContain("A Paella draws codes");
+    expect(await messageOf(trained("refused", without))).toContain("Paella needs codes");
     const levels =
       "[{ width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }, { width: 8, heads: 1, blocks: 1, parts: C }]";
     const deep = trained("refused", tokens(), [`model={ kind: paella, levels: ${levels} }`]);
-    expect(await messageOf(deep)).toContain("4×4 tokens cannot be made 8 times smaller");
+    expect(await messageOf(deep)).toContain("4×4 codes cannot be divided by 8");
   });
 });
 

@@ -207,7 +207,7 @@ describe("openMetrics", () => {
     await writeFile(path, `${sound}oops\n${sound}`);
     await expect(openMetrics(folder, { resumeFrom: 20 })).rejects.toThrow(
       new FormatError(
-        `Line 2 of ${path} is not a JSON object with a step; mend or remove it to go on.`,
+        `Line 2 of ${path} is not a JSON object with a step; correct or remove it, then resume.`,
       ),
     );
     expect(await readFile(path, "utf8")).toBe(`${sound}oops\n${sound}`);

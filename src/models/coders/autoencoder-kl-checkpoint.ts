@@ -1,4 +1,4 @@
-/** Stable Diffusion's autoencoder in a checkpoint without a config: what it is shows in the keys and shapes. */
+/** Opens Stable Diffusion's autoencoder in a checkpoint; without a config, it is inferred from keys and shapes. */
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -8,18 +8,18 @@ import { autoencoderKLKeys, autoencoderKLParams } from "./autoencoder-kl.ts";
 export interface OpenAutoencoder {
   readonly kind: "kl";
   readonly config: AutoencoderKLConfig;
-  /** By diffusers' names, whatever those in the file are; already checked. */
+  /** Checked weights under the names of diffusers, whatever the names in the file. */
   readonly weights: WeightSource;
   readonly file: Weights;
-  /** The file's key of a weight. */
+  /** Returns the key of a weight in the file. */
   readonly keyOf: (name: string) => string;
 }
 
 /**
- * The autoencoder in a file, alone or beside other models.
+ * Opens the autoencoder in a file, which may contain other models too.
  *
- * @param config read from keys and shapes unless given
- * @throws FormatError when the weights are of another
+ * @param config inferred from keys and shapes by default
+ * @throws FormatError if the file has no such autoencoder
  */
 export function autoencoderIn(
   file: Weights,
@@ -31,11 +31,11 @@ export function autoencoderIn(
 }
 
 /**
- * Widths and depths of a checkpoint, and the scale of the Stable Diffusion whose latents have as many channels; where it
- * is none of an autoencoder, one that it does not fit.
+ * Infers widths and depths from a checkpoint, and the scale from its number of latent channels. A checkpoint without an
+ * autoencoder gives a config whose weights it lacks.
  */
 function checkpointConfig({ entries }: Weights): AutoencoderKLConfig {
-  // Under all namings a level's blocks are numbered alike.
+  // All naming schemes number the blocks of a level in the same way.
   const shapeOf = (pattern: RegExp) => {
     for (const [key, { shape }] of entries) if (pattern.test(key)) return shape;
     return undefined;

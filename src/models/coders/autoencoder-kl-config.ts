@@ -1,4 +1,4 @@
-/** The config of a KL autoencoder: its schema, published ones, and diffusers' config.json. */
+/** The config of a KL autoencoder: schema, presets, and the config.json of diffusers. */
 import { z } from "zod";
 import { FormatError } from "../../engine/errors.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
@@ -14,18 +14,18 @@ export const autoencoderKLSchema = z
     /** Channels of the images that are decoded. */
     outputs: count,
     latentChannels: count,
-    /** Width of each level, from full size down; every further level halves height and width. */
+    /** Width of each level from the highest resolution; each further level halves height and width. */
     widths: z.array(count).min(1).readonly(),
-    /** Width behind the encoder's first convolution; that of the first level unless given. */
+    /** Width after the encoder's first convolution; that of the first level by default. */
     stem: count.optional(),
     /** Residual blocks of a level of the encoder; the decoder has one more. */
     layers: count,
     /** Groups of channels in each norm. */
     groups: count,
     activation: z.enum(activationNames),
-    /** Whether each level of the encoder, from full size down, has attention behind every residual block. */
+    /** Whether each level of the encoder, from the highest resolution, has attention after every residual block. */
     encoderAttention: z.array(z.boolean()).readonly(),
-    /** The same for the decoder, from full size down. */
+    /** The same for the decoder, also from the highest resolution. */
     decoderAttention: z.array(z.boolean()).readonly(),
     middleAttention: z.boolean(),
     /** Whether a 1×1 convolution follows the encoder. */
@@ -80,7 +80,7 @@ export const autoencoderKLPresets = {
 } satisfies Record<string, AutoencoderKLConfig>;
 
 /**
- * The config.json of diffusers' AutoencoderKL; what it leaves out has diffusers' default.
+ * Reads the config.json of diffusers' AutoencoderKL; missing fields have the defaults of diffusers.
  *
  * @throws FormatError that names the field at fault
  */
@@ -146,7 +146,7 @@ export function autoencoderKLFields(
   };
 }
 
-/** Pixels along a side that one latent stands for: each level but the first halves the size. */
+/** The downsampling factor: each level but the first halves height and width. */
 export function latentFactor({ widths }: AutoencoderKLConfig): number {
   return 2 ** (widths.length - 1);
 }

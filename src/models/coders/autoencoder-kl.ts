@@ -2,8 +2,8 @@
  * The autoencoder in front of latent diffusion (Rombach et al., 2022), as Stable Diffusion 1 to 3, SDXL and
  * Flux use it: images in [−1, 1] become a Gaussian over latents of an eighth of their size, and back.
  *
- * Weights bear diffusers' names; `autoencoderKLKeys` finds them under older and under CompVis' names too.
- * Decoding takes most of the memory of drawing a picture, so `tiledDecode` does it piece by piece.
+ * Weights have the names of diffusers; `autoencoderKLKeys` also finds them under older names and those of CompVis.
+ * Decoding takes most of the memory of drawing a picture, so `tiledDecode` decodes tile by tile.
  */
 import { input } from "../../engine/graph/functional.ts";
 import { castArray, type NdArray, sizeOf, zeros } from "../../engine/arrays/ndarray.ts";
@@ -22,7 +22,7 @@ const activations: Readonly<Record<AutoencoderKLConfig["activation"], (x: Tensor
   swish: (x) => x.silu(),
   gelu: (x) => x.gelu(),
   relu: (x) => x.relu(),
-  /** x·tanh(ln(1 + eˣ)) (Misra, 2019), the exponent never positive. */
+  /** The Mish activation x·tanh(ln(1 + eˣ)) (Misra, 2019), written so that the exponent is never positive. */
   mish: (x) => x.mul(x.maximum(0).add(x.abs().neg().exp().add(1).log()).tanh()),
 };
 
@@ -108,7 +108,7 @@ function residualBlock(p: Params, x: Tensor, width: number, config: AutoencoderK
   return h.add(x.size(1) === width ? x : conv2d(p.at("conv_shortcut"), x, width, 1));
 }
 
-/** All positions attend to each other, with a single head: [B, C, h, w] → [B, C, h, w]. */
+/** Single-head self-attention over all positions, [B, C, h, w] → [B, C, h, w]. */
 function attend(p: Params, x: Tensor, config: AutoencoderKLConfig): Tensor {
   const [h, w] = [x.size(2), x.size(3)];
   const tokens = normalized(p.at("group_norm"), x, config).rearrange("b c h w -> b (h w) c");
@@ -128,9 +128,9 @@ function normalized(p: Params, x: Tensor, { groups }: AutoencoderKLConfig): Tens
 }
 
 /**
- * Every weight of encoder and decoder, for `checkKeys` and `initialize`.
+ * Declares every weight of encoder and decoder, for `checkKeys` and `initialize`.
  *
- * @param decoder where the decoder is built unlike the encoder
+ * @param decoder the config of the decoder, if it differs
  */
 export function autoencoderKLParams(
   encoder: AutoencoderKLConfig,
@@ -171,8 +171,8 @@ const compvisNames: Renaming = [
 ];
 
 /**
- * Names of the weights in a checkpoint: as diffusers, new or old, or as CompVis, alone or inside a file of a
- * whole Stable Diffusion.
+ * Finds the names of the weights in a checkpoint: those of diffusers, new or old, or of CompVis, alone or inside
+ * a file of a whole Stable Diffusion.
  *
  * @param keys all keys of the checkpoint
  * @param decoder config whose number of levels the names depend on
@@ -198,7 +198,7 @@ export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKL
   };
 }
 
-/** Height and width of the latents that are decoded at once. */
+/** How latents are divided into tiles. */
 export const defaultTile = 64;
 
 export interface TileOptions {
@@ -210,7 +210,7 @@ export interface TileOptions {
 
 /**
  * Decodes latents tile by tile and blends the images where they overlap, so that memory depends on the tile
- * and not on the image. Each tile is normalized by itself, so the result is near the whole's, not equal.
+ * and not on the image. Each tile is normalized by itself, so the result is only approximately that of decoding the whole.
  *
  * @param decode latents [B, C, h, w] → images [B, C', f·h, f·w]; tiles at the right and lower edge are smaller
  */
@@ -237,7 +237,7 @@ export async function tiledDecode(
       const decoded = castArray(await decode(piece), "float32");
       const factor = decoded.shape[2]! / piece.shape[2]!;
       image ??= zeros("float32", [...decoded.shape.slice(0, 2), height * factor, width * factor]);
-      // Blending writes: never into what `decode` may still hold.
+      // Blending overwrites the array, so it must not belong to `decode`.
       const current = { ...decoded, data: decoded.data.slice() };
       const [up, before] = [above[row.length], row.at(-1)];
       if (up) blend(up, current, 2, overlap * factor);

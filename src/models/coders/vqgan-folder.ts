@@ -1,4 +1,4 @@
-/** Paella's VQGAN in files: its config as JSON, a folder in diffusers' layout (PaellaVQModel), or a single file. */
+/** Opens Paella's VQGAN from a folder in diffusers' layout (PaellaVQModel) or a single file. */
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
@@ -21,14 +21,14 @@ export interface OpenVQGAN {
   readonly config: VQGANConfig;
   readonly weights: WeightSource;
   readonly file: Weights;
-  /** The file's key of a weight. */
+  /** Returns the key of a weight in the file. */
   readonly keyOf: (name: string) => string;
 }
 
-/** Its class in diffusers. */
+/** The name of its class in diffusers. */
 export const vqganClass = "PaellaVQModel";
 
-/** The config.json of diffusers' PaellaVQModel; what it leaves out has diffusers' default. */
+/** Reads the config.json of diffusers' PaellaVQModel; missing fields have the defaults of diffusers. */
 function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
   const channels = read.count("in_channels", preset.channels);
@@ -64,10 +64,10 @@ export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<strin
 }
 
 /**
- * The tokenizer in a file.
+ * Opens the VQGAN in a file.
  *
- * @param config read from keys and shapes unless given, except for the scale, on which no code depends
- * @throws FormatError when the weights are of another
+ * @param config by default inferred from keys and shapes, except for the scale, which does not affect codes
+ * @throws FormatError if the file is of another model
  */
 export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(file)): OpenVQGAN {
   const keys = vqganKeys(file.entries.keys());
@@ -75,7 +75,7 @@ export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(fi
   return { kind: "vq", config, weights, file, keyOf: keys.keyOf };
 }
 
-/** The config that keys and shapes show; if the file is not a VQGAN, the published one, which it does not fit. */
+/** Infers the config from keys and shapes. A file of another model gives the published config, whose weights it lacks. */
 function checkpointConfig({ entries }: Weights): VQGANConfig {
   const preset = vqganPresets["Paella-VQGAN"];
   const shapeOf = (key: string) => entries.get(key)?.shape;
@@ -98,7 +98,7 @@ function checkpointConfig({ entries }: Weights): VQGANConfig {
   };
 }
 
-/** @throws FormatError when its files are not sound */
+/** @throws FormatError if its files are invalid */
 export async function openVQGANFolder(folder: ModelFolder): Promise<OpenVQGAN> {
   const config = diffusersVQGANConfig(await fieldsIn(folder, "config.json"));
   const file = await openDiffusersWeights(folder);

@@ -1,6 +1,6 @@
 /**
- * The VQGAN of Paella (Rampas et al., 2022): pictures as codes of a codebook, and back (van den Oord et al., 2017;
- * Esser et al., 2021). Weights bear the names of dome272/Paella.
+ * The VQGAN of Paella (Rampas et al., 2022), which converts pictures to codes of a codebook and back (van den Oord et al.,
+ * 2017; Esser et al., 2021). Weights have the names of dome272/Paella.
  */
 import { z } from "zod";
 import { detach, input } from "../../engine/graph/functional.ts";
@@ -33,9 +33,9 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 const natural = z.int().min(1);
 
 export const vqganSchema = z.strictObject({
-  /** Channels of the pictures; 3 as it was published. */
+  /** Channels of the pictures; 3 in the published model. */
   channels: natural,
-  /** How often height and width are halved: 2 levels make a code of 4×4 pixels. */
+  /** The number of times that height and width are halved: with 2 levels a code stands for 4×4 pixels. */
   levels: natural,
   /** Blocks of the decoder at the lowest resolution. */
   bottleneckBlocks: natural,
@@ -62,21 +62,21 @@ export const vqganPresets = {
   },
 } satisfies Record<string, VQGANConfig>;
 
-/** The latents of pictures and their nearest codes. */
+/** The latents of pictures and the nearest codes. */
 export interface Quantized {
-  /** As the encoder gives them, [B, latentChannels, h, w], scaled. */
+  /** The scaled output of the encoder, [B, latentChannels, h, w]. */
   readonly latents: Tensor;
   /** The nearest codes, in the same shape, scaled. */
   readonly quantized: Tensor;
   /** The numbers of these codes, [B, h, w] int64. */
   readonly indices: Tensor;
-  /** How far latents and codes are apart: the codebook's loss and a quarter of the encoder's (commitment). */
+  /** The codebook loss plus a quarter of the commitment loss. */
   readonly loss: Tensor;
   /** One value for each channel of the latents before normalization, [1, latentChannels, 1, 1]. */
   readonly statistics: { readonly mean: Tensor; readonly variance: Tensor };
 }
 
-/** By which statistics latents are normalized: the batch's own, as in training, or those that training left. */
+/** The statistics by which latents are normalized: those of the batch, as in training, or the running ones. */
 export type BatchNormStatistics = "batch" | "stored";
 
 /**
@@ -117,7 +117,7 @@ export function encodeToCodes(
   };
 }
 
-/** The codes, through which the gradient goes on to the latents as if they were these (van den Oord et al., 2017, §3.2). */
+/** The straight-through estimator: the codes, with the gradient passed on to the latents (van den Oord et al., 2017, §3.2). */
 export function straightThrough({ latents, quantized }: Quantized): Tensor {
   return latents.add(detach(quantized.sub(latents)));
 }
@@ -160,7 +160,7 @@ function nearestCodes(p: Params, latents: Tensor, config: VQGANConfig) {
   const codes = codebook(p, config); // [K, C]
   const places = channelsLast(latents); // [B, h, w, C]
   const flat = places.reshape([places.dim(0), places.size(1) * places.size(2), places.size(3)]);
-  // The latent's own length is the same for each code.
+  // The norm of a latent is left out, since it is the same for every code.
   const distances = codes
     .square()
     .sum(1)
@@ -169,7 +169,7 @@ function nearestCodes(p: Params, latents: Tensor, config: VQGANConfig) {
   return { indices, quantized: channelsFirst(codes.gather(indices)) };
 }
 
-/** [B, C, h, w] → the same; six numbers scale, shift and gate both branches. */
+/** A residual block, [B, C, h, w] → [B, C, h, w]. Six numbers scale, shift and gate its two branches. */
 function residualBlock(p: Params, x: Tensor): Tensor {
   const width = x.size(1);
   const gammas = p.param("gammas", [6], zero).split(6, 0);
@@ -198,7 +198,7 @@ function channelStatistics(x: Tensor): Statistics {
   return { mean: x.mean([0, 2, 3], true), variance: x.variance([0, 2, 3], true) };
 }
 
-/** @param own of the batch, where they count in place of those that training gathered */
+/** @param own the statistics of the batch; the running ones by default */
 function batchNorm(p: Params, x: Tensor, own: Statistics | undefined): Tensor {
   const channels = x.size(1);
   const ofChannels = (name: string, init: Init) =>
@@ -213,12 +213,12 @@ function batchNorm(p: Params, x: Tensor, own: Statistics | undefined): Tensor {
 
 const runningNames = { mean: "running_mean", variance: "running_var" } as const;
 
-/** Keys of the statistics that a training leaves. */
+/** Keys of the running statistics. */
 export function statisticsKeys({ levels }: VQGANConfig): {
   readonly mean: string;
   readonly variance: string;
 } {
-  // Behind a block each level, and a convolution each level but the first.
+  // The norm follows one block per level, and a convolution for each level but the first.
   const scope = `down_blocks.${2 * levels - 1}.1`;
   return {
     mean: `${scope}.${runningNames.mean}`,
@@ -226,7 +226,7 @@ export function statisticsKeys({ levels }: VQGANConfig): {
   };
 }
 
-/** Names of the weights in files: dome272/Paella's or diffusers'. PyTorch's BatchNorm counts batches beside its own. */
+/** Names of the weights in files, as in dome272/Paella or diffusers. PyTorch's BatchNorm also stores a count of batches. */
 export function vqganKeys(keys: Iterable<string>): KeyMap {
   const diffusers = [...keys].includes(diffusersCodebook);
   return {
@@ -238,7 +238,7 @@ export function vqganKeys(keys: Iterable<string>): KeyMap {
 export const codebookKey = "vquantizer.codebook.weight";
 export const diffusersCodebook = "vquantizer.embedding.weight";
 
-/** Every weight, for `checkKeys`. */
+/** Declares every weight, for `checkKeys`. */
 export function vqganParams(config: VQGANConfig): ParamsRoot {
   const p = createParams();
   const side = 2 ** config.levels;

@@ -1,4 +1,4 @@
-/** The condition of a Paella that is trained here. */
+/** The condition of a Paella that is trained by this library. */
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import {
   type Condition,
@@ -9,7 +9,7 @@ import {
 } from "../../nn/conditioning.ts";
 import { normal, type Params } from "../../nn/params.ts";
 
-/** The condition in the place of ByT5's tokens, [B, L, textWidth]. */
+/** Embeds the condition in place of ByT5's tokens, [B, L, textWidth]. */
 export function paellaText(
   p: Params,
   { t, y, mask, drop }: Omit<ConditionedInputs, "x">,

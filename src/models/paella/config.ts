@@ -1,4 +1,4 @@
-/** The config of a Paella that is trained here: a class or a text in the place of ByT5's, and no CLIP. */
+/** The config of a Paella trained by this library: conditioned on a class or a prompt in place of ByT5's text, without CLIP. */
 import { z } from "zod";
 import {
   conditionSchema,
@@ -9,10 +9,10 @@ import {
 
 const level = z.strictObject({
   width: count,
-  /** Heads of its attention, where it has one. */
+  /** Attention heads, if the parts contain A. */
   heads: count,
   blocks: count,
-  /** What a block is made of: C convolution, T noise ratio, A attention, F feed-forward. */
+  /** The parts of a block: C convolution, T noise ratio, A attention, F feed-forward. */
   parts: z.string().regex(/^[CTAF]+$/, "a block is made of C, T, A and F, such as CTA"),
 });
 
@@ -25,17 +25,17 @@ export const paellaSchema = z.strictObject({
   channels,
   learnedVariance,
   condition: conditionSchema,
-  /** Codes along a side that are one place of the highest resolution. */
+  /** Number of codes along each side of a patch, which is one pixel of the highest resolution. */
   patch,
   /** Width of the embedding of the noise ratio. */
   shareWidth: z.int().min(4),
   conditionWidth: count,
   /** Width of the text's tokens. */
   textWidth: count,
-  /** From the highest resolution; each further level halves it. */
+  /** The levels from the highest resolution; each further level halves it. */
   levels: z.array(level).min(1).readonly(),
-  kernel: count.refine((value) => value % 2 === 1, "a kernel has a middle, so its size is odd"),
-  /** Whether places attend to each other, too, and not to the condition alone. */
+  kernel: count.refine((value) => value % 2 === 1, "the kernel size must be odd"),
+  /** Whether pixels attend to each other and not only to the condition. */
   selfAttention: z.boolean(),
   /** The codebook that the network embeds and predicts. */
   tokens: z.strictObject({ codebook: z.int().min(2) }),
@@ -50,7 +50,7 @@ export function checkPaella(config: TrainedPaellaConfig, refuse: Refuse): void {
   if (sides.some((side) => side % unit !== 0)) {
     refuse(
       "levels",
-      `${sides.join("×")} codes cannot be made ${unit} times smaller, as ${levels.length} levels on patches of ${places} do; give fewer levels, or smaller patches`,
+      `${sides.join("×")} codes cannot be divided by ${unit}, as ${levels.length} levels on patches of ${places} require; give fewer levels or smaller patches`,
     );
   }
   const odd = levels.find(({ width, heads, parts }) => parts.includes("A") && width % heads !== 0);
@@ -58,8 +58,8 @@ export function checkPaella(config: TrainedPaellaConfig, refuse: Refuse): void {
   if (condition.kind === "text" && condition.width !== textWidth) {
     refuse(
       "textWidth",
-      `the text has vectors of ${condition.width}, but textWidth is ${textWidth}; give the same`,
+      `the text has width ${condition.width}, but textWidth is ${textWidth}; make them equal`,
     );
   }
-  if (config.learnedVariance) refuse("learnedVariance", "codes have no variance; leave it out");
+  if (config.learnedVariance) refuse("learnedVariance", "codes have no variance; remove it");
 }

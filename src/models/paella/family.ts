@@ -12,9 +12,9 @@ import { checkPaella, paellaSchema, type TrainedPaellaConfig } from "./config.ts
 import { paella, type PaellaConfig, paellaPresets } from "./paella.ts";
 import { paellaV1, type PaellaV1Config, paellaV1Presets } from "./paella-v1.ts";
 
-/** Codes along a side of a picture of 256×256, in the first version and the third. */
+/** The number of codes along each side of a picture of 256×256, in version 1 and version 3. */
 const [v1Side, v3Side] = [32, 64];
-/** Tokens of ByT5, which reads bytes. */
+/** The assumed length of a text for ByT5, whose tokens are bytes. */
 const textBytes = 128;
 
 export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
@@ -37,7 +37,7 @@ export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
   sizes: ({ patch, levels }) => ({ unit: patch * 2 ** (levels.length - 1), fixed: false }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   training: {
-    // The third version's with fewer channels and levels, down to about 8×8 places.
+    // As version 3, with fewer channels and levels, down to about 8×8 pixels.
     defaults: (picture) => ({
       patch: 1,
       shareWidth: 64,
@@ -55,7 +55,7 @@ export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
     adapt: (architecture, { picture, data }) => {
       if (picture.codebook !== undefined) return architecture;
       throw new UsageError(
-        `A Paella draws codes, but ${data} would be shown to it as numbers; name a VQ autoencoder that patchwise train made as latents.autoencoder, and set diffusion.process to tokens.`,
+        `Paella needs codes, but ${data} has continuous values; set latents.autoencoder to a VQGAN that patchwise train wrote, and diffusion.process to tokens.`,
       );
     },
     textWidth: ({ textWidth }) => textWidth,

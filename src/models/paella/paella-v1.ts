@@ -54,7 +54,7 @@ export const paellaV1Presets = {
 } satisfies Record<string, PaellaV1Config>;
 
 /**
- * Logits of each place's token, [B, codebook, h, w].
+ * Returns the logits of the code of each position, [B, codebook, h, w].
  *
  * @throws ShapeError if h and w cannot be halved once for each level with at least two rows and columns left
  */

@@ -1,8 +1,8 @@
 /**
- * CLIP's text encoder (Radford et al., 2021), as OpenAI trained it (CLIP-L) and as OpenCLIP did (CLIP-G: Cherti et al.,
- * 2023): a causal transformer whose token at the text's end stands for the whole text.
+ * The text encoder of CLIP (Radford et al., 2021), in the versions of OpenAI (CLIP-L) and OpenCLIP (CLIP-G; Cherti et al.,
+ * 2023): a causal transformer whose token at the end of the text summarizes it.
  *
- * Diffusion models are told its tokens one layer before the last, not normed. Weights bear transformers' names.
+ * Diffusion models use the output of the last layer but one, before the norm. Weights have the names of transformers.
  */
 import { ShapeError } from "../../engine/errors.ts";
 import { attention, constant, constantOf, input } from "../../engine/graph/functional.ts";
@@ -18,9 +18,9 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 
 export interface ClipTextConfig {
-  /** Rows of the table of tokens. */
+  /** The number of token ids. */
   readonly vocabulary: number;
-  /** Most tokens of a text. */
+  /** The largest number of tokens of a text. */
   readonly positions: number;
   readonly width: number;
   readonly depth: number;
@@ -29,9 +29,9 @@ export interface ClipTextConfig {
   readonly hidden: number;
   readonly activation: ClipActivation;
   readonly epsilon: number;
-  /** Width of the projected text; null where nothing projects it. */
+  /** Width of the projected output; null without a projection. */
   readonly projection: number | null;
-  /** The token at a text's end; the largest in it unless given. */
+  /** The id of the end-of-text token; by default the largest id of each text. */
   readonly end?: number | undefined;
 }
 
@@ -69,24 +69,24 @@ export const clipTextPresets = {
 
 export type ClipTextName = keyof typeof clipTextPresets;
 
-/** What a text becomes. */
+/** The outputs of the text encoder. */
 export interface ClipText {
-  /** The last layer, normed: [B, L, width]. */
+  /** The output of the last layer after the final norm, [B, L, width]. */
   readonly last: Tensor;
-  /** The layer before it: [B, L, width]. */
+  /** The output of the last layer but one, [B, L, width]. */
   readonly penultimate: Tensor;
   readonly penultimateNormed: Tensor;
-  /** The normed token at the text's end: [B, width]. */
+  /** `last` at the end-of-text token, [B, width]. */
   readonly pooled: Tensor;
-  /** The same projected, [B, projection]; itself where nothing projects it. */
+  /** `pooled` after the projection, [B, projection]; `pooled` itself without a projection. */
   readonly projected: Tensor;
 }
 
 /**
- * Tokens of texts → what they mean.
+ * Encodes token ids.
  *
- * @param inputs.ids [B, L], int64, with the token at the text's end among them
- * @throws ShapeError when there are more tokens than positions
+ * @param inputs.ids [B, L], int64, including the end-of-text token
+ * @throws ShapeError if there are more tokens than positions
  */
 export function clipText(
   p: Params,
@@ -97,7 +97,7 @@ export function clipText(
   const length = ids.size(1);
   if (length > positions) {
     throw new ShapeError(
-      `This CLIP reads at most ${positions} tokens, not ${length}; cut the text off.`,
+      `This CLIP reads at most ${positions} tokens, got ${length}; truncate the text.`,
     );
   }
   const model = p.at("text_model");
@@ -142,14 +142,14 @@ function layerNorm(p: Params, x: Tensor, { epsilon }: ClipTextConfig): Tensor {
   return norm(p, x, { kind: "layer", affine: true, epsilon });
 }
 
-/** Hides from each token those behind it, [1, 1, L, L]: −10⁴ as a score, after which a softmax gives exactly 0. */
+/** The causal mask as a bias [1, 1, L, L]: −10⁴, after which a softmax gives exactly 0, for later tokens. */
 function causalBias(length: number): Tensor {
   const places = [...new Array(length).keys()];
   const rows = places.flatMap((row) => places.map((column) => (column > row ? -10_000 : 0)));
   return constant(ndarray("float32", [1, 1, length, length], rows));
 }
 
-/** The token [B, C] at each text's end; of several, the first. */
+/** Selects the first end-of-text token of each text, [B, L, C] → [B, C]. */
 function atEnd(x: Tensor, ids: Tensor, { end }: ClipTextConfig): Tensor {
   const place =
     end === undefined
@@ -161,7 +161,7 @@ function atEnd(x: Tensor, ids: Tensor, { end }: ClipTextConfig): Tensor {
   return place.oneHot(ids.size(1)).unsqueeze(1).matmul(x).squeeze(1);
 }
 
-/** Every weight, for `checkKeys`. */
+/** Declares every weight, for `checkKeys`. */
 export function clipTextParams(config: ClipTextConfig): ParamsRoot {
   const p = createParams();
   clipText(p, { ids: input("ids", [batch, config.positions], "int64") }, config);
@@ -169,8 +169,8 @@ export function clipTextParams(config: ClipTextConfig): ParamsRoot {
 }
 
 /**
- * The config.json of transformers' CLIPTextModel or CLIPTextModelWithProjection; what it leaves out has transformers'
- * default.
+ * Reads the config.json of transformers' CLIPTextModel or CLIPTextModelWithProjection; missing fields have the defaults of
+ * transformers.
  *
  * @throws FormatError that names the field at fault
  */
@@ -180,7 +180,7 @@ export function clipTextConfig(read: FieldReader): ClipTextConfig {
     ["CLIPTextModel", "CLIPTextModelWithProjection"],
     ["CLIPTextModelWithProjection"],
   );
-  // Before transformers read this field it was always 2, and the largest token was taken instead.
+  // Older configs always have 2 here, which transformers takes to mean the largest token.
   const end = read.count("eos_token_id", 49_407);
   return {
     vocabulary: read.count("vocab_size", 49_408),
@@ -198,12 +198,12 @@ export function clipTextConfig(read: FieldReader): ClipTextConfig {
 
 const tokenTable = "text_model.embeddings.token_embedding.weight";
 const positionTable = "text_model.embeddings.position_embedding.weight";
-/** As in all published CLIPs. */
+/** The width of a head in all published CLIPs. */
 const HEAD_SIZE = 64;
 
 /**
- * Sizes as a checkpoint's shapes show them, and of the preset what they do not show; where it is none of a CLIP, a config
- * that it does not fit.
+ * Infers a config from the shapes of a checkpoint; fields that they do not determine are those of the preset. A checkpoint of
+ * another model gives a config whose weights it lacks.
  */
 function shownConfig({ entries }: Weights, name: ClipTextName): ClipTextConfig {
   const preset: ClipTextConfig = clipTextPresets[name];
@@ -223,7 +223,7 @@ function shownConfig({ entries }: Weights, name: ClipTextName): ClipTextConfig {
   };
 }
 
-/** Beside the text encoder's, files hold positions 0, 1, 2, … as a table, a scale of logits, or CLIP's half that sees. */
+/** Files may also hold a table of positions 0, 1, 2, …, the scale of logits, and CLIP's vision model. */
 const keys: KeyMap = {
   keyOf: (name) => name,
   owns: (key) =>
@@ -231,10 +231,10 @@ const keys: KeyMap = {
 };
 
 /**
- * The text encoder in a checkpoint of one, as a config of transformers describes it or, without one, as its shapes do.
+ * Opens the text encoder in a checkpoint.
  *
- * @param config where there is none: which of the CLIPs it is, which no shape shows
- * @throws FormatError when the weights are of another
+ * @param config a config, or the name of a preset to complete what the shapes of the checkpoint show
+ * @throws FormatError if the checkpoint is of another model
  */
 export function clipTextIn(
   file: Weights,

@@ -1,7 +1,7 @@
 /**
- * A small text encoder that is trained with the network that it conditions. A table gives each word a vector of known
- * meaning; the vectors become tokens of the network's width, which a few transformer blocks relate to one another ("red" to
- * "apple").
+ * A small text encoder that is trained together with the network that it conditions. A table holds a pretrained vector for
+ * each word; the vectors are projected to the network's width, and a few transformer blocks relate them to one another
+ * ("red" to "apple").
  *
  * The blocks are bidirectional and pre-norm, with rotary positions (Su et al., 2021) and SwiGLU (Shazeer, 2020), as small
  * text encoders since BERT have them.
@@ -19,15 +19,15 @@ const count = z.int().min(1);
 
 export const promptEncoderSchema = z
   .strictObject({
-    /** Rows of the table of words. */
+    /** The number of token ids. */
     vocabulary: count,
-    /** Width of the table of words. */
+    /** Width of the word vectors. */
     wordWidth: count,
-    /** Width of the tokens that come out. */
+    /** Width of the output. */
     width: count,
     depth: z.int().min(0),
     heads: count,
-    /** Tokens of a prompt, including its padding. */
+    /** The number of tokens of a prompt, including padding. */
     length: count,
   })
   .superRefine(({ width, heads }, context) => {
@@ -41,7 +41,7 @@ export type PromptEncoderConfig = z.output<typeof promptEncoderSchema>;
 const rms: Norm = { kind: "rms", affine: true, epsilon: 1e-6 };
 
 /**
- * Pieces of words → tokens [B, length, width]. Where the mask is false the output has no meaning, and the input no influence.
+ * Encodes token ids as [B, length, width]. Where the mask is false, the output is meaningless and the input has no influence.
  *
  * The table `words` [vocabulary, wordWidth] is expected to have unit variance. Training it costs a product with the one-hot
  * matrix of all words; a table that is not trained is only looked up.

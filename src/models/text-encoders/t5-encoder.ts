@@ -1,8 +1,8 @@
 /**
- * The encoder of T5 version 1.1 (Raffel et al., 2020; Shazeer, 2020): a transformer without biases whose tokens know one
- * another's places only by a bias of the attention, which depends on the distance between them.
+ * The encoder of T5 version 1.1 (Raffel et al., 2020; Shazeer, 2020): a transformer without biases whose only positional
+ * information is an attention bias that depends on the distance between tokens.
  *
- * Weights bear transformers' names.
+ * Weights have the names of transformers.
  */
 import { FormatError } from "../../engine/errors.ts";
 import { attention, constant, input } from "../../engine/graph/functional.ts";
@@ -19,7 +19,7 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 
 export interface T5EncoderConfig {
-  /** Rows of the table of tokens. */
+  /** The number of token ids. */
   readonly vocabulary: number;
   readonly width: number;
   readonly depth: number;
@@ -28,9 +28,9 @@ export interface T5EncoderConfig {
   readonly headSize: number;
   /** Width of the feed-forward layers. */
   readonly hidden: number;
-  /** Distances that the attention tells apart, forward and backward together; even. */
+  /** The number of buckets of distances in both directions together; even. */
   readonly buckets: number;
-  /** From this distance on, all are one. */
+  /** All distances from this one on share a bucket. */
   readonly maxDistance: number;
   readonly epsilon: number;
 }
@@ -50,10 +50,10 @@ const extraExtraLarge: T5EncoderConfig = {
 export const t5EncoderPresets = { "T5-XXL": extraExtraLarge };
 
 /**
- * Tokens of texts → what they mean, [B, L, width]: the last layer, normed.
+ * Encodes token ids, and returns the output of the last layer after the final norm, [B, L, width].
  *
  * @param inputs.ids [B, L], int64
- * @param inputs.mask [B, L] bool, false for padding; all count unless given
+ * @param inputs.mask [B, L] bool, false for padding; no padding by default
  */
 export function t5Encoder(
   p: Params,
@@ -101,7 +101,7 @@ function rmsNorm(p: Params, x: Tensor, { epsilon }: T5EncoderConfig): Tensor {
   return norm(p, x, { kind: "rms", affine: true, epsilon });
 }
 
-/** What distances add to the scores of queries (rows) and keys (columns): [1, heads, length, length]. */
+/** The attention bias by distance of queries (rows) and keys (columns), [1, heads, length, length]. */
 function distanceBias(p: Params, length: number, config: T5EncoderConfig): Tensor {
   const { buckets, heads } = config;
   const table = p.param("weight", [buckets, heads], normal(config.width ** -0.5));
@@ -112,8 +112,8 @@ function distanceBias(p: Params, length: number, config: T5EncoderConfig): Tenso
 }
 
 /**
- * Which row of the table a key that stands so far behind its query (before it, if negative) reads: small distances have a
- * row each, larger ones share rows by their logarithm. Rounded step by step as in the original.
+ * The bucket for a key that follows its query by `offset` tokens, or precedes it if negative. Small distances have a bucket
+ * each, and larger ones share logarithmic buckets. Each operation is rounded to float32 as in the original.
  */
 export function distanceBucket(
   offset: number,
@@ -130,7 +130,7 @@ export function distanceBucket(
   return side + Math.min(half - 1, large);
 }
 
-/** Every weight, for `checkKeys`. */
+/** Declares every weight, for `checkKeys`. */
 export function t5EncoderParams(config: T5EncoderConfig): ParamsRoot {
   const p = createParams();
   t5Encoder(p, { ids: input("ids", [batch, 1], "int64") }, config);
@@ -138,20 +138,20 @@ export function t5EncoderParams(config: T5EncoderConfig): ParamsRoot {
 }
 
 /**
- * The config.json of transformers' T5EncoderModel; what it leaves out has transformers' default.
+ * Reads the config.json of transformers' T5EncoderModel; missing fields have the defaults of transformers.
  *
- * @throws FormatError that names the field at fault: the first T5, whose feed-forward layers have no gate, is another model
+ * @throws FormatError that names the field at fault; the first version of T5, without gates, is not supported
  */
 export function t5EncoderConfig(read: FieldReader): T5EncoderConfig {
   read.choice("feed_forward_proj", ["gated-gelu"]);
-  // Transformers writes what follows from it, too, and would follow these where they differ.
+  // Both follow from feed_forward_proj, but transformers would obey them if they differed.
   read.only("is_gated_act", true);
   read.only("dense_act_fn", "gelu_new");
   const buckets = read.count("relative_attention_num_buckets", 32);
   const maxDistance = read.count("relative_attention_max_distance", 128);
   if (buckets < 4 || maxDistance <= buckets / 4) {
     throw new FormatError(
-      `${read.file} has ${buckets} "relative_attention_num_buckets" for distances up to ${maxDistance}, but it must be at least 4, and their quarter smaller than the distance.`,
+      `${read.file} has ${buckets} "relative_attention_num_buckets" for distances up to ${maxDistance}; give at least 4, and fewer than four times the distance.`,
     );
   }
   return {
@@ -169,7 +169,7 @@ export function t5EncoderConfig(read: FieldReader): T5EncoderConfig {
 
 const firstBlock = "encoder.block.0.layer";
 
-/** Sizes as a checkpoint's shapes show them; where it is none of a T5, a config that it does not fit. */
+/** Infers a config from the shapes of a checkpoint; one of another model gives a config whose weights it lacks. */
 function shownConfig({ entries }: Weights): T5EncoderConfig {
   const shapeOf = (key: string) => entries.get(key)?.shape ?? [];
   const attn = `${firstBlock}.0.SelfAttention`;
@@ -192,10 +192,10 @@ function shownConfig({ entries }: Weights): T5EncoderConfig {
   };
 }
 
-/** The table has two names, since the decoder shares it; files have one or both. */
+/** The token table has two names, because the decoder shares it; files have one or both. */
 const tokenTables = ["shared.weight", "encoder.embed_tokens.weight"] as const;
 
-/** Files of the whole T5 hold its decoder too. */
+/** Names of the weights in a file, which may also hold the decoder. */
 export function t5EncoderKeys({ entries }: Pick<Weights, "entries">): KeyMap {
   const table = tokenTables.find((key) => entries.has(key)) ?? tokenTables[0];
   return {
@@ -205,10 +205,10 @@ export function t5EncoderKeys({ entries }: Pick<Weights, "entries">): KeyMap {
 }
 
 /**
- * The encoder in a checkpoint of a T5.
+ * Opens the encoder in a checkpoint of T5.
  *
- * @param config what it is; told from its shapes unless given
- * @throws FormatError when the weights are of another
+ * @param config inferred from the shapes by default
+ * @throws FormatError if the checkpoint is of another model
  */
 export function t5EncoderIn(
   file: Weights,

@@ -1,4 +1,4 @@
-/** What a training is: the fields of its YAML file, their ranges and their defaults. */
+/** The fields of a training config, as in its YAML file, with their ranges and defaults. */
 import { z } from "zod";
 import { dataSchema } from "../../data/config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
@@ -10,10 +10,10 @@ import { modelSchema } from "./model-settings.ts";
 
 const count = z.int().min(1);
 const share = z.number().min(0).max(1);
-/** Of a moving average, which at 1 would never move. */
+/** The decay of a moving average in [0, 1): at 1 it would never move. */
 const decay = z.number().min(0).lt(1);
 
-/** Where null says as much as nothing, so that --set can take a field away. */
+/** Accepts null for an absent field, so that --set can remove it. */
 function unset<T extends z.ZodType>(schema: T) {
   return schema.nullish().transform((value) => value ?? undefined);
 }
@@ -34,7 +34,7 @@ const optimizerSchema = z.discriminatedUnion("kind", [
     rate: z.number().positive().default(1e-3),
     momentum: decay.default(0.95),
     weightDecay: z.number().min(0).default(0),
-    /** Of the AdamW that moves all but the hidden matrices. */
+    /** Settings of the AdamW that updates everything but the hidden matrices. */
     beta1: decay.default(0.9),
     beta2: decay.default(0.99),
     epsilon: z.number().positive().default(1e-8),
@@ -50,35 +50,35 @@ const decaySchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
-/** What every optimization goes by. */
+/** Fields of every `training`. */
 const optimizationFields = {
-  /** Images in a step's batch. */
+  /** Images per batch. */
   batch: count.default(64),
-  /** Batches whose gradients a step takes together. */
+  /** Batches per step, whose gradients are averaged. */
   accumulate: count.default(1),
-  /** Ends after so many steps … */
+  /** The length of the training in steps. */
   steps: unset(count),
-  /** … or minutes of training, in which case the learning rate follows the clock and no two runs are bit-equal … */
+  /** The length in minutes; the learning rate then follows the clock, so runs are not reproducible bit for bit. */
   minutes: unset(z.number().positive()),
-  /** … or Tflop of training, as Peebles & Xie (2023) count it: a forward pass's multiply-adds, three times for each image. */
+  /** The length in 10¹² multiply-adds, three forward passes for each image (Peebles & Xie, 2023). */
   compute: unset(z.number().positive()),
   optimizer: optimizerSchema.prefault({ kind: "adamw" }),
   warmUp: z.int().min(0).default(100),
   decay: decaySchema.prefault({ kind: "linear" }),
-  /** Longest gradient; null for any. */
+  /** The largest norm of the gradient, to which longer ones are clipped; null for no clipping. */
   clip: z.number().positive().nullable().default(1),
-  /** Decay of the weights' moving average, which is what draws. */
+  /** Decay of the moving average of the weights, with which the model draws. */
   ema: z.number().gt(0).lt(1).default(0.999),
-  /** Threads for CPU work; as many as there are cores unless given. */
+  /** Threads for CPU work; one per core by default. */
   threads: count.optional(),
 };
 
-/** Of networks that denoise. */
+/** Fields of `training` for denoisers. */
 const trainingFields = {
   ...optimizationFields,
-  /** Share of examples that are learned without their condition. */
+  /** The share of examples whose condition is dropped. */
   dropCondition: share.default(0.1),
-  /** Computes activations again in the backward pass: less memory, more time. */
+  /** Recomputes activations in the backward pass, which takes less memory and more time. */
   recompute: z.boolean().default(false),
 };
 
@@ -93,51 +93,51 @@ const from = z.string().optional();
 
 const trainingSchema = z.strictObject({ ...trainingFields, from }).refine(...stepsOrMinutes);
 
-/** Where the network works on the latents of an autoencoder in place of pixels. */
+/** Trains on the latents or codes of an autoencoder in place of pixels. */
 const latentsSchema = z.strictObject({
   /**
-   * One that patchwise train made, or Stable Diffusion's: a folder in diffusers' layout, or a .safetensors file. Of a VQ
-   * tokenizer the latents are tokens, for a process of tokens.
+   * An autoencoder or VQGAN that `patchwise train` wrote, or that of Stable Diffusion: a folder in diffusers' layout, or a
+   * .safetensors file. The codes of a VQGAN need `process: tokens`.
    */
   autoencoder: z.string().min(1, "a path cannot be empty"),
-  /** Latents become (z − shift)·scale; as the autoencoder says unless given. */
+  /** The network sees (z − shift)·scale; both are those of the autoencoder by default. */
   scale: z.number().positive().optional(),
   shift: z.number().optional(),
-  /** Folder for what the encoder says of each picture; `latents` in the output folder unless given. */
+  /** The folder for the latents of all pictures; `latents` in the output folder by default. */
   cache: z.string().min(1, "a path cannot be empty").optional(),
-  /** A sample of the encoder's Gaussian each time a picture is shown, or always its mean. */
+  /** Whether each use of a picture samples the encoder's Gaussian anew or takes its mean. */
   posterior: z.enum(["sample", "mean"]).default("sample"),
-  /** Of the latents in the cache. */
+  /** The data type of the cached latents. */
   precision: z.enum(["float16", "float32"]).default("float16"),
 });
 
 const checkpointFields = {
-  /** Steps between checkpoints … */
+  /** Steps between checkpoints. */
   steps: unset(count),
-  /** … or minutes; 5 unless either is given. */
+  /** Minutes between checkpoints; 5 if neither is given. */
   minutes: unset(z.number().positive()),
-  /** How many of the last are kept. */
+  /** The number of most recent checkpoints to keep. */
   keep: count.default(2),
 };
 
 const precision = z.enum(["float32", "float16"]);
 
-/** Steps between sample grids; none unless given. */
+/** Steps between sample grids; none are drawn by default. */
 const sampleSteps = unset(count);
 
 const validationFields = {
   data: dataSchema,
-  /** Steps between measurements. */
+  /** Steps between validations. */
   steps: count.default(500),
-  /** Batches to measure on. */
+  /** Batches per validation. */
   batches: count.default(8),
 };
 
-/** What every training has. */
+/** Fields of every training config. */
 const commonFields = {
-  /** What the model is called; the output folder's name unless given. */
+  /** The name of the model; that of the output folder by default. */
   name: z.string().optional(),
-  /** Of weights, batches, noise and samples. */
+  /** Seeds weights, batches, noise and samples. */
   seed: z.int().min(0).default(0),
   data: dataSchema,
   log: z
@@ -148,15 +148,15 @@ const commonFields = {
     .prefault({}),
 };
 
-/** What those of networks that denoise have. */
+/** Fields of training configs for denoisers. */
 const denoiserFields = {
   ...commonFields,
   samples: z
     .strictObject({
       steps: sampleSteps,
-      /** Prompts, or names of classes; every class, or nothing in particular, unless given. */
+      /** Prompts or class names; by default every class, or no condition. */
       of: z.array(z.string()).optional(),
-      /** Pictures of each. */
+      /** Pictures of each prompt or class. */
       each: count.default(4),
       seed: z.int().min(0).default(0),
     })
@@ -164,19 +164,19 @@ const denoiserFields = {
   validation: z
     .strictObject({
       ...validationFields,
-      /** Of a flow, which times to measure at; those of the training unless given. */
+      /** The distribution of times of a flow; that of the training by default. */
       times: timesSchema.optional(),
     })
     .optional(),
 };
 
-/** What every picture is made to be. */
+/** The size and channels to which every picture is converted. */
 const picture = z.strictObject({
   size,
   channels: z.union([z.literal(1), z.literal(3)]).default(3),
 });
 
-/** A training from scratch; the schema follows `registerFamily`. */
+/** The config of a training from scratch; the schema follows `registerFamily`. */
 export const trainingConfigSchema = fromFamilies(() =>
   z.strictObject({
     ...denoiserFields,
@@ -185,12 +185,12 @@ export const trainingConfigSchema = fromFamilies(() =>
     model: modelSchema().prefault({}),
     diffusion: anyRecipeSchema.prefault({ process: "flow" }),
     training: trainingSchema,
-    /** How the model draws unless told otherwise, and while it trains. */
+    /** The model's default sampling settings, also used for samples during the training. */
     sampling: samplingSchema.prefault({}),
     checkpoint: z
       .strictObject({
         ...checkpointFields,
-        /** How the model that draws is stored; float16 halves its file. */
+        /** The data type of the saved model; float16 halves its file. */
         weights: precision.default("float32"),
       })
       .prefault({}),
@@ -202,17 +202,17 @@ export type TrainingConfig = z.output<ReturnType<typeof trainingConfigSchema>>;
 /** A training config before defaults are filled in. */
 export type TrainingConfigInput = z.input<ReturnType<typeof trainingConfigSchema>>;
 
-/** Of a LoRA: what pictures are made to be, what the network is and how it draws are its base's. */
+/** The config of a LoRA. Picture size, network and sampling settings are those of its base. */
 export const loraConfigSchema = z.strictObject({
   ...denoiserFields,
-  /** The model that it changes: the name of one that comes along, or a trained folder. */
+  /** The model to adapt: the name of a bundled model, or a folder that `patchwise train` wrote. */
   base: z.string().min(1, "a name cannot be empty"),
   lora: z
     .strictObject({
       rank: count.default(8),
-      /** As many times as alpha / rank it counts; the rank unless given. */
+      /** The product of the matrices is scaled by alpha / rank; alpha is the rank by default. */
       alpha: z.number().positive().optional(),
-      /** Linear layers by path, with * for anything but dots and ** for anything; those of the family unless given. */
+      /** Paths of layers, where * matches anything but dots and ** anything; those of the family by default. */
       targets: z.array(z.string().min(1, "a target cannot be empty")).min(1).optional(),
     })
     .transform((lora) => ({ ...lora, alpha: lora.alpha ?? lora.rank })),
@@ -224,52 +224,52 @@ export const loraConfigSchema = z.strictObject({
 
 export type LoraTrainingConfig = z.output<typeof loraConfigSchema>;
 
-/** Of what makes latents, or tokens, of pictures and back: for later trainings to name as `latents.autoencoder`. */
+/** The config of an autoencoder or VQGAN, which other configs can name as `latents.autoencoder`. */
 export const autoencoderConfigSchema = z.strictObject({
   ...commonFields,
   picture,
   autoencoder: z.discriminatedUnion("kind", [
-    /** Paella's VQGAN at another size: a token of a codebook for each square of 2^levels pixels. */
+    /** A VQGAN as in Paella, with a code for each square of 2^levels × 2^levels pixels. */
     z
       .strictObject({
         kind: z.literal("vq"),
         levels: count.default(2),
         /** Channels at the lowest resolution; each level above has half of them. */
         hidden: count.default(128),
-        /** Of the decoder at the lowest resolution. */
+        /** Blocks of the decoder at the lowest resolution. */
         bottleneckBlocks: count.default(3),
         latentChannels: count.default(4),
-        /** Number of codes. */
+        /** The number of codes. */
         codebook: z.int().min(2).default(1024),
       })
       .refine(({ hidden, levels }) => hidden % 2 ** (levels - 1) === 0, {
         path: ["hidden"],
         error: "each level above has half of the channels, so give a multiple of 2^(levels − 1)",
       }),
-    /** Stable Diffusion's autoencoder at another size. */
+    /** A KL autoencoder as in Stable Diffusion. */
     z
       .strictObject({
         kind: z.literal("kl"),
-        /** Of each level, from full size down; every further level halves height and width. */
+        /** Channels of each level from the highest resolution; each further level halves height and width. */
         widths: z.array(count).min(1).default([32, 64, 64]),
-        /** Residual blocks of a level of the encoder; the decoder has one more. */
+        /** Residual blocks per level of the encoder; the decoder has one more. */
         layers: count.default(1),
         groups: count.default(8),
         middleAttention: z.boolean().default(true),
         latentChannels: count.default(4),
-        /** How much the latents' distance to a standard normal distribution counts beside the error of a pixel. */
+        /** The weight of the latents' KL divergence from a standard normal distribution, relative to the error of a pixel. */
         divergence: z.number().min(0).default(1e-4),
       })
       .refine(({ widths, groups }) => widths.every((width) => width % groups === 0), {
         path: ["widths"],
-        error: "channels are normed in groups, so give multiples of autoencoder.groups",
+        error: "channels are normalized in groups, so give multiples of autoencoder.groups",
       }),
   ]),
   training: z.strictObject({ ...optimizationFields, from }).refine(...stepsOrMinutes),
   samples: z
     .strictObject({
       steps: sampleSteps,
-      /** Pictures that are shown, above what becomes of them. */
+      /** The number of pictures, each shown above its reconstruction. */
       pictures: count.default(12),
     })
     .prefault({}),
@@ -281,7 +281,7 @@ export const autoencoderConfigSchema = z.strictObject({
 
 export type AutoencoderTrainingConfig = z.output<typeof autoencoderConfigSchema>;
 
-/** What the steps of a training go by, whatever it changes. */
+/** The fields of a config that the training loop reads, for every kind of training. */
 export interface RunConfig extends Pick<
   AutoencoderTrainingConfig,
   "name" | "seed" | "data" | "log" | "picture" | "training"
@@ -290,17 +290,17 @@ export interface RunConfig extends Pick<
   readonly samples: { readonly steps?: number | undefined };
   readonly validation?:
     | (NonNullable<AutoencoderTrainingConfig["validation"]> & {
-        /** Whether it is of the pictures that are trained on. */
+        /** Whether the pictures are those that are trained on. */
         readonly own?: boolean;
       })
     | undefined;
   readonly latents?: TrainingConfig["latents"];
 }
 
-/** Of networks that denoise. */
+/** The config of a denoiser, whole or as a LoRA. */
 export type DenoiserConfig = Omit<TrainingConfig, "model">;
 
-/** Of the pictures, whose latents the network may see in their place. */
+/** The shape of the pictures, even if the network sees their latents. */
 export function pictureShape({
   picture: { size: side, channels },
 }: Pick<RunConfig, "picture">): PictureShape {
@@ -308,7 +308,7 @@ export function pictureShape({
   return { height, width, channels };
 }
 
-/** The leaves of plain data by path, as JSON. A list is a leaf, and undefined values are left out. */
+/** Lists the leaves of plain data by path, as JSON. A list is a leaf, and undefined values are omitted. */
 export function flattened(value: unknown, path = ""): Map<string, string> {
   if (value === undefined) return new Map();
   if (typeof value !== "object" || value === null || Array.isArray(value)) {

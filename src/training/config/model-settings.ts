@@ -4,16 +4,16 @@ import { defaultFamily, fromFamilies } from "../../models/families.ts";
 import type { NetworkCondition, NetworkFamily } from "../../models/family.ts";
 import { count } from "../../nn/transformer-schema.ts";
 
-/** The text encoder that is trained with the network, on words whose meaning it is given. */
+/** The text encoder that is trained with the network, starting from pretrained word vectors. */
 const prompt = z.strictObject({
-  /** Folder with tokenizer.json and words.safetensors; the bundled one unless given. */
+  /** Folder with tokenizer.json and words.safetensors; the bundled one by default. */
   words: z.string().optional(),
-  /** Whether the table of words is trained, too. */
+  /** Whether the word vectors are trained too. */
   trainWords: z.boolean().default(false),
   width: count.optional(),
   depth: count.default(2),
   heads: count.optional(),
-  /** Tokens of a prompt; longer ones are truncated. */
+  /** The number of tokens of a prompt; longer prompts are truncated. */
   length: count.default(16),
 });
 
@@ -21,7 +21,7 @@ export interface ModelSettings {
   readonly kind: string;
   /** A published size to start from; the fields beside it override it. */
   readonly preset?: string | undefined;
-  /** A text where the data has captions, else a class where it has classes, unless given. */
+  /** By default "text" for data with captions, "class" for data with classes, else "none". */
   readonly condition?: NetworkCondition["kind"] | undefined;
   readonly prompt: z.output<typeof prompt>;
   /** Fields of the family's config. */

@@ -1,4 +1,4 @@
-/** The network that is trained, from what its config says and what its data is. */
+/** Determines the network to train from its config and its data. */
 import type { DataSet } from "../../data/dataset.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { type ImageShape, headsOf } from "../../models/default-sizes.ts";
@@ -7,22 +7,22 @@ import type { Architecture, NetworkCondition, NetworkFields } from "../../models
 import { type NetworkConfig, networkSchema } from "../../models/network.ts";
 import type { ModelSettings } from "./model-settings.ts";
 
-/** What the network has to know of its data. */
+/** The properties of a data set that the network depends on. */
 export type DataFacts = Pick<DataSet, "name" | "classes" | "captioned">;
 
-/** Words that a prompt encoder starts from. */
+/** The sizes of the word table that a prompt encoder starts from. */
 export interface Words {
-  /** Pieces of the tokenizer. */
+  /** The number of pieces of the tokenizer. */
   readonly vocabulary: number;
-  /** Width of each one's vector. */
+  /** The width of the word vectors. */
   readonly width: number;
 }
 
 /**
- * The network of a config. What neither the config nor its preset says has the family's defaults, at a size that a few CPU
- * cores train in an hour.
+ * Returns the network of a config. Fields that neither the config nor its preset sets have the family's defaults, at a size
+ * that a few CPU cores train in an hour.
  *
- * @param words where the condition is a text
+ * @param words needed if the condition is a text
  * @throws UsageError when data and condition, or sizes, do not fit each other
  */
 export function networkOf(
@@ -59,7 +59,7 @@ export function networkOf(
   throw new UsageError(`The model (${path.join(".")}): ${message}.`);
 }
 
-/** The architecture, whatever its condition is. */
+/** Returns the architecture without its condition, and the width of its text embeddings. */
 function architectureOf(
   { kind, preset, condition: _condition, prompt: _prompt, ...fields }: ModelSettings,
   picture: ImageShape,
@@ -79,7 +79,7 @@ function architectureOf(
   return { architecture, textWidth: training.textWidth(architecture) };
 }
 
-/** The condition that data can give: captions, else classes, else none. */
+/** The default condition for a data set: its captions, else its classes, else none. */
 export function conditionOf({ captioned, classes }: DataFacts): NetworkCondition["kind"] {
   return captioned ? "text" : classes ? "class" : "none";
 }

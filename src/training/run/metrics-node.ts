@@ -1,6 +1,6 @@
 /**
- * What a training measures, in its folder: `metrics.jsonl`, a JSON object a line, and event files that TensorBoard shows
- * (`events.out.tfevents.*`).
+ * Writes the metrics of a training to its folder: as `metrics.jsonl` with a JSON object per line, and as event files for
+ * TensorBoard (`events.out.tfevents.*`).
  */
 import { type FileHandle, open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,13 +12,12 @@ import { encodeEvent, type TensorBoardEvent, tfRecord } from "./tensorboard.ts";
 
 export interface Metrics {
   /**
-   * Adds a line { step, time, …values }, with the time in seconds since 1970; a value that is no finite number is null
-   * there, as JSON has none.
+   * Adds a line { step, time, …values }, with the time in seconds since 1970. NaN and infinity become null, as JSON requires.
    *
-   * @throws PatchwiseError when the disk refuses, as all three do
+   * @throws PatchwiseError if writing fails, as do `image` and `close`
    */
   log(step: number, values: Readonly<Record<string, number>>): Promise<void>;
-  /** Shows a PNG file in TensorBoard. */
+  /** Adds a PNG file to the images in TensorBoard. */
   image(step: number, tag: string, png: Uint8Array): Promise<void>;
   close(): Promise<void>;
 }
@@ -27,11 +26,11 @@ const linesFile = "metrics.jsonl";
 const eventsPattern = /^events\.out\.tfevents\.(\d+)\./;
 
 /**
- * Begins or goes on with the metrics in an existing folder. What an interrupted training measured after `resumeFrom`, the
- * step that it goes on from (0 unless given), is cut away from the lines; to TensorBoard a new event file says that it
- * no longer holds.
+ * Starts or continues the metrics in an existing folder. Lines of steps after `resumeFrom`, the step from which the training
+ * resumes, are removed; for TensorBoard, a new event file invalidates those steps.
  *
- * @throws FormatError when lines that would be kept follow one which is none of ours
+ * @param options.resumeFrom 0 by default
+ * @throws FormatError if an invalid line precedes lines that would be kept
  */
 export async function openMetrics(
   directory: string,
@@ -39,26 +38,26 @@ export async function openMetrics(
 ): Promise<Metrics> {
   await cutLines(join(directory, linesFile), resumeFrom);
   const lines = await openAppended(join(directory, linesFile), "a");
-  // One that is half open does not stay so.
+  // If the second file cannot be opened, the first must not stay open.
   const events = await openEvents(directory).catch(async (error: unknown) => {
     await lines.handle.close();
     throw error;
   });
-  const tell = (step: number, what: TensorBoardEvent["what"]) =>
+  const append = (step: number, what: TensorBoardEvent["what"]) =>
     events.append(tfRecord(encodeEvent({ wallTime: Date.now() / 1000, step, what })));
-  // As TensorFlow's own writer restarts: TensorBoard drops what earlier files tell of the step of START and later ones.
-  await tell(0, { kind: "fileVersion", version: "brain.Event:2" });
-  await tell(resumeFrom + 1, { kind: "start" });
+  // TensorBoard discards the events of earlier files from the step of START on, as when TensorFlow's own writer restarts.
+  await append(0, { kind: "fileVersion", version: "brain.Event:2" });
+  await append(resumeFrom + 1, { kind: "start" });
   return {
     async log(step, values) {
       const line = JSON.stringify({ step, time: Date.now() / 1000, ...values });
       await lines.append(`${line}\n`);
-      await tell(step, { kind: "scalars", values });
+      await append(step, { kind: "scalars", values });
     },
     async image(step, tag, png) {
       const { width, height, channels } = pngShape(png, `the image ${tag}`);
       const image = { height, width, colorspace: channels, encoded: png };
-      await tell(step, { kind: "image", tag, image });
+      await append(step, { kind: "image", tag, image });
     },
     async close() {
       await Promise.all([lines.handle.close(), events.handle.close()]);
@@ -66,7 +65,7 @@ export async function openMetrics(
   };
 }
 
-/** Leaves the lines up to `last`; what a kill left half-written goes too. */
+/** Removes the lines of steps after `last`, and an incomplete last line of a killed process. */
 async function cutLines(path: string, last: number): Promise<void> {
   const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return "";
@@ -82,7 +81,7 @@ async function cutLines(path: string, last: number): Promise<void> {
     if (step === undefined || step > last) continue;
     if (unread !== undefined) {
       throw new FormatError(
-        `Line ${unread} of ${path} is not a JSON object with a step; mend or remove it to go on.`,
+        `Line ${unread} of ${path} is not a JSON object with a step; correct or remove it, then resume.`,
       );
     }
     kept.push(`${line}\n`);
@@ -100,7 +99,7 @@ function stepOf(line: string): number | undefined {
   }
 }
 
-/** TensorBoard reads event files in the order of their names, so that a new one has to come after all others. */
+/** Opens a new event file. TensorBoard reads them in the order of their names, so its name must come after all others. */
 async function openEvents(directory: string): Promise<Appended> {
   const begun = (await readdir(directory))
     .map((name) => eventsPattern.exec(name)?.[1])

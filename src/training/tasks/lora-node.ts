@@ -33,7 +33,6 @@ interface Base {
   readonly folder: string;
   readonly card: Card;
   readonly tokenizer: Tokenizer | undefined;
-  /** Open. */
   readonly weights: Weights;
 }
 
@@ -44,7 +43,7 @@ export async function loraPlan(
 ): Promise<TaskPlan> {
   const base = await openBase(config.base);
   return closingOnFailure([base.weights], async () => {
-    // With other weights of the base, the same steps would lead to another LoRA.
+    // On other weights of the base, the same steps would give another LoRA, so resuming compares their hash.
     const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
     const targets = [...(config.lora.targets ?? loraTargets(base.card.network))];
     const resolved = { ...config, lora: { ...config.lora, targets } };
