@@ -1,6 +1,6 @@
 /**
- * AutoencoderKL as diffusers builds it, and SD3's as its own repository does. Recorded of both: `out.moments`,
- * `out.mean`, `out.logvar` and `out.sample` of `in.image`, the last with `in.enc_noise`; `out.decode` of `in.z`.
+ * AutoencoderKL of diffusers, and that of SD3's own repository. Recordings of both have `out.moments`, `out.mean`, `out.logvar`
+ * and `out.sample` (with `in.enc_noise`) for `in.image`, and `out.decode` for `in.z`.
  */
 import {
   autoencoderKLConfig,
@@ -20,7 +20,7 @@ import type { BackendSource, Computed } from "./family.ts";
 import { computeNetwork, recordedInput, recordedModel } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
-/** Arguments of diffusers' constructor. */
+/** Reads the arguments of diffusers' constructor. */
 export function autoencoderKL(
   recording: Recording,
   backend: BackendSource,
@@ -29,7 +29,7 @@ export function autoencoderKL(
   return compute(recording, backend, { encoder: config, decoder: config });
 }
 
-/** Arguments of VAEEncoder and VAEDecoder in sd3_impls.py, which need not agree. */
+/** Reads the arguments of VAEEncoder and VAEDecoder in sd3_impls.py, which may differ. */
 export function sd3VAE(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
   const { args } = recordedModel(recording);
   const [encoder, decoder] = [args.object("encoder"), args.object("decoder")];
@@ -60,7 +60,7 @@ function sd3Config(args: FieldReader): AutoencoderKLConfig {
   };
 }
 
-/** Encoder and decoder are programs of their own: their inputs need not be of one batch. */
+/** Runs encoder and decoder as separate programs, because their inputs may have different batch sizes. */
 async function* compute(
   recording: Recording,
   backend: BackendSource,

@@ -1,6 +1,4 @@
-/**
- * The distance between what was computed and what was recorded.
- */
+/** Compares computed arrays with recorded ones. */
 import { isFloat } from "../engine/arrays/dtype.ts";
 import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
 
@@ -10,19 +8,19 @@ export type Tolerance =
   | { readonly rtol: number; readonly floor?: number };
 
 export interface Comparison {
-  /** In the tolerance's measure; NaN if there is a NaN or the arrays cannot be compared. */
+  /** The largest error in the measure of the tolerance; NaN if there is a NaN or the arrays cannot be compared. */
   readonly maxError: number;
   /** 0 for integers, which are compared exactly. */
   readonly limit: number;
   readonly ok: boolean;
-  /** Why it failed, if the numbers do not show it. */
+  /** The reason for a failure that the numbers do not show. */
   readonly reason?: string;
 }
 
 /**
- * Compares every element; any NaN fails, whichever side it is on, and equal infinities agree.
+ * Compares every element. A NaN on either side fails, and equal infinities agree.
  *
- * @param tolerance for floats, which must be equal without it; integers and bools must be equal anyway
+ * @param tolerance the bound for floats, 0 by default; integers and bools must always be equal
  */
 export function compare(
   got: NdArray,
@@ -44,10 +42,10 @@ export function compare(
 
 function mismatch(got: NdArray, want: NdArray): string | undefined {
   if (got.shape.join() !== want.shape.join()) {
-    return `shape [${got.shape.join(", ")}] where [${want.shape.join(", ")}] was recorded`;
+    return `shape is [${got.shape.join(", ")}], but [${want.shape.join(", ")}] was recorded`;
   }
   if (isFloat(got.dtype) !== isFloat(want.dtype)) {
-    return `${got.dtype} where ${want.dtype} was recorded`;
+    return `dtype is ${got.dtype}, but ${want.dtype} was recorded`;
   }
   return undefined;
 }
@@ -69,7 +67,7 @@ function floatError(got: NdArray, want: NdArray, bound: Tolerance): number {
   for (let i = 0; i < b.length; i++) {
     if (a[i] === b[i]) continue;
     const distance = Math.abs(a[i]! - b[i]!);
-    // Math.max hands on a NaN, whichever of its arguments it is.
+    // Math.max returns NaN if either argument is NaN.
     error = Math.max(
       error,
       "rtol" in bound ? distance / Math.max(Math.abs(b[i]!), floor) : distance,

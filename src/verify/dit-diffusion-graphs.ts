@@ -1,6 +1,6 @@
 /**
- * The recorded diffusion's graphs, run as one program: `q_sample` and the posterior of `in.x_start` and `in.noise` at the
- * steps `in.t`, and `training_losses.VARIANT.TERM` of the analytic model. A variant respaced to N steps is trained at
+ * Computes the graphs of a recorded diffusion as one program: `q_sample` and the posterior for `in.x_start` and `in.noise` at
+ * the steps `in.t`, and `training_losses.VARIANT.TERM` of the analytic model. Variants respaced to N steps use the steps
  * `in.t_respacedN`.
  */
 import { concat } from "../engine/graph/functional.ts";
@@ -56,8 +56,8 @@ export async function* diffusionGraphs(
 }
 
 /**
- * A share of each loss. But a divergence is a sum of numbers near 1, which float32 does not resolve below 1e-7: 1e-6 is
- * as near as two programs come, times the number of steps where the loss is.
+ * A relative tolerance of each loss. A divergence is a sum of numbers near 1, which float32 resolves to 1e-7, so two programs
+ * agree within 1e-6, times the number of steps for losses that are scaled by it.
  */
 function lossTolerance(name: string, trainSteps: number): Tolerance {
   return { rtol: 1e-4, floor: name.includes("_kl.") ? trainSteps / 100 : 0.01 };
@@ -66,11 +66,11 @@ function lossTolerance(name: string, trainSteps: number): Tolerance {
 interface Inputs {
   readonly x0: Tensor;
   readonly noise: Tensor;
-  /** Steps of the process respaced so. */
+  /** The number of steps of a respaced process. */
   readonly steps: (respacing: string | undefined) => Tensor;
 }
 
-/** Each recorded input as one leaf, made when it is first asked for. */
+/** Creates a leaf for each recorded input when it is first used. */
 function recordedInputs(recording: Recording): Inputs {
   const leaves = new Map<string, Tensor>();
   const leaf = (name: string) => {
@@ -125,7 +125,7 @@ function lossOf(
   return { loss, mse, vb: bound };
 }
 
-/** 0.3 · x · cos(t / 1000) + 0.1, and where a variance is learned sin(x + t / 500) behind it. */
+/** The analytic model: 0.3 · x · cos(t / 1000) + 0.1, followed by sin(x + t / 500) if the variance is learned. */
 function analyticModel(x: Tensor, time: Tensor, learned: boolean): Tensor {
   const prediction = x.mul(time.div(1000).cos()).mul(0.3).add(0.1);
   return learned ? concat([prediction, x.add(time.div(500)).sin()], 1) : prediction;

@@ -16,7 +16,7 @@ const schedules: Readonly<Record<string, BetaSchedule>> = {
 };
 
 /**
- * A process of `create_diffusion`. The original computes the betas from ᾱ again even if all steps are kept.
+ * Returns the process of `create_diffusion`. The original recomputes the betas from ᾱ even if all steps are kept.
  *
  * @throws FormatError if the schedule is unknown
  */
@@ -28,14 +28,14 @@ export function processOf(
   const known = Object.hasOwn(schedules, schedule) ? schedules[schedule] : undefined;
   if (!known) {
     throw new FormatError(
-      `A recorded tensor names the schedule ${quote(schedule)}; known are ${Object.keys(schedules).join(", ")}.`,
+      `A recorded tensor has the unknown schedule ${quote(schedule)}; known are ${Object.keys(schedules).join(", ")}.`,
     );
   }
   const whole = diffusionProcess(betasOf(known, trainSteps));
   return respaced(whole, respacedTimesteps(trainSteps, respacing));
 }
 
-/** The settings by which a model is sampled or trained. */
+/** The settings with which a model is sampled or trained. */
 export interface Variant {
   readonly schedule: string;
   /** Respacing of the process that it is trained on; undefined for all steps. */
@@ -77,7 +77,7 @@ export function variantOf(name: string): Variant {
       word ?? Object.keys(words).find((key) => rest === key || rest.startsWith(`${key}_`));
     if (known === undefined) {
       throw new FormatError(
-        `The recorded variant ${quote(name)} says ${quote(rest)}; known words are respacedN, ${Object.keys(words).join(", ")}.`,
+        `The recorded variant ${quote(name)} has the unknown word ${quote(rest)}; known are respacedN, ${Object.keys(words).join(", ")}.`,
       );
     }
     variant = { ...variant, ...(spacing === undefined ? words[known] : { respacing: spacing }) };
@@ -86,7 +86,7 @@ export function variantOf(name: string): Variant {
   return variant;
 }
 
-/** Steps of the whole process: as many as a recorded table has, 1000 where none was recorded. */
+/** The number of steps of the whole process: the length of a recorded table, or 1000 without one. */
 export function trainStepsOf({ io }: Recording): number {
   const table = [...io.entries.keys()].find((name) => name.startsWith("out.table."));
   return (table === undefined ? undefined : io.entries.get(table)?.shape[0]) ?? 1000;

@@ -1,11 +1,11 @@
 /**
- * Gaussian diffusion as facebookresearch/DiT has it, on an analytic model and on a recorded DiT. By names in io.safetensors:
+ * Gaussian diffusion of facebookresearch/DiT, on an analytic model and on a recorded DiT. Names in io.safetensors:
  *
  *     table.SCHEDULE.NAME, respaced.SCHEDULE.NAME   tables of the process, whole and respaced
  *     space_timesteps.I                             the I-th of `args.space_timesteps`
  *     q_…, training_losses.…                        graphs: see dit-diffusion-graphs.ts
  *     ddpm.VARIANT.clipC, ddim.VARIANT.clipC        states after each step; clip1 limits x0 to [−1, 1]
- *     dit_cfg_ddpm.clipC, dit_cfg_ddim.clipC        the same of a DiT with guidance
+ *     dit_cfg_ddpm.clipC, dit_cfg_ddim.clipC        the same for a DiT with guidance
  */
 import { FormatError } from "../engine/errors.ts";
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
@@ -200,7 +200,7 @@ function etaOf({ config, name }: Recording): number {
   return fieldReader(`${name}/config.json`, config.fields).object("args").number("ddim_eta", 0);
 }
 
-/** 0.3 · x · cos(t / 1000) + 0.1, and where a variance is learned sin(x + t / 500) behind it. */
+/** The analytic model: 0.3 · x · cos(t / 1000) + 0.1, followed by sin(x + t / 500) if the variance is learned. */
 function analyticModel(learned: boolean): Network {
   return async (x, { time }) => {
     const prediction = mapElements((value) => 0.3 * value * Math.cos(time / 1000) + 0.1, x);

@@ -1,4 +1,4 @@
-/** A recorded DiT with guidance as a network that samplers can ask. */
+/** A recorded DiT with guidance, as a network for samplers. */
 import { input } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import { type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
@@ -19,8 +19,8 @@ export interface GuidedDiT {
 }
 
 /**
- * `forward_with_cfg` of the model whose weights the recording has or borrows. Its arguments are `args.dit_args`, or those of
- * the recording that lends the weights.
+ * Computes `forward_with_cfg` of the model whose weights the recording contains or refers to. Its arguments are
+ * `args.dit_args`, or those of the recording with the weights.
  *
  * @param y classes [2B] of both halves of the batch
  */

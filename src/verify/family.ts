@@ -1,6 +1,4 @@
-/**
- * The interface by which a kind of model or process computes recorded outputs again.
- */
+/** The interface by which a kind of model or process recomputes recorded outputs. */
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { Tolerance } from "./compare.ts";

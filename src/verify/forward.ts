@@ -2,10 +2,10 @@
  * Forward passes of the networks in the table of model families. A family says in `recorded` how the inputs and the output
  * are named; with the name of its output for NAME, a recording may contain
  *
- *     out.NAME            of the inputs, and gradients of the mean of its square
- *     out.CASE.NAME       the same of several cases, whose inputs are `in.CASE.…`; gradients are of the first case
+ *     out.NAME            the output, and gradients of the mean of its square
+ *     out.CASE.NAME       the same for several cases with inputs `in.CASE.…`; gradients belong to the first case
  *     out.CASE.NAME_skip  without the blocks that the case's line of `calls` names as `skip_layers`
- *     out.NAME_with_cfg   with the original's classifier-free guidance, of the inputs `in.cfg_…` and `in.cfg_scale`
+ *     out.NAME_with_cfg   with the original's classifier-free guidance, for the inputs `in.cfg_…` and `in.cfg_scale`
  */
 import { FormatError } from "../engine/errors.ts";
 import { full, input } from "../engine/graph/functional.ts";
@@ -118,7 +118,7 @@ function skippedLayers({ name: folder, config }: Recording, output: string): rea
   const listed = /skip_layers=\[([\d, ]+)\]/.exec(String(call))?.[1];
   if (listed !== undefined) return listed.split(",").map(Number);
   throw new FormatError(
-    `${folder} has ${quote(`${output}_skip`)}, but its "calls" do not say which blocks were left out; write skip_layers=[…] there.`,
+    `${folder} has ${quote(`${output}_skip`)}, but its "calls" do not say which blocks were skipped; add skip_layers=[…] there.`,
   );
 }
 
@@ -134,7 +134,7 @@ async function* guidedCase(
       `${recording.name} has a recorded guidance, but the original of ${recorded.name} has none; remove it.`,
     );
   }
-  // Each image of the batch is there twice, with its condition and without.
+  // The batch contains each image twice, with its condition and without.
   const doubled = (name: string): Tensor => {
     const { shape, dtype } = requiredInput(recording, name);
     return input(`in.${name}`, [batchTimes(2), ...shape.slice(1)], dtype);

@@ -1,5 +1,5 @@
 /**
- * Shared by all families of networks: recorded inputs as leaves of a graph, the recorded weights as its parameters, and the
+ * Helpers for all families of networks: recorded inputs as leaves of a graph, recorded weights as its parameters, and the
  * gradients of a scalar with respect to them.
  */
 import { FormatError } from "../engine/errors.ts";
@@ -41,14 +41,14 @@ export function recordedModel({ name, model }: Recording): {
 } {
   if (!model) {
     throw new FormatError(
-      `${name} has no weights.safetensors, which holds the recorded model; add it, or name a recording that has one as "weights_from".`,
+      `${name} has no weights.safetensors with the recorded model; add it, or name a recording that has one as "weights_from".`,
     );
   }
   const args = fieldReader(`${name}/config.json`, model.config.fields).object("args");
   return { weights: model.weights, args };
 }
 
-/** The recorded `in.NAME` as a leaf, its first axis the batch; undefined where none was recorded. */
+/** The recorded `in.NAME` as a leaf with the batch as its first axis; undefined if it was not recorded. */
 export function recordedInput(io: Weights, name: string): Tensor | undefined {
   const entry = io.entries.get(`in.${name}`);
   if (!entry?.dtype) return undefined;
@@ -119,7 +119,7 @@ function gradientsOf(
 ): Record<string, Tensor> {
   if (!loss) {
     throw new FormatError(
-      `${recording} has a grads.safetensors, but nothing of this family was differentiated; remove it.`,
+      `${recording} has a grads.safetensors, but this family has no gradients; remove it.`,
     );
   }
   const byKey = new Map(
@@ -130,7 +130,7 @@ function gradientsOf(
     const tensor = byKey.get(key);
     if (tensor) return tensor;
     throw new FormatError(
-      `${gradients.name} has a gradient of ${quote(key)}, which the model has no weight of; record it from this very model.`,
+      `${gradients.name} has a gradient of ${quote(key)}, but the model has no such weight; record gradients and weights from the same model.`,
     );
   });
   const computed = gradient(loss, parameters);

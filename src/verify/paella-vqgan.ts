@@ -1,6 +1,6 @@
 /**
- * Paella's VQGAN: `out.latent`, `out.quantized`, `out.indices` and `out.vq_loss` of `in.image`, `out.decode` of `in.z`, and
- * `out.decode_indices` of `in.indices`.
+ * Paella's VQGAN: `out.latent`, `out.quantized`, `out.indices` and `out.vq_loss` for `in.image`, `out.decode` for `in.z`, and
+ * `out.decode_indices` for `in.indices`.
  */
 import {
   decodeQuantized,

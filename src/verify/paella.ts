@@ -1,7 +1,7 @@
 /**
- * Paella, the third version and the first: `out.logits…` of `in.x` at `in.r` under their conditions, `out.add_noise_*` by
- * `in.noise_u` and `in.random_x`, `out.train_loss` with gradients of its mean, and what sampling from `in.init` drew at each
- * step by the random numbers in `in.u_*`.
+ * Paella in its versions 3 and 1: `out.logits…` for `in.x` at `in.r` under several conditions, `out.add_noise_*` with
+ * `in.noise_u` and `in.random_x`, `out.train_loss` with gradients of its mean, and the codes after each step of sampling from
+ * `in.init` with the random numbers in `in.u_*`.
  */
 import { mapElements, rowsOf } from "../diffusion/arrays.ts";
 import {
@@ -144,7 +144,7 @@ export async function* paellaV1(
       temperature: temperaturesOf(settings, "temp_range", [1, 1]),
       typical: settings.flag("typical_filtering", true) ? typical : undefined,
     },
-    // The largest of logits with Gumbel's noise is drawn by their probabilities.
+    // The Gumbel-max trick: the argmax of logits with Gumbel noise is a sample from their softmax.
     pick: (step, row, logits) => {
       const noisy = logits.map(
         (value, k) => value - log(-log(numbers.at(step, row * logits.length + k))),

@@ -1,5 +1,5 @@
 /**
- * PixArt-α and -Σ as diffusers builds them: `out.y` of `in.hidden_states`, `in.timestep`,
+ * PixArt-α and -Σ of diffusers: `out.y` for `in.hidden_states`, `in.timestep`,
  * `in.encoder_hidden_states` and its mask, and of α's `in.resolution` and `in.aspect_ratio`; gradients of the
  * mean of its square.
  */

@@ -1,6 +1,6 @@
 /**
- * A recording as a folder: config.json and io.safetensors, and where there are some, weights.safetensors and
- * grads.safetensors. Weights are the original state_dict, under its own keys.
+ * Opens a recording in a folder: config.json, io.safetensors and, for some families, weights.safetensors and
+ * grads.safetensors. Weights are the original state_dict under its own keys.
  */
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
@@ -12,9 +12,9 @@ import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { parseConfig, type RecordedConfig, type Recording } from "./recording.ts";
 
 /**
- * Opens a folder, of whose tensors only those are read that `use` asks for, and closes it afterwards.
+ * Opens a folder for as long as `use` runs; tensors are read only when used.
  *
- * @throws FormatError when a file of it is missing or unsound
+ * @throws FormatError if one of its files is missing or invalid
  */
 export async function withRecording<T>(
   folder: string,
@@ -52,14 +52,14 @@ async function readConfig(folder: string): Promise<RecordedConfig> {
   const path = join(folder, "config.json");
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw new FormatError(
-      `Cannot read ${path}, which says what was recorded: ${describeSystemError(error)}.`,
+      `Cannot read ${path}, which describes the recording: ${describeSystemError(error)}.`,
       { cause: error },
     );
   });
   return parseConfig(text, path);
 }
 
-/** A recording may lead to the ones beside it, not to anywhere on the disk. */
+/** A recording may refer only to folders beside it, and not to arbitrary paths. */
 function sibling(folder: string, path: string): string {
   const target = resolve(folder, path);
   const parent = dirname(resolve(folder));

@@ -5,12 +5,12 @@ import { FormatError } from "../engine/errors.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
 
 export interface Recording {
-  /** Name of its folder, for messages. */
+  /** The name of its folder, for error messages. */
   readonly name: string;
   readonly config: RecordedConfig;
-  /** Inputs, named `in.NAME`, and expected outputs, everything else. */
+  /** The inputs, named `in.NAME`, and the expected outputs, under all other names. */
   readonly io: Weights;
-  /** The model, its own or the one of the recording that `weights_from` names; undefined where there is none. */
+  /** The recorded model, its own or that of the recording in `weights_from`; undefined without one. */
   readonly model: { readonly config: RecordedConfig; readonly weights: Weights } | undefined;
   /** The gradient of a scalar with respect to each parameter, and the scalar itself as `__loss__`. */
   readonly gradients: Weights | undefined;
@@ -28,9 +28,9 @@ export interface RecordedConfig {
 }
 
 /**
- * Checks those fields of a config.json that every family needs.
+ * Checks the fields of a config.json that every family needs.
  *
- * @param name the file, for messages
+ * @param name the file, for error messages
  * @throws FormatError if it is not JSON, or has no family or no valid tolerance
  */
 export function parseConfig(text: string, name: string): RecordedConfig {
@@ -46,7 +46,7 @@ export function parseConfig(text: string, name: string): RecordedConfig {
   }
   if (weightsFrom !== undefined && typeof weightsFrom !== "string") {
     throw new FormatError(
-      `${name} has a "weights_from" that is ${JSON.stringify(weightsFrom)}; name a folder beside this one.`,
+      `${name} has the "weights_from" ${JSON.stringify(weightsFrom)}; name a folder beside this one.`,
     );
   }
   return { family, atol: parseAtol(tolerance["atol"], name), weightsFrom, fields };
@@ -56,7 +56,7 @@ function parseAtol(atol: unknown, name: string): number | undefined {
   if (atol === undefined) return undefined;
   if (typeof atol === "number" && atol >= 0 && atol < Infinity) return atol;
   throw new FormatError(
-    `${name} has the "tolerance.atol" ${JSON.stringify(atol)}; give a number that is not negative.`,
+    `${name} has the "tolerance.atol" ${JSON.stringify(atol)}; give a number ≥ 0.`,
   );
 }
 
@@ -65,12 +65,12 @@ function parseObject(text: string, name: string): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    // The parser quotes the text around the fault, line breaks included.
+    // The parser quotes the text around the error, including line breaks.
     const reason = (error as Error).message.replaceAll(/\s+/g, " ");
-    throw new FormatError(`${name} is not valid JSON (${reason}); repair it.`, { cause: error });
+    throw new FormatError(`${name} is not valid JSON (${reason}); correct it.`, { cause: error });
   }
   if (isObject(value)) return value;
-  throw new FormatError(`${name} holds no JSON object; write its fields between { and }.`);
+  throw new FormatError(`${name} is not a JSON object; write its fields between { and }.`);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

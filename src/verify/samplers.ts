@@ -1,6 +1,6 @@
 /**
- * Schedulers of diffusers on an analytic model. Recorded are, of each of the `configs` by its name and for N steps,
- * `out.NAME.sN.timesteps`, `.sigmas`, `.init_noise_sigma` and `.traj`; and `out.alphas_cumprod.SCHEDULE`.
+ * Schedulers of diffusers on an analytic model. For each of the `configs` by name and N steps there are
+ * `out.NAME.sN.timesteps`, `.sigmas`, `.init_noise_sigma` and `.traj`; and there is `out.alphas_cumprod.SCHEDULE`.
  */
 import { castArray, type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
 import { combine } from "../diffusion/arrays.ts";
@@ -19,7 +19,7 @@ import { largest } from "./network.ts";
 import type { Recording } from "./recording.ts";
 import { entry, listedSigmas, trajectory } from "./scheduler-run.ts";
 
-/** The recorded model: 0.3 · x · cos(t / 1000), whatever it is said to predict. */
+/** The recorded model: 0.3 · x · cos(t / 1000), independent of the prediction type. */
 const network: Network = async (x, { time }) => combine([0.3 * Math.cos(time / 1000), x]);
 
 export async function* samplersFamily(recording: Recording): AsyncGenerator<Computed> {
@@ -49,9 +49,9 @@ interface Run {
   readonly scheduler: DiffusersScheduler;
   readonly levels: readonly NoiseLevel[];
   readonly flow: boolean;
-  /** Whether times were found between those of the training process. */
+  /** Whether times are interpolated between those of the training process. */
   readonly between: boolean;
-  /** Whether its tables were computed in float32 and float64 by turns. */
+  /** Whether its tables were computed partly in float32 and partly in float64. */
   readonly multistep: boolean;
 }
 
@@ -118,7 +118,7 @@ async function computed(
   }
 }
 
-/** ᾱ of a schedule by its short name, between the betas that some config names. */
+/** ᾱ of a schedule by its short name, with the first and last beta of a config that uses it. */
 function cumulativeAlphas(schedule: string, want: NdArray, configs: unknown): NdArray {
   const { kind, start, end } = shortNames[schedule] ?? { kind: schedule };
   const used = Object.values((configs ?? {}) as Record<string, { args?: ConfigFields }>)

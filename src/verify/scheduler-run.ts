@@ -1,4 +1,4 @@
-/** One run of a scheduler of diffusers, with what diffusers would have shown of it. */
+/** One run of a scheduler of diffusers, with the attributes that diffusers exposes. */
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { combine } from "../diffusion/arrays.ts";
 import { type Denoiser, denoiserOf, type Network } from "../diffusion/denoiser.ts";
@@ -8,7 +8,7 @@ import type { NoiseSource } from "../diffusion/noise.ts";
 import { finalImages } from "../diffusion/samplers/sampler.ts";
 import { thresholded } from "../diffusion/thresholding.ts";
 
-/** Takes standard normal x through the levels; returns what the network saw, in diffusers' scale, and the result: [N + 1, …]. */
+/** Samples from standard normal x; returns the inputs of the network, in diffusers' scale, and the result: [N + 1, …]. */
 export async function trajectory(
   scheduler: DiffusersScheduler,
   network: Network,
@@ -50,13 +50,13 @@ async function finished(
   return state;
 }
 
-/** Noise-to-signal ratios as diffusers lists them; of straight levels their sigma. */
+/** Noise-to-signal ratios as diffusers lists them; the sigmas for levels of a rectified flow. */
 export function listedSigmas(levels: readonly NoiseLevel[], flow: boolean): NdArray<"float32"> {
   const sigmas = levels.map((level) => (flow ? level.sigma : noiseRatio(level)));
   return ndarray("float32", [levels.length], sigmas);
 }
 
-/** Arrays of one shape along a new first axis. */
+/** Stacks arrays of one shape along a new first axis. */
 export function stacked(arrays: readonly NdArray[]): NdArray<"float32"> {
   const [first] = arrays;
   const size = first?.data.length ?? 0;

@@ -1,7 +1,7 @@
 /**
- * Sampling by Stable Diffusion 3's own code. Recorded are `out.sigmas_table.shiftS`, `out.sigmas.shiftS.stepsN`,
- * `out.latent_process_in` and `_out`, `out.denoised_sigmaX` and `out.cfg_denoised_sigmaX`, and `out.traj.SAMPLER.MODE.shiftS`,
- * each x that a network was asked about and the result.
+ * Sampling by Stable Diffusion 3's own code: `out.sigmas_table.shiftS`, `out.sigmas.shiftS.stepsN`,
+ * `out.latent_process_in` and `_out`, `out.denoised_sigmaX` and `out.cfg_denoised_sigmaX`, and `out.traj.SAMPLER.MODE.shiftS`
+ * with each input x of the network and the result.
  */
 import { combine, mapElements } from "../diffusion/arrays.ts";
 import { type Denoiser, denoiserOf, batchedNetwork } from "../diffusion/denoiser.ts";
@@ -31,7 +31,7 @@ import type { Recording } from "./recording.ts";
 import { recordedConfig, recordedFamily } from "./forward.ts";
 import { listedSigmas, stacked } from "./scheduler-run.ts";
 
-/** Tolerances by the rule in the recording: of a sigma, and as a fraction of the largest magnitude of a trajectory. */
+/** Tolerances from the recording: absolute for sigmas, and relative to the largest magnitude for trajectories. */
 const SIGMA = 1e-6;
 const SHARE = 2e-4;
 
@@ -96,7 +96,7 @@ async function computed(
 const isSampler = (name: string | undefined): name is keyof typeof samplers =>
   name !== undefined && Object.hasOwn(samplers, name);
 
-/** From noise, or in the mode "img2img" from the latent, to the result: [steps + 1, …]. */
+/** Samples from noise, or in the mode "img2img" from the latent, and returns the trajectory: [steps + 1, …]. */
 async function trajectory(
   sampler: Sampler,
   mode: string,
@@ -137,7 +137,7 @@ interface AskedModel {
   readonly latent: NdArray;
   readonly wanted: Denoiser;
   readonly free: Denoiser;
-  /** As `wanted`, without the layers that the recording skips. */
+  /** The conditional prediction without the layers that the recording skips. */
   readonly weakened: Denoiser;
   dispose(): Promise<void>;
 }

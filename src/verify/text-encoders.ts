@@ -1,7 +1,7 @@
 /**
- * Text encoders as Stability-AI/sd3.5 builds them. Of CLIP's: the last layer and the one before it of `in.tokens`, pooled
- * texts, and what its wrapper hands on. Of T5: `out.NAME.last_hidden_state` of each `in.NAME.tokens`, and
- * `out.bucket_row0`, the buckets of as many offsets before 0 as behind it.
+ * Text encoders of Stability-AI/sd3.5. Recordings of CLIP have the outputs of the last two layers for `in.tokens`, the pooled
+ * texts, and the outputs of its wrapper. Those of T5 have `out.NAME.last_hidden_state` for each `in.NAME.tokens`, and
+ * `out.bucket_row0`, the buckets of offsets symmetric about 0.
  */
 import { ndarray } from "../engine/arrays/ndarray.ts";
 import { clipText, clipTextConfig } from "../models/text-encoders/clip-text.ts";
@@ -17,7 +17,7 @@ import type { BackendSource, Computed } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
-/** Arguments of CLIPTextModel in other_impls.py. */
+/** Reads the arguments of CLIPTextModel in other_impls.py. */
 export function clipTextFamily(
   recording: Recording,
   backend: BackendSource,
@@ -46,7 +46,7 @@ export function clipTextFamily(
   return computeNetwork(recording, backend, { params, outputs });
 }
 
-/** Arguments of T5 in other_impls.py, whose heads share the width. */
+/** Reads the arguments of T5 in other_impls.py, where the heads together have the width of the model. */
 export async function* t5EncoderFamily(
   recording: Recording,
   backend: BackendSource,

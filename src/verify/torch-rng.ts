@@ -25,16 +25,16 @@ import type { Recording } from "./recording.ts";
 interface Draw {
   /** The recorded tensor's name. */
   readonly name: string;
-  /** Draws of one source come from one generator, in `order`. */
+  /** Identifies the generator, from which draws are made in `order`. */
   readonly source: string;
   readonly seed: bigint;
   readonly order: number;
-  /** The function, with its bounds where it has some: "randn", "randint1000". */
+  /** The function and its bounds, if any: "randn", "randint1000". */
   readonly call: string;
   readonly shape: readonly number[];
 }
 
-/** Draws every recorded tensor anew. */
+/** Draws every recorded tensor again. */
 export async function* torchRng({ io }: Recording): AsyncGenerator<Computed> {
   const sources = new Map<string, Draw[]>();
   for (const { name, shape } of io.entries.values()) {
@@ -52,7 +52,7 @@ export async function* torchRng({ io }: Recording): AsyncGenerator<Computed> {
   }
 }
 
-/** @throws FormatError when the name is none of the two forms */
+/** @throws FormatError if the name has neither of the two forms */
 function parseName(name: string, recorded: readonly number[]): Draw {
   const alone = /^([^.]+)\.seed(-?\d+)\.(\d+(?:x\d+)*)?$/.exec(name);
   if (alone) {
@@ -68,17 +68,17 @@ function parseName(name: string, recorded: readonly number[]): Draw {
     return { name, source, seed: BigInt(seed!), order: Number(order), call, shape: recorded };
   }
   throw new FormatError(
-    `Nothing says how the tensor ${quote(name)} of shape [${recorded.join(", ")}] was drawn; name it FUNCTION.seedN.SHAPE or sequence.seedN.K_FUNCTIONSHAPE.`,
+    `The tensor name ${quote(name)} of shape [${recorded.join(", ")}] is not valid; use FUNCTION.seedN.SHAPE or sequence.seedN.K_FUNCTIONSHAPE.`,
   );
 }
 
-/** A tensor that is missing from a sequence would have moved the generator on, by nobody knows how much. */
+/** A missing tensor of a sequence would have advanced the generator by an unknown amount. */
 function checkComplete(draws: readonly Draw[]): void {
   draws.forEach(({ order, source }, i) => {
     const expected = draws[0]!.order + i;
     if (order === expected) return;
     throw new FormatError(
-      `${source} has number ${order} where number ${expected} should be; record every tensor that was drawn, once.`,
+      `${source} has tensor ${order} in place of tensor ${expected}; record every drawn tensor exactly once.`,
     );
   });
 }
@@ -98,6 +98,6 @@ function drawn(draw: Draw, generator: TorchGenerator, want: NdArray): NdArray {
     return castArray(randint(generator, BigInt(low), BigInt(high!), shape), want.dtype);
   }
   throw new FormatError(
-    `The tensor ${quote(draw.name)} asks for the function ${quote(call)} and the shape [${shape.join(", ")}]; known are rand, randn, exponential, randintHIGH, randintLOW_HIGH, and randperm of one dimension.`,
+    `The tensor ${quote(draw.name)} names the function ${quote(call)} and the shape [${shape.join(", ")}]; known are rand, randn, exponential, randintHIGH, randintLOW_HIGH, and randperm of one dimension.`,
   );
 }

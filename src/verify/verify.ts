@@ -1,6 +1,4 @@
-/**
- * Computes a recording again and compares every output with its recorded value.
- */
+/** Recomputes a recording and compares every output with its recorded value. */
 import { isFloat } from "../engine/arrays/dtype.ts";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
@@ -11,12 +9,12 @@ import type { RecordedConfig, Recording } from "./recording.ts";
 
 export interface OutputReport {
   readonly name: string;
-  /** The largest error, in the tolerance's measure; null if it is not finite. */
+  /** The largest error in the measure of the tolerance; null if it is not finite. */
   readonly max_error: number | null;
   /** Null if the output was not computed. */
   readonly tolerance: number | null;
   readonly ok: boolean;
-  /** Why it failed, if the numbers do not show it. */
+  /** The reason for a failure that the numbers do not show. */
   readonly reason?: string;
 }
 
@@ -39,7 +37,7 @@ export async function verifyRecording(
   const family = families.get(config.family);
   if (!family) {
     throw new FormatError(
-      `${name} was recorded from the family ${quote(config.family)}, which is not known; known families: ${[...families.keys()].join(", ")}.`,
+      `${name} has the unknown family ${quote(config.family)}; known are ${[...families.keys()].join(", ")}.`,
     );
   }
   const missing = new Set([...io.entries.keys()].filter((key) => !key.startsWith("in.")));
@@ -62,7 +60,7 @@ function judge(computed: Computed, { name, config }: Recording): OutputReport {
   const { got, want, tolerance = atolOf(config) } = computed;
   if (!tolerance && isFloat(want.dtype)) {
     throw new FormatError(
-      `${name} says no "tolerance.atol" in its config.json, but ${quote(computed.name)} needs one; give the largest absolute error.`,
+      `${name} has no "tolerance.atol" in its config.json, but ${quote(computed.name)} needs one; give the largest absolute error.`,
     );
   }
   const { maxError, limit, ok, reason } = compare(got, want, tolerance);

@@ -88,8 +88,8 @@ describe("patchwise verify", () => {
       '{ "family": "gan", "tolerance": {} }',
       /"gan".*known families: .*torch_rng/,
     ],
-    ["no tolerance", '{ "family": "torch_rng" }', /says no "tolerance"/],
-    ["no family", '{ "tolerance": { "atol": 1 } }', /says no "family"/],
+    ["no tolerance", '{ "family": "torch_rng" }', /has no "tolerance"/],
+    ["no family", '{ "tolerance": { "atol": 1 } }', /has no "family"/],
   ])("answers %s with one sentence and 1", async (name, config, message) => {
     const { code, out, err } = patchwise("verify", await folder(name, config, [0]));
     expect(code).toBe(1);

@@ -56,6 +56,6 @@ describe("compare", () => {
 
   it("fails another shape of the same size", () => {
     const verdict = compare(ndarray("float32", [2, 1], [1, 2]), floats(1, 2), { atol: 1 });
-    expect(verdict).toMatchObject({ ok: false, reason: "shape [2, 1] where [2] was recorded" });
+    expect(verdict).toMatchObject({ ok: false, reason: "shape is [2, 1], but [2] was recorded" });
   });
 });

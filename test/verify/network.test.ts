@@ -87,7 +87,7 @@ describe("the verification of a network", () => {
     ],
     [
       "gradients of weights that the model has not",
-      'changed has a gradient of "extra", which the model has no weight of',
+      'changed has a gradient of "extra", but the model has no such weight',
       async ({ gradients }) => ({
         gradients: await changed(gradients!, (tensors) => {
           tensors.set("extra", tensors.get("proj_out.bias")!);
@@ -110,7 +110,7 @@ describe("the verification of a network", () => {
     const gradients = ({ model }: Recording) => changed(model!.weights, () => {});
     await expect(
       verify("autoencoder_kl", async (recording) => ({ gradients: await gradients(recording) })),
-    ).rejects.toThrow("autoencoder_kl has a grads.safetensors, but nothing of this family");
+    ).rejects.toThrow("autoencoder_kl has a grads.safetensors, but this family has no gradients");
   });
 
   it("computes what was recorded, be it half of an autoencoder", async () => {

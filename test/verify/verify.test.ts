@@ -79,7 +79,7 @@ describe("verifyRecording", () => {
     const report = await verify({ "rand.seed3.1x5": five });
     expect(report.outputs[0]).toMatchObject({
       ok: false,
-      reason: "shape [1, 5] where [5] was recorded",
+      reason: "shape is [1, 5], but [5] was recorded",
     });
   });
 
@@ -96,7 +96,7 @@ describe("verifyRecording", () => {
     const zeros = ndarray("int64", [2], [0, 0]);
     expect((await verify({ "randint1.seed0.2": zeros }, config)).ok).toBe(true);
     await expect(verify({ "rand.seed3.5": five }, config)).rejects.toThrow(
-      'it says no "tolerance.atol" in its config.json, but "rand.seed3.5" needs one',
+      'it has no "tolerance.atol" in its config.json, but "rand.seed3.5" needs one',
     );
   });
 
@@ -104,7 +104,7 @@ describe("verifyRecording", () => {
     "lists the families where %s is none",
     async (family) => {
       await expect(verify({ y: five }, { family, tolerance: {} })).rejects.toThrow(
-        `it was recorded from the family "${family}", which is not known; known families: torch_rng`,
+        `it has the unknown family "${family}"; known are torch_rng`,
       );
     },
   );
@@ -126,10 +126,10 @@ describe("the names of the family torch_rng", () => {
   });
 
   it.each([
-    ["rand5", /Nothing says how the tensor "rand5" of shape \[5\] was drawn/],
-    ["rand.seed0.5y", /Nothing says how/],
-    ["sequence.seed0.1_rand6", /Nothing says how/],
-    ["laplace.seed0.5", /asks for the function "laplace" and the shape \[5\]; known are rand,/],
+    ["rand5", /The tensor name "rand5" of shape \[5\] is not valid/],
+    ["rand.seed0.5y", /is not valid/],
+    ["sequence.seed0.1_rand6", /is not valid/],
+    ["laplace.seed0.5", /names the function "laplace" and the shape \[5\]; known are rand,/],
     ["randint0.seed0.5", /^randint was asked for integers from 0 up to, but not including, 0/],
     ["rand.seed99999999999999999999.5", /^The seed 99999999999999999999 does not fit/],
   ])("refuses %s", async (name, message) => {
@@ -139,7 +139,7 @@ describe("the names of the family torch_rng", () => {
   it("refuses a sequence with a hole", async () => {
     const tensors = { "sequence.seed3.1_rand5": five, "sequence.seed3.3_rand5": five };
     await expect(verify(tensors)).rejects.toThrow(
-      "sequence.seed3 has number 3 where number 2 should be",
+      "sequence.seed3 has tensor 3 in place of tensor 2",
     );
   });
 });
@@ -158,9 +158,9 @@ describe("parseConfig", () => {
   });
 
   it.each([
-    ['{"family":\n}', /^c is not valid JSON \([^\n]*\); repair it\.$/],
-    ["[]", /^c holds no JSON object/],
-    ["null", /^c holds no JSON object/],
+    ['{"family":\n}', /^c is not valid JSON \([^\n]*\); correct it\.$/],
+    ["[]", /^c is not a JSON object/],
+    ["null", /^c is not a JSON object/],
     ['{"tolerance": {}}', /^c has no "family"/],
     ['{"family": 5, "tolerance": {}}', /^c has no "family"/],
     ['{"family": "x"}', /^c has no "tolerance"/],
@@ -168,7 +168,7 @@ describe("parseConfig", () => {
     ['{"family": "x", "tolerance": {"atol": -1}}', /^c has the "tolerance.atol" -1/],
     ['{"family": "x", "tolerance": {"atol": "1"}}', /^c has the "tolerance.atol" "1"/],
     ['{"family": "x", "tolerance": {"atol": 1e999}}', /^c has the "tolerance.atol" null/],
-    ['{"family": "x", "tolerance": {}, "weights_from": 1}', /^c has a "weights_from" that is 1/],
+    ['{"family": "x", "tolerance": {}, "weights_from": 1}', /^c has the "weights_from" 1/],
   ])("refuses %s", (text, message) => {
     expect(() => parseConfig(text, "c")).toThrow(FormatError);
     expect(() => parseConfig(text, "c")).toThrow(message);
