@@ -226,7 +226,7 @@ describe("a transformer on discrete tokens", () => {
     expect(first!.loss).toBeCloseTo(Math.log(12), 5);
     const card = readCard("model.json", JSON.parse(readFileSync(at("tokens/model.json"), "utf8")));
     expect(card).toMatchObject({
-      network: { kind: "dit", width: 4, height: 4, tokens: { codebook: 12 } },
+      network: { kind: "dit", size: [4, 4], tokens: { codebook: 12 } },
       tokens: { tokenizer: { codebook: 12, levels: 2 } },
       sampling: { sampler: "renoise", steps: 3 },
     });
@@ -235,7 +235,8 @@ describe("a transformer on discrete tokens", () => {
   it("is shown what the tokenizer says", async () => {
     const { seen } = await reconstructed(at("vq"), at("photos/corner/0.png"));
     const pipeline = await openModel(at("tokens"));
-    expect(pipeline.process).toMatchObject({ kind: "tokens", codebook: 12 });
+    expect(pipeline.process).toMatchObject({ kind: "tokens" });
+    expect(pipeline.network).toMatchObject({ tokens: { codebook: 12 } });
     await pipeline.close();
     // Cached tokens survive their way through bytes.
     const stored = new Float32Array(toNumbers(seen));
@@ -287,11 +288,11 @@ describe("a transformer on discrete tokens", () => {
   });
 
   it.each<[GenerateRequest, string]>([
-    [{ sampler: "euler" }, 'no sampler "euler" of tokens; give renoise'],
-    [{ temperature: [-1, 0] }, "The temperature -1 to 0 is not one"],
-    [{ rescale: 0.5 }, "guidance has no rescale"],
+    [{ sampler: "euler" }, 'no sampler "euler" for tokens; give renoise'],
+    [{ temperature: [-1, 0] }, "temperature must be two numbers of at least 0, for the first and the last step, got [-1, 0]"],
+    [{ rescale: 0.5 }, "rescale does not apply to tokens"],
     [{ shift: 2 }, "shift"],
-    [{ width: 16, height: 18 }, "cannot draw 16×18 pixels; give a multiple of 8"],
+    [{ width: 16, height: 18 }, "cannot draw 16×18 pixels: width and height must be multiples of 8"],
     [{ prompt: "a cat" }, "class"],
   ])("refuses %o in a sentence", async (request, message) => {
     expect(await messageOf(drawn({ class: "corner", ...request }))).toContain(message);
@@ -313,7 +314,7 @@ describe("a transformer on discrete tokens", () => {
     ["diffusion.process=flow", "is a tokenizer, but diffusion.process is flow"],
     ["latents=null", "latents"],
     ["sampling.sampler=heun", "which cannot sample a process of tokens"],
-    ["model.learnedVariance=true", "tokens have no variance"],
+    ["model.learnedVariance=true", "codes have no variance"],
     ["diffusion.keptWeight=0", "more than 0"],
     ["latents.scale=2", "whose tokens have no scale or shift"],
   ])("cannot be trained with %s", async (setting, message) => {

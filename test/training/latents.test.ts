@@ -102,7 +102,7 @@ describe("training on latents", () => {
     expect(Number.isFinite(whole.result.loss)).toBe(true);
     const card = readCard("model.json", JSON.parse(readFileSync(at("whole/model.json"), "utf8")));
     expect(card).toMatchObject({
-      network: { width: 4, height: 4, channels: 4, patch: 2 },
+      network: { size: [4, 4], channels: 4, patch: 2 },
       picture: { height: 8, width: 8, channels: 3 },
       latents: { autoencoder: { latentChannels: 4, widths: [8, 16], scale: 0.5, shift: 0.1 } },
     });
@@ -174,7 +174,7 @@ describe("training on latents", () => {
     );
     await writeVAE(at("vae"));
     expect(sentence).toMatch(
-      /^UsageError: The training in .*one began with another autoencoder than .*vae is now; /,
+      /^UsageError: The training in .*one started with another autoencoder than .*vae; /,
     );
   });
 
@@ -264,7 +264,7 @@ describe("training on latents", () => {
     const card = readCard("model.json", file);
     const weights = await openSafetensorsFile(at("whole/model.safetensors"));
     expect(() => createPipeline({ backend, card, weights })).toThrow(
-      /draws latents, but there is no autoencoder to make pictures of them; give the vae\.safetensors/,
+      /draws latents, but there is no autoencoder to decode them; give the vae\.safetensors/,
     );
     await weights.close();
     const withAutoencoder = (fields: object) => () =>

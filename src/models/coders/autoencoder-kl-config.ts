@@ -100,7 +100,8 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
   // Without a mean and deviation of each channel, the latents are scaled and shifted as a whole.
   read.only("latents_mean");
   read.only("latents_std");
-  read.ignore("sample_size", "force_upcast");
+  // `trained` is what `patchwise train` adds about the training.
+  read.ignore("sample_size", "force_upcast", "trained");
   const config: AutoencoderKLConfig = {
     inputs: read.count("in_channels", 3),
     outputs: read.count("out_channels", 3),

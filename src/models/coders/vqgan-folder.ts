@@ -43,6 +43,8 @@ function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
     codebook: read.count("num_vq_embeddings", preset.codebook),
     scale: read.number("scale_factor", preset.scale),
   };
+  // What `patchwise train` adds about the training.
+  read.ignore("trained");
   read.finish(vqganClass);
   return config;
 }
