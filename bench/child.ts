@@ -1,4 +1,4 @@
-/** The harness's end of the line protocol in `contender.ts`: a contender as a child process. */
+/** Runs a contender as a child process, with the line protocol in `contender.ts`. */
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { StepResult } from "./contender.ts";
@@ -13,7 +13,7 @@ export interface Launch {
 export interface Child {
   readonly settings: string;
   step(): Promise<StepResult>;
-  /** The most memory that it took so far, as `watchMemory` counts it, in MB. */
+  /** The peak memory so far in MB, as measured by `watchMemory`. */
   peakMb(): number | null;
   /** Ends the process. */
   kill(): void;
@@ -23,10 +23,10 @@ const answerLimitMs = 10 * 60_000;
 const keptErrorLength = 2000;
 
 /**
- * Starts a contender and waits until it is set up.
+ * Starts a contender and waits for its setup.
  *
  * @returns the running child, or the reason why its engine is absent
- * @throws Error with the end of its stderr when it dies or does not answer within ten minutes
+ * @throws Error with the end of its stderr if it dies or does not answer within ten minutes
  */
 export async function startChild(launch: Launch): Promise<Child | string> {
   const child = spawn(launch.command, launch.args, { env: launch.env, stdio: "pipe" });
@@ -42,7 +42,7 @@ export async function startChild(launch: Launch): Promise<Child | string> {
       reject(new Error(`it ended with ${signal ?? `code ${code}`}: ${stderr.trim()}`));
     });
   });
-  // Whoever waits for an answer sees the failure; nobody waiting is no failure.
+  // A failure rejects the pending answer, if there is one.
   failed.catch(() => undefined);
   child.stdin.on("error", () => undefined);
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
@@ -69,7 +69,7 @@ export async function startChild(launch: Launch): Promise<Child | string> {
 
   const ready = await answer<{ settings: string } | { absent: string }>().catch(
     (error: unknown) => {
-      // One that is left running would keep the harness from ending.
+      // A running child would keep the harness from exiting.
       child.kill("SIGKILL");
       throw error;
     },

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import type { Contender } from "./contender.ts";
 
-// Libraries log to the console; stdout belongs to the protocol.
+// Libraries log to the console, but stdout is reserved for the protocol.
 console.log = console.info = console.debug = console.error;
 
 function reply(message: object): void {

@@ -1,11 +1,10 @@
 /**
- * What a contender is: one engine doing one suite's work, alone in a child process.
+ * A contender does the work of one suite with one engine, alone in a child process.
  *
- * A file `bench/ours-SUITE.ts` or `bench/peers/NAME-SUITE.ts` default-exports a `Contender`; being there is
- * enough to take part. `bench/contender-host.ts` runs it and speaks this line protocol, as `bench/peers/host.py`
- * does for Python:
+ * A file `bench/ours-SUITE.ts` or `bench/peers/NAME-SUITE.ts` takes part by default-exporting a `Contender`.
+ * `bench/contender-host.ts`, or `bench/peers/host.py` for Python, runs it with this line protocol:
  *
- *     (start)   →  {"settings": "…"}            once set up, or {"absent": "why"} where a package is missing
+ *     (start)   →  {"settings": "…"}            after the setup, or {"absent": "why"} if a package is missing
  *     step      →  {"ms": 1.5, "value": 2.5}    one step, timed inside the child around the work alone
  */
 export interface Contender {
@@ -14,23 +13,23 @@ export interface Contender {
 }
 
 export interface ReadyContender {
-  /** Version, threads, allocator: whatever decides the speed. Printed with the result. */
+  /** Settings that affect the speed, such as version, threads and allocator; printed with the result. */
   readonly settings: string;
   step(): Promise<StepResult>;
 }
 
 export interface StepResult {
-  /** Milliseconds of the work, without reading it back for the check. */
+  /** Milliseconds of the work, excluding the reading of results for the check. */
   readonly ms: number;
   /** The number that all contenders must agree on: the loss before the update, or a checksum. */
   readonly value: number;
   /** Milliseconds of the parts that make up `ms`, by name. */
   readonly parts?: Readonly<Record<string, number>>;
-  /** What was computed, where contenders must agree on more than one number. */
+  /** The whole result, if contenders must agree on more than one number. */
   readonly result?: readonly number[];
 }
 
-/** Milliseconds that `work` takes, and what it gives. */
+/** Measures how many milliseconds `work` takes. */
 export async function timed<T>(work: () => T | Promise<T>): Promise<{ ms: number; result: T }> {
   const start = performance.now();
   const result = await work();

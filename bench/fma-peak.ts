@@ -1,4 +1,4 @@
-/** The machine's peak of fused multiply-adds, measured with a small C program compiled on the spot. */
+/** Measures the machine's peak rate of fused multiply-adds with a small C program. */
 import { execFile } from "node:child_process";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -10,7 +10,7 @@ export interface FmaPeak {
   measure(): Promise<number>;
 }
 
-/** Compiles `bench/fma-peak.c` into `workDir`; the reason as text where there is no C compiler. */
+/** Compiles `bench/fma-peak.c` into `workDir` and runs it; returns a reason if there is no C compiler. */
 export async function compileFmaPeak(workDir: string, threads: number): Promise<FmaPeak | string> {
   const program = join(workDir, "fma-peak");
   const source = resolve("bench/fma-peak.c");

@@ -1,7 +1,7 @@
 /**
- * `npm run bench -- SUITE [--json] [--rounds N] [--threads N] [--only NAME,NAME]`: Patchwise and its peers on
- * the same work, side by side. Every contender is a child process that stays up for the whole run; the steps
- * alternate (ours, peer, ours, next peer, …), so that drift of the machine cancels.
+ * `npm run bench -- SUITE [--json] [--rounds N] [--threads N] [--only NAME,NAME]` runs Patchwise and its peers on
+ * the same work. Every contender is a child process that lives for the whole run, and their steps alternate
+ * (ours, peer, ours, next peer, …), so that drift of the machine cancels.
  * Progress goes to stderr, the result to stdout. Exit codes: 0 done, 1 failed or values disagree, 2 bad usage.
  */
 import { mkdtempSync, rmSync } from "node:fs";
@@ -31,9 +31,9 @@ interface Running {
   readonly steps: StepResult[];
 }
 
-/** A pause before each step, in which the threads of the last contender go to sleep. */
+/** A pause before each step, so that the threads of the previous contender go to sleep. */
 const settleMs = 250;
-/** Timed steps that a peer takes however slow it is. */
+/** The number of timed steps that even the slowest peer takes. */
 const leastTimedSteps = 2;
 
 function readOptions(): Options {
@@ -57,7 +57,9 @@ function readOptions(): Options {
   const only = values.only.split(",").map((name) => {
     const known = contenderNames.find((contender) => contender === name);
     if (known !== undefined) return known;
-    throw new RangeError(`--only ${name} is no contender: name ${contenderNames.join(", ")}.`);
+    throw new RangeError(
+      `--only ${name} is not a contender; choose from ${contenderNames.join(", ")}.`,
+    );
   });
   const threads = positiveInteger("threads", values.threads);
   const suite = makeSuite(threads);

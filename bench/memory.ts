@@ -1,17 +1,16 @@
-/** How much memory a process takes while it works, seen from outside. */
+/** Measures the memory of a running process. */
 import { readFileSync } from "node:fs";
 
 const intervalMs = 100;
 
 export interface MemoryWatch {
-  /** The most that was seen, in MB; null where the system has no /proc. */
+  /** The peak so far in MB; null if the system has no /proc. */
   peakMb(): number | null;
   end(): void;
 }
 
 /**
- * Watches a process and those that it starts. Pages of files do not count: the system can take them back, and a file of
- * weights that is mapped once would count as much as weights in memory.
+ * Watches a process and its children. Pages of mapped files are excluded, because the system can reclaim them.
  */
 export function watchMemory(pid: number): MemoryWatch {
   let most: number | null = null;

@@ -1,4 +1,4 @@
-/** The work of `matmul-work.ts` in our engine: one program a shape, which hands out each product's last element. */
+/** The work of `matmul-work.ts` in our engine: one program per shape, which returns the last element of each product. */
 import { concat, input } from "../src/engine/graph/functional.ts";
 import { graphOf } from "../src/engine/graph/graph.ts";
 import { ndarray } from "../src/engine/arrays/ndarray.ts";

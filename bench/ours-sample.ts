@@ -1,4 +1,4 @@
-/** The work of `sample-work.ts` by the library's own model, guidance and sampler. */
+/** The work of `sample-work.ts` with the model, guidance and sampler of the library. */
 import { traceNetwork } from "../src/models/network.ts";
 import { splitAcrossCopies, denoiserOf, batchedNetwork } from "../src/diffusion/denoiser.ts";
 import { guided } from "../src/diffusion/guidance.ts";
@@ -31,9 +31,9 @@ const contender: Contender = {
     const levels = flowLevels(work.steps);
 
     const drawing = (batch: number) => {
-      const told = batchedNetwork(run);
+      const network = batchedNetwork(run);
       const under = (classes: readonly number[]) =>
-        denoiserOf(told({ y: ndarray("int64", [batch], classes) }), "flow", { learnedVariance });
+        denoiserOf(network({ y: ndarray("int64", [batch], classes) }), "flow", { learnedVariance });
       const { shape, data } = readTensor(workDir, `noise.${batch}`);
       const denoise = guided(
         under([...readTensor(workDir, `y.${batch}`).data]),
@@ -45,7 +45,7 @@ const contender: Contender = {
     for (const batch of work.batches) await drawing(batch).next();
 
     const begun = new Map<number, ReturnType<typeof drawing>>();
-    /** Takes a batch `stride` steps further. */
+    /** Advances a batch by `stride` steps. */
     const advance = async (batch: number): Promise<NdArray> => {
       const steps = begun.get(batch) ?? drawing(batch);
       begun.set(batch, steps);

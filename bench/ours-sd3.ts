@@ -1,4 +1,4 @@
-/** The work of `sd3-work.ts` by the library's own MMDiT. */
+/** The work of `sd3-work.ts` with the MMDiT of the library. */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { leafName } from "../src/engine/graph/graph.ts";
@@ -55,7 +55,7 @@ const contender: Contender = {
   },
 };
 
-/** Weights for a graph in a new file: the same random numbers over and over, small enough that nothing overflows. */
+/** Writes weights for a graph to a new file: a repeated list of random numbers, small enough to avoid overflow. */
 function randomWeights(workDir: string, graph: ReturnType<typeof stepGraph>): WeightSource {
   const path = join(workDir, "model.bin");
   const file = openSync(path, "w");

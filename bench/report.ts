@@ -1,14 +1,14 @@
-/** From measured steps to the result that `npm run bench` prints. */
+/** Computes the result that `npm run bench` prints from measured steps. */
 import type { ContenderName } from "./roster.ts";
 import type { StepResult } from "./contender.ts";
 import type { Suite } from "./suites.ts";
 
-/** What was seen of one contender. */
+/** The measurements of one contender. */
 export interface Run {
   readonly settings: string;
   /** Every step in order; the first ones warm up and are not timed. */
   readonly steps: readonly StepResult[];
-  /** Beside pages of files; null where it cannot be told. */
+  /** Excludes pages of mapped files; null if unknown. */
   readonly peakMemoryMb: number | null;
 }
 
@@ -19,11 +19,11 @@ export interface Timing {
   readonly gflops: number;
   readonly timed_steps: number;
   readonly settings: string;
-  /** Medians of the parts of a step, where it has any. */
+  /** Medians of the parts of a step, if it has parts. */
   readonly parts_ms?: Readonly<Record<string, number>>;
-  /** What each step gave, warm-up included: the losses or checksums that must agree. */
+  /** The loss or checksum of each step including the warm-up, on which contenders must agree. */
   readonly values: readonly number[];
-  /** How far the first step's result is from ours, as a share of its size, where a step has a result. */
+  /** The relative distance of the first step's result from ours, if steps have results. */
   readonly distance?: number;
 }
 
@@ -41,9 +41,9 @@ export interface Report {
   readonly ratio: Readonly<Record<string, number>>;
   readonly fma_peak_share: number | null;
   readonly fma_peak_gflops: number | null;
-  /** The same for each part of a step, where it has any. */
+  /** The same for each part of a step, if it has parts. */
   readonly parts?: Readonly<Record<string, PartReport>>;
-  /** Why a contender is missing, by name. */
+  /** The reasons for missing contenders, by name. */
   readonly skipped: Readonly<Record<string, string>>;
 }
 
@@ -128,15 +128,15 @@ function median(values: readonly number[]): number {
 }
 
 /**
- * Relative. Rounding alone moves the losses of ten steps of `train` by less than 1e-6, the mistakes tried (a
- * missing 1/√d, an embedding that does not learn, no bias correction) by 1e-4 and more.
+ * The relative tolerance of values. Rounding changes the losses of ten steps of `train` by less than 1e-6; mistakes such as
+ * a missing 1/√d, an embedding that is not trained, or no bias correction change them by 1e-4 or more.
  */
 const valueTolerance = 1e-4;
 
-/** Of whole results, by `distance`. Rounding alone takes the latents of 50 steps of `sample` 3e-7 apart. */
+/** The tolerance of whole results, by `distance`. Rounding changes the latents of 50 steps of `sample` by 3e-7. */
 const resultTolerance = 1e-5;
 
-/** ‖a − b‖ / ‖b‖: how far a result a is from the one expected. */
+/** The relative distance ‖a − b‖ / ‖b‖ of a result from the expected one. */
 function distance(a: readonly number[], b: readonly number[]): number {
   if (a.length !== b.length) return Infinity;
   let [apart, size] = [0, 0];
@@ -147,7 +147,7 @@ function distance(a: readonly number[], b: readonly number[]): number {
   return size === 0 ? apart : Math.sqrt(apart / size);
 }
 
-/** One sentence about the first step whose values differ too much; undefined where all agree. */
+/** Describes the first step whose values differ too much; undefined if all agree. */
 export function disagreement(
   runs: ReadonlyMap<ContenderName, Run>,
   valueName: string,

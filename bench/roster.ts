@@ -1,6 +1,6 @@
 /**
- * Who takes part in a suite, and how each is started at its best known settings. A contender takes part when
- * its file exists: `bench/ours-SUITE.ts`, `bench/peers/NAME-SUITE.ts` or `bench/peers/NAME-SUITE.py`.
+ * Lists the contenders of a suite, and starts each with its best known settings. A contender takes part if its
+ * file exists: `bench/ours-SUITE.ts`, `bench/peers/NAME-SUITE.ts` or `bench/peers/NAME-SUITE.py`.
  */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -43,7 +43,7 @@ export async function launchOf(
   };
 }
 
-/** The caller's environment without what would tune a contender behind the harness's back. */
+/** The caller's environment without variables that would change the settings of a contender. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
   const tuning = /^(OPENBLAS_|OMP_|GOMP_|MKL_|DNNL_|MALLOC_|ORT_|TF_|NODE_OPTIONS$|LD_PRELOAD$)/;
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !tuning.test(name)));
@@ -76,7 +76,7 @@ function pytorchSettings(threads: number): NodeJS.ProcessEnv {
     PYTHONDONTWRITEBYTECODE: "1",
     OMP_NUM_THREADS: String(threads),
     OPENBLAS_NUM_THREADS: String(threads),
-    // OpenMP's threads and OpenBLAS's own take the cores from each other when they spin after their work:
+    // The threads of OpenMP and OpenBLAS compete for the cores if they spin after their work:
     // 1.4 times slower.
     OMP_WAIT_POLICY: "PASSIVE",
     OPENBLAS_THREAD_TIMEOUT: "20",
@@ -87,17 +87,17 @@ function pytorchSettings(threads: number): NodeJS.ProcessEnv {
   };
 }
 
-/** The best of several, since a busy moment during its only probe would rule the fastest kernels out. */
+/** The number of probes per kernel, of which the best is used, since the machine may be busy during one of them. */
 const probeRounds = 6;
 
-/** OpenBLAS's kernels that are fastest here among those that compute correctly; its own choice is not always. */
+/** The fastest OpenBLAS kernels on this machine that compute correctly, which OpenBLAS does not always choose itself. */
 async function fastestBlas(python: string, env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
   let best: { speed: number; setting: NodeJS.ProcessEnv } = { speed: 0, setting: {} };
   for (let round = 0; round < probeRounds; round++) {
     for (const core of [undefined, "SkylakeX", "Cooperlake", "Zen", "Haswell"]) {
       const setting = core === undefined ? {} : { OPENBLAS_CORETYPE: core };
       try {
-        // A kernel that this processor cannot run ends the probe.
+        // A kernel that the processor does not support crashes the probe.
         const probe = await run(python, ["bench/peers/probe_blas.py"], {
           env: { ...env, ...setting },
         });

@@ -9,10 +9,10 @@
  *       u, variance = dit(x, 1000·s, none)   `none` is the class behind all classes
  *       x += (s' − s) · (u + guidance · (v − u))
  *
- * that is Euler's method on rectified flow with classifier-free guidance. How a contender arranges the 2B rows of a
- * step is its own affair; all of them are fastest in one forward pass.
+ * which is Euler's method on rectified flow with classifier-free guidance. A contender may arrange the 2B rows of a
+ * step freely; all of them are fastest with one forward pass.
  *
- * A step of the benchmark takes every batch through the next `stride` of these steps, and begins anew after the last
+ * A step of the benchmark advances every batch by the next `stride` of these steps, and starts over after the last
  * one: `parts` holds milliseconds for each batch, `ms` is their sum. `result` is the latents of all batches in order,
  * on which contenders must agree; the checksum is their mean square.
  *
@@ -66,7 +66,7 @@ export function sampleWork(threads: number): SampleWork {
   };
 }
 
-/** What a batch is called among the parts of a step. */
+/** The name of a batch among the parts of a step. */
 export function batchName(batch: number): string {
   return `batch ${batch}`;
 }
@@ -89,7 +89,7 @@ export function* sampleTensors(work: SampleWork): Generator<readonly [string, Ho
   }
 }
 
-/** Keeps what goes through a layer about as large as it was. */
+/** A standard deviation of weights that preserves the magnitude of activations. */
 function deviationOf(name: string, shape: readonly number[]): number {
   if (name.endsWith("bias")) return 0.1;
   return name.endsWith("embedding_table.weight") ? 0.5 : 1 / Math.sqrt(sizeOf(shape.slice(1)));
@@ -97,7 +97,7 @@ function deviationOf(name: string, shape: readonly number[]): number {
 
 /**
  * Floating-point operations of each part: two for each multiply-add of the network's matrix products, with and
- * without the class. Elementwise work counts nothing.
+ * without the class. Elementwise work is not counted.
  */
 export function sampleFlops(work: SampleWork): Record<string, number> {
   const graph = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });

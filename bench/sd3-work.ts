@@ -1,15 +1,15 @@
 /**
  * The work of the suite `sd3`: one step of Stable Diffusion 3 medium (`mmditPresets` in `src/models/mmdit.ts`) with
- * guidance, that is two rows, on latents of 512×512 pixels and 333 tokens of text, in float32.
+ * guidance, which takes two rows, on latents of 512×512 pixels and 333 tokens of text, in float32.
  *
- * Patchwise runs the whole network, of random weights, which it writes to a file of 8 GB first. PyTorch, whose weights and
- * activations would not fit beside them, runs one joint block of the same shape; its `whole step` is `depth` times that.
+ * Patchwise runs the whole network on random weights, which it writes to a file of 8 GB first. PyTorch, whose weights and
+ * activations would not fit in memory too, runs one joint block of the same shape; its `whole step` is `depth` times that.
  * Both run the `one block` on the same weights, on which they must agree:
  *
  *     image, text = block(image [2, side², hidden], text [2, words, hidden], vector [2, hidden])
  *
- * `vector` is what modulates the norms. `result` is every `every`-th number of both streams behind it. Weights bear the
- * names of Stability-AI/sd3.5 without `joint_blocks.0.`.
+ * `vector` modulates the norms. `result` is every `every`-th number of both output streams. Weights have the names of
+ * Stability-AI/sd3.5 without `joint_blocks.0.`.
  */
 import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
 import { input } from "../src/engine/graph/functional.ts";
@@ -39,7 +39,7 @@ export function sd3Work(threads: number): SD3Work {
   return { threads, rows: 2, hidden, heads, depth, side: 32, words: 333, every: 101 };
 }
 
-/** `image`, `text` and `vector` → `imageAfter` and `textAfter`, behind one block. */
+/** Traces one block: `image`, `text` and `vector` → `imageAfter` and `textAfter`. */
 export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: ParamsRoot } {
   const params = createParams();
   const [x, context] = [
@@ -51,7 +51,7 @@ export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: 
   return { ...graphOf({ imageAfter, textAfter }), params };
 }
 
-/** The whole network: `x`, `t`, `context` and `pooled` → `velocity`. */
+/** Traces the whole network: `x`, `t`, `context` and `pooled` → `velocity`. */
 export function stepGraph({ side, words }: SD3Work): Graph {
   const { patch, channels, condition } = model;
   const inputs = {
@@ -75,7 +75,7 @@ export function* sd3Tensors(work: SD3Work): Generator<readonly [string, HostTens
   yield ["vector", normalTensor(normal, [rows, hidden], 1)];
 }
 
-/** Two for each multiply-add of the matrix products; elementwise work counts nothing. */
+/** Floating-point operations: two for each multiply-add of the matrix products. Elementwise work is not counted. */
 export function sd3Flops(work: SD3Work): Record<string, number> {
   return {
     "one block": 2 * countMultiplyAdds(blockGraph(work), work.rows),

@@ -1,4 +1,4 @@
-/** The suites: what is prepared for the contenders, and what is told about it. */
+/** The benchmark suites: their work, descriptions and numbers of steps. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ContenderName } from "./roster.ts";
@@ -9,27 +9,27 @@ import { type HostTensor, writeTensors } from "./tensor-file.ts";
 import { trainFlops, trainTensors, trainWork } from "./train-work.ts";
 
 export interface Suite {
-  /** What one step is, in words. */
+  /** Describes one step. */
   readonly description: string;
   /** The numbers that define the work; contenders read them from `work.json`. */
   readonly work: object;
   readonly flops: number;
-  /** Those of each part of a step, where it has any. */
+  /** The same for each part of a step, if it has parts. */
   readonly partFlops?: Readonly<Record<string, number>>;
-  /** Rounds that are measured, unless asked for otherwise. */
+  /** The default number of timed rounds. */
   readonly rounds: number;
-  /** Steps in front of them that are not timed. */
+  /** The number of untimed steps before them. */
   readonly warmups: number;
-  /** A peer whose timed steps took longer than this together takes no more, once it has a few. */
+  /** A peer whose timed steps have taken longer than this in total takes no more, after a minimum number. */
   readonly patienceMs: number;
-  /** What the contenders' `value`s are, which must agree. */
+  /** The meaning of the contenders' `value`s, which must agree. */
   readonly valueName: "loss" | "checksum";
-  /** Why contenders of other suites take no part in this one. */
+  /** The reasons why contenders of other suites do not take part in this one. */
   readonly absent?: Partial<Readonly<Record<ContenderName, string>>>;
   tensors(): Iterable<readonly [string, HostTensor]>;
 }
 
-/** The second step still grows the heap to its size on some machines. */
+/** Two, because on some machines the heap still grows in the second step. */
 const warmups = 2;
 const patienceMs = 30_000;
 

@@ -44,7 +44,7 @@ export function readTensors(dir: string): Map<string, HostTensor> {
   );
 }
 
-/** One tensor, without a look at the others. */
+/** Reads one tensor without the others. */
 export function readTensor(dir: string, name: string): HostTensor {
   const { shape, offset } = readIndex(dir)[name]!;
   const data = new Float32Array(sizeOf(shape));
@@ -58,7 +58,7 @@ function readIndex(dir: string): Index {
   return JSON.parse(readFileSync(join(dir, "tensors.json"), "utf8")) as Index;
 }
 
-/** The tensors as weights that a program takes straight from `tensors.bin`. */
+/** The tensors as weights that a program reads directly from `tensors.bin`. */
 export function storedTensors(dir: string): WeightSource {
   const index = readIndex(dir);
   return (name) => {

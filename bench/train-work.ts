@@ -113,7 +113,7 @@ function rowOf(length: number, value: (i: number) => number): HostTensor {
 
 /**
  * Floating-point operations of one step: two for each multiply-add of the matrix products, forward and backward
- * (no gradient flows to x, the angles and the embedding's index). Elementwise work and the optimizer count nothing.
+ * (no gradient flows to x, the angles and the embedding's index). Elementwise work and the optimizer are not counted.
  */
 export function trainFlops(work: TrainWork): number {
   const { hidden, depth, tokens, batch, channels, frequencies } = work;

@@ -1,6 +1,6 @@
 /**
- * The Chromium that browser tests drive: node scripts/find-chromium.mjs prints its path.
- * Uses Node's own modules alone, since it runs before node_modules exists.
+ * Finds the Chromium for browser tests: node scripts/find-chromium.mjs prints its path.
+ * Imports only Node's own modules, because it runs before node_modules exists.
  */
 import { spawnSync } from "node:child_process";
 import { accessSync, constants } from "node:fs";
@@ -24,27 +24,27 @@ const places = [
 ];
 
 /**
- * The path of a Chromium executable: PATCHWISE_CHROMIUM, else the first usual name on PATH, else a usual place.
+ * Finds a Chromium executable: PATCHWISE_CHROMIUM, else the first usual name on PATH, else a usual location.
  *
- * @returns {string | undefined} undefined where this machine has none
- * @throws where PATCHWISE_CHROMIUM names no executable
+ * @returns {string | undefined} undefined if there is none
+ * @throws if PATCHWISE_CHROMIUM is not an executable
  */
 export function findChromium() {
   const named = process.env["PATCHWISE_CHROMIUM"];
   if (named) {
     if (isExecutable(named)) return named;
     throw new Error(
-      `PATCHWISE_CHROMIUM is "${named}", which is no executable file: correct or unset it.`,
+      `PATCHWISE_CHROMIUM is "${named}", which is not an executable file; correct or unset it.`,
     );
   }
   return [...commands.flatMap(onPath), ...places].find(isExecutable);
 }
 
 /**
- * Like `findChromium`, but installs Debian's package where there is none and this process may do so.
+ * Like `findChromium`, but installs Debian's package if there is none and this process has the permission.
  *
  * @returns {string}
- * @throws where there is none and none could be installed
+ * @throws if there is none and none could be installed
  */
 export function ensureChromium() {
   const found = findChromium();

@@ -1,11 +1,11 @@
 /**
- * The architecture as a lint rule: which file of src/ may import what.
+ * A lint rule that enforces the architecture: which files of src/ may import which.
  * oxlint loads this file as a plugin (see .oxlintrc.json).
  */
 import { isBuiltin } from "node:module";
 import path from "node:path";
 
-/** The rooms of src/, top floor first. Imports point only downwards in this list. */
+/** The folders of src/ from the top layer down. Imports point only downwards in this list. */
 const floors = [
   "cli",
   "server",
@@ -28,10 +28,10 @@ const floors = [
 const nodeOnlyRooms = new Set(["cli", "server"]);
 
 /**
- * Why `file` may not import `specifier`, or undefined where it may.
+ * Returns the reason why `file` may not import `specifier`, or undefined if it may.
  *
  * @param {string} file path of the importing file from the root of the repository, with "/"
- * @param {string} specifier what stands between the quotes of the import
+ * @param {string} specifier the module specifier of the import
  * @returns {string | undefined}
  */
 export function importProblem(file, specifier) {
@@ -65,7 +65,7 @@ export function importProblem(file, specifier) {
 }
 
 /**
- * Models share only nn/: each has a folder of its own and imports no other. The files directly in src/models list them all.
+ * Models share only nn/: each has its own folder and imports no other model. The files directly in src/models list them all.
  *
  * @param {readonly string[]} from path below src/models/
  * @param {readonly string[]} to path below src/models/

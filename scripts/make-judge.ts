@@ -1,11 +1,11 @@
 /**
- * Computes the judge of `patchwise evaluate` and writes models/judge, in a few minutes of one thread:
+ * Computes the judge of `patchwise evaluate` and writes models/judge, in a few minutes on one thread:
  *
  *   node scripts/run.mjs scripts/make-judge.ts
  *
- * The judge learns from all styles of the captioned emoji but one, and its figure on that one is measured by the same code
- * as a model's. Each picture is shown as it is and in three damaged forms: shifted, scaled, turned, blurred and noisy, as
- * drawings of a generator are; colours change very little, since they tell emoji apart.
+ * The judge is fitted on all styles of the captioned emoji but one, and its accuracy on that one is measured by the same code
+ * as a model's. Each picture is used as it is and in three damaged versions: shifted, scaled, rotated, blurred and noisy, like
+ * drawings of a generator. Colours change very little, because they distinguish emoji.
  */
 import { mkdir } from "node:fs/promises";
 import {
@@ -25,11 +25,11 @@ import { valuesOf } from "../src/pictures/picture.ts";
 import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
 
 const FILE = "models/judge/judge.safetensors";
-/** Forms in which each picture is shown, and pictures that are described at once. */
+/** The number of versions of each picture, and of pictures per batch. */
 const [FORMS, RUN] = [4, 256];
-/** Width of the projection, and of the slightly larger space in which it is sought. */
+/** The width of the projection, and that of the slightly larger subspace of the iteration. */
 const [WIDTH, SOUGHT] = [128, 160];
-/** How much the spread within an emoji is made rounder, relative to its mean. */
+/** The regularization of the covariance within emoji, relative to its mean. */
 const RIDGE = 0.05;
 const SIDE = judgeShape.width;
 const BYTES = SIDE * SIDE * 3;
@@ -37,7 +37,7 @@ const D = descriptionWidth;
 
 const backend = nodeBackend("cpu");
 const key = randomKey(0);
-// One long list of noise, from which each example takes a piece.
+// One long array of noise, of which each example uses a slice.
 const noises = gaussian(fork(key, "noise"), [1 << 20]).data;
 const set = await realEmoji(await listRealEmoji(), (done, of) => {
   if (done % 1024 === 0) console.log(`drew ${done} of ${of} real pictures`);
@@ -65,7 +65,7 @@ for (let i = 0; i < WIDTH; i++) {
   projection.set(direction, i * D);
   bias[i] = -direction.reduce((sum, value, k) => sum + value * mean[k]!, 0);
 }
-// Lengths do not matter after the projection, so that it may be scaled to what 16 bits hold best.
+// Features are normalized after the projection, so it can be scaled to the range of float16.
 const scale = 1 / projection.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 const stored = Object.entries({
   ...fixed,
@@ -88,7 +88,7 @@ const judge = await openJudge(backend, Object.fromEntries(weights));
 console.log(JSON.stringify(await judgeFigures(judge, set, await judge.look(set.pixels)), null, 2));
 await judge.dispose();
 
-/** The filters that nothing is learned for: gradients in eight directions of brightness and two colour differences. */
+/** The fixed filters: gradients in eight directions of brightness and two colour differences. */
 function fixedFilters(): Record<string, NdArray> {
   const mixes = [
     [0.299, 0.587, 0.114],
@@ -101,7 +101,7 @@ function fixedFilters(): Record<string, NdArray> {
       const angle = (2 * Math.PI * direction) / 8;
       for (const [c, share] of mix.entries()) {
         const at = ((m * 8 + direction) * 3 + c) * 9;
-        // Differences of the neighbours across and down; values are in [−1, 1], twice as wide as from 0 to 1.
+        // Differences of the neighbours across and down; values are in [−1, 1], a range twice as wide as [0, 1].
         gradients[at + 5] = (share * Math.cos(angle)) / 2;
         gradients[at + 3] = -gradients[at + 5]!;
         gradients[at + 7] = (share * Math.sin(angle)) / 2;
@@ -119,7 +119,7 @@ function fixedFilters(): Record<string, NdArray> {
   };
 }
 
-/** The covariance within emoji, made a little rounder, and the mean description of each emoji and of all. */
+/** The regularized covariance within emoji, and the mean description of each emoji and of all. */
 async function scatter() {
   const { description } = traceJudge();
   const product = description.swapAxes(0, 1).matmul(description);
@@ -177,7 +177,7 @@ async function gram(matrix: Float32Array, rows: number): Promise<Float32Array> {
   return product!.data as Float32Array;
 }
 
-/** The lower triangle L of a symmetric positive matrix A = L·Lᵀ. */
+/** The Cholesky factor L of a symmetric positive definite matrix A = L·Lᵀ. */
 function cholesky(a: Float64Array): Float64Array {
   const l = new Float64Array(D * D);
   for (let i = 0; i < D; i++) {
@@ -190,7 +190,7 @@ function cholesky(a: Float64Array): Float64Array {
   return l;
 }
 
-/** x of L·x = b. */
+/** Solves L·x = b. */
 function forwardSolved(l: Float64Array, b: Float64Array): Float64Array {
   const x = Float64Array.from(b);
   for (let i = 0; i < D; i++) {
@@ -201,7 +201,7 @@ function forwardSolved(l: Float64Array, b: Float64Array): Float64Array {
   return x;
 }
 
-/** x of Lᵀ·x = b. */
+/** Solves Lᵀ·x = b. */
 function backwardSolved(l: Float64Array, b: Float64Array): Float64Array {
   const x = Float64Array.from(b);
   for (let i = D - 1; i >= 0; i--) {
@@ -211,7 +211,7 @@ function backwardSolved(l: Float64Array, b: Float64Array): Float64Array {
   return x;
 }
 
-/** The directions of the largest spread of rows [count, D], by subspace iteration, the largest first. */
+/** The principal directions of rows [count, D] in descending order, by subspace iteration. */
 async function principal(rows: Float32Array, count: number): Promise<Float64Array[]> {
   const spread = ndarray("float32", [D, D], await gram(rows, count));
   const [a, q] = [input("a", [D, D]), input("q", [D, SOUGHT])];
@@ -236,7 +236,7 @@ async function principal(rows: Float32Array, count: number): Promise<Float64Arra
   return columns;
 }
 
-/** Makes each column orthogonal to those before it and of length 1 (modified Gram–Schmidt). */
+/** Orthonormalizes the columns (modified Gram–Schmidt). */
 function orthonormalise(columns: readonly Float64Array[]): void {
   for (const [i, column] of columns.entries()) {
     for (const before of columns.slice(0, i)) {
@@ -248,7 +248,7 @@ function orthonormalise(columns: readonly Float64Array[]): void {
   }
 }
 
-/** One picture as a generator might have drawn it. */
+/** Damages a picture as a generator might. */
 function augmented(pixels: Uint8Array, own: ReturnType<typeof randomKey>): Uint8Array {
   const u = uniform(own, [24]).data;
   const between = (i: number, low: number, high: number) => low + u[i]! * (high - low);
@@ -278,7 +278,7 @@ function augmented(pixels: Uint8Array, own: ReturnType<typeof randomKey>): Uint8
   const passes = u[5]! < 0.5 ? 0 : Math.floor(between(6, 1, 3));
   for (let i = 0; i < passes; i++) values = blurred(blurred(values, 3), 3 * SIDE);
   if (u[7]! < 0.2) {
-    // A patch of one colour, as where a generator draws something else.
+    // A patch of one colour, in place of a part that a generator draws wrong.
     const size = Math.floor(between(8, 5, 14));
     const [left, top] = [9, 10].map((k) => Math.floor(between(k, 0, SIDE - size))) as [
       number,
@@ -300,7 +300,7 @@ function augmented(pixels: Uint8Array, own: ReturnType<typeof randomKey>): Uint8
   return new Uint8Array(result.buffer);
 }
 
-/** The mean of each value with the ones `by` places before and after it, weighted 1-2-1. */
+/** Averages each value with those `by` places before and after it, weighted 1-2-1. */
 function blurred(values: Float32Array, by: number): Float32Array {
   const result = new Float32Array(values);
   for (let i = by; i < values.length - by; i++) {

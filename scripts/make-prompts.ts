@@ -3,8 +3,8 @@
  *
  *   node scripts/run.mjs scripts/make-prompts.ts
  *
- * 500 prompts come from the vocabulary that generators are trained on, half of them in English and half in Chinese; further
- * ones ask for held-out emoji, for colours of simple shapes, and for things that no emoji shows.
+ * 500 prompts use the vocabulary that generators are trained on, half of them in English and half in Chinese. The others ask
+ * for held-out emoji, for colours of simple shapes, and for things that no emoji shows.
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { listRealEmoji } from "../src/comparison/emoji-gallery-node.ts";
@@ -16,7 +16,7 @@ import type { EvaluationPrompt } from "../src/evaluation/prompts.ts";
 import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
 
 const FILE = "models/prompts/emoji.jsonl";
-/** The styles that the bundled generator is trained on, by the words that ask for them. */
+/** The styles that the bundled generator is trained on, by the words for them in prompts. */
 const styles: Partial<Record<EmojiStyle, { readonly en: string; readonly zh: string }>> = {
   noto: { en: "noto", zh: "noto" },
   flat: { en: "flat", zh: "扁平" },
@@ -25,7 +25,7 @@ const styles: Partial<Record<EmojiStyle, { readonly en: string; readonly zh: str
 };
 /** Prompts of each form in each language. */
 const forms = { label: 100, tag: 50, paraphrase: 50, style: 50 } as const;
-/** A tag of more emoji than this says too little to be judged by. */
+/** The largest number of emoji of a tag; more common tags are too unspecific to have right answers. */
 const MOST_ANSWERS = 4;
 const HELD_OUT = 50;
 
@@ -80,7 +80,7 @@ const shapes: Readonly<Record<string, string>> = {
   book: "书",
 };
 
-/** Things to combine: in English, in Chinese, and the emoji that show them; the first ones can wear something. */
+/** Things to combine: the English word, the Chinese word, and the emoji that show them; the first ones can wear something. */
 const wearers = [
   ["cat", "猫", ["1F408", "1F431"]],
   ["dog", "狗", ["1F415", "1F436"]],
@@ -137,7 +137,7 @@ for (const [i, lang] of languages.entries()) {
     perKind.set(prompt.kind, [...(perKind.get(prompt.kind) ?? []), prompt]);
   }
 }
-// In a shuffled order, the first few of each kind are of every form and of both languages.
+// Shuffled, so that the first few of each kind have every form and both languages.
 for (const [kind, own] of perKind) {
   prompts.push(...shuffled(own, `order of ${kind}`));
   console.log(`${own.length} prompts of kind ${kind}`);
@@ -205,7 +205,7 @@ function promptsOf(lang: Lang, all: readonly Named[]): EvaluationPrompt[] {
 function taggedPrompts(lang: Lang, all: readonly Named[]): EvaluationPrompt[] {
   const byTag = new Map<string, string[]>();
   for (const { hexcode, label, tags = [] } of all) {
-    // Whatever is called by the word itself is a right answer too.
+    // Emoji whose label is the word itself are right answers too.
     for (const tag of new Set([label, ...tags])) {
       byTag.set(tag, [...(byTag.get(tag) ?? []), hexcode]);
     }
@@ -252,7 +252,7 @@ function compositions(lang: Lang): EvaluationPrompt[] {
       answers: [...own, ...others],
     })),
   );
-  // Real emoji, such as a black cat, are no compositions.
+  // Combinations that exist as emoji, such as a black cat, are not compositions.
   const unreal = coloured.filter(({ prompt }) => !/^(black|brown|黑色的|棕色的)/.test(prompt));
   return [
     ...shuffled(unreal, `${lang} coloured`).slice(0, COLOURED),
@@ -260,7 +260,7 @@ function compositions(lang: Lang): EvaluationPrompt[] {
   ];
 }
 
-/** In an order that depends on nothing but the purpose. */
+/** Shuffles items in an order that depends on `purpose` alone. */
 function shuffled<T>(items: readonly T[], purpose: string): T[] {
   const order = permutation(fork(randomKey(0), purpose), items.length);
   return Array.from(order, (i) => items[i]!);

@@ -23,11 +23,11 @@ const WIDTH = 128;
 const UNKNOWN = "\ufffd";
 // Ids that the encoder reserves for special tokens.
 const RESERVED = 6;
-// As rare as the rarest of the encoder's tokens, so that "flowers" is "flower" and "s" but "antique" has no
+// The score of the encoder's rarest token, so that "flowers" is "flower" and "s" but "antique" has no
 // "ant".
 const WORD_SCORE = -12;
 
-// Words that people ask for but that no emoji is called.
+// Common words in prompts that are not the name of an emoji.
 const MORE_WORDS = `
   knight wizardry sparrow starfish toad salamander cheetah hare rhino hen hawk pigeon wasp moth plum kettle sock wallet
   surfboard submarine cabin oak daisy lily magenta turquoise crimson maroon beige golden striped cartoonish spooky grumpy
@@ -46,7 +46,7 @@ const MORE_WORDS = `
   steampunk pixelated minimalist adorable ferocious majestic mischievous lavender ochre emerald sapphire ruby amber ivory
 `;
 
-/** A row of the table: a part of a word, or ▁ and a word. */
+/** A row of the table: a part of a word, or a word after ▁. */
 interface Entry {
   readonly piece: string;
   readonly score: number;

@@ -12,7 +12,7 @@ if (!entry) {
   process.exit(2);
 }
 
-// From 22.18 on, Node takes the types off by itself.
+// From 22.18 on, Node strips types by itself.
 const hooks = new URL("./typescript-hooks.mjs", import.meta.url).href;
 const register = `data:text/javascript,import{register}from"node:module";register(${JSON.stringify(hooks)})`;
 const native = "typescript" in process.features && process.features.typescript;
@@ -23,7 +23,7 @@ const child = spawn(
   ["--enable-source-maps", ...loader, path.resolve(entry), ...args],
   { stdio: "inherit" },
 );
-// A Ctrl-C reaches the child by itself; a signal sent to this process alone does not.
+// Ctrl-C reaches the child directly, but a signal to this process does not.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => child.kill("SIGTERM"));
 child.on("exit", (code, signal) => {

@@ -1,9 +1,9 @@
 /**
- * Makes a fresh checkout ready: node scripts/setup.mjs [--browser]
+ * Prepares a fresh checkout: node scripts/setup.mjs [--browser]
  *
- * Installs the locked dependencies where they are missing or others, and with --browser finds or installs Chromium.
- * Runs before node_modules exists, so it uses Node's own modules alone. Prints on stderr only, and nothing when
- * all is in place.
+ * Installs the locked dependencies if they are missing or outdated, and with --browser finds or installs Chromium.
+ * It runs before node_modules exists, so it imports only Node's own modules. It prints to stderr, and nothing if
+ * everything is installed.
  */
 import { execSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -33,7 +33,7 @@ function requireNode() {
   }
 }
 
-/** Compares versions rather than file times, which a checkout sets to the same minute. */
+/** Compares versions and not file times, which a checkout changes. */
 function dependenciesInstalled() {
   const installedLock = "node_modules/.package-lock.json";
   if (!existsSync(installedLock)) return false;
@@ -41,7 +41,7 @@ function dependenciesInstalled() {
   return Object.entries(lockedPackages("package-lock.json")).every(([path, wanted]) => {
     if (path === "") return true;
     const present = installed[path];
-    // An optional package that is absent was built for another platform.
+    // Optional packages for other platforms are not installed.
     return present ? present.version === wanted.version : wanted.optional === true;
   });
 }

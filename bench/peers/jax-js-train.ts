@@ -1,7 +1,7 @@
 /**
  * The work of `train-work.ts` in jax-js, on its WebAssembly device: a jitted gradient and a jitted update.
- * With worker threads a jitted program frees nothing before it ends, and all memory is at most 4 GiB: the batch
- * goes through the gradient in pieces, whose gradients are averaged.
+ * With worker threads a jitted program frees nothing before it ends, and memory is limited to 4 GiB, so the gradient is
+ * computed on pieces of the batch and averaged.
  */
 import type { Array as JaxArray } from "@jax-js/jax";
 import { type Contender, timed } from "../contender.ts";
@@ -75,7 +75,7 @@ const contender: Contender = {
   },
 };
 
-/** The loss of parameters and batch; every array is used up, as jax-js wants it. */
+/** The loss of parameters and batch; every array is consumed, as jax-js requires. */
 function lossOf({ numpy: np, nn }: Jax, work: TrainWork) {
   const { hidden, heads, tokens, frequencies, classes } = work;
   const rows = work.batch / pieces;

@@ -1,4 +1,4 @@
-/** jax-js at its best settings in Node: WebAssembly with as many worker threads as given. */
+/** jax-js with its best settings in Node: WebAssembly with a given number of worker threads. */
 import type * as jaxModule from "@jax-js/jax";
 import { provideWebWorkers } from "./web-worker.ts";
 

@@ -54,7 +54,7 @@ def setup(work, weights):
         start = time.perf_counter()
         x, context = block(weights["image"], weights["text"])
         ms = (time.perf_counter() - start) * 1e3
-        # One block in `depth` stands for all of them.
+        # One block represents all `depth` blocks.
         result = torch.cat([x.flatten()[:: work["every"]], context.flatten()[:: work["every"]]])
         parts = {"one block": ms, "whole step": work["depth"] * ms}
         return {

@@ -24,7 +24,7 @@ def setup(work, tensors):
 
     @torch.no_grad()
     def update():
-        # One parameter at a time: what belongs to it stays in the cache from pass to pass. Measured faster than
+        # One parameter at a time, so that its data stays in the cache from pass to pass. This is faster than
         # torch.optim.AdamW (foreach or not) with a foreach EMA, and than lerp_, which is not vectorised in 1.13.
         rate, beta1, beta2 = work["learningRate"], work["beta1"], work["beta2"]
         bias1, bias2 = 1 - beta1**count, 1 - beta2**count

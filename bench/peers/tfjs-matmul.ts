@@ -26,7 +26,7 @@ const contender: Contender = {
         const parts: Record<string, number> = {};
         let value = 0;
         for (const { name, as, b } of factors) {
-          // The backend computes within the call; nothing is left to wait for.
+          // The backend computes synchronously.
           const { ms, result } = await timed(() => as.map((a) => tf.matMul(a, b)));
           parts[name] = ms / work.products;
           for (const c of result) value += Math.abs((await c.data()).at(-1)!);

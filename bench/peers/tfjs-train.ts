@@ -1,8 +1,8 @@
 /**
  * The work of `train-work.ts` in TensorFlow.js, on its WebAssembly backend. Only matMul without its transposition
  * flags is fast there (the flags, which its own gradient uses, are 12 to 50 times slower), so the linear layers
- * bring their own gradient, which transposes the smaller operand first. All memory is at most 4 GiB, and every
- * intermediate of a gradient is kept to its end: the batch goes through in pieces, whose gradients are averaged.
+ * define their own gradient, which transposes the smaller operand first. Memory is limited to 4 GiB, and all
+ * intermediates of a gradient are kept until its end, so it is computed on pieces of the batch and averaged.
  */
 import type { Scalar, Tensor, Tensor2D, Variable } from "@tensorflow/tfjs";
 import { type Contender, timed } from "../contender.ts";
@@ -16,7 +16,7 @@ type Parameters = ReadonlyMap<string, Variable>;
 interface Batch {
   readonly x: Tensor2D;
   readonly t: Tensor2D;
-  /** One-hot: gather has no gradient on this backend. */
+  /** Looks up by one-hot products, because gather has no gradient on this backend. */
   readonly y: Tensor2D;
   readonly target: Tensor2D;
   readonly positions: Tensor;
@@ -142,7 +142,7 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
     const centered = h.sub(h.mean(-1, true));
     return centered.mul(centered.square().mean(-1, true).add(1e-6).rsqrt());
   };
-  /** `h` as [images, tokens, features], for what is one for each image. */
+  /** Reshapes `h` to [images, tokens, features], for operands with one row per image. */
   const byImage = (h: Tensor): Tensor => h.reshape([images, tokens, -1]);
   const modulated = (h: Tensor, shift: Tensor, scale: Tensor): Tensor =>
     byImage(norm(h)).mul(scale.add(1)).add(shift).reshape([rows, hidden]);
@@ -151,7 +151,7 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
     tf.split(linear(c, name).reshape([images, 1, count * hidden]), count, -1);
 
   const attention = (h: Tensor, name: string): Tensor => {
-    // Not one transposition of five axes, which is slow on this backend.
+    // A single transposition of five axes would be slow on this backend.
     const [q, k, v] = tf
       .split(linear(h, `${name}.qkv`), 3, -1)
       .map((part) =>
@@ -195,7 +195,7 @@ function lossOf(tf: Tf, work: TrainWork, params: Parameters) {
   };
 }
 
-/** AdamW and the moving average; uses the gradients up. */
+/** AdamW and the moving average; disposes of the gradients. */
 function optimizer(tf: Tf, work: TrainWork, params: Parameters) {
   const { learningRate, beta1, beta2, epsilon, weightDecay, emaDecay } = work;
   const state = new Map(

@@ -1,7 +1,7 @@
 /**
- * TensorFlow.js at its best settings in Node: the WebAssembly backend with SIMD and threads. It offers threads
- * in browsers alone (https://github.com/tensorflow/tfjs/issues/3830); what is missing in Node is done here while
- * the backend starts: its worker and the module inside it come as blobs, which Node's Worker does not take.
+ * TensorFlow.js with its best settings in Node: the WebAssembly backend with SIMD and threads. It supports threads
+ * only in browsers (https://github.com/tensorflow/tfjs/issues/3830). This file adds what is missing in Node while the
+ * backend starts: its worker and the module inside it are blobs, which Node's Worker does not accept.
  */
 import { createRequire } from "node:module";
 import type * as osModule from "node:os";
@@ -15,7 +15,7 @@ interface WasmBackend {
   getThreadsCount(): number;
 }
 
-/** What the module, cut out of its bundle, finds around itself in a browser; the module is the worker's data. */
+/** Sets up the globals that the module, extracted from its bundle, expects in a browser; the module is the worker's data. */
 const prelude = `
 const threads = require("worker_threads");
 const files = require("fs");
@@ -35,7 +35,7 @@ files.readFileSync = (file, ...rest) =>
 `;
 
 export async function loadTf(threads: number): Promise<{ tf: Tf; settings: string }> {
-  // The CommonJS builds: only they can be told where to find things.
+  // Only the CommonJS builds let us replace the paths of their files.
   const require = createRequire(import.meta.url);
   const tf = require("@tensorflow/tfjs") as Tf;
   const wasm =
@@ -53,7 +53,7 @@ export async function loadTf(threads: number): Promise<{ tf: Tf; settings: strin
   };
 }
 
-/** Lets the backend start its threads; gives back a function that undoes it. */
+/** Enables the backend to start its threads; returns a function that undoes the changes. */
 function provideThreads(require: NodeJS.Require, threads: number): () => void {
   const os = require("node:os") as typeof osModule;
   const workerThreads = require("node:worker_threads") as typeof workerThreadsModule;
@@ -72,7 +72,7 @@ function provideThreads(require: NodeJS.Require, threads: number): () => void {
       super(`${prelude}${worker}`, { eval: true, workerData: module });
     }
   };
-  // The backend takes at most half of the processors.
+  // The backend uses at most half of the processors.
   os.cpus = () => Array.from({ length: 2 * threads }, () => original.cpus()[0]!);
 
   return () => {

@@ -1,6 +1,6 @@
 /**
- * The browser's `Worker` and `navigator.hardwareConcurrency` on Node's threads, as far as jax-js and tfjs use
- * them: both compute on several threads only where these exist, so without this they would run at half speed.
+ * Implements the parts of the browser's `Worker` and `navigator.hardwareConcurrency` that jax-js and tfjs use on Node's
+ * threads. Both compute on several threads only if these exist.
  */
 import { resolveObjectURL } from "node:buffer";
 import { Worker as Thread } from "node:worker_threads";
@@ -42,7 +42,7 @@ class WebWorker {
   }
 }
 
-/** To be called before the engine is imported, which looks for workers as it loads. */
+/** Must be called before the engine is imported, which looks for workers when it loads. */
 export function provideWebWorkers(threads: number): void {
   Object.defineProperty(globalThis, "Worker", { value: WebWorker, configurable: true });
   Object.defineProperty(globalThis, "navigator", {

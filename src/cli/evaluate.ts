@@ -124,7 +124,7 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
 
 function stopped(progress: ProgressWriter): void {
   progress.end();
-  progress.line("Stopped; the same command goes on from here.");
+  progress.line("Stopped; to resume, repeat the command.");
   process.exitCode = 130;
 }
 

@@ -20,7 +20,7 @@ function runs(pid: number): boolean {
 }
 
 describe("startChild", () => {
-  it("speaks with a contender line by line", async () => {
+  it("exchanges lines with a contender", async () => {
     const child = await script(`
       const say = (message) => console.log(JSON.stringify(message));
       say({ settings: "one thread" });
@@ -34,14 +34,14 @@ describe("startChild", () => {
     child.kill();
   });
 
-  it("says why an engine is absent, and how one died", async () => {
+  it("reports why an engine is absent, and how one died", async () => {
     expect(await script(`console.log('{"absent":"no such package"}')`)).toBe("no such package");
     await expect(script(`console.error("bad kernel"); process.exit(3)`)).rejects.toThrow(
       "it ended with code 3: bad kernel",
     );
   });
 
-  it("leaves none running that does not speak the protocol", async () => {
+  it("ends a contender that does not follow the protocol", async () => {
     const file = path.join(folder, "pid");
     const noisy = script(
       `require("fs").writeFileSync(process.argv[1], String(process.pid)); console.log("hello"); setInterval(() => {}, 1000)`,

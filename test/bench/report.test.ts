@@ -25,7 +25,7 @@ const runs = new Map<ContenderName, Run>([
   ["pytorch", run([900, 900, 60, 40])],
 ]);
 
-test("warm-up steps count for nothing, ratios are of medians, the share is of the peak", () => {
+test("ignores warm-up steps, and reports ratios of medians and the share of the peak", () => {
   const report = reportOf("train", suite, runs, 400, { tfjs: "not installed" });
   expect(report.ours).toMatchObject({
     median_ms: 20,
@@ -39,11 +39,11 @@ test("warm-up steps count for nothing, ratios are of medians, the share is of th
   expect(report.work).toEqual({ description: "nothing at all", gflop: 2, threads: 2 });
 });
 
-test("without a measured peak the share is null", () => {
+test("the share is null without a measured peak", () => {
   expect(reportOf("train", suite, runs, null, {}).fma_peak_share).toBeNull();
 });
 
-test("each part has its ratio and its share of the peak", () => {
+test("reports ratio and share of the peak for each part", () => {
   const parts = { half: 5e8, none: 1 };
   const halves = new Map<ContenderName, Run>(
     [...runs].map(([name, given]) => {
@@ -60,7 +60,7 @@ test("each part has its ratio and its share of the peak", () => {
   expect(report.parts?.["none"]).toEqual({ gflop: 1e-9, ratio: {}, fma_peak_share: null });
 });
 
-test("results are compared whole", () => {
+test("compares whole results", () => {
   const steps = (result: readonly number[]) => [{ ms: 1, value: 1, result }];
   const against = (result: readonly number[]) =>
     new Map<ContenderName, Run>([

@@ -32,58 +32,58 @@ describe.each(devices)("%s in Chromium", (device) => {
       expect(await page.call("mountedWeights", device, "float32", "bytes", worker)).toBe(0);
     });
 
-    it("carries state from run to run, through an empty batch and a reading of it", async () => {
+    it("keeps state between runs, across an empty batch and a read", async () => {
       expect(await page.call("carriesState", device, worker)).toEqual([4, 7, 7, 11, 11, 16, 101]);
     });
   });
 
-  it("says so when a disposed program is run", async () => {
+  it("throws if a disposed program is run", async () => {
     await expect(page.call("afterDispose", device)).rejects.toThrow("was disposed");
   });
 });
 
 describe("webgpu", () => {
-  it("leaves state on the GPU", async () => {
+  it("keeps state on the GPU", async () => {
     expect(await page.call("bytesReadBack")).toBeLessThan(4_000);
   });
 
-  it("asks for as large buffers as the adapter has", async () => {
+  it("requests the adapter's largest buffers", async () => {
     for (const [device, adapter] of await page.call("deviceLimits")) expect(device).toBe(adapter);
   });
 
-  it("says what is missing where there is no adapter", async () => {
+  it("reports a missing adapter", async () => {
     expect(await page.call("withoutAdapter", "absent")).toMatch(/^DeviceError: .*has no WebGPU/);
     expect(await page.call("withoutAdapter", "refusing")).toMatch(/^DeviceError: .*no WebGPU ada/);
   });
 });
 
 describe("webBackend", () => {
-  it("runs programs of both devices at once", async () => {
+  it("runs programs on both devices at once", async () => {
     expect(await page.call("interleaved")).toEqual([2, 2, 2, 4, 4]);
   });
 
-  it("names a device that there is not", async () => {
+  it("names an unknown device", async () => {
     await expect(page.call("unknownDevice")).rejects.toThrow("webgl does not exist in a browser");
   });
 
-  it("names a file of weights that it was not given", async () => {
+  it("names a missing file of weights", async () => {
     await expect(page.call("missingFile")).rejects.toThrow("lost.safetensors");
   });
 });
 
 describe("a worker", () => {
-  it("leaves the page free", async () => {
+  it("keeps the page responsive", async () => {
     const { longestPause, total } = await page.call("pageStaysFree");
     expect(longestPause).toBeLessThan(total / 2);
   });
 
-  it("ends at once when its run is aborted, and the program runs again", async () => {
+  it("stops at once when its run is aborted, and the program runs again", async () => {
     const { error, ending, whole } = await page.call("abandon");
     expect(error).toContain("AbortError");
     expect(ending).toBeLessThan(whole / 2);
   });
 
-  it("says so when its script cannot be loaded", async () => {
+  it("reports a script that cannot be loaded", async () => {
     await expect(page.call("brokenWorker")).rejects.toThrow("failed to load its script");
   });
 });

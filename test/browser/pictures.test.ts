@@ -31,7 +31,7 @@ describe("pictures in a page", () => {
     }
   });
 
-  it("become Blobs of the asked type", async () => {
+  it("become Blobs of the requested type", async () => {
     for (const type of [undefined, "image/png", "image/jpeg", "image/webp"] as const) {
       const blob = await page.call("blob", picture(3), type);
       expect(blob.type).toBe(type ?? "image/png");

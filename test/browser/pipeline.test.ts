@@ -60,7 +60,7 @@ async function drawnInNode(
   return pictures.map(({ pixels }) => [...pixels]);
 }
 
-describe("a folder behind an address, in Chromium", () => {
+describe("a model folder at a URL, in Chromium", () => {
   it.each([
     [
       "/sd3/",
@@ -96,7 +96,7 @@ describe("a folder behind an address, in Chromium", () => {
     },
   );
 
-  it("says where a model is not", async () => {
+  it("names the address of a missing model", async () => {
     await expect(page.call("draw", "/gone", "wasm", false, {})).rejects.toThrow(
       "/gone/ has neither a model.json",
     );

@@ -61,7 +61,7 @@ const comparisonIn = (folder: string) =>
   JSON.parse(readFileSync(at(folder, "compare.json"), "utf8")) as Comparison;
 
 describe("patchwise compare", () => {
-  it("gives each model the same compute, and writes one table and one picture", async () => {
+  it("trains each model with the same compute, and writes one table and one picture", async () => {
     const run = compare(
       ...both,
       "--out",
@@ -103,7 +103,7 @@ describe("patchwise compare", () => {
     expect(picture).toMatchObject({ width: 2 * (4 * 58 - 2) + 14, height: 22 + 2 * 58 - 2 });
   });
 
-  it("goes on where it was stopped, and ends in the same numbers", async () => {
+  it("resumes after a stop with the same results", async () => {
     const args = [...both, "--out", at("cut"), "--compute", "0.00001", "--count", "12"];
     const cut = await interrupted(["compare", ...args], /vit:/);
     expect(cut.code).toBe(130);
@@ -123,7 +123,7 @@ describe("patchwise compare", () => {
     expect(other.err).toMatch(/started with other configs, another budget or another count/);
   });
 
-  it("sees with random weights where there are no classes, and says so", () => {
+  it("uses and reports an extractor with random weights without classes", () => {
     const none = ["data", "validation.data"].flatMap((of) => ["--set", `${of}.classes=false`]);
     const args = ["--out", at("none"), "--minutes", "0.001", "--count", "8", ...none];
     const run = compare(...both, ...args);
@@ -150,7 +150,7 @@ describe("patchwise compare", () => {
     [[both[0]!, at("none.yaml"), ...given], "Cannot read the config"],
     [[...both, "--count", "2", ...given], "--count is 2"],
     [[...both, "--resume", ...given], "no comparison in"],
-  ])("refuses %j in one sentence", (args, message) => {
+  ])("refuses %j with a one-line error", (args, message) => {
     const { code, err } = compare(...args);
     expect(code).toBe(2);
     expect(err).toMatch(oneSentence);

@@ -31,7 +31,7 @@ describe("patchwise evaluate", () => {
       [at("classes"), "--prompts", at("apple.jsonl"), "--out", at("out")],
       /draws classes/,
     ],
-  ])("refuses %s in one sentence", (_, args, message) => {
+  ])("refuses %s with a one-line error", (_, args, message) => {
     const { code, err, out } = patchwise(["evaluate", ...args]);
     const last = err.split("\n").at(-2)!;
     expect(`${last}\n`).toMatch(oneSentence);

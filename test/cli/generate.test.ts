@@ -40,7 +40,7 @@ async function pixels(file: string, width = 8, height = 8): Promise<Uint8Array> 
 }
 
 describe("patchwise generate", () => {
-  it("writes a file under the next free name, and prints it", () => {
+  it("writes a file under the next free name, and prints the name", () => {
     const cwd = room("names");
     const first = patchwise([...classes, "--seed", "3"], cwd);
     expect(first).toMatchObject({ code: 0, out: "picture.png\n" });
@@ -139,7 +139,7 @@ describe("patchwise generate", () => {
     });
   });
 
-  it("draws several pictures, each as it is drawn alone, and a grid", async () => {
+  it("draws several pictures, each the same as alone, and a grid", async () => {
     const cwd = room("several");
     const together = patchwise(
       [...classes, "--seed", "3", "--count", "3", "--grid", "--json", "--out", "cat.png"],
@@ -171,7 +171,7 @@ describe("patchwise generate", () => {
     expect(Math.max(...apart)).toBeLessThanOrEqual(1);
   });
 
-  it("draws with a diffusers folder and with a file of the original code", () => {
+  it("draws with a diffusers folder and with an original checkpoint", () => {
     const cwd = room("layouts");
     const json = (...args: string[]) =>
       JSON.parse(patchwise(["generate", ...args, "--steps", "2", "--json"], cwd).out);
@@ -187,7 +187,7 @@ describe("patchwise generate", () => {
     });
   });
 
-  it("warns of text past the token limit", () => {
+  it("warns about text past the token limit", () => {
     const cwd = room("heard");
     const { code, err } = patchwise([...prompts, "a red cat on the moon", "--steps", "1"], cwd);
     expect(code).toBe(0);
@@ -203,7 +203,7 @@ describe("patchwise generate", () => {
   });
 });
 
-describe("patchwise generate refuses in one sentence with exit code 2:", () => {
+describe("patchwise generate refuses with a one-line error and exit code 2:", () => {
   const cwd = () => at("refused");
   beforeAll(() => {
     room("refused");
@@ -231,7 +231,7 @@ describe("patchwise generate refuses in one sentence with exit code 2:", () => {
     ["an image that is none", [...classes, "--image", "plain.png"], /plain\.png cannot be read/],
     ["a missing image", [...classes, "--image", "no.png"], /the picture no\.png: .*ENOENT/],
     [
-      "a strength of no image",
+      "a strength without an image",
       [...classes, "--strength", "0.5"],
       /A strength of 0\.5 needs an image/,
     ],

@@ -41,7 +41,7 @@ describe("patchwise info", () => {
     expect(own / (4 * costs.parameters)).toBeLessThan(1.2);
   });
 
-  it("counts another size", () => {
+  it("counts for another size", () => {
     const { tokens, memory_bytes } = JSON.parse(info("DiT-S/2", "--size", "64x32", "--json").out);
     expect(tokens).toBe(32 * 16);
     expect(memory_bytes).toBeGreaterThan(JSON.parse(info("DiT-S/2", "--json").out).memory_bytes);
@@ -63,7 +63,7 @@ describe("patchwise info", () => {
     expect(info("CLIP-L").out).toMatch(/one text\)\n.*\n {2}memory +\d+ MiB to read one text\n$/);
   });
 
-  it("prints a line for each cost", () => {
+  it("prints one line per cost", () => {
     const { code, out } = info("DiT-S/8");
     expect(code).toBe(0);
     expect(out).toMatch(
@@ -98,7 +98,7 @@ describe("patchwise info", () => {
     ["nothing-alike", /There is no model "nothing-alike", .*; known are DiT-S\/8, /],
     ["test", /test holds neither a model\.json/],
     ["package.json", /package\.json is not a model file of a known kind/],
-  ])("refuses %s in one sentence", (name, sentence) => {
+  ])("refuses %s with a one-line error", (name, sentence) => {
     const { code, out, err } = info(name);
     expect({ code, out }).toEqual({ code: 2, out: "" });
     expect(err).toMatch(oneSentence);

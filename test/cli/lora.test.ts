@@ -63,14 +63,14 @@ describe("patchwise train of a LoRA", () => {
     first = train("--out", at("whole"));
   });
 
-  it("says what it trains, and how to draw with it", () => {
+  it("prints what it trains, and how to draw with it", () => {
     expect(first.code).toBe(0);
     expect(first.err).toMatch(
       /Training a LoRA of 2,048 parameters on 6 pictures[^]*draw with: patchwise generate --model \S+base --lora \S+whole/,
     );
   });
 
-  it("leaves the adapter in float16 with names that others use, and no weights of the base", async () => {
+  it("saves the adapter in float16 under the usual names, without weights of the base", async () => {
     expect(readdirSync(at("whole")).filter((name) => !name.startsWith("events"))).toEqual([
       "checkpoints",
       "config.json",
@@ -93,7 +93,7 @@ describe("patchwise train of a LoRA", () => {
     );
   });
 
-  it("moves, averages and keeps its own matrices alone", async () => {
+  it("trains, averages and saves only its own matrices", async () => {
     const state = await openSafetensorsFile(
       at("whole", "checkpoints/step-00000024/state.safetensors"),
     );
@@ -112,7 +112,7 @@ describe("patchwise train of a LoRA", () => {
     expect(readdirSync(at("whole", "samples"))).toEqual(["step-00000020.png"]);
   });
 
-  it("ends in the same bits when it is stopped, killed and resumed", async () => {
+  it("resumes bit for bit after being stopped and killed", async () => {
     const out = at("killed");
     expect(train("--out", out, "--set", "training.steps=10")).toMatchObject({ code: 0 });
     expect(adapter("killed").equals(adapter("whole"))).toBe(false);
@@ -130,7 +130,7 @@ describe("patchwise train of a LoRA", () => {
     expect(adapter("killed").equals(adapter("whole"))).toBe(true);
   }, 240_000);
 
-  it("does not go on beside other weights of the base", async () => {
+  it("does not resume on other weights of the base", async () => {
     const weights = at("base", "model.safetensors");
     const before = readFileSync(weights);
     const file = await openSafetensorsFile(weights);
@@ -147,12 +147,12 @@ describe("patchwise train of a LoRA", () => {
 
   it.each([
     [
-      "a target that is no layer",
+      "a target that matches no layer",
       'lora.targets=["blocks.*.attn.q"]',
       /target "blocks\.\*\.attn\.q" matches no linear layer of the model; the nearest are blocks\.\*\.attn\.qkv/,
     ],
     [
-      "a base that is not there",
+      "a missing base",
       "base=emojis",
       /The base emojis is neither a bundled model \(emoji\) nor a folder/,
     ],
@@ -171,7 +171,7 @@ describe("patchwise train of a LoRA", () => {
       "picture.size=16",
       /"picture" comes from the base of a LoRA; leave it out/,
     ],
-  ])("refuses %s in one sentence, and leaves nothing behind", (_, setting, sentence) => {
+  ])("refuses %s with a one-line error, and leaves nothing behind", (_, setting, sentence) => {
     for (const name of ["dog", "fish"]) {
       mkdirSync(at("others", name), { recursive: true });
       copyFileSync(at("photos", "cat", "0.png"), at("others", name, "0.png"));
@@ -199,7 +199,7 @@ describe("patchwise generate with LoRA", () => {
     ]);
   const lora = (name: string) => at(name);
 
-  it("mixes them by weight, and writes down which", async () => {
+  it("combines LoRAs by weight, and records them in the picture", async () => {
     expect(drawn("base.png")).toMatchObject({ code: 0 });
     const whole = drawn("whole.png", "--lora", lora("whole"), "--json");
     expect(JSON.parse(whole.out)).toMatchObject({ loras: [{ file: lora("whole"), weight: 1 }] });
@@ -223,7 +223,7 @@ describe("patchwise generate with LoRA", () => {
     expect(readFileSync(at("again.webp")).equals(readFileSync(at("whole.png")))).toBe(false);
   });
 
-  it("exports what it draws with", () => {
+  it("exports the merged weights", () => {
     const args = ["export", at("base"), "--lora", lora("whole"), "--out", at("merged.onnx")];
     expect(patchwise(args)).toMatchObject({ code: 0 });
     const plain = patchwise(["export", at("base"), "--out", at("plain.onnx")]);
@@ -234,18 +234,14 @@ describe("patchwise generate with LoRA", () => {
   });
 
   it.each([
-    [
-      "a file that is not there",
-      "nothing.safetensors",
-      /There is no LoRA nothing\.safetensors; give/,
-    ],
+    ["a missing file", "nothing.safetensors", /There is no LoRA nothing\.safetensors; give/],
     ["a model as a LoRA", "base", /holds no LoRA: none of lora\.safetensors/],
     [
-      "weights that are none",
+      "weights that are not a LoRA",
       "base/model.safetensors",
       /holds no LoRA: none of its tensors, such as /,
     ],
-  ])("refuses %s in one sentence", (_, file, sentence) => {
+  ])("refuses %s with a one-line error", (_, file, sentence) => {
     const name = file.startsWith("nothing") ? file : at(file);
     const { code, err } = drawn("refused.png", "--lora", name);
     expect(code).toBe(2);

@@ -21,7 +21,7 @@ function writer(stream: { isTTY?: boolean; columns?: number }, every?: number) {
 }
 
 describe("progressWriter", () => {
-  it("rewrites one line in a terminal, ten times a second at most", () => {
+  it("rewrites one line in a terminal, at most ten times per second", () => {
     const { progress, clock, text } = writer({ isTTY: true, columns: 80 });
     progress.update("one");
     expect(text()).toBe(`${clear}one`);
@@ -38,7 +38,7 @@ describe("progressWriter", () => {
     expect(text()).toBe("");
   });
 
-  it("puts lines that stay above the one of the moment", () => {
+  it("writes permanent lines above the progress line", () => {
     const { progress, text } = writer({ isTTY: true, columns: 80 });
     progress.line("first");
     progress.update("one");
@@ -49,7 +49,7 @@ describe("progressWriter", () => {
     expect(text()).toBe("\nthird\n");
   });
 
-  it("keeps to one line of a narrow terminal", () => {
+  it("truncates to the width of the terminal", () => {
     const { progress, text } = writer({ isTTY: true, columns: 8 });
     progress.update("12345678");
     expect(text()).toBe(`${clear}123456…`);
@@ -61,7 +61,7 @@ describe("progressWriter", () => {
   it.each([
     ["a file", {}, "xterm"],
     ["a terminal that cannot go back", { isTTY: true, columns: 80 }, "dumb"],
-  ])("writes new lines now and then to %s", (_, stream, term) => {
+  ])("writes a new line every few seconds to %s", (_, stream, term) => {
     vi.stubEnv("TERM", term);
     const { progress, clock, text } = writer(stream, 10);
     progress.update("one");
@@ -81,7 +81,7 @@ describe("progressWriter", () => {
 });
 
 describe("progressLine", () => {
-  it("says what is known", () => {
+  it("contains the known values", () => {
     expect(
       progressLine({
         step: 30,
@@ -105,18 +105,18 @@ describe("progressLine", () => {
     [7385, "2 h 3 min"],
     [86399.9, "1 d 0 h"],
     [200_000, "2 d 7 h"],
-  ])("writes %d seconds as %s", (secondsLeft, text) => {
+  ])("formats %d seconds as %s", (secondsLeft, text) => {
     expect(progressLine({ step: 1, secondsLeft })).toBe(`step 1  ${text} left`);
   });
 
-  it("is not done before the end", () => {
+  it("never shows 100 % before the end", () => {
     expect(progressLine({ step: 9999, steps: 10000, secondsLeft: 1 })).toContain("(99 %)");
     expect(progressLine({ step: 10000, steps: 10000, secondsLeft: 0 })).toContain("(100 %)");
   });
 });
 
 describe("encodingLine", () => {
-  it("says how far it is", () => {
+  it("shows the share of encoded pictures", () => {
     expect(encodingLine({ done: 41, pictures: 120, secondsLeft: 90 })).toBe(
       "encoded 41 of 120 pictures (34 %)  1 min 30 s left",
     );

@@ -76,7 +76,7 @@ describe("showPicture in half blocks", () => {
     expect(text.split("\n").length - 1).toBe(Math.ceil(height / 2));
   });
 
-  it("shows grey", async () => {
+  it("shows grey pictures", async () => {
     const what = picture(4, 2, 1);
     const expected = [...what.pixels].flatMap((value) => [value, value, value]);
     expect(pixelsOf(await shown(what, {})).flat()).toEqual(expected);
@@ -91,12 +91,12 @@ describe("showPicture in half blocks", () => {
     expect([unknown.length, unknown[0]!.length / 3]).toEqual([4, 80]);
   });
 
-  it("says a colour once for all that have it", async () => {
+  it("sets a colour once for adjacent pixels", async () => {
     const plain = { ...picture(5, 2), pixels: new Uint8Array(30).fill(7) };
     expect(await shown(plain, {})).toBe(`${escape}[38;2;7;7;7;48;2;7;7;7m▀▀▀▀▀${escape}[0m\n`);
   });
 
-  it("takes the nearest of 256 colours where there are no more, and shows nothing in 16", async () => {
+  it("uses the nearest of 256 colours, and shows nothing with 16 colours", async () => {
     const colours = [
       [255, 0, 0],
       [0, 100, 255],
@@ -113,7 +113,7 @@ describe("showPicture in half blocks", () => {
     expect(await shown(picture(4, 4), {}, { depth: 4 })).toBe("");
   });
 
-  it("shows nothing where there is no terminal", async () => {
+  it("shows nothing outside a terminal", async () => {
     expect(await shown(picture(4, 4), {}, { isTTY: false })).toBe("");
     expect(await shown(picture(4, 4), { TERM: "xterm-kitty" }, { isTTY: false })).toBe("");
   });

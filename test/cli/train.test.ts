@@ -75,7 +75,7 @@ describe("patchwise train", () => {
     result = trained(file, "--out", whole, "--json");
   });
 
-  it("leaves a model, its checkpoints and its metrics", () => {
+  it("writes a model, its checkpoints and its metrics", () => {
     expect(result).toMatchObject({ code: 0 });
     expect(JSON.parse(result.out)).toMatchObject({
       out: whole,
@@ -95,7 +95,7 @@ describe("patchwise train", () => {
     expect(steps).toEqual(Array.from({ length: 20 }, (_, i) => 2 * i + 2));
   });
 
-  it("ends in the same bits after twenty kills at any moment", async () => {
+  it("resumes bit for bit after twenty kills at random moments", async () => {
     const out = path.join(folder, "killed");
     for (let kill = 0; kill < 20; kill++) {
       const begun = checkpoints("killed").length > 0 || existsSync(path.join(out, "config.json"));
@@ -124,7 +124,7 @@ describe("patchwise train", () => {
     expect(checkpoints("killed").filter((name) => !name.startsWith("step-"))).toEqual([]);
   }, 240_000);
 
-  it("ends with a checkpoint at Ctrl-C, and goes on from it", async () => {
+  it("writes a checkpoint at Ctrl-C, and resumes from it", async () => {
     const out = path.join(folder, "stopped");
     const child = spawn(
       process.execPath,
@@ -156,7 +156,7 @@ describe("patchwise train", () => {
     expect(JSON.parse(next.out)).toMatchObject({ steps: step + 2, finished: true });
   }, 120_000);
 
-  it("stops with one sentence when the loss is no longer a number, and keeps the last good checkpoint", () => {
+  it("stops with a one-line error when the loss is NaN, and keeps the last good checkpoint", () => {
     const out = path.join(folder, "diverged");
     const { code, err } = trained(
       file,
@@ -175,7 +175,7 @@ describe("patchwise train", () => {
     );
   });
 
-  it("saves no weights that are no longer numbers", () => {
+  it("never saves weights that are NaN", () => {
     const out = path.join(folder, "broken");
     const { code, err } = trained(
       file,
@@ -196,7 +196,7 @@ describe("patchwise train", () => {
     expect(existsSync(path.join(out, "model.safetensors"))).toBe(false);
   });
 
-  it("names what a file-size limit refused, and keeps the checkpoint before", () => {
+  it("names the file that a size limit refused, and keeps the previous checkpoint", () => {
     const out = path.join(folder, "full");
     expect(trained(file, "--out", `${out}/`, "--set", "training.steps=3")).toMatchObject({
       code: 0,
@@ -229,7 +229,7 @@ describe("patchwise train", () => {
     expect(JSON.parse(last.out)).toMatchObject({ steps: 40, finished: true });
   });
 
-  it("begins in a folder where another training ended before its first checkpoint", () => {
+  it("starts in a folder where another training ended before its first checkpoint", () => {
     const out = path.join(folder, "begun");
     mkdirSync(out, { recursive: true });
     writeFileSync(path.join(out, "config.json"), '{"name":"another"}');
@@ -241,7 +241,7 @@ describe("patchwise train", () => {
 
   it.each([
     [
-      "a folder that holds a training",
+      "a folder that contains a training",
       ["--out", whole],
       /holds a training of 40 steps; resume it with --resume, or choose another folder/,
     ],
@@ -271,24 +271,24 @@ describe("patchwise train", () => {
       /a picture of 8×8 cannot be cut into patches of 3×3/,
     ],
     [
-      "captions that are not there",
+      "missing captions",
       ["--out", path.join(folder, "none"), "--set", "model.condition=text"],
       /has no captions; set model\.condition to class/,
     ],
     [
-      "samples of no class",
+      "samples of an unknown class",
       ["--out", path.join(folder, "none"), "--set", "samples.of=[acros]"],
       /samples\.of has "acros", which is not a class of the data; did you mean across\?/,
     ],
     ["a folder below a file", ["--out", path.join(file, "out")], /patchwise: .*stripes\.yaml/],
-  ])("refuses %s in one sentence, and leaves nothing behind", (_, args, sentence) => {
+  ])("refuses %s with a one-line error, and leaves nothing behind", (_, args, sentence) => {
     const { code, out, err } = trained(file, ...args);
     expect({ code, out }).toEqual({ code: 2, out: "" });
     expect(err.trim().split("\n").at(-1)).toMatch(sentence);
     expect(existsSync(path.join(folder, "none"))).toBe(false);
   });
 
-  it("counts and names pictures that cannot be read", () => {
+  it("counts and names unreadable pictures", () => {
     const mixed = path.join(folder, "mixed");
     cpSync(photos, mixed, { recursive: true });
     writeFileSync(path.join(mixed, "down", "broken.png"), "this is no picture");

@@ -59,8 +59,8 @@ function verifyRenamed(folder: string, rename: (name: string) => string = (name)
   });
 }
 
-describe("what the original code computed", () => {
-  it.each(["autoencoder_kl", "sd3_vae"])("%s is computed again", async (folder) => {
+describe("recordings of the original code", () => {
+  it.each(["autoencoder_kl", "sd3_vae"])("%s is reproduced", async (folder) => {
     const report = await withRecording(path.join(fixtures, folder), (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -70,7 +70,7 @@ describe("what the original code computed", () => {
     for (const { max_error: error } of report.outputs) expect(error).toBeLessThan(1e-5);
   });
 
-  it("is computed again from weights that older releases of diffusers saved", async () => {
+  it("are reproduced from weights of older releases of diffusers", async () => {
     const report = await verifyRenamed("autoencoder_kl", (name) =>
       name
         .replace(".to_q.", ".query.")
@@ -81,7 +81,7 @@ describe("what the original code computed", () => {
     expect(report.ok).toBe(true);
   });
 
-  it("is computed again from a file of a whole Stable Diffusion", async () => {
+  it("are reproduced from a file of a whole Stable Diffusion", async () => {
     const report = await verifyRenamed("sd3_vae", (name) => `first_stage_model.${name}`);
     expect(report.ok).toBe(true);
   });
@@ -114,7 +114,7 @@ function check({ list, preset }: KeyList, entries: ReturnType<typeof publishedKe
 }
 
 describe.each(lists)("the published keys $list", (published) => {
-  it("are accepted one by one, also among those of other models", () => {
+  it("are accepted, also among those of other models", () => {
     const entries = publishedKeys(published.list);
     expect(() => check(published, entries)).not.toThrow();
     const whole = new Map([
@@ -124,7 +124,7 @@ describe.each(lists)("the published keys $list", (published) => {
     expect(() => check(published, whole)).not.toThrow();
   });
 
-  it("are as many numbers as were counted", () => {
+  it("have the counted number of parameters", () => {
     const { declared } = autoencoderKLParams(autoencoderKLPresets[published.preset]);
     const sizes = [...declared.values()].map(({ tensor }) =>
       sizeOf(resolve(tensor.shape, undefined)),
@@ -132,7 +132,7 @@ describe.each(lists)("the published keys $list", (published) => {
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(published.parameters);
   });
 
-  it("are refused by name where one is missing, extra or of another shape", () => {
+  it("are refused by name if one is missing, extra or of another shape", () => {
     const keys = [...publishedKeys(published.list).keys()];
     for (const key of keys) {
       const missing = publishedKeys(published.list);
@@ -178,7 +178,7 @@ describe("autoencoderKLConfig", () => {
     expect(configOf({ ...published, shift_factor: null })).toEqual(autoencoderKLPresets["SD-VAE"]);
   });
 
-  it("has attention where a block's name says so, from full size down", () => {
+  it("has attention where the block types say so, from the highest resolution", () => {
     const config = configOf({
       ...published,
       block_out_channels: [8, 16],
@@ -214,7 +214,7 @@ describe("latents", () => {
   const config = autoencoderKLPresets["SD3-VAE"];
   const shape = [2, 16, 1, 3];
 
-  it("are scaled to what diffusion models work on, and back", () => {
+  it("are scaled for diffusion models and back", () => {
     const z = input("z", [batch, 16, 1, 3]);
     const scaled = scaleLatents(z, config);
     const graph = graphOf({ scaled, back: unscaleLatents(scaled, config) });
@@ -224,7 +224,7 @@ describe("latents", () => {
     toNumbers(back!).forEach((x, i) => expect(x).toBeCloseTo(toNumbers(given)[i]!, 12));
   });
 
-  it("are drawn around the mean", () => {
+  it("are sampled around the mean", () => {
     const [mean, logVariance, noise] = ["mean", "logVariance", "noise"].map((name) =>
       input(name, [batch, 16, 1, 3]),
     );
@@ -264,7 +264,7 @@ describe("tiledDecode", () => {
     overlap: fc.integer({ min: 0, max: 5 }),
   });
 
-  it("is the whole where the decoder looks at one latent at a time", async () => {
+  it("equals decoding the whole for a decoder without context", async () => {
     await fc.assert(
       fc.asyncProperty(sizes, async ({ height, width, tile, overlap }) => {
         fc.pre(overlap < tile);
@@ -278,7 +278,7 @@ describe("tiledDecode", () => {
     );
   });
 
-  it("is diffusers' blend, whatever the tiles hold", async () => {
+  it("blends random tiles as diffusers does", async () => {
     await fc.assert(
       fc.asyncProperty(sizes, async ({ height, width, tile, overlap }) => {
         fc.pre(overlap < tile && (height > tile || width > tile));
@@ -292,7 +292,7 @@ describe("tiledDecode", () => {
     );
   });
 
-  it("is diffusers' blend of what a real decoder draws", async () => {
+  it("blends the tiles of a real decoder as diffusers does", async () => {
     await withRecording(path.join(fixtures, "autoencoder_kl"), async ({ config, model }) => {
       const vae = configOf(config.fields["args"] as Args);
       const weights = checkedWeights(autoencoderKLParams(vae), model!.weights);
@@ -317,7 +317,7 @@ describe("tiledDecode", () => {
     [1, 1 / 3],
     [2, 1 / 6],
     [4, 1 / 12],
-  ])("of a smooth image with overlap %d is off by %d of its slope", async (overlap, expected) => {
+  ])("of a smooth image with overlap %d differs by %d of its slope", async (overlap, expected) => {
     const [height, width] = [5, 24];
     const ramp = Float32Array.from({ length: height * width }, (_, i) => i % width);
     const z = ndarray("float32", [1, 1, height, width], ramp);
@@ -327,7 +327,7 @@ describe("tiledDecode", () => {
     expect(error).toBeCloseTo(expected, 5);
   });
 
-  it("decodes in one piece what is no larger than a tile", async () => {
+  it("decodes latents no larger than a tile at once", async () => {
     const z = randomArray(9, "float32", [1, 1, 4, 5]) as NdArray<"float32">;
     const seen: (readonly number[])[] = [];
     const decode = (tile: NdArray<"float32">) => {
@@ -338,7 +338,7 @@ describe("tiledDecode", () => {
     expect(seen).toEqual([[1, 1, 4, 5]]);
   });
 
-  it("writes into nothing that the decoder holds", async () => {
+  it("does not overwrite arrays of the decoder", async () => {
     const z = randomArray(10, "float32", [1, 1, 6, 6]) as NdArray<"float32">;
     const held: [NdArray<"float32">, number[]][] = [];
     const decode = async (tile: NdArray<"float32">) => {

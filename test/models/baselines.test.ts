@@ -72,13 +72,13 @@ const mask = (shown: number) =>
     Array.from({ length: 10 }, (_, i) => Number(i % 5 < shown)),
   );
 
-describe("what the original implementations recorded", () => {
+describe("recordings of the original implementations", () => {
   it.each([
     ["u_vit", 71],
     ["u_vit_t2i", 1],
     ["ddpm_unet", 145],
     ["ddpm_unet_plain", 1],
-  ])("%s is computed again, with its gradients", async (folder, outputs) => {
+  ])("%s is reproduced with its gradients", async (folder, outputs) => {
     const report = await withRecording(path.join(fixtures, folder), (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -107,7 +107,7 @@ describe("the published models", () => {
     expect(countParameters(graphOf({ output }))).toBe(parameters);
   });
 
-  it("cost what the paper says", () => {
+  it("cost as much as in the paper", () => {
     const { output } = traceNetwork(networkPresets().get("U-ViT-H/2-256")!);
     // 133.25 in the paper, 133.197 by the original's own code without its position-wise operations.
     expect(countMultiplyAdds(graphOf({ output }), 1) / 1e9).toBeCloseTo(133.2, 1);
@@ -127,7 +127,7 @@ describe("the published models", () => {
 });
 
 describe.each(Object.entries(both))("%s", (_, network) => {
-  it("hears the words that count, and no others", () => {
+  it("depends on unmasked tokens only", () => {
     const other = randomArray(9, "float32", [2, 5, 6]);
     const mixed = ndarray(
       "float32",
@@ -140,7 +140,7 @@ describe.each(Object.entries(both))("%s", (_, network) => {
     expect(drawn(network, { y, mask: mask(5) })).not.toEqual(heard);
   });
 
-  it("draws without a dropped text as if there had never been one", () => {
+  it("treats a dropped text as no text", () => {
     const options = { drop: true };
     const other = randomArray(9, "float32", [2, 5, 6]);
     const half = drawn(network, { y, mask: mask(5), drop: flags(1, 0) }, options);
@@ -149,7 +149,7 @@ describe.each(Object.entries(both))("%s", (_, network) => {
     expect(swapped.slice(64)).not.toEqual(half.slice(64));
   });
 
-  it("draws a dropped class as the class of none", () => {
+  it("treats a dropped class as the null class", () => {
     const config = { ...network, condition: classes };
     const labels = (...values: number[]) => ndarray("int64", [2], values);
     const dropped = drawn(config, { y: labels(1, 2), drop: flags(1, 0) }, { drop: true });
@@ -157,19 +157,19 @@ describe.each(Object.entries(both))("%s", (_, network) => {
     expect(dropped).not.toEqual(drawn(config, { y: labels(1, 2) }));
   });
 
-  it("draws without any condition, and then only by x and t", () => {
+  it("works without a condition, on x and t alone", () => {
     const config = { ...network, condition: { kind: "none" } } as const;
     const plain = drawn(config, {});
     expect(plain).toHaveLength(2 * 2 * 4 * 8);
     expect(drawn(config, { t: ndarray("float32", [2], [998, 3]) })).not.toEqual(plain);
   });
 
-  it("predicts a variance too where it is to", () => {
+  it("predicts the variance if the config asks for it", () => {
     const { output } = traceNetwork({ ...network, learnedVariance: true });
     expect(resolve(output.shape, 2)).toEqual([2, 4, 4, 8]);
   });
 
-  it("has the same gradient where activations are computed again", () => {
+  it("has the same gradient with recomputed activations", () => {
     const gradients = [false, true].map((recompute) => {
       const traced = traceNetwork(network, { recompute });
       const weight = [...traced.params.declared.values()].find(
@@ -185,13 +185,13 @@ describe.each(Object.entries(both))("%s", (_, network) => {
 });
 
 describe("arguments of the originals that no recording covers", () => {
-  it("makes a U-ViT's time layers 4 times as wide as its tokens, whatever mlp_ratio says", () => {
+  it("makes a U-ViT's time layers 4 times as wide as its tokens for any mlp_ratio", () => {
     const { params } = traceNetwork({ ...uViT, timeMlp: true, mlpRatio: 2 });
     expect(params.declared.get("time_embed.0.weight")!.tensor.shape).toEqual([64, 16]);
     expect(params.declared.get("time_embed.2.weight")!.tensor.shape).toEqual([16, 64]);
   });
 
-  it("resamples without convolutions as with ones that average and repeat", () => {
+  it("resamples without convolutions like with averaging and repeating ones", () => {
     const network = { ...uNet, residualResampling: false, condition: { kind: "none" } } as const;
     const plain = traceNetwork({ ...network, plainResampling: true });
     const conv = traceNetwork(network);
@@ -234,7 +234,7 @@ describe("sizes", () => {
       .safeParse(config)
       .error?.issues.map(({ message }) => message);
 
-  it("of a U-ViT are its own, of a U-Net all that its levels halve", () => {
+  it("are fixed for a U-ViT, and multiples of the unit for a U-Net", () => {
     expect(() => traceNetwork(uViT, { size: [8, 8] })).toThrow(
       "This U-ViT has learned positions for 4×8 only, but the image is 8×8; use the size that it was trained for.",
     );
@@ -244,7 +244,7 @@ describe("sizes", () => {
     expect(resolve(traceNetwork(uNet, { size: [6, 2] }).output.shape, 1)).toEqual([1, 2, 6, 2]);
   });
 
-  it("that do not fit each other are told by a config", () => {
+  it("that do not fit each other are reported by the config", () => {
     expect(problem(uViT)).toBeUndefined();
     expect(problem(uNet)).toBeUndefined();
     expect(problem({ ...uViT, depth: 3 })).toEqual([
@@ -263,7 +263,7 @@ describe("sizes", () => {
     );
   });
 
-  it("and options are read from the originals' arguments", () => {
+  it("and options are read from the arguments of the originals", () => {
     const vit = uViTConfig(fieldReader("args", { img_size: 8, depth: 5, num_classes: 7 }));
     expect(vit).toMatchObject({ size: [8, 8], depth: 4, condition: { kind: "class", classes: 7 } });
     const unet = ddpmUNetConfig(fieldReader("args", { num_head_channels: 32, out_channels: 6 }));

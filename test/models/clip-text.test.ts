@@ -30,20 +30,17 @@ const backend = nodeBackend("cpu");
 const configOf = (args: Record<string, unknown>) =>
   clipTextConfig(fieldReader("config.json", args));
 
-it.each(["clip_l", "clip_g"])(
-  "what the original computed of %s is computed again",
-  async (folder) => {
-    const report = await withRecording(path.join(fixtures, folder), (recording) =>
-      verifyRecording(recording, async () => backend),
-    );
-    expect(report.outputs).toHaveLength(7);
-    // The recording's tolerance would hide a wrong epsilon of the norms, which moves outputs by 1e-4.
-    for (const { ok, max_error } of report.outputs) {
-      expect(ok).toBe(true);
-      expect(max_error).toBeLessThan(1e-5);
-    }
-  },
-);
+it.each(["clip_l", "clip_g"])("the recording %s is reproduced", async (folder) => {
+  const report = await withRecording(path.join(fixtures, folder), (recording) =>
+    verifyRecording(recording, async () => backend),
+  );
+  expect(report.outputs).toHaveLength(7);
+  // The recording's tolerance would hide a wrong epsilon of the norms, which moves outputs by 1e-4.
+  for (const { ok, max_error } of report.outputs) {
+    expect(ok).toBe(true);
+    expect(max_error).toBeLessThan(1e-5);
+  }
+});
 
 describe.each([
   ["CLIP-L", "CLIP-L-text", 123_650_304],
@@ -52,7 +49,7 @@ describe.each([
   const published = publishedShapes(file);
   const table = "text_model.embeddings.token_embedding.weight";
 
-  it("are accepted, are as many numbers as were counted, and show what the preset says", () => {
+  it("are accepted, have the counted parameters, and give the config of the preset", () => {
     const { config } = clipTextIn(shapedWeights(published), name);
     expect(config).toEqual(clipTextPresets[name]);
     const p = createParams();
@@ -61,7 +58,7 @@ describe.each([
     expect(countParameters(graphOf({ projected }))).toBe(count);
   });
 
-  it("may stand beside what is no part of the text encoder", () => {
+  it("can be in a file with other weights", () => {
     const more = {
       "text_model.embeddings.position_ids": [1, 77],
       logit_scale: [],
@@ -72,7 +69,7 @@ describe.each([
     );
   });
 
-  it("may lack the projection where no config asks for it", () => {
+  it("can lack the projection if no config requires it", () => {
     const bare = shapedWeights(without(published, "text_projection.weight"));
     expect(clipTextIn(bare, name).config.projection).toBeNull();
     expect(() => clipTextIn(bare, clipTextPresets[name])).toThrow(
@@ -80,7 +77,7 @@ describe.each([
     );
   });
 
-  it("are refused where one is missing, of another shape, or of no CLIP", () => {
+  it("are refused if one is missing, of another shape, or not of a CLIP", () => {
     const norm = "text_model.final_layer_norm.bias";
     const open = (shapes: Record<string, number[]>) => () =>
       clipTextIn(shapedWeights(shapes), name);
@@ -170,7 +167,7 @@ function read(
 }
 
 describe("clipText", () => {
-  it("lets no token see those behind it", () => {
+  it("lets no token attend to later ones", () => {
     const [before, after] = [read([7, 1, 2, 3, 8, 8]), read([7, 1, 2, 5, 0, 8])];
     for (const layer of ["last", "penultimate"] as const) {
       expect(after[layer].slice(0, 3)).toEqual(before[layer].slice(0, 3));
@@ -179,14 +176,14 @@ describe("clipText", () => {
     }
   });
 
-  it("pools the first of the largest tokens, or of those that end a text", () => {
+  it("pools at the first largest token, or the first end-of-text token", () => {
     const text = read([7, 1, 8, 8, 0, 3]);
     expect(text.pooled).toEqual([text.last[2]]);
     const ended = read([7, 1, 8, 3, 0, 3], { ...tiny, end: 3 });
     expect(ended.pooled).toEqual([ended.last[3]]);
   });
 
-  it("projects the pooled text where there is a projection", () => {
+  it("projects the pooled text if there is a projection", () => {
     const { pooled, projected } = read([7, 1, 8, 8, 8, 8]);
     const rows = toNumbers(weights["text_projection.weight"]!);
     const expected = [0, 1, 2].map((row) =>
@@ -197,14 +194,14 @@ describe("clipText", () => {
     expect(bare.projected).toEqual(bare.pooled);
   });
 
-  it("reads shorter texts, but no longer ones", () => {
+  it("accepts shorter texts, but not longer ones", () => {
     const [short, long] = [read([7, 1, 8]), read([7, 1, 8, 8, 8, 8])];
     expect(short.pooled).toEqual(long.pooled);
     expect(() => read([7, 1, 2, 3, 4, 5, 8])).toThrow(ShapeError);
-    expect(() => read([7, 1, 2, 3, 4, 5, 8])).toThrow("at most 6 tokens, not 7");
+    expect(() => read([7, 1, 2, 3, 4, 5, 8])).toThrow("at most 6 tokens, got 7");
   });
 
-  it("gives the embeddings themselves where a single layer is the last", () => {
+  it("returns the embeddings as the penultimate output of a single layer", () => {
     const { penultimate } = read([7, 1], { ...tiny, depth: 1 });
     const [tokens, places] = ["token", "position"].map((name) =>
       toNumbers(weights[`text_model.embeddings.${name}_embedding.weight`]!),

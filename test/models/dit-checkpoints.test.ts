@@ -28,7 +28,7 @@ describe("the keys of a checkpoint", () => {
   };
   const { params } = traceNetwork({ kind: "dit", ...ditPresets["DiT-XL/2"] });
 
-  it("of both published models are ours, key by key and shape by shape", () => {
+  it("of both published models match ours in names and shapes", () => {
     const large = traceNetwork({ kind: "dit", ...ditPresets["DiT-XL/2"], size: [64, 64] });
     for (const [name, asked] of [
       ["DiT-XL-2-256", params],
@@ -42,7 +42,7 @@ describe("the keys of a checkpoint", () => {
     }
   });
 
-  it("may lack the position table", () => {
+  it("can lack the position table", () => {
     const entries = keys("DiT-XL-2-256");
     entries.delete("pos_embed");
     expect(() => checkKeys(params, { name: "it", entries })).not.toThrow();
@@ -62,7 +62,7 @@ describe("the keys of a checkpoint", () => {
     expect(check).toThrow('"pos_embed" is [1, 1024, 1152] instead of [1, 256, 1152]');
   });
 
-  it("hold a position table that is ours, or the checkpoint is refused", async () => {
+  it("are refused if their position table differs from ours", async () => {
     const { params: asked } = traceNetwork({ kind: "dit", ...ditPresets["DiT-S/8"], depth: 1 });
     const { value } = asked.buffers.get("pos_embed")!;
     const stored = (table: NdArray) =>
@@ -131,7 +131,7 @@ describe("diffusers' checkpoint", () => {
     }),
   );
 
-  it("computes what the original's does", async () => {
+  it("gives the same outputs as the original's", async () => {
     const weights = joinQkv(await diffusersFile());
     const { params, output } = traceNetwork({ kind: "dit", ...config });
     const graph = graphOf({ output });
@@ -150,7 +150,7 @@ describe("diffusers' checkpoint", () => {
     await Promise.all([theirs.dispose(), ours.dispose()]);
   });
 
-  it("names what is missing by diffusers' names", async () => {
+  it("names missing weights by diffusers' names", async () => {
     const weights = joinQkv(await diffusersFile());
     const entries = new Map(weights.entries);
     entries.delete("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight");
@@ -160,7 +160,7 @@ describe("diffusers' checkpoint", () => {
     );
   });
 
-  it("that is not a DiT is refused by its config", () => {
+  it("is refused if its config is not of a DiT", () => {
     const read = fieldReader("config.json", { norm_type: "ada_norm_single" });
     expect(() => diffusersDiTConfig(read)).toThrow(/"norm_type" = "ada_norm_single", but it must/);
   });

@@ -48,8 +48,8 @@ const image = (count: number, seed = 5) => randomArray(seed, "float32", [count, 
 const times = (...t: number[]) => ndarray("float32", [t.length], t);
 const labels = (...y: number[]) => ndarray("int64", [y.length], y);
 
-describe("what the original code computed", () => {
-  it("is computed again, with every gradient", async () => {
+describe("recordings of the original code", () => {
+  it("are reproduced with every gradient", async () => {
     const report = await withRecording(oracle, (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -61,7 +61,7 @@ describe("what the original code computed", () => {
     expect(errors.get("out.forward_with_cfg")).toBeLessThan(4.3e-5);
   });
 
-  it("has the original's position table, bit by bit", async () => {
+  it("have our position table, bit for bit", async () => {
     const weights = await openSafetensorsFile(path.join(oracle, "weights.safetensors"));
     const config = ditConfig(
       fieldReader("args", { input_size: 8, hidden_size: 64, depth: 1, num_heads: 4 }),
@@ -87,7 +87,7 @@ describe.each([
   ["DiT-XL/4", 675_000_704, 675, 29.05],
   ["DiT-XL/2", 674_834_720, 675, 118.64],
 ] as const)("%s", (name, parameters, millions, published) => {
-  it("has the original's parameters, and the paper's Gflops to its rounding", () => {
+  it("has the original's parameters, and the paper's Gflops within its rounding", () => {
     const { output, tokens } = traceNetwork({ kind: "dit", ...ditPresets[name] });
     const graph = graphOf({ output });
     expect(countParameters(graph)).toBe(parameters);
@@ -154,46 +154,46 @@ describe("a text", () => {
     return { ...text, data };
   };
 
-  it.each(routes)("counts, but its padding does not, in $kind blocks ($text)", (block) => {
-    const { params, output } = traceNetwork({ kind: "dit", ...withText(block) });
-    const weights = randomValues(params);
-    const run = (y: NdArray) =>
-      numbersOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
-    const expected = run(text);
-    // The padding of image 0 and 1 is turned around, and then replaced.
-    const turned = padded((_, i) => Number(text.data[(i < 30 ? 18 + 29 : 42 + 59) - i]));
-    for (const same of [turned, padded(() => 7)]) {
-      const found = run(same);
-      for (const [i, x] of found.entries()) expect(x).toBeCloseTo(expected[i]!, 12);
-    }
-    const other = run({ ...text, data: (text.data as Float32Array).map((x) => x + 0.1) });
-    expect(Math.max(...other.map((x, i) => Math.abs(x - expected[i]!)))).toBeGreaterThan(1e-3);
-  });
-
   it.each(routes)(
-    "that is dropped counts neither by words nor by length in $kind blocks",
+    "affects the output, but its padding does not, in $kind blocks ($text)",
     (block) => {
-      const config = withText(block);
-      const { params, output } = traceNetwork({ kind: "dit", ...config }, { drop: true });
+      const { params, output } = traceNetwork({ kind: "dit", ...withText(block) });
       const weights = randomValues(params);
-      const run = (y: NdArray, shown: NdArray, ...drop: number[]) => {
-        const inputs = { x: image(2), t: times(500, 3), mask: shown, y };
-        return numbersOf(output, { ...weights, ...inputs, drop: ndarray("bool", [2], drop) });
-      };
-      const none = run(text, mask, 1, 1);
-      const all = ndarray("bool", [2, 5], new Array<number>(10).fill(1));
-      const others = run(randomArray(9, "float32", [2, 5, 6]), all, 1, 1);
-      for (const [i, x] of others.entries()) expect(x).toBeCloseTo(none[i]!, 12);
-      expect(run(text, mask, 0, 0)).not.toEqual(none);
+      const run = (y: NdArray) =>
+        numbersOf(output, { ...weights, x: image(2), t: times(500, 3), mask, y });
+      const expected = run(text);
+      // The padding of image 0 and 1 is turned around, and then replaced.
+      const turned = padded((_, i) => Number(text.data[(i < 30 ? 18 + 29 : 42 + 59) - i]));
+      for (const same of [turned, padded(() => 7)]) {
+        const found = run(same);
+        for (const [i, x] of found.entries()) expect(x).toBeCloseTo(expected[i]!, 12);
+      }
+      const other = run({ ...text, data: (text.data as Float32Array).map((x) => x + 0.1) });
+      expect(Math.max(...other.map((x, i) => Math.abs(x - expected[i]!)))).toBeGreaterThan(1e-3);
     },
   );
+
+  it.each(routes)("has no effect by words or length when dropped, in $kind blocks", (block) => {
+    const config = withText(block);
+    const { params, output } = traceNetwork({ kind: "dit", ...config }, { drop: true });
+    const weights = randomValues(params);
+    const run = (y: NdArray, shown: NdArray, ...drop: number[]) => {
+      const inputs = { x: image(2), t: times(500, 3), mask: shown, y };
+      return numbersOf(output, { ...weights, ...inputs, drop: ndarray("bool", [2], drop) });
+    };
+    const none = run(text, mask, 1, 1);
+    const all = ndarray("bool", [2, 5], new Array<number>(10).fill(1));
+    const others = run(randomArray(9, "float32", [2, 5, 6]), all, 1, 1);
+    for (const [i, x] of others.entries()) expect(x).toBeCloseTo(none[i]!, 12);
+    expect(run(text, mask, 0, 0)).not.toEqual(none);
+  });
 });
 
 describe("conditions", () => {
   const weights = (config: DiTConfig) =>
     randomValues(traceNetwork({ kind: "dit", ...config }).params);
 
-  it("drop a class by putting the null class in its place", () => {
+  it("replace a dropped class by the null class", () => {
     const dropping = traceNetwork({ kind: "dit", ...tiny }, { drop: true }).output;
     const inputs = { x: image(2), t: times(500, 3), ...weights(tiny) };
     const drop = ndarray("bool", [2], [1, 0]);
@@ -202,7 +202,7 @@ describe("conditions", () => {
     );
   });
 
-  it.each(designs)("may be none, in $kind blocks", (block) => {
+  it.each(designs)("can be absent in $kind blocks", (block) => {
     const config: DiTConfig = { ...tiny, block, condition: { kind: "none" } };
     const { output, params } = traceNetwork({ kind: "dit", ...config });
     expect(output.shape).toEqual([batch, 4, 4, 6]);
@@ -211,7 +211,7 @@ describe("conditions", () => {
     expect(run(1)).not.toEqual(run(2));
   });
 
-  it("without a null class have one row a class, and none to drop", () => {
+  it("without a null class have one row per class, and cannot be dropped", () => {
     const config: DiTConfig = {
       ...tiny,
       condition: { kind: "class", classes: 3, nullClass: false },
@@ -227,7 +227,7 @@ describe("conditions", () => {
     expect(ditConfig(args).condition).toEqual({ kind: "class", classes: 1000, nullClass: false });
   });
 
-  it("that the config does not have are refused, and so are missing ones", () => {
+  it("are refused if they are unexpected or missing", () => {
     const [x, t] = [input("x", [batch, 2, 4, 4]), input("t", [batch])];
     expect(() => dit(createParams(), { x, t }, tiny)).toThrow("conditioned on a class; give it as");
     const none: DiTConfig = { ...tiny, condition: { kind: "none" } };
@@ -237,7 +237,7 @@ describe("conditions", () => {
 });
 
 describe("sizes", () => {
-  it("may be any multiple of the patch, and no others", () => {
+  it("can be any multiple of the patch, and nothing else", () => {
     const trace = (size: readonly [number, number]) =>
       traceNetwork({ kind: "dit", ...tiny, patch: 3 }, { size });
     expect(trace([3, 12]).output.shape).toEqual([batch, 4, 3, 12]);
@@ -248,7 +248,7 @@ describe("sizes", () => {
     );
   });
 
-  it("are read from one number or two", () => {
+  it("are read from one or two numbers", () => {
     expect(ditConfig(fieldReader("args", { input_size: 8 })).size).toEqual([8, 8]);
     expect(ditConfig(fieldReader("args", { input_size: [8, 12] })).size).toEqual([8, 12]);
     expect(() => ditConfig(fieldReader("args", { input_size: [8, 12, 2] }))).toThrow(
@@ -256,7 +256,7 @@ describe("sizes", () => {
     );
   });
 
-  it("double the channels only where the variance is learned", () => {
+  it("double the channels only if the variance is learned", () => {
     const { output } = traceNetwork({ kind: "dit", ...tiny, learnedVariance: false });
     expect(output.shape).toEqual([batch, 2, 4, 6]);
   });
@@ -279,7 +279,7 @@ describe("guidance", () => {
     ditWithGuidance(createParams(), { x, t, y }, config, constantOf([scale], []), channels);
   const perImage = 8 * 24;
 
-  it("of scale 1 is the conditional model, and of scale 0 the unconditional one", () => {
+  it("with scale 1 gives the conditional prediction, and with scale 0 the unconditional one", () => {
     const { output, all } = values();
     const plain = numbersOf(output, all);
     const own = (scale: number) => numbersOf(guided(scale), all).slice(0, 3 * 24);
@@ -287,7 +287,7 @@ describe("guidance", () => {
     expect(own(0)).toEqual(plain.slice(perImage, perImage + 3 * 24));
   });
 
-  it("leaves the channels behind the guided ones as they are", () => {
+  it("leaves the channels after the guided ones unchanged", () => {
     const { output, all } = values();
     const plain = numbersOf(output, all);
     const found = numbersOf(guided(4), all);
@@ -311,7 +311,7 @@ describe("the later recipe", () => {
   };
   const inputs = { x: image(2), t: times(0.5, 900), y: labels(0, 3) };
 
-  it("bears JiT's names", () => {
+  it("has the weight names of JiT", () => {
     const names = [...traceNetwork({ kind: "dit", ...recipe, depth: 1 }).params.declared].map(
       ([name, { tensor }]) => `${name} ${tensor.shape.map(formatDim).join("×")}`,
     );
@@ -351,7 +351,7 @@ describe("the later recipe", () => {
     ],
     ["no added positions", { ...recipe, positions: { kind: "none" } }],
   ] as const satisfies readonly (readonly [string, DiTConfig])[])(
-    "computes the same, and the same gradients, here and by the reference: %s",
+    "has the same outputs and gradients as the reference interpreter: %s",
     async (_, config) => {
       const { output, params } = traceNetwork({ kind: "dit", ...config });
       const declared = [...params.declared.values()].map(({ tensor }) => tensor);
@@ -373,7 +373,7 @@ describe("the later recipe", () => {
     },
   );
 
-  it("may compute blocks again in the backward pass, with the same result", () => {
+  it("gives the same result with recomputed blocks", () => {
     const gradientOf = (recompute: boolean) => {
       const { output, params } = traceNetwork({ kind: "dit", ...recipe }, { recompute });
       const first = params.declared.get("blocks.0.attn.qkv.weight")!.tensor;

@@ -99,7 +99,7 @@ const others = {
   },
 } as const;
 
-describe("eight images are learned by heart", () => {
+describe("eight images are memorized", () => {
   const y = ndarray("int64", [IMAGES], [...new Array(IMAGES).keys()]);
   it.each(Object.entries({ ...networks, ...others }))(
     "from their classes: %s",
@@ -124,7 +124,7 @@ describe("eight images are learned by heart", () => {
     },
   );
 
-  it("from the tokens of a text alone, where encoders pool them all alike", async () => {
+  it("from text tokens alone if all pooled embeddings are equal", async () => {
     const condition = { ...byText, pooled: 5 } as const;
     const { y: context } = told;
     const pooled = ndarray("float32", [IMAGES, 5], new Array(IMAGES * 5).fill(1));

@@ -48,13 +48,13 @@ describe.each([
   const { params } = trace(mmditPresets[preset]);
   const checkpoint = keys(file);
 
-  it("is ours, key by key and shape by shape, and tells its config", () => {
+  it("matches ours in names and shapes, and gives its config", () => {
     checkKeys(params, checkpoint);
     expect([...params.declared.keys()].sort()).toEqual([...checkpoint.entries.keys()].sort());
     expect(mmditCheckpointConfig(checkpoint)).toEqual(mmditPresets[preset]);
   });
 
-  it("is the same inside of a single file", () => {
+  it("is the same in a single file", () => {
     const prefix = "model.diffusion_model.";
     const { name, entries } = keys(file, prefix);
     const whole: Weights = {
@@ -69,7 +69,7 @@ describe.each([
     expect(mmditCheckpointConfig(inside)).toEqual(mmditPresets[preset]);
   });
 
-  it("is refused where keys are missing, extra or of another shape, which are named", () => {
+  it("is refused by name if keys are missing, extra or of another shape", () => {
     const { name, entries: whole } = checkpoint;
     const entries = new Map<string, { readonly shape: readonly number[] }>(whole);
     const last = `joint_blocks.${mmditPresets[preset].depth - 1}`;
@@ -85,7 +85,7 @@ describe.each([
 });
 
 describe("the config of a checkpoint", () => {
-  it("is not told without what every one has, or by odd widths", () => {
+  it("cannot be inferred without the required keys, or for unusual widths", () => {
     const config = (entries: Record<string, readonly number[]>) =>
       mmditCheckpointConfig({
         name: "it.safetensors",
@@ -100,7 +100,7 @@ describe("the config of a checkpoint", () => {
     );
   });
 
-  it("is that of the original's arguments", async () => {
+  it("matches the arguments of the original", async () => {
     const { args } = JSON.parse(readFileSync(path.join(oracle, "config.json"), "utf8"));
     const weights = await openSafetensorsFile(path.join(oracle, "weights.safetensors"));
     const config = mmditConfig(fieldReader("args", args), { hidden: 48, heads: 3 });
@@ -121,14 +121,14 @@ describe("the original's arguments", () => {
   };
   const read = (fields: object) => mmditConfig(fieldReader("args", { ...args, ...fields }));
 
-  it("tell width and heads by the depth", () => {
+  it("give width and heads by the depth", () => {
     expect(read({})).toMatchObject({ hidden: 192, heads: 3, size: [16, 16], qkNorm: null });
     expect(read({}).condition).toMatchObject({ width: 24, pooled: 20 });
     expect(read({ qk_norm: "ln" }).qkNorm).toEqual({ kind: "layer", affine: true, epsilon: 1e-6 });
     expect(read({ learn_sigma: true, out_channels: 8 }).learnedVariance).toBe(true);
   });
 
-  it("are refused where they are of no network that there is", () => {
+  it("are refused for unsupported networks", () => {
     expect(() => read({ register_length: 4 })).toThrow(
       'has "register_length" = 4, but only 0 and null are supported',
     );
@@ -263,7 +263,7 @@ describe("diffusers' checkpoint", () => {
     return found!;
   }
 
-  it("has the config of the original's", async () => {
+  it("gives the same config as the original's", async () => {
     const { args } = JSON.parse(readFileSync(path.join(oracle, "config.json"), "utf8"));
     expect(config).toEqual(mmditConfig(fieldReader("args", args), { hidden: 48, heads: 3 }));
     const read = fieldReader("config.json", { caption_projection_dim: 100 });
@@ -272,7 +272,7 @@ describe("diffusers' checkpoint", () => {
     );
   });
 
-  it("computes what the original's does", async () => {
+  it("gives the same outputs as the original's", async () => {
     const theirs = diffusersMMDiTWeights(await diffusersFile(), config);
     expect(await drawn(theirs, diffusersMMDiTKeys)).toEqual(await drawn(await original));
   });
@@ -291,7 +291,7 @@ describe("diffusers' checkpoint", () => {
     await file.close();
   });
 
-  it("names what is missing by diffusers' names", async () => {
+  it("names missing weights by diffusers' names", async () => {
     const weights = diffusersMMDiTWeights(await diffusersFile(), config);
     const entries = new Map(weights.entries);
     entries.delete("transformer_blocks.0.attn.norm_added_q.weight");

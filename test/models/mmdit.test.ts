@@ -74,11 +74,11 @@ function expectClose(found: readonly number[], expected: readonly number[]): voi
   for (const [i, x] of expected.entries()) expect(found[i]).toBeCloseTo(x, 12);
 }
 
-describe("what the original code computed", () => {
+describe("recordings of the original code", () => {
   it.each([
     ["sd3_mmdit", 2],
     ["sd3_mmditx", 99],
-  ])("is computed again, with every gradient: %s", async (name, count) => {
+  ])("are reproduced with every gradient: %s", async (name, count) => {
     const report = await withRecording(path.join(fixtures, name), (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -103,7 +103,7 @@ describe.each([
     expect(countParameters(graph)).toBe(parameters);
   });
 
-  it("takes the multiply-adds of its matrix products, and few more", () => {
+  it("costs little more than its matrix products", () => {
     const { hidden: c, depth, dualAttention } = config;
     const [n, l] = [64 * 64, 154];
     const joint = depth * (12 * c * c * (n + l) + 2 * (n + l) ** 2 * c);
@@ -119,7 +119,7 @@ describe.each([
 describe("a new model", () => {
   const trained: MMDiTConfig = { ...later, modulationRank: 3 };
 
-  it("passes its tokens on unchanged", () => {
+  it("passes its tokens through unchanged", () => {
     const found = (depth: number) => {
       const traced = trace({ ...trained, depth, dualAttention: [] });
       const first = initialize(traced.params, randomKey(1));
@@ -138,7 +138,7 @@ describe("a new model", () => {
     expect(new Set(numbersOf(traced.output, { ...first, ...inputs }))).toEqual(new Set([0]));
   });
 
-  it("cannot be begun with a table that only checkpoints hold", () => {
+  it("cannot be initialized with a stored position table", () => {
     const traced = trace({ ...tiny, positions: { kind: "stored", max: 4 } });
     expect(() => initialize(traced.params, randomKey(1))).toThrow(UsageError);
     expect(() => initialize(traced.params, randomKey(1))).toThrow(
@@ -148,7 +148,7 @@ describe("a new model", () => {
 });
 
 describe("rows of a batch", () => {
-  it("do not see each other", () => {
+  it("are independent", () => {
     const traced = trace(later);
     const weights = randomValues(traced.params);
     const together = numbersOf(traced.output, { ...weights, ...inputs });
@@ -167,7 +167,7 @@ describe("rows of a batch", () => {
     }
   });
 
-  it("pass blocks that they skip as if these were not there, and the others as ever", () => {
+  it("skip blocks individually", () => {
     const skipping = trace(later, { skippable: [1] });
     const weights = randomValues(skipping.params);
     const found = numbersOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 0) });
@@ -188,7 +188,7 @@ describe("rows of a batch", () => {
     expect(shorter.slice(0, half)).not.toEqual(whole.slice(0, half));
   });
 
-  it("can skip the last block, but none that is not there", () => {
+  it("can skip the last block, but not one that does not exist", () => {
     const skipping = trace(tiny, { skippable: [0, 1, 2] });
     const weights = randomValues(skipping.params);
     const found = numbersOf(skipping.output, { ...weights, ...inputs, skip: flags(1, 1) });
@@ -209,7 +209,7 @@ describe("a text", () => {
   const run = (y: NdArray, shown = mask) =>
     numbersOf(traced.output, { ...weights, ...inputs, y, mask: shown });
 
-  it("counts, but its padding does not", () => {
+  it("affects the output, but its padding does not", () => {
     const expected = run(context);
     const data = Float32Array.from(context.data as Float32Array, (x, i) =>
       Number(mask.data[Math.floor(i / 6)]) === 1 ? x : 7,
@@ -219,7 +219,7 @@ describe("a text", () => {
     expect(Math.max(...other.map((x, i) => Math.abs(x - expected[i]!)))).toBeGreaterThan(1e-3);
   });
 
-  it("that is dropped counts neither by words nor by length", () => {
+  it("has no effect by words or length when dropped", () => {
     const dropping = trace(own, { drop: true });
     const all = randomValues(dropping.params);
     const dropped = (y: NdArray, shown: NdArray, ...drop: number[]) =>
@@ -230,7 +230,7 @@ describe("a text", () => {
     expect(dropped(context, mask, 0, 0)).not.toEqual(none);
   });
 
-  it("of encoders is heard with its padding, and is zeros where it is dropped", () => {
+  it("from encoders is used with its padding, and replaced by zeros when dropped", () => {
     const dropping = trace(tiny, { drop: true });
     expect(Object.keys(dropping.inputs).sort()).toEqual(["context", "drop", "pooled", "t", "x"]);
     const all = randomValues(dropping.params);
@@ -248,7 +248,7 @@ describe("a text", () => {
 });
 
 describe("a class", () => {
-  it("that is dropped is the null class", () => {
+  it("is replaced by the null class when dropped", () => {
     const dropping = trace(classes, { drop: true });
     const all = randomValues(dropping.params);
     const y = (...labels: number[]) => ndarray("int64", [2], labels);
@@ -257,13 +257,13 @@ describe("a class", () => {
     ).toEqual(numbersOf(trace(classes).output, { ...all, ...inputs, y: y(3, 2) }));
   });
 
-  it("cannot be dropped where there is no null class", () => {
+  it("cannot be dropped without a null class", () => {
     const condition = { kind: "class", classes: 3, nullClass: false } as const;
     expect(() => trace({ ...tiny, condition }, { drop: true })).toThrow("has no null class");
   });
 });
 
-describe("places", () => {
+describe("positions", () => {
   const max = 6;
   const stored: MMDiTConfig = {
     ...tiny,
@@ -288,7 +288,7 @@ describe("places", () => {
   const whole = numbersOf(asked.output, { ...weights, ...blank(max, max) });
   const side = fc.integer({ min: 1, max });
 
-  it("are those in the middle of the table, whatever the size", () => {
+  it("are taken from the middle of the table for every size", () => {
     expect(new Set(whole.map((x) => x.toFixed(9))).size).toBeGreaterThan(100);
     fc.assert(
       fc.property(side, side, (rows, columns) => {
@@ -309,7 +309,7 @@ describe("places", () => {
     );
   });
 
-  it("that are computed are sines and cosines of rows and columns, the same for every size", () => {
+  it("are sines and cosines of rows and columns if computed, the same for every size", () => {
     const table = (rows: number, columns: number) => {
       const size = [2 * rows, 2 * columns] as const;
       const computed = trace({ ...stored, positions: { kind: "sin-cos", max } }, { size });
@@ -322,7 +322,7 @@ describe("places", () => {
     expect(toNumbers(table(2, 4)).slice(0, 64)).toEqual(full.slice(first, first + 64));
   });
 
-  it("that the table does not have are refused", () => {
+  it("outside the table are refused", () => {
     expect(() => trace(stored, { size: [12, 14] })).toThrow(
       "An image of 12×14 is larger than the position table covers; give at most 12×12.",
     );
@@ -334,7 +334,7 @@ describe("its config", () => {
   const parse = (fields: object) =>
     networkSchema().safeParse({ kind: "mmdit", ...tiny, ...fields }).error?.issues[0]?.message;
 
-  it("is refused where its sizes do not fit each other", () => {
+  it("is refused if its sizes do not fit each other", () => {
     expect(parse({})).toBeUndefined();
     expect(parse({ heads: 3 })).toContain("3 heads do not divide the hidden width 16");
     expect(parse({ size: [4, 10] })).toContain("make max at least 5");
@@ -365,7 +365,7 @@ describe("gradients", () => {
     ],
     ["a small model", { ...later, modulationRank: 3, patches: { kind: "bottleneck", width: 3 } }],
   ] as const satisfies readonly (readonly [string, MMDiTConfig])[])(
-    "are the same here and by the reference: %s",
+    "are the same as by the reference interpreter: %s",
     async (_, config) => {
       const traced = trace(config);
       const declared = weightsIn(traced);
@@ -389,7 +389,7 @@ describe("gradients", () => {
     },
   );
 
-  it("are the same where blocks are computed again, and skipped", () => {
+  it("are the same with recomputed and skipped blocks", () => {
     const gradientOf = (recompute: boolean) => {
       const traced = trace(later, { recompute, skippable: [1] });
       const weight = traced.params.declared.get("joint_blocks.0.x_block.attn.qkv.weight")!.tensor;

@@ -37,14 +37,14 @@ const backend = nodeBackend("cpu");
 
 const tokensOf = (side: number) => input("tokens", [batch, side, side], "int64");
 
-describe("what the original implementations recorded", () => {
+describe("recordings of the original implementations", () => {
   it.each([
     ["paella", 145],
     ["paella_v1", 125],
     ["paella_wide", 89],
     ["paella_v1_wide", 82],
     ["paella_vqgan", 6],
-  ])("%s is computed again, its tokens exactly", async (folder, outputs) => {
+  ])("%s is reproduced, with exactly equal codes", async (folder, outputs) => {
     const report = await withRecording(path.join(fixtures, folder), (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -121,7 +121,7 @@ describe("Paella", () => {
     text: randomArray(1, "float32", [1, 3, 6]),
   };
 
-  it("gives logits of each place, by noise, text and picture", () => {
+  it("gives logits of each position that depend on noise ratio, text and picture", () => {
     const plain = logits(small, told);
     expect(plain.shape).toEqual([1, 16, 4, 4]);
     for (const other of [
@@ -133,12 +133,12 @@ describe("Paella", () => {
     }
   });
 
-  it("attends to the condition alone where it is told so", () => {
+  it("attends to the condition alone without self-attention", () => {
     const alone = logits({ ...small, selfAttention: false }, told);
     expect(toNumbers(alone)).not.toEqual(toNumbers(logits(small, told)));
   });
 
-  it("reads the original's arguments", () => {
+  it("reads the arguments of the original", () => {
     const read = (fields: object) => paellaConfig(fieldReader("args", { ...fields }));
     expect(read({ byt5_embd: 2560 })).toEqual(paellaPresets["Paella-v3"]);
     expect(() => read({ level_config: "CT" })).toThrow(
@@ -154,7 +154,7 @@ describe("Paella", () => {
     expect(() => read({ kernel_size: 4 })).toThrow('"kernel_size" = 4; give an odd number');
   });
 
-  it("refuses tokens that its levels cannot halve, and parts that there are not", () => {
+  it("refuses codes that its levels cannot halve, and unknown parts", () => {
     const trace = (config: PaellaConfig, side: number) => () => {
       const inputs = { share: input("share", [batch]), text: input("text", [batch, 3, 6]) };
       return paella(createParams(), { tokens: tokensOf(side), ...inputs }, config);
@@ -168,10 +168,10 @@ describe("Paella", () => {
   });
 });
 
-describe("the first Paella", () => {
+describe("Paella version 1", () => {
   const read = (fields: object) => paellaV1Config(fieldReader("args", { ...fields }));
 
-  it("reads the original's arguments", () => {
+  it("reads the arguments of the original", () => {
     expect(read({ num_labels: 8192 })).toEqual(paellaV1Presets["Paella-v1"]);
     expect(() => read({})).toThrow('args has no "num_labels"');
     expect(() => read({ num_labels: 8, up_levels: [1, 2] })).toThrow(
@@ -179,7 +179,7 @@ describe("the first Paella", () => {
     );
   });
 
-  it("refuses tokens that its levels cannot halve, or not mirror at the edges", () => {
+  it("refuses codes that its levels cannot halve or pad by reflection", () => {
     const config = read({ num_labels: 8, c_hidden: 16, c_clip: 4, c_r: 8 });
     const trace = (side: number) => () => {
       const told = { share: input("share", [batch]), clip: input("clip", [batch, 4]) };
@@ -215,17 +215,17 @@ describe("the VQGAN", () => {
   };
   const found = evaluateFloat64(graphOf(shown), values);
 
-  it("makes one token of 2^levels × 2^levels pixels, and pictures of tokens", () => {
+  it("encodes 2^levels × 2^levels pixels as one code, and decodes codes to pictures", () => {
     expect(found["indices"]!.shape).toEqual([2, 2, 1]);
     expect(found["decoded"]!.shape).toEqual([2, 3, 16, 8]);
   });
 
-  it("decodes tokens as their codes", () => {
+  it("decodes code numbers like their vectors", () => {
     const [decoded, again] = [toNumbers(found["decoded"]!), toNumbers(found["again"]!)];
     for (const [i, value] of decoded.entries()) expect(again[i]).toBeCloseTo(value, 5);
   });
 
-  it("takes the nearest code of all", () => {
+  it("chooses the nearest of all codes", () => {
     const codes = toNumbers(values["vquantizer.codebook.weight"]!);
     const encoded = toNumbers(found["latents"]!).map((value) => value * config.scale);
     const nearest = toNumbers(found["indices"]!);

@@ -29,11 +29,11 @@ const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const backend = nodeBackend("cpu");
 const configOf = (args: Record<string, unknown>) => pixArtConfig(fieldReader("config.json", args));
 
-describe("what the original code computed", () => {
+describe("recordings of the original code", () => {
   it.each([
     ["pixart_alpha", 1],
     ["pixart_sigma", 59],
-  ])("%s is computed again, with every gradient", async (folder, count) => {
+  ])("%s is reproduced with every gradient", async (folder, count) => {
     const report = await withRecording(path.join(fixtures, folder), (recording) =>
       verifyRecording(recording, async () => backend),
     );
@@ -56,7 +56,7 @@ describe("the published keys of PixArt-Sigma-XL-2-1024", () => {
   const check = (entries: ReturnType<typeof published>) =>
     checkKeys(params, { name: "file", entries });
 
-  it("are accepted one by one, and are as many numbers as were counted", () => {
+  it("are accepted, and have the counted number of parameters", () => {
     expect(() => check(published())).not.toThrow();
     const sizes = [...params.declared.values()].map(({ tensor }) =>
       sizeOf(resolve(tensor.shape, undefined)),
@@ -64,7 +64,7 @@ describe("the published keys of PixArt-Sigma-XL-2-1024", () => {
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(610_856_096);
   });
 
-  it("are refused by name where one is missing, extra or of another shape", () => {
+  it("are refused by name if one is missing, extra or of another shape", () => {
     for (const key of published().keys()) {
       const entries = published();
       entries.delete(key);
@@ -76,7 +76,7 @@ describe("the published keys of PixArt-Sigma-XL-2-1024", () => {
     expect(() => check(extra)).toThrow('the model has no "pos_embed.pos"');
   });
 
-  it("lack the embedding of sizes that the 1024 pixels of α have", () => {
+  it("lack the size embedding of the α model for 1024 pixels", () => {
     const alpha = pixArtParams(pixArtPresets["PixArt-XL-2-1024"]);
     expect(() => checkKeys(alpha, { name: "file", entries: published() })).toThrow(
       'it lacks "adaln_single.emb.resolution_embedder.linear_1.weight" [384, 256], ',
@@ -95,7 +95,7 @@ describe("pixArtConfig", () => {
     expect(configOf({ ...published, sample_size: 32 })).toEqual(pixArtPresets["PixArt-XL-2-256"]);
   });
 
-  it("tells what is null from what is absent", () => {
+  it("distinguishes null from missing fields", () => {
     const config = configOf({ in_channels: 3, out_channels: null, cross_attention_dim: 40 });
     expect(config).toMatchObject({ outputs: 3, textWidth: 40, textProjection: false });
     expect(configOf({})).toMatchObject({ outputs: 8, textWidth: 1152 });
@@ -163,7 +163,7 @@ function run(
 describe("pixArt", () => {
   const weights = opened(tiny);
 
-  it("does not look at masked tokens of the text", () => {
+  it("ignores masked tokens of the text", () => {
     const text = toNumbers(given.text);
     // Token 2 of the first text is masked, token 0 is not.
     const masked = text.map((x, i) => (i >= 10 && i < 15 ? x + 3 : x));
@@ -175,7 +175,7 @@ describe("pixArt", () => {
     expect(other).not.toEqual(before);
   });
 
-  it("looks at every condition, image by image", () => {
+  it("depends on every condition, separately for each image", () => {
     const before = run(weights);
     const half = before.length / 2;
     for (const name of ["t", "resolution", "aspectRatio"] as const) {
@@ -189,7 +189,7 @@ describe("pixArt", () => {
     }
   });
 
-  it("gives a new model's text no say, and predicts nothing", () => {
+  it("predicts zero and ignores the text at initialization", () => {
     const first = initialize(pixArtParams(tiny), randomKey(1));
     expect(run(first).every((x) => x === 0)).toBe(true);
     const head = { "proj_out.weight": weights["proj_out.weight"]! };
@@ -217,7 +217,7 @@ describe("pixArt", () => {
     expect(small[2]).toEqual(plain[1]);
   });
 
-  it("computes the same gradients when it computes blocks again", () => {
+  it("has the same gradients with recomputed blocks", () => {
     const gradients = (recompute: boolean) => {
       const params = createParams();
       const loss = pixArt(params, inputs, tiny, { recompute }).square().mean();

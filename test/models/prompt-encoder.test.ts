@@ -50,7 +50,7 @@ function tokensOf(changed: Record<string, NdArray> = {}): number[][][] {
 }
 
 describe("promptEncoder", () => {
-  it("gives every token of every prompt the model's width", () => {
+  it("gives every token of every prompt the width of the model", () => {
     expect(output.shape).toEqual([batch, 4, 4]);
     expect([...params.declared.keys()].slice(0, 3)).toEqual([
       "words",
@@ -59,14 +59,14 @@ describe("promptEncoder", () => {
     ]);
   });
 
-  it("does not look at padding", () => {
+  it("ignores padding", () => {
     const [first, second] = tokensOf();
     const [other, another] = tokensOf({ ids: ints([1, 2, 3, 6, 4, 5, 6, 2]) });
     expect(other!.slice(0, 3)).toEqual(first!.slice(0, 3));
     expect(another!.slice(0, 2)).toEqual(second!.slice(0, 2));
   });
 
-  it("lets each token of a prompt look at all of them, and at no other prompt", () => {
+  it("lets each token attend to all tokens of its prompt, and to no other prompt", () => {
     const [first, second] = tokensOf();
     for (const [place, ids] of [
       [1, 2, 6, 0],
@@ -78,19 +78,19 @@ describe("promptEncoder", () => {
     }
   });
 
-  it("hears the order of words", () => {
+  it("depends on the order of words", () => {
     const [first] = tokensOf();
     const [other] = tokensOf({ ids: ints([2, 1, 3, 0, 4, 5, 0, 0]) });
     const apart = first![2]!.map((x, i) => Math.abs(x - other![2]![i]!));
     expect(Math.max(...apart)).toBeGreaterThan(1e-3);
   });
 
-  it("gives a prompt without words no numbers that are none", () => {
+  it("gives finite outputs for an empty prompt", () => {
     const [empty] = tokensOf({ mask: bools([0, 0, 0, 0, 1, 1, 0, 0]) });
     expect(empty!.flat().every(Number.isFinite)).toBe(true);
   });
 
-  it("has the gradients of finite differences", () => {
+  it("has the same gradients as finite differences", () => {
     const target = randomArray(3, "float64", [2, 4, 4]);
     const wanted = input("target", [batch, 4, 4], "float32");
     const keep = inputs.mask.cast("float32").unsqueeze(-1);
@@ -108,7 +108,7 @@ describe("promptEncoder", () => {
     expect(leaves).toHaveLength(3 + 2 * 10 + 1);
   });
 
-  it("only looks words up where their table is not trained", () => {
+  it("looks words up by gather if their table is not trained", () => {
     const loss = output.square().mean();
     const rest = [...params.declared].flatMap(([name, { tensor }]) =>
       name === "words" ? [] : [tensor],
@@ -140,11 +140,11 @@ describe("promptEncoder", () => {
 });
 
 describe("promptEncoderSchema", () => {
-  it("takes a config as it is", () => {
+  it("accepts a complete config", () => {
     expect(promptEncoderSchema.parse(config)).toEqual(config);
   });
 
-  it("refuses heads that rotary positions cannot turn", () => {
+  it("refuses head widths that do not suit rotary positions", () => {
     const { error } = promptEncoderSchema.safeParse({ ...config, heads: 4 });
     expect(error?.issues[0]).toMatchObject({
       path: ["heads"],

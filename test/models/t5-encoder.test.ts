@@ -28,7 +28,7 @@ import { publishedShapes, shapedWeights, without } from "../support/shaped-weigh
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const preset = t5EncoderPresets["T5-XXL"];
 
-it("what the original computed is computed again", async () => {
+it("the recording of the original is reproduced", async () => {
   const report = await withRecording(path.join(fixtures, "t5"), (recording) =>
     verifyRecording(recording, async () => nodeBackend("cpu")),
   );
@@ -49,7 +49,7 @@ describe("the published keys of T5-XXL", () => {
   const table = published[own]!;
   const open = (shapes: Record<string, number[]>) => t5EncoderIn(shapedWeights(shapes));
 
-  it("are accepted, are as many numbers as were counted, and show what the preset says", () => {
+  it("are accepted, have the counted parameters, and give the config of the preset", () => {
     const { config } = open(published);
     expect(config).toEqual(preset);
     const ids = input("ids", [batch, 4], "int64");
@@ -57,7 +57,7 @@ describe("the published keys of T5-XXL", () => {
     expect(countParameters(graph)).toBe(4_762_310_656);
   });
 
-  it("may call the table as its owner, as what shares it, or both, and stand beside a decoder", () => {
+  it("can have either name of the token table, or both, and a decoder beside them", () => {
     const tables = [
       { [own]: table },
       { [shared]: table },
@@ -74,7 +74,7 @@ describe("the published keys of T5-XXL", () => {
     expect(() => open(without(published, own))).toThrow(`it lacks "${shared}" [32128, 4096]`);
   });
 
-  it("are refused where one is missing, extra or of another shape", () => {
+  it("are refused if one is missing, extra or of another shape", () => {
     const key = "encoder.block.3.layer.1.DenseReluDense.wo.weight";
     expect(() => open(without(published, key))).toThrow(FormatError);
     expect(() => open(without(published, key))).toThrow(`it lacks "${key}"`);
@@ -116,7 +116,7 @@ describe("t5EncoderConfig", () => {
 });
 
 describe("distanceBucket", () => {
-  it("has a bucket for every distance, which only grows, apart for both directions", () => {
+  it("assigns non-decreasing buckets to distances, separate for both directions", () => {
     const config = fc.record({
       buckets: fc.integer({ min: 2, max: 64 }).map((half) => 2 * half),
       maxDistance: fc.integer({ min: 40, max: 1000 }),
@@ -185,12 +185,12 @@ function read(ids: readonly number[], mask?: readonly number[]): number[][] {
 }
 
 describe("t5Encoder", () => {
-  it("lets every token see all of them", () => {
+  it("lets every token attend to all tokens", () => {
     const [before, after] = [read([1, 2, 3, 4]), read([1, 2, 3, 5])];
     for (const token of [0, 1, 2, 3]) expect(after[token]).not.toEqual(before[token]);
   });
 
-  it("does not look at padding where a mask says what it is, and does where none does", () => {
+  it("ignores padding with a mask, and attends to it without one", () => {
     const [padded, other] = [read([1, 2, 0, 0], [1, 1, 0, 0]), read([1, 2, 5, 6], [1, 1, 0, 0])];
     expect(other.slice(0, 2)).toEqual(padded.slice(0, 2));
     read([1, 2]).forEach((row, i) =>
@@ -199,7 +199,7 @@ describe("t5Encoder", () => {
     expect(read([1, 2, 5, 6])[0]).not.toEqual(read([1, 2, 0, 0])[0]);
   });
 
-  it("hears the order of words by their distances alone", () => {
+  it("depends on the order of words only by their distances", () => {
     expect(read([1, 2, 3])[0]).not.toEqual(read([1, 3, 2])[0]);
     // Masked tokens in front move the others, but not against one another.
     const moved = read([0, 0, 1, 2, 3], [0, 0, 1, 1, 1]).slice(2);

@@ -98,7 +98,7 @@ async function drawn(folder: string): Promise<number> {
   }
 }
 
-describe("a family that is registered from outside the package", () => {
+describe("a family registered from outside the package", () => {
   beforeAll(async () => {
     await mkdir(at("photos"), { recursive: true });
     for (let i = 0; i < 4; i++) {
@@ -109,7 +109,7 @@ describe("a family that is registered from outside the package", () => {
   });
   afterAll(() => rm(root, { recursive: true, force: true }));
 
-  it("is trained by a config, and its folder is opened again and drawn with", async () => {
+  it("is trained from a config, opened from its folder and drawn with", async () => {
     expect(await drawn("mixer")).toBe(8 * 8 * 3);
   });
 
@@ -124,7 +124,7 @@ describe("a family that is registered from outside the package", () => {
     await expect(trained("stopped", deeper, { resume: true })).rejects.toThrow("model.depth");
   });
 
-  it("has errors in its config named with their line and the nearest key", () => {
+  it("has config errors that name the line and the nearest key", () => {
     expect(() => readTrainingConfig("a.yaml", config(4).replace("depth", "dept"))).toThrow(
       'a.yaml, line 4: there is no key "dept" in "model"; did you mean depth?',
     );
@@ -133,7 +133,7 @@ describe("a family that is registered from outside the package", () => {
     ).toThrow(/"model.kind" is "mixr".*mixer/);
   });
 
-  it("is counted and exported", async () => {
+  it("can be counted and exported", async () => {
     const model = await openModel(at("mixer"));
     try {
       const graph = networkGraph(model.network);
@@ -148,7 +148,7 @@ describe("a family that is registered from outside the package", () => {
     }
   });
 
-  it("is tuned with a LoRA on the layers that the family names", async () => {
+  it("can be tuned with a LoRA on the layers that the family names", async () => {
     const { finished: whole } = await trained(
       "lora",
       `base: ${JSON.stringify(at("mixer"))}\nlora: { rank: 2 }\ndata: { kind: images, path: ${photos} }\ntraining: { steps: 2, batch: 4, threads: 1 }\nlog: { steps: 1 }\n`,
@@ -160,7 +160,7 @@ describe("a family that is registered from outside the package", () => {
     await pipeline.dispose();
   });
 
-  it("is refused where another family has its kind", () => {
+  it("is refused if another family has the same kind", () => {
     const other = { kind: "mixer", title: "Other", schema, presets: {}, trace: mixer } as const;
     const sizes = { sizes: () => ({ unit: 1, fixed: true }), patches: () => 0 };
     expect(() => registerFamily<MixerConfig>({ ...other, ...sizes })).toThrow(

@@ -127,7 +127,7 @@ describe.each([
     whole = await trained(kind, config());
   });
 
-  it("reconstructs better as it goes on, and says how well", () => {
+  it("reconstructs better with training, and reports the error", () => {
     const [before, after] = measured(whole.events).map(({ measures }) => measures) as [
       Record<string, number>,
       Record<string, number>,
@@ -140,7 +140,7 @@ describe.each([
     expect(after["codebookUse"] ?? 1).toBeLessThanOrEqual(1);
   });
 
-  it("is found in its folder, in diffusers' layout, as good as it was measured", async () => {
+  it("opens from its folder in diffusers' layout and reconstructs with the reported error", async () => {
     const { error } = await reconstructed(at(kind), at("photos/middle/3.png"));
     // Of a PSNR of 14 dB, in [−1, 1].
     expect(error).toBeLessThan(4 * 10 ** -1.4);
@@ -151,12 +151,12 @@ describe.each([
     });
   });
 
-  it("shows pictures above what becomes of them", async () => {
+  it("writes sample grids of pictures above their reconstructions", async () => {
     const grid = await readPictureFile(at(kind, "samples/step-00000040.png"), "white");
     expect(grid).toMatchObject({ width: 4 * 18 - 2, height: 2 * 18 - 2 });
   });
 
-  it("ends in the same bits after an interruption", async () => {
+  it("resumes bit for bit after an interruption", async () => {
     const controller = new AbortController();
     const cut = await trained(`${kind}-cut`, config(), [], {
       signal: controller.signal,
@@ -171,7 +171,7 @@ describe.each([
     expect(file(`${kind}-cut`).equals(file(kind))).toBe(true);
   });
 
-  it("trains on from weights of its own", async () => {
+  it("continues from the weights of an earlier training", async () => {
     const from = `training.from=${at(kind)}`;
     const on = await trained(`${kind}-on`, config(), [
       from,
@@ -184,7 +184,7 @@ describe.each([
   });
 });
 
-it("tells how well it reconstructs its own pictures, where there are no others", async () => {
+it("measures reconstructions of training pictures if there is no validation set", async () => {
   const config = vq().replace(/validation: .*\n/, "");
   const { events } = await trained("own", config, ["training.steps=2"]);
   const [told] = measured(events);
@@ -192,7 +192,7 @@ it("tells how well it reconstructs its own pictures, where there are no others",
   expect(told!.measures["psnr"]).toBeGreaterThan(0);
 });
 
-describe("what an autoencoder cannot be", () => {
+describe("invalid autoencoder configs", () => {
   it.each([
     [vq(), "picture.size=18", "such as 20×20"],
     [kl(), "autoencoder.widths=[8,10]", "give multiples of autoencoder.groups"],
@@ -200,13 +200,13 @@ describe("what an autoencoder cannot be", () => {
     [vq(), "autoencoder.codebook=1", '"autoencoder.codebook" is 1'],
     [vq(), "autoencoder.kind=gan", "must be one of vq, kl"],
     [vq(), "training.dropCondition=0.1", 'no key "dropCondition" in "training"'],
-  ])("with %2$s is refused in a sentence", async (text, setting, message) => {
+  ])("are refused with a one-line error: %2$s", async (text, setting, message) => {
     const failure = await messageOf(trained("refused", text, [setting]));
     expect(failure).toContain(message);
   });
 });
 
-describe("a transformer on discrete tokens", () => {
+describe("a transformer on discrete codes", () => {
   let whole: Awaited<ReturnType<typeof trained>>;
   beforeAll(async () => {
     await trained("vq", vq(), [], { resume: true });
@@ -221,7 +221,7 @@ describe("a transformer on discrete tokens", () => {
     }
   };
 
-  it("begins with all tokens equally likely, and brings its tokenizer along", () => {
+  it("starts with equally likely codes, and saves a copy of its VQGAN", () => {
     const [first] = whole.events.flatMap((event) => (event.kind === "step" ? [event] : []));
     expect(first!.loss).toBeCloseTo(Math.log(12), 5);
     const card = readCard("model.json", JSON.parse(readFileSync(at("tokens/model.json"), "utf8")));
@@ -232,7 +232,7 @@ describe("a transformer on discrete tokens", () => {
     });
   });
 
-  it("is shown what the tokenizer says", async () => {
+  it("trains on the codes of the VQGAN", async () => {
     const { seen } = await reconstructed(at("vq"), at("photos/corner/0.png"));
     const pipeline = await openModel(at("tokens"));
     expect(pipeline.process).toMatchObject({ kind: "tokens" });
@@ -250,7 +250,7 @@ describe("a transformer on discrete tokens", () => {
     expect(tokenValues(new Uint8Array(stored.buffer), form)).toEqual(seen);
   });
 
-  it("draws the same for a seed, alone or among others, by 8 steps or fewer", async () => {
+  it("draws the same picture for a seed, alone or in a batch, in at most 8 steps", async () => {
     const [one] = await drawn({ class: "corner", seed: 4, steps: 8 });
     const [, two] = await drawn({ class: "corner", seed: 3, count: 2, steps: 8 });
     expect(one!.pixels).toEqual(two!.pixels);
@@ -258,7 +258,7 @@ describe("a transformer on discrete tokens", () => {
     expect(other!.pixels).not.toEqual(one!.pixels);
   });
 
-  it("inpaints: pixels outside the mask stay as they are, and some inside change", async () => {
+  it("inpaints without changing pixels outside the mask", async () => {
     const image = square([200, 20, 20], 4);
     const pixels = Uint8Array.from({ length: 256 }, (_, i) => (i % 16 >= 8 ? 255 : 0));
     const mask = { width: 16, height: 16, channels: 1, pixels } as const;
@@ -272,7 +272,7 @@ describe("a transformer on discrete tokens", () => {
     expect(changed.inside).toBeGreaterThan(0);
   });
 
-  it("varies an image by its strength", async () => {
+  it("changes an image more with a higher strength", async () => {
     const image = square([200, 20, 20], 4);
     const far = async (strength: number, steps: number) => {
       const [picture] = await drawn({
@@ -294,11 +294,11 @@ describe("a transformer on discrete tokens", () => {
     [{ shift: 2 }, "shift"],
     [{ width: 16, height: 18 }, "cannot draw 16×18 pixels: width and height must be multiples of 8"],
     [{ prompt: "a cat" }, "class"],
-  ])("refuses %o in a sentence", async (request, message) => {
+  ])("refuses %o with a one-line error", async (request, message) => {
     expect(await messageOf(drawn({ class: "corner", ...request }))).toContain(message);
   });
 
-  it("is refused with a tokenizer of another codebook", async () => {
+  it("is refused with a VQGAN of another codebook size", async () => {
     const card = JSON.parse(readFileSync(at("tokens/model.json"), "utf8")) as {
       tokens: { tokenizer: { codebook: number } };
     };
@@ -321,7 +321,7 @@ describe("a transformer on discrete tokens", () => {
     expect(await messageOf(trained("refused", tokens(), [setting]))).toContain(message);
   });
 
-  it("takes a LoRA, which is told of the tokenizer by the base", async () => {
+  it("trains a LoRA, which uses the VQGAN of the base", async () => {
     const config = `${data().replace(/picture: .*\n/, "")}
 base: ${JSON.stringify(at("tokens"))}
 lora: { rank: 2 }
@@ -336,7 +336,7 @@ training: { steps: 3, batch: 4, threads: 1 }`;
     expect(same!.pixels).toEqual(own!.pixels);
   });
 
-  it("does not go on with another tokenizer", async () => {
+  it("does not resume with another VQGAN", async () => {
     await trained("other-vq", vq(), ["seed=6", "training.steps=1"]);
     const failure = trained(
       "tokens",
@@ -350,14 +350,14 @@ training: { steps: 3, batch: 4, threads: 1 }`;
   });
 });
 
-describe("other networks on tokens", () => {
+describe("other networks on codes", () => {
   it.each([
     [
       "paella",
       "{ kind: paella, shareWidth: 8, conditionWidth: 16, textWidth: 16, levels: [{ width: 8, heads: 1, blocks: 1, parts: CT }, { width: 16, heads: 2, blocks: 1, parts: CTA }] }",
     ],
     [
-      "paella told nothing",
+      "paella without a condition",
       "{ kind: paella, condition: none, levels: [{ width: 16, heads: 2, blocks: 1, parts: CTAF }] }",
     ],
     ["u-vit", "{ kind: u-vit, patch: 2, hidden: 16, depth: 2 }"],
@@ -382,7 +382,7 @@ describe("other networks on tokens", () => {
     expect(picture).toMatchObject({ width: 16, height: 16, channels: 3 });
   });
 
-  it("a Paella is refused where there are no tokens, or levels do not divide them", async () => {
+  it("a Paella is refused without codes, or if its levels do not divide them", async () => {
     const without = `${data()}\nmodel: { kind: paella }\ntraining: { steps: 1 }`;
     expect(await messageOf(trained("refused", without))).toContain("Paella needs codes");
     const levels =
@@ -392,8 +392,8 @@ describe("other networks on tokens", () => {
   });
 });
 
-describe("latents of an autoencoder that was trained here", () => {
-  it("are trained on, at about unit variance", async () => {
+describe("latents of an autoencoder trained by this library", () => {
+  it("have about unit variance in training", async () => {
     await trained("kl", kl(), [], { resume: true });
     const config = `${data()}
 latents: { autoencoder: ${JSON.stringify(at("kl"))} }

@@ -23,14 +23,14 @@ const read = (text: string, settings: readonly string[] = []) =>
   readTrainingConfig("a.yaml", text, settings) as TrainingConfig;
 
 describe("a training config", () => {
-  it("has defaults for all that it leaves out", () => {
+  it("has defaults for all missing fields", () => {
     const config = read(good);
     expect(config.training.optimizer).toMatchObject({ kind: "adamw", rate: 1e-3 });
     expect(config.diffusion).toMatchObject({ process: "flow", predicts: "x0" });
     expect(config.picture.channels).toBe(3);
   });
 
-  it("is overridden by settings, whose values are YAML", () => {
+  it("is overridden by settings with YAML values", () => {
     const config = read(good, [
       "training.steps=7",
       "training.optimizer={ kind: muon, rate: 0.5 }",
@@ -42,7 +42,7 @@ describe("a training config", () => {
   });
 
   it.each(readdirSync(examples).filter((name) => name.endsWith(".yaml")))(
-    "is what the example %s is",
+    "is valid in the example %s",
     (name) => {
       const text = readFileSync(path.join(examples, name), "utf8");
       expect(readTrainingConfig(name, text).training.batch).toBeGreaterThan(0);
@@ -165,7 +165,7 @@ training:
   steps: 100
 `;
 
-  it("has its rank as alpha and the targets of the base's family unless it says otherwise", () => {
+  it("has its rank as alpha and the targets of the base's family by default", () => {
     const config = readTrainingConfig("a.yaml", lora) as LoraTrainingConfig;
     expect(config).toMatchObject({ base: "emoji", checkpoint: { weights: "float16" } });
     expect(config.lora).toEqual({ rank: 4, alpha: 4 });
@@ -196,7 +196,7 @@ training:
       /^a\.yaml, line 8: "training\.from" comes from the base of a LoRA; leave it out\.$/,
     ],
     ["steps: 100", "batch: 4", /give one of steps, minutes and compute/],
-  ])("with %j as %j is refused in one sentence", (before, after, sentence) => {
+  ])("with %j replaced by %j is refused with a one-line error", (before, after, sentence) => {
     const reading = () => readTrainingConfig("a.yaml", lora.replace(before, after));
     expect(reading).toThrow(UsageError);
     expect(reading).toThrow(sentence);

@@ -28,7 +28,7 @@ function dropped(condition: NetworkConfig["condition"]): number[] {
   return toNumbers(inputs["drop"]!);
 }
 
-it("leaves out classes that are not known, but no captions", () => {
+it("drops unknown classes, but no captions", () => {
   expect(dropped({ kind: "class", classes: 2, nullClass: true })).toEqual([0, 1]);
   expect(dropped({ kind: "text", width: 8, length: 4 })).toEqual([0, 0]);
 });

@@ -89,7 +89,7 @@ describe("training on latents", () => {
     whole = await trained("whole", ["samples.steps=6", "samples.each=1"]);
   });
 
-  it("makes the latents first, then trains on their size", () => {
+  it("encodes the latents first, then trains on their size", () => {
     expect(kinds(whole.events)).toEqual([
       "latents",
       "encoding",
@@ -119,7 +119,7 @@ describe("training on latents", () => {
     ]);
   });
 
-  it("draws pictures of the right size from the folder, which stands alone", async () => {
+  it("draws pictures of the right size from the folder alone", async () => {
     const pipeline = await openPipeline(at("whole"));
     const [picture] = await finished(pipeline.generate({ class: "dark", seed: 1 }));
     expect(picture).toMatchObject({ width: 8, height: 8, channels: 3 });
@@ -131,7 +131,7 @@ describe("training on latents", () => {
     expect(grid).toMatchObject({ width: 8, height: 18 });
   });
 
-  it("keeps the autoencoder as it was stored, under diffusers' names", async () => {
+  it("copies the autoencoder in its stored type, under diffusers' names", async () => {
     const original = await openSafetensorsFile(at(vaeFile));
     const copy = await openSafetensorsFile(at("whole/vae.safetensors"));
     expect([...copy.entries.keys()].sort()).toEqual([...original.entries.keys()].sort());
@@ -141,7 +141,7 @@ describe("training on latents", () => {
     await Promise.all([original.close(), copy.close()]);
   });
 
-  it("ends in the same bits where it was interrupted", async () => {
+  it("resumes bit for bit after an interruption", async () => {
     await trained("parted", ["training.steps=3"]);
     expect(model("parted").equals(model("whole"))).toBe(false);
     const { events } = await trained("parted", [], { resume: true });
@@ -149,7 +149,7 @@ describe("training on latents", () => {
     expect(model("parted").equals(model("whole"))).toBe(true);
   });
 
-  it("shares a cache that is given, and makes it anew for another picture or autoencoder", async () => {
+  it("shares a given cache, and encodes again for another picture or autoencoder", async () => {
     const cache = `latents.cache=${at("shared")}`;
     const found = async (name: string, ...more: string[]) => {
       const { events } = await trained(name, [cache, "training.steps=1", ...more]);
@@ -178,7 +178,7 @@ describe("training on latents", () => {
     );
   });
 
-  it("measures on latents of other pictures, and encodes no more of them than it shows", async () => {
+  it("validates on latents of other pictures, and encodes only those that it uses", async () => {
     const { events } = await trained("validated", [
       "training.steps=2",
       `validation={ data: { kind: images, path: ${JSON.stringify(at("photos"))} }, steps: 1, batches: 2 }`,
@@ -193,7 +193,7 @@ describe("training on latents", () => {
     expect(losses.map(Number.isFinite)).toEqual([true, true]);
   });
 
-  it("trains on means where a sample is not wanted, from a file in Stable Diffusion's own naming too", async () => {
+  it("trains on means with posterior: mean, also from a file with Stable Diffusion's own names", async () => {
     await changedVAE(at("compvis"), { half: true });
     const { result } = await trained("means", [
       "latents.posterior=mean",
@@ -210,7 +210,7 @@ describe("training on latents", () => {
     expect(picture).toMatchObject({ width: 8, height: 8 });
   });
 
-  it("ends without a step where it is told to stop while it encodes, and goes on from there", async () => {
+  it("stops without a step if aborted while encoding, and resumes", async () => {
     const stop = new AbortController();
     stop.abort();
     const { result, events } = await trained("stopped", [], { signal: stop.signal });
@@ -222,22 +222,22 @@ describe("training on latents", () => {
 
   it.each([
     [
-      "a size that is no multiple of the autoencoder's",
+      "a size that is not a multiple of the autoencoder's factor",
       "picture.size=9",
       /^UsageError: picture\.size is 9×9, but .*vae makes one latent of 2×2 pixels; give multiples of 2, such as 10×10\.$/,
     ],
     [
-      "grey pictures for an autoencoder of colours",
+      "grey pictures for an autoencoder of colour pictures",
       "picture.channels=1",
       /^UsageError: .*vae encodes pictures of 3 channels and decodes 3, but picture\.channels is 1; /,
     ],
     [
-      "an autoencoder that is not there",
+      "a missing autoencoder",
       "latents.autoencoder=/nowhere/vae",
       /^UsageError: There is no VAE \/nowhere\/vae; give a folder in diffusers' layout, or a \.safetensors file\.$/,
     ],
     [
-      "a folder that holds none",
+      "a folder without an autoencoder",
       "latents.autoencoder=PHOTOS",
       /^UsageError: .*photos has no config\.json; give the folder of an autoencoder/,
     ],
@@ -251,15 +251,18 @@ describe("training on latents", () => {
       "model.patch=3",
       /^UsageError: The model \(patch\): a picture of 4×4 cannot be cut into patches of 3×3/,
     ],
-  ])("refuses %s in one sentence, and leaves nothing behind", async (_, setting, sentence) => {
-    const place = setting
-      .replace("PHOTOS", at("photos"))
-      .replace("MODEL", at("whole/model.safetensors"));
-    expect(await messageOf(trained("refused", [place]))).toMatch(sentence);
-    expect(existsSync(at("refused"))).toBe(false);
-  });
+  ])(
+    "refuses %s with a one-line error, and leaves nothing behind",
+    async (_, setting, sentence) => {
+      const place = setting
+        .replace("PHOTOS", at("photos"))
+        .replace("MODEL", at("whole/model.safetensors"));
+      expect(await messageOf(trained("refused", [place]))).toMatch(sentence);
+      expect(existsSync(at("refused"))).toBe(false);
+    },
+  );
 
-  it("cannot be drawn without its autoencoder", async () => {
+  it("fails to draw without its autoencoder", async () => {
     const file = JSON.parse(readFileSync(at("whole/model.json"), "utf8")) as object;
     const card = readCard("model.json", file);
     const weights = await openSafetensorsFile(at("whole/model.safetensors"));

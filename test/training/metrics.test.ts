@@ -123,7 +123,7 @@ describe("tfRecord", () => {
 });
 
 describe("openMetrics", () => {
-  it("writes a line a call, with null for what is no finite number", async () => {
+  it("writes a line per call, with null for NaN and infinity", async () => {
     const metrics = await openMetrics(folder);
     await metrics.log(20, { loss: 0.5, rate: 1e-3 });
     await metrics.log(40, { loss: NaN, rate: Infinity });
@@ -133,7 +133,7 @@ describe("openMetrics", () => {
     );
   });
 
-  it("tells TensorBoard scalars and images", async () => {
+  it("writes scalars and images for TensorBoard", async () => {
     const png = await encodePicture(picture, { format: "png" });
     const metrics = await openMetrics(folder);
     await metrics.log(20, { loss: 0.5, größe: -3 });
@@ -163,7 +163,7 @@ describe("openMetrics", () => {
     expect(Buffer.from(shape![4]![0] as Uint8Array).equals(png)).toBe(true);
   });
 
-  it("goes on after a step, and cuts away what came after it", async () => {
+  it("resumes after a step, and removes later lines", async () => {
     const first = await openMetrics(folder);
     for (const step of [20, 40, 60, 80]) await first.log(step, { loss: step });
     await first.close();
@@ -188,7 +188,7 @@ describe("openMetrics", () => {
     expect((await readdir(folder)).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   });
 
-  it("begins anew where nothing was saved before the interruption", async () => {
+  it("starts over if nothing was saved before the interruption", async () => {
     const first = await openMetrics(folder);
     await first.log(1, { loss: 1 });
     await first.close();
@@ -196,7 +196,7 @@ describe("openMetrics", () => {
     expect(await lines()).toEqual([]);
   });
 
-  it("takes any rest of a last line, but no damage before lines that stay", async () => {
+  it("accepts an incomplete last line, but no invalid line before lines that are kept", async () => {
     const path = join(folder, "metrics.jsonl");
     const sound = '{"step":20,"time":1,"loss":1}\n';
     for (const rest of ["", "{", '{"step":3', "\0\0\0", "null\n", "\0\n{}\n", '{"step":"1"}\n']) {
@@ -216,7 +216,7 @@ describe("openMetrics", () => {
     expect(await readFile(path, "utf8")).toBe("");
   });
 
-  it("says that a folder cannot be written", async () => {
+  it("names a folder that cannot be written", async () => {
     const path = join(folder, "none", "metrics.jsonl");
     await expect(openMetrics(join(folder, "none"))).rejects.toThrow(
       new PatchwiseError(

@@ -81,7 +81,7 @@ describe("Muon", () => {
     [10, 6],
     [8, 8],
   ])(
-    "moves a %i×%i matrix by one whose singular values are all near 0.2·√max(rows, columns)",
+    "updates a %i×%i matrix by one whose singular values are all near 0.2·√max(rows, columns)",
     (rows, columns) => {
       const { results } = update({ w: [rows, columns] }, { w: 1 });
       const step = toNumbers(results["w"]!).map(
@@ -102,7 +102,7 @@ describe("Muon", () => {
     },
   );
 
-  it("orthogonalises matrices that stand one upon the other each alone", () => {
+  it("orthogonalizes stacked matrices separately", () => {
     const together = update({ w: [12, 5] }, { w: 3 });
     const g = toNumbers(together.drawn["g.w"]!);
     for (let part = 0; part < 3; part++) {
@@ -132,7 +132,7 @@ describe("Muon", () => {
     }
   });
 
-  it("leaves all else to the other optimizer", () => {
+  it("leaves all other weights to the other optimizer", () => {
     const { results, drawn, state } = update({ w: [4, 4], bias: [7] }, { w: 1 });
     expect(Object.keys(state).sort()).toEqual(["m.bias", "momentum.w", "v.bias"]);
     // The first step of Adam has length 1 in each direction.

@@ -19,8 +19,8 @@ const model = (settings: object): TrainingConfig["model"] =>
     training: { steps: 1 },
   }).model;
 
-describe("a network that is trained", () => {
-  it("is a DiT unless its config says otherwise", () => {
+describe("the network of a training config", () => {
+  it("is a DiT by default", () => {
     const network = networkOf(model({}), picture, classed, undefined);
     expect(network).toMatchObject({
       kind: "dit",
@@ -52,7 +52,7 @@ describe("a network that is trained", () => {
     expect(network.prompt).toBeUndefined();
   });
 
-  it("has a published size, but places of its own", () => {
+  it("has a published size, but its own positions", () => {
     const settings = model({ kind: "mmdit", preset: "SD3.5-medium", depth: 14 });
     const network = networkOf(settings, picture, classed, undefined);
     expect(network).toMatchObject({
@@ -69,11 +69,11 @@ describe("a network that is trained", () => {
     [200, 2],
     [352, 4],
     [1024, 16],
-  ])("of width %i has %i heads, which divide it for rotary positions", (hidden, heads) => {
+  ])("of width %i has %i heads, which suit rotary positions", (hidden, heads) => {
     expect(networkOf(model({ hidden }), picture, classed, undefined)).toMatchObject({ heads });
   });
 
-  it("is refused where there is nothing to tell an MMDiT, or its sizes do not fit", () => {
+  it("refuses an MMDiT without a condition, or with sizes that do not fit", () => {
     const plain = { name: "noise", classes: undefined, captioned: false };
     const build = (settings: object) => () =>
       networkOf(model({ kind: "mmdit", ...settings }), picture, { ...plain }, undefined);
@@ -92,7 +92,7 @@ describe("a network that is trained", () => {
   });
 });
 
-it("Muon moves the matrices of an MMDiT's blocks, and AdamW the rest", () => {
+it("Muon updates the matrices of an MMDiT's blocks, and AdamW the other weights", () => {
   const { training } = trainingConfigSchema().parse({
     data: { kind: "idx" },
     picture: { size: 64 },

@@ -12,7 +12,7 @@ const anyDecay = fc.oneof(
 );
 
 describe("the learning rate", () => {
-  it("rises in equal steps, stays, and falls to its end", () => {
+  it("rises in equal steps, stays constant, and falls to its final value", () => {
     const schedule = { rate: 2, warmUp: 4, decay: { kind: "linear", over: 0.5, to: 0.1 } } as const;
     const rates = Array.from({ length: 20 }, (_, i) => rateAt(schedule, i + 1, i / 20));
     expect(rates.slice(0, 5)).toEqual([0.5, 1, 1.5, 2, 2]);
@@ -21,7 +21,7 @@ describe("the learning rate", () => {
     expect(rateAt(schedule, 21, 1)).toBeCloseTo(0.2, 12);
   });
 
-  it("is never above the highest, never negative, and never rises after the warm-up", () => {
+  it("stays between 0 and the highest rate, and never rises after the warm-up", () => {
     const property = fc.property(anyDecay, fc.nat(50), (decay, warmUp) => {
       const schedule = { rate: 3, warmUp, decay };
       const rates = Array.from({ length: 101 }, (_, i) => rateAt(schedule, i + 1, i / 100));

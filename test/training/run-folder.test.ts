@@ -19,7 +19,7 @@ const state = { weight: ndarray("float32", [2], [1, 2]) };
 const write = (out: string, step: number) =>
   writeCheckpoint(path.join(out, "checkpoints"), { step, seconds: 1 }, state, 2);
 
-it("reads the state when it is asked for, and only where it goes on", async () => {
+it("reads the state only when a training resumes", async () => {
   const out = path.join(root, "whole");
   const begun = await openRunFolder(out, {}, false);
   expect(begun.from).toBeUndefined();
@@ -31,7 +31,7 @@ it("reads the state when it is asked for, and only where it goes on", async () =
   expect(await from!.readState()).toEqual(state);
 });
 
-it("never begins in a folder with checkpoints, though the config is gone", async () => {
+it("never starts in a folder with checkpoints, even without a config", async () => {
   const out = path.join(root, "bare");
   await write(out, 3);
   for (const resume of [false, true]) {
@@ -41,14 +41,14 @@ it("never begins in a folder with checkpoints, though the config is gone", async
   }
 });
 
-it("removes what killed trainings left of any step", async () => {
+it("removes unfinished checkpoints of killed trainings", async () => {
   const checkpoints = path.join(root, "killed", "checkpoints");
   mkdirSync(path.join(checkpoints, ".unfinished-step-00000007"), { recursive: true });
   await write(path.join(root, "killed"), 9);
   expect(readdirSync(checkpoints)).toEqual(["step-00000009"]);
 });
 
-it("names a tokenizer of words that is damaged", async () => {
+it("names a damaged tokenizer", async () => {
   writeFileSync(path.join(root, "tokenizer.json"), '{"model":');
   expect(await messageOf(openWords(root))).toMatch(/tokenizer\.json is not valid JSON/);
 });

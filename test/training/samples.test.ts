@@ -7,14 +7,14 @@ const classed = {
   classNames: ["Across", "Down"],
 } as const;
 
-it("takes classes by name and number, and any prompt", () => {
+it("accepts classes by name or number, and any prompt", () => {
   const told = { network: { condition: { kind: "text", width: 8, length: 4 } } } as const;
   expect(() => requireKnownSamples(["across", "Down", "1"], classed)).not.toThrow();
   expect(() => requireKnownSamples(["a cat"], { ...told, classNames: undefined })).not.toThrow();
   expect(() => requireKnownSamples(undefined, classed)).not.toThrow();
 });
 
-it("refuses what could not be drawn, with the nearest name", () => {
+it("refuses unknown classes, and suggests the nearest name", () => {
   const free = { network: { condition: { kind: "none" } }, classNames: undefined } as const;
   expect(() => requireKnownSamples(["Down", "dwon"], classed)).toThrow(UsageError);
   expect(() => requireKnownSamples(["Down", "dwon"], classed)).toThrow(

@@ -31,7 +31,7 @@ describe("a training step with AdamW and a moving average", () => {
   );
   afterAll(async () => (await trainer).dispose());
 
-  it("does what the algorithm of Loshchilov & Hutter (2019) says, step by step", async () => {
+  it("follows the algorithm of Loshchilov & Hutter (2019) step by step", async () => {
     const { learningRate, beta1, beta2, epsilon, weightDecay } = options;
     const weights = [1, -2, 3];
     const [m, v, ema] = [[0, 0, 0], [0, 0, 0], [...weights]];
@@ -80,7 +80,7 @@ describe("gradients over several batches", () => {
     );
   const first = { w: vector([1, -2, 3]) };
 
-  it("make the step that one large batch makes", async () => {
+  it("give the same step as one large batch", async () => {
     const [whole, parts] = await Promise.all([
       createTrainer(backend, trainingStep({ ...options, clip: 0.5 }), first),
       createTrainer(backend, trainingStep({ ...options, clip: 0.5, accumulate: 3 }), first),
@@ -101,7 +101,7 @@ describe("gradients over several batches", () => {
     await Promise.all([whole.dispose(), parts.dispose()]);
   });
 
-  it("must be as many as a step takes", async () => {
+  it("must match the number that a step accumulates", async () => {
     const trainer = await createTrainer(
       backend,
       trainingStep({ ...options, accumulate: 2 }),
@@ -137,7 +137,7 @@ describe("a step as gradient and update", () => {
   });
   const identity = async <T>(gradients: T) => gradients;
 
-  it.each([1, 3])("is the same step as one program, of %i batches", async (accumulate) => {
+  it.each([1, 3])("gives the same result as one program, with %i batches", async (accumulate) => {
     const step = trainingStep({ ...options, accumulate });
     const [whole, halves] = await Promise.all([
       createTrainer(backend, step, first),
@@ -158,7 +158,7 @@ describe("a step as gradient and update", () => {
     await Promise.all([whole.dispose(), halves.dispose()]);
   });
 
-  it("gives two copies with half of a batch each the step of the whole batch", async () => {
+  it("gives two copies with half a batch each the same step as the whole batch", async () => {
     const step = trainingStep(options);
     const whole = await createTrainer(backend, step, first);
     // Each copy waits for the gradients of the other.
@@ -208,7 +208,7 @@ describe("a step as gradient and update", () => {
     await Promise.all([whole, ...copies].map((each) => each.dispose()));
   });
 
-  it.each([undefined, identity])("takes over the state of another trainer", async (reduce) => {
+  it.each([undefined, identity])("resumes from the state of another trainer", async (reduce) => {
     const step = trainingStep(options);
     const [source, target] = await Promise.all([
       createTrainer(backend, step, first, { reduce }),
@@ -244,7 +244,7 @@ describe("clipping", () => {
       [0.3, 0.4],
       [-0.3, -0.4],
     ],
-  ])("brings a gradient of %j to %j times −1 at most", async (given, moved) => {
+  ])("clips a gradient of %j so that the update is %j", async (given, moved) => {
     const step = trainingStep({ loss, params: { w }, optimizer: plain, clip: 1 });
     const trainer = await createTrainer(nodeBackend("cpu"), step, { w: vector([0, 0]) });
     const { gradientNorm } = await trainer.step({ g: vector(given) });
@@ -255,8 +255,8 @@ describe("clipping", () => {
   });
 });
 
-describe("a training that goes on from its state", () => {
-  it("ends in the same bits as one that was not interrupted", async () => {
+describe("a training that resumes from its state", () => {
+  it("ends bit-equal to an uninterrupted one", async () => {
     const [w, x] = [parameter("w", [3]), input("x", [3])];
     const loss = w.sub(x).square().sum();
     const step = trainingStep({ loss, params: { w }, optimizer: adamW({ learningRate: 0.1 }) });

@@ -41,7 +41,7 @@ async function messageOf(options: Partial<TrainModelOptions>): Promise<string> {
 }
 
 describe("trainModel", () => {
-  it("resumes bit for bit from the checkpoint of a training that was stopped", async () => {
+  it("resumes bit for bit from the checkpoint of a stopped training", async () => {
     const whole = await trainModel(settings);
     const controller = new AbortController();
     const events: TrainingEvent[] = [];
@@ -64,7 +64,7 @@ describe("trainModel", () => {
     expect(again.weights).toEqual(whole.weights);
   });
 
-  it("draws the same from memory, from bytes and from a folder", async () => {
+  it("gives a model that draws the same from memory, from bytes and from a folder", async () => {
     const model = await trainModel({ ...settings, name: "parity" });
     expect(model.card).toMatchObject({ name: "parity", classes: ["even", "odd"] });
     await saveModel(path.join(folder, "parity"), model);
@@ -112,7 +112,7 @@ describe("trainModel", () => {
     expect(measured[1]).toMatchObject({ step: 6, loss: validation, own: false });
   });
 
-  it("trains on a data set, by a step with room for a reduction", async () => {
+  it("trains on a data set with a gradient reduction", async () => {
     let reduced = 0;
     const data = pictureSet(pictures);
     const model = await trainModel({
@@ -156,7 +156,7 @@ describe("trainModel", () => {
       { weights: { "x_embedder.proj.weight": zeros("float32", [1]) } },
       "weights has ",
     ],
-  ])("refuses %s in one sentence", async (_, options, message) => {
+  ])("refuses %s with a one-line error", async (_, options, message) => {
     expect(await messageOf(options)).toContain(message);
   });
 });

@@ -357,7 +357,7 @@ describe.each(Object.entries(originals))("%s", (_, { read, base = {}, closed, ..
   });
 
   if (closed === false) return;
-  it("refuses an argument that it does not know, by name", () => {
+  it("refuses an unknown argument by name", () => {
     expect(() => configOf({ window_size: 4 })).toThrow(
       /config\.json has "window_size", which is no argument of \w/,
     );

@@ -37,7 +37,7 @@ describe("compare", () => {
     ["float16", ndarray("float16", [1], [1.5]), floats(1.5), { atol: 0 }, { ok: true }],
     ["floats for integers", floats(7), integers(7n), { atol: 1 }, { ok: false, maxError: NaN }],
     ["integers for floats", integers(7n), floats(7), { atol: 1 }, { ok: false, maxError: NaN }],
-  ])("judges %s", (_, got, want, tolerance, verdict) => {
+  ])("compares %s", (_, got, want, tolerance, verdict) => {
     expect(compare(got, want, tolerance as { atol: number })).toMatchObject(verdict);
   });
 
@@ -46,7 +46,7 @@ describe("compare", () => {
     [floats(0, 1), floats(0, NaN)],
     [floats(NaN), floats(NaN)],
     [floats(1, NaN, 1e9), floats(1, 2, 3)],
-  ])("fails a NaN wherever it is", (got, want) => {
+  ])("fails a NaN on either side", (got, want) => {
     for (const tolerance of [{ atol: 1e30 }, { rtol: 1e30 }]) {
       const verdict = compare(got, want, tolerance);
       expect(verdict).toMatchObject({ ok: false, maxError: NaN });
@@ -54,7 +54,7 @@ describe("compare", () => {
     }
   });
 
-  it("fails another shape of the same size", () => {
+  it("fails different shapes of the same size", () => {
     const verdict = compare(ndarray("float32", [2, 1], [1, 2]), floats(1, 2), { atol: 1 });
     expect(verdict).toMatchObject({ ok: false, reason: "shape is [2, 1], but [2] was recorded" });
   });

@@ -18,7 +18,7 @@ describe("recordings of diffusion processes and samplers", () => {
     },
   );
 
-  it("dit_diffusion with weights of its own is the DiT of its args.dit_args", async () => {
+  it("dit_diffusion with its own weights is the DiT of its args.dit_args", async () => {
     const report = await withRecording(path.join(fixtures, "dit_diffusion"), async (recording) => {
       const { config, model } = recording;
       return verifyRecording({ ...recording, model: { ...model!, config } }, async () =>

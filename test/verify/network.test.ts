@@ -41,7 +41,7 @@ function nudge(name: string, share: number): Change {
 }
 
 describe("the verification of a network", () => {
-  it("fails the gradient, and only the one, that is off by a part in a thousand", async () => {
+  it("fails only the gradient that is off by 0.1 %", async () => {
     const name = "transformer_blocks.1.attn2.to_q.weight";
     const report = await verify("pixart_sigma", async ({ gradients }) => ({
       gradients: await changed(gradients!, nudge(name, 1e-3)),
@@ -50,7 +50,7 @@ describe("the verification of a network", () => {
     expect(failed.map((output) => output.name)).toEqual([`grads.${name}`]);
   });
 
-  it("fails a gradient that is not zero where terms cancel", async () => {
+  it("fails a nonzero gradient where terms should cancel", async () => {
     const name = "transformer_blocks.0.attn1.to_k.bias";
     const report = await verify("pixart_sigma", async ({ gradients }) => ({
       gradients: await changed(gradients!, (tensors) => {
@@ -60,7 +60,7 @@ describe("the verification of a network", () => {
     expect(report.outputs.find((output) => output.name === `grads.${name}`)!.ok).toBe(false);
   });
 
-  it("fails outputs and gradients where a weight is another", async () => {
+  it("fails outputs and gradients if a weight differs", async () => {
     const report = await verify("pixart_sigma", async ({ model }) => ({
       model: {
         ...model!,
@@ -106,14 +106,14 @@ describe("the verification of a network", () => {
     await expect(verify("pixart_sigma", change)).rejects.toThrow(message);
   });
 
-  it("refuses gradients where nothing is said to be differentiated", async () => {
+  it("refuses gradients for a family without gradients", async () => {
     const gradients = ({ model }: Recording) => changed(model!.weights, () => {});
     await expect(
       verify("autoencoder_kl", async (recording) => ({ gradients: await gradients(recording) })),
     ).rejects.toThrow("autoencoder_kl has a grads.safetensors, but this family has no gradients");
   });
 
-  it("computes what was recorded, be it half of an autoencoder", async () => {
+  it("computes only the recorded outputs, such as those of a decoder", async () => {
     const report = await verify("autoencoder_kl", async ({ io }) => ({
       io: await changed(io, (tensors) => {
         for (const name of tensors.keys()) if (!/\.(z|decode)$/.test(name)) tensors.delete(name);

@@ -36,24 +36,24 @@ async function verify(tensors: Record<string, NdArray>, config?: object): Promis
 
 const five = rand(torchGenerator(3), [5]);
 
-describe("what PyTorch recorded", () => {
+describe("recordings of PyTorch", () => {
   it.each([
     ["torch_rng", 42],
     ["torch_rng_wide", 276],
-  ])("%s is drawn again", async (folder, outputs) => {
+  ])("%s is reproduced", async (folder, outputs) => {
     const report = await withRecording(path.join(fixtures, folder), again);
     expect(report).toMatchObject({ ok: true, family: "torch_rng" });
     expect(report.outputs).toHaveLength(outputs);
   });
 
-  it("is drawn again bit by bit", async () => {
+  it("are reproduced bit for bit", async () => {
     const report = await withRecording(path.join(fixtures, "torch_rng"), again);
     expect(report.outputs.filter((output) => output.max_error !== 0)).toEqual([]);
   });
 });
 
 describe("verifyRecording", () => {
-  it("says by how much an output is off", async () => {
+  it("reports the error of an output", async () => {
     const data = five.data.map((x, i) => (i === 2 ? x + 0.5 : x));
     const report = await verify({ "rand.seed3.5": ndarray("float32", [5], data) });
     expect(report.ok).toBe(false);
@@ -61,7 +61,7 @@ describe("verifyRecording", () => {
     expect(report.outputs[0]!.max_error).toBeCloseTo(0.5, 6);
   });
 
-  it("fails NaN, and gives no number for it", async () => {
+  it("fails NaN, and reports null as its error", async () => {
     const data = five.data.map((x, i) => (i === 2 ? NaN : x));
     const report = await verify({ "rand.seed3.5": ndarray("float32", [5], data) });
     expect(report.outputs).toEqual([
@@ -75,7 +75,7 @@ describe("verifyRecording", () => {
     ]);
   });
 
-  it("fails a shape that the name contradicts", async () => {
+  it("fails a shape that differs from the name", async () => {
     const report = await verify({ "rand.seed3.1x5": five });
     expect(report.outputs[0]).toMatchObject({
       ok: false,
@@ -83,7 +83,7 @@ describe("verifyRecording", () => {
     });
   });
 
-  it("compares integers exactly, whatever the tolerance", async () => {
+  it("compares integers exactly for any tolerance", async () => {
     const report = await verify(
       { "randint1.seed0.2": ndarray("int64", [2], [0, 1]) },
       { family: "torch_rng", tolerance: { atol: 10 } },
@@ -91,7 +91,7 @@ describe("verifyRecording", () => {
     expect(report.outputs[0]).toMatchObject({ max_error: 1, tolerance: 0, ok: false });
   });
 
-  it("needs no tolerance for integers, but one for floats", async () => {
+  it("needs a tolerance for floats, but not for integers", async () => {
     const config = { family: "torch_rng", tolerance: { rule: "exact" } };
     const zeros = ndarray("int64", [2], [0, 0]);
     expect((await verify({ "randint1.seed0.2": zeros }, config)).ok).toBe(true);
@@ -101,7 +101,7 @@ describe("verifyRecording", () => {
   });
 
   it.each(["dit5", "__proto__", "toString"])(
-    "lists the families where %s is none",
+    "lists the families for the unknown family %s",
     async (family) => {
       await expect(verify({ y: five }, { family, tolerance: {} })).rejects.toThrow(
         `it has the unknown family "${family}"; known are torch_rng`,
@@ -114,8 +114,8 @@ describe("verifyRecording", () => {
   });
 });
 
-describe("the names of the family torch_rng", () => {
-  it("reads bounds and shape of a sequence by the recorded shape", async () => {
+describe("the tensor names of the family torch_rng", () => {
+  it("separates bounds and shape in a name by the recorded shape", async () => {
     const zeros = ndarray("int64", [20], new BigInt64Array(20));
     const report = await verify({
       "sequence.seed3.1_rand5": five,
@@ -136,7 +136,7 @@ describe("the names of the family torch_rng", () => {
     await expect(verify({ [name]: five })).rejects.toThrow(message);
   });
 
-  it("refuses a sequence with a hole", async () => {
+  it("refuses a sequence with a gap", async () => {
     const tensors = { "sequence.seed3.1_rand5": five, "sequence.seed3.3_rand5": five };
     await expect(verify(tensors)).rejects.toThrow(
       "sequence.seed3 has tensor 3 in place of tensor 2",
@@ -147,7 +147,7 @@ describe("the names of the family torch_rng", () => {
 describe("parseConfig", () => {
   const good = { family: "torch_rng", tolerance: { atol: 0 } };
 
-  it("keeps what families need", () => {
+  it("keeps the fields that families need", () => {
     const config = { ...good, weights_from: "../dit", args: { depth: 2 } };
     expect(parseConfig(JSON.stringify(config), "c")).toMatchObject({
       family: "torch_rng",
@@ -188,7 +188,7 @@ describe("withRecording", () => {
   }
   const config = { family: "dit", tolerance: { atol: 1e-4 } };
 
-  it("opens weights and gradients where there are some", async () => {
+  it("opens weights and gradients if they exist", async () => {
     const files = { "config.json": config, "io.safetensors": five };
     const bare = await folder("bare", files);
     await withRecording(bare, async ({ name, model, gradients }) => {
@@ -206,7 +206,7 @@ describe("withRecording", () => {
     });
   });
 
-  it("borrows weights and their config from the folder beside it", async () => {
+  it("reads weights and their config from the folder in weights_from", async () => {
     const args = { depth: 3 };
     await folder("lender", { "config.json": { ...config, args }, "weights.safetensors": five });
     const borrower = await folder("borrower", {
@@ -233,7 +233,7 @@ describe("withRecording", () => {
     },
   );
 
-  it("says which lender is not there", async () => {
+  it("names a missing folder in weights_from", async () => {
     const from = await folder("alone", {
       "config.json": { ...config, weights_from: "../gone" },
       "io.safetensors": five,
@@ -243,7 +243,7 @@ describe("withRecording", () => {
     );
   });
 
-  it("says which file is not there", async () => {
+  it("names a missing file", async () => {
     const empty = await folder("empty", {});
     await expect(withRecording(empty, async () => {})).rejects.toThrow(
       /^Cannot read .*empty\/config\.json.*ENOENT/,
@@ -254,7 +254,7 @@ describe("withRecording", () => {
     );
   });
 
-  it("names the file that is cut short", async () => {
+  it("names a truncated file", async () => {
     const cut = path.join(scratch, "cut");
     cpSync(path.join(fixtures, "torch_rng"), cut, { recursive: true });
     const io = path.join(cut, "io.safetensors");

@@ -63,7 +63,7 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
   // The lowest level is padded by reflection too.
   checkDivides(inputs.tokens, 2 ** (down.length - 1), 2, "A map of tokens");
   const widths = down.map((_, level) => Math.floor(hidden / 2 ** (down.length - 1 - level)));
-  const told = conditionOf(inputs, config);
+  const condition = conditionOf(inputs, config);
   const table = p.at("embedding").param("weight", [codebook, widths[0]!], normal(1));
   let x = channelsFirst(table.gather(inputs.tokens));
   const outputs: Tensor[] = [];
@@ -72,7 +72,7 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
     let block = 0;
     const next = () => scope.at(String(block++));
     if (level > 0) x = conv2d(next(), x, widths[level]!, 4, { stride: 2, padding: 1 });
-    for (let i = 0; i < blocks; i++) x = residualBlock(next(), x, told, down);
+    for (let i = 0; i < blocks; i++) x = residualBlock(next(), x, condition, down);
     outputs.unshift(x);
   }
   for (const [above, blocks] of up.entries()) {
@@ -80,7 +80,13 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
     let block = 0;
     const next = () => scope.at(String(block++));
     for (let i = 0; i < blocks; i++) {
-      x = residualBlock(next(), x, told, up, i === 0 && above > 0 ? outputs[above] : undefined);
+      x = residualBlock(
+        next(),
+        x,
+        condition,
+        up,
+        i === 0 && above > 0 ? outputs[above] : undefined,
+      );
     }
     const lower = widths[widths.length - 2 - above];
     if (lower !== undefined) x = doublingConv(next(), x, lower, 4);
@@ -104,7 +110,7 @@ const perImage = (x: Tensor): Tensor => x.reshape([...x.shape, 1, 1]);
 function residualBlock(
   p: Params,
   x: Tensor,
-  told: Tensor,
+  condition: Tensor,
   levels: readonly number[],
   skip?: Tensor,
 ): Tensor {
@@ -115,8 +121,8 @@ function residualBlock(
   });
   const layer = { kind: "layer", affine: true, epsilon: 1e-6 } as const;
   const normed = norm(p.at("ln.ln"), channelsLast(spread), layer);
-  const everywhere = told.size(1) === 1 && told.size(2) === 1;
-  const here = everywhere ? told : resized(told, x.size(2), x.size(3));
+  const everywhere = condition.size(1) === 1 && condition.size(2) === 1;
+  const here = everywhere ? condition : resized(condition, x.size(2), x.size(3));
   const modulation = linear(p.at("cond_mapper"), here, width);
   const [gamma, beta] = ["gamma", "beta"].map((name) =>
     p.at("ln").param(name, [1, 1, 1], normal(1)),

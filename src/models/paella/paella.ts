@@ -85,7 +85,7 @@ export const paellaPresets = {
 } satisfies Record<string, PaellaConfig>;
 
 /** The inputs that all blocks share. */
-interface Told {
+interface BlockInputs {
   /** [B, shareWidth] */
   readonly share: Tensor;
   /** [B, M, conditionWidth] */
@@ -101,7 +101,7 @@ interface Told {
 export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): Tensor {
   const { channels, patch, codebook, levels } = config;
   checkDivides(inputs.tokens, patch * 2 ** (levels.length - 1), 1, "A map of tokens");
-  const told = {
+  const shared = {
     share: noiseRatioEmbedding(inputs.share, config.shareWidth),
     condition: embedConditions(p, inputs, config),
     config,
@@ -123,7 +123,7 @@ export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): T
       x = conv2d(next().at("1"), channelNorm(x), shape.width, 2, { stride: 2, padding: 0, init });
     }
     for (let i = 0; i < shape.blocks; i++) {
-      for (const kind of shape.parts) x = partOf(kind, next(), x, shape, told);
+      for (const kind of shape.parts) x = partOf(kind, next(), x, shape, shared);
     }
     outputs.push(x);
   }
@@ -134,7 +134,7 @@ export function paella(p: Params, inputs: PaellaInputs, config: PaellaConfig): T
     const skip = above > 0 ? outputs[levels.length - 1 - above] : undefined;
     for (let i = 0; i < shape.blocks; i++) {
       for (const [j, kind] of shape.parts.split("").entries()) {
-        x = partOf(kind, next(), x, shape, told, i === 0 && j === 0 ? skip : undefined);
+        x = partOf(kind, next(), x, shape, shared, i === 0 && j === 0 ? skip : undefined);
       }
     }
     const lower = levels[levels.length - 2 - above];
@@ -150,7 +150,7 @@ function partOf(
   p: Params,
   x: Tensor,
   level: PaellaLevel,
-  told: Told,
+  shared: BlockInputs,
   skip?: Tensor,
 ): Tensor {
   switch (kind) {
@@ -158,23 +158,23 @@ function partOf(
       const width = x.size(1);
       // With a skip connection each output reads two neighbouring channels, as in the original.
       const seen = skip ? concat([x, skip], 1) : x;
-      const { kernel } = told.config;
+      const { kernel } = shared.config;
       const init = xavierUniform([width, seen.size(1) / width, kernel, kernel]);
       const spread = conv2d(p.at("depthwise"), seen, width, kernel, { groups: width, init });
-      return x.add(channelwise(p, channelNorm(spread), told));
+      return x.add(channelwise(p, channelNorm(spread), shared));
     }
     case "F":
-      return x.add(channelwise(p, channelNorm(x), told));
+      return x.add(channelwise(p, channelNorm(x), shared));
     case "T": {
       const width = x.size(1);
-      const mapped = linear(p.at("mapper"), told.share, 2 * width, { init: zero });
+      const mapped = linear(p.at("mapper"), shared.share, 2 * width, { init: zero });
       const [scale, shift] = mapped
         .reshape([mapped.dim(0), 2 * width, 1, 1])
         .split(2, 1) as readonly [Tensor, Tensor];
       return x.mul(scale.add(1)).add(shift);
     }
     case "A":
-      return attend(p, x, level.heads, told);
+      return attend(p, x, level.heads, shared);
     default:
       throw new UsageError(
         `A level of Paella has the part ${quote(kind)}; use only C, T, A and F.`,
@@ -183,7 +183,7 @@ function partOf(
 }
 
 /** Two linear layers with a global response normalization between them (Woo et al., 2023). */
-function channelwise(p: Params, x: Tensor, { config }: Told): Tensor {
+function channelwise(p: Params, x: Tensor, { config }: BlockInputs): Tensor {
   const width = x.size(1);
   const inner = linear(p.at("channelwise.0"), channelsLast(x), 4 * width).gelu(); // [B, H, W, 4·C]
   const scope = p.at("channelwise.2");
@@ -199,17 +199,17 @@ function channelwise(p: Params, x: Tensor, { config }: Told): Tensor {
 }
 
 /** Attention of pixels to the condition and, if the config says so, to each other. */
-function attend(p: Params, x: Tensor, heads: number, { condition, config }: Told): Tensor {
+function attend(p: Params, x: Tensor, heads: number, { condition, config }: BlockInputs): Tensor {
   const [width, h, w] = [x.size(1), x.size(2), x.size(3)];
   const tokens = channelNorm(x).rearrange("b c h w -> b (h w) c");
   const mapped = linear(p.at("kv_mapper.1"), condition.silu(), width);
-  const heard = config.selfAttention ? concat([tokens, mapped], 1) : mapped;
+  const context = config.selfAttention ? concat([tokens, mapped], 1) : mapped;
   const scope = p.at("attention.attn");
   const weights = scope
     .param("in_proj_weight", [3 * width, width], xavierUniform([3 * width, width]))
     .split(3, 0);
   const biases = scope.param("in_proj_bias", [3 * width], zero).split(3, 0);
-  const [q, k, v] = [tokens, heard, heard].map((each, i) =>
+  const [q, k, v] = [tokens, context, context].map((each, i) =>
     each.linear(weights[i]!, biases[i]),
   ) as [Tensor, Tensor, Tensor];
   const mixed = linear(scope.at("out_proj"), mixTokens(scope, [q, k, v], { heads }), width);
