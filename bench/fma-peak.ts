@@ -10,7 +10,7 @@ export interface FmaPeak {
   measure(): Promise<number>;
 }
 
-/** Compiles `bench/fma-peak.c` into `workDir` and runs it; returns a reason if there is no C compiler. */
+/** Compiles `bench/fma-peak.c` into `workDir`; returns the reason as text if that fails. */
 export async function compileFmaPeak(workDir: string, threads: number): Promise<FmaPeak | string> {
   const program = join(workDir, "fma-peak");
   const source = resolve("bench/fma-peak.c");

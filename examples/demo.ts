@@ -1,7 +1,7 @@
 /**
- * `npm run demo`, or `npm run demo -- "sad face"`: draws a prompt with the model that comes along, and writes `demo.png`.
+ * `npm run demo`, or `npm run demo -- "sad face"`, draws a prompt with the bundled model and writes `demo.png`.
  *
- * What `patchwise generate` does, through the library.
+ * It uses the library to do the same as `patchwise generate`.
  */
 import { pictureGrid } from "patchwise/pictures";
 import { writePicture } from "patchwise/pictures/node";

@@ -19,12 +19,12 @@ const [style = "3d", steps = "300", out = `runs/lora-${style}`] = process.argv.s
 const base = "emoji";
 const shape = { height: 64, width: 64, channels: 3 } as const;
 
-/** What the LoRA sees … */
+/** The prompts of the LoRA's pictures. */
 const shown =
   "red apple, cat face, grinning face, automobile, pizza, sun, red heart, tulip, dog face, house, banana, soccer ball, star, bus, mushroom, ghost, fish, umbrella, wrapped gift, crown".split(
     ", ",
   );
-/** … and what is drawn with it: things that it saw, and things that it did not. */
+/** The prompts to draw with the LoRA, half of which it was trained on. */
 const prompts = ["red apple", "cat face", "automobile", "tiger face", "green apple", "locomotive"];
 const seeds = 2;
 const weights = [0, 0.5, 1];
@@ -110,7 +110,7 @@ const between = [sets[1]!, sets[2]!].map((set) => energyDistance(sets[0]!, set).
 console.log(`its 20 pictures        0.000               ${between.join("               ")}`);
 console.log(`Drawn with weights ${weights.join(", ")}, a row each: ${join(out, "grid.png")}`);
 
-/** Of what is not the white ground: shares of 6 levels of brightness, of saturation and of steps from pixel to pixel. */
+/** Histograms, of 6 bins each, of brightness, saturation and pixel differences, outside the white background. */
 function features({ width, height, pixels }: Picture): readonly number[] {
   const counts = new Float64Array(18);
   let count = 0;

@@ -1,6 +1,6 @@
 /**
- * Whether a trained model hears its prompts: the loss on its held-out pictures with their own prompts, with each other's,
- * and with none; and a grid of drawings, a row a prompt, where a column has the same noise.
+ * Measures how much a trained model depends on its prompts: the loss on its held-out pictures with their own prompts, with
+ * shuffled and with empty prompts; and a grid of drawings with a row for each prompt, where a column has the same noise.
  *
  *   node scripts/run.mjs examples/prompts-heard.ts runs/emoji-mmdit
  */
@@ -62,8 +62,8 @@ for (let i = 0; i < BATCHES; i++) {
   const { ids, mask, drop } = inputs as Record<"ids" | "mask", NdArray> & {
     drop: NdArray<"bool">;
   };
-  const lossOf = async (told: object) =>
-    Number((await program.run({ ...inputs, ...told }))["loss"]!.data[0]) / BATCHES;
+  const lossOf = async (condition: object) =>
+    Number((await program.run({ ...inputs, ...condition }))["loss"]!.data[0]) / BATCHES;
   sums.own += await lossOf({});
   sums.others += await lossOf({ ids: turned(ids), mask: turned(mask) });
   sums.none += await lossOf({

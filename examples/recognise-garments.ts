@@ -107,8 +107,8 @@ const test = await openLoader({ data: data("test", false), shape, batch: 500, se
 let right = 0;
 for (let i = 0; i < 20; i++) {
   const given = await test.next();
-  const told = await recognised(valuesOf(given.pixels, shape));
-  right += told.filter((guess, j) => guess === given.labels![j]).length;
+  const predicted = await recognised(valuesOf(given.pixels, shape));
+  right += predicted.filter((guess, j) => guess === given.labels![j]).length;
 }
 console.log(`classifier: recognises ${(right / 100).toFixed(1)} % of 10,000 real test pictures`);
 const names = test.info.classes!;

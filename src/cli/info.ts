@@ -48,7 +48,7 @@ interface Costs {
   readonly memory_bytes: number;
   /** Bytes to draw one picture with one program in memory at a time and the weights in their stored type. */
   readonly least_memory_bytes: number;
-  /** In the order of drawing. */
+  /** The stages of drawing, in order. */
   readonly stages: readonly StageCosts[];
 }
 

@@ -65,9 +65,9 @@ export function referenceOf(
 
 /** Drawings of prompts, one for each. */
 export interface Drawings {
-  /** In their own size. */
+  /** The drawings in their own size. */
   readonly pictures: readonly Picture[];
-  /** In the judge's size: [count, 40, 40, 3]. */
+  /** The drawings in the judge's size, [count, 40, 40, 3]. */
   readonly pixels: Uint8Array;
   readonly seen: Features;
   /** If the drawings are real pictures themselves: their indices, so that none is compared with itself. */

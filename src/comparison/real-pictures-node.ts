@@ -13,7 +13,7 @@ export interface RealPictures {
   readonly reference: Labelled;
   /** A short description of the reference. */
   readonly description: string;
-  /** As many training pictures as each model draws; undefined if the reference itself consists of training pictures. */
+  /** Training pictures, one for each that a model draws; undefined if the reference itself consists of training pictures. */
   readonly others: Labelled | undefined;
   readonly prompts: Prompts;
 }

@@ -110,7 +110,7 @@ export interface TrainedModel {
   readonly card: Card;
   /** The averaged weights, by checkpoint key. */
   readonly weights: Arrays;
-  /** Of a model that reads prompts. */
+  /** The tokenizer of a model that reads prompts. */
   readonly tokenizer?: Tokenizer | undefined;
   /** The content of tokenizer.json. */
   readonly tokenizerFile?: Uint8Array | undefined;

@@ -78,7 +78,7 @@ export async function* paella(
     params,
     ask,
     wanted: await recordedConditions("in."),
-    // The original's scale 0 is no guidance.
+    // In the original, scale 0 means no guidance.
     guidance: scale === 0 ? undefined : { scale, free: await recordedConditions("in.uncond_") },
     sampling: {
       codebook: config.codebook,

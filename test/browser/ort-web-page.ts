@@ -1,4 +1,4 @@
-/** What ort-web.test.ts asks of a page. */
+/** Functions that ort-web.test.ts calls inside a page. */
 import { toBfloat16, toFloat16 } from "../../src/engine/arrays/dtype.ts";
 import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
@@ -139,7 +139,7 @@ export async function interleaved(): Promise<number[]> {
   return values.map((array) => toNumbers(array)[0]!);
 }
 
-/** Whether ONNX Runtime's GPU device has all of the adapter's room for buffers. */
+/** Compares the buffer limits of ONNX Runtime's GPU device with those of the adapter. */
 export async function deviceLimits(): Promise<[device: number, adapter: number][]> {
   const program = await compileCounter(backendOf("webgpu"), 1);
   await program.dispose();

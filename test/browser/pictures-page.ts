@@ -1,4 +1,4 @@
-/** What pictures.test.ts calls inside a page. Arguments and results are plain data. */
+/** Functions that pictures.test.ts calls inside a page. Arguments and results are plain data. */
 import {
   type BlobType,
   readPicture,
@@ -31,7 +31,7 @@ export async function blob(
   return { type: made.type, bytes: [...new Uint8Array(await made.arrayBuffer())] };
 }
 
-/** Whether the page's own class is returned, and its data. */
+/** Returns whether the result is of the page's own class, and its data. */
 export function imageData(picture: PlainPicture): { own: boolean; data: number[] } {
   const made = toImageData(pictureOf(picture));
   return { own: made instanceof ImageData, data: [...made.data] };

@@ -1,4 +1,4 @@
-/** What pipeline.test.ts asks of a page: to draw with a folder that `patchwise train` wrote. */
+/** Draws inside a page for pipeline.test.ts, with a folder that `patchwise train` wrote. */
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { webBackend } from "../../src/engine/runtime/ort-web.ts";
 import {

@@ -13,9 +13,9 @@ import type * as pageModule from "./pipeline-page.ts";
 const root = path.resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(path.join(tmpdir(), "patchwise-page-"));
 const shipped = path.join(root, "models", "emoji");
-/** Of as many tokens as the fused attention of GPUs takes in tiles; a GPU made of software takes a minute for the shipped one. */
+/** A model with enough tokens for the tiles of fused attention on GPUs; the bundled one takes a minute on a software GPU. */
 const small = path.join(folder, "small");
-/** Draws tokens, of which one choice that falls otherwise would show. */
+/** A model of discrete codes, where a single differing choice would be visible. */
 const tokens = path.join(folder, "tokens");
 /** With SD3-medium's names and parts, at a reduced width. */
 const sd3 = path.join(folder, "sd3");

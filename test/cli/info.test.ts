@@ -18,7 +18,7 @@ beforeAll(async () => {
 
 const info = (...args: string[]) => patchwise(["info", ...args]);
 
-/** What the process takes by itself. */
+/** The memory that the process takes without a model. */
 const PROCESS = 128 * 2 ** 20;
 
 describe("patchwise info", () => {

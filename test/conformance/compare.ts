@@ -33,8 +33,8 @@ export function coarser(a: DType, b: DType): DType {
 }
 
 /**
- * What is wrong with an array; undefined where it is near enough. NaN has to meet NaN, and an
- * infinity the same infinity.
+ * Describes the difference between arrays; undefined within the tolerance. NaN must match NaN, and
+ * infinities must be equal.
  */
 export function difference(
   actual: NdArray,

@@ -170,8 +170,8 @@ describe("DPM-Solver++(2M) over sigma", () => {
 });
 
 /**
- * What becomes of data that is one Gaussian: there every sampler is linear in its start and in the noise of each step, so that
- * one image for each of these, and one for none, give the mean and the variance of its images exactly.
+ * Computes the distribution of samples for Gaussian data. Every sampler is then linear in its start and in the noise of each
+ * step, so one image for each of these, and one for none, give the mean and the variance of its images exactly.
  */
 async function imagesOf(
   sampler: Sampler,

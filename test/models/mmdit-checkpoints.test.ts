@@ -96,7 +96,7 @@ describe("the config of a checkpoint", () => {
     expect(() => config({})).toThrow('it.safetensors has no "x_embedder.proj.weight"');
     const odd = { "x_embedder.proj.weight": [100, 16, 2, 2], pos_embed: [1, 4, 100] };
     expect(() => config(odd)).toThrow(
-      "it.safetensors is an MMDiT of width 100, from which its number of heads cannot be told",
+      "it.safetensors is an MMDiT of width 100, from which its number of heads cannot be inferred",
     );
   });
 

@@ -148,7 +148,7 @@ describe("Paella", () => {
       'args has "level_config" for 1 levels, but c_hidden for 3; give one for each.',
     );
     expect(() => read({ nhead: [-1, 16, -1] })).toThrow(
-      'args divides a width of 1280 into -1 heads; mend "nhead".',
+      'args divides a width of 1280 into -1 heads; correct "nhead".',
     );
     expect(() => read({ c_out: 8 })).toThrow('another "c_out" than "c_in", 256');
     expect(() => read({ kernel_size: 4 })).toThrow('"kernel_size" = 4; give an odd number');

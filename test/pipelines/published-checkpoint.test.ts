@@ -45,7 +45,7 @@ describe("a file of original weights", () => {
     "is refused where it is %s, with what it would take",
     (name) => {
       expect(() => publishedModel(shapedWeights(publishedShapes(name)))).toThrow(
-        "file is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, and contains none of these",
+        "file is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, neither of which is in the file",
       );
     },
   );

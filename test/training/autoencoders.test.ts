@@ -95,7 +95,7 @@ async function trained(
 const measured = (events: readonly TrainingEvent[]) =>
   events.flatMap((event) => (event.kind === "validation" ? [event] : []));
 
-/** What comes back of a picture. */
+/** Encodes and decodes a picture. */
 async function reconstructed(folder: string, file: string) {
   const opened = await openCodec(folder);
   const images = input("images", [batch, 3, 16, 16]);
@@ -289,10 +289,16 @@ describe("a transformer on discrete codes", () => {
 
   it.each<[GenerateRequest, string]>([
     [{ sampler: "euler" }, 'no sampler "euler" for tokens; give renoise'],
-    [{ temperature: [-1, 0] }, "temperature must be two numbers of at least 0, for the first and the last step, got [-1, 0]"],
+    [
+      { temperature: [-1, 0] },
+      "temperature must be two numbers of at least 0, for the first and the last step, got [-1, 0]",
+    ],
     [{ rescale: 0.5 }, "rescale does not apply to tokens"],
     [{ shift: 2 }, "shift"],
-    [{ width: 16, height: 18 }, "cannot draw 16×18 pixels: width and height must be multiples of 8"],
+    [
+      { width: 16, height: 18 },
+      "cannot draw 16×18 pixels: width and height must be multiples of 8",
+    ],
     [{ prompt: "a cat" }, "class"],
   ])("refuses %o with a one-line error", async (request, message) => {
     expect(await messageOf(drawn({ class: "corner", ...request }))).toContain(message);
@@ -311,12 +317,12 @@ describe("a transformer on discrete codes", () => {
   });
 
   it.each([
-    ["diffusion.process=flow", "is a tokenizer, but diffusion.process is flow"],
+    ["diffusion.process=flow", "is a VQGAN, but diffusion.process is flow"],
     ["latents=null", "latents"],
     ["sampling.sampler=heun", "which cannot sample a process of tokens"],
     ["model.learnedVariance=true", "codes have no variance"],
     ["diffusion.keptWeight=0", "more than 0"],
-    ["latents.scale=2", "whose tokens have no scale or shift"],
+    ["latents.scale=2", "whose codes have no scale or shift"],
   ])("cannot be trained with %s", async (setting, message) => {
     expect(await messageOf(trained("refused", tokens(), [setting]))).toContain(message);
   });

@@ -12,7 +12,7 @@ import { t5EncoderConfig } from "../../src/models/text-encoders/t5-encoder.ts";
 import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
 import { fieldReader, type FieldReader } from "../../src/weights/config-fields.ts";
 
-/** What becomes of an argument of a constructor. */
+/** How the arguments of a constructor are treated. */
 interface Arguments {
   readonly read: (read: FieldReader) => object;
   /** Arguments that are needed, or that the others have to fit. */

@@ -9,7 +9,7 @@ export const normGroups = 32;
 export const ddpmUNetSchema = z.strictObject({
   size: z.tuple([count, count]).readonly(),
   channels: count,
-  /** Whether the variance is predicted, too, by as many channels again. */
+  /** Whether the variance is predicted too, which doubles the output channels. */
   learnedVariance: z.boolean(),
   /** Base channels, which each level multiplies. */
   width: count,
@@ -17,17 +17,17 @@ export const ddpmUNetSchema = z.strictObject({
   multipliers: z.array(z.number().positive()).min(1).readonly(),
   /** Residual blocks of a level. */
   blocks: count,
-  /** Levels with attention, by how many times smaller they are: 1, 2, 4, … */
+  /** Levels with attention, by their downsampling factor: 1, 2, 4, … */
   attention: z.array(count).readonly(),
-  /** Heads of an attention: so many, or of so many channels. */
+  /** The number of attention heads, or the channels of each. */
   heads: z.union([z.strictObject({ count }), z.strictObject({ channels: count })]),
   /** Whether q, k and v of one head lie together ("legacy"), or the heads of all q, then of all k, then of all v. */
   headOrder: z.enum(["legacy", "new"]),
-  /** Whether time scales and shifts the output of the second norm, or is added in front of it. */
+  /** Whether the time embedding scales and shifts the output of the second norm, or is added before it. */
   scaleShift: z.boolean(),
   /** Whether residual blocks change the resolution between levels. */
   residualResampling: z.boolean(),
-  /** Without residual resampling: changes the resolution by means and repetition alone, instead of by convolutions. */
+  /** Without residual resampling: changes the resolution by averaging and repetition instead of convolutions. */
   plainResampling: z.boolean().optional(),
   /** A text enters as the mean of its tokens. */
   condition: conditionSchema,

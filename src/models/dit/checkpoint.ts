@@ -1,4 +1,4 @@
-/** What a DiT is, as something else says it: the original code's arguments, a checkpoint's shapes, diffusers' config. */
+/** Reads the config of a DiT from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
 import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
@@ -159,6 +159,6 @@ function publishedHeads(hidden: number, name: string): number {
   if (published) return published.heads;
   if (hidden % 64 === 0) return hidden / 64;
   throw new FormatError(
-    `${name} is a DiT of width ${hidden}, from which its number of heads cannot be told; give a folder in diffusers' layout, whose config says it.`,
+    `${name} is a DiT of width ${hidden}, from which its number of heads cannot be inferred; give a folder in diffusers' layout, whose config has it.`,
   );
 }

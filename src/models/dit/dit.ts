@@ -197,7 +197,7 @@ function sumOf(time: Tensor, condition: Embedded | undefined): Tensor {
   return time.add(time.rank === 3 ? condition.pooled.unsqueeze(1) : condition.pooled).silu();
 }
 
-/** Where each patch has a time of its own, the text's tokens among them are modulated by the mean time: [B, M, C]. */
+/** If each patch has its own time, text tokens in the sequence are modulated by the mean time: [B, M, C]. */
 function textVectors(
   meanTime: Tensor,
   condition: Embedded | undefined,

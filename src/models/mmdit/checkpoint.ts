@@ -1,4 +1,4 @@
-/** What an MMDiT is, as something else says it: the original code's arguments, a checkpoint's shapes, diffusers' config. */
+/** Reads the config of an MMDiT from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
 import { FormatError } from "../../engine/errors.ts";
 import type { FeedForward } from "../../nn/mlp.ts";
 import type { Norm } from "../../nn/norm.ts";
@@ -9,7 +9,7 @@ import { quote } from "../../engine/messages.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type MMDiTConfig, mmditPresets } from "./config.ts";
 
-/** A network that is told texts by encoders, as the published ones are. */
+/** A network conditioned on embeddings of text encoders, as the published ones are. */
 export type EncodedMMDiTConfig = Omit<MMDiTConfig, "condition"> & {
   readonly condition: {
     readonly kind: "text";
@@ -155,16 +155,16 @@ function blocksIn(read: FieldReader, name: string, depth: number): readonly numb
   );
 }
 
-/** What a network draws unless told otherwise, as far as its positions go. */
+/** The default size of images, limited by the position table. */
 function trainedSize(max: number, patch: number, size = published.size): [number, number] {
   const [height, width] = size;
   return [Math.min(height, max * patch), Math.min(width, max * patch)];
 }
 
 /**
- * The config of a checkpoint with Stability's names, from its keys and shapes; checking them in full is left to who loads it.
+ * Infers the config of a checkpoint with Stability's names from keys and shapes, which are not checked completely.
  *
- * @throws FormatError when it is none of an MMDiT that is told texts by encoders
+ * @throws FormatError if it is not an MMDiT conditioned on embeddings of text encoders
  */
 export function mmditCheckpointConfig({
   name,
@@ -188,7 +188,7 @@ export function mmditCheckpointConfig({
   const headSize = entries.get(normKey)?.shape[0] ?? headWidth;
   if (hidden % headSize !== 0) {
     throw new FormatError(
-      `${name} is an MMDiT of width ${hidden}, from which its number of heads cannot be told; give a folder in diffusers' layout, whose config says it.`,
+      `${name} is an MMDiT of width ${hidden}, from which its number of heads cannot be inferred; give a folder in diffusers' layout, whose config has it.`,
     );
   }
   const feedForward: FeedForward = swiglu ? { kind: "swiglu" } : published.feedForward;

@@ -79,7 +79,7 @@ export function mmdit(
   const text = embedVector(p.at("y_embedder"), pooled, hidden); // [B, C]
   const shared: Shared = {
     vector: time.add(t.rank === 2 ? text.unsqueeze(1) : text).silu(), // [B, C] or [B, N, C]
-    // The text has no noise of its own: its tokens take the mean of the times.
+    // Text tokens are not noisy, so they use the mean of the times.
     ...(t.rank === 2 && { textVector: embed(t.mean(1)).add(text).silu() }),
     bias: mask && maskBias(concat([mask, full([mask.dim(0), count], 1, "bool")], 1)),
     config,

@@ -65,7 +65,7 @@ export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
       entries.has("out_mapper.1.weight") || entries.has("down_blocks.0.0.cond_mapper.weight"),
     open: ({ name }) => {
       throw new FormatError(
-        `${name} is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, and contains none of these; count it as Paella-v1 or Paella-v3, run it with patchwise/models and patchwise/diffusion, or train one of your own (model.kind: paella).`,
+        `${name} is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, neither of which is in the file; count it as Paella-v1 or Paella-v3, run it with patchwise/models and patchwise/diffusion, or train your own (model.kind: paella).`,
       );
     },
   },

@@ -261,7 +261,7 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
   }
   const divides = (count: number, width: number) => count > 0 && width % count === 0;
   const odd = widths.findIndex((width, i) => parts[i]!.includes("A") && !divides(heads[i]!, width));
-  check(odd < 0, `divides a width of ${widths[odd]} into ${heads[odd]} heads; mend "nhead"`);
+  check(odd < 0, `divides a width of ${widths[odd]} into ${heads[odd]} heads; correct "nhead"`);
   // The last layer of the original is initialized with its embedding.
   check(
     read.count("c_out", channels) === channels,

@@ -122,7 +122,7 @@ function scaledCodec(
   }
   if (scale === undefined && shift === undefined) return { kind: "vq", config: opened.config };
   throw new UsageError(
-    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a tokenizer, whose tokens have no scale or shift; leave it out.`,
+    `latents.${scale === undefined ? "shift" : "scale"} is given, but ${autoencoder} is a VQGAN, whose codes have no scale or shift; leave it out.`,
   );
 }
 

@@ -55,17 +55,17 @@ export function requireProcess(
 ): void {
   if (coder?.kind === "vq" && process !== "tokens") {
     throw new UsageError(
-      `latents.autoencoder ${latents!.autoencoder} is a tokenizer, but diffusion.process is ${process}; set it to tokens, or give an autoencoder of continuous latents.`,
+      `latents.autoencoder ${latents!.autoencoder} is a VQGAN, but diffusion.process is ${process}; set it to tokens, or give an autoencoder of continuous latents.`,
     );
   }
   if (coder?.kind !== "vq" && process === "tokens") {
     throw new UsageError(
-      `diffusion.process is tokens, but ${latents ? `latents.autoencoder ${latents.autoencoder} makes none` : "there is no tokenizer"}; name one that patchwise train made as latents.autoencoder, or set another process.`,
+      `diffusion.process is tokens, but ${latents ? `latents.autoencoder ${latents.autoencoder} is not a VQGAN` : "there is no VQGAN"}; set latents.autoencoder to one that patchwise train wrote, or set another process.`,
     );
   }
   if (temperature && process !== "tokens") {
     throw new UsageError(
-      `sampling.temperature is given, but diffusion.process is ${process}, which draws no tokens; leave it out.`,
+      `sampling.temperature is given, but diffusion.process is ${process}, which draws no codes; leave it out.`,
     );
   }
   if (sampler !== undefined && (sampler === tokenSampler) !== (process === "tokens")) {
