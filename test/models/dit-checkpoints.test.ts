@@ -162,6 +162,6 @@ describe("diffusers' checkpoint", () => {
 
   it("is refused if its config is not of a DiT", () => {
     const read = fieldReader("config.json", { norm_type: "ada_norm_single" });
-    expect(() => diffusersDiTConfig(read)).toThrow(/"norm_type" = "ada_norm_single", but it must/);
+    expect(() => diffusersDiTConfig(read)).toThrow(/"norm_type" = "ada_norm_single", but only/);
   });
 });

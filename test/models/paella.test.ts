@@ -164,7 +164,7 @@ describe("Paella", () => {
       "A map of tokens of 6×6 cannot be made 4 times smaller, as this network does; use multiples of 4, at least 4.",
     );
     const levels = [{ width: 8, heads: -1, blocks: 1, parts: "CX" }];
-    expect(trace({ ...small, levels }, 4)).toThrow('a part "X"; its parts are C, T, A and F');
+    expect(trace({ ...small, levels }, 4)).toThrow('the part "X"; use only C, T, A and F');
   });
 });
 

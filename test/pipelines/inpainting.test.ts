@@ -293,7 +293,7 @@ describe("an image, mask or strength is refused:", () => {
     [
       "missing pixels",
       { image: { ...image, pixels: image.pixels.slice(1) } },
-      /^image must be a picture: .* one byte for each in pixels, got \{ width: 8, height: 8, .* \}\.$/,
+      /^image must be a picture: .* one byte for each in pixels, got \{ channels: 3, pixels: bytes, height: 8, width: 8 \}\.$/,
     ],
   ])("%s", (_, request, message) => {
     expect(() => flow.settings({ class: "cat", ...request })).toThrow(UsageError);
