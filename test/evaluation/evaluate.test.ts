@@ -116,7 +116,7 @@ describe("an evaluation", () => {
     expect(evaluation.colour!.share).toBeLessThan(1);
   });
 
-  it("goes on after it was stopped, and reports progress from the first prompt on", async () => {
+  it("resumes after a stop, and reports progress from the first prompt on", async () => {
     const controller = new AbortController();
     let drawn = 0;
     const counted = async (prompt: SeededPrompt) => {
@@ -135,7 +135,7 @@ describe("an evaluation", () => {
     expect(evaluation.top1).toBe(1);
   });
 
-  it("does not go on with the drawings of another model", async () => {
+  it("does not resume with the drawings of another model", async () => {
     const two = prompts.slice(0, 2);
     await run("other", { prompts: two });
     const again = run("other", { prompts: two, draw: perfect(1) });

@@ -44,13 +44,13 @@ export function explainIssues(
     };
   }
   if (issue.code === "custom") return { path, message: `${place}: ${issue.message}.` };
-  const wanted = expectation(issue);
+  const expected = expectation(issue);
   // The issue of a discriminated union is about its discriminator, but its input is the map around that.
   const value =
     issue.code === "invalid_union" && issue.discriminator && isRecord(issue.input)
       ? issue.input[issue.discriminator]
       : issue.input;
-  if (value === undefined) return { path, message: `${place} is missing; give ${wanted}.` };
+  if (value === undefined) return { path, message: `${place} is missing; give ${expected}.` };
   const shown = JSON.stringify(value);
   const near =
     typeof value === "string" && "values" in issue
@@ -59,7 +59,7 @@ export function explainIssues(
   const hint = near.length > 0 ? `; did you mean ${near.join(" or ")}?` : ".";
   return {
     path,
-    message: `${place} is ${shown.length > 60 ? `${shown.slice(0, 59)}…` : shown}, but must be ${wanted}${hint}`,
+    message: `${place} is ${shown.length > 60 ? `${shown.slice(0, 59)}…` : shown}, but must be ${expected}${hint}`,
   };
 }
 
