@@ -382,7 +382,7 @@ describe("other networks on codes", () => {
     expect(result.loss).toBeLessThan(3 * Math.log(12));
     const pipeline = await openPipeline(at(name));
     const [picture] = await finished(
-      pipeline.generate(name.endsWith("nothing") ? {} : { class: "corner", seed: 1 }),
+      pipeline.generate(name.endsWith("without a condition") ? {} : { class: "corner", seed: 1 }),
     );
     await pipeline.dispose();
     expect(picture).toMatchObject({ width: 16, height: 16, channels: 3 });
