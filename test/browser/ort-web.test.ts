@@ -38,7 +38,7 @@ describe.each(devices)("%s in Chromium", (device) => {
   });
 
   it("throws if a disposed program is run", async () => {
-    await expect(page.call("afterDispose", device)).rejects.toThrow("was disposed");
+    await expect(page.call("afterDispose", device)).rejects.toThrow("has been disposed");
   });
 });
 
