@@ -25,7 +25,7 @@ interface CompareCommandOptions {
   readonly compute?: number;
   readonly count: number;
   readonly resume?: true;
-  readonly set: readonly string[];
+  readonly set?: readonly string[];
   readonly device: string;
   readonly json?: true;
 }
@@ -53,7 +53,6 @@ export function addCompare(program: Command): void {
       "--set <key.path=value>",
       "override a field of every file; can be given several times",
       collect,
-      [],
     )
     .option("--device <name>", deviceNames, "cpu")
     .option("--json", "print the contents of compare.json to stdout")
@@ -75,7 +74,7 @@ async function compareCommand(
         cause: error,
       });
     });
-    const config = readTrainingConfig(file, text, options.set);
+    const config = readTrainingConfig(file, text, options.set ?? []);
     configs.push({ name: config.name ?? basename(file, extname(file)), file, config });
   }
   const contenders = contendersOf(configs, { minutes, compute });

@@ -40,7 +40,7 @@ export function addEvaluate(program: Command): void {
     .command("evaluate")
     .summary("measure how well a model draws prompts whose right answers are known")
     .description(
-      "Draws every prompt of a file, and finds the nearest real emoji to each drawing with a network that took no part in " +
+      "Draws every prompt of a file, and finds the nearest real emoji to each drawing with a classifier that took no part in " +
         "training. Writes one table (evaluation.md, evaluation.json) and one contact sheet (evaluation.png): prompt " +
         "accuracy by language and kind, agreement with requested colours and styles, FID, KID, precision, recall, and the " +
         "distance to the nearest training pictures, each beside the same measure of real pictures. Drawings are saved as " +

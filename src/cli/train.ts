@@ -5,6 +5,7 @@ import { readFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
+import { openModel } from "../pipelines/open/open-node.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
 import { type TrainingEvent } from "../training/loop.ts";
@@ -17,7 +18,7 @@ import { drawSamples } from "../pipelines/training-samples.ts";
 interface TrainCommandOptions {
   readonly out?: string;
   readonly resume?: true;
-  readonly set: readonly string[];
+  readonly set?: readonly string[];
   readonly device: string;
   readonly json?: true;
 }
@@ -45,7 +46,6 @@ export function addTrain(program: Command): void {
       "--set <key.path=value>",
       "override a field of the file; can be given several times",
       collect,
-      [],
     )
     .option("--device <name>", deviceNames, "cpu")
     .option(
@@ -61,7 +61,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
       cause: error,
     });
   });
-  const config = readTrainingConfig(file, text, options.set);
+  const config = readTrainingConfig(file, text, options.set ?? []);
   if (options.out === "") throw new UsageError("--out is empty; name the folder to write.");
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
@@ -85,7 +85,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
     }
     progress.line(
       result.finished
-        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${nextStep(config, out)}`
+        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out)}`
         : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
     );
     if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
@@ -114,11 +114,24 @@ export async function untilSignal(
   }
 }
 
-/** A sentence on how to use the result. */
-function nextStep(config: ReturnType<typeof readTrainingConfig>, out: string): string {
+/** A sentence on how to use the result: a command that works as it stands. */
+async function nextStep(
+  config: ReturnType<typeof readTrainingConfig>,
+  out: string,
+): Promise<string> {
   if ("autoencoder" in config) return `train a model on it with latents.autoencoder: ${out}`;
-  const model = "lora" in config ? `${config.base} --lora ${out}` : out;
-  return `draw with: patchwise generate --model ${model}`;
+  const [model, others] = "lora" in config ? [config.base, ["--lora", out]] : [out, []];
+  const { network, classes } = await openModel(model).then(async (opened) => {
+    await opened.close();
+    return opened;
+  });
+  const subject = {
+    text: ["a picture"],
+    class: ["--class", classes?.keys().next().value ?? "0"],
+    none: [],
+  }[network.condition.kind];
+  const words = ["generate", ...subject, "--model", model, ...others];
+  return `draw with: ${["patchwise", ...words.map(quotedForShell)].join(" ")}`;
 }
 
 function ignore(): void {}
@@ -168,7 +181,7 @@ function shownMeasure(name: string, value: number): string {
 }
 
 /** The command that resumes. It repeats what was set on the command line, because the config must be the same. */
-function resumption(file: string, out: string, { set, device }: TrainCommandOptions): string {
+function resumption(file: string, out: string, { set = [], device }: TrainCommandOptions): string {
   const settings = set.flatMap((setting) => ["--set", setting]);
   const others = device === "cpu" ? [] : ["--device", device];
   const words = ["train", file, "--out", out, ...settings, ...others, "--resume"];
@@ -193,6 +206,6 @@ function latentsLine({ folder, found, pictures, anew }: EventOf<"latents">): str
     : `Encoding the remaining ${(pictures - found).toLocaleString("en")} of ${all} pictures to latents in ${folder}.`;
 }
 
-export function collect(value: string, before: readonly string[]): string[] {
+export function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value];
 }

@@ -43,19 +43,19 @@ export const samplingSchema = z.strictObject({
 
 type Sampling = z.output<typeof samplingSchema>;
 
-/** With what is not said. */
+/** Sampling settings with defaults for the fields that are missing. */
 export function wholeSampling(
   { temperature, ...given }: Sampling,
   { process }: Pick<AnyRecipe, "process">,
 ): CardSampling {
   if (process === "tokens") {
-    const said = {
+    const defaults = {
       sampler: tokenSampler,
       steps: 8,
       guidance: 3,
       temperature: temperature ?? [1, 0.5],
     } as const;
-    return { ...said, ...definedIn(given) };
+    return { ...defaults, ...definedIn(given) };
   }
   return {
     sampler: "euler",

@@ -166,7 +166,7 @@ export function recipeProcess(recipe: Recipe, sampler: SamplerName): ContinuousP
   });
 }
 
-/** The samplers of diffusers' schedulers; DEIS and others without a sampler of their own have the scheduler's name. */
+/** The name of our sampler for each of diffusers' schedulers. */
 const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
   DDPMScheduler: "ddpm",
   DDIMScheduler: "ddim",

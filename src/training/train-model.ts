@@ -5,6 +5,7 @@ import type { DataSet } from "../data/dataset.ts";
 import { type LabelledPicture, pictureSet } from "../data/memory.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
+import { nearestNames, quote } from "../engine/messages.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { type Card, modelFiles } from "../models/card.ts";
@@ -246,11 +247,60 @@ function sizeOf({ width, height, channels }: PictureShape): readonly number[] {
   return [width, height, channels];
 }
 
+const trainingFields = [
+  "steps",
+  "minutes",
+  "compute",
+  "batch",
+  "accumulate",
+  "warmUp",
+  "decay",
+  "clip",
+  "ema",
+  "dropCondition",
+  "recompute",
+  "threads",
+  "optimizer",
+] as const satisfies readonly (keyof TrainModelOptions)[];
+
+const otherOptions = [
+  "backend",
+  "network",
+  "recipe",
+  "weights",
+  "words",
+  "name",
+  "sampling",
+  "seed",
+  "flip",
+  "validation",
+  "resumeFrom",
+  "checkpoint",
+  "reduce",
+  "onEvent",
+  "signal",
+  "pictures",
+  "classes",
+  "data",
+  "shape",
+];
+
+/** @throws UsageError for an option that does not exist, with the nearest one that does */
+function requireKnownOptions(options: object): void {
+  const known: readonly string[] = [...trainingFields, ...otherOptions];
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  const near = nearestNames(unknown, known);
+  throw new UsageError(
+    `trainModel: there is no option ${quote(unknown)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give one of ${known.join(", ")}.`}`,
+  );
+}
+
 /** The options as a config, with the defaults of YAML configs filled in. */
 function configOf(options: TrainModelOptions, { height, width, channels }: PictureShape) {
+  requireKnownOptions(options);
   const { network, recipe, optimizer, validation, checkpoint, name, seed, sampling } = options;
-  const { steps, minutes, compute, batch, accumulate, decay, clip, ema } = options;
-  const { dropCondition, recompute, threads } = options;
+  const { steps } = options;
   // A warm-up of 100 steps, as in YAML configs, would be most of a short training.
   const warmUp = options.warmUp ?? Math.min(100, Math.floor((steps ?? 1000) / 10));
   const given = {
@@ -261,18 +311,8 @@ function configOf(options: TrainModelOptions, { height, width, channels }: Pictu
     model: isWhole(network) ? undefined : network,
     diffusion: recipe,
     training: {
-      steps,
-      minutes,
-      compute,
-      batch,
-      accumulate,
+      ...Object.fromEntries(trainingFields.map((field) => [field, options[field]])),
       warmUp,
-      decay,
-      clip,
-      ema,
-      dropCondition,
-      recompute,
-      threads,
       optimizer: isOptimizer(optimizer) ? undefined : optimizer,
     },
   };
@@ -280,7 +320,9 @@ function configOf(options: TrainModelOptions, { height, width, channels }: Pictu
   const parsed = schema.safeParse(given, { reportInput: true });
   if (!parsed.success) {
     const { message } = explainIssues(parsed.error.issues, schema);
-    throw new UsageError(`trainModel: ${message}`);
+    // Callers give these fields without the sections of a YAML config.
+    const shown = message.replaceAll('"training.', '"').replaceAll('in "model"', 'in "network"');
+    throw new UsageError(`trainModel: ${shown}`);
   }
   const { steps: every = 500, batches = 8 } = validation ?? {};
   return {

@@ -148,7 +148,12 @@ describe("trainModel", () => {
       { pictures, classes: ["even"] },
       'The label of picture 1 is "odd", which is not a class',
     ],
-    ["a batch of 0", { batch: 0 }, '"training.batch" is 0, but must be at least 1'],
+    [
+      "an option that does not exist",
+      { emaDecay: 0.9 } as object,
+      'there is no option "emaDecay"; did you mean decay?',
+    ],
+    ["a batch of 0", { batch: 0 }, '"batch" is 0, but must be at least 1'],
     ["no length", { steps: undefined }, "steps, minutes and compute"],
     ["captions without words", { pictures: captioned }, "there is no word table to read them with"],
     [

@@ -272,7 +272,7 @@ function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
       const mu = given ?? (dynamic && shift !== undefined ? Math.log(shift) : undefined);
       if (mu === undefined && dynamic) {
         throw new UsageError(
-          `${read.file} says that the shift depends on the image; give a shift, or its logarithm as mu.`,
+          `${read.file} says that the shift depends on the image; give one with --shift (shift), such as 3.`,
         );
       }
       return flowMatchLevels(read, steps, mu, shift);

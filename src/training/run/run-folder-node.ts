@@ -33,7 +33,10 @@ export interface RunFolder {
 /** The config, with its defaults filled in. */
 const configFile = "config.json";
 
-/** Fields that may change when a training resumes: how long it takes and what it reports, but not what it computes. */
+/**
+ * Fields that may change when a training resumes. A new length also moves the decay of the learning rate, so only the same
+ * length gives the same weights.
+ */
 const free = ["name", "latents.cache", "training.threads"].concat(
   ["steps", "minutes", "compute"].map((field) => `training.${field}`),
 );
