@@ -135,7 +135,7 @@ describe("patchwise generate", () => {
     });
     expect(patchwise([...again, "--image", "photo.png"], cwd)).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/in the mask of an image, .* give the mask too, as --mask/),
+      err: expect.stringMatching(/in the mask of an image, .* give the mask as --mask/),
     });
   });
 
