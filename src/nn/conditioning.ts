@@ -76,17 +76,18 @@ export interface TextOptions {
   readonly drop?: Tensor | undefined;
 }
 
-/** Embeds the tokens of a text as those of a model (Chen et al., 2023, PixArt-α): [B, L, width] → [B, L, hidden]. Names: `y_proj`, and `null` for no text. */
+/** Embeds the tokens of a text as those of a model (Chen et al., 2023, PixArt-α): [B, L, width] → [B, L, hidden]. `kept` is the text before, with the dropped rows replaced. Names: `y_proj`, and `null` for no text. */
 export function embedText(
   p: Params,
   text: Tensor,
   hidden: number,
   options: TextOptions = {},
-): TextTokens {
+): TextTokens & { readonly kept: TextTokens } {
   // Published checkpoints contain it, so it is declared even if no text is dropped.
   const none = p.param("null", [text.size(2)], normal(0.02));
-  const { tokens, mask } = withoutDropped(none, text, options);
-  return { tokens: mlp(p.at("y_proj"), tokens, hidden, "tanh", hidden), mask };
+  const kept = withoutDropped(none, text, options);
+  const tokens = mlp(p.at("y_proj"), kept.tokens, hidden, "tanh", hidden);
+  return { tokens, mask: kept.mask, kept };
 }
 
 /** Replaces the text [B, L, width] of dropped rows by a trained vector with the name `null`. */

@@ -3,6 +3,7 @@ import { z } from "zod";
 import {
   checkSizes,
   conditionSchema,
+  count,
   type Refuse,
   transformerFields,
 } from "../../nn/transformer-schema.ts";
@@ -26,6 +27,11 @@ export const ditSchema = z.strictObject({
   ]),
   /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
   positions: z.strictObject({ kind: z.enum(["sin-cos", "learned", "none"]) }),
+  /**
+   * Adds to each patch's token a vector that depends on its place and on the condition: one linear layer draws a map of `width`
+   * channels from the condition, and another brings each place of it to the width of the tokens. A map fits one picture size.
+   */
+  canvas: z.strictObject({ width: count }).optional(),
   /** Rotates queries and keys by row and column. */
   rotary: z.strictObject({ theta: z.number().positive() }).nullable(),
 });
@@ -42,6 +48,9 @@ export function checkDiT(config: DiTConfig, refuse: Refuse): void {
       "heads",
       `rotary positions turn rows and columns in pairs, so the width of a head, ${hidden / heads}, must be a multiple of 4`,
     );
+  }
+  if (config.canvas && condition.kind === "none") {
+    refuse("canvas", "a canvas is drawn from the condition, but there is none; leave it out");
   }
   if ("text" in block && block.text && condition.kind !== "text") {
     refuse("block", `the block takes a text, but the condition is ${condition.kind}`);

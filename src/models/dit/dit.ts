@@ -75,7 +75,8 @@ export function dit(
   };
 
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
-  const placed = addPositions(p, patches, grid, config); // [B, N, C]
+  const positioned = addPositions(p, patches, grid, config); // [B, N, C]
+  const placed = addCanvas(p.at("canvas"), positioned, condition, config); // [B, N, C]
   let [h] = runBlocks(
     [joined ? concat([placed, joined.tokens], 1) : placed],
     blockScopes(p, "blocks", config.depth),
@@ -150,6 +151,8 @@ function branches(
 /** The condition as one vector [B, C] and as tokens [B, M, C]. */
 interface Embedded extends TextTokens {
   readonly pooled: Tensor;
+  /** The condition as it was given, or its entry of the table: [B, width]. */
+  readonly given: Tensor;
 }
 
 function embedCondition(
@@ -164,13 +167,13 @@ function embedCondition(
   const given = givenCondition(y, condition, "DiT");
   if (condition.kind === "text") {
     const text = embedText(p, given, hidden, { mask, drop });
-    return { ...text, pooled: poolText(text) };
+    return { ...text, pooled: poolText(text), given: poolText(text.kept) };
   }
   if (drop && !condition.nullClass) {
     throw new ShapeError("This DiT has no null class, so no class can be dropped.");
   }
   const pooled = embedLabels(p.at("embedding_table"), given, hidden, condition, drop); // [B, C]
-  return { pooled, tokens: pooled.unsqueeze(1), mask: undefined };
+  return { pooled, tokens: pooled.unsqueeze(1), mask: undefined, given: pooled };
 }
 
 /** Returns the ways in which time and condition reach the blocks. */
@@ -228,6 +231,20 @@ function addPositions(
       return tokens.add(p.buffer("pos_embed", { ...table, shape }));
     }
   }
+}
+
+/** Adds what the canvas has at each place: [B, N, C]. */
+function addCanvas(
+  p: Params,
+  tokens: Tensor,
+  condition: Embedded | undefined,
+  { canvas, hidden }: DiTConfig,
+): Tensor {
+  if (!canvas || !condition) return tokens;
+  const places = tokens.size(1);
+  const map = linear(p.at("map"), condition.given, places * canvas.width);
+  const channels = map.reshape([map.dim(0), places, canvas.width]); // [B, N, width]
+  return tokens.add(linear(p.at("proj"), channels, hidden));
 }
 
 /**

@@ -19,7 +19,10 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
   check: checkDiT,
   presets: ditPresets,
   trace: dit,
-  sizes: ({ patch, positions }) => ({ unit: patch, fixed: positions.kind === "learned" }),
+  sizes: ({ patch, positions, canvas }) => ({
+    unit: patch,
+    fixed: positions.kind === "learned" || canvas !== undefined,
+  }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   training: {
     // As later recipes for pixels have it (JiT, Li & He, 2025).
