@@ -2,8 +2,9 @@
 import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import type { Recipe } from "../../src/diffusion/recipe.ts";
 import { type NetworkConfig, networkSchema } from "../../src/models/network.ts";
+import type { PromptEncoderConfig } from "../../src/models/text-encoders/prompt-encoder.ts";
 import { COARSE, type Code, WIDTH } from "./codes.ts";
-import { SIDE } from "./pictures.ts";
+import { colours, SIDE, styles } from "./pictures.ts";
 
 const PATCH = 8;
 /** Patches along a side, and pixels of the coarse picture along a side of one. */
@@ -31,6 +32,25 @@ export const network: NetworkConfig = networkSchema().parse({
   qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
   modulationRank: 96,
 });
+
+/** The prompt encoder beside it, for a vocabulary and a number of subjects. */
+export function promptEncoderOf(vocabulary: number, subjects: number): PromptEncoderConfig {
+  return {
+    vocabulary,
+    wordWidth: 128,
+    width: 192,
+    depth: 2,
+    heads: 4,
+    length: 32,
+    prior: {
+      code: WIDTH,
+      subjects,
+      styles: styles.length,
+      colours: colours.length,
+      hidden: 512,
+    },
+  };
+}
 
 /** JiT's recipe (Li & He, 2025): the network predicts the clean picture, and the loss measures velocities. */
 export const recipe: Recipe = {

@@ -10,8 +10,12 @@ import { withTaps } from "../nn/taps.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import { familyOf, fromFamilies } from "./families.ts";
 import type { BlockOptions, ImageSizes, NetworkFamily, NetworkFields } from "./family.ts";
-import { promptEncoderSchema } from "./text-encoders/prompt-encoder.ts";
-import { promptEncoder, type PromptEncoderConfig } from "./text-encoders/prompt-encoder.ts";
+import {
+  encodedPrompt,
+  encodedSize,
+  type PromptEncoderConfig,
+  promptEncoderSchema,
+} from "./text-encoders/prompt-encoder.ts";
 
 /** A network of any family: the fields that all have, and those of its family. */
 export interface NetworkConfig extends NetworkFields {
@@ -58,15 +62,16 @@ function checkBeside(
     refuse("learnedVariance", "codes have no variance; leave it out");
   }
   if (!prompt) return;
+  const given = encodedSize(prompt);
   if (condition.kind !== "text") {
     refuse(
       "prompt",
       `a prompt encoder needs a text condition, but the condition is ${condition.kind}`,
     );
-  } else if (prompt.width !== condition.width || prompt.length !== condition.length) {
+  } else if (given.width !== condition.width || given.length !== condition.length) {
     refuse(
       "prompt",
-      `the prompt encoder gives ${prompt.length} tokens of width ${prompt.width}, but the condition is ${condition.length} of ${condition.width}`,
+      `the prompt encoder gives ${given.length} tokens of width ${given.width}, but the condition is ${condition.length} of ${condition.width}`,
     );
   } else if (condition.pooled !== undefined) {
     refuse(
@@ -186,10 +191,16 @@ function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, T
           pooled: input("pooled", [batch, pooled]),
         };
       }
-      const mask = input("mask", [batch, length], "bool");
-      return prompt
-        ? { ids: input("ids", [batch, length], "int64"), mask }
-        : { y: input("y", [batch, length, width]), mask };
+      if (!prompt) {
+        return {
+          y: input("y", [batch, length, width]),
+          mask: input("mask", [batch, length], "bool"),
+        };
+      }
+      return {
+        ids: input("ids", [batch, prompt.length], "int64"),
+        mask: input("mask", [batch, prompt.length], "bool"),
+      };
     }
   }
 }
@@ -197,11 +208,12 @@ function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, T
 /** The condition after the prompt encoder has read it. */
 function encoded(
   params: Params,
-  { ids, ...given }: Readonly<Record<string, Tensor>>,
+  given: Readonly<Record<string, Tensor>>,
   { prompt }: NetworkConfig,
 ): Readonly<Record<string, Tensor>> {
+  const { ids, mask } = given;
   if (!prompt || !ids) return given;
-  return { ...given, y: promptEncoder(params.at(promptScope), ids, given["mask"]!, prompt) };
+  return encodedPrompt(params.at(promptScope), ids, mask!, prompt);
 }
 
 /** Whether a network can run without its condition, which classifier-free guidance needs. */

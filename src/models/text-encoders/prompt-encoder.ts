@@ -14,6 +14,7 @@ import { feedForward } from "../../nn/mlp.ts";
 import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
 import { rotaryTable } from "../../nn/positions.ts";
+import { chosenCode, promptChoices, promptPriorSchema } from "./prompt-prior.ts";
 
 const count = z.int().min(1);
 
@@ -29,6 +30,8 @@ export const promptEncoderSchema = z
     heads: count,
     /** The number of tokens of a prompt, including padding. */
     length: count,
+    /** Makes one code of a picture from the tokens of the prompt. */
+    prior: promptPriorSchema.optional(),
   })
   .superRefine(({ width, heads }, context) => {
     if (width % (2 * heads) === 0) return;
@@ -39,6 +42,28 @@ export const promptEncoderSchema = z
 export type PromptEncoderConfig = z.output<typeof promptEncoderSchema>;
 
 const rms: Norm = { kind: "rms", affine: true, epsilon: 1e-6 };
+
+/** The tokens [B, length, width] that a prompt becomes, with their mask, or the one token [B, 1, code] of a prior. */
+export function encodedPrompt(
+  p: Params,
+  ids: Tensor,
+  mask: Tensor,
+  config: PromptEncoderConfig,
+): { readonly y: Tensor; readonly mask?: Tensor } {
+  const tokens = promptEncoder(p, ids, mask, config);
+  const { prior } = config;
+  if (!prior) return { y: tokens, mask };
+  const own = p.at("prior");
+  return { y: chosenCode(own, promptChoices(own, tokens, mask, prior), prior) };
+}
+
+/** The number and width of the tokens that a prompt encoder conditions a network on. */
+export function encodedSize({ length, width, prior }: PromptEncoderConfig): {
+  readonly length: number;
+  readonly width: number;
+} {
+  return prior ? { length: 1, width: prior.code } : { length, width };
+}
 
 /**
  * Encodes token ids as [B, length, width]. Where the mask is false, the output is meaningless and the input has no influence.

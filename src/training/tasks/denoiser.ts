@@ -303,7 +303,7 @@ function cleanExamples(
 function conditionInputs(
   { labels, captions }: Pick<Batch, "labels" | "captions">,
   count: number,
-  { network: { condition }, tokenizer, classes }: ExampleOptions,
+  { network: { condition, prompt }, tokenizer, classes }: ExampleOptions,
 ): Record<string, NdArray> {
   if (condition.kind === "none") return {};
   if (condition.kind === "class") {
@@ -312,13 +312,14 @@ function conditionInputs(
     );
     return { y: ndarray("int64", [count], indices) };
   }
-  const shape = [count, condition.length];
-  const ids = new BigInt64Array(count * condition.length);
-  const mask = new Uint8Array(count * condition.length);
+  const { length } = prompt!;
+  const shape = [count, length];
+  const ids = new BigInt64Array(count * length);
+  const mask = new Uint8Array(count * length);
   for (const [i, caption] of captions!.entries()) {
-    const encoded = tokenizer!.encode(caption, condition.length);
-    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * condition.length);
-    mask.set(encoded.mask, i * condition.length);
+    const encoded = tokenizer!.encode(caption, length);
+    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * length);
+    mask.set(encoded.mask, i * length);
   }
   return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
 }
