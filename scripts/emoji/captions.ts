@@ -270,7 +270,9 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
       const number = numbers.get(hexcode);
       if (number === undefined) continue;
       const name =
-        language === "en" ? subjectOf(label) : label.replaceAll(/[:：] ?/g, "，").replaceAll("、", "，");
+        language === "en"
+          ? subjectOf(label)
+          : label.replaceAll(/[:：] ?/g, "，").replaceAll("、", "，");
       const others = tags.flatMap((tag) => tag.split(/[，、]/)).filter((tag) => tag.trim() !== "");
       own[number] = { label: name, tags: others };
       for (const word of new Set([name, label, ...others])) {
@@ -301,7 +303,11 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
   const pick = <T>(u: Draw, from: readonly T[]): T => from[Math.floor(u() * from.length)]!;
 
   /** Words for one emoji, and all emoji that they can mean. */
-  const phrase = (u: Draw, language: Language, number: number): { text: string; meant: number[] } => {
+  const phrase = (
+    u: Draw,
+    language: Language,
+    number: number,
+  ): { text: string; meant: number[] } => {
     const { label, tags } = names[language]![number] ?? names["en"]![number]!;
     const words = meaning[language]!;
     const meantBy = (word: string) => [...(words.get(word.toLowerCase()) ?? [number])];

@@ -34,7 +34,10 @@ export interface Code {
 /** Averages the pixels of each 2×2 square: [B, 3, 64, 64] → [B, 3072]. */
 export function coarse(x: Tensor): Tensor {
   const by = SIDE / COARSE;
-  return x.reshape([x.dim(0), 3, COARSE, by, COARSE, by]).mean([3, 5]).reshape([x.dim(0), D]);
+  return x
+    .reshape([x.dim(0), 3, COARSE, by, COARSE, by])
+    .mean([3, 5])
+    .reshape([x.dim(0), D]);
 }
 
 /**
@@ -61,7 +64,8 @@ export async function fitCode(backend: Backend, batches: readonly NdArray[]): Pr
   for (let i = 0; i < D; i++) mean[i]! /= count;
   const covariance = new Float32Array(D * D);
   for (let i = 0; i < D; i++) {
-    for (let k = 0; k < D; k++) covariance[i * D + k] = product[i * D + k]! / count - mean[i]! * mean[k]!;
+    for (let k = 0; k < D; k++)
+      covariance[i * D + k] = product[i * D + k]! / count - mean[i]! * mean[k]!;
   }
   const directions = await leading(backend, covariance);
   const encode = new Float32Array(WIDTH * D);
@@ -100,7 +104,9 @@ async function leading(backend: Backend, covariance: Float32Array): Promise<Comp
     }
     const { next } = await program.run({ a: given, q: ndarray("float32", [D, SOUGHT], values) });
     const data = next!.data as Float32Array;
-    return columns.map((_, i) => Float64Array.from({ length: D }, (__, k) => data[k * SOUGHT + i]!));
+    return columns.map((_, i) =>
+      Float64Array.from({ length: D }, (__, k) => data[k * SOUGHT + i]!),
+    );
   };
   const key = fork(randomKey(0), "components");
   let columns = Array.from({ length: SOUGHT }, (_, i) =>

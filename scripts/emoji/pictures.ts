@@ -89,7 +89,9 @@ export const colours = [
 export type Colour = (typeof colours)[number];
 
 /** Hues in degrees, with the share of saturation and the range of brightness that tell pink from red and brown from orange. */
-const hues: Partial<Record<Colour, readonly [hue: number, saturation: number, dark: number, light: number]>> = {
+const hues: Partial<
+  Record<Colour, readonly [hue: number, saturation: number, dark: number, light: number]>
+> = {
   red: [356, 1, 0, 1],
   orange: [28, 1, 0.15, 1],
   yellow: [48, 1, 0.25, 1],
@@ -112,13 +114,22 @@ export function recoloured(rgba: Uint8Array, colour: Colour): Uint8Array {
     let next: readonly number[];
     if (!chosen) {
       const light = 0.3 * r + 0.59 * g + 0.11 * b;
-      const tone = colour === "black" ? 0.3 * light : colour === "white" ? 0.72 + 0.28 * light : 0.25 + 0.5 * light;
+      const tone =
+        colour === "black"
+          ? 0.3 * light
+          : colour === "white"
+            ? 0.72 + 0.28 * light
+            : 0.25 + 0.5 * light;
       next = [tone, tone, tone];
     } else {
       const [hue, share, dark, lightest] = chosen;
       // What is nearly white or black has no colour to change.
       const kept = Math.min(1, saturation / 0.25);
-      const own = hsv(hue, Math.min(1, Math.max(0.6, saturation)) * share, dark + (lightest - dark) * most);
+      const own = hsv(
+        hue,
+        Math.min(1, Math.max(0.6, saturation)) * share,
+        dark + (lightest - dark) * most,
+      );
       next = [r, g, b].map((value, c) => value * (1 - kept) + own[c]! * kept);
     }
     for (let c = 0; c < 3; c++) result[i + c] = Math.round(255 * next[c]!);

@@ -16,7 +16,13 @@ import { type NdArray, ndarray, scalar } from "../../src/engine/arrays/ndarray.t
 import { full, input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
-import { fork, normal, randomKey, uniform, type RandomKey } from "../../src/engine/random/random.ts";
+import {
+  fork,
+  normal,
+  randomKey,
+  uniform,
+  type RandomKey,
+} from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import type { DiTConfig } from "../../src/models/dit/config.ts";
@@ -30,7 +36,17 @@ import { readFloat32 } from "../../src/weights/safetensors/safetensors.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { type Code, coarse, fitCode, WIDTH } from "./codes.ts";
 import { canvasWeights, network, recipe } from "./network.ts";
-import { colours, composed, type Drawing, drawings, recoloured, SIDE, styles, VALUES, writeValues } from "./pictures.ts";
+import {
+  colours,
+  composed,
+  type Drawing,
+  drawings,
+  recoloured,
+  SIDE,
+  styles,
+  VALUES,
+  writeValues,
+} from "./pictures.ts";
 
 const { values: given } = parseArgs({
   options: {
@@ -83,7 +99,11 @@ const step = trainingStep({
 const progressFile = join(out, "progress.json");
 const stateFile = join(out, "state.safetensors");
 const earlier = existsSync(progressFile)
-  ? (JSON.parse(await readFile(progressFile, "utf8")) as { step: number; seconds: number; images: number })
+  ? (JSON.parse(await readFile(progressFile, "utf8")) as {
+      step: number;
+      seconds: number;
+      images: number;
+    })
   : { step: 0, seconds: 0, images: 0 };
 const trainer = await createTrainer(
   backend,
@@ -107,7 +127,11 @@ while (seconds < total && !stopping) {
   const began = performance.now();
   const key = fork(fork(randomKey(1), "steps"), count);
   const rate = rateAt(
-    { rate: Number(given.rate), warmUp: 200, decay: { kind: "linear", over: Number(given.decay), to: 0.05 } },
+    {
+      rate: Number(given.rate),
+      warmUp: 200,
+      decay: { kind: "linear", over: Number(given.decay), to: 0.05 },
+    },
     count + 1,
     seconds / total,
   );
@@ -175,7 +199,9 @@ function exampleBatch(key: RandomKey): Record<string, NdArray> {
   const drop = new Uint8Array(BATCH);
   const noise = normal(fork(key, "code noise"), [BATCH, 1, WIDTH]);
   for (let i = 0; i < BATCH; i++) {
-    const [style, subject, form, second, third, dropped, noisy] = u.subarray(8 * i) as unknown as number[];
+    const [style, subject, form, second, third, dropped, noisy] = u.subarray(
+      8 * i,
+    ) as unknown as number[];
     const drawn = byStyle[style! < 0.4 ? 0 : 1 + Math.floor((style! - 0.4) / 0.2)]!;
     const drawing = drawn[Math.floor(subject! * drawn.length)]!;
     shown.push(
@@ -204,8 +230,17 @@ function traced() {
     .unsqueeze(1)
     .add(input("codeNoise", [batch, 1, WIDTH]));
   const drop = input("drop", [batch], "bool");
-  const losses = recipeLoss(recipe, x0, (x, t) => dit(params, { x, t, y: encoded, drop }, config), false);
-  const [x, t, y] = [input("x", [batch, 3, SIDE, SIDE]), input("t", [batch]), input("y", [batch, 1, WIDTH])];
+  const losses = recipeLoss(
+    recipe,
+    x0,
+    (x, t) => dit(params, { x, t, y: encoded, drop }, config),
+    false,
+  );
+  const [x, t, y] = [
+    input("x", [batch, 3, SIDE, SIDE]),
+    input("t", [batch]),
+    input("y", [batch, 1, WIDTH]),
+  ];
   return {
     loss: losses.mean(),
     predict: dit(params, { x, t, y, drop: full([y.dim(0)], 0, "bool") }, config),
@@ -233,7 +268,9 @@ async function drawGrid(): Promise<void> {
   const real = batchOf(chosen.map(({ rgba }) => rgba));
   const x0 = input("x0", [batch, 3, SIDE, SIDE]);
   const encoder = await backend.compile(
-    graphOf({ y: coarse(x0).linear(constantTable(code.encode), constantTable(code.bias)).unsqueeze(1) }),
+    graphOf({
+      y: coarse(x0).linear(constantTable(code.encode), constantTable(code.bias)).unsqueeze(1),
+    }),
     { weights: arrayWeights(fixed) },
   );
   const y = (await encoder.run({ x0: real }))["y"]!;
@@ -243,8 +280,11 @@ async function drawGrid(): Promise<void> {
   const STEPS = 16;
   for (let i = 0; i < STEPS; i++) {
     const [t, next] = [1 - i / STEPS, 1 - (i + 1) / STEPS];
-    const clean = (await program.run({ x, t: ndarray("float32", [n], new Array<number>(n).fill(1000 * t)), y }))["predict"]!.data as Float32Array;
-    for (let k = 0; k < x.data.length; k++) x.data[k] = clean[k]! + (next / t) * (x.data[k]! - clean[k]!);
+    const clean = (
+      await program.run({ x, t: ndarray("float32", [n], new Array<number>(n).fill(1000 * t)), y })
+    )["predict"]!.data as Float32Array;
+    for (let k = 0; k < x.data.length; k++)
+      x.data[k] = clean[k]! + (next / t) * (x.data[k]! - clean[k]!);
   }
   await program.dispose();
   const columns = 12;
@@ -254,9 +294,16 @@ async function drawGrid(): Promise<void> {
     for (const [part, values] of [real.data, x.data].entries()) {
       const top = (2 * Math.floor(i / columns) + part) * SIDE;
       for (let p = 0; p < SIDE * SIDE; p++) {
-        const to = ((top + Math.floor(p / SIDE)) * columns * SIDE + (i % columns) * SIDE + (p % SIDE)) * 3;
+        const to =
+          ((top + Math.floor(p / SIDE)) * columns * SIDE + (i % columns) * SIDE + (p % SIDE)) * 3;
         for (let c = 0; c < 3; c++) {
-          image[to + c] = Math.max(0, Math.min(255, Math.round(((values as Float32Array)[i * VALUES + c * SIDE * SIDE + p]! + 1) * 127.5)));
+          image[to + c] = Math.max(
+            0,
+            Math.min(
+              255,
+              Math.round(((values as Float32Array)[i * VALUES + c * SIDE * SIDE + p]! + 1) * 127.5),
+            ),
+          );
         }
       }
     }
@@ -269,8 +316,15 @@ async function drawGrid(): Promise<void> {
 async function save(): Promise<void> {
   const state = await trainer.readState();
   await writeSafetensors(stateFile, Object.entries(state), []);
-  await writeSafetensors(join(out, "averages.safetensors"), Object.entries({ ...averagesIn(state), ...canvasWeights(code) }), []);
-  await writeFileAtomic(progressFile, new TextEncoder().encode(JSON.stringify({ step: count, seconds, images })));
+  await writeSafetensors(
+    join(out, "averages.safetensors"),
+    Object.entries({ ...averagesIn(state), ...canvasWeights(code) }),
+    [],
+  );
+  await writeFileAtomic(
+    progressFile,
+    new TextEncoder().encode(JSON.stringify({ step: count, seconds, images })),
+  );
 }
 
 async function readAll(path: string): Promise<Record<string, NdArray>> {
@@ -284,6 +338,9 @@ async function readAll(path: string): Promise<Record<string, NdArray>> {
   }
 }
 
-function picked(from: Readonly<Record<string, NdArray>>, names: readonly string[]): Record<string, NdArray> {
+function picked(
+  from: Readonly<Record<string, NdArray>>,
+  names: readonly string[],
+): Record<string, NdArray> {
   return Object.fromEntries(names.map((name) => [name, from[name]!]));
 }

@@ -88,18 +88,29 @@ async function codesOf(pictures: readonly Uint8Array[]): Promise<Float32Array> {
   const x = input("x", [batch, 3, SIDE, SIDE]);
   const [encode, bias] = [code.encode, code.bias].map((array, i) => {
     const params = createParams();
-    return { array, tensor: params.param(i === 0 ? "encode" : "bias", array.shape, { kind: "constant", value: 0 }) };
+    return {
+      array,
+      tensor: params.param(i === 0 ? "encode" : "bias", array.shape, {
+        kind: "constant",
+        value: 0,
+      }),
+    };
   }) as [{ array: NdArray; tensor: Tensor }, { array: NdArray; tensor: Tensor }];
-  const program = await backend.compile(graphOf({ y: coarse(x).linear(encode.tensor, bias.tensor) }), {
-    weights: arrayWeights({ encode: encode.array, bias: bias.array }),
-    threads: THREADS,
-  });
+  const program = await backend.compile(
+    graphOf({ y: coarse(x).linear(encode.tensor, bias.tensor) }),
+    {
+      weights: arrayWeights({ encode: encode.array, bias: bias.array }),
+      threads: THREADS,
+    },
+  );
   const result = new Float32Array(pictures.length * WIDTH);
   for (let from = 0; from < pictures.length; from += 256) {
     const some = pictures.slice(from, from + 256);
     const values = new Float32Array(some.length * VALUES);
     for (const [i, rgba] of some.entries()) writeValues(rgba, values, i * VALUES);
-    const { y } = await program.run({ x: ndarray("float32", [some.length, 3, SIDE, SIDE], values) });
+    const { y } = await program.run({
+      x: ndarray("float32", [some.length, 3, SIDE, SIDE], values),
+    });
     result.set(y!.data as Float32Array, from * WIDTH);
   }
   await program.dispose();
@@ -123,7 +134,9 @@ function table(): NdArray<"float32"> {
 
 /** Trains the networks that change a code for a colour or a companion, from the codes of pictures so changed. */
 async function trainChanges(): Promise<Record<string, NdArray>> {
-  const byStyle = styles.map((style) => known.flatMap((each, i) => (each.style === style ? [i] : [])));
+  const byStyle = styles.map((style) =>
+    known.flatMap((each, i) => (each.style === style ? [i] : [])),
+  );
   const key = fork(randomKey(2), "changes");
   const pictures: Uint8Array[] = [];
   const changes: { from: number; colour: number; companion: number }[] = [];
@@ -168,7 +181,9 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
     optimizer: adamW({ learningRate: input("rate", []), beta2: 0.99, weightDecay: 0.01 }),
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.998),
   });
-  const trainer = await createTrainer(backend, step, initialize(params, randomKey(3)), { threads: THREADS });
+  const trainer = await createTrainer(backend, step, initialize(params, randomKey(3)), {
+    threads: THREADS,
+  });
   const rows = (indices: readonly number[], of: (index: number) => Float32Array) => {
     const values = new Float32Array(indices.length * WIDTH);
     for (const [i, index] of indices.entries()) values.set(of(index), i * WIDTH);
@@ -180,8 +195,14 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
   let mean = 0;
   for (let s = 1; s <= total; s++) {
     const u = uniform(fork(fork(randomKey(4), "batch"), s), [2, 256]).data;
-    const some = Array.from({ length: 256 }, (_, i) => isColour[Math.floor(u[i]! * isColour.length)]!);
-    const others = Array.from({ length: 256 }, (_, i) => isCompanion[Math.floor(u[256 + i]! * isCompanion.length)]!);
+    const some = Array.from(
+      { length: 256 },
+      (_, i) => isColour[Math.floor(u[i]! * isColour.length)]!,
+    );
+    const others = Array.from(
+      { length: 256 },
+      (_, i) => isCompanion[Math.floor(u[256 + i]! * isCompanion.length)]!,
+    );
     const shown = new Float32Array(256 * colours.length);
     for (const [i, index] of some.entries()) shown[i * colours.length + changes[index]!.colour] = 1;
     const { loss } = await trainer.step({
@@ -192,10 +213,17 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
       added: rows(others, (index) => codeAt(changes[index]!.companion)),
       to2: rows(others, targetAt),
       scale: ndarray("float32", [WIDTH], scale),
-      rate: scalar(rateAt({ rate: 1e-3, warmUp: 100, decay: { kind: "cosine", over: 0.7, to: 0.02 } }, s, s / total)),
+      rate: scalar(
+        rateAt(
+          { rate: 1e-3, warmUp: 100, decay: { kind: "cosine", over: 0.7, to: 0.02 } },
+          s,
+          s / total,
+        ),
+      ),
     });
     mean = s === 1 ? loss : 0.98 * mean + 0.02 * loss;
-    if (s % 500 === 0 || s === 1) console.log(`changes: step ${s}, squared error ${mean.toFixed(1)}`);
+    if (s % 500 === 0 || s === 1)
+      console.log(`changes: step ${s}, squared error ${mean.toFixed(1)}`);
   }
   const averages = averagesIn(await trainer.readState());
   await trainer.dispose();
@@ -205,7 +233,10 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
 /** Trains the encoder to choose. */
 async function trainChoices(): Promise<Record<string, NdArray>> {
   const params = createParams();
-  const [ids, mask] = [input("ids", [batch, length], "int64"), input("mask", [batch, length], "bool")];
+  const [ids, mask] = [
+    input("ids", [batch, length], "int64"),
+    input("mask", [batch, length], "bool"),
+  ];
   const tokens = promptEncoder(params, ids, mask, config);
   const choices = promptChoices(params.at("prior"), tokens, mask, prior);
   const targets = {
@@ -214,8 +245,8 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     colour: input("colour", [batch, 1 + prior.colours]),
     companion: input("companion", [batch, 1 + prior.subjects]),
   };
-  const losses = Object.entries(targets).map(
-    ([name, target]) => choices[name as keyof typeof choices].logSoftmax(-1).mul(target).sum(1).neg().mean(),
+  const losses = Object.entries(targets).map(([name, target]) =>
+    choices[name as keyof typeof choices].logSoftmax(-1).mul(target).sum(1).neg().mean(),
   );
   const step = trainingStep({
     loss: losses[0]!.add(losses[1]!).add(losses[2]!).add(losses[3]!),
@@ -235,11 +266,21 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
   const began = performance.now();
   for (let s = 1; s <= STEPS; s++) {
     const drawn = captionBatch(fork(fork(randomKey(6), "captions"), s));
-    const rate = rateAt({ rate: 1.5e-3, warmUp: 200, decay: { kind: "cosine", over: 0.8, to: 0.02 } }, s, s / STEPS);
-    const { loss } = await trainer.step({ ...inputsOf(drawn), ...targetsOf(drawn), rate: scalar(rate) });
+    const rate = rateAt(
+      { rate: 1.5e-3, warmUp: 200, decay: { kind: "cosine", over: 0.8, to: 0.02 } },
+      s,
+      s / STEPS,
+    );
+    const { loss } = await trainer.step({
+      ...inputsOf(drawn),
+      ...targetsOf(drawn),
+      rate: scalar(rate),
+    });
     mean = s === 1 ? loss : 0.98 * mean + 0.02 * loss;
     if (s % 100 === 0) {
-      console.log(`prompts: step ${s}, loss ${mean.toFixed(3)}, ${((performance.now() - began) / 60000).toFixed(1)} min`);
+      console.log(
+        `prompts: step ${s}, loss ${mean.toFixed(3)}, ${((performance.now() - began) / 60000).toFixed(1)} min`,
+      );
     }
     if (s % 1000 === 0 || s === STEPS) await measure(s);
   }
@@ -259,7 +300,11 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
         ["subject", (each: Caption) => each.subjects],
         ["style", (each: Caption) => [each.style]],
         ["colour", (each: Caption) => [each.colour]],
-        ["companion", (each: Caption) => (each.companions.length === 0 ? [0] : each.companions.map((n) => 1 + n))],
+        [
+          "companion",
+          (each: Caption) =>
+            each.companions.length === 0 ? [0] : each.companions.map((n) => 1 + n),
+        ],
       ] as const) {
         const logits = found[name]!;
         const width = logits.shape[1]!;
@@ -271,7 +316,9 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
         }
       }
     }
-    const shares = Object.entries(right).map(([name, n]) => `${name} ${((100 * n) / (4 * BATCH)).toFixed(1)} %`);
+    const shares = Object.entries(right).map(
+      ([name, n]) => `${name} ${((100 * n) / (4 * BATCH)).toFixed(1)} %`,
+    );
     console.log(`prompts: step ${at}, right: ${shares.join(", ")}`);
   }
 }

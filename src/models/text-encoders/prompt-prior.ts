@@ -75,7 +75,11 @@ export function chosenCode(
   const table = p.param("codes", [subjects, styles * code], normal(1));
   const inStyle = sharp(style).unsqueeze(-1); // [B, styles, 1]
   const codeOf = (shares: Tensor) =>
-    shares.matmul(table).reshape([shares.dim(0), styles, code]).mul(inStyle).sum(1); // [B, code]
+    shares
+      .matmul(table)
+      .reshape([shares.dim(0), styles, code])
+      .mul(inStyle)
+      .sum(1); // [B, code]
   const own = codeOf(sharp(subject));
   const [plain, changed] = parted(colour, colours);
   const coloured = mix(plain, own, recolouredCode(p.at("recolour"), own, changed, hidden));
@@ -98,7 +102,9 @@ export function composedCode(p: Params, code: Tensor, companion: Tensor, hidden:
 function changedCode(p: Params, code: Tensor, by: Tensor, hidden: number): Tensor {
   const both = concat([code, by], 1);
   const width = code.size(1);
-  return code.add(linear(p.at("linear"), both, width)).add(mlp(p.at("mlp"), both, hidden, "tanh", width));
+  return code
+    .add(linear(p.at("linear"), both, width))
+    .add(mlp(p.at("mlp"), both, hidden, "tanh", width));
 }
 
 function sharp(logits: Tensor): Tensor {
