@@ -147,7 +147,12 @@ export function levelsOfStrength(
   steps: number,
   strength: number,
 ): readonly NoiseLevel[] {
-  return schedule.slice(Math.min(Math.trunc(steps * (1 - strength)), schedule.length - 2));
+  return schedule.slice(Math.min(steps - Math.ceil(partOf(steps, strength)), schedule.length - 2));
+}
+
+/** A share of a number of steps without the rounding of binary numbers: 0.07 of 100 is 7, not 7.000000000000001. */
+function partOf(steps: number, share: number): number {
+  return Number((steps * share).toPrecision(12));
 }
 
 /** Ratios of noise to signal in (above, upTo]. */
@@ -172,8 +177,8 @@ export function noiseOfSteps(
   { from, to }: { readonly from: number; readonly to: number },
 ): NoiseInterval {
   const asked = levels.slice(0, -1);
-  const first = asked.findIndex((_, step) => step > from * steps);
-  const end = asked.findIndex((_, step) => step >= to * steps);
+  const first = asked.findIndex((_, step) => step > partOf(steps, from));
+  const end = asked.findIndex((_, step) => step >= partOf(steps, to));
   return {
     above: noiseRatio(levels.at(end)!),
     upTo: first < 0 ? 0 : noiseRatio(asked[first]!),

@@ -9,6 +9,7 @@ import {
   karrasRatios,
   logRatio,
   type NoiseLevel,
+  levelsOfStrength,
   noiseOfSteps,
   noiseRatio,
   sd3Levels,
@@ -213,7 +214,29 @@ describe("levels of rectified flow", () => {
   });
 });
 
+describe("the levels of image-to-image", () => {
+  it("are exactly a share of the steps, rounded up, but at least one", () => {
+    for (let steps = 1; steps <= 100; steps++) {
+      const schedule = flowLevels(steps);
+      for (let percent = 1; percent <= 100; percent++) {
+        const left = levelsOfStrength(schedule, steps, percent / 100).length - 1;
+        // Whole numbers, so that nothing is rounded.
+        expect(left).toBe(Math.floor((steps * percent + 99) / 100));
+      }
+    }
+  });
+});
+
 describe("the noise interval of some steps", () => {
+  it("counts shares without the rounding of binary numbers", () => {
+    const levels = flowLevels(100);
+    for (let percent = 0; percent < 100; percent++) {
+      const interval = noiseOfSteps(levels, 100, { from: percent / 100, to: 1 });
+      const active = levels.slice(0, -1).map((level) => isWithin(interval, level));
+      expect(active.indexOf(true)).toBe(percent === 99 ? -1 : percent + 1);
+    }
+  });
+
   it("spans the levels between two shares of the steps", () => {
     fc.assert(
       fc.property(
