@@ -19,6 +19,17 @@ export function nearestNames(name: string, known: Iterable<string>): string[] {
     .map((each) => each.other);
 }
 
+/** Ends a sentence about an unknown name with the nearest known names; with `all` and the known names if none is near. */
+export function didYouMean(name: string, known: readonly string[], all = "give one of"): string {
+  const near = nearestNames(name, known);
+  return near.length > 0 ? `did you mean ${near.join(" or ")}?` : `${all} ${firstOf(known, 40)}.`;
+}
+
+/** Lists the first names, with "…" for the others. */
+export function firstOf(names: readonly string[], count: number): string {
+  return names.slice(0, count).join(", ") + (names.length > count ? ", …" : "");
+}
+
 /** The number of letters to insert, delete, replace or swap with a neighbour to turn one name into the other (Damerau, 1964). */
 function distance(a: string, b: string): number {
   let before: number[] = [];

@@ -16,6 +16,7 @@ import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
 import type { ImageCodec } from "../models/coders/image-codec.ts";
 import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
@@ -224,18 +225,6 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   });
 }
 
-/** Uses something that is closed in any case. */
-export async function closing<T>(
-  opened: { close(): Promise<void> },
-  use: () => Promise<T>,
-): Promise<T> {
-  try {
-    return await use();
-  } finally {
-    await opened.close();
-  }
-}
-
 /** The most bytes that the process takes; on other devices than the CPU most of them are there. */
 function memoryOf(
   { graph, state }: TrainingStep,
@@ -258,11 +247,12 @@ interface Run extends LoopOptions {
 async function runSteps(run: Run): Promise<TrainingResult> {
   const { config, from, task, trainer, recorder, batches, report, signal } = run;
   const { training, log, samples, validation } = config;
-  const clock = stopwatch(from?.seconds ?? 0);
+  const started = performance.now() - 1000 * (from?.seconds ?? 0);
+  const elapsed = () => (performance.now() - started) / 1000;
   const validate =
     batches.validation && (await task.validator(batches.validation, batches.latents));
   let count = from?.step ?? 0;
-  let saved = { step: count, seconds: clock.seconds() };
+  let saved = { step: count, seconds: elapsed() };
   let validated: { readonly step: number; readonly loss: number } | undefined;
   const measure = async () => {
     if (!validate) return;
@@ -272,14 +262,12 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     validated = { step: count, loss };
   };
   const save = async () => {
-    await saveCheckpoint(run, count, clock.seconds(), saved.step);
-    saved = { step: count, seconds: clock.seconds() };
+    await saveCheckpoint(run, count, elapsed(), saved.step);
+    saved = { step: count, seconds: elapsed() };
   };
   const recent: number[] = [];
   const all = stepsOf(training, task);
-  const progress = () =>
-    all === undefined ? clock.seconds() / (60 * training.minutes!) : count / all;
-
+  const progress = () => (all === undefined ? elapsed() / (60 * training.minutes!) : count / all);
   const stopped = () => signal?.aborted === true;
   while (progress() < 1 && !stopped()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
@@ -289,38 +277,27 @@ async function runSteps(run: Run): Promise<TrainingResult> {
       ...inputs.map((each) => (run.takesRate ? { ...each, rate: scalar(rate) } : each)),
     );
     count++;
-    if (!Number.isFinite(loss)) throw notFinite("loss", count, saved.step, recorder);
-    if (!Number.isFinite(gradientNorm ?? 0)) {
-      throw notFinite("gradient", count, saved.step, recorder);
+    for (const [what, value] of Object.entries({ loss, gradient: gradientNorm ?? 0 })) {
+      if (!Number.isFinite(value)) throw notFinite(what, count, saved.step, recorder);
     }
     recent.push(loss);
     if (recent.length > log.steps) recent.shift();
     const seconds = (performance.now() - began) / 1000;
     const imagesPerSecond = (training.batch * training.accumulate) / seconds;
     const done = progress();
-    const secondsLeft = done > 0 ? (clock.seconds() * (1 - done)) / done : Infinity;
-    report({
-      kind: "step",
-      step: count,
-      steps: all,
-      loss: mean(recent),
-      imagesPerSecond,
-      secondsLeft,
-    });
+    const secondsLeft = done > 0 ? (elapsed() * (1 - done)) / done : Infinity;
+    const measured = { loss: mean(recent), imagesPerSecond };
+    report({ kind: "step", step: count, steps: all, secondsLeft, ...measured });
     if (count % log.steps === 0) {
-      await recorder.log?.(count, {
-        loss: mean(recent),
-        rate,
-        imagesPerSecond,
-        ...(gradientNorm !== undefined && { gradientNorm }),
-      });
+      const norm = gradientNorm !== undefined && { gradientNorm };
+      await recorder.log?.(count, { ...measured, rate, ...norm });
     }
     if (count % (validation?.steps ?? Infinity) === 0) await measure();
     if (samples.steps && count % samples.steps === 0 && recorder.samples) {
       const averages = averagesIn(await trainer.readState());
       report({ kind: "samples", path: await recorder.samples(trainedBy(run, count), averages) });
     }
-    if (isDue(config.checkpoint, count, saved, clock.seconds())) await save();
+    if (isDue(config.checkpoint, count, elapsed() - saved.seconds)) await save();
     // Signals and messages arrive only between steps, since a run occupies the thread.
     await otherEvents();
   }
@@ -328,7 +305,7 @@ async function runSteps(run: Run): Promise<TrainingResult> {
   if (saved.step !== count || count === 0) await save();
   return {
     steps: count,
-    seconds: clock.seconds(),
+    seconds: elapsed(),
     loss: mean(recent),
     ...(validated && { validation: validated.loss }),
     finished: progress() >= 1,
@@ -393,21 +370,17 @@ function trainedBy({ config: { training } }: Run, steps: number): Trained {
 
 /** The moving averages of the weights, under the names of the weights. */
 export function averagesIn(state: Arrays): Arrays {
-  const averages = Object.entries(state)
-    .filter(([name]) => name.startsWith(emaPrefix))
-    .map(([name, value]) => [name.slice(emaPrefix.length), value]);
-  return Object.fromEntries(averages);
+  const names = Object.keys(state).filter((name) => name.startsWith(emaPrefix));
+  return Object.fromEntries(names.map((name) => [name.slice(emaPrefix.length), state[name]!]));
 }
 
 function isDue(
   { steps: every, minutes }: RunConfig["checkpoint"],
   step: number,
-  saved: { readonly step: number; readonly seconds: number },
   seconds: number,
 ): boolean {
   if (every !== undefined && step % every === 0) return true;
-  const pause = minutes ?? (every === undefined ? 5 : Infinity);
-  return seconds - saved.seconds >= 60 * pause;
+  return seconds >= 60 * (minutes ?? (every === undefined ? 5 : Infinity));
 }
 
 /** Lets timers, signals and messages in. Pages have no setImmediate. */
@@ -416,11 +389,6 @@ function otherEvents(): Promise<void> {
     if ("setImmediate" in globalThis) setImmediate(resolve);
     else setTimeout(resolve);
   });
-}
-
-function stopwatch(before: number): { seconds(): number } {
-  const began = performance.now();
-  return { seconds: () => before + (performance.now() - began) / 1000 };
 }
 
 function mean(values: readonly number[]): number {

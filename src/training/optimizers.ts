@@ -1,6 +1,7 @@
 /** Optimizers, as pairs of pure functions on trees of tensors, and the schedule of the learning rate. */
 import { concat, input, zerosLike } from "../engine/graph/functional.ts";
 import { sizeOf } from "../engine/arrays/ndarray.ts";
+import { mapValues, pick, prefixed } from "../engine/records.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 
 /** Tensors by name. */
@@ -20,22 +21,27 @@ export interface Optimizer {
 }
 
 /** Applies `f` to each tensor of a tree. */
-export function mapTree(tree: Tree, f: (tensor: Tensor, name: string) => Tensor): Tree {
-  return Object.fromEntries(Object.entries(tree).map(([name, tensor]) => [name, f(tensor, name)]));
-}
+export const mapTree: (tree: Tree, f: (tensor: Tensor, name: string) => Tensor) => Tree = mapValues;
 
 export interface AdamWOptions {
   /** A number, or a scalar tensor such as `input("rate", [])`, which each step is given. */
   readonly learningRate: number | Tensor;
-  /** Decay of the running mean of the gradient; 0.9 by default. */
+  /** Decay of the running mean of the gradient. */
   readonly beta1?: number;
-  /** Decay of the running mean of the squared gradient; 0.999 by default. */
+  /** Decay of the running mean of the squared gradient. */
   readonly beta2?: number;
-  /** 1e-8 by default. */
   readonly epsilon?: number;
-  /** 0.01 by default. */
   readonly weightDecay?: number;
 }
+
+/** The defaults of optimizers, in YAML configs as in code. `beta2` is shorter than PyTorch's 0.999, for short trainings. */
+export const optimizerDefaults = {
+  beta1: 0.9,
+  beta2: 0.99,
+  epsilon: 1e-8,
+  weightDecay: 0,
+  momentum: 0.95,
+} as const;
 
 /**
  * AdamW: Adam with decoupled weight decay (Loshchilov & Hutter, 2019), computed as PyTorch does:
@@ -44,15 +50,12 @@ export interface AdamWOptions {
  * Its state is `m.NAME` and `v.NAME`, the running means of the gradient and of its square.
  */
 export function adamW(options: AdamWOptions): Optimizer {
-  const { learningRate, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weightDecay = 0.01 } = options;
+  const { learningRate, beta1, beta2, epsilon, weightDecay } = { ...optimizerDefaults, ...options };
   return {
-    init: (params) =>
-      Object.fromEntries(
-        Object.entries(params).flatMap(([name, w]) => [
-          [`m.${name}`, zerosLike(w)],
-          [`v.${name}`, zerosLike(w)],
-        ]),
-      ),
+    init(params) {
+      const zeros = mapTree(params, zerosLike);
+      return { ...prefixed("m.", zeros), ...prefixed("v.", zeros) };
+    },
     update(grads, state, params, step) {
       const scalar = (value: number | Tensor) =>
         typeof value === "number" ? step.mul(0).add(value) : value;
@@ -82,9 +85,7 @@ export function adamW(options: AdamWOptions): Optimizer {
 export interface MuonOptions {
   /** A number, or a scalar tensor such as `input("rate", [])`, which each step is given. */
   readonly learningRate: number | Tensor;
-  /** 0.95 by default. */
   readonly momentum?: number;
-  /** 0 by default. */
   readonly weightDecay?: number;
   /** The optimizer of everything that is not a hidden matrix: biases, norms, tables, first and last layers. */
   readonly rest: Optimizer;
@@ -103,21 +104,17 @@ export interface MuonOptions {
  * scalable for LLM training", section 2.2). Its state is `momentum.NAME` and the state of `rest`.
  */
 export function muon(options: MuonOptions): Optimizer {
-  const { learningRate, momentum = 0.95, weightDecay = 0, rest } = options;
+  const { learningRate, momentum, weightDecay, rest } = { ...optimizerDefaults, ...options };
   const { matricesIn = matricesInBlocks } = options;
-  const [matrices, others] = [true, false].map(
-    (wanted) => (tree: Tree, params: Tree) =>
-      Object.fromEntries(
-        Object.entries(tree).filter(([name]) => matricesIn(name, params[name]!) > 0 === wanted),
-      ),
-  ) as [Split, Split];
+  const isMatrix = (params: Tree) => (name: string) => matricesIn(name, params[name]!) > 0;
+  const isOther = (params: Tree) => (name: string) => !isMatrix(params)(name);
   return {
     init: (params) => ({
-      ...withPrefix(mapTree(matrices(params, params), zerosLike)),
-      ...rest.init(others(params, params)),
+      ...prefixed(momentumPrefix, mapTree(pick(params, isMatrix(params)), zerosLike)),
+      ...rest.init(pick(params, isOther(params))),
     }),
     update(grads, state, params, step) {
-      const hidden = matrices(params, params);
+      const hidden = pick(params, isMatrix(params));
       const newParams: Record<string, Tensor> = {};
       const newState: Record<string, Tensor> = {};
       for (const [name, w] of Object.entries(hidden)) {
@@ -139,12 +136,8 @@ export function muon(options: MuonOptions): Optimizer {
         const kept = weightDecay === 0 ? w : w.sub(w.mul(rate(weightDecay)));
         newParams[name] = kept.sub(direction.mul(rate(0.2 * Math.sqrt(Math.max(rows, columns)))));
       }
-      const [restParams, restState] = rest.update(
-        others(grads, params),
-        state,
-        others(params, params),
-        step,
-      );
+      const [restGrads, others] = [grads, params].map((tree) => pick(tree, isOther(params)));
+      const [restParams, restState] = rest.update(restGrads!, state, others!, step);
       return [
         { ...newParams, ...restParams },
         { ...newState, ...restState },
@@ -153,15 +146,7 @@ export function muon(options: MuonOptions): Optimizer {
   };
 }
 
-type Split = (tree: Tree, params: Tree) => Tree;
-
 const momentumPrefix = "momentum.";
-
-function withPrefix(tree: Tree): Tree {
-  return Object.fromEntries(
-    Object.entries(tree).map(([name, value]) => [momentumPrefix + name, value]),
-  );
-}
 
 /**
  * The matrices inside blocks, a convolution counting as one row an output. q, k and v are stacked in one weight; the weights
@@ -197,10 +182,8 @@ type AdamWSettings = Required<Omit<AdamWOptions, "learningRate">>;
 /** The optimizer that a config names. Its learning rate is an input, `rate`, of each step. */
 export function configuredOptimizer(settings: OptimizerSettings): Optimizer {
   const learningRate = input("rate", []);
-  const { beta1, beta2, epsilon, weightDecay } = settings;
-  const adam = adamW({ learningRate, beta1, beta2, epsilon, weightDecay });
-  if (settings.kind === "adamw") return adam;
-  return muon({ learningRate, momentum: settings.momentum, weightDecay, rest: adam });
+  const adam = adamW({ ...settings, learningRate });
+  return settings.kind === "adamw" ? adam : muon({ ...settings, learningRate, rest: adam });
 }
 
 /** The learning rate over the course of a training. */

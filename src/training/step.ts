@@ -10,6 +10,7 @@ import { gradient } from "../engine/gradients/gradient.ts";
 import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
 import { type NdArray, scalar, zeros } from "../engine/arrays/ndarray.ts";
 import type { Backend, CompileOptions } from "../engine/runtime/backend.ts";
+import { mapValues, pick, prefixed, recordOf } from "../engine/records.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { mapTree, type Optimizer, type Tree } from "./optimizers.ts";
@@ -75,7 +76,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   const { loss, params, optimizer, accumulate = 1 } = options;
   const names = Object.keys(params);
   const gradients = gradient(loss, Object.values(params));
-  const own = Object.fromEntries(names.map((name, i) => [name, gradients[i]!]));
+  const own = recordOf(names, (_, i) => gradients[i]!);
   const gathered = accumulate > 1 ? gather(own, accumulate) : undefined;
   const { before, after, gradientNorm } = updated(gathered ?? own, options);
   const next = gathered
@@ -83,15 +84,12 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
     : after;
   return {
     graph: graphOf({ loss, ...gradientNorm, ...prefixed("next/", next) }),
-    state: Object.fromEntries(Object.keys(next).map((name) => [name, `next/${name}`])),
+    state: mapValues(next, (_, name) => `next/${name}`),
     accumulate,
     halves() {
-      const given = held(gradientPrefix, own);
-      const half = updated(given, options);
-      const isWeight = (name: string) => name in params;
-      const [weights, rest] = [isWeight, (name: string) => !isWeight(name)].map((wanted) =>
-        Object.fromEntries(Object.entries(half.after).filter(([name]) => wanted(name))),
-      ) as [Tree, Tree];
+      const half = updated(held(gradientPrefix, own), options);
+      const weights = pick(half.after, (name) => name in params);
+      const rest = pick(half.after, (name) => !(name in params));
       return {
         gradient: graphOf({ loss, ...prefixed(gradientPrefix, own) }),
         update: graphOf({
@@ -99,7 +97,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
           ...prefixed(weightPrefix, weights),
           ...prefixed("next/", rest),
         }),
-        state: Object.fromEntries(Object.keys(rest).map((name) => [name, `next/${name}`])),
+        state: mapValues(rest, (_, name) => `next/${name}`),
       };
     },
     async initialState(backend, values) {
@@ -109,7 +107,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
         ...values,
         ...prefixed(optimizerPrefix, moments),
         ...(options.emaDecay !== undefined && prefixed(emaPrefix, values)),
-        ...(gathered && prefixed(gatheredPrefix, zerosFor(params))),
+        ...(gathered && prefixed(gatheredPrefix, mapValues(params, zeroArray))),
       };
     },
   };
@@ -130,11 +128,7 @@ function updated(
   const decay = typeof emaDecay === "function" ? emaDecay(step) : emaDecay;
   const averages = decay === undefined ? {} : held(emaPrefix, params);
   return {
-    before: {
-      ...params,
-      ...prefixed(optimizerPrefix, moments),
-      ...prefixed(emaPrefix, averages),
-    },
+    before: { ...params, ...prefixed(optimizerPrefix, moments), ...prefixed(emaPrefix, averages) },
     after: {
       ...newWeights,
       ...prefixed(optimizerPrefix, newMoments),
@@ -184,13 +178,8 @@ function averaged(averages: Tree, weights: Tree, decay: number | Tensor): Tree {
   return mapTree(averages, (average, name) => average.mul(decay).add(weights[name]!.mul(rest)));
 }
 
-function zerosFor(params: Tree): Record<string, NdArray> {
-  return Object.fromEntries(
-    Object.entries(params).map(([name, { shape, dtype }]) => [
-      name,
-      zeros(dtype, resolve(shape, undefined)),
-    ]),
-  );
+function zeroArray({ shape, dtype }: Tensor): NdArray {
+  return zeros(dtype, resolve(shape, undefined));
 }
 
 export interface StepResult {
@@ -299,19 +288,13 @@ async function openHalves(
   options: TrainerOptions,
 ): Promise<Runner> {
   const halves = step.halves();
-  const isUpdateState = (name: string) => name in halves.state;
-  const initialState = Object.fromEntries(
-    Object.entries(state).filter(([name]) => isUpdateState(name)),
-  );
-  const weightNames = Object.keys(halves.update.outputs)
-    .filter((name) => name.startsWith(weightPrefix))
-    .map((name) => name.slice(weightPrefix.length));
-  let weights: Arrays = Object.fromEntries(weightNames.map((name) => [name, state[name]!]));
+  const isWeight = (name: string) => `${weightPrefix}${name}` in halves.update.outputs;
+  let weights: Arrays = pick(state, isWeight);
   const gradientProgram = await backend.compile(halves.gradient, options);
   const updateProgram = await backend.compile(halves.update, {
     ...options,
     state: halves.state,
-    initialState,
+    initialState: pick(state, (name) => name in halves.state),
   });
   const updateInputs = new Set(halves.update.inputs.map(leafName));
   return {
@@ -320,18 +303,13 @@ async function openHalves(
       let sum = 0;
       let settings: Arrays = {};
       for (const inputs of batches) {
-        const [forUpdate, forLoss] = [true, false].map((wanted) =>
-          Object.fromEntries(
-            Object.entries(inputs).filter(([name]) => updateInputs.has(name) === wanted),
-          ),
-        ) as [Arrays, Arrays];
-        settings = forUpdate;
+        settings = pick(inputs, (name) => updateInputs.has(name));
         const outputs = await gradientProgram.run({
-          ...forLoss,
+          ...pick(inputs, (name) => !updateInputs.has(name)),
           ...parametersOf(halves.gradient, weights),
         });
         sum += numberIn(outputs["loss"]!);
-        for (const name of weightNames) {
+        for (const name of Object.keys(weights)) {
           const g = outputs[gradientPrefix + name]!;
           gathered[name] = batches.length === 1 ? g : added(gathered[name], g, 1 / batches.length);
         }
@@ -342,24 +320,19 @@ async function openHalves(
         ...parametersOf(halves.update, weights),
         ...stepInput(halves.update, count),
       });
-      weights = Object.fromEntries(
-        weightNames.map((name) => [name, outputs[weightPrefix + name]!]),
-      );
+      weights = mapValues(weights, (_, name) => outputs[weightPrefix + name]!);
       const norm = outputs["gradientNorm"];
       return { loss: sum / batches.length, gradientNorm: norm && numberIn(norm) };
     },
     readState: async () => ({
-      ...Object.fromEntries(Object.entries(weights).map(([name, w]) => [name, copyOf(w)])),
+      ...mapValues(weights, copyOf),
       ...(await updateProgram.readState()),
     }),
     async writeState(values) {
-      const entries = Object.entries(values).filter(([name]) => !name.startsWith(gatheredPrefix));
-      const isWeight = (name: string) => name in weights;
       await updateProgram.writeState(
-        Object.fromEntries(entries.filter(([name]) => !isWeight(name))),
+        pick(values, (name) => !isWeight(name) && !name.startsWith(gatheredPrefix)),
       );
-      const written = entries.filter(([name]) => isWeight(name));
-      weights = { ...weights, ...Object.fromEntries(written.map(([n, w]) => [n, copyOf(w)])) };
+      weights = { ...weights, ...mapValues(pick(values, isWeight), copyOf) };
     },
     async dispose() {
       await gradientProgram.dispose();
@@ -380,8 +353,8 @@ function added(sum: NdArray | undefined, array: NdArray, share: number): NdArray
 
 /** The weights that a graph takes: a loss need not depend on all of them. */
 function parametersOf({ parameters }: Graph, weights: Arrays): Arrays {
-  const names = parameters.map(leafName).filter((name) => name in weights);
-  return Object.fromEntries(names.map((name) => [name, weights[name]!]));
+  const names = new Set(parameters.map(leafName));
+  return pick(weights, (name) => names.has(name));
 }
 
 /** The number of the step, for optimizers that use it. */
@@ -399,8 +372,4 @@ function numberIn({ data }: NdArray): number {
 
 function isTrainerState(from: Arrays | TrainerState): from is TrainerState {
   return typeof from["step"] === "number";
-}
-
-function prefixed<T>(prefix: string, values: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [prefix + name, value]));
 }

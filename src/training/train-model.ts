@@ -5,7 +5,8 @@ import type { DataSet } from "../data/dataset.ts";
 import { type LabelledPicture, pictureSet } from "../data/memory.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { didYouMean, quote } from "../engine/messages.ts";
+import { mapValues, pick, recordOf } from "../engine/records.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { type Card, modelFiles } from "../models/card.ts";
@@ -13,8 +14,9 @@ import { type NetworkConfig, networkSchema } from "../models/network.ts";
 import type { ParamsRoot } from "../nn/params.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import { jsonBytes } from "../weights/json.ts";
 import { safetensorsBytes } from "../weights/safetensors/write.ts";
-import { type TrainingConfigInput, trainingConfigSchema } from "./config/config.ts";
+import { type TrainingConfigInput, trainingConfigSchema, trainingSchema } from "./config/config.ts";
 import { explainIssues } from "./config/explain.ts";
 import {
   averagesIn,
@@ -203,13 +205,11 @@ export function modelBytes(
   { card, weights, tokenizerFile }: TrainedModel,
   dtype: "float32" | "float16" = "float32",
 ): Record<string, Uint8Array> {
-  const stored = Object.entries(weights).map(
-    ([name, array]) => [name, castArray(array, dtype)] as const,
-  );
+  const stored = mapValues(weights, (array) => castArray(array, dtype));
   return {
-    [modelFiles.weights]: safetensorsBytes(stored, [["format", "pt"]]),
+    [modelFiles.weights]: safetensorsBytes(Object.entries(stored), [["format", "pt"]]),
     ...(tokenizerFile && { [modelFiles.tokenizer]: tokenizerFile }),
-    [modelFiles.card]: new TextEncoder().encode(`${JSON.stringify(card, null, 2)}\n`),
+    [modelFiles.card]: jsonBytes(card),
   };
 }
 
@@ -229,39 +229,20 @@ function validationLoader(
 ): Loader | undefined {
   if (!validation) return undefined;
   const { data, shape: other } = openPictures(validation);
-  if (JSON.stringify(sizeOf(other)) !== JSON.stringify(sizeOf(shape))) {
+  if (sizeOf(other) !== sizeOf(shape)) {
     throw new UsageError(
-      `The validation pictures are ${sizeOf(other).join("×")}, but the training pictures ${sizeOf(shape).join("×")} (width, height, channels); bring them to the same size.`,
+      `The validation pictures are ${sizeOf(other)}, but the training pictures ${sizeOf(shape)} (width, height, channels); bring them to the same size.`,
     );
   }
-  return directLoader(data, {
-    layout: pictureLayout(shape),
-    batch,
-    seed: 0,
-    flip: false,
-    from: 0,
-  });
+  const layout = pictureLayout(shape);
+  return directLoader(data, { layout, batch, seed: 0, flip: false, from: 0 });
 }
 
-function sizeOf({ width, height, channels }: PictureShape): readonly number[] {
-  return [width, height, channels];
+function sizeOf({ width, height, channels }: PictureShape): string {
+  return [width, height, channels].join("×");
 }
 
-const trainingFields = [
-  "steps",
-  "minutes",
-  "compute",
-  "batch",
-  "accumulate",
-  "warmUp",
-  "decay",
-  "clip",
-  "ema",
-  "dropCondition",
-  "recompute",
-  "threads",
-  "optimizer",
-] as const satisfies readonly (keyof TrainModelOptions)[];
+const trainingFields = Object.keys(trainingSchema.omit({ from: true }).shape);
 
 const otherOptions = [
   "backend",
@@ -287,12 +268,11 @@ const otherOptions = [
 
 /** @throws UsageError for an option that does not exist, with the nearest one that does */
 function requireKnownOptions(options: object): void {
-  const known: readonly string[] = [...trainingFields, ...otherOptions];
+  const known = [...trainingFields, ...otherOptions];
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
-  const near = nearestNames(unknown, known);
   throw new UsageError(
-    `trainModel: there is no option ${quote(unknown)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give one of ${known.join(", ")}.`}`,
+    `trainModel: there is no option ${quote(unknown)}; ${didYouMean(unknown, known)}`,
   );
 }
 
@@ -311,7 +291,7 @@ function configOf(options: TrainModelOptions, { height, width, channels }: Pictu
     model: isWhole(network) ? undefined : network,
     diffusion: recipe,
     training: {
-      ...Object.fromEntries(trainingFields.map((field) => [field, options[field]])),
+      ...pick<unknown>({ ...options }, (field) => trainingFields.includes(field)),
       warmUp,
       optimizer: isOptimizer(optimizer) ? undefined : optimizer,
     },
@@ -394,7 +374,7 @@ function givenWeights(weights: Arrays): (params: ParamsRoot) => Promise<ReadWeig
         `weights has ${shape ? `${name} of shape ${formatShape(shape)}` : `no ${name}`}, but the network needs ${needed}; give the weights of a network of the same config.`,
       );
     }
-    return async (names) => Object.fromEntries(names.map((name) => [name, weights[name]!]));
+    return async (names) => recordOf(names, (name) => weights[name]!);
   };
 }
 

@@ -16,21 +16,18 @@ import {
 } from "../models/coders/autoencoder-kl.ts";
 import { createParams } from "../nn/params.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
-import type { BackendSource, Computed } from "./family.ts";
+import type { BackendSource, Computed, Family } from "./family.ts";
 import { computeNetwork, recordedInput, recordedModel } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
 /** Reads the arguments of diffusers' constructor. */
-export function autoencoderKL(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncIterable<Computed> {
+export const autoencoderKL: Family = (recording, backend) => {
   const config = autoencoderKLConfig(recordedModel(recording).args);
   return compute(recording, backend, { encoder: config, decoder: config });
-}
+};
 
 /** Reads the arguments of VAEEncoder and VAEDecoder in sd3_impls.py, which may differ. */
-export function sd3VAE(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
+export const sd3VAE: Family = (recording, backend) => {
   const { args } = recordedModel(recording);
   const [encoder, decoder] = [args.object("encoder"), args.object("decoder")];
   const configs = {
@@ -43,7 +40,7 @@ export function sd3VAE(recording: Recording, backend: BackendSource): AsyncItera
   decoder.finish("VAEDecoder");
   args.finish("SDVAE");
   return compute(recording, backend, configs);
-}
+};
 
 function sd3Config(args: FieldReader): AutoencoderKLConfig {
   args.ignore("dtype", "device");

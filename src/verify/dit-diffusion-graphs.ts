@@ -4,7 +4,7 @@
  * `in.t_respacedN`.
  */
 import { concat } from "../engine/graph/functional.ts";
-import { graphOf, leafName } from "../engine/graph/graph.ts";
+import { graphOf } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { noised } from "../diffusion/losses.ts";
 import type { DiffusionProcess } from "../diffusion/process.ts";
@@ -12,7 +12,7 @@ import { exampleAt, hybridLoss, lookUp, posteriorOf } from "../diffusion/variati
 import { processOf, type Variant, variantOf } from "./dit-diffusion-settings.ts";
 import type { Tolerance } from "./compare.ts";
 import type { BackendSource, Computed } from "./family.ts";
-import { largest, requiredInput } from "./network.ts";
+import { largest, requiredInput, runRecorded } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
 export async function* diffusionGraphs(
@@ -37,21 +37,13 @@ export async function* diffusionGraphs(
     }
   }
   if (Object.keys(outputs).length === 0) return;
-  const graph = graphOf(outputs);
-  const program = await (await backend()).compile(graph);
-  try {
-    const names = graph.inputs.map(leafName);
-    const arrays = await Promise.all(names.map((name) => io.read(name)));
-    const got = await program.run(Object.fromEntries(names.map((name, i) => [name, arrays[i]!])));
-    for (const name of Object.keys(outputs)) {
-      const want = await io.read(name);
-      const tolerance = name.startsWith("out.training_losses.")
-        ? lossTolerance(name, trainSteps)
-        : { atol: 1e-5 * Math.max(1, largest(want)) };
-      yield { name, got: got[name]!, want, tolerance };
-    }
-  } finally {
-    await program.dispose();
+  const got = await runRecorded(graphOf(outputs), recording, backend);
+  for (const name of Object.keys(outputs)) {
+    const want = await io.read(name);
+    const tolerance = name.startsWith("out.training_losses.")
+      ? lossTolerance(name, trainSteps)
+      : { atol: 1e-5 * Math.max(1, largest(want)) };
+    yield { name, got: got[name]!, want, tolerance };
   }
 }
 
@@ -97,18 +89,13 @@ function processOutput(
   const t = steps(undefined);
   const x = noised(exampleAt(process, { x0, noise, steps: t }));
   const posterior = posteriorOf(process, t, x0, x);
-  switch (name) {
-    case "q_sample":
-      return x;
-    case "q_posterior_mean":
-      return posterior.mean;
-    case "q_posterior_log_variance_clipped":
-      return posterior.logVariance.expand(x.shape);
-    case "q_posterior_variance":
-      return lookUp(process.posterior.variance, t, x).expand(x.shape);
-    default:
-      return undefined;
-  }
+  const outputs: Readonly<Record<string, Tensor>> = {
+    q_sample: x,
+    q_posterior_mean: posterior.mean,
+    q_posterior_log_variance_clipped: posterior.logVariance.expand(x.shape),
+    q_posterior_variance: lookUp(process.posterior.variance, t, x).expand(x.shape),
+  };
+  return outputs[name];
 }
 
 function lossOf(
@@ -126,7 +113,7 @@ function lossOf(
 }
 
 /** The analytic model: 0.3 · x · cos(t / 1000) + 0.1, followed by sin(x + t / 500) if the variance is learned. */
-function analyticModel(x: Tensor, time: Tensor, learned: boolean): Tensor {
+export function analyticModel(x: Tensor, time: Tensor, learned: boolean): Tensor {
   const prediction = x.mul(time.div(1000).cos()).mul(0.3).add(0.1);
   return learned ? concat([prediction, x.add(time.div(500)).sin()], 1) : prediction;
 }

@@ -8,8 +8,10 @@
  *     dit_cfg_ddpm.clipC, dit_cfg_ddim.clipC        the same for a DiT with guidance
  */
 import { FormatError } from "../engine/errors.ts";
-import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
-import { mapElements } from "../diffusion/arrays.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { input } from "../engine/graph/functional.ts";
+import { graphOf } from "../engine/graph/graph.ts";
+import { evaluate } from "../engine/reference/evaluate.ts";
 import { denoiserOf, type Network } from "../diffusion/denoiser.ts";
 import type { NoiseSource } from "../diffusion/noise.ts";
 import { type DiffusionProcess, levelsOf } from "../diffusion/process.ts";
@@ -18,25 +20,21 @@ import { ddpm } from "../diffusion/samplers/ddpm.ts";
 import { thresholded } from "../diffusion/thresholding.ts";
 import { respacedTimesteps } from "../diffusion/timesteps.ts";
 import type { StepVariance } from "../diffusion/variational-bound.ts";
-import { fieldReader } from "../weights/config-fields.ts";
-import { diffusionGraphs } from "./dit-diffusion-graphs.ts";
+import { analyticModel, diffusionGraphs } from "./dit-diffusion-graphs.ts";
 import { processOf, type Respacing, trainStepsOf, variantOf } from "./dit-diffusion-settings.ts";
 import { guidedDiT } from "./dit-guided.ts";
-import type { BackendSource, Computed } from "./family.ts";
-import { largest } from "./network.ts";
+import type { BackendSource, Computed, Family } from "./family.ts";
+import { largest, recordedFields } from "./network.ts";
 import type { Recording } from "./recording.ts";
-import { entry, stacked } from "./scheduler-run.ts";
+import { entry, listed, stacked } from "./scheduler-run.ts";
 
-export async function* ditDiffusion(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
+export const ditDiffusion: Family = async function* compute(recording, backend) {
   const trainSteps = trainStepsOf(recording);
   yield* tables(recording, trainSteps);
   yield* diffusionGraphs(recording, backend, trainSteps);
   yield* analyticLoops(recording, trainSteps);
   yield* guidedLoops(recording, backend, trainSteps);
-}
+};
 
 async function* tables(recording: Recording, trainSteps: number): AsyncGenerator<Computed> {
   const { io, config } = recording;
@@ -45,64 +43,43 @@ async function* tables(recording: Recording, trainSteps: number): AsyncGenerator
     const [, index] = /^out\.space_timesteps\.(\d+)$/.exec(name) ?? [];
     if (schedule !== undefined && what !== undefined) {
       const respacing = kind === "respaced" ? respacingOf(recording) : undefined;
-      const numbers = tableOf(processOf(schedule, trainSteps, respacing), what);
+      const table = Object.hasOwn(tableRules, what) ? tableRules[what] : undefined;
+      const numbers = table?.(processOf(schedule, trainSteps, respacing));
       if (!numbers) continue;
       const want = await io.read(name);
-      const got = castArray(ndarray("float64", [numbers.length], numbers), want.dtype);
-      yield { name, got, want, tolerance: { rtol: 1e-12 } };
+      yield { name, got: listed(numbers, want), want, tolerance: { rtol: 1e-12 } };
     } else if (index !== undefined) {
       const args = config.fields["args"] as { space_timesteps?: [number, Respacing][] } | undefined;
       const call = args?.space_timesteps?.[Number(index)];
       if (!call) continue;
-      const times = respacedTimesteps(...call);
       const want = await io.read(name);
-      yield { name, got: castArray(ndarray("float64", [times.length], times), want.dtype), want };
+      yield { name, got: listed(respacedTimesteps(...call), want), want };
     }
   }
 }
 
-/** A table of the process by the original's name; undefined if there is no such table. */
-function tableOf(process: DiffusionProcess, name: string): readonly number[] | undefined {
-  const { times, betas, alphaBars, previousAlphaBars, posterior } = process;
-  const of = (table: Float64Array, f: (x: number) => number = (x) => x) => Array.from(table, f);
-  switch (name) {
-    case "betas":
-      return of(betas);
-    case "timestep_map":
-      return times;
-    case "alphas_cumprod":
-      return of(alphaBars);
-    case "alphas_cumprod_prev":
-      return of(previousAlphaBars);
-    case "alphas_cumprod_next":
-      return [...of(alphaBars).slice(1), 0];
-    case "sqrt_alphas_cumprod":
-      return of(alphaBars, Math.sqrt);
-    case "sqrt_one_minus_alphas_cumprod":
-      return of(alphaBars, (alphaBar) => Math.sqrt(1 - alphaBar));
-    case "log_one_minus_alphas_cumprod":
-      return of(alphaBars, (alphaBar) => Math.log(1 - alphaBar));
-    case "sqrt_recip_alphas_cumprod":
-      return of(alphaBars, (alphaBar) => Math.sqrt(1 / alphaBar));
-    case "sqrt_recipm1_alphas_cumprod":
-      return of(alphaBars, (alphaBar) => Math.sqrt(1 / alphaBar - 1));
-    case "posterior_variance":
-      return of(posterior.variance);
-    case "posterior_log_variance_clipped":
-      return of(posterior.logVariance);
-    case "posterior_mean_coef1":
-      return of(posterior.ofX0);
-    case "posterior_mean_coef2":
-      return of(posterior.ofX);
-    default:
-      return undefined;
-  }
-}
+/** The tables of a process by the original's names. */
+const tableRules: Readonly<Record<string, (process: DiffusionProcess) => ArrayLike<number>>> = {
+  betas: ({ betas }) => betas,
+  timestep_map: ({ times }) => times,
+  alphas_cumprod: ({ alphaBars }) => alphaBars,
+  alphas_cumprod_prev: ({ previousAlphaBars }) => previousAlphaBars,
+  alphas_cumprod_next: ({ alphaBars }) => [...alphaBars.slice(1), 0],
+  sqrt_alphas_cumprod: ({ alphaBars }) => alphaBars.map(Math.sqrt),
+  sqrt_one_minus_alphas_cumprod: ({ alphaBars }) => alphaBars.map((a) => Math.sqrt(1 - a)),
+  log_one_minus_alphas_cumprod: ({ alphaBars }) => alphaBars.map((a) => Math.log(1 - a)),
+  sqrt_recip_alphas_cumprod: ({ alphaBars }) => alphaBars.map((a) => Math.sqrt(1 / a)),
+  sqrt_recipm1_alphas_cumprod: ({ alphaBars }) => alphaBars.map((a) => Math.sqrt(1 / a - 1)),
+  posterior_variance: ({ posterior }) => posterior.variance,
+  posterior_log_variance_clipped: ({ posterior }) => posterior.logVariance,
+  posterior_mean_coef1: ({ posterior }) => posterior.ofX0,
+  posterior_mean_coef2: ({ posterior }) => posterior.ofX,
+};
 
 /** The respacing of the recorded process, a text or a list of counts. */
-function respacingOf({ config, name }: Recording): Respacing {
-  const args = fieldReader(`${name}/config.json`, config.fields).object("args");
-  const value = (config.fields["args"] as { respacing?: unknown }).respacing;
+function respacingOf(recording: Recording): Respacing {
+  const args = recordedFields(recording).object("args");
+  const value = (recording.config.fields["args"] as { respacing?: unknown }).respacing;
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return args.counts("respacing");
   throw new FormatError(
@@ -149,7 +126,7 @@ async function* analyticLoops(recording: Recording, trainSteps: number): AsyncGe
     const got = await states({
       sampler,
       process: processOf(schedule, trainSteps, respacingOf(recording)),
-      network: analyticModel(variance === "learned"),
+      network: analyticNetwork(variance === "learned"),
       variance,
       learnedVariance: variance === "learned",
       predictsX0: parameterization === "x0",
@@ -168,13 +145,12 @@ async function* guidedLoops(
   backend: BackendSource,
   trainSteps: number,
 ): AsyncGenerator<Computed> {
-  const { io, name: file, config } = recording;
+  const { io } = recording;
   const pattern = /^out\.dit_cfg_(ddpm|ddim)\.clip([01])$/;
   const names = [...io.entries.keys()].filter((name) => pattern.test(name));
   if (names.length === 0) return;
-  const args = fieldReader(`${file}/config.json`, config.fields).object("args");
-  const y = await io.read("in.dit_y");
-  const model = await guidedDiT(recording, backend, y, args.number("cfg_scale"));
+  const scale = recordedFields(recording).object("args").number("cfg_scale");
+  const model = await guidedDiT(recording, backend, await io.read("in.dit_y"), scale);
   try {
     for (const name of names) {
       const [, sampler, clip] = pattern.exec(name) as unknown as [string, string, string];
@@ -196,23 +172,14 @@ async function* guidedLoops(
   }
 }
 
-function etaOf({ config, name }: Recording): number {
-  return fieldReader(`${name}/config.json`, config.fields).object("args").number("ddim_eta", 0);
+function etaOf(recording: Recording): number {
+  return recordedFields(recording).object("args").number("ddim_eta", 0);
 }
 
-/** The analytic model: 0.3 · x · cos(t / 1000) + 0.1, followed by sin(x + t / 500) if the variance is learned. */
-function analyticModel(learned: boolean): Network {
+/** The analytic model on arrays, in float64. */
+function analyticNetwork(learned: boolean): Network {
   return async (x, { time }) => {
-    const prediction = mapElements((value) => 0.3 * value * Math.cos(time / 1000) + 0.1, x);
-    if (!learned) return prediction;
-    const variance = mapElements((value) => Math.sin(value + time / 500), x);
-    const [count = 0, channels = 0, ...space] = x.shape;
-    const size = x.data.length / count;
-    const data = new Float32Array(2 * x.data.length);
-    for (let i = 0; i < count; i++) {
-      data.set(prediction.data.subarray(i * size, (i + 1) * size), 2 * i * size);
-      data.set(variance.data.subarray(i * size, (i + 1) * size), (2 * i + 1) * size);
-    }
-    return ndarray("float32", [count, 2 * channels, ...space], data);
+    const output = analyticModel(input("x", x.shape), input("time", []), learned);
+    return evaluate(graphOf({ output }), { x, time: ndarray("float32", [], [time]) })["output"]!;
   };
 }

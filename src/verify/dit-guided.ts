@@ -6,10 +6,9 @@ import { batchTimes } from "../engine/graph/shape.ts";
 import type { Network } from "../diffusion/denoiser.ts";
 import { createParams } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
-import { fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource } from "./family.ts";
 import { recordedConfig, recordedFamily } from "./forward.ts";
-import { recordedModel } from "./network.ts";
+import { recordedFields, recordedModel } from "./network.ts";
 import type { Recording } from "./recording.ts";
 
 export interface GuidedDiT {
@@ -32,13 +31,10 @@ export async function guidedDiT(
 ): Promise<GuidedDiT> {
   const { args, weights } = recordedModel(recording);
   // The recording's own arguments say what the process used, beside those of the process.
-  const own = fieldReader(`${recording.name}/config.json`, recording.config.fields).object("args");
+  const own = recordedFields(recording).object("args");
   const family = recordedFamily("dit");
-  const config = recordedConfig(
-    family,
-    recording,
-    own.has("dit_args") ? own.object("dit_args") : args,
-  );
+  const ditArgs = own.has("dit_args") ? own.object("dit_args") : args;
+  const config = recordedConfig(family, recording, ditArgs);
   const params = createParams();
   const twice = batchTimes(2);
   const inputs = {

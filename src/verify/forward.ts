@@ -19,8 +19,8 @@ import type {
   NetworkInputs,
   RecordedForward,
 } from "../models/family.ts";
+import { mapValues } from "../engine/records.ts";
 import { createParams } from "../nn/params.ts";
-
 import { checkTables } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource, Computed, Family } from "./family.ts";
@@ -73,21 +73,16 @@ export function forwardOf(family: RecordedFamily): Family {
   };
 }
 
-/** The network on the inputs of a case. */
-function tracedOn(
-  family: RecordedFamily,
+/** The inputs of the network, as leaves by their recorded names. */
+function inputsOf(
+  { recorded }: RecordedFamily,
   config: NetworkFields,
-  recording: Recording,
-  prefix: string,
-) {
-  const params = createParams();
-  const named = Object.entries(family.recorded.inputs(config));
-  const leaves = named.map(([name, recorded]) => {
-    const leaf = requiredInput(recording, prefix + recorded);
-    return [name, name === "t" ? leaf.cast("float32") : leaf] as const;
-  });
-  const inputs = Object.fromEntries(leaves) as unknown as NetworkInputs;
-  return { params, inputs, output: family.trace(params, inputs, config, {}) };
+  leafOf: (name: string) => Tensor,
+): NetworkInputs {
+  const leaves = mapValues(recorded.inputs(config), (wanted, name) =>
+    name === "t" ? leafOf(wanted).cast("float32") : leafOf(wanted),
+  );
+  return leaves as unknown as NetworkInputs;
 }
 
 async function* oneCase(
@@ -97,7 +92,9 @@ async function* oneCase(
   prefix: string,
   backend: BackendSource,
 ): AsyncGenerator<Computed> {
-  const { params, inputs, output } = tracedOn(family, config, recording, prefix);
+  const params = createParams();
+  const inputs = inputsOf(family, config, (name) => requiredInput(recording, prefix + name));
+  const output = family.trace(params, inputs, config, {});
   await checkTables(params, recordedModel(recording).weights);
   const name = `out.${prefix}${family.recorded.output}`;
   const outputs: Record<string, Tensor> = { [name]: output };
@@ -135,16 +132,11 @@ async function* guidedCase(
     );
   }
   // The batch contains each image twice, with its condition and without.
-  const doubled = (name: string): Tensor => {
-    const { shape, dtype } = requiredInput(recording, name);
-    return input(`in.${name}`, [batchTimes(2), ...shape.slice(1)], dtype);
-  };
-  const leaves = Object.entries(recorded.inputs(config)).map(([name, wanted]) => {
-    const leaf = doubled(`cfg_${wanted}`);
-    return [name, name === "t" ? leaf.cast("float32") : leaf] as const;
+  const inputs = inputsOf(family, config, (name) => {
+    const { shape, dtype } = requiredInput(recording, `cfg_${name}`);
+    return input(`in.cfg_${name}`, [batchTimes(2), ...shape.slice(1)], dtype);
   });
   const params = createParams();
-  const inputs = Object.fromEntries(leaves) as unknown as NetworkInputs;
   const scale = requiredInput(recording, "cfg_scale").cast("float32");
   const outputs = {
     [`out.${recorded.output}_with_cfg`]: recorded.guided(params, inputs, config, scale),

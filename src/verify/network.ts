@@ -5,7 +5,9 @@
 import { FormatError } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
 import { gradient } from "../engine/gradients/gradient.ts";
-import { graphOf, leafName } from "../engine/graph/graph.ts";
+import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
+import { prefixed, recordOf } from "../engine/records.ts";
+import type { WeightSource } from "../engine/runtime/backend.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -14,6 +16,7 @@ import { checkedWeights, type KeyMap, sameKeys } from "../weights/check-keys.ts"
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import { quote } from "../engine/messages.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
+import { closing } from "../weights/sources/closing.ts";
 import type { BackendSource, Computed } from "./family.ts";
 import type { Recording } from "./recording.ts";
 
@@ -48,6 +51,11 @@ export function recordedModel({ name, model }: Recording): {
   return { weights: model.weights, args };
 }
 
+/** The fields of the recording's own config.json. */
+export function recordedFields({ name, config }: Recording): FieldReader {
+  return fieldReader(`${name}/config.json`, config.fields);
+}
+
 /** The recorded `in.NAME` as a leaf with the batch as its first axis; undefined if it was not recorded. */
 export function recordedInput(io: Weights, name: string): Tensor | undefined {
   const entry = io.entries.get(`in.${name}`);
@@ -76,18 +84,26 @@ export async function* computeNetwork(
   const weights = checkedWeights(params, recordedModel(recording).weights, keys);
   const differentiated = gradients ? gradientsOf(network, gradients, recording.name) : {};
   const graph = graphOf({ ...outputs, ...differentiated });
-  const program = await (await backend()).compile(graph, { weights });
-  try {
-    const inputs = graph.inputs.map(leafName);
-    const arrays = await Promise.all(inputs.map((name) => io.read(name)));
-    const got = await program.run(Object.fromEntries(inputs.map((name, i) => [name, arrays[i]!])));
-    for (const name of Object.keys(outputs)) {
-      if (io.entries.has(name)) yield { name, got: got[name]!, want: await io.read(name) };
-    }
-    if (gradients) yield* await besideRecorded(gradients, got);
-  } finally {
-    await program.dispose();
+  const got = await runRecorded(graph, recording, backend, weights);
+  for (const name of Object.keys(outputs)) {
+    if (io.entries.has(name)) yield { name, got: got[name]!, want: await io.read(name) };
   }
+  if (gradients) yield* await besideRecorded(gradients, got);
+}
+
+/** Runs a graph once on the recorded inputs that it names. */
+export async function runRecorded(
+  graph: Graph,
+  { io }: Recording,
+  backend: BackendSource,
+  weights?: WeightSource,
+): Promise<Readonly<Record<string, NdArray>>> {
+  const program = await (await backend()).compile(graph, weights ? { weights } : {});
+  return closing({ close: () => program.dispose() }, async () => {
+    const inputs: Record<string, NdArray> = {};
+    for (const name of graph.inputs.map(leafName)) inputs[name] = await io.read(name);
+    return program.run(inputs);
+  });
 }
 
 /** Prefix of the gradients among the outputs; no output begins with it. */
@@ -134,8 +150,8 @@ function gradientsOf(
     );
   });
   const computed = gradient(loss, parameters);
-  const named = Object.fromEntries(wanted.map((key, i) => [prefix + key, computed[i]!]));
-  return gradients.entries.has(LOSS) ? { [prefix + LOSS]: loss, ...named } : named;
+  const named = recordOf(wanted, (_, i) => computed[i]!);
+  return prefixed(prefix, gradients.entries.has(LOSS) ? { [LOSS]: loss, ...named } : named);
 }
 
 /** The largest magnitude of an array. */

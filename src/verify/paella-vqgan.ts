@@ -10,11 +10,9 @@ import {
   vqganKeys,
 } from "../models/coders/vqgan.ts";
 import { createParams } from "../nn/params.ts";
-import type { BackendSource, Computed } from "./family.ts";
+import type { Family } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
-import type { Recording } from "./recording.ts";
-
-export function paellaVQGAN(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
+export const paellaVQGAN: Family = (recording, backend) => {
   const config = vqganConfig(recordedModel(recording).args);
   const params = createParams();
   const encoded = encodeToCodes(params, requiredInput(recording, "image"), config);
@@ -27,4 +25,4 @@ export function paellaVQGAN(recording: Recording, backend: BackendSource): Async
     "out.decode_indices": decodeCodes(params, requiredInput(recording, "indices"), config),
   };
   return computeNetwork(recording, backend, { params, outputs, keys: vqganKeys([]) });
-}
+};

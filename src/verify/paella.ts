@@ -29,17 +29,20 @@ import { paella as model, paellaConfig } from "../models/paella/paella.ts";
 import { paellaV1 as modelV1, paellaV1Config } from "../models/paella/paella-v1.ts";
 import { createParams, type ParamsRoot } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
-import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
+import type { FieldReader } from "../weights/config-fields.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
-import type { BackendSource, Computed } from "./family.ts";
-import { computeNetwork, recordedInput, recordedModel, requiredInput } from "./network.ts";
+import type { BackendSource, Computed, Family } from "./family.ts";
+import {
+  computeNetwork,
+  recordedFields,
+  recordedInput,
+  recordedModel,
+  requiredInput,
+} from "./network.ts";
 import type { Recording } from "./recording.ts";
 import { stacked } from "./scheduler-run.ts";
 
-export async function* paella(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
+export const paella: Family = async function* compute(recording, backend) {
   const { io } = recording;
   const config = paellaConfig(recordedModel(recording).args);
   const params = createParams();
@@ -47,11 +50,8 @@ export async function* paella(
     model(params, { tokens, share, text: byt5!, clipText: clip, clipImage: clip_image }, config);
   const [x, r] = [requiredInput(recording, "x"), requiredInput(recording, "r")];
   const byt5 = requiredInput(recording, "byt5");
-  const conditions = {
-    byt5,
-    clip: recordedInput(io, "clip"),
-    clip_image: recordedInput(io, "clip_image"),
-  };
+  const [clip, clip_image] = ["clip", "clip_image"].map((name) => recordedInput(io, name));
+  const conditions = { byt5, clip, clip_image };
   const noised = noisedTokens(recording, x, r);
   const losses = tokenLoss(ask(noised.tokens, r, conditions), x);
   yield* computeNetwork(recording, backend, {
@@ -66,7 +66,7 @@ export async function* paella(
   });
 
   if (!io.entries.has("out.sample")) return;
-  const settings = samplingFields(recording);
+  const settings = recordedFields(recording).object("sampling");
   const steps = settings.count("steps", 12);
   const numbers = await drawnNumbers(io, "in.u_multinomial");
   const recordedConditions = async (prefix: string): Promise<Conditions> => {
@@ -88,12 +88,9 @@ export async function* paella(
     },
     pick: (step, row, logits) => pickByShare(logits, numbers.at(step, row)),
   });
-}
+};
 
-export async function* paellaV1(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
+export const paellaV1: Family = async function* compute(recording, backend) {
   const { io } = recording;
   const config = paellaV1Config(recordedModel(recording).args);
   const params = createParams();
@@ -122,7 +119,7 @@ export async function* paellaV1(
   });
 
   if (!io.entries.has("out.sample")) return;
-  const settings = samplingFields(recording);
+  const settings = recordedFields(recording).object("sampling");
   const numbers = await drawnNumbers(io, "in.u_gumbel");
   const wanted = await io.read("in.c");
   const scale = settings.number("classifier_free_scale", -1);
@@ -152,7 +149,7 @@ export async function* paellaV1(
       return noisy.indexOf(noisy.reduce((a, b) => Math.max(a, b)));
     },
   });
-}
+};
 
 /** The logarithm that the original uses, which is finite at 0. */
 const log = (value: number) => Math.log(value + 1e-20);
@@ -172,10 +169,6 @@ function noisedTokens(recording: Recording, tokens: Tensor, share: Tensor) {
   const noised = noiseTokens(tokens, requiredInput(recording, "random_x"), noise);
   const outputs = { "out.add_noise_x": noised, "out.add_noise_mask": noise.cast("int64") };
   return { tokens: noised, outputs };
-}
-
-function samplingFields({ name, config }: Recording): FieldReader {
-  return fieldReader(`${name}/config.json`, config.fields).object("sampling");
 }
 
 function temperaturesOf(

@@ -5,11 +5,9 @@
  */
 import { pixArt as model, pixArtConfig } from "../models/pixart/pixart.ts";
 import { createParams } from "../nn/params.ts";
-import type { BackendSource, Computed } from "./family.ts";
+import type { Family } from "./family.ts";
 import { computeNetwork, recordedInput, recordedModel, requiredInput } from "./network.ts";
-import type { Recording } from "./recording.ts";
-
-export function pixArt(recording: Recording, backend: BackendSource): AsyncIterable<Computed> {
+export const pixArt: Family = (recording, backend) => {
   const config = pixArtConfig(recordedModel(recording).args);
   const { io } = recording;
   const inputs = {
@@ -24,4 +22,4 @@ export function pixArt(recording: Recording, backend: BackendSource): AsyncItera
   const y = model(params, inputs, config);
   const loss = y.square().mean();
   return computeNetwork(recording, backend, { params, outputs: { "out.y": y }, loss });
-}
+};

@@ -2,13 +2,15 @@
  * Opens a recording in a folder: config.json, io.safetensors and, for some families, weights.safetensors and
  * grads.safetensors. Weights are the original state_dict under its own keys.
  */
-import { readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { closeAll } from "../weights/sources/closing.ts";
+import { exists } from "../weights/sources/folder-node.ts";
+import { system } from "../weights/sources/system-error-node.ts";
 import { parseConfig, type RecordedConfig, type Recording } from "./recording.ts";
 
 /**
@@ -21,17 +23,17 @@ export async function withRecording<T>(
   use: (recording: Recording) => Promise<T>,
 ): Promise<T> {
   const opened: Weights[] = [];
-  const open = async (directory: string, file: string): Promise<Weights> => {
-    const weights = await openSafetensorsFile(join(directory, file));
+  const open = async (path: string): Promise<Weights> => {
+    const weights = await openSafetensorsFile(path);
     opened.push(weights);
     return weights;
   };
   const openIfThere = async (directory: string, file: string): Promise<Weights | undefined> =>
-    (await exists(join(directory, file))) ? open(directory, file) : undefined;
+    (await exists(join(directory, file))) ? open(join(directory, file)) : undefined;
 
   try {
     const config = await readConfig(folder);
-    const io = await open(folder, "io.safetensors");
+    const io = await open(join(folder, "io.safetensors"));
     const gradients = await openIfThere(folder, "grads.safetensors");
     const lender = config.weightsFrom === undefined ? folder : sibling(folder, config.weightsFrom);
     const weights = await openIfThere(lender, "weights.safetensors");
@@ -44,19 +46,14 @@ export async function withRecording<T>(
     const model = weights && { config: lenderConfig, weights };
     return await use({ name: basename(resolve(folder)), config, io, model, gradients });
   } finally {
-    await Promise.all(opened.map((weights) => weights.close()));
+    await closeAll(opened);
   }
 }
 
 async function readConfig(folder: string): Promise<RecordedConfig> {
   const path = join(folder, "config.json");
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    throw new FormatError(
-      `Cannot read ${path}, which describes the recording: ${describeSystemError(error)}.`,
-      { cause: error },
-    );
-  });
-  return parseConfig(text, path);
+  const what = `read ${path}, which describes the recording`;
+  return parseConfig(await system(what, readFile(path, "utf8"), FormatError), path);
 }
 
 /** A recording may refer only to folders beside it, and not to arbitrary paths. */
@@ -70,11 +67,4 @@ function sibling(folder: string, path: string): string {
     );
   }
   return target;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

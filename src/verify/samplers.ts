@@ -2,7 +2,7 @@
  * Schedulers of diffusers on an analytic model. For each of the `configs` by name and N steps there are
  * `out.NAME.sN.timesteps`, `.sigmas`, `.init_noise_sigma` and `.traj`; and there is `out.alphas_cumprod.SCHEDULE`.
  */
-import { castArray, type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
+import { type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
 import { combine } from "../diffusion/arrays.ts";
 import type { Network } from "../diffusion/denoiser.ts";
 import { diffusersTables } from "../diffusion/diffusers/levels.ts";
@@ -15,16 +15,16 @@ import type { NoiseLevel } from "../diffusion/levels.ts";
 import { type ConfigFields, type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { Computed } from "./family.ts";
 import type { Tolerance } from "./compare.ts";
-import { largest } from "./network.ts";
+import { largest, recordedFields } from "./network.ts";
 import type { Recording } from "./recording.ts";
-import { entry, listedSigmas, trajectory } from "./scheduler-run.ts";
+import { entry, listed, listedSigmas, trajectory } from "./scheduler-run.ts";
 
 /** The recorded model: 0.3 · x · cos(t / 1000), independent of the prediction type. */
 const network: Network = async (x, { time }) => combine([0.3 * Math.cos(time / 1000), x]);
 
 export async function* samplersFamily(recording: Recording): AsyncGenerator<Computed> {
-  const { io, name, config } = recording;
-  const fields = fieldReader(`${name}/config.json`, config.fields);
+  const { io, config } = recording;
+  const fields = recordedFields(recording);
   const runs = new Map<string, Run>();
   for (const output of io.entries.keys()) {
     if (output.startsWith("in.")) continue;
@@ -84,20 +84,14 @@ async function computed(
   want: NdArray,
 ): Promise<{ readonly got: NdArray; readonly tolerance: Tolerance } | undefined> {
   const inner = (i: number) => i > 0 && i < levels.length - 1;
-  const listed = levels.flatMap((level, i) =>
-    scheduler.twice && inner(i) ? [level, level] : [level],
-  );
+  const each = levels.flatMap((level, i) => (scheduler.twice && inner(i) ? [level, level] : level));
   switch (what) {
     case "timesteps": {
-      const times = listed.slice(0, -1).map(({ time }) => time);
-      const got = castArray(ndarray("float64", [times.length], times), want.dtype);
-      return { got, tolerance: { atol: flow || between ? 1e-3 : 0 } };
+      const times = each.slice(0, -1).map(({ time }) => time);
+      return { got: listed(times, want), tolerance: { atol: flow || between ? 1e-3 : 0 } };
     }
     case "sigmas":
-      return {
-        got: listedSigmas(listed, flow),
-        tolerance: { rtol: multistep ? TABLE : SIGMA },
-      };
+      return { got: listedSigmas(each, flow), tolerance: { rtol: multistep ? TABLE : SIGMA } };
     case "init_noise_sigma": {
       const [first] = levels as [NoiseLevel];
       return {

@@ -56,6 +56,11 @@ export function listedSigmas(levels: readonly NoiseLevel[], flow: boolean): NdAr
   return ndarray("float32", [levels.length], sigmas);
 }
 
+/** Numbers as an array of the dtype of the recorded one. */
+export function listed(numbers: ArrayLike<number>, { dtype }: NdArray): NdArray {
+  return castArray(ndarray("float64", [numbers.length], Array.from(numbers)), dtype);
+}
+
 /** Stacks arrays of one shape along a new first axis. */
 export function stacked(arrays: readonly NdArray[]): NdArray<"float32"> {
   const [first] = arrays;

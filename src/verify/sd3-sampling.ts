@@ -24,9 +24,9 @@ import { batch } from "../engine/graph/shape.ts";
 import { autoencoderKLPresets } from "../models/coders/autoencoder-kl-config.ts";
 import { createParams } from "../nn/params.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
-import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
-import type { BackendSource, Computed } from "./family.ts";
-import { largest, recordedModel, requiredInput } from "./network.ts";
+import type { FieldReader } from "../weights/config-fields.ts";
+import type { BackendSource, Family } from "./family.ts";
+import { largest, recordedFields, recordedModel, requiredInput } from "./network.ts";
 import type { Recording } from "./recording.ts";
 import { recordedConfig, recordedFamily } from "./forward.ts";
 import { listedSigmas, stacked } from "./scheduler-run.ts";
@@ -37,12 +37,9 @@ const SHARE = 2e-4;
 
 const samplers = { euler, dpmpp_2m: dpmSolver2MSigma } as const;
 
-export async function* sd3Sampling(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
-  const { io, name, config } = recording;
-  const args = fieldReader(`${name}/config.json`, config.fields).object("args");
+export const sd3Sampling: Family = async function* compute(recording, backend) {
+  const { io } = recording;
+  const args = recordedFields(recording).object("args");
   const model = await askedModel(recording, backend, args);
   try {
     for (const output of io.entries.keys()) {
@@ -56,7 +53,7 @@ export async function* sd3Sampling(
   } finally {
     await model.dispose();
   }
-}
+};
 
 function recordedSigmas(output: string): NdArray | undefined {
   const [, table] = /^out\.sigmas_table\.shift([\d.]+)$/.exec(output) ?? [];

@@ -13,15 +13,10 @@ import {
 } from "../models/text-encoders/t5-encoder.ts";
 import { createParams } from "../nn/params.ts";
 import { fieldReader } from "../weights/config-fields.ts";
-import type { BackendSource, Computed } from "./family.ts";
+import type { Family } from "./family.ts";
 import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
-import type { Recording } from "./recording.ts";
-
 /** Reads the arguments of CLIPTextModel in other_impls.py. */
-export function clipTextFamily(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncIterable<Computed> {
+export const clipTextFamily: Family = (recording, backend) => {
   const { args } = recordedModel(recording);
   const width = args.count("hidden_size");
   args.ignore("dtype", "device");
@@ -44,13 +39,10 @@ export function clipTextFamily(
     "out.wrapper_pooled": which === "CLIP-L" ? text.pooled : text.projected,
   };
   return computeNetwork(recording, backend, { params, outputs });
-}
+};
 
 /** Reads the arguments of T5 in other_impls.py, where the heads together have the width of the model. */
-export async function* t5EncoderFamily(
-  recording: Recording,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
+export const t5EncoderFamily: Family = async function* compute(recording, backend) {
   const { args, weights } = recordedModel(recording);
   const heads = args.count("num_heads");
   const width = args.count("d_model");
@@ -83,4 +75,4 @@ export async function* t5EncoderFamily(
     const got = offsets.map((offset) => distanceBucket(offset, config));
     yield { name: buckets, got: ndarray("int64", [count], got), want: await io.read(buckets) };
   }
-}
+};

@@ -208,6 +208,11 @@ export class JsonScanner {
   }
 }
 
+/** A value as indented JSON in UTF-8, with a line break at its end. */
+export function jsonBytes(value: unknown): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+}
+
 function decodeUtf8(bytes: Uint8Array, file: string, part: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

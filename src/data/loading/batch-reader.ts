@@ -1,5 +1,6 @@
 /** Reads the examples of a batch, caches decoded pictures, and replaces examples that cannot be read. */
 import { FormatError } from "../../engine/errors.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import { drawing, type Layout } from "./batches.ts";
 import type { DataSet, Example } from "../dataset.ts";
 
@@ -34,6 +35,19 @@ export interface Loader {
   /** The pictures of the batches so far that could not be read and were replaced. */
   skipped(): readonly Skipped[];
   close(): Promise<void>;
+}
+
+/** Reads the next batches and closes their loader. */
+export async function takeBatches<T = Batch>(
+  loader: Loader,
+  count: number,
+  use: (batch: Batch, index: number) => T = (batch) => batch as T,
+): Promise<readonly T[]> {
+  return closing(loader, async () => {
+    const taken: T[] = [];
+    for (let i = 0; i < count; i++) taken.push(use(await loader.next(), i));
+    return taken;
+  });
 }
 
 export interface BatchReader {

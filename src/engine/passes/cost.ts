@@ -9,14 +9,14 @@ import { simplify } from "./simplify.ts";
 import { mayOverwrite, readsOf } from "./reads.ts";
 
 /** Counts the elements of all parameters, without fixed tables. */
-export function countParameters(graph: Graph): number {
-  return graph.parameters.reduce(
-    (total, { node, shape }) =>
-      is(node, "parameter") && node.attributes.fixed
-        ? total
-        : total + sizeOf(resolve(shape, undefined)),
-    0,
-  );
+export function countParameters({ parameters }: Graph): number {
+  const isFixed = ({ node }: Tensor) => is(node, "parameter") && node.attributes.fixed;
+  return countElements(parameters.filter((tensor) => !isFixed(tensor)));
+}
+
+/** Counts the elements of weights. */
+export function countElements(weights: readonly Tensor[]): number {
+  return weights.reduce((total, { shape }) => total + sizeOf(resolve(shape, undefined)), 0);
 }
 
 type Size = (shape: Shape) => number[];

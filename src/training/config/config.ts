@@ -6,6 +6,7 @@ import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/token-recipe.ts";
 import { samplingSchema } from "../../models/card.ts";
 import { fromFamilies } from "../../models/families.ts";
+import { optimizerDefaults } from "../optimizers.ts";
 import { modelSchema } from "./model-settings.ts";
 
 const count = z.int().min(1);
@@ -20,24 +21,21 @@ function unset<T extends z.ZodType>(schema: T) {
 
 const size = z.union([count, z.tuple([count, count])]);
 
+/** With Muon, these are also the settings of the AdamW that updates everything but the hidden matrices. */
+const optimizerFields = {
+  rate: z.number().positive().default(1e-3),
+  beta1: decay.default(optimizerDefaults.beta1),
+  beta2: decay.default(optimizerDefaults.beta2),
+  epsilon: z.number().positive().default(optimizerDefaults.epsilon),
+  weightDecay: z.number().min(0).default(optimizerDefaults.weightDecay),
+};
+
 const optimizerSchema = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("adamw"),
-    rate: z.number().positive().default(1e-3),
-    beta1: decay.default(0.9),
-    beta2: decay.default(0.99),
-    epsilon: z.number().positive().default(1e-8),
-    weightDecay: z.number().min(0).default(0),
-  }),
+  z.strictObject({ kind: z.literal("adamw"), ...optimizerFields }),
   z.strictObject({
     kind: z.literal("muon"),
-    rate: z.number().positive().default(1e-3),
-    momentum: decay.default(0.95),
-    weightDecay: z.number().min(0).default(0),
-    /** Settings of the AdamW that updates everything but the hidden matrices. */
-    beta1: decay.default(0.9),
-    beta2: decay.default(0.99),
-    epsilon: z.number().positive().default(1e-8),
+    momentum: decay.default(optimizerDefaults.momentum),
+    ...optimizerFields,
   }),
 ]);
 
@@ -91,7 +89,7 @@ const stepsOrMinutes = [
 /** A trained folder or weights file to start from. */
 const from = z.string().optional();
 
-const trainingSchema = z.strictObject({ ...trainingFields, from }).refine(...stepsOrMinutes);
+export const trainingSchema = z.strictObject({ ...trainingFields, from }).refine(...stepsOrMinutes);
 
 /** Trains on the latents or codes of an autoencoder in place of pixels. */
 const latentsSchema = z.strictObject({

@@ -1,6 +1,6 @@
 /** Errors in configs, explained in sentences. */
 import { z } from "zod";
-import { nearestNames, quote } from "../../engine/messages.ts";
+import { didYouMean, nearestNames, quote } from "../../engine/messages.ts";
 import { loraConfigSchema, trainingConfigSchema } from "./config.ts";
 
 /** An unknown key comes first, because other issues may follow from it: a misspelt field is also missing. */
@@ -35,9 +35,7 @@ export function explainIssues(
         message: `${quote([...path, unknown].join("."))} comes from the base of a LoRA; leave it out.`,
       };
     }
-    const near = nearestNames(unknown, known);
-    const hint =
-      near.length > 0 ? `did you mean ${near.join(" or ")}?` : `it has ${known.join(", ")}.`;
+    const hint = didYouMean(unknown, known, "it has");
     return {
       path: [...path, unknown],
       message: `there is no key ${quote(unknown)} in ${place}; ${hint}`,

@@ -5,9 +5,9 @@
 import { type FileHandle, open, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pngShape } from "../../pictures/png-node.ts";
-import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { FormatError } from "../../engine/errors.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
-import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { ifThere, system } from "../../weights/sources/system-error-node.ts";
 import { encodeEvent, type TensorBoardEvent, tfRecord } from "./tensorboard.ts";
 
 export interface Metrics {
@@ -67,12 +67,7 @@ export async function openMetrics(
 
 /** Removes the lines of steps after `last`, and an incomplete last line of a killed process. */
 async function cutLines(path: string, last: number): Promise<void> {
-  const text = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return "";
-    throw new PatchwiseError(`Cannot read ${path}: ${describeSystemError(error)}.`, {
-      cause: error,
-    });
-  });
+  const text = await ifThere(`read ${path}`, readFile(path, "utf8"), "");
   const kept: string[] = [];
   let unread: number | undefined;
   for (const [i, line] of text.split("\n").slice(0, -1).entries()) {
@@ -115,12 +110,6 @@ interface Appended {
 }
 
 async function openAppended(path: string, flags: "a" | "ax"): Promise<Appended> {
-  const attempt = <T>(step: Promise<T>): Promise<T> =>
-    step.catch((error: unknown) => {
-      throw new PatchwiseError(`Cannot write ${path}: ${describeSystemError(error)}.`, {
-        cause: error,
-      });
-    });
-  const handle = await attempt(open(path, flags));
-  return { handle, append: (content) => attempt(handle.appendFile(content)) };
+  const handle = await system(`write ${path}`, open(path, flags));
+  return { handle, append: (content) => system(`write ${path}`, handle.appendFile(content)) };
 }

@@ -7,13 +7,15 @@
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
+import { mapValues } from "../../engine/records.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
-import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
-import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { writeFileAtomic, writeJson } from "../../weights/sources/atomic-node.ts";
+import { closing } from "../../weights/sources/closing.ts";
+import { describeSystemError, ifThere, system } from "../../weights/sources/system-error-node.ts";
 import { type DenoiserConfig, flattened } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 import type { DenoiserTask } from "../tasks/denoiser.ts";
@@ -97,22 +99,14 @@ async function begin(path: string, config: object): Promise<void> {
       { cause: error },
     );
   });
-  await writeFileAtomic(join(path, configFile), json(config));
+  await writeJson(join(path, configFile), config);
 }
 
 async function readConfig(path: string): Promise<unknown> {
   const file = join(path, configFile);
-  let text: string;
+  const text = await ifThere(`read ${file}`, readFile(file, "utf8"), undefined);
   try {
-    text = await readFile(file, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw new PatchwiseError(`Cannot read ${file}: ${describeSystemError(error)}.`, {
-      cause: error,
-    });
-  }
-  try {
-    return JSON.parse(text);
+    return text === undefined ? undefined : JSON.parse(text);
   } catch {
     throw new FormatError(
       `${file} is not valid JSON; restore the file that patchwise train wrote.`,
@@ -145,12 +139,11 @@ export async function saveModel(
   dtype: "float32" | "float16" = "float32",
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
-  const stored = Object.entries(weights).map(
-    ([name, array]) => [name, castArray(array, dtype)] as const,
-  );
-  await writeSafetensors(join(folder, modelFiles.weights), stored, [["format", "pt"]]);
+  const stored = mapValues(weights, (array) => castArray(array, dtype));
+  const file = join(folder, modelFiles.weights);
+  await writeSafetensors(file, Object.entries(stored), [["format", "pt"]]);
   if (tokenizerFile) await writeFileAtomic(join(folder, modelFiles.tokenizer), tokenizerFile);
-  await writeFileAtomic(join(folder, modelFiles.card), json(card));
+  await writeJson(join(folder, modelFiles.card), card);
 }
 
 /** Copies, in a training's folder, of the autoencoder whose latents or codes it learns. */
@@ -163,20 +156,15 @@ export function sampleGrid(
   { coder }: DataSource,
   { out, draw }: TrainContext,
 ): FolderTask["sample"] {
-  return async (trained, averages) =>
-    draw!(
-      {
-        card: task.cardAt(trained),
-        weights: await task.allWeights(averages),
-        tokenizer: task.tokenizer,
-        autoencoder: coder && (await openSafetensorsFile(join(out, codecFiles[coder.kind]))),
-      },
-      { ...samples, of: samples.of },
-    );
-}
-
-function json(value: unknown): Uint8Array {
-  return new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+  return async (trained, averages) => {
+    const model = {
+      card: task.cardAt(trained),
+      weights: await task.allWeights(averages),
+      tokenizer: task.tokenizer,
+      autoencoder: coder && (await openSafetensorsFile(join(out, codecFiles[coder.kind]))),
+    };
+    return draw!(model, samples);
+  };
 }
 
 const progressSchema = z.strictObject({
@@ -215,7 +203,7 @@ export async function writeCheckpoint(
     if (name.startsWith(unfinished)) await rm(join(folder, name), { recursive: true, force: true });
   }
   try {
-    await system(`Cannot create ${temporary}`, mkdir(temporary, { recursive: true }));
+    await system(`create ${temporary}`, mkdir(temporary, { recursive: true }));
     await writeSafetensors(join(temporary, checkpointFiles.state), Object.entries(state));
     await writeFileAtomic(
       join(temporary, checkpointFiles.progress),
@@ -223,7 +211,7 @@ export async function writeCheckpoint(
     );
     // The checkpoint exists already if the training went back to an older one.
     await rm(path, { recursive: true, force: true });
-    await system(`Cannot rename ${temporary} to ${path}`, rename(temporary, path));
+    await system(`rename ${temporary} to ${path}`, rename(temporary, path));
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     throw error;
@@ -255,14 +243,11 @@ async function readLastCheckpoint(folder: string): Promise<Checkpoint | undefine
 }
 
 async function readState(path: string): Promise<Record<string, NdArray>> {
-  const weights = await openSafetensorsFile(path);
-  try {
+  return closing(await openSafetensorsFile(path), async ({ entries }) => {
     const state: Record<string, NdArray> = {};
-    for (const [name, entry] of weights.entries) state[name] = await readTensor(entry);
+    for (const [name, entry] of entries) state[name] = await readTensor(entry);
     return state;
-  } finally {
-    await weights.close();
-  }
+  });
 }
 
 /** The steps of all complete checkpoints, in ascending order. */
@@ -275,10 +260,7 @@ export async function checkpointSteps(folder: string): Promise<number[]> {
 }
 
 function namesIn(folder: string): Promise<string[]> {
-  return readdir(folder).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new UsageError(`Cannot read ${folder}: ${describeSystemError(error)}.`, { cause: error });
-  });
+  return ifThere(`read ${folder}`, readdir(folder), [], UsageError);
 }
 
 function nameOf(step: number): string {
@@ -291,10 +273,4 @@ async function readProgress(path: string): Promise<unknown> {
   } catch {
     return undefined;
   }
-}
-
-function system<T>(what: string, promise: Promise<T>): Promise<T> {
-  return promise.catch((error: unknown) => {
-    throw new PatchwiseError(`${what}: ${describeSystemError(error)}.`, { cause: error });
-  });
 }

@@ -12,6 +12,7 @@ import { modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
 import type { Picture } from "../../pictures/picture.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
   type AutoencoderTrainingConfig,
@@ -23,7 +24,6 @@ import {
 import { conditionIn, type DrawSamples, wholeModelTask } from "../tasks/denoiser.ts";
 import {
   type Batches,
-  closing,
   type DataSource,
   type Recorder,
   type Task,
@@ -221,12 +221,7 @@ function loadersOf(config: RunConfig): Loaders {
   const { batch, accumulate } = config.training;
   const shape = pictureShape(config);
   const opened: Loader[] = [];
-  const open = async (
-    data: DataConfig,
-    seed: number,
-    from: number,
-    latents: LatentCache | undefined,
-  ) => {
+  const open = async (data: DataConfig, seed: number, from: number, latents?: LatentCache) => {
     const loader = await openLoader({ data, shape, batch, seed, from, latents });
     opened.push(loader);
     return loader;

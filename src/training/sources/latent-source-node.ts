@@ -23,6 +23,7 @@ import { exists } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { pictureShape, type RunConfig } from "../config/config.ts";
+import { requireWholeLatents } from "../tasks/checks.ts";
 import type { ImageShape } from "../../models/default-sizes.ts";
 import { codecFiles } from "../run/run-folder-node.ts";
 import type { Loaders, OpenDataSource } from "../run/train-node.ts";
@@ -57,7 +58,13 @@ export async function openLatentSource(
   const opened = await openCodec(latents.autoencoder);
   return closingOnFailure([opened.file, loaders], async () => {
     const coder = scaledCodec(opened, latents);
-    requireFit(shape, coder, latents.autoencoder);
+    const { inputs, outputs } = codecShape(coder);
+    if (inputs !== shape.channels || outputs !== shape.channels) {
+      throw new UsageError(
+        `${latents.autoencoder} encodes pictures of ${inputs} channels and decodes ${outputs}, but picture.channels is ${shape.channels}; set it to that number, or give another autoencoder.`,
+      );
+    }
+    requireWholeLatents(shape, coder, latents.autoencoder);
     const hash = await hashOf(opened);
     const copy = join(out, codecFiles[coder.kind]);
     const before = resumed ? await writtenHash(copy) : undefined;
@@ -114,11 +121,9 @@ function scaledCodec(
   { autoencoder, scale, shift }: NonNullable<RunConfig["latents"]>,
 ): ImageCodec {
   if (opened.kind === "kl") {
-    const { config } = opened;
-    return {
-      kind: "kl",
-      config: { ...config, scale: scale ?? config.scale, shift: shift ?? config.shift },
-    };
+    const { scale: ownScale, shift: ownShift } = opened.config;
+    const scales = { scale: scale ?? ownScale, shift: shift ?? ownShift };
+    return { kind: "kl", config: { ...opened.config, ...scales } };
   }
   if (scale === undefined && shift === undefined) return { kind: "vq", config: opened.config };
   throw new UsageError(
@@ -128,24 +133,6 @@ function scaledCodec(
 
 function scalesOf({ kind, config }: ImageCodec): Pick<LatentDraw, "scale" | "shift"> {
   return kind === "kl" ? { scale: config.scale, shift: config.shift } : { scale: 1, shift: 0 };
-}
-
-function requireFit(
-  { height, width, channels }: PictureShape,
-  coder: ImageCodec,
-  path: string,
-): void {
-  const { inputs, outputs, factor } = codecShape(coder);
-  if (inputs !== channels || outputs !== channels) {
-    throw new UsageError(
-      `${path} encodes pictures of ${inputs} channels and decodes ${outputs}, but picture.channels is ${channels}; set it to that number, or give another autoencoder.`,
-    );
-  }
-  if (height % factor === 0 && width % factor === 0) return;
-  const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
-  throw new UsageError(
-    `picture.size is ${height}×${width}, but ${path} makes one latent of ${factor}×${factor} pixels; give multiples of ${factor}, such as ${near.join("×")}.`,
-  );
 }
 
 /** The width of the vector that the network sees in place of a code. */

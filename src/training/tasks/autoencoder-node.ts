@@ -3,24 +3,23 @@
  * or codes and back, on the squared error of pixels alone, without an adversary.
  */
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Picture, picturesOf, valuesOf } from "../../pictures/picture.ts";
 import { pictureGrid } from "../../pictures/grid.ts";
-import { type Batch, type Loader } from "../../data/loading/batch-reader.ts";
+import { type Batch, takeBatches } from "../../data/loading/batch-reader.ts";
 import { openLoader } from "../../data/loading/loader-node.ts";
-import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
-import { countMultiplyAdds } from "../../engine/passes/cost.ts";
+import { countElements, countMultiplyAdds } from "../../engine/passes/cost.ts";
 import { type Graph, graphOf } from "../../engine/graph/graph.ts";
-import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
+import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { fork, normal, randomKey } from "../../engine/random/random.ts";
 import { batch, resolve } from "../../engine/graph/shape.ts";
+import { recordOf } from "../../engine/records.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { codecFolders } from "../../models/coders/image-codec-node.ts";
-import { codecShape } from "../../models/coders/image-codec.ts";
-import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { writeJson } from "../../weights/sources/atomic-node.ts";
 import { writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import {
   type Autoencoder,
@@ -31,6 +30,7 @@ import { type AutoencoderTrainingConfig, pictureShape } from "../config/config.t
 import type { Measures, Trained } from "../loop.ts";
 import type { FolderTask, TaskPlan, TrainContext } from "../run/train-node.ts";
 import type { Arrays } from "../step.ts";
+import { requireWholeLatents } from "./checks.ts";
 import { drawnWeights } from "./denoiser.ts";
 import { readInitialWeights } from "./initial-weights-node.ts";
 
@@ -60,30 +60,27 @@ async function autoencoderTask(
   const { seed, training } = config;
   const shape = pictureShape(config);
   const autoencoder = configuredAutoencoder(config.autoencoder, shape.channels);
-  requireSize(config, autoencoder);
+  requireWholeLatents(shape, autoencoder.coder, "the autoencoder", ", or fewer levels");
   const images = input("images", [batch, shape.channels, shape.height, shape.width]);
   const { loss, params, noise } = autoencoder.objective(images);
-  const names = [...params.declared.keys()];
+  const trained = recordOf(params.declared.keys(), (name) => params.declared.get(name)!.tensor);
   const { from } = training;
+  const { publishedName } = autoencoder;
+  const file = join(codecFolders[autoencoder.kind], weightsFile);
   const read = from
-    ? await readInitialWeights(
-        params,
-        await weightsIn(from, autoencoder.kind),
-        autoencoder.publishedName,
-      )
+    ? await readInitialWeights(params, from, { file, keyOf: publishedName })
     : drawnWeights(params, fork(randomKey(seed), "weights"), undefined);
-  const shown = await firstBatches(config, GATHERED);
+  // Pictures of the training set, the same each time.
+  const first = { data: config.data, shape, batch: training.batch, seed: 0, from: 0 };
+  const shown = await takeBatches(await openLoader(first), GATHERED);
   const measured = measuredAutoencoder(autoencoder, images, shown, config, backend);
   return {
     kind: "autoencoder",
     loss,
-    trained: Object.fromEntries(names.map((name) => [name, params.declared.get(name)!.tensor])),
-    initial: () => read(names),
+    trained,
+    initial: () => read(Object.keys(trained)),
     fixed: () => undefined,
-    parameters: names.reduce(
-      (sum, name) => sum + sizeOf(resolve(params.declared.get(name)!.tensor.shape, undefined)),
-      0,
-    ),
+    parameters: countElements(Object.values(trained)),
     multiplyAdds: () => countMultiplyAdds(graphOf({ loss }), 1),
     inputs({ pixels }, key) {
       const values = valuesOf(pixels, shape);
@@ -92,7 +89,7 @@ async function autoencoderTask(
       return { images: values, noise: normal(fork(key, "noise"), latents) };
     },
     async validator(loader) {
-      const batches = await taken(loader, config.validation.batches);
+      const batches = await takeBatches(loader, config.validation.batches);
       return async (averages) =>
         measures(await measured.reconstruct(averages, batches), autoencoder);
     },
@@ -101,14 +98,11 @@ async function autoencoderTask(
       const truth = picturesOf(valuesOf(shown[0]!.pixels, shape));
       return comparison(truth, picturesOf(made!.pixels), config.samples.pictures);
     },
-    write: async (trained, averages) =>
-      writeAutoencoder(
-        join(out, codecFolders[autoencoder.kind]),
-        autoencoder,
-        await measured.whole(averages),
-        trained,
-        config.checkpoint.weights,
-      ),
+    async write(length, averages) {
+      const folder = join(out, codecFolders[autoencoder.kind]);
+      const complete = await measured.whole(averages);
+      await writeAutoencoder(folder, autoencoder, complete, length, config.checkpoint.weights);
+    },
   };
 }
 
@@ -131,10 +125,7 @@ function measuredAutoencoder(
     await program.dispose();
     return autoencoder.whole(averages, gathered);
   };
-  const reconstruct = async (
-    averages: Arrays,
-    batches: readonly Batch[],
-  ): Promise<readonly Reconstructed[]> => {
+  const reconstruct = async (averages: Arrays, batches: readonly Batch[]) => {
     const complete = await whole(averages);
     const graph = graphOf(autoencoder.reconstruction(images, complete));
     const program = await compile(graph, complete.weights);
@@ -161,49 +152,11 @@ async function writeAutoencoder(
     ([name, array]) => [autoencoder.publishedName(name), castArray(array, dtype)] as const,
   );
   await writeSafetensors(join(folder, weightsFile), stored, [["format", "pt"]]);
-  const fields = { ...autoencoder.fields(complete), trained };
-  await writeFileAtomic(
-    join(folder, "config.json"),
-    new TextEncoder().encode(`${JSON.stringify(fields, null, 2)}\n`),
-  );
-}
-
-async function weightsIn(from: string, kind: Autoencoder["kind"]): Promise<string> {
-  const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
-  return isFolder ? join(from, codecFolders[kind], weightsFile) : from;
+  await writeJson(join(folder, "config.json"), { ...autoencoder.fields(complete), trained });
 }
 
 /** The name of a model's weights in diffusers. */
 const weightsFile = "diffusion_pytorch_model.safetensors";
-
-function requireSize(config: AutoencoderTrainingConfig, autoencoder: Autoencoder): void {
-  const { height, width } = pictureShape(config);
-  const { factor } = codecShape(autoencoder.coder);
-  if (height % factor === 0 && width % factor === 0) return;
-  const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
-  throw new UsageError(
-    `picture.size is ${height}×${width}, but the autoencoder makes one latent of ${factor}×${factor} pixels; give multiples of ${factor}, such as ${near.join("×")}, or fewer levels.`,
-  );
-}
-
-/** Pictures of the training set, the same each time. */
-async function firstBatches(
-  { data, training, ...config }: AutoencoderTrainingConfig,
-  count: number,
-): Promise<readonly Batch[]> {
-  const shape = pictureShape(config);
-  return taken(await openLoader({ data, shape, batch: training.batch, seed: 0, from: 0 }), count);
-}
-
-async function taken(loader: Loader, count: number): Promise<readonly Batch[]> {
-  const batches: Batch[] = [];
-  try {
-    for (let i = 0; i < count; i++) batches.push(await loader.next());
-  } finally {
-    await loader.close();
-  }
-  return batches;
-}
 
 interface Reconstructed {
   /** The pixels of the pictures, as bytes. */
@@ -243,11 +196,11 @@ function measures(made: readonly Reconstructed[], { coder }: Autoencoder): Measu
 
 /** A grid of pictures, each above its reconstruction. */
 function comparison(truth: readonly Picture[], made: readonly Picture[], count: number): Picture {
-  const columns = Math.min(count, truth.length, 12);
+  const shown = Math.min(count, truth.length);
+  const columns = Math.min(shown, 12);
   const rows: Picture[] = [];
   // Only full rows, so that each picture stands above its own reconstruction.
-  const whole = Math.min(count, truth.length) - (Math.min(count, truth.length) % columns);
-  for (let from = 0; from < whole; from += columns) {
+  for (let from = 0; from + columns <= shown; from += columns) {
     rows.push(...truth.slice(from, from + columns), ...made.slice(from, from + columns));
   }
   return pictureGrid(rows, columns);

@@ -1,8 +1,10 @@
 /** Checks that the parts of a training fit each other, made before anything is trained. */
 import { UsageError } from "../../engine/errors.ts";
-import { nearestNames, quote } from "../../engine/messages.ts";
+import { didYouMean, quote } from "../../engine/messages.ts";
 import { tokenSampler } from "../../models/card.ts";
+import { codecShape, type ImageCodec } from "../../models/coders/image-codec.ts";
 import type { NetworkConfig } from "../../models/network.ts";
+import type { PictureShape } from "../../pictures/picture.ts";
 import type { DenoiserConfig } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 
@@ -14,13 +16,8 @@ import type { DataSource } from "../loop.ts";
  */
 export function requireKnownSamples(
   of: readonly string[] = [],
-  {
-    network: { condition },
-    classNames,
-  }: {
-    readonly network: Pick<NetworkConfig, "condition">;
-    readonly classNames: readonly string[] | undefined;
-  },
+  { condition }: Pick<NetworkConfig, "condition">,
+  names: readonly string[] = [],
 ): void {
   const [first] = of;
   if (first === undefined || condition.kind === "text") return;
@@ -29,14 +26,27 @@ export function requireKnownSamples(
       `samples.of has ${quote(first)}, but the model takes neither prompts nor classes; leave it out.`,
     );
   }
-  const names = classNames ?? [];
   const known = new Set(names.map((name) => name.toLowerCase()));
   const isNumber = (name: string) => /^\d+$/.test(name) && Number(name) < condition.classes;
   const wrong = of.find((name) => !known.has(name.trim().toLowerCase()) && !isNumber(name.trim()));
   if (wrong === undefined) return;
-  const nearest = nearestNames(wrong, names);
   throw new UsageError(
-    `samples.of has ${quote(wrong)}, which is not a class of the data; ${nearest.length > 0 ? `did you mean ${nearest.join(" or ")}?` : `it has ${names.slice(0, 8).join(", ")}${names.length > 8 ? ", …" : ""}.`}`,
+    `samples.of has ${quote(wrong)}, which is not a class of the data; ${didYouMean(wrong, names, "it has")}`,
+  );
+}
+
+/** @throws UsageError when a codec would have to encode a part of a latent */
+export function requireWholeLatents(
+  { height, width }: PictureShape,
+  coder: ImageCodec,
+  name: string,
+  otherwise = "",
+): void {
+  const { factor } = codecShape(coder);
+  if (height % factor === 0 && width % factor === 0) return;
+  const near = [height, width].map((side) => Math.max(1, Math.round(side / factor)) * factor);
+  throw new UsageError(
+    `picture.size is ${height}×${width}, but ${name} makes one latent of ${factor}×${factor} pixels; give multiples of ${factor}, such as ${near.join("×")}${otherwise}.`,
   );
 }
 

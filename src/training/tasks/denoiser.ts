@@ -2,7 +2,7 @@
  * Training a network to denoise: its loss, the inputs of a batch, the validation loss, and the card of the model that comes
  * out. All weights of a network are trained here; `lora-node.ts` trains a LoRA with the same parts.
  */
-import type { Batch, Loader } from "../../data/loading/batch-reader.ts";
+import { type Batch, type Loader, takeBatches } from "../../data/loading/batch-reader.ts";
 import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
 import { drawExamples, recipeLoss } from "../../diffusion/recipe.ts";
 import {
@@ -16,6 +16,7 @@ import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { countMultiplyAdds, countParameters } from "../../engine/passes/cost.ts";
 import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
+import { recordOf } from "../../engine/records.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { type Card, wholeSampling } from "../../models/card.ts";
@@ -69,7 +70,7 @@ export type DrawSamples = (
   },
   samples: {
     /** Prompts or classes; all classes by default. */
-    readonly of: readonly string[] | undefined;
+    readonly of?: readonly string[] | undefined;
     /** Pictures of each. */
     readonly each: number;
     readonly seed: number;
@@ -134,7 +135,7 @@ export async function wholeModelTask(
     ),
     kind: "model",
     loss,
-    trained: Object.fromEntries(trained.map((key) => [key, params.declared.get(key)!.tensor])),
+    trained: recordOf(trained, (key) => params.declared.get(key)!.tensor),
     initial: () => read(trained),
     fixed: arrayWeights(fixed),
     parameters: countParameters(graphOf({ loss })),
@@ -159,7 +160,7 @@ export function drawnWeights(
     const drawn = names.filter((name) => !(words && name === wordsKey));
     const declared = new Map(drawn.map((name) => [name, params.declared.get(name)!]));
     const values = initialize({ declared }, key);
-    return Object.fromEntries(names.map((name) => [name, values[name] ?? words!.vectors]));
+    return recordOf(names, (name) => values[name] ?? words!.vectors);
   };
 }
 
@@ -191,7 +192,7 @@ export function denoiserParts(
   "inputs" | "validator" | "multiplyAdds" | "cardAt" | "allWeights" | "tokenizer"
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
-  requireKnownSamples(samples.of, { network, classNames });
+  requireKnownSamples(samples.of, network, classNames);
   const examples = { network, recipe, tokenizer, classes, dropCondition: training.dropCondition };
   const { coder } = source;
   return {
@@ -307,9 +308,7 @@ function conditionInputs(
 ): Record<string, NdArray> {
   if (condition.kind === "none") return {};
   if (condition.kind === "class") {
-    const indices = BigInt64Array.from(labels!, (label) =>
-      BigInt(classes?.[label] ?? Math.max(0, label)),
-    );
+    const indices = Array.from(labels!, (label) => classes?.[label] ?? Math.max(0, label));
     return { y: ndarray("int64", [count], indices) };
   }
   const { length } = prompt!;
@@ -355,14 +354,9 @@ async function validationLoss(
     recipe: times && recipe.process === "flow" ? { ...recipe, times } : recipe,
     dropCondition: 0,
   };
-  const batches: Record<string, NdArray>[] = [];
-  try {
-    for (let i = 0; i < count; i++) {
-      batches.push(examplesOf(await loader.next(), fork(randomKey(0, 1), i), measured));
-    }
-  } finally {
-    await loader.close();
-  }
+  const batches = await takeBatches(loader, count, (batch, i) =>
+    examplesOf(batch, fork(randomKey(0, 1), i), measured),
+  );
   const { loss } = objective(options.network, diffusion, { recompute: false });
   return async (weights) => {
     const program = await backend.compile(graphOf({ loss }), {

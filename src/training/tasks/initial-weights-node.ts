@@ -7,24 +7,25 @@ import { resolve } from "../../engine/graph/shape.ts";
 import { modelFiles } from "../../models/card.ts";
 import type { ParamsRoot } from "../../nn/params.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
-import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
+import { readFloat32 } from "../../weights/safetensors/safetensors.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import type { ReadWeights } from "./denoiser.ts";
 
 /**
  * Checks that a file holds all weights of a model. The result reads the named ones, anew each time.
  *
  * @param from a trained folder, or a file of weights
- * @param keyOf the name of a weight in the file; its own by default
+ * @param published the file inside such a folder, and the name of a weight in it
  * @throws FormatError when the file is of another model
  */
 export async function readInitialWeights(
   params: ParamsRoot,
   from: string,
-  keyOf: (name: string) => string = (name) => name,
+  { file, keyOf } = { file: modelFiles.weights as string, keyOf: (name: string) => name },
 ): Promise<ReadWeights> {
   const isFolder = (await stat(from).catch(() => undefined))?.isDirectory();
-  const path = isFolder ? join(from, modelFiles.weights) : from;
-  await using(path, async (weights) => {
+  const path = isFolder ? join(from, file) : from;
+  await closing(await openSafetensorsFile(path), async (weights) => {
     for (const [name, { tensor }] of params.declared) {
       const entry = weights.entries.get(keyOf(name));
       const shape = resolve(tensor.shape, undefined);
@@ -35,20 +36,10 @@ export async function readInitialWeights(
       }
     }
   });
-  return (names) =>
-    using(path, async (weights) => {
+  return async (names) =>
+    closing(await openSafetensorsFile(path), async ({ entries }) => {
       const values: Record<string, NdArray> = {};
-      for (const name of names) values[name] = await readFloat32(weights.entries.get(keyOf(name))!);
+      for (const name of names) values[name] = await readFloat32(entries.get(keyOf(name))!);
       return values;
     });
-}
-
-/** Opens a file of weights for as long as `use` runs. */
-async function using<T>(path: string, use: (weights: Weights) => Promise<T>): Promise<T> {
-  const weights = await openSafetensorsFile(path);
-  try {
-    return await use(weights);
-  } finally {
-    await weights.close();
-  }
 }

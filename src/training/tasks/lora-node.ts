@@ -6,9 +6,11 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { basename, join, resolve as resolvePath } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
-import { castArray, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
+import { firstOf } from "../../engine/messages.ts";
+import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
+import { countElements } from "../../engine/passes/cost.ts";
 import { fork, randomKey } from "../../engine/random/random.ts";
-import { resolve } from "../../engine/graph/shape.ts";
+import { recordOf } from "../../engine/records.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
 import { loraTargets, publishedNames } from "./lora-layers.ts";
 import { isTrainedFolder, shippedModel, shippedModels } from "../../models/card-node.ts";
@@ -142,28 +144,20 @@ function loraTask(
     }
     return merged;
   };
-  const denoiser = {
-    config: whole,
-    network,
-    tokenizer,
-    classNames: card.classes,
-    classes,
-    allWeights,
-  };
+  const classNames = card.classes;
+  const trained = recordOf(own.keys(), (name) => own.get(name)!.tensor);
   const task = {
-    ...denoiserParts(denoiser, source, {
-      backend: context.backend,
-      name: basename(resolvePath(context.out)),
-    }),
+    ...denoiserParts(
+      { config: whole, network, tokenizer, classNames, classes, allWeights },
+      source,
+      { backend: context.backend, name: basename(resolvePath(context.out)) },
+    ),
     kind: "LoRA" as const,
     loss,
-    trained: Object.fromEntries([...own].map(([name, { tensor }]) => [name, tensor])),
+    trained,
     initial: async () => initialize({ declared: own }, fork(randomKey(seed), "weights")),
     fixed,
-    parameters: [...own.values()].reduce(
-      (sum, { tensor }) => sum + sizeOf(resolve(tensor.shape, undefined)),
-      0,
-    ),
+    parameters: countElements(Object.values(trained)),
   };
   return {
     ...task,
@@ -200,7 +194,7 @@ function classesOf(
     const index = known?.indexOf(each) ?? -1;
     if (index >= 0) return index;
     throw new UsageError(
-      `The base ${source} has no class "${each}", but ${name} has one; name the folders by the classes of the base: ${known?.slice(0, 5).join(", ")}${(known?.length ?? 0) > 5 ? ", …" : ""}.`,
+      `The base ${source} has no class "${each}", but ${name} has one; name the folders by the classes of the base: ${firstOf(known ?? [], 5)}.`,
     );
   });
 }
@@ -209,13 +203,9 @@ function matricesOf(averages: Arrays) {
   const layers = Object.keys(averages)
     .filter((name) => name.endsWith(".lora_A.weight"))
     .map((name) => name.slice(0, -".lora_A.weight".length));
+  const matrix = (layer: string, side: "A" | "B") =>
+    averages[`${layer}.lora_${side}.weight`] as NdArray<"float32">;
   return new Map(
-    layers.map((layer) => [
-      layer,
-      {
-        down: averages[`${layer}.lora_A.weight`] as NdArray<"float32">,
-        up: averages[`${layer}.lora_B.weight`] as NdArray<"float32">,
-      },
-    ]),
+    layers.map((layer) => [layer, { down: matrix(layer, "A"), up: matrix(layer, "B") }]),
   );
 }

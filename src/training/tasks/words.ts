@@ -4,6 +4,7 @@ import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { loadTokenizer, type Tokenizer } from "../../text/tokenizer.ts";
 import { readFloat32 } from "../../weights/safetensors/safetensors.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import { type ModelFolder, parsedJson } from "../../weights/sources/folder.ts";
 
 export interface WordTable {
@@ -23,16 +24,13 @@ export async function readWords(folder: ModelFolder): Promise<WordTable> {
   const path = folder.pathOf(modelFiles.tokenizer);
   const tokenizerFile = await folder.read(modelFiles.tokenizer);
   const tokenizer = loadTokenizer(parsedJson(new TextDecoder().decode(tokenizerFile), path));
-  const weights = await folder.weights("words.safetensors");
-  try {
-    const entry = weights.entries.get("words");
+  return closing(await folder.weights("words.safetensors"), async ({ entries, name }) => {
+    const entry = entries.get("words");
     if (entry?.shape.length !== 2 || entry.shape[0] !== tokenizer.size) {
       throw new FormatError(
-        `${weights.name} must hold "words" of shape [${tokenizer.size}, width], one row for each piece of ${path}.`,
+        `${name} must hold "words" of shape [${tokenizer.size}, width], one row for each piece of ${path}.`,
       );
     }
     return { tokenizer, tokenizerFile, vectors: await readFloat32(entry) };
-  } finally {
-    await weights.close();
-  }
+  });
 }

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { PatchwiseError } from "../../engine/errors.ts";
+import { jsonBytes } from "../json.ts";
 import { describeSystemError } from "./system-error-node.ts";
 
 /** Bytes, or pieces of bytes that may be produced during the write. */
@@ -50,6 +51,11 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
     throw error;
   }
   await syncFolder(dirname(target));
+}
+
+/** Writes indented JSON, as `writeFileAtomic` does. */
+export function writeJson(path: string, value: unknown): Promise<void> {
+  return writeFileAtomic(path, jsonBytes(value));
 }
 
 async function findOld(path: string): Promise<{ path: string; mode: number } | undefined> {

@@ -17,6 +17,18 @@ export async function closingOnFailure<T>(
   }
 }
 
+/** Calls `use` with something open, which is closed in any case. */
+export async function closing<C extends Closable, T>(
+  opened: C,
+  use: (opened: C) => Promise<T>,
+): Promise<T> {
+  try {
+    return await use(opened);
+  } finally {
+    await opened.close();
+  }
+}
+
 export async function closeAll(opened: readonly Closable[]): Promise<void> {
   for (const each of opened) await each.close();
 }

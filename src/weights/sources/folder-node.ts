@@ -4,7 +4,7 @@ import { basename, join, resolve } from "node:path";
 import { FormatError } from "../../engine/errors.ts";
 import { type ModelFolder, fieldsOf, parsedJson } from "./folder.ts";
 import { openSafetensorsFile } from "../safetensors/file-node.ts";
-import { describeSystemError } from "./system-error-node.ts";
+import { system } from "./system-error-node.ts";
 import { type FieldReader } from "../config-fields.ts";
 
 export function diskFolder(path: string): ModelFolder {
@@ -14,12 +14,7 @@ export function diskFolder(path: string): ModelFolder {
     basename: basename(resolve(path)),
     pathOf,
     has: (file) => exists(pathOf(file)),
-    read: (file) =>
-      readFile(pathOf(file)).catch((error: unknown) => {
-        throw new FormatError(`Cannot read ${pathOf(file)}: ${describeSystemError(error)}.`, {
-          cause: error,
-        });
-      }),
+    read: (file) => system(`read ${pathOf(file)}`, readFile(pathOf(file)), FormatError),
     weights: (file) => openSafetensorsFile(pathOf(file)),
     folder: (name) => diskFolder(pathOf(name)),
   };
@@ -34,10 +29,7 @@ export function exists(path: string): Promise<boolean> {
 
 /** @throws FormatError if the file cannot be read, or is not JSON */
 export async function readJson(path: string): Promise<unknown> {
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    throw new FormatError(`Cannot read ${path}: ${describeSystemError(error)}.`, { cause: error });
-  });
-  return parsedJson(text, path);
+  return parsedJson(await system(`read ${path}`, readFile(path, "utf8"), FormatError), path);
 }
 
 /** Reads the fields of a config file. */

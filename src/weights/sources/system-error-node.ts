@@ -1,4 +1,6 @@
-/** Explains the error codes of the operating system and how to resolve them. */
+/** Calls of the operating system whose errors say what to do. */
+import { PatchwiseError } from "../../engine/errors.ts";
+
 const meanings = new Map([
   ["ENOENT", "there is no such file or folder; check the path"],
   ["EACCES", "permission is denied; check who may use it"],
@@ -18,4 +20,33 @@ export function describeSystemError(error: unknown): string {
   const { code, message } = error as NodeJS.ErrnoException;
   const meaning = code === undefined ? undefined : meanings.get(code);
   return meaning ? `${meaning} (${code})` : message;
+}
+
+type ErrorType = new (message: string, options: ErrorOptions) => PatchwiseError;
+
+/** Awaits a call, such as one that would "read FILE". If it fails, the error is "Cannot read FILE: the reason". */
+export async function system<T>(
+  what: string,
+  call: Promise<T>,
+  Kind: ErrorType = PatchwiseError,
+): Promise<T> {
+  try {
+    return await call;
+  } catch (cause) {
+    throw new Kind(`Cannot ${what}: ${describeSystemError(cause)}.`, { cause });
+  }
+}
+
+/** Does the same, but returns `otherwise` if the file or folder does not exist. */
+export function ifThere<T, O>(
+  what: string,
+  call: Promise<T>,
+  otherwise: O,
+  Kind?: ErrorType,
+): Promise<T | O> {
+  const found = call.catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return otherwise;
+    throw error;
+  });
+  return system(what, found, Kind);
 }

@@ -1,0 +1,28 @@
+/** Records are objects used as maps from names to values. */
+type Of<T> = Readonly<Record<string, T>>;
+
+/** Applies `f` to each value. */
+export function mapValues<T, U>(
+  record: Of<T>,
+  f: (value: T, name: string) => U,
+): Record<string, U> {
+  return recordOf(Object.keys(record), (name) => f(record[name]!, name));
+}
+
+/** Returns the entries whose names are wanted. */
+export function pick<T>(record: Of<T>, wanted: (name: string) => boolean): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).filter(([name]) => wanted(name)));
+}
+
+/** Puts a prefix before each name. */
+export function prefixed<T>(prefix: string, record: Of<T>): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [prefix + name, value]));
+}
+
+/** Returns a record with a value for each name. */
+export function recordOf<U>(
+  names: Iterable<string>,
+  f: (name: string, index: number) => U,
+): Record<string, U> {
+  return Object.fromEntries(Array.from(names, (name, i) => [name, f(name, i)]));
+}
