@@ -31,8 +31,7 @@ import { createParams, initialize } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
 import { configuredOptimizer, rateAt } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
-import { readFloat32 } from "../../src/weights/safetensors/safetensors.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { type Code, coarse, fitCode, WIDTH } from "./codes.ts";
 import { canvasWeights, network, recipe } from "./network.ts";
@@ -47,6 +46,7 @@ import {
   VALUES,
   writeValues,
 } from "./pictures.ts";
+import { readArrays } from "./stored.ts";
 
 const { values: given } = parseArgs({
   options: {
@@ -109,21 +109,20 @@ const trainer = await createTrainer(
   backend,
   step,
   earlier.step > 0
-    ? { step: earlier.step, state: await readAll(stateFile) }
+    ? { step: earlier.step, state: await readArrays(stateFile) }
     : given.from
-      ? picked(await readAll(given.from), trainedNames)
+      ? picked(await readArrays(given.from), trainedNames)
       : picked(initialize(params, randomKey(0)), trainedNames),
   { weights: arrayWeights(fixed), threads: THREADS },
 );
 
-let stopping = false;
-process.on("SIGTERM", () => (stopping = true));
-process.on("SIGINT", () => (stopping = true));
+const stopping = new AbortController();
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stopping.abort());
 const total = 60 * Number(given.minutes);
 let { step: count, seconds, images } = earlier;
 let [savedAt, griddedAt] = [seconds, seconds];
 const recent: number[] = [];
-while (seconds < total && !stopping) {
+while (seconds < total && !stopping.signal.aborted) {
   const began = performance.now();
   const key = fork(fork(randomKey(1), "steps"), count);
   const rate = rateAt(
@@ -163,7 +162,7 @@ await trainer.dispose();
 /** The code, fitted once and kept in the folder. */
 async function storedCode(): Promise<Code> {
   const file = join(out, "code.safetensors");
-  if (existsSync(file)) return (await readAll(file)) as unknown as Code;
+  if (existsSync(file)) return (await readArrays(file)) as unknown as Code;
   const batches: NdArray[] = [];
   const key = fork(randomKey(0), "code");
   const shown = known.map((drawing, i) => {
@@ -325,17 +324,6 @@ async function save(): Promise<void> {
     progressFile,
     new TextEncoder().encode(JSON.stringify({ step: count, seconds, images })),
   );
-}
-
-async function readAll(path: string): Promise<Record<string, NdArray>> {
-  const weights = await openSafetensorsFile(path);
-  try {
-    const read: Record<string, NdArray> = {};
-    for (const [name, entry] of weights.entries) read[name] = await readFloat32(entry);
-    return read;
-  } finally {
-    await weights.close();
-  }
 }
 
 function picked(

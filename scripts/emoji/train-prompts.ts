@@ -27,8 +27,7 @@ import { createParams, initialize } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
 import { adamW, rateAt } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
-import { readFloat32 } from "../../src/weights/safetensors/safetensors.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { type Caption, openCaptions } from "./captions.ts";
 import { type Code, coarse, WIDTH } from "./codes.ts";
@@ -44,6 +43,7 @@ import {
   VALUES,
   writeValues,
 } from "./pictures.ts";
+import { readArrays } from "./stored.ts";
 import { vocabularyWith } from "./vocabulary.ts";
 
 const { values: given } = parseArgs({
@@ -59,14 +59,15 @@ const BATCH = 128;
 const out = given.out!;
 await mkdir(out, { recursive: true });
 const backend = nodeBackend("cpu");
-const code = (await readAll(join(given.decoder!, "code.safetensors"))) as unknown as Code;
+const code = (await readArrays(join(given.decoder!, "code.safetensors"))) as unknown as Code;
 
 const known = (await drawings()).filter(({ heldOut }) => !heldOut);
 const hexcodes = [...new Set(known.map(({ hexcode }) => hexcode))];
 const captions = await openCaptions(hexcodes);
 const vocabulary = await vocabularyWith(captions.characters);
 const config = promptEncoderOf(vocabulary.tokenizer.size, hexcodes.length);
-const { length } = config;
+// Positions are rotary, so an encoder that was trained on short prompts reads longer ones too.
+const TRAINED_LENGTH = 16;
 const prior = config.prior!;
 console.log(
   `${hexcodes.length} subjects, ${vocabulary.tokenizer.size} pieces, of which ${captions.characters.size} are Chinese characters`,
@@ -234,10 +235,10 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
 async function trainChoices(): Promise<Record<string, NdArray>> {
   const params = createParams();
   const [ids, mask] = [
-    input("ids", [batch, length], "int64"),
-    input("mask", [batch, length], "bool"),
+    input("ids", [batch, TRAINED_LENGTH], "int64"),
+    input("mask", [batch, TRAINED_LENGTH], "bool"),
   ];
-  const tokens = promptEncoder(params, ids, mask, config);
+  const tokens = promptEncoder(params, ids, mask, { ...config, length: TRAINED_LENGTH });
   const choices = promptChoices(params.at("prior"), tokens, mask, prior);
   const targets = {
     subject: input("subject", [batch, prior.subjects]),
@@ -291,11 +292,11 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
 
   /** The share of new captions whose choices are all right. */
   async function measure(at: number): Promise<void> {
-    const averages = averagesIn(await trainer.readState());
+    const now = averagesIn(await trainer.readState());
     const right = { subject: 0, style: 0, colour: 0, companion: 0 };
     for (let i = 0; i < 4; i++) {
       const drawn = captionBatch(fork(fork(randomKey(7), "measure"), i));
-      const found = await read.run({ ...inputsOf(drawn), ...averages });
+      const found = await read.run({ ...inputsOf(drawn), ...now });
       for (const [name, of] of [
         ["subject", (each: Caption) => each.subjects],
         ["style", (each: Caption) => [each.style]],
@@ -332,14 +333,14 @@ function captionBatch(key: RandomKey): Caption[] {
 }
 
 function inputsOf(drawn: readonly Caption[]): Record<string, NdArray> {
-  const ids = new BigInt64Array(drawn.length * length);
-  const mask = new Uint8Array(drawn.length * length);
+  const ids = new BigInt64Array(drawn.length * TRAINED_LENGTH);
+  const mask = new Uint8Array(drawn.length * TRAINED_LENGTH);
   for (const [i, { text }] of drawn.entries()) {
-    const encoded = vocabulary.tokenizer.encode(text, length);
-    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * length);
-    mask.set(encoded.mask, i * length);
+    const encoded = vocabulary.tokenizer.encode(text, TRAINED_LENGTH);
+    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * TRAINED_LENGTH);
+    mask.set(encoded.mask, i * TRAINED_LENGTH);
   }
-  const shape = [drawn.length, length];
+  const shape = [drawn.length, TRAINED_LENGTH];
   return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
 }
 
@@ -360,15 +361,4 @@ function targetsOf(drawn: readonly Caption[]): Record<string, NdArray> {
       companions.length === 0 ? [0] : companions.map((n) => 1 + n),
     ),
   };
-}
-
-async function readAll(path: string): Promise<Record<string, NdArray>> {
-  const opened = await openSafetensorsFile(path);
-  try {
-    const read: Record<string, NdArray> = {};
-    for (const [name, entry] of opened.entries) read[name] = await readFloat32(entry);
-    return read;
-  } finally {
-    await opened.close();
-  }
 }

@@ -27,7 +27,7 @@ export async function vocabularyWith(characters: ReadonlySet<string>): Promise<V
   const known = new Set(json.model.vocab.map(([piece]) => piece));
   // As the tokenizer's normalizer writes them.
   const added = [...new Set([...characters].map((each) => each.normalize("NFKC")))]
-    .filter((each) => [...each].length === 1 && !known.has(each))
+    .filter((each) => /^.$/u.test(each) && !known.has(each))
     .sort();
   for (const character of added) json.model.vocab.push([character, CHARACTER_SCORE]);
   const width = words.vectors.shape[1]!;

@@ -112,7 +112,7 @@ function someClasses({ classes, network }: Pick<ImageModel, "network" | "classes
   return classes.size > LISTED ? `${names.join(", ")} … or ${numbers}` : names.join(", ");
 }
 
-/** Sentences about parts of a request that have no effect: text past a token limit, or a negative prompt without guidance. */
+/** Sentences about parts of a request that have no effect: text past a token limit, unknown words, or a negative prompt without guidance. */
 export function warningsOf(
   {
     condition,
@@ -132,10 +132,20 @@ export function warningsOf(
       ({ encoder, tokens, text }) =>
         `The ${what} is longer than the ${tokens} tokens that ${encoder} reads; ${quote(text)} is ignored.`,
     );
+  const unknown = (what: string, from: Condition) => {
+    const words = from.kind === "text" ? (reader?.unknownWords?.(from.text) ?? []) : [];
+    if (words.length === 0) return [];
+    const them = words.length === 1 ? "it" : "them";
+    return [
+      `The model does not know ${words.map(quote).join(", ")} in the ${what}; say it in other words, or the picture will not show ${them}.`,
+    ];
+  };
   return [
     ...warnings,
     ...truncated("prompt", condition),
+    ...unknown("prompt", condition),
     ...truncated("negative prompt", negative),
+    ...unknown("negative prompt", negative),
     ...(negativePrompt !== undefined && guidance === 1
       ? [`The negative prompt ${quote(negativePrompt)} has no effect without guidance.`]
       : []),

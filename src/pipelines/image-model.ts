@@ -66,6 +66,8 @@ export interface PromptEncoder {
   readonly stages: readonly Stage[];
   /** The parts of a text that are past the token limit of an encoder; empty if the whole text is read. */
   truncated(text: string): readonly TruncatedText[];
+  /** The words of a text that the model was not trained to read; left out where every word may be known. */
+  unknownWords?(text: string): readonly string[];
   /** Conditions of one row for each text; the empty text gives the unconditional ones. */
   encode(texts: readonly string[], run: RunStage): Promise<readonly Conditions[]>;
 }

@@ -17,6 +17,8 @@ export interface Tokenizer {
   readonly size: number;
   /** Encodes a text as `length` tokens. Shorter texts are padded and longer ones truncated. */
   encode(text: string, length: number): EncodedText;
+  /** The words of a text that are not in the vocabulary: those with a character it lacks, or spelt from pieces that mean nothing. */
+  unknownWords(text: string): readonly string[];
 }
 
 export interface TokenizerOptions {
@@ -54,13 +56,39 @@ export function loadTokenizer(
         lost: fits ? "" : lostPart(text, (part) => idsOf(part).length <= length),
       };
     },
+    unknownWords(text) {
+      const unknown = unknownId(json as TokenizerJson, pieces);
+      const words = text.match(wordPattern) ?? [];
+      return [...new Set(words)].filter((word) => {
+        const { ids } = pieces.encode(prepare(word), bare);
+        return ids.includes(unknown) || (/^\p{L}+$/u.test(word) && isSpelt(word, ids.length));
+      });
+    },
   };
+}
+
+/** Words of alphabets, and single characters of scripts without spaces. */
+const wordPattern =
+  /\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|[\p{L}\p{M}\p{N}'’-]+|[^\s\p{P}]/gu;
+
+/** Whether a word is in pieces so short that they are letters rather than parts with a meaning. */
+function isSpelt(word: string, pieces: number): boolean {
+  return pieces > 2 && word.length / pieces < 2.5;
+}
+
+function unknownId({ model }: TokenizerJson, pieces: PieceTokenizer): number {
+  if (typeof model.unk_id === "number") return model.unk_id;
+  return (model.unk_token ? pieces.token_to_id(model.unk_token) : undefined) ?? -1;
 }
 
 const bare = { add_special_tokens: false };
 
 interface TokenizerJson {
-  readonly model: { readonly vocab: object };
+  readonly model: {
+    readonly vocab: object;
+    readonly unk_id?: number | null;
+    readonly unk_token?: string | null;
+  };
   readonly added_tokens?: readonly { readonly id: number }[] | null;
   readonly padding?: { readonly pad_id?: unknown } | null;
 }

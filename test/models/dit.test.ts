@@ -14,7 +14,7 @@ import { verifyGraph } from "../../src/engine/passes/verify.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
 import { type BlockDesign, type DiTConfig, ditPresets } from "../../src/models/dit/config.ts";
-import { traceNetwork } from "../../src/models/network.ts";
+import { imageSizes, networkSchema, traceNetwork } from "../../src/models/network.ts";
 import { ditConfig } from "../../src/models/dit/checkpoint.ts";
 import { dit, ditWithGuidance } from "../../src/models/dit/dit.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
@@ -382,5 +382,83 @@ describe("the later recipe", () => {
       return numbersOf(slope!, { ...weights, ...inputs });
     };
     expect(gradientOf(true)).toEqual(gradientOf(false));
+  });
+});
+
+describe("a canvas", () => {
+  const given: DiTConfig = {
+    ...tiny,
+    condition: { kind: "text", width: 6, length: 1 },
+    canvas: { width: 3 },
+  };
+  const inputs = {
+    x: input("x", [batch, 2, 4, 6]),
+    t: input("t", [batch]),
+    y: input("y", [batch, 1, 6]),
+    drop: input("drop", [batch], "bool"),
+  };
+  const trace = (config: DiTConfig) => {
+    const params = createParams();
+    const output = dit(params, inputs, config);
+    return { params, output };
+  };
+  const values = {
+    x: image(2),
+    t: times(100, 900),
+    y: randomArray(8, "float32", [2, 1, 6], -1, 1),
+    drop: ndarray("bool", [2], [0, 1]),
+  };
+  const run = ({ params, output }: ReturnType<typeof trace>, changed: Record<string, NdArray>) =>
+    toNumbers(
+      evaluateFloat64(graphOf({ output }), { ...values, ...randomValues(params), ...changed })[
+        "output"
+      ]!,
+    );
+
+  it("adds to each token what its map has at the place: a bias of the map moves one patch's token alone", () => {
+    const whole = trace({ ...given, depth: 0 });
+    const base = run(whole, {});
+    // Six patches of 2×2 pixels; the third one of the first row is columns 4 and 5.
+    const bias = toNumbers(randomValues(whole.params)["canvas.map.bias"]!);
+    const moved = bias.map((value, i) => (Math.floor(i / 3) === 2 ? value + 1 : value));
+    const other = run(whole, { "canvas.map.bias": ndarray("float32", [bias.length], moved) });
+    const changed = other.flatMap((value, i) => (value === base[i] ? [] : [i]));
+    expect(new Set(changed.map((i) => i % 6))).toEqual(new Set([4, 5]));
+    expect(new Set(changed.map((i) => Math.floor(i / 6) % 4))).toEqual(new Set([0, 1]));
+  });
+
+  it("is drawn from the condition, and from the trained vector where it is dropped", () => {
+    const whole = trace(given);
+    const base = run(whole, {});
+    const other = run(whole, { y: randomArray(9, "float32", [2, 1, 6], -1, 1) });
+    const half = base.length / 2;
+    expect(other.slice(0, half)).not.toEqual(base.slice(0, half));
+    expect(other.slice(half)).toEqual(base.slice(half));
+  });
+
+  it("changes nothing where its weights are zero", () => {
+    const zeros = (...shape: number[]) =>
+      ndarray("float32", shape, new Array<number>(shape.reduce((a, b) => a * b)).fill(0));
+    const { canvas: _, ...plain } = given;
+    const [whole, without] = [trace(given), trace(plain)];
+    const weights = randomValues(whole.params);
+    const found = run(whole, {
+      "canvas.proj.weight": zeros(16, 3),
+      "canvas.proj.bias": zeros(16),
+    });
+    const shared = [...without.params.declared.keys()].map((name) => [name, weights[name]!]);
+    expect(found).toEqual(run(without, Object.fromEntries(shared)));
+  });
+
+  it("is refused without a condition, and fixes the size of pictures", () => {
+    const { error } = networkSchema().safeParse({
+      kind: "dit",
+      ...given,
+      condition: { kind: "none" },
+    });
+    expect(error?.issues[0]?.message).toBe(
+      "a canvas is drawn from the condition, but there is none; leave it out",
+    );
+    expect(imageSizes(networkSchema().parse({ kind: "dit", ...given })).fixed).toBe(true);
   });
 });

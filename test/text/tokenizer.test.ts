@@ -135,3 +135,17 @@ it.each([
     "This is not a tokenizer.json that Patchwise can read",
   );
 });
+
+describe("unknownWords", () => {
+  it.each([
+    ["red apple", []],
+    ["Two LIGHTHOUSES, glowing!", []],
+    ["a flat-style cat's hat", []],
+    ["draw a blorptang", ["blorptang"]],
+    ["魑 cat", ["魑"]],
+    ["qwrtzp qwrtzp cat", ["qwrtzp"]],
+    ["", []],
+  ])("names the words of %j that the vocabulary lacks", (text, unknown) => {
+    expect(tokenizer.unknownWords(text)).toEqual(unknown);
+  });
+});

@@ -22,6 +22,7 @@ function dropped(condition: NetworkConfig["condition"]): number[] {
     tokenizer: {
       size: 1,
       encode: () => ({ ids: new Int32Array(length), mask: new Uint8Array(length), lost: "" }),
+      unknownWords: () => [],
     },
     dropCondition: 0,
   });

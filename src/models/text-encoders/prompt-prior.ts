@@ -12,8 +12,7 @@ import type { Tensor } from "../../engine/graph/tensor.ts";
 import { linear } from "../../nn/linear.ts";
 import { mlp } from "../../nn/mlp.ts";
 import { normal, type Params } from "../../nn/params.ts";
-
-const count = z.int().min(1);
+import { count } from "../../nn/transformer-schema.ts";
 
 export const promptPriorSchema = z.strictObject({
   /** Width of a code. */
@@ -61,9 +60,9 @@ export function promptChoices(
     const own = p.at(name);
     const weights = linear(own.at("query"), tokens, 1).add(padding).softmax(1); // [B, L, 1]
     const pooled = tokens.mul(weights).sum(1); // [B, C]
-    return [name, linear(own.at("head"), pooled, size)];
+    return [name, linear(own.at("head"), pooled, size)] as const;
   });
-  return Object.fromEntries(logits) as unknown as PromptChoices;
+  return Object.fromEntries(logits) as { [K in keyof PromptChoices]: Tensor };
 }
 
 /** The code of what was chosen: [B, 1, code]. */
@@ -111,10 +110,10 @@ function sharp(logits: Tensor): Tensor {
   return logits.mul(SHARPNESS).softmax(-1);
 }
 
-/** The share of the first choice [B, 1], and those of the others [B, count]. */
-function parted(logits: Tensor, count: number): readonly [Tensor, Tensor] {
+/** The share of the first choice [B, 1], and those of the others [B, others]. */
+function parted(logits: Tensor, others: number): readonly [Tensor, Tensor] {
   const shares = sharp(logits);
-  return [shares.slice(1, 0, 1), shares.slice(1, 1, count + 1)];
+  return [shares.slice(1, 0, 1), shares.slice(1, 1, others + 1)];
 }
 
 function mix(share: Tensor, one: Tensor, other: Tensor): Tensor {

@@ -107,6 +107,7 @@ function tokenEncoder(name: string, tokenizer: Tokenizer, length: number): Promp
       const { lost } = tokenizer.encode(text, length);
       return lost === "" ? [] : [{ encoder: name, tokens: length, text: lost.trim() }];
     },
+    unknownWords: (text) => tokenizer.unknownWords(text),
     encode: async (texts) =>
       texts.map((text) => {
         const { ids, mask } = tokenizer.encode(text, length);

@@ -311,7 +311,7 @@ function conditionInputs(
     const indices = Array.from(labels!, (label) => classes?.[label] ?? Math.max(0, label));
     return { y: ndarray("int64", [count], indices) };
   }
-  const { length } = prompt!;
+  const length = prompt?.length ?? condition.length;
   const shape = [count, length];
   const ids = new BigInt64Array(count * length);
   const mask = new Uint8Array(count * length);
