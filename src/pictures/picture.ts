@@ -1,5 +1,6 @@
 /** Pictures in memory, and their conversion to and from the tensors that networks work on. */
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { PatchwiseError } from "../engine/errors.ts";
 
 /** The size and channels that pictures are converted to: 3 channels for sRGB colour, 1 for grey. */
 export interface PictureShape {
@@ -42,7 +43,11 @@ export function valuesOf(
   return ndarray("float32", [count, channels, ...axes], values);
 }
 
-/** Converts values [B, C, F, H, W] in [−1, 1] to B clips of F frames. Values outside the range are clamped. */
+/**
+ * Converts values [B, C, F, H, W] in [−1, 1] to B clips of F frames. Values outside the range are clamped.
+ *
+ * @throws PatchwiseError if a value is NaN or infinite
+ */
 export function framesOf(values: NdArray): (Frames & { readonly frames: number })[] {
   const [, , frames, height, width] = values.shape as readonly [number, 1 | 3, ...Three];
   return channelsLast(values).map((clip) => ({ ...clip, frames, height, width }));
@@ -50,7 +55,7 @@ export function framesOf(values: NdArray): (Frames & { readonly frames: number }
 
 type Three = readonly [frames: number, height: number, width: number];
 
-/** Converts values [B, C, H, W] in [−1, 1] to B pictures. Values outside the range are clamped. */
+/** Converts values [B, C, H, W] in [−1, 1] to B pictures, as `framesOf` does. */
 export function picturesOf(values: NdArray): Picture[] {
   const [, , height, width] = values.shape as readonly [number, 1 | 3, number, number];
   return channelsLast(values).map((picture) => ({ ...picture, height, width }));
@@ -60,6 +65,12 @@ export function picturesOf(values: NdArray): Picture[] {
 function channelsLast({ shape, data }: NdArray): Pick<Frames, "channels" | "pixels">[] {
   const [count, channels, ...axes] = shape as readonly [number, 1 | 3, ...number[]];
   const places = sizeOf(axes);
+  // Arrays of bytes would take NaN as black.
+  if (!(data as Float32Array).every(Number.isFinite)) {
+    throw new PatchwiseError(
+      "The model drew values that are NaN or infinite, so there is no picture; its weights may be damaged, or a setting such as guidance may be too large.",
+    );
+  }
   return Array.from({ length: count }, (_, image) => {
     // This array type clamps, and rounds half to even.
     const pixels = new Uint8ClampedArray(places * channels);

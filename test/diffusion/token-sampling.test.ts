@@ -55,6 +55,12 @@ const tokensOf = (...tokens: number[]) =>
   );
 const start = toNumbers(tokenDraws(keys(1, 2), [H, W]).noise(CODEBOOK));
 
+describe("sampling", () => {
+  it.each([NaN, Infinity])("refuses logits that are %s", async (value) => {
+    await expect(stepsOf(always(0, 0, value, 0, 0, 0, 0, 0))).rejects.toThrow("NaN or infinite");
+  });
+});
+
 describe("a pick", () => {
   it("takes a token with its probability", () => {
     const logits = Float64Array.of(Math.log(0.5), Math.log(0.3), Math.log(0.2));

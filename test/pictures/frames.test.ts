@@ -42,6 +42,16 @@ describe("frames", () => {
     expect(picturesOf(values)[0]).not.toHaveProperty("frames");
   });
 
+  it.each([NaN, Infinity, -Infinity])("are refused where a value is %s", (value) => {
+    const values = {
+      dtype: "float32",
+      shape: [1, 1, 1, 2],
+      data: Float32Array.of(0, value),
+    } as const;
+    expect(() => picturesOf(values)).toThrow("NaN or infinite");
+    expect(() => framesOf({ ...values, shape: [1, 1, 1, 1, 2] })).toThrow("NaN or infinite");
+  });
+
   it("become grey all together", () => {
     const clip = {
       frames: 2,

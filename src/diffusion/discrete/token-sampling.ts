@@ -2,7 +2,7 @@
  * Sampling of discrete tokens (Rampas et al., 2022): all places are drawn at once in every step, and less and less noise is
  * put back in between. Any denoiser that predicts logits can be sampled.
  */
-import { UsageError } from "../../engine/errors.ts";
+import { PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { fork, integers, type RandomKey, uniform } from "../../engine/random/random.ts";
 import type { TokenDenoiser } from "./discrete.ts";
@@ -154,7 +154,14 @@ function drawTokens(
       }
       for (let i = 0; i < inside; i++) {
         const row = image * places + from + i;
-        drawn[row] = BigInt(pick(row, tile[i]!));
+        const token = pick(row, tile[i]!);
+        // Logits that are NaN or infinite have no probabilities.
+        if (!(token >= 0)) {
+          throw new PatchwiseError(
+            "The model predicted logits that are NaN or infinite, so there is nothing to draw; its weights may be damaged.",
+          );
+        }
+        drawn[row] = BigInt(token);
       }
     }
   }
