@@ -158,6 +158,9 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
     case "samples":
       progress.line(`drew ${event.path}`);
       break;
+    case "warning":
+      progress.line(`Warning: ${event.message}`);
+      break;
     case "checkpoint":
       break;
   }

@@ -3,7 +3,9 @@ import type { DataConfig } from "../data/config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { openData } from "../data/open-node.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
+import type { NetworkConfig } from "../models/network.ts";
 import { pictureShape, type TrainingConfig } from "../training/config/config.ts";
+import { matchCondition } from "../training/tasks/checks.ts";
 import type { Prompts } from "./drawing.ts";
 
 export interface RealPictures {
@@ -38,10 +40,16 @@ export async function realPictures(
     await read(data, shape, count),
     await read(held ?? data, shape, MOST),
   ];
+  // The extractor and the drawings know the classes by their places in the training data.
+  const places = matchCondition(
+    { condition: conditionBy(others.classes) },
+    reference,
+    others.classes,
+  );
   return {
     name: others.name,
     classes: others.classes,
-    reference,
+    reference: { ...reference, labels: reference.labels.map((label) => places?.[label] ?? label) },
     description: `${reference.labels.length.toLocaleString("en")} ${held ? "held-out pictures" : "of the training pictures"}`,
     others: held && others,
     prompts: {
@@ -49,6 +57,10 @@ export async function realPictures(
       captions: reference.captioned ? reference.captions : others.captions,
     },
   };
+}
+
+function conditionBy(classes: readonly string[] | undefined): NetworkConfig["condition"] {
+  return classes ? { kind: "class", classes: classes.length, nullClass: true } : { kind: "none" };
 }
 
 async function read(config: DataConfig, shape: PictureShape, most: number) {

@@ -17,6 +17,7 @@ import type { ImageCodec } from "../models/coders/image-codec.ts";
 import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
 import { closing } from "../weights/sources/closing.ts";
+import { besideTraining, type Warning } from "./beside.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
@@ -109,6 +110,7 @@ export type TrainingEvent =
       readonly measures: Readonly<Record<string, number>>;
     }
   | { readonly kind: "samples"; readonly path: string }
+  | Warning
   | { readonly kind: "checkpoint"; readonly step: number };
 
 export interface StepReport {
@@ -207,6 +209,9 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     data: source.info.name,
     memory: memoryOf(step, batches, config),
   });
+  // Read first: what is wrong with the validation data is said before the step is compiled.
+  const validate =
+    batches.validation && (await task.validator(batches.validation, batches.latents));
   const trainer = await createTrainer(
     backend,
     step,
@@ -221,7 +226,9 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   return closing({ close: () => trainer.dispose() }, async () => {
     const recorder = await options.openRecorder();
     const takesRate = step.graph.inputs.some((leaf) => leafName(leaf) === "rate");
-    return closing(recorder, () => runSteps({ ...options, trainer, recorder, takesRate }));
+    return closing(recorder, () =>
+      runSteps({ ...options, trainer, recorder, validate, takesRate }),
+    );
   });
 }
 
@@ -240,27 +247,34 @@ function memoryOf(
 interface Run extends LoopOptions {
   readonly trainer: Trainer;
   readonly recorder: Recorder;
+  readonly validate: Awaited<ReturnType<Task["validator"]>> | undefined;
   /** Whether the optimizer takes the learning rate as an input. */
   readonly takesRate: boolean;
 }
 
 async function runSteps(run: Run): Promise<TrainingResult> {
-  const { config, from, task, trainer, recorder, batches, report, signal } = run;
+  const { config, from, task, trainer, recorder, validate, batches, report, signal } = run;
   const { training, log, samples, validation } = config;
   const started = performance.now() - 1000 * (from?.seconds ?? 0);
   const elapsed = () => (performance.now() - started) / 1000;
-  const validate =
-    batches.validation && (await task.validator(batches.validation, batches.latents));
   let count = from?.step ?? 0;
   let saved = { step: count, seconds: elapsed() };
   let validated: { readonly step: number; readonly loss: number } | undefined;
-  const measure = async () => {
+  const aside = besideTraining(report);
+  const measure = aside("The validation", async () => {
     if (!validate) return;
     const { loss, ...measures } = await validate(averagesIn(await trainer.readState()));
     await recorder.log?.(count, { validation: loss, ...measures });
     report({ kind: "validation", step: count, loss, own: validation?.own ?? false, measures });
     validated = { step: count, loss };
-  };
+  });
+  const draw = aside("Drawing samples", async () => {
+    const averages = averagesIn(await trainer.readState());
+    report({ kind: "samples", path: await recorder.samples!(trainedBy(run, count), averages) });
+  });
+  const note = aside("Writing metrics", async (values: Readonly<Record<string, number>>) =>
+    recorder.log?.(count, values),
+  );
   const save = async () => {
     await saveCheckpoint(run, count, elapsed(), saved.step);
     saved = { step: count, seconds: elapsed() };
@@ -290,13 +304,10 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     report({ kind: "step", step: count, steps: all, secondsLeft, ...measured });
     if (count % log.steps === 0) {
       const norm = gradientNorm !== undefined && { gradientNorm };
-      await recorder.log?.(count, { ...measured, rate, ...norm });
+      await note({ ...measured, rate, ...norm });
     }
     if (count % (validation?.steps ?? Infinity) === 0) await measure();
-    if (samples.steps && count % samples.steps === 0 && recorder.samples) {
-      const averages = averagesIn(await trainer.readState());
-      report({ kind: "samples", path: await recorder.samples(trainedBy(run, count), averages) });
-    }
+    if (samples.steps && count % samples.steps === 0 && recorder.samples) await draw();
     if (isDue(config.checkpoint, count, elapsed() - saved.seconds)) await save();
     // Signals and messages arrive only between steps, since a run occupies the thread.
     await otherEvents();

@@ -1,11 +1,12 @@
 /** Checks that the parts of a training fit each other, made before anything is trained. */
 import { UsageError } from "../../engine/errors.ts";
-import { didYouMean, quote } from "../../engine/messages.ts";
+import { didYouMean, firstOf, quote } from "../../engine/messages.ts";
 import { tokenSampler } from "../../models/card.ts";
 import { codecShape, type ImageCodec } from "../../models/coders/image-codec.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DenoiserConfig } from "../config/config.ts";
+import type { DataFacts } from "../config/network.ts";
 import type { DataSource } from "../loop.ts";
 
 /**
@@ -48,6 +49,41 @@ export function requireWholeLatents(
   throw new UsageError(
     `picture.size is ${height}×${width}, but ${name} makes one latent of ${factor}×${factor} pixels; give multiples of ${factor}, such as ${near.join("×")}${otherwise}.`,
   );
+}
+
+/**
+ * Matches the condition of a data set to that of a network: captions, or classes by their names.
+ *
+ * @param known the names of the network's classes
+ * @param owner how errors name what has these classes, such as "The base emoji"
+ * @returns the network's class for each class of the data; undefined for a network without classes
+ * @throws UsageError when the data lacks captions or classes, or has a class that the network does not have
+ */
+export function matchCondition(
+  { condition }: Pick<NetworkConfig, "condition">,
+  { name, captioned, classes }: DataFacts,
+  known: readonly string[] = [],
+  owner = "The training",
+): readonly number[] | undefined {
+  if (condition.kind === "text" && !captioned) {
+    throw new UsageError(
+      `${owner} takes prompts, but ${name} has no captions; add them in metadata.jsonl.`,
+    );
+  }
+  if (condition.kind !== "class") return undefined;
+  if (!classes) {
+    throw new UsageError(
+      `${owner} takes classes, but ${name} has none; sort the pictures into one folder for each class.`,
+    );
+  }
+  const indices = new Map(known.map((each, i) => [each, i]));
+  return classes.map((each) => {
+    const index = indices.get(each);
+    if (index !== undefined) return index;
+    throw new UsageError(
+      `${owner} has no class ${quote(each)}, but ${name} has one; name the folders by the classes of ${owner.replace(/^The (\w+).*/, "the $1")}: ${firstOf(known, 5)}.`,
+    );
+  });
 }
 
 /**

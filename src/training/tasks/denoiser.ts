@@ -36,7 +36,7 @@ import { type DenoiserConfig, pictureShape, type TrainingConfig } from "../confi
 import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
-import { requireKnownSamples, requireProcess } from "./checks.ts";
+import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import type { WordTable } from "./words.ts";
 
 /** The fields of a config that a denoiser uses; the others say where data comes from and results go. */
@@ -173,18 +173,18 @@ export interface Denoiser {
   readonly tokenizer: Tokenizer | undefined;
   /** The class names of a class-conditional network. */
   readonly classNames: readonly string[] | undefined;
-  /** The network's class for each class of the data, if they differ. */
-  readonly classes?: readonly number[] | undefined;
+  /** How errors name what has these classes; "The training" by default. */
+  readonly owner?: string;
   readonly allWeights: DenoiserTask["allWeights"];
 }
 
 /**
  * The parts of a task that are the same for whole models and LoRA.
  *
- * @throws UsageError when samples are asked for that the network cannot draw
+ * @throws UsageError when samples are asked for that the network cannot draw, or the data does not have its condition
  */
 export function denoiserParts(
-  { config, network, tokenizer, classNames, classes, allWeights }: Denoiser,
+  { config, network, tokenizer, classNames, owner, allWeights }: Denoiser,
   source: DataSource,
   { backend, name }: { readonly backend: Backend; readonly name: string },
 ): Pick<
@@ -193,7 +193,13 @@ export function denoiserParts(
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
   requireKnownSamples(samples.of, network, classNames);
-  const examples = { network, recipe, tokenizer, classes, dropCondition: training.dropCondition };
+  const examples = {
+    network,
+    recipe,
+    tokenizer,
+    classes: matchCondition(network, source.info, classNames, owner),
+    dropCondition: training.dropCondition,
+  };
   const { coder } = source;
   return {
     tokenizer,
@@ -201,7 +207,9 @@ export function denoiserParts(
     multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
     inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
     async validator(loader, latents) {
-      const measure = await validationLoss(loader, config, { ...examples, latents }, backend);
+      const classes = matchCondition(network, loader.info, classNames, owner);
+      const options = { ...examples, classes, latents };
+      const measure = await validationLoss(loader, config, options, backend);
       return async (averages) => measure(await allWeights(averages));
     },
     cardAt: ({ steps, images }) => ({

@@ -6,7 +6,6 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { basename, join, resolve as resolvePath } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
-import { firstOf } from "../../engine/messages.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { countElements } from "../../engine/passes/cost.ts";
 import { fork, randomKey } from "../../engine/random/random.ts";
@@ -123,7 +122,6 @@ function loraTask(
   const { card, tokenizer, weights } = base;
   const { lora, training, seed, checkpoint } = config;
   const { network } = card;
-  const classes = classesOf(base, config.base, source);
   const { loss, params } = objective(network, card.diffusion, { ...training, lora });
   checkTargets(params.declared, lora.targets);
   const declared = [...params.declared];
@@ -144,11 +142,17 @@ function loraTask(
     }
     return merged;
   };
-  const classNames = card.classes;
   const trained = recordOf(own.keys(), (name) => own.get(name)!.tensor);
   const task = {
     ...denoiserParts(
-      { config: whole, network, tokenizer, classNames, classes, allWeights },
+      {
+        config: whole,
+        network,
+        tokenizer,
+        classNames: card.classes,
+        owner: `The base ${config.base}`,
+        allWeights,
+      },
       source,
       { backend: context.backend, name: basename(resolvePath(context.out)) },
     ),
@@ -170,33 +174,6 @@ function loraTask(
       await writeSafetensors(join(context.out, modelFiles.lora), stored, metadata);
     },
   };
-}
-
-/** Checks that the data has the condition of the base; returns the base's class for each class of the data. */
-function classesOf(
-  { card: { network, classes: known } }: Base,
-  source: string,
-  { info: { name, captioned, classes } }: DataSource,
-): readonly number[] | undefined {
-  const { kind } = network.condition;
-  if (kind === "text" && !captioned) {
-    throw new UsageError(
-      `The base ${source} takes prompts, but ${name} has no captions; add them in metadata.jsonl.`,
-    );
-  }
-  if (kind !== "class") return undefined;
-  if (!classes) {
-    throw new UsageError(
-      `The base ${source} takes classes, but ${name} has none; sort the pictures into one folder for each class.`,
-    );
-  }
-  return classes.map((each) => {
-    const index = known?.indexOf(each) ?? -1;
-    if (index >= 0) return index;
-    throw new UsageError(
-      `The base ${source} has no class "${each}", but ${name} has one; name the folders by the classes of the base: ${firstOf(known ?? [], 5)}.`,
-    );
-  });
 }
 
 function matricesOf(averages: Arrays) {
