@@ -39,7 +39,7 @@ export function promptEncoderOf(vocabulary: number, subjects: number): PromptEnc
     vocabulary,
     wordWidth: 128,
     width: 192,
-    depth: 2,
+    depth: 1,
     heads: 4,
     length: 32,
     prior: {

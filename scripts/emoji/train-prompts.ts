@@ -6,6 +6,7 @@
  * Then `assemble.ts` writes the model. No picture is drawn here: the encoder learns which subject, style, colour and companion a
  * prompt asks for, and two small networks learn how codes change with a colour or a companion, from the codes of such pictures.
  */
+import { existsSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -55,7 +56,7 @@ const { values: given } = parseArgs({
   },
 });
 const [STEPS, THREADS] = [Number(given.steps), Number(given.threads)];
-const BATCH = 128;
+const BATCH = 96;
 const out = given.out!;
 await mkdir(out, { recursive: true });
 const backend = nodeBackend("cpu");
@@ -75,7 +76,11 @@ console.log(
 
 const codes = await codesOf(known.map(({ rgba }) => rgba));
 const weights: Record<string, NdArray> = { "prior.codes": table() };
-Object.assign(weights, await trainChanges());
+const changesFile = join(out, "changes.safetensors");
+if (!existsSync(changesFile)) {
+  await writeSafetensors(changesFile, Object.entries(await trainChanges()), []);
+}
+Object.assign(weights, await readArrays(changesFile));
 Object.assign(weights, await trainChoices());
 await writeSafetensors(join(out, "prompt-encoder.safetensors"), Object.entries(weights), []);
 await writeFileAtomic(join(out, "tokenizer.json"), vocabulary.file);
@@ -278,7 +283,7 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
       rate: scalar(rate),
     });
     mean = s === 1 ? loss : 0.98 * mean + 0.02 * loss;
-    if (s % 100 === 0) {
+    if (s % 50 === 0) {
       console.log(
         `prompts: step ${s}, loss ${mean.toFixed(3)}, ${((performance.now() - began) / 60000).toFixed(1)} min`,
       );
