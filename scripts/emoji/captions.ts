@@ -11,15 +11,21 @@ import { type Colour, colours, styles } from "./pictures.ts";
 const languages = ["en", "zh", "zh-hant"] as const;
 type Language = (typeof languages)[number];
 
-/** What a caption says. Subjects and companions are shares of the emoji that its words can mean. */
+/** An emoji that words can mean, and how likely they mean it. */
+export interface Meaning {
+  readonly index: number;
+  readonly share: number;
+}
+
+/** What a caption says. */
 export interface Caption {
   readonly text: string;
-  readonly subjects: readonly number[];
+  readonly subjects: readonly Meaning[];
   readonly style: number;
   /** 0 for the subject's own colours, else 1 + the index of the colour. */
   readonly colour: number;
   /** Empty without a companion. */
-  readonly companions: readonly number[];
+  readonly companions: readonly Meaning[];
 }
 
 /** Numbers in [0, 1), a new one each time. */
@@ -29,11 +35,13 @@ export type Draw = () => number;
 interface Named {
   readonly label: string;
   readonly tags: readonly string[];
+  /** How likely a tag means this emoji rather than others with the same tag. */
+  readonly weight: number;
 }
 
 export interface Captions {
   draw(u: Draw): Caption;
-  /** Every character of the captions' languages. */
+  /** Every Chinese character and every emoji of the captions. */
   readonly characters: ReadonlySet<string>;
 }
 
@@ -255,43 +263,44 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
     "The captions",
   );
   const numbers = new Map(hexcodes.map((hexcode, i) => [hexcode, i]));
-  const names: Record<string, Named[]> = {};
+  const named: Record<string, Named[]> = {};
   /** For each language, the emoji of each word. */
-  const meaning: Record<string, Map<string, Set<number>>> = {};
-  for (const [i, language] of languages.entries()) {
-    const list = JSON.parse(await readFile(paths[i]!, "utf8")) as {
-      hexcode: string;
-      label: string;
-      tags?: string[];
-    }[];
-    const own: Named[] = [];
-    const words = new Map<string, Set<number>>();
-    for (const { hexcode, label, tags = [] } of list) {
-      const number = numbers.get(hexcode);
-      if (number === undefined) continue;
-      const name =
-        language === "en"
-          ? subjectOf(label)
-          : label.replaceAll(/[:：] ?/g, "，").replaceAll("、", "，");
-      const others = tags.flatMap((tag) => tag.split(/[，、]/)).filter((tag) => tag.trim() !== "");
-      own[number] = { label: name, tags: others };
-      for (const word of new Set([name, label, ...others])) {
-        const key = word.toLowerCase();
-        if (!words.has(key)) words.set(key, new Set());
-        words.get(key)!.add(number);
-      }
-    }
-    names[language] = own;
-    meaning[language] = words;
-  }
+  const meanings: Record<string, Map<string, Meaning[]>> = {};
+  const emoji: string[] = [];
   const characters = new Set<string>();
   const collect = (text: string) => {
-    for (const character of text) if (character > "\u2e7f") characters.add(character);
+    for (const character of text) if (character > "\u2000") characters.add(character);
   };
-  for (const language of ["zh", "zh-hant"] as const) {
-    for (const named of names[language]!) {
-      if (named) [named.label, ...named.tags].forEach(collect);
+  for (const [i, language] of languages.entries()) {
+    const list = JSON.parse(await readFile(paths[i]!, "utf8")) as Listed[];
+    const own: Named[] = [];
+    const words = new Map<string, Meaning[]>();
+    for (const each of list) {
+      const index = numbers.get(each.hexcode);
+      if (index === undefined) continue;
+      const name = nameOf(each, language);
+      own[index] = name;
+      emoji[index] = each.emoji;
+      collect(each.emoji);
+      for (const word of new Set(
+        [name.label, each.label, ...name.tags].map((w) => w.toLowerCase()),
+      )) {
+        const isLabel = word === name.label.toLowerCase();
+        const known = words.get(word) ?? [];
+        words.set(word, [...known, { index, share: (isLabel ? 8 : 1) * name.weight }]);
+      }
     }
+    for (const { words: shapeWords, emoji: colourful } of shapes) {
+      const red = numbers.get(colourful.red!);
+      // A shape without a colour is the red one.
+      if (red !== undefined)
+        shapeWords[language].forEach((word) => words.set(word, [{ index: red, share: 1 }]));
+    }
+    named[language] = own;
+    meanings[language] = words;
+  }
+  for (const language of ["zh", "zh-hant"] as const) {
+    for (const each of named[language]!) if (each) [each.label, ...each.tags].forEach(collect);
     for (const frame of frames[language]) collect(frame(""));
     for (const write of inStyle[language]) collect(write("", ""));
     for (const write of together[language]) collect(write("", ""));
@@ -301,74 +310,120 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
   }
 
   const pick = <T>(u: Draw, from: readonly T[]): T => from[Math.floor(u() * from.length)]!;
+  const count = hexcodes.length;
 
-  /** Words for one emoji, and all emoji that they can mean. */
-  const phrase = (
-    u: Draw,
-    language: Language,
-    number: number,
-  ): { text: string; meant: number[] } => {
-    const { label, tags } = names[language]![number] ?? names["en"]![number]!;
-    const words = meaning[language]!;
-    const meantBy = (word: string) => [...(words.get(word.toLowerCase()) ?? [number])];
+  /** Words for one emoji, and what they can mean. */
+  const phrase = (u: Draw, language: Language, index: number): Said => {
+    const { label, tags } = named[language]![index] ?? named["en"]![index]!;
+    const only: readonly Meaning[] = [{ index, share: 1 }];
+    const meantBy = (word: string) => meanings[language]!.get(word.toLowerCase()) ?? only;
     const form = u();
-    if (form < 0.5 || tags.length === 0) {
-      // A label names one emoji, whatever else has it as a tag.
-      return { text: label, meant: [number] };
-    }
+    // A label names one emoji, whatever else has it as a tag.
+    if (form < 0.5 || tags.length === 0) return { text: label, meant: only };
     const tag = pick(u, tags);
     if (form < 0.75) return { text: tag, meant: meantBy(tag) };
     const other = pick(u, tags);
     if (form < 0.87) {
-      const shared = meantBy(tag).filter((each) => meantBy(other).includes(each));
-      return { text: joined(language, [tag, other]), meant: shared };
+      const others = new Set(meantBy(other).map((each) => each.index));
+      const shared = meantBy(tag).filter((each) => others.has(each.index));
+      return { text: joined(language, [tag, other]), meant: shared.length > 0 ? shared : only };
     }
-    if (form < 0.94) return { text: joined(language, [label, tag]), meant: [number] };
-    return { text: joined(language, [tag, label]), meant: [number] };
+    const both = form < 0.94 ? [label, tag] : [tag, label];
+    return { text: joined(language, both), meant: only };
   };
 
-  const count = hexcodes.length;
+  /** A shape in one of the colours in which it is an emoji, or without a colour. */
+  const shape = (u: Draw, language: Language): Said => {
+    const { words, emoji: colourful } = pick(u, shapes);
+    const word = pick(u, words[language]);
+    const [own, hexcode] = pick(u, Object.entries(colourful)) as [Colour, string];
+    const index = numbers.get(u() < 0.15 ? colourful.red! : hexcode);
+    if (index === undefined) return phrase(u, language, Math.floor(u() * count));
+    const isPlain = hexcodes[index] !== hexcode;
+    const text = isPlain ? word : coloured(u, language, own, word);
+    return { text, meant: [{ index, share: 1 }] };
+  };
+
+  /** Words in a colour, unless they say one themselves or are an emoji of their own in that colour. */
+  const recoloured = (u: Draw, language: Language, text: string): readonly [string, number] => {
+    const chosen = Math.floor(u() * colours.length);
+    const colour = colours[chosen]!;
+    const isShape = shapes.some(
+      ({ words, emoji: own }) => own[colour] && words[language].includes(text),
+    );
+    const isOwn = colourWords[language][colour].some((word) =>
+      meanings[language]!.has(`${word}${spaceIn(language)}${text}`.toLowerCase()),
+    );
+    if (saysColour.test(text) || isShape || isOwn) return [text, 0];
+    return [coloured(u, language, colour, text), 1 + chosen];
+  };
+
   return {
     characters,
     draw(u) {
       const kind = u();
       const language: Language = kind < 0.47 ? "en" : kind < 0.92 ? "zh" : "zh-hant";
-      const frame = pick(u, frames[language]);
       const form = u();
-      let [text, meant, colour]: [string, readonly number[], number] = ["", [], 0];
-      let companions: readonly number[] = [];
-      if (form < 0.06) {
-        const { words, emoji } = pick(u, shapes);
-        const [own, hexcode] = pick(u, Object.entries(emoji)) as [Colour, string];
-        const number = numbers.get(hexcode);
-        const word = `${pick(u, colourWords[language][own])}${language === "en" ? " " : ""}${pick(u, words[language])}`;
-        if (number !== undefined) [text, meant] = [word, [number]];
+      if (form < 0.02) {
+        const index = Math.floor(u() * count);
+        const subjects = [{ index, share: 1 }];
+        return { text: emoji[index]!, subjects, style: 0, colour: 0, companions: [] };
       }
-      if (text === "") {
-        const number = Math.floor(u() * count);
-        const own = phrase(u, language, number);
-        [text, meant] = [own.text, own.meant];
-        if (form < 0.24 && !saysColour.test(text)) {
-          const chosen = Math.floor(u() * colours.length);
-          text = `${pick(u, colourWords[language][colours[chosen]!])}${language === "en" ? " " : ""}${text}`;
-          colour = 1 + chosen;
-        }
-        if (form > 0.86) {
-          const other = phrase(u, language, Math.floor(u() * count));
-          text = pick(u, together[language])(text, other.text);
-          companions = other.meant;
-        }
+      const said = form < 0.09 ? shape(u, language) : phrase(u, language, Math.floor(u() * count));
+      let { text } = said;
+      let colour = 0;
+      if (form >= 0.09 && form < 0.27) [text, colour] = recoloured(u, language, text);
+      const isComposed = form > 0.87;
+      let companions: readonly Meaning[] = [];
+      if (isComposed) {
+        const other = phrase(u, language, Math.floor(u() * count));
+        text = pick(u, together[language])(text, other.text);
+        companions = other.meant;
       }
       let style = 0;
       if (u() < 0.3) {
         style = Math.floor(u() * styles.length);
         text = pick(u, inStyle[language])(text, pick(u, styleWords[language][styles[style]!]));
-      } else if (!(form > 0.86 && u() < 0.7)) {
-        text = frame(text);
+      } else if (!(isComposed && u() < 0.7)) {
+        text = pick(u, frames[language])(text);
       }
-      return { text, subjects: meant, style, colour, companions };
+      return { text, subjects: said.meant, style, colour, companions };
     },
   };
+}
+
+interface Said {
+  readonly text: string;
+  readonly meant: readonly Meaning[];
+}
+
+/** An emoji in emojibase's lists. */
+interface Listed {
+  readonly hexcode: string;
+  readonly emoji: string;
+  readonly label: string;
+  readonly tags?: readonly string[];
+  readonly version: number;
+}
+
+function nameOf({ label, tags = [], version }: Listed, language: Language): Named {
+  const name =
+    language === "en"
+      ? subjectOf(label)
+      : label.replaceAll(/[:：] ?/g, "，").replaceAll("、", "，");
+  const words = tags.flatMap((tag) => tag.split(/[，、]/)).filter((tag) => tag.trim() !== "");
+  // The first emoji are the best known, and one of few tags says more than one of many.
+  const weight = (version <= 1 ? 2 : 1) / (4 + words.length);
+  return { label: name, tags: words, weight };
+}
+
+function spaceIn(language: Language): string {
+  return language === "en" ? " " : "";
+}
+
+function coloured(u: Draw, language: Language, colour: Colour, text: string): string {
+  const words = colourWords[language][colour];
+  return `${words[Math.floor(u() * words.length)]!}${spaceIn(language)}${text}`;
 }
 
 function joined(language: Language, words: readonly string[]): string {

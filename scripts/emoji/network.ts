@@ -47,7 +47,7 @@ export function promptEncoderOf(vocabulary: number, subjects: number): PromptEnc
       subjects,
       styles: styles.length,
       colours: colours.length,
-      hidden: 512,
+      hidden: 640,
     },
   };
 }

@@ -123,8 +123,12 @@ export function recoloured(rgba: Uint8Array, colour: Colour): Uint8Array {
       next = [tone, tone, tone];
     } else {
       const [hue, share, dark, lightest] = chosen;
-      // What is nearly white or black has no colour to change.
-      const kept = Math.min(1, saturation / 0.25);
+      // What is nearly white or black keeps its tone.
+      const kept = Math.min(
+        1,
+        Math.max(0, (0.95 - least) / 0.12),
+        Math.max(0, (most - 0.06) / 0.14),
+      );
       const own = hsv(
         hue,
         Math.min(1, Math.max(0.6, saturation)) * share,
@@ -145,9 +149,9 @@ function hsv(hue: number, saturation: number, value: number): readonly number[] 
 }
 
 /** Sides of the two emoji of a composition: the subject from the upper left corner, its companion in the lower right one. */
-const [SUBJECT, COMPANION] = [52, 30];
+const [SUBJECT, COMPANION] = [50, 36];
 
-/** Lays an emoji in three fifths of its size over the lower right of another. */
+/** Lays an emoji, made smaller, over the lower right of another. */
 export function composed(subject: Uint8Array, companion: Uint8Array): Uint8Array {
   const result = new Uint8Array(SIDE * SIDE * 4);
   lay(result, subject, SUBJECT, 0, 4);

@@ -30,7 +30,7 @@ import { adamW, rateAt } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
-import { type Caption, openCaptions } from "./captions.ts";
+import { type Caption, type Meaning, openCaptions } from "./captions.ts";
 import { type Code, coarse, WIDTH } from "./codes.ts";
 import { promptEncoderOf } from "./network.ts";
 import {
@@ -197,7 +197,7 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
   };
   const codeAt = (index: number) => codes.subarray(index * WIDTH, (index + 1) * WIDTH);
   const targetAt = (index: number) => targets.subarray(index * WIDTH, (index + 1) * WIDTH);
-  const total = 3000;
+  const total = 5000;
   let mean = 0;
   for (let s = 1; s <= total; s++) {
     const u = uniform(fork(fork(randomKey(4), "batch"), s), [2, 256]).data;
@@ -303,13 +303,13 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
       const drawn = captionBatch(fork(fork(randomKey(7), "measure"), i));
       const found = await read.run({ ...inputsOf(drawn), ...now });
       for (const [name, of] of [
-        ["subject", (each: Caption) => each.subjects],
+        ["subject", (each: Caption) => each.subjects.map(({ index }) => index)],
         ["style", (each: Caption) => [each.style]],
         ["colour", (each: Caption) => [each.colour]],
         [
           "companion",
           (each: Caption) =>
-            each.companions.length === 0 ? [0] : each.companions.map((n) => 1 + n),
+            each.companions.length === 0 ? [0] : each.companions.map(({ index }) => 1 + index),
         ],
       ] as const) {
         const logits = found[name]!;
@@ -350,20 +350,23 @@ function inputsOf(drawn: readonly Caption[]): Record<string, NdArray> {
 }
 
 function targetsOf(drawn: readonly Caption[]): Record<string, NdArray> {
-  const shares = (width: number, of: (each: Caption) => readonly number[]) => {
+  const shares = (width: number, of: (each: Caption) => readonly Meaning[]) => {
     const values = new Float32Array(drawn.length * width);
     for (const [i, each] of drawn.entries()) {
       const right = of(each);
-      for (const k of right) values[i * width + k]! += 1 / right.length;
+      const sum = right.reduce((all, { share }) => all + share, 0);
+      for (const { index, share } of right) values[i * width + index]! += share / sum;
     }
     return ndarray("float32", [drawn.length, width], values);
   };
   return {
     subject: shares(prior.subjects, (each) => each.subjects),
-    style: shares(prior.styles, (each) => [each.style]),
-    colour: shares(1 + prior.colours, (each) => [each.colour]),
+    style: shares(prior.styles, ({ style }) => [{ index: style, share: 1 }]),
+    colour: shares(1 + prior.colours, ({ colour }) => [{ index: colour, share: 1 }]),
     companion: shares(1 + prior.subjects, ({ companions }) =>
-      companions.length === 0 ? [0] : companions.map((n) => 1 + n),
+      companions.length === 0
+        ? [{ index: 0, share: 1 }]
+        : companions.map(({ index, share }) => ({ index: 1 + index, share })),
     ),
   };
 }

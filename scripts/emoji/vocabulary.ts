@@ -1,4 +1,4 @@
-/** The vocabulary of the bundled model: that of models/words, and a piece for every Chinese character of the captions. */
+/** The vocabulary of the bundled model: that of models/words, and a piece for every Chinese character and emoji of the captions. */
 import { readFile } from "node:fs/promises";
 import { ndarray, type NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
