@@ -11,7 +11,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type NdArray, ndarray, scalar } from "../../src/engine/arrays/ndarray.ts";
-import { input } from "../../src/engine/graph/functional.ts";
+import { concat, input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";
@@ -24,7 +24,7 @@ import {
   promptChoices,
   recolouredCode,
 } from "../../src/models/text-encoders/prompt-prior.ts";
-import { createParams, initialize } from "../../src/nn/params.ts";
+import { createParams, initialize, type Params } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
 import { adamW, rateAt } from "../../src/training/optimizers.ts";
 import { createTrainer, trainingStep } from "../../src/training/step.ts";
@@ -243,7 +243,25 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     input("ids", [batch, TRAINED_LENGTH], "int64"),
     input("mask", [batch, TRAINED_LENGTH], "bool"),
   ];
-  const tokens = promptEncoder(params, ids, mask, { ...config, length: TRAINED_LENGTH });
+  // Pretrained word vectors stay as they are, so that words which no caption has are still read by their likeness to others.
+  const { pretrained } = vocabulary;
+  const [size, wordWidth] = vocabulary.vectors.shape as [number, number];
+  const fixed = createParams().param("pretrained", [pretrained, wordWidth], {
+    kind: "constant",
+    value: 0,
+  });
+  const added = params.param("added", [size - pretrained, wordWidth], { kind: "normal", std: 1 });
+  const view: Params = {
+    ...params,
+    param: (name, shape, init) =>
+      name === "words" ? concat([fixed, added], 0) : params.param(name, shape, init),
+  };
+  const vectors = ndarray(
+    "float32",
+    [pretrained, wordWidth],
+    vocabulary.vectors.data.subarray(0, pretrained * wordWidth),
+  );
+  const tokens = promptEncoder(view, ids, mask, { ...config, length: TRAINED_LENGTH });
   const choices = promptChoices(params.at("prior"), tokens, mask, prior);
   const targets = {
     subject: input("subject", [batch, prior.subjects]),
@@ -261,13 +279,14 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.998),
     clip: 1,
   });
-  const trainer = await createTrainer(
-    backend,
-    step,
-    { ...initialize(params, randomKey(5)), words: vocabulary.vectors },
-    { threads: THREADS },
-  );
-  const read = await backend.compile(graphOf({ ...choices }), { threads: THREADS });
+  const trainer = await createTrainer(backend, step, initialize(params, randomKey(5)), {
+    threads: THREADS,
+    weights: arrayWeights({ pretrained: vectors }),
+  });
+  const read = await backend.compile(graphOf({ ...choices }), {
+    threads: THREADS,
+    weights: arrayWeights({ pretrained: vectors }),
+  });
   let mean = 0;
   const began = performance.now();
   for (let s = 1; s <= STEPS; s++) {
@@ -290,10 +309,13 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     }
     if (s % 1000 === 0 || s === STEPS) await measure(s);
   }
-  const averages = averagesIn(await trainer.readState());
+  const { added: rows, ...averages } = averagesIn(await trainer.readState());
   await read.dispose();
   await trainer.dispose();
-  return averages;
+  const words = new Float32Array(size * wordWidth);
+  words.set(vectors.data);
+  words.set(rows!.data as Float32Array, pretrained * wordWidth);
+  return { ...averages, words: ndarray("float32", [size, wordWidth], words) };
 
   /** The share of new captions whose choices are all right. */
   async function measure(at: number): Promise<void> {

@@ -17,6 +17,8 @@ export interface Vocabulary {
   readonly tokenizer: Tokenizer;
   /** The content of tokenizer.json. */
   readonly file: Uint8Array;
+  /** The number of pieces of models/words, which come first. */
+  readonly pretrained: number;
   /** First values of the word vectors, [size, 128]. */
   readonly vectors: NdArray<"float32">;
 }
@@ -39,6 +41,7 @@ export async function vocabularyWith(characters: ReadonlySet<string>): Promise<V
   return {
     tokenizer: loadTokenizer(json),
     file,
+    pretrained: words.vectors.shape[0]!,
     vectors: ndarray("float32", [json.model.vocab.length, width], vectors),
   };
 }
