@@ -8,6 +8,7 @@ import { batchedNetwork, type Conditions, type Network } from "../diffusion/deno
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
+import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import { networkInput } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
@@ -30,6 +31,13 @@ import {
   resolveRequest,
   skippedLayers,
 } from "./settings.ts";
+
+declare global {
+  // As `lib.esnext.disposable.d.ts` has it, which apps need not include.
+  interface SymbolConstructor {
+    readonly asyncDispose: unique symbol;
+  }
+}
 
 /** The state of a generation after a step. */
 export interface GenerateStep {
@@ -61,8 +69,12 @@ export interface Pipeline {
    * @throws UsageError that names the setting at fault
    */
   generate(request: GenerateRequest): AsyncGenerator<GenerateStep, readonly DrawnPicture[]>;
-  /** Frees memory and closes the model's files. */
+  /**
+   * Frees memory and closes the model's files, once the running step is done. A generation that is not at its end fails, and so does
+   * every later one. `await using` calls it.
+   */
   dispose(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
@@ -80,6 +92,11 @@ export async function finished<T>(generation: AsyncGenerator<unknown, T>): Promi
 export interface PipelineOptions {
   /** Bytes that drawing may take; larger requests fail with an error. Unlimited unless given. */
   readonly memory?: number | undefined;
+  /**
+   * The number of compiled programs that are kept, one a picture size and part of the model: the least recently used ones are
+   * dropped, and compiled anew when they are needed. 8 by default.
+   */
+  readonly programs?: number | undefined;
 }
 
 /**
@@ -90,7 +107,7 @@ export interface PipelineOptions {
 export function imagePipeline(
   model: ImageModel,
   backend: Backend,
-  { memory }: PipelineOptions = {},
+  { memory, programs: kept }: PipelineOptions = {},
 ): Pipeline {
   const { channels } = model.network;
   if (!model.decoder && channels !== 1 && channels !== 3) {
@@ -99,7 +116,7 @@ export function imagePipeline(
     );
   }
   if (model.missingParts !== undefined) throw new UsageError(model.missingParts);
-  const programs = stagePrograms(backend, memory);
+  const programs = stagePrograms(backend, { memory, kept });
   const stages = stagesOf(model);
   const { run } = programs;
   const resolve = (request: GenerateRequest): ResolvedRequest => {
@@ -108,14 +125,14 @@ export function imagePipeline(
     return resolved;
   };
   const context = { model, stages, run, resolve, encode: cachedEncoder(model, run) };
+  let disposed: Promise<void> | undefined;
+  const dispose = () => (disposed ??= programs.dispose().then(() => model.close()));
   return {
     name: model.name,
     settings: (request) => resolve(request).settings,
     generate: (request) => draw(request, context),
-    async dispose() {
-      await programs.dispose();
-      await model.close();
-    },
+    dispose,
+    [Symbol.asyncDispose]: dispose,
   };
 }
 
@@ -162,6 +179,9 @@ async function* draw(
     }
     const { step, steps, estimate } = next.value;
     onProgress?.({ step, steps });
+    // So that a page paints the preview, and a click on "cancel" is heard before the next step.
+    await otherEvents();
+    signal?.throwIfAborted();
     yield { step, steps, preview: () => decode(estimate) };
   }
 }

@@ -28,6 +28,9 @@ export type WeightLayout = "prepacked" | "onDemand";
 
 const estimates = new WeakMap<Stage, Map<string, MemoryEstimate>>();
 
+/** Programs that a pipeline keeps unless told otherwise: enough for encoders, an autoencoder and a few picture sizes. */
+const KEPT = 8;
+
 /** Measured overhead of weights as a share of their bytes: memory fragments, and several weights are converted at once. */
 const overhead = { rearranged: 1 / 50, convertedOnce: 1 / 8, convertedEachRun: 1 / 12 } as const;
 
@@ -182,10 +185,18 @@ interface CachedProgram {
 /**
  * A cache of compiled stages. Runs are queued, so that no program is dropped while it runs.
  *
- * @param memory bytes that the process may take: the least recently used programs are dropped where another one would
+ * @param options.memory bytes that the process may take: the least recently used programs are dropped where another one would
  *   exceed them. Unless given, encoders are dropped when anything else runs, since they run once a drawing.
+ * @param options.kept the number of programs that are kept
+ * @throws UsageError from `run` once the cache is disposed
  */
-export function stagePrograms(backend: Backend, memory?: number): StagePrograms {
+export function stagePrograms(
+  backend: Backend,
+  {
+    memory,
+    kept = KEPT,
+  }: { readonly memory?: number | undefined; readonly kept?: number | undefined } = {},
+): StagePrograms {
   /** Least recently used first. */
   const cached = new Map<Stage, CachedProgram>();
 
@@ -198,6 +209,7 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
   const nextToDrop = (stage: Stage, rows: number, layout: WeightLayout): Stage | undefined => {
     if (cached.get(stage)?.layout === "prepacked" && layout === "onDemand") return stage;
     const others = [...cached].filter(([other]) => other !== stage);
+    if (others.length >= kept) return others[0]![0];
     if (memory === undefined) return others.find(([, has]) => has.layout === "onDemand")?.[0];
     const total = estimateTogether([
       stageMemory(stage, rows, layout),
@@ -226,6 +238,7 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
     return program;
   };
 
+  let isDisposed = false;
   let last: Promise<unknown> = Promise.resolve();
   const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
     const result = last.then(work);
@@ -236,12 +249,17 @@ export function stagePrograms(backend: Backend, memory?: number): StagePrograms 
     run: (stage, inputs, options) =>
       inTurn(async () => {
         options?.signal?.throwIfAborted();
+        if (isDisposed) {
+          throw new UsageError("The pipeline was disposed, so it draws no more; open it again.");
+        }
         const rows = Object.values(inputs)[0]?.shape[0] ?? 1;
         return (await ready(stage, rows)).run(inputs, options);
       }),
-    dispose: () =>
-      inTurn(async () => {
+    dispose: () => {
+      isDisposed = true;
+      return inTurn(async () => {
         for (const stage of cached.keys()) await drop(stage);
-      }),
+      });
+    },
   };
 }

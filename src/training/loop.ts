@@ -13,6 +13,7 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { estimateMemory } from "../engine/passes/cost.ts";
 import { fork, type RandomKey, randomKey } from "../engine/random/random.ts";
 import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
+import { otherEvents } from "../engine/runtime/other-events.ts";
 import type { ImageCodec } from "../models/coders/image-codec.ts";
 import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
@@ -392,14 +393,6 @@ function isDue(
 ): boolean {
   if (every !== undefined && step % every === 0) return true;
   return seconds >= 60 * (minutes ?? (every === undefined ? 5 : Infinity));
-}
-
-/** Lets timers, signals and messages in. Pages have no setImmediate. */
-function otherEvents(): Promise<void> {
-  return new Promise((resolve) => {
-    if ("setImmediate" in globalThis) setImmediate(resolve);
-    else setTimeout(resolve);
-  });
 }
 
 function mean(values: readonly number[]): number {

@@ -381,3 +381,36 @@ describe("createPipeline", () => {
     );
   });
 });
+
+describe("a pipeline in an application", () => {
+  const opened = () => createPipeline({ backend, card: tinyCard(), weights });
+
+  it("lets timers run between steps, so that a page paints and a signal is heard", async () => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 0);
+    const stopping = new AbortController();
+    const generation = pipeline.generate({ class: "cat", steps: 500, signal: stopping.signal });
+    setTimeout(() => stopping.abort(new Error("enough")), 5);
+    await expect(finished(generation)).rejects.toThrow("enough");
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThan(0);
+  });
+
+  it("ends a generation with an error when it is disposed, and draws no more", async () => {
+    const own = opened();
+    const generation = own.generate({ class: "cat", steps: 4 });
+    await generation.next();
+    await own.dispose();
+    const message = "The pipeline was disposed, so it draws no more; open it again.";
+    await expect(finished(generation)).rejects.toThrow(message);
+    await expect(finished(own.generate({ class: "cat", steps: 2 }))).rejects.toThrow(message);
+    // A second time does nothing.
+    await own.dispose();
+  });
+
+  it("is disposed by its symbol", async () => {
+    const own = opened();
+    await own[Symbol.asyncDispose]();
+    await expect(finished(own.generate({ class: "cat" }))).rejects.toThrow("was disposed");
+  });
+});

@@ -66,7 +66,7 @@ function recorder() {
 
 async function logOf(memory: number | undefined, stages: readonly Stage[]): Promise<string> {
   const { backend, log } = recorder();
-  const programs = stagePrograms(backend, memory);
+  const programs = stagePrograms(backend, { memory });
   await Promise.all(stages.map((each) => programs.run(each, inputs)));
   const used = log.join(" ");
   await programs.dispose();
@@ -100,6 +100,36 @@ describe("programs of stages", () => {
     expect(stored!.activations - fast!.activations).toBe(20 * MiB);
     expect(await logOf(2 ** 40, [half])).toBe("+20p");
     expect(await logOf(fast!.total - 1, [half])).toBe("+20");
+  });
+
+  it("are as many as asked for, least recently used first", async () => {
+    const { backend, log } = recorder();
+    const programs = stagePrograms(backend, { kept: 2 });
+    for (const each of [
+      network,
+      decoder,
+      network,
+      stage("other", "network", 5),
+      network,
+      decoder,
+    ]) {
+      await programs.run(each, inputs);
+    }
+    expect(log.join(" ")).toBe("+20p +10p -10p +5p -5p +10p");
+    await programs.dispose();
+  });
+
+  it("run no more once they are disposed", async () => {
+    const { backend, log } = recorder();
+    const programs = stagePrograms(backend);
+    await programs.run(network, inputs);
+    const disposed = programs.dispose();
+    const late = programs.run(decoder, inputs);
+    await expect(late).rejects.toThrow(
+      "The pipeline was disposed, so it draws no more; open it again.",
+    );
+    await disposed;
+    expect(log).toEqual(["+20p", "-20p"]);
   });
 
   it("of text encoders are dropped for others if the memory is not known", async () => {
