@@ -127,3 +127,18 @@ it("distinguishes a refusal from a missing file, without printing the key", asyn
   );
   await expect(refused).rejects.not.toThrow("key");
 });
+
+it("is not misled by a server that answers every address with the page of an app", async () => {
+  const own = createServer((_, response) => {
+    response.writeHead(200, { "content-type": "text/html; charset=utf-8" });
+    response.end("<!doctype html><title>app</title>");
+  });
+  await new Promise<void>((done) => own.listen(0, "127.0.0.1", done));
+  const { port } = own.address() as AddressInfo;
+  const folder = urlFolder(`http://127.0.0.1:${port}/models/mistyped/`);
+  expect(await folder.has("model.json")).toBe(false);
+  await expect(folder.read("model.json")).rejects.toThrow(
+    "/models/mistyped/ does not serve model.json (it answers with a web page); use the URL of a complete and readable model folder.",
+  );
+  await new Promise((done) => own.close(done));
+});

@@ -31,10 +31,12 @@ export function urlFolder(
   };
   const get = async (file: string, method = "GET"): Promise<Response> => {
     const response = await sendRequest(`${name}${file}`, urlOf(file), options, {}, method);
-    if (response.ok || (method === "HEAD" && response.status === 404)) return response;
+    if (response.ok && !isPage(response)) return response;
+    if (method === "HEAD" && (response.ok || response.status === 404)) return response;
     await response.body?.cancel();
+    const answer = response.ok ? "it answers with a web page" : `HTTP ${response.status}`;
     throw new PatchwiseError(
-      `${name} does not serve ${file} (HTTP ${response.status}); use the URL of a complete and readable model folder.`,
+      `${name} does not serve ${file} (${answer}); use the URL of a complete and readable model folder.`,
     );
   };
   const read = async (file: string) => new Uint8Array(await (await get(file)).arrayBuffer());
@@ -47,7 +49,10 @@ export function urlFolder(
     name,
     basename: decodeURIComponent(base.pathname.split("/").at(-2) ?? ""),
     pathOf: (file) => `${name}${file}`,
-    has: async (file) => (await get(file, "HEAD")).ok,
+    has: async (file) => {
+      const response = await get(file, "HEAD");
+      return response.ok && !isPage(response);
+    },
     read,
     async weights(file) {
       if (!file.endsWith(".json")) return openSafetensors(await source(file));
@@ -55,4 +60,9 @@ export function urlFolder(
     },
     folder: (inside) => urlFolder(urlOf(`${inside}/`), options, wholeBytes),
   };
+}
+
+/** Servers of single-page apps answer every address that they do not know with the app's page, and status 200. */
+function isPage({ headers }: Response): boolean {
+  return /^text\/html\b/i.test(headers.get("content-type") ?? "");
 }
