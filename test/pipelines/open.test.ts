@@ -176,6 +176,13 @@ describe("a single file of facebookresearch/DiT", () => {
   });
 });
 
+it("draws in a separate process, with the same bits", async () => {
+  const request = { class: 1, steps: 3, seed: 3 };
+  const [here] = await draw(at("diffusers"), request);
+  const [there] = await draw(at("diffusers"), request, { worker: true });
+  expect(there!.pixels).toEqual(here!.pixels);
+});
+
 describe("openPipeline refuses", () => {
   const write = (name: string, content: string) => {
     mkdirSync(path.dirname(at(name)), { recursive: true });

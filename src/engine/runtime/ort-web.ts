@@ -51,14 +51,15 @@ export function webBackend(options: WebBackendOptions): Backend {
       `The device ${device as string} does not exist in a browser; expected one of ${webDevices.join(", ")}.`,
     );
   }
-  const settings: WebRuntimeSettings = {
+  // Asked for when a program is compiled: a server that renders pages makes backends too, but has no address of its own.
+  const settings = (): WebRuntimeSettings => ({
     device,
     ...(wasmPaths !== undefined && { wasmPaths: new URL(wasmPaths, location.href).href }),
     ...(threads !== undefined && { threads }),
-  };
+  });
   const open: OpenExecutor = worker
-    ? (plan) => openInWebWorker(settings, plan, worker === true ? undefined : worker)
-    : (plan) => openWebExecutor(settings, plan);
+    ? (plan) => openInWebWorker(settings(), plan, worker === true ? undefined : worker)
+    : (plan) => openWebExecutor(settings(), plan);
   const trustsAttention = async () =>
     device !== "webgpu" || (attentionOfGpu ??= fusedAttentionWorks(open));
   return {

@@ -31,6 +31,11 @@ export interface OpenPipelineOptions extends OpenModelOptions {
   readonly loras?: readonly ChosenLora[] | undefined;
   /** "cpu" unless given. */
   readonly device?: NodeDevice | undefined;
+  /**
+   * Runs the programs in a separate process, so that this process' event loop stays free while it draws, as servers need; false unless
+   * given.
+   */
+  readonly worker?: boolean | undefined;
   /** Bytes that drawing on the CPU may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
   /** Options of downloads from the Hub. */
@@ -50,9 +55,9 @@ export interface OpenPipelineOptions extends OpenModelOptions {
  */
 export async function openPipeline(
   source: string,
-  { device = "cpu", memory, hub, ...options }: OpenPipelineOptions = {},
+  { device = "cpu", worker = false, memory, hub, ...options }: OpenPipelineOptions = {},
 ): Promise<Pipeline> {
-  const backend = nodeBackend(device);
+  const backend = nodeBackend(device, { worker });
   // Other devices have memory of their own.
   const most = device === "cpu" ? (memory ?? availableMemory()) : memory;
   const model = await openModel(source, options, hub);
