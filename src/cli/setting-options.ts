@@ -4,6 +4,7 @@
  */
 import { type Command, Option } from "commander";
 import { UsageError } from "../engine/errors.ts";
+import { defined, recordOf } from "../engine/records.ts";
 import type { SettingFlag } from "../pipelines/setting.ts";
 import {
   checkedRequest,
@@ -116,11 +117,7 @@ function recordedRequest(
   }
   const others = typed.prompt !== undefined || typed.class !== undefined;
   const names = settingNames.filter(
-    (name) => settingRow(name).recorded && !(others && (name === "prompt" || name === "class")),
+    (name) => !settingRow(name).unrecorded && !(others && (name === "prompt" || name === "class")),
   );
-  return defined(Object.fromEntries(names.map((name) => [name, fields[name]])));
-}
-
-function defined(values: Partial<Record<SettingName, unknown>>) {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  return defined(recordOf(names, (name) => fields[name]));
 }

@@ -26,3 +26,11 @@ export function recordOf<U>(
 ): Record<string, U> {
   return Object.fromEntries(Array.from(names, (name, i) => [name, f(name, i)]));
 }
+
+/** Leaves out values that are undefined. */
+export function defined<T extends object>(
+  record: T,
+): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  const entries = Object.entries(record).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [K in keyof T]?: Exclude<T[K], undefined> };
+}

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-recipe.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
+import { defined } from "../engine/records.ts";
 import { autoencoderKLSchema } from "./coders/autoencoder-kl-config.ts";
 import { fromFamilies } from "./families.ts";
 import { networkSchema } from "./network.ts";
@@ -45,30 +46,14 @@ type Sampling = z.output<typeof samplingSchema>;
 
 /** Sampling settings with defaults for the fields that are missing. */
 export function wholeSampling(
-  { temperature, ...given }: Sampling,
+  given: Sampling,
   { process }: Pick<AnyRecipe, "process">,
 ): CardSampling {
-  if (process === "tokens") {
-    const defaults = {
-      sampler: tokenSampler,
-      steps: 8,
-      guidance: 3,
-      temperature: temperature ?? [1, 0.5],
-    } as const;
-    return { ...defaults, ...definedIn(given) };
-  }
-  return {
-    sampler: "euler",
-    steps: 30,
-    guidance: 3,
-    ...definedIn(given),
-    ...(temperature && { temperature }),
-  };
-}
-
-function definedIn<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  const said = Object.entries(fields).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(said) as { [K in keyof T]?: Exclude<T[K], undefined> };
+  const defaults: CardSampling =
+    process === "tokens"
+      ? { sampler: tokenSampler, steps: 8, guidance: 3, temperature: [1, 0.5] }
+      : { sampler: "euler", steps: 30, guidance: 3 };
+  return { ...defaults, ...defined(given) };
 }
 
 const cardSampling = samplingSchema.required({ sampler: true, steps: true, guidance: true });

@@ -1,6 +1,6 @@
 /** The table of model families: one line each, and `registerFamily` for those from outside. */
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { didYouMean, quote } from "../engine/messages.ts";
 import { ddpmUNetFamily } from "./ddpm-unet/family.ts";
 import { ditFamily } from "./dit/family.ts";
 import type { NetworkFamily, NetworkFields } from "./family.ts";
@@ -11,12 +11,9 @@ import { uViTFamily } from "./u-vit/family.ts";
 /** The family of a training config that names none. */
 export const defaultFamily: NetworkFamily = ditFamily;
 
-const table = new Map<string, NetworkFamily>(
-  [defaultFamily, mmditFamily, uViTFamily, ddpmUNetFamily, paellaFamily].map((family) => [
-    family.kind,
-    family,
-  ]),
-);
+const own = [defaultFamily, mmditFamily, uViTFamily, ddpmUNetFamily, paellaFamily];
+
+const table = new Map<string, NetworkFamily>(own.map((family) => [family.kind, family]));
 
 /** Every family, by the kind that configs name. */
 export const families: ReadonlyMap<string, NetworkFamily> = table;
@@ -48,9 +45,9 @@ export function registerFamily<C extends NetworkFields>(family: NetworkFamily<C>
 export function familyOf({ kind }: { readonly kind: string }): NetworkFamily {
   const family = table.get(kind);
   if (family) return family;
-  const near = nearestNames(kind, [...table.keys()]);
+  const hint = didYouMean(kind, [...table.keys()], "known families are");
   throw new UsageError(
-    `There is no model family ${quote(kind)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `known families are ${[...table.keys()].join(", ")}.`} A family from outside the package is added with registerFamily.`,
+    `There is no model family ${quote(kind)}; ${hint} A family from outside the package is added with registerFamily.`,
   );
 }
 

@@ -9,7 +9,7 @@ import type { Recipe } from "../diffusion/recipe.ts";
 import type { SamplerName } from "../diffusion/samplers/index.ts";
 import type { Graph } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import type { Condition } from "../nn/conditioning.ts";
+import type { Condition, ConditionedInputs } from "../nn/conditioning.ts";
 import type { Params } from "../nn/params.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import type { KeyMap } from "../weights/check-keys.ts";
@@ -33,18 +33,8 @@ export interface NetworkFields {
   readonly condition: NetworkCondition;
 }
 
-/** Inputs of a network; those of its condition are given by its kind. */
-export interface NetworkInputs {
-  /** [B, channels, height, width], or codes [B, height, width] (int64) for a family with a code embedding of its own. */
-  readonly x: Tensor;
-  /** Times [B] in [0, 1000), float32. */
-  readonly t: Tensor;
-  /** Classes [B] (int64), or a text [B, length, width]. */
-  readonly y?: Tensor | undefined;
-  /** Which tokens of the text are no padding, [B, length] bool. */
-  readonly mask?: Tensor | undefined;
-  /** Rows whose condition is dropped, [B] bool, for classifier-free guidance. */
-  readonly drop?: Tensor | undefined;
+/** Inputs of a network; those of its condition are given by its kind. A family that embeds codes itself has them as `x`. */
+export interface NetworkInputs extends ConditionedInputs {
   /** Tokens of a text whose condition has `pooled`, [B, length, width]. */
   readonly context?: Tensor | undefined;
   /** The pooled vector beside it, [B, pooled]. */

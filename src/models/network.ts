@@ -5,7 +5,7 @@ import { input } from "../engine/graph/functional.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
-import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
+import { createParams, type ParamsRoot } from "../nn/params.ts";
 import { withTaps } from "../nn/taps.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import { familyOf, fromFamilies } from "./families.ts";
@@ -135,14 +135,7 @@ export interface TraceOptions extends BlockOptions {
  */
 export function traceNetwork(
   config: NetworkConfig,
-  {
-    size = config.size,
-    drop: drops = false,
-    from,
-    timePerToken = false,
-    taps = [],
-    ...options
-  }: TraceOptions = {},
+  { size = config.size, drop: drops, from, timePerToken, taps = [], ...options }: TraceOptions = {},
   root: ParamsRoot = createParams(),
 ): TracedNetwork {
   const tapped = withTaps(root, taps);
@@ -158,7 +151,10 @@ export function traceNetwork(
   const skips = (options.skippable ?? []).length > 0;
   const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
   const given = conditionInputs(config);
-  const condition = encoded(params, given, config);
+  const { prompt } = config;
+  const { ids, mask } = given;
+  const condition =
+    prompt && ids ? encodedPrompt(params.at(promptScope), ids, mask!, prompt) : given;
   const output = family.trace(params, { x, t, ...condition, ...drop, ...skip }, config, options);
   return {
     params: root,
@@ -178,42 +174,16 @@ export function networkInput(
 }
 
 function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {
-  switch (condition.kind) {
-    case "none":
-      return {};
-    case "class":
-      return { y: input("y", [batch], "int64") };
-    case "text": {
-      const { length, width, pooled } = condition;
-      if (pooled !== undefined) {
-        return {
-          context: input("context", [batch, length, width]),
-          pooled: input("pooled", [batch, pooled]),
-        };
-      }
-      if (!prompt) {
-        return {
-          y: input("y", [batch, length, width]),
-          mask: input("mask", [batch, length], "bool"),
-        };
-      }
-      return {
-        ids: input("ids", [batch, prompt.length], "int64"),
-        mask: input("mask", [batch, prompt.length], "bool"),
-      };
-    }
+  if (condition.kind === "none") return {};
+  if (condition.kind === "class") return { y: input("y", [batch], "int64") };
+  const { length, width, pooled } = condition;
+  const text = [batch, length, width];
+  if (pooled !== undefined) {
+    return { context: input("context", text), pooled: input("pooled", [batch, pooled]) };
   }
-}
-
-/** The condition after the prompt encoder has read it. */
-function encoded(
-  params: Params,
-  given: Readonly<Record<string, Tensor>>,
-  { prompt }: NetworkConfig,
-): Readonly<Record<string, Tensor>> {
-  const { ids, mask } = given;
-  if (!prompt || !ids) return given;
-  return encodedPrompt(params.at(promptScope), ids, mask!, prompt);
+  if (!prompt) return { y: input("y", text), mask: input("mask", [batch, length], "bool") };
+  const ids = input("ids", [batch, prompt.length], "int64");
+  return { ids, mask: input("mask", [batch, prompt.length], "bool") };
 }
 
 /** Whether a network can run without its condition, which classifier-free guidance needs. */

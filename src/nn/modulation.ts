@@ -30,10 +30,8 @@ export function modulation(
   const narrow = rank
     ? linear(p.at("adaLN_modulation.0"), vector, rank, { bias: false }) // [..., rank]
     : vector;
-  return linear(p.at("adaLN_modulation.1"), narrow, parts * width, init && { init }).split(
-    parts,
-    -1,
-  );
+  const values = linear(p.at("adaLN_modulation.1"), narrow, parts * width, init && { init });
+  return values.split(parts, -1);
 }
 
 /** A vector for all tokens, [B, C], or one for each, [B, N, C], in a form that broadcasts to [B, N, C]. */
@@ -60,6 +58,22 @@ export interface Branch {
 /** A branch without modulation; its norm is affine. */
 export function plainBranch(p: Params, style: Norm): Branch {
   return { norm: (x) => norm(p, x, { ...style, affine: true }), gate: (branch) => branch };
+}
+
+/** Adaptive branches, one for each scope, whose shifts, scales and, unless left out, gates one linear layer gives. */
+export function adaptiveBranches(
+  p: Params,
+  scopes: readonly Params[],
+  vector: Tensor,
+  style: Norm,
+  { gates, ...options }: ModulationOptions & { readonly gates: boolean },
+): readonly Branch[] {
+  const each = gates ? 3 : 2;
+  const values = modulation(p, vector, each * scopes.length, options);
+  return scopes.map((scope, i) => {
+    const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
+    return adaptiveBranch(scope, style, [shift!, scale!, gate]);
+  });
 }
 
 /** A branch whose norm is scaled and shifted, and whose output is gated where there is a gate; each [B, C] or [B, N, C]. */

@@ -52,9 +52,19 @@ export function noiseRatioEmbedding(ratio: Tensor, size: number): Tensor {
  * @param frequencies channels of the sinusoids
  */
 export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 256): Tensor {
+  return embedVector(p.at("mlp"), ["0", "2"], timestepEmbedding(t, frequencies), hidden);
+}
+
+/** Two linear layers by their names, with a SiLU between them: [..., C] → [..., hidden]. */
+export function embedVector(
+  p: Params,
+  [first, second]: readonly [string, string],
+  x: Tensor,
+  hidden: number,
+  activate = (inner: Tensor) => inner.silu(),
+): Tensor {
   const init = normal(0.02);
-  const inner = linear(p.at("mlp.0"), timestepEmbedding(t, frequencies), hidden, { init }).silu();
-  return linear(p.at("mlp.2"), inner, hidden, { init }); // [..., hidden]
+  return linear(p.at(second), activate(linear(p.at(first), x, hidden, { init })), hidden, { init });
 }
 
 /**

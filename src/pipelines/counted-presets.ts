@@ -2,6 +2,7 @@
 import { input } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
+import { mapValues } from "../engine/records.ts";
 import { fromFamilies } from "../models/families.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { clipText, clipTextPresets } from "../models/text-encoders/clip-text.ts";
@@ -16,44 +17,34 @@ const PICTURE = 256;
 
 const idsOf = (tokens: number) => input("ids", [batch, tokens], "int64");
 
+type Counted = Readonly<Record<string, CountedPreset>>;
+
 /** By name; they follow `registerFamily`. */
-export const countedPresets = fromFamilies(
-  (all): ReadonlyMap<string, CountedPreset> =>
-    new Map([
-      ...Object.entries(clipTextPresets).map(([name, config]): [string, CountedPreset] => [
-        name,
-        {
-          of: "text",
-          tokens: config.positions,
-          graph: () => {
-            const ids = idsOf(config.positions);
-            const { penultimate, projected } = clipText(createParams(), { ids }, config);
-            return graphOf({ penultimate, projected });
-          },
-        },
-      ]),
-      ...Object.entries(t5EncoderPresets).map(([name, config]): [string, CountedPreset] => [
-        name,
-        {
-          of: "text",
-          tokens: T5_TOKENS,
-          graph: () =>
-            graphOf({ hidden: t5Encoder(createParams(), { ids: idsOf(T5_TOKENS) }, config) }),
-        },
-      ]),
-      ...all.flatMap(({ counted = {} }) => Object.entries(counted)),
-      ...Object.entries(vqganPresets).map(([name, config]): [string, CountedPreset] => [
-        name,
-        {
-          of: "image",
-          tokens: (PICTURE / 2 ** config.levels) ** 2,
-          graph: () => {
-            const params = createParams();
-            const images = input("images", [batch, 3, PICTURE, PICTURE]);
-            const { quantized } = encodeToCodes(params, images, config);
-            return graphOf({ images: decodeQuantized(params, quantized, config) });
-          },
-        },
-      ]),
-    ]),
-);
+export const countedPresets = fromFamilies((all): ReadonlyMap<string, CountedPreset> => {
+  const clips: Counted = mapValues(clipTextPresets, (config) => ({
+    of: "text",
+    tokens: config.positions,
+    graph() {
+      const ids = idsOf(config.positions);
+      const { penultimate, projected } = clipText(createParams(), { ids }, config);
+      return graphOf({ penultimate, projected });
+    },
+  }));
+  const t5s: Counted = mapValues(t5EncoderPresets, (config) => ({
+    of: "text",
+    tokens: T5_TOKENS,
+    graph: () => graphOf({ hidden: t5Encoder(createParams(), { ids: idsOf(T5_TOKENS) }, config) }),
+  }));
+  const vqgans: Counted = mapValues(vqganPresets, (config) => ({
+    of: "image",
+    tokens: (PICTURE / 2 ** config.levels) ** 2,
+    graph() {
+      const params = createParams();
+      const images = input("images", [batch, 3, PICTURE, PICTURE]);
+      const { quantized } = encodeToCodes(params, images, config);
+      return graphOf({ images: decodeQuantized(params, quantized, config) });
+    },
+  }));
+  const own = all.map(({ counted = {} }) => counted);
+  return new Map([clips, t5s, ...own, vqgans].flatMap((presets) => Object.entries(presets)));
+});

@@ -1,9 +1,8 @@
 /** Writes the programs of a model as ONNX files; the file holds the graph that Patchwise itself runs. */
 import { basename } from "node:path";
-import { float32ToFloat16 } from "../engine/arrays/convert.ts";
 import { byteSize } from "../engine/arrays/dtype.ts";
 import { type Graph, leafName } from "../engine/graph/graph.ts";
-import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { castArray, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { lower } from "../engine/onnx/lower.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import {
@@ -13,6 +12,7 @@ import {
   weightType,
 } from "../engine/runtime/stored-weight.ts";
 import { formatShape } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { simplify } from "../engine/passes/simplify.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readStored } from "../weights/stored-node.ts";
@@ -56,15 +56,18 @@ export async function exportGraph(
 ): Promise<Exported> {
   const names = graph.parameters.map(leafName);
   const stored = new Map(names.map((name) => [name, weights(name)!] as const));
-  const read = async (name: string) => converted(await readStored(stored.get(name)!), half);
+  const read = async (name: string) => {
+    const array = await readStored(stored.get(name)!);
+    return half && array.dtype === "float32" ? castArray(array, "float16") : array;
+  };
   const total = [...stored.values()].reduce((sum, weight) => sum + lengthOf(weight, half), 0);
 
   const files = [path];
   let source: WeightSource;
   if (total <= inside) {
-    const arrays = new Map<string, NdArray>();
-    for (const name of names) arrays.set(name, await read(name));
-    source = arrayWeights(Object.fromEntries(arrays));
+    const arrays: Record<string, NdArray> = {};
+    for (const name of names) arrays[name] = await read(name);
+    source = arrayWeights(arrays);
   } else {
     const data = `${path}.data`;
     files.push(data);
@@ -100,21 +103,11 @@ async function* piecesOf(
   }
 }
 
-function converted(array: NdArray, half: boolean): NdArray {
-  if (!half || array.dtype !== "float32") return array;
-  const data = new Uint16Array(sizeOf(array.shape));
-  float32ToFloat16(array.data as Float32Array, data);
-  return { dtype: "float16", shape: array.shape, data };
-}
-
-function lengthOf(weight: StoredWeight, half = false): number {
+function lengthOf(weight: StoredWeight, half: boolean): number {
   const { dtype, shape } = weightType(weight);
   return sizeOf(shape) * byteSize(half && dtype === "float32" ? "float16" : dtype);
 }
 
-function portOf(
-  name: string,
-  { dtype, shape }: { readonly dtype: string; readonly shape: Parameters<typeof formatShape>[0] },
-): Port {
+function portOf(name: string, { dtype, shape }: Tensor): Port {
   return { name, dtype, shape: formatShape(shape) };
 }

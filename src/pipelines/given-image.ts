@@ -1,6 +1,5 @@
 /** The image that a drawing starts from: image-to-image, and inpainting where there is a mask. */
-import type { Picture } from "../pictures/picture.ts";
-import { valuesOf, withChannels } from "../pictures/picture.ts";
+import { type Picture, valuesOf, withChannels } from "../pictures/picture.ts";
 import { stackRows } from "../diffusion/arrays.ts";
 import { UsageError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
@@ -55,17 +54,14 @@ export async function encodeGivenImage(
   { image, mask, signal }: GenerateRequest,
   shape: readonly number[],
   {
-    model,
+    model: { decoder, network },
     stages,
     run,
-  }: { readonly model: ImageModel; readonly stages: Stages; readonly run: RunStage },
+  }: { model: ImageModel; stages: Stages; run: RunStage },
 ): Promise<GivenImage | undefined> {
   if (!image) return undefined;
-  const { decoder, network } = model;
-  const own = withChannels(
-    image,
-    (decoder ? codecShape(decoder).inputs : network.channels) as 1 | 3,
-  );
+  const channels = decoder ? codecShape(decoder).inputs : network.channels;
+  const own = withChannels(image, channels as 1 | 3);
   const pixels = valuesOf(own.pixels, own); // [1, C, H, W]
   const encoder = stages.imageEncoder([image.height, image.width]);
   const latents = encoder

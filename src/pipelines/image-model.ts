@@ -118,37 +118,25 @@ export type StagedModel = Pick<ImageModel, "network" | "weights" | "decoder" | "
 
 export function stagesOf({ network, weights, decoder, encoder }: StagedModel): Stages {
   const made = new Map<string, Stage>();
-  const once = (key: string, stage: Stage): Stage => {
-    const found = made.get(key) ?? stage;
-    made.set(key, found);
+  const once = (kind: Stage["kind"], key: string, source: WeightSource, graph: () => Graph) => {
+    const name = `the ${kind}`;
+    const found = made.get(`${name} ${key}`) ?? { name, kind, graph, weights: source };
+    made.set(`${name} ${key}`, found);
     return found;
   };
   return {
     encoders: encoder?.stages ?? [],
     tiled: decoder?.kind === "kl",
-    network: (size, skippable = []) =>
-      once(`network ${size.join("×")} ${skippable.join()}`, {
-        name: "the network",
-        kind: "network",
-        graph: () => networkGraph(network, size, skippable),
-        weights,
-      }),
+    network(size, skippable = []) {
+      const key = `${size.join("×")} ${skippable.join()}`;
+      return once("network", key, weights, () => networkGraph(network, size, skippable));
+    },
     decoder: (size) =>
       decoder &&
-      once(`decoder ${size.join("×")}`, {
-        name: "the decoder",
-        kind: "decoder",
-        graph: () => decoderGraph(decoder, size),
-        weights: decoder.weights,
-      }),
+      once("decoder", size.join("×"), decoder.weights, () => decoderGraph(decoder, size)),
     imageEncoder: (size) =>
       decoder &&
-      once(`image encoder ${size.join("×")}`, {
-        name: "the image encoder",
-        kind: "image encoder",
-        graph: () => encoderGraph(decoder, size),
-        weights: decoder.weights,
-      }),
+      once("image encoder", size.join("×"), decoder.weights, () => encoderGraph(decoder, size)),
   };
 }
 
@@ -204,6 +192,12 @@ export function encoderGraph(coder: ImageCodec, size: Size): Graph {
 /** The fields of a model that the sizes of its pictures depend on. */
 export type SizedModel = Pick<ImageModel, "name" | "network" | "decoder">;
 
+/** Sides that a request gives; the others are the model's own. */
+interface AskedSize {
+  readonly width?: number | undefined;
+  readonly height?: number | undefined;
+}
+
 export interface PictureSize {
   readonly width: number;
   readonly height: number;
@@ -212,13 +206,9 @@ export interface PictureSize {
 /**
  * The size in pixels of what a model draws.
  *
- * @param wanted the model's own size unless given; a single given side leaves the other at the model's own
  * @throws UsageError if the model cannot draw this size
  */
-export function pictureSize(
-  wanted: { readonly width?: number | undefined; readonly height?: number | undefined },
-  model: SizedModel,
-): PictureSize {
+export function pictureSize(wanted: AskedSize, model: SizedModel): PictureSize {
   const { name, network } = model;
   const scale = pixelsPerLatent(model);
   const [ownHeight, ownWidth] = network.size.map((side) => side * scale) as [number, number];
@@ -254,10 +244,7 @@ export function pictureSize(
  *
  * @throws UsageError if the model cannot draw this size
  */
-export function latentSize(
-  wanted: { readonly width?: number | undefined; readonly height?: number | undefined },
-  model: SizedModel,
-): readonly [height: number, width: number] {
+export function latentSize(wanted: AskedSize, model: SizedModel): Size {
   const { width, height } = pictureSize(wanted, model);
   const scale = pixelsPerLatent(model);
   return [height / scale, width / scale];

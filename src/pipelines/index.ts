@@ -5,7 +5,7 @@ export { type Card, readCard } from "../models/card.ts";
 export { type ImageModel, networkGraph } from "./image-model.ts";
 export { openPipelineBytes, openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
 export { drawSamples } from "./training-samples.ts";
-export { createPipeline, type TrainedModel } from "./open/trained-model.ts";
+export { createPipeline, type ModelParts } from "./open/trained-model.ts";
 export { type DrawnPicture, finished, type GenerateStep, type Pipeline } from "./pipeline.ts";
 export {
   type GenerateRequest,

@@ -7,12 +7,12 @@ import { rowsOf, stackRows } from "../diffusion/arrays.ts";
 import { batchedNetwork, type Conditions, type Network } from "../diffusion/denoiser.ts";
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
+import { mapValues } from "../engine/records.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import { networkInput } from "../models/network.ts";
-import type { Picture } from "../pictures/picture.ts";
-import { picturesOf } from "../pictures/picture.ts";
+import { type Picture, picturesOf } from "../pictures/picture.ts";
 import type { Condition } from "./conditions.ts";
 import { encodeGivenImage } from "./given-image.ts";
 import {
@@ -22,7 +22,7 @@ import {
   type Stages,
   stagesOf,
 } from "./image-model.ts";
-import type { GuidedNetworks, SamplingRun } from "./process.ts";
+import { type GuidedNetworks, mapSteps, type SamplingRun } from "./process.ts";
 import { checkMemory, stagePrograms } from "./programs.ts";
 import {
   type GenerateRequest,
@@ -171,19 +171,15 @@ async function* draw(
 
   const denoise = process.denoise(networks, run);
   const sampling = process.step(denoise, process.begin(run), run);
-  for (;;) {
-    const next = await sampling.next();
-    if (next.done) {
-      const pictures = await decode(next.value);
-      return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
-    }
-    const { step, steps, estimate } = next.value;
+  const drawn = yield* mapSteps(sampling, async ({ step, steps, estimate }) => {
     onProgress?.({ step, steps });
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
-    yield { step, steps, preview: () => decode(estimate) };
-  }
+    return { step, steps, preview: () => decode(estimate) };
+  });
+  const pictures = await decode(drawn);
+  return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
 }
 
 /** The network under the conditions of a request. What is asked at the same time is one run of the network. */
@@ -235,12 +231,7 @@ async function networkInputs(
     case "text": {
       const rows = await encode(conditions.map((each) => (each.kind === "text" ? each.text : "")));
       return rows.map((row) =>
-        Object.fromEntries(
-          Object.entries(row).map(([name, array]) => [
-            name,
-            stackRows(new Array<NdArray>(count).fill(array)),
-          ]),
-        ),
+        mapValues(row, (array) => stackRows(new Array<NdArray>(count).fill(array))),
       );
     }
   }

@@ -95,11 +95,6 @@ export interface ContinuousProcessOptions {
   readonly start?: (first: NoiseLevel) => number;
 }
 
-export interface ContinuousProcess extends SamplingProcess<Denoiser> {
-  readonly parameterization: Parameterization;
-  samplerNamed(name: string, steps: number): Sampler;
-}
-
 /** A process of continuous numbers: pixels in [−1, 1], or latents. */
 export function continuousProcess({
   parameterization,
@@ -108,14 +103,12 @@ export function continuousProcess({
   samplerNamed: named = samplerNamed,
   levels,
   start = () => 1,
-}: ContinuousProcessOptions): ContinuousProcess {
+}: ContinuousProcessOptions): SamplingProcess<Denoiser> {
   const noiseOf = ({ seeds }: SamplingRun): NoiseSource =>
     keyedNoise(seeds.map((seed) => randomKey(seed)));
   return {
     kind: "continuous",
-    parameterization,
     sampler: ownSampler,
-    samplerNamed: named,
     checkSampler: (name) => void named(name, 1),
     levels,
     begin(run) {
@@ -147,18 +140,29 @@ export function continuousProcess({
       const { settings, levels: own, signal } = run;
       const sampler = named(settings.sampler, settings.steps);
       const sampling = sampler(denoise, x, own, { noise: noiseOf(run), signal });
-      for (;;) {
-        const next = await sampling.next();
-        if (next.done) return next.value;
-        const { step, x0 } = next.value;
-        yield { step, steps: own.length - 1, estimate: x0 };
-      }
+      return yield* mapSteps(sampling, ({ step, x0 }) => ({
+        step,
+        steps: own.length - 1,
+        estimate: x0,
+      }));
     },
   };
 }
 
+/** Yields what `f` makes of each step, and returns what the steps return. */
+export async function* mapSteps<S, T, R>(
+  steps: AsyncGenerator<S, R>,
+  f: (step: S) => T | Promise<T>,
+): AsyncGenerator<T, R> {
+  for (;;) {
+    const next = await steps.next();
+    if (next.done) return next.value;
+    yield await f(next.value);
+  }
+}
+
 /** The process by which a network was trained. */
-export function recipeProcess(recipe: Recipe, sampler: SamplerName): ContinuousProcess {
+export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingProcess {
   return continuousProcess({
     parameterization: recipe.predicts,
     sampler,
@@ -179,7 +183,7 @@ const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
 };
 
 /** The process of a scheduler of diffusers. Other samplers than the scheduler's own go through the scheduler's levels. */
-export function schedulerProcess(name: string, scheduler: DiffusersScheduler): ContinuousProcess {
+export function schedulerProcess(name: string, scheduler: DiffusersScheduler): SamplingProcess {
   const { parameterization, threshold } = scheduler;
   const own = samplerOfScheduler[name] ?? name;
   return continuousProcess({
@@ -194,7 +198,7 @@ export function schedulerProcess(name: string, scheduler: DiffusersScheduler): C
 }
 
 /** Some schedulers aim each step at another level than the one at which the next step begins. */
-function schedulerSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sampler {
+export function schedulerSampler({ sampler, targets }: DiffusersScheduler, whole: number): Sampler {
   if (!targets) return sampler;
   return async function* aimed(denoise, x, levels, options = {}) {
     const steps = levels.length - 1;
@@ -263,12 +267,11 @@ export function tokenProcess(
         },
         drawsOf(run),
       );
-      for (;;) {
-        const next = await sampling.next();
-        if (next.done) return next.value;
-        const { step, steps, drawn } = next.value;
-        yield { step, steps, estimate: drawn };
-      }
+      return yield* mapSteps(sampling, ({ step, steps, drawn }) => ({
+        step,
+        steps,
+        estimate: drawn,
+      }));
     },
   };
 }

@@ -38,8 +38,8 @@ export interface SettingRow<T extends z.ZodType = z.ZodType, D = unknown> {
   readonly aliases?: readonly string[];
   /** The process that the setting belongs to; both unless given. */
   readonly only?: ImageModel["process"]["kind"];
-  /** Whether the metadata of a picture hold it. */
-  readonly recorded: boolean;
+  /** Whether the metadata of a picture leave it out. */
+  readonly unrecorded?: boolean;
   readonly default?: (defaults: SettingDefaults) => D;
   /** The value as it is used. @throws UsageError if the model cannot be drawn with it */
   readonly forModel?: (value: z.output<T>, model: ImageModel) => z.output<T>;
@@ -69,9 +69,7 @@ export function checkedFields(
   beside: readonly string[],
 ): Readonly<Record<string, unknown>> {
   const aliases = new Map(
-    Object.entries(rows).flatMap(([name, row]) =>
-      (row.aliases ?? []).map((alias) => [alias, name]),
-    ),
+    Object.entries(rows).flatMap(([name, row]) => row.aliases?.map((alias) => [alias, name]) ?? []),
   );
   const names = [...Object.keys(rows), ...beside];
   const given: Record<string, unknown> = {};

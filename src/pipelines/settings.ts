@@ -8,6 +8,7 @@ import { z } from "zod";
 import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
 import { samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
+import { pick } from "../engine/records.ts";
 import { tokenSampler } from "../models/card.ts";
 import { canDrop, skippableLayers } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
@@ -32,6 +33,8 @@ import {
 const number = z.number();
 const nonNegative = number.min(0);
 const pair = z.tuple([nonNegative, nonNegative]).readonly();
+const wholeFrom1 = { type: z.int().min(1), expected: "a whole number of at least 1" };
+const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 const picture = z.custom<Picture>(isPicture);
 
 const skipLayersType = z
@@ -47,20 +50,20 @@ const skipLayersType = z
 /** Skip-layer guidance, with which Stable Diffusion 3.5 is drawn. */
 export type SkipLayers = z.output<typeof skipLayersType>;
 
+const seedHelp = "seed of the first picture; random unless given";
+
 export const settings = {
   prompt: setting({
     type: z.string(),
     expected: "a text",
     help: "what to draw, for models that take prompts",
     flags: [],
-    recorded: true,
   }),
   class: setting({
     type: z.union([z.string(), z.int().min(0)]),
     expected: "the name or number of a class",
     help: "what to draw, for models that draw classes",
     flags: [{ flag: "--class <name|number>", parse: "text" }],
-    recorded: true,
   }),
   negativePrompt: setting({
     type: z.string(),
@@ -68,38 +71,27 @@ export const settings = {
     help: "what guidance leads away from: a prompt, or a class",
     flags: [{ flag: "--negative <text>", parse: "text" }],
     aliases: ["negative", "negative_prompt"],
-    recorded: true,
   }),
   seed: setting({
     type: z.int().min(0),
     expected: `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`,
     help: "seed of the first picture, each further one having the next",
-    flags: [
-      {
-        flag: "--seed <n>",
-        parse: "number",
-        help: "seed of the first picture; random unless given",
-      },
-    ],
-    recorded: true,
+    flags: [{ flag: "--seed <n>", parse: "number", help: seedHelp }],
     default: () => 0,
   }),
   count: setting({
-    type: z.int().min(1),
-    expected: "a whole number of at least 1",
+    ...wholeFrom1,
     help: "number of pictures, whose seeds follow one another",
     flags: [{ flag: "--count <n>", parse: "number" }],
     aliases: ["n", "numImagesPerPrompt", "num_images_per_prompt", "numImages", "num_images"],
-    recorded: false,
+    unrecorded: true,
     default: () => 1,
   }),
   steps: setting({
-    type: z.int().min(1),
-    expected: "a whole number of at least 1",
+    ...wholeFrom1,
     help: "sampling steps; the model's own number unless given",
     flags: [{ flag: "--steps <n>", parse: "number" }],
     aliases: ["numInferenceSteps", "num_inference_steps"],
-    recorded: true,
     default: ({ model }) => model.defaults.steps,
   }),
   sampler: setting({
@@ -107,7 +99,6 @@ export const settings = {
     expected: "the name of a sampler",
     help: [...Object.keys(samplers), tokenSampler].join(", "),
     flags: [{ flag: "--sampler <name>", parse: "text" }],
-    recorded: true,
     default: ({ model }) => model.process.sampler,
     forModel(name, { process }) {
       process.checkSampler(name);
@@ -120,16 +111,13 @@ export const settings = {
     help: "scale of classifier-free guidance; 1 means none",
     flags: [{ flag: "--guidance <g>", parse: "number" }],
     aliases: ["guidanceScale", "guidance_scale"],
-    recorded: true,
     default: ({ model, guidable }) => (guidable ? model.defaults.guidance : 1),
   }),
   guidedChannels: setting({
-    type: z.int().min(1),
-    expected: "a whole number of at least 1",
+    ...wholeFrom1,
     help: "number of channels, from the first, that guidance applies to",
     flags: [{ flag: "--guided-channels <n>", parse: "number" }],
     only: "continuous",
-    recorded: true,
     default: ({ model }) => model.defaults.guidedChannels,
     forModel(channels, { name, network }) {
       if (channels <= network.channels) return channels;
@@ -145,7 +133,6 @@ export const settings = {
     help: "guide only where the ratio of noise to signal is in this interval",
     flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
     only: "continuous",
-    recorded: true,
   }),
   /** φ of Lin et al., 2024, eq. 16: 0 leaves the guided prediction as it is, 0.7 is the paper's value. */
   rescale: setting({
@@ -155,7 +142,6 @@ export const settings = {
     flags: [{ flag: "--rescale <share>", parse: "number" }],
     aliases: ["guidanceRescale", "guidance_rescale"],
     only: "continuous",
-    recorded: true,
   }),
   /** Applies in the steps whose number, from 0, is between `from` and `to` times all steps. */
   skipLayers: setting({
@@ -179,7 +165,6 @@ export const settings = {
       },
     ],
     only: "continuous",
-    recorded: true,
     forModel: checkedSkipLayers,
   }),
   temperature: setting({
@@ -188,7 +173,6 @@ export const settings = {
     help: "temperature of token models in the first and the last step; 0 takes the likeliest tokens",
     flags: [{ flag: "--temperature <first,last>", parse: "pair" }],
     only: "tokens",
-    recorded: true,
     default: ({ model: { process, defaults } }) =>
       process.kind === "tokens" ? (defaults.temperature ?? ([1, 1] as const)) : undefined,
   }),
@@ -197,22 +181,17 @@ export const settings = {
     expected: "a number above 0, where 1 means no shift",
     help: "time shift of rectified flow, above 1 for more steps at high noise; the model's own unless given",
     flags: [{ flag: "--shift <s>", parse: "number" }],
-    recorded: true,
   }),
   width: setting({
-    type: z.int().min(1),
-    expected: "a whole number of pixels",
+    ...side,
     help: "width in pixels; the model's own unless given",
     flags: [{ flag: "--width <pixels>", parse: "number" }],
-    recorded: true,
     default: ({ model, image }) => image?.width ?? pictureSize({}, model).width,
   }),
   height: setting({
-    type: z.int().min(1),
-    expected: "a whole number of pixels",
+    ...side,
     help: "height in pixels; the model's own unless given",
     flags: [{ flag: "--height <pixels>", parse: "number" }],
-    recorded: true,
     default: ({ model, image }) => image?.height ?? pictureSize({}, model).height,
   }),
   image: setting({
@@ -220,7 +199,7 @@ export const settings = {
     expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
     help: "picture to start from, of the size that is drawn",
     flags: [{ flag: "--image <file>", parse: "white picture" }],
-    recorded: false,
+    unrecorded: true,
   }),
   /** Share of the steps in (0, 1], from the image with as much noise as these steps remove. */
   strength: setting({
@@ -228,7 +207,6 @@ export const settings = {
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
     help: "share of the steps that the image goes through, above 0 and up to 1 (default: 0.6, or 1 with a mask)",
     flags: [{ flag: "--strength <s>", parse: "number" }],
-    recorded: true,
     default: ({ image, mask }) => (image ? (mask ? 1 : 0.6) : undefined),
   }),
   mask: setting({
@@ -237,7 +215,7 @@ export const settings = {
     help: "where the image is drawn anew: white on black, of the image's size",
     flags: [{ flag: "--mask <file>", parse: "black picture" }],
     aliases: ["maskImage", "mask_image"],
-    recorded: false,
+    unrecorded: true,
   }),
 };
 
@@ -383,10 +361,11 @@ export function recordedSettings(
 ): Readonly<Record<string, unknown>> &
   Pick<GenerateSettings, "seed" | "steps" | "guidance" | "sampler" | "width" | "height"> {
   const { warnings: _, ...rest } = resolved;
-  const kept = Object.entries(rest).filter(
-    ([name]) => !Object.hasOwn(settings, name) || settingRow(name as SettingName).recorded,
+  const kept = pick<unknown>(
+    rest,
+    (name) => !Object.hasOwn(settings, name) || !settingRow(name as SettingName).unrecorded,
   );
-  return { ...(Object.fromEntries(kept) as unknown as GenerateSettings), seed };
+  return { ...(kept as unknown as GenerateSettings), seed };
 }
 
 /** Layers that some rows of a run skip; empty if skip-layer guidance has no effect. */

@@ -3,7 +3,7 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { pictureGrid } from "../pictures/grid.ts";
 import type { Picture } from "../pictures/picture.ts";
 import type { DrawSamples } from "../training/tasks/denoiser.ts";
-import { closingOnFailure } from "../weights/sources/closing.ts";
+import { closing, closingOnFailure } from "../weights/sources/closing.ts";
 import { createPipeline } from "./open/trained-model.ts";
 import { finished } from "./pipeline.ts";
 
@@ -21,15 +21,13 @@ export function drawSamples(backend: Backend): DrawSamples {
     );
     const byText = card.network.condition.kind === "text";
     const conditions = of ?? card.classes ?? [undefined];
-    const pictures: Picture[] = [];
-    try {
+    return closing({ close: () => pipeline.dispose() }, async () => {
+      const pictures: Picture[] = [];
       for (const condition of conditions) {
         const asked = byText ? { prompt: condition ?? "" } : { class: condition };
         pictures.push(...(await finished(pipeline.generate({ ...asked, count: each, seed }))));
       }
-    } finally {
-      await pipeline.dispose();
-    }
-    return pictureGrid(pictures, each);
+      return pictureGrid(pictures, each);
+    });
   };
 }

@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
+import { type NdArray } from "../../src/engine/arrays/ndarray.ts";
 import {
   exponential,
-  multinomial,
   rand,
   randint,
   randn,
@@ -110,40 +109,5 @@ describe("exponential", () => {
     const [slow, fast] = [1, 4].map((rate) => exponential(torchGenerator(2), [4096], rate).data);
     expect(slow!.reduce((sum, x) => sum + x, 0) / 4096).toBeCloseTo(1, 1);
     expect(fast).toEqual(slow!.map((x) => x / 4));
-  });
-});
-
-describe("multinomial", () => {
-  const values = Array.from({ length: 120 }, (_, at) => {
-    const [row, i] = [Math.floor(at / 12), at % 12];
-    return ((3 * row + 5 * i) % 7) + (i % 3);
-  });
-  const weights = ndarray("float32", [10, 12], values);
-
-  it.each([
-    [3, [1n, 10n, 8n, 5n, 1n, 2n, 6n, 1n, 2n, 1n]],
-    [4, [2n, 1n, 7n, 9n, 5n, 1n, 11n, 11n, 9n, 4n]],
-  ])("draws what torch.multinomial(weights, 1) draws with seed %i", (seed, want) => {
-    const generator = torchGenerator(seed);
-    expect(multinomial(generator, weights)).toEqual(
-      ndarray("int64", [10, 1], BigInt64Array.from(want)),
-    );
-  });
-
-  it("advances the generator by one exponential for each weight, as torch does", () => {
-    const generator = torchGenerator(3);
-    multinomial(generator, weights);
-    expect(rand(generator, [2]).data).toEqual(
-      Float32Array.of(0.5995774865150452, 0.8202359676361084),
-    );
-  });
-
-  it.each([
-    ["a negative weight", [1, 3], [1, -1, 0], /the weight -1 at \[0, 1\]/],
-    ["NaN", [1, 3], [1, 0, NaN], /the weight NaN at \[0, 2\]/],
-    ["a row of zeros", [2, 2], [1, 0, 0, 0], /no positive weight in row 1/],
-    ["no rows", [3], [1, 1, 1], /shape \[3\]; give \[rows, categories\]/],
-  ])("refuses %s", (_, shape, data, message) => {
-    expect(() => multinomial(torchGenerator(0), ndarray("float32", shape, data))).toThrow(message);
   });
 });

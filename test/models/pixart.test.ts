@@ -17,16 +17,59 @@ import {
   pixArtConfig,
   type PixArtConfig,
   type PixArtInputs,
-  pixArtParams,
-  pixArtPresets,
 } from "../../src/models/pixart/pixart.ts";
-import { createParams, initialize } from "../../src/nn/params.ts";
+import { createParams, initialize, type ParamsRoot } from "../../src/nn/params.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const backend = nodeBackend("cpu");
+const extraLarge: PixArtConfig = {
+  size: 128,
+  channels: 4,
+  outputs: 8,
+  patch: 2,
+  heads: 16,
+  headSize: 72,
+  depth: 28,
+  textWidth: 4096,
+  textProjection: true,
+  attentionBias: true,
+  gelu: "tanh",
+  affineNorms: false,
+  epsilon: 1e-6,
+  interpolation: 2,
+  sizeConditions: false,
+};
+
+/** The published models, by image size. */
+const pixArtPresets = {
+  "PixArt-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
+  "PixArt-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
+  "PixArt-XL-2-1024": { ...extraLarge, sizeConditions: true },
+  "PixArt-Sigma-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
+  "PixArt-Sigma-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
+  "PixArt-Sigma-XL-2-1024": extraLarge,
+} satisfies Record<string, PixArtConfig>;
+
+/** Traces the model for its weights, which `checkKeys` and `initialize` need. */
+function pixArtParams(config: PixArtConfig): ParamsRoot {
+  const { channels, patch, textWidth, sizeConditions } = config;
+  const p = createParams();
+  const inputs: PixArtInputs = {
+    x: input("x", [batch, channels, patch, patch]),
+    t: input("t", [batch]),
+    text: input("text", [batch, 1, textWidth]),
+    ...(sizeConditions && {
+      resolution: input("resolution", [batch, 2]),
+      aspectRatio: input("aspectRatio", [batch, 1]),
+    }),
+  };
+  pixArt(p, inputs, config);
+  return p;
+}
+
 const configOf = (args: Record<string, unknown>) => pixArtConfig(fieldReader("config.json", args));
 
 describe("recordings of the original code", () => {

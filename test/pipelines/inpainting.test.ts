@@ -21,7 +21,7 @@ import { openAutoencoder } from "../../src/models/coders/image-codec-node.ts";
 import { encoderGraph } from "../../src/pipelines/image-model.ts";
 import { type GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished, type Pipeline } from "../../src/pipelines/pipeline.ts";
-import { schedulerProcess } from "../../src/pipelines/process.ts";
+import { schedulerProcess, schedulerSampler } from "../../src/pipelines/process.ts";
 import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import { writeVAE } from "../support/model-folders.ts";
@@ -262,7 +262,7 @@ it("a scheduler with its own target levels samples the last levels as in a whole
   const scheduler = diffusersScheduler("DDIMScheduler", fieldReader("config", fields));
   const process = schedulerProcess("DDIMScheduler", scheduler);
   const levels = process.levels(7, { size: [2, 2] });
-  const sampler = process.samplerNamed("ddim", 7);
+  const sampler = schedulerSampler(scheduler, 7);
   const x = normal(randomKey(1), [1, 1, 2, 2]);
   const denoise = async (seen: NdArray) => ({ x0: combine([0.6, seen]) });
   const states: NdArray[] = [];

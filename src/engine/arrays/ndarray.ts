@@ -11,6 +11,7 @@ import {
   toBfloat16,
   toFloat16,
 } from "./dtype.ts";
+import { float32ToFloat16, toFloat32 } from "./convert.ts";
 import { ShapeError } from "../errors.ts";
 
 export interface NdArray<D extends DType = DType> {
@@ -83,12 +84,18 @@ export function toNumbers(array: NdArray): number[] {
 /** Converts the values to another dtype. Returns the array itself if it already has that dtype. */
 export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D> {
   if (array.dtype === dtype) return array as unknown as NdArray<D>;
-  const source = array.data as ArrayLike<number | bigint>;
-  const target = allocate(dtype, source.length) as { [index: number]: number | bigint };
-  const decode = decoder(array.dtype);
-  const encode = encoder(dtype);
-  for (let i = 0; i < source.length; i++) target[i] = encode(decode(source[i]!));
-  return { dtype, shape: array.shape, data: target as unknown as DataOf[D] };
+  const target = allocate(dtype, array.data.length);
+  if (dtype === "float32") toFloat32(array.dtype, array.data, target as Float32Array);
+  else if (dtype === "float16" && array.dtype === "float32") {
+    float32ToFloat16(array.data as Float32Array, target as Uint16Array);
+  } else {
+    const source = array.data as ArrayLike<number | bigint>;
+    const [decode, encode] = [decoder(array.dtype), encoder(dtype)];
+    for (let i = 0; i < source.length; i++) {
+      (target as { [index: number]: number | bigint })[i] = encode(decode(source[i]!));
+    }
+  }
+  return { dtype, shape: array.shape, data: target };
 }
 
 function fromNumbers<D extends DType>(dtype: D, values: readonly number[]): DataOf[D] {

@@ -4,11 +4,11 @@
  * Every function advances the generator by as many draws, and in the same order, as torch 1.13. Uniforms and integers are equal bit
  * by bit, and float32 `randn` of 16 elements or more equals torch's AVX2 build. Shorter and float64 normals and exponentials use
  * `Math.log`, `Math.sin` and `Math.cos` in float64, which may differ from the C library in the last bit; after rounding to float32
- * this is rarely visible. Builds of torch with MKL draw `exponential`, and so `multinomial`, from MKL's own streams instead.
+ * this is rarely visible. Builds of torch with MKL draw `exponential` from MKL's own streams instead.
  */
 import { boxMuller, seedWords } from "./primitives.ts";
 import { allocate } from "../arrays/dtype.ts";
-import { PatchwiseError, ShapeError } from "../errors.ts";
+import { PatchwiseError } from "../errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
 
 export interface TorchGenerator {
@@ -208,49 +208,4 @@ export function exponential<D extends Real = "float32">(
   dtype: D = "float32" as D,
 ): NdArray<D> {
   return fill(shape, dtype, () => (-1 / rate) * Math.log1p(-uniform64(generator)));
-}
-
-/**
- * `torch.multinomial(weights, 1)` without replacement: one category for each row, with probabilities proportional to its weights.
- *
- * It is the argmax of weight / exponential (the "exponential race"), so each row takes one draw for each category.
- *
- * @param weights [rows, categories], finite and not negative, with a positive sum in each row
- * @returns [rows, 1]
- * @throws PatchwiseError on other weights
- */
-export function multinomial(
-  generator: TorchGenerator,
-  weights: NdArray<"float32">,
-): NdArray<"int64"> {
-  const [rows, categories] = weights.shape;
-  if (weights.shape.length !== 2 || rows === undefined || categories === undefined) {
-    throw new ShapeError(
-      `multinomial was given weights of shape [${weights.shape.join(", ")}]; give [rows, categories].`,
-    );
-  }
-  const clocks = exponential(generator, weights.shape).data;
-  const drawn = new BigInt64Array(rows);
-  for (let row = 0; row < rows; row++) {
-    const start = row * categories;
-    let [best, category, sum] = [-1, 0, 0];
-    for (let i = 0; i < categories; i++) {
-      const weight = weights.data[start + i]!;
-      if (!(weight >= 0 && weight < Infinity)) {
-        throw new PatchwiseError(
-          `multinomial was given the weight ${weight} at [${row}, ${i}]; weights must be finite and not negative.`,
-        );
-      }
-      sum += weight;
-      const speed = Math.fround(weight / clocks[start + i]!);
-      if (speed > best) [best, category] = [speed, i];
-    }
-    if (sum === 0) {
-      throw new PatchwiseError(
-        `multinomial was given no positive weight in row ${row}; at least one weight must be positive.`,
-      );
-    }
-    drawn[row] = BigInt(category);
-  }
-  return ndarray("int64", [rows, 1], drawn);
 }

@@ -1,18 +1,35 @@
 /** Opens Stable Diffusion's autoencoder in a checkpoint; without a config, it is inferred from keys and shapes. */
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
+import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { type AutoencoderKLConfig, autoencoderKLPresets } from "./autoencoder-kl-config.ts";
+import { closingOnFailure } from "../../weights/sources/closing.ts";
+import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
+import {
+  autoencoderKLConfig,
+  type AutoencoderKLConfig,
+  autoencoderKLPresets,
+} from "./autoencoder-kl-config.ts";
 import { autoencoderKLKeys, autoencoderKLParams } from "./autoencoder-kl.ts";
 
-export interface OpenAutoencoder {
-  readonly kind: "kl";
-  readonly config: AutoencoderKLConfig;
-  /** Checked weights under the names of diffusers, whatever the names in the file. */
+/** A codec in a file. */
+export interface CodecFile<K, C> {
+  readonly kind: K;
+  readonly config: C;
+  /** Checked weights under the names that the codec has here, whatever the names in the file. */
   readonly weights: WeightSource;
   readonly file: Weights;
   /** Returns the key of a weight in the file. */
   readonly keyOf: (name: string) => string;
+}
+
+export type OpenAutoencoder = CodecFile<"kl", AutoencoderKLConfig>;
+
+/** Opens an autoencoder in diffusers' folder layout. @throws FormatError if its files are invalid */
+export async function openAutoencoderFolder(folder: ModelFolder): Promise<OpenAutoencoder> {
+  const config = autoencoderKLConfig(await fieldsIn(folder, "config.json"));
+  const file = await openDiffusersWeights(folder);
+  return closingOnFailure([file], async () => autoencoderIn(file, config));
 }
 
 /**
@@ -40,12 +57,10 @@ function checkpointConfig({ entries }: Weights): AutoencoderKLConfig {
     for (const [key, { shape }] of entries) if (pattern.test(key)) return shape;
     return undefined;
   };
-  const level = (index: number, block = 0) =>
-    shapeOf(
-      new RegExp(
-        `(^|\\.)encoder\\.down(_blocks)?\\.${index}\\.(block|resnets)\\.${block}\\.conv1\\.weight$`,
-      ),
-    );
+  const level = (index: number, block = 0) => {
+    const path = `encoder\\.down(_blocks)?\\.${index}\\.(block|resnets)\\.${block}\\.conv1`;
+    return shapeOf(new RegExp(`(^|\\.)${path}\\.weight$`));
+  };
   const firstOf = (shapes: (index: number) => readonly number[] | undefined) => {
     const found: number[] = [];
     for (let shape = shapes(0); shape; shape = shapes(found.length)) found.push(shape[0] ?? 0);

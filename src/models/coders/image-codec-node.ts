@@ -10,8 +10,11 @@ import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl-config.ts";
-import { autoencoderIn, type OpenAutoencoder } from "./autoencoder-kl-checkpoint.ts";
-import { openAutoencoderFolder } from "./autoencoder-kl-folder.ts";
+import {
+  autoencoderIn,
+  type OpenAutoencoder,
+  openAutoencoderFolder,
+} from "./autoencoder-kl-checkpoint.ts";
 import type { OpenCodec } from "./image-codec.ts";
 import { openVQGANFolder, vqganClass, vqganIn } from "./vqgan-folder.ts";
 

@@ -1,48 +1,43 @@
 /** Opens Paella's VQGAN from a folder in diffusers' layout (PaellaVQModel) or a single file. */
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
-import type { WeightSource } from "../../engine/runtime/backend.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import type { CodecFile } from "./autoencoder-kl-checkpoint.ts";
 import {
   codebookKey,
   diffusersCodebook,
+  readVQGANFields,
   type VQGANConfig,
+  type VQGANFieldNames,
   vqganKeys,
   vqganParams,
   vqganPresets,
 } from "./vqgan.ts";
 
 /** A VQGAN with checked weights under its own names. */
-export interface OpenVQGAN {
-  readonly kind: "vq";
-  readonly config: VQGANConfig;
-  readonly weights: WeightSource;
-  readonly file: Weights;
-  /** Returns the key of a weight in the file. */
-  readonly keyOf: (name: string) => string;
-}
+export type OpenVQGAN = CodecFile<"vq", VQGANConfig>;
 
 /** The name of its class in diffusers. */
 export const vqganClass = "PaellaVQModel";
 
+const diffusersNames: VQGANFieldNames = {
+  levels: "levels",
+  bottleneckBlocks: "bottleneck_blocks",
+  hidden: "embed_dim",
+  latentChannels: "latent_channels",
+  codebook: "num_vq_embeddings",
+  scale: "scale_factor",
+};
+
 /** Reads the config.json of diffusers' PaellaVQModel; missing fields have the defaults of diffusers. */
 function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
-  const preset = vqganPresets["Paella-VQGAN"];
-  const channels = read.count("in_channels", preset.channels);
+  const channels = read.count("in_channels", vqganPresets["Paella-VQGAN"].channels);
   read.only("out_channels", channels);
   read.only("up_down_scale_factor", 2);
-  const config: VQGANConfig = {
-    channels,
-    levels: read.count("levels", preset.levels),
-    bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
-    hidden: read.count("embed_dim", preset.hidden),
-    latentChannels: read.count("latent_channels", preset.latentChannels),
-    codebook: read.count("num_vq_embeddings", preset.codebook),
-    scale: read.number("scale_factor", preset.scale),
-  };
+  const config = { channels, ...readVQGANFields(read, diffusersNames) };
   // What `patchwise train` adds about the training.
   read.ignore("trained");
   read.finish(vqganClass);
@@ -51,17 +46,13 @@ function diffusersVQGANConfig(read: FieldReader): VQGANConfig {
 
 /** The fields that `diffusersVQGANConfig` reads. */
 export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<string, unknown>> {
+  const own = Object.entries(diffusersNames) as [keyof VQGANFieldNames, string][];
   return {
     _class_name: vqganClass,
     in_channels: config.channels,
     out_channels: config.channels,
     up_down_scale_factor: 2,
-    levels: config.levels,
-    bottleneck_blocks: config.bottleneckBlocks,
-    embed_dim: config.hidden,
-    latent_channels: config.latentChannels,
-    num_vq_embeddings: config.codebook,
-    scale_factor: config.scale,
+    ...Object.fromEntries(own.map(([field, name]) => [name, config[field]])),
   };
 }
 

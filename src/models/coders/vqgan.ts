@@ -173,23 +173,16 @@ function nearestCodes(p: Params, latents: Tensor, config: VQGANConfig) {
 function residualBlock(p: Params, x: Tensor): Tensor {
   const width = x.size(1);
   const gammas = p.param("gammas", [6], zero).split(6, 0);
-  const [scale1, shift1, gate1, scale2, shift2, gate2] = gammas as [
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-    Tensor,
-  ];
-  const first = channelNorm(x).mul(scale1.add(1)).add(shift1);
+  const [scale1, shift1, gate1, scale2, shift2, gate2] = gammas;
+  const first = channelNorm(x).mul(scale1!.add(1)).add(shift1!);
   const spread = conv2d(p.at("depthwise.1"), padEdges(first, "replicate"), width, 3, {
     groups: width,
     padding: 0,
   });
-  const h = x.add(spread.mul(gate1));
-  const second = channelsLast(channelNorm(h).mul(scale2.add(1)).add(shift2));
+  const h = x.add(spread.mul(gate1!));
+  const second = channelsLast(channelNorm(h).mul(scale2!.add(1)).add(shift2!));
   const inner = linear(p.at("channelwise.0"), second, 4 * width).gelu();
-  return h.add(channelsFirst(linear(p.at("channelwise.2"), inner, width)).mul(gate2));
+  return h.add(channelsFirst(linear(p.at("channelwise.2"), inner, width)).mul(gate2!));
 }
 
 type Statistics = Quantized["statistics"];
@@ -214,16 +207,11 @@ function batchNorm(p: Params, x: Tensor, own: Statistics | undefined): Tensor {
 const runningNames = { mean: "running_mean", variance: "running_var" } as const;
 
 /** Keys of the running statistics. */
-export function statisticsKeys({ levels }: VQGANConfig): {
-  readonly mean: string;
-  readonly variance: string;
-} {
+export function statisticsKeys({ levels }: VQGANConfig) {
   // The norm follows one block per level, and a convolution for each level but the first.
   const scope = `down_blocks.${2 * levels - 1}.1`;
-  return {
-    mean: `${scope}.${runningNames.mean}`,
-    variance: `${scope}.${runningNames.variance}`,
-  };
+  const { mean, variance } = runningNames;
+  return { mean: `${scope}.${mean}`, variance: `${scope}.${variance}` };
 }
 
 /** Names of the weights in files, as in dome272/Paella or diffusers. PyTorch's BatchNorm also stores a count of batches. */
@@ -253,16 +241,34 @@ export function vqganParams(config: VQGANConfig): ParamsRoot {
  * @throws FormatError that names the field at fault
  */
 export function vqganConfig(read: FieldReader): VQGANConfig {
-  const preset = vqganPresets["Paella-VQGAN"];
-  const config: VQGANConfig = {
-    channels: preset.channels,
-    levels: read.count("levels", preset.levels),
-    bottleneckBlocks: read.count("bottleneck_blocks", preset.bottleneckBlocks),
-    hidden: read.count("c_hidden", preset.hidden),
-    latentChannels: read.count("c_latent", preset.latentChannels),
-    codebook: read.count("codebook_size", preset.codebook),
-    scale: read.number("scale_factor", preset.scale),
-  };
+  const fields = readVQGANFields(read, {
+    levels: "levels",
+    bottleneckBlocks: "bottleneck_blocks",
+    hidden: "c_hidden",
+    latentChannels: "c_latent",
+    codebook: "codebook_size",
+    scale: "scale_factor",
+  });
   read.finish("VQModel");
-  return config;
+  return { channels: vqganPresets["Paella-VQGAN"].channels, ...fields };
+}
+
+/** The names that another repository has for the fields of a config. */
+export type VQGANFieldNames = Readonly<Record<Exclude<keyof VQGANConfig, "channels">, string>>;
+
+/** Reads fields by their names elsewhere; missing ones are those of the published model. */
+export function readVQGANFields(
+  read: FieldReader,
+  { scale, ...counts }: VQGANFieldNames,
+): Omit<VQGANConfig, "channels"> {
+  const preset: VQGANConfig = vqganPresets["Paella-VQGAN"];
+  const count = (field: keyof typeof counts) => read.count(counts[field], preset[field]);
+  return {
+    levels: count("levels"),
+    bottleneckBlocks: count("bottleneckBlocks"),
+    hidden: count("hidden"),
+    latentChannels: count("latentChannels"),
+    codebook: count("codebook"),
+    scale: read.number(scale, preset.scale),
+  };
 }

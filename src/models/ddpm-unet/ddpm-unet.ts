@@ -100,12 +100,8 @@ function residualBlock(
   { scaleShift }: DDPMUNetConfig,
   resample: Resample = (same) => same,
 ): Tensor {
-  const h = conv2d(
-    p.at("in_layers.2"),
-    resample(normalized(p.at("in_layers.0"), x).silu()),
-    outputs,
-    3,
-  );
+  const resized = resample(normalized(p.at("in_layers.0"), x).silu());
+  const h = conv2d(p.at("in_layers.2"), resized, outputs, 3);
   const embedding = linear(p.at("emb_layers.1"), vector, scaleShift ? 2 * outputs : outputs);
   const places = (values: Tensor) => values.reshape([values.dim(0), outputs, 1, 1]);
   const norm = (y: Tensor) => normalized(p.at("out_layers.0"), y);

@@ -22,7 +22,7 @@ import {
 } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { feedForward } from "../../nn/mlp.ts";
-import { adaptiveBranch, type Branch, modulation, plainBranch } from "../../nn/modulation.ts";
+import { adaptiveBranches, type Branch, plainBranch } from "../../nn/modulation.ts";
 import { normal, type Params, zero } from "../../nn/params.ts";
 import {
   type Axes,
@@ -58,6 +58,7 @@ export function dit(
   const time = embed(t); // [B, C] or [B, N, C]
   const condition = embedCondition(p.at("y_embedder"), given, config);
   const { vector, joined, attended } = route(time, condition, config.block);
+  const extra = joined?.tokens.size(1) ?? 0;
   const context: Context = {
     vector:
       joined && vector?.rank === 3
@@ -66,12 +67,7 @@ export function dit(
     attended,
     bias: joined?.mask && maskBias(allowing(count, joined.mask)),
     // Tokens of the condition among the patches have no position in the image, so they are not rotated.
-    rotary:
-      config.rotary &&
-      rotaryTable(grid, hidden / config.heads, {
-        ...config.rotary,
-        extra: joined?.tokens.size(1) ?? 0,
-      }),
+    rotary: config.rotary && rotaryTable(grid, hidden / config.heads, { ...config.rotary, extra }),
   };
 
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
@@ -137,15 +133,10 @@ function branches(
   { norm, block, modulationRank }: DiTConfig,
   gates = block.kind === "adaLN-zero",
 ): readonly Branch[] {
-  if (!vector) return names.map((name) => plainBranch(p.at(name), norm));
-  const each = gates ? 3 : 2;
-  const parts = each * names.length;
+  const scopes = names.map((name) => p.at(name));
+  if (!vector) return scopes.map((scope) => plainBranch(scope, norm));
   const init = block.kind === "adaLN-zero" ? zero : undefined;
-  const values = modulation(p, vector, parts, { rank: modulationRank, init });
-  return names.map((name, i) => {
-    const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
-    return adaptiveBranch(p.at(name), norm, [shift!, scale!, gate]);
-  });
+  return adaptiveBranches(p, scopes, vector, norm, { gates, rank: modulationRank, init });
 }
 
 /** The condition as one vector [B, C] and as tokens [B, M, C]. */
@@ -260,10 +251,8 @@ export function ditWithGuidance(
 ): Tensor {
   const half = x.split(2, 0)[0]!;
   const out = dit(p, { ...rest, x: concat([half, half], 0) }, config); // [2B, outputs, H, W]
-  const [conditional, unconditional] = out.slice(1, 0, guidedChannels).split(2, 0) as [
-    Tensor,
-    Tensor,
-  ];
+  const halves = out.slice(1, 0, guidedChannels).split(2, 0);
+  const [conditional, unconditional] = halves as [Tensor, Tensor];
   const guided = unconditional.add(conditional.sub(unconditional).mul(scale));
   const twice = concat([guided, guided], 0); // [2B, guidedChannels, H, W]
   return guidedChannels < out.size(1) ? concat([twice, out.slice(1, guidedChannels)], 1) : twice;

@@ -20,9 +20,9 @@ import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { embedLabels, givenCondition, keptText, poolText } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
 import { mlp } from "../../nn/mlp.ts";
-import { adaptiveBranch, type Branch, modulation } from "../../nn/modulation.ts";
+import { adaptiveBranches, type Branch } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
-import { normal, type Params, stored, zero } from "../../nn/params.ts";
+import { type Params, stored, zero } from "../../nn/params.ts";
 import {
   type Axes,
   formatAxes,
@@ -33,7 +33,8 @@ import {
   unpatchify,
 } from "../../nn/patches.ts";
 import { sinCosTable } from "../../nn/positions.ts";
-import { checkTimes, embedTime } from "../../nn/timestep-embedding.ts";
+import { checkTimes, embedTime, embedVector } from "../../nn/timestep-embedding.ts";
+import type { NetworkInputs } from "../family.ts";
 import type { MMDiTConfig } from "./config.ts";
 
 export interface MMDiTInputs {
@@ -76,7 +77,7 @@ export function mmdit(
   checkTimes(t, count, "MMDiT");
   const embed = (times: Tensor) => embedTime(p.at("t_embedder"), times, hidden);
   const time = embed(t); // [B, C] or [B, N, C]
-  const text = embedVector(p.at("y_embedder"), pooled, hidden); // [B, C]
+  const text = embedVector(p.at("y_embedder.mlp"), ["0", "2"], pooled, hidden); // [B, C]
   const shared: Shared = {
     vector: time.add(t.rank === 2 ? text.unsqueeze(1) : text).silu(), // [B, C] or [B, N, C]
     // Text tokens are not noisy, so they use the mean of the times.
@@ -100,12 +101,8 @@ export function mmdit(
     },
   );
   const outputs = config.learnedVariance ? 2 * channels : channels;
-  const tokens = finalLayer(
-    p.at("final_layer"),
-    h,
-    patchPixels(patch, grid.length) * outputs,
-    shared,
-  );
+  const values = patchPixels(patch, grid.length) * outputs;
+  const tokens = finalLayer(p.at("final_layer"), h, values, shared);
   return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, H, W]
 }
 
@@ -190,12 +187,8 @@ function branches(
   { norm, modulationRank: rank }: Pick<MMDiTConfig, "norm" | "modulationRank">,
   gates = true,
 ): readonly Branch[] {
-  const each = gates ? 3 : 2;
-  const values = modulation(p, vector, each * count, { rank, init: zero });
-  return Array.from({ length: count }, (_, i) => {
-    const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
-    return adaptiveBranch(p, norm, [shift!, scale!, gate]);
-  });
+  const scopes = new Array<Params>(count).fill(p);
+  return adaptiveBranches(p, scopes, vector, norm, { gates, rank, init: zero });
 }
 
 const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
@@ -204,14 +197,6 @@ const plain: Norm = { kind: "layer", affine: false, epsilon: 1e-6 };
 function finalLayer(p: Params, x: Tensor, outputs: number, { vector }: Shared): Tensor {
   const [{ norm }] = branches(p, vector, 1, { norm: plain }, false) as [Branch];
   return linear(p.at("linear"), norm(x), outputs, { init: zero });
-}
-
-/** Two linear layers with the names `mlp.0` and `mlp.2`: [B, width] → [B, hidden]. */
-function embedVector(p: Params, vector: Tensor, hidden: number): Tensor {
-  const init = normal(0.02);
-  return linear(p.at("mlp.2"), linear(p.at("mlp.0"), vector, hidden, { init }).silu(), hidden, {
-    init,
-  });
 }
 
 /** The positions of a grid, from the middle of a table with `max` places along each axis: [1, N, C]. */
@@ -251,27 +236,15 @@ function checkBlocks(what: string, blocks: readonly number[], depth: number): vo
   );
 }
 
-/** The condition of a network. */
-export interface MMDiTTold {
-  /** Classes [B], integers; or the tokens of a text [B, length, width], whose pooled vector is their mean. */
-  readonly y?: Tensor | undefined;
-  /** The output of text encoders, as in `MMDiTInputs`. */
-  readonly context?: Tensor | undefined;
-  readonly pooled?: Tensor | undefined;
-  readonly mask?: Tensor | undefined;
-  /** Rows whose condition is dropped, [B] bool; none by default. */
-  readonly drop?: Tensor | undefined;
-}
-
 /**
- * Returns the context and the pooled vector of a condition. A class is a context of one token (`label_embedder`). A dropped text is a
+ * Returns the context and the pooled vector of a condition; that of a text `y` is the mean of its tokens. A class is a context of one token (`label_embedder`). A dropped text is a
  * trained token (`context_embedder.null`), or zeros for the output of encoders, as in the training of Stable Diffusion 3.
  *
  * @throws ShapeError if the condition does not match the config
  */
 export function embedCondition(
   p: Params,
-  { y, context, pooled, mask, drop }: MMDiTTold,
+  { y, context, pooled, mask, drop }: Omit<NetworkInputs, "x" | "t">,
   { condition, hidden }: MMDiTConfig,
 ): Pick<MMDiTInputs, "context" | "pooled" | "mask"> {
   if (condition.kind === "text" && condition.pooled !== undefined) {

@@ -22,9 +22,8 @@ export function paellaText(
     }
     case "class": {
       const labels = givenCondition(y, condition, "Paella");
-      return embedLabels(p.at("classes"), labels, textWidth, condition, drop, normal(1)).unsqueeze(
-        1,
-      );
+      const table = p.at("classes");
+      return embedLabels(table, labels, textWidth, condition, drop, normal(1)).unsqueeze(1);
     }
     case "text": {
       const text = givenCondition(y, condition, "Paella");

@@ -4,6 +4,7 @@ import { FormatError, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import { batch } from "../../engine/graph/shape.ts";
+import { mapValues } from "../../engine/records.ts";
 import { createParams } from "../../nn/params.ts";
 import { halvings } from "../default-sizes.ts";
 import type { CountedPreset, NetworkFamily } from "../family.ts";
@@ -23,10 +24,7 @@ export const paellaFamily: NetworkFamily<TrainedPaellaConfig> = {
   schema: paellaSchema,
   check: checkPaella,
   presets: {},
-  counted: {
-    ...mapValues(paellaV1Presets, countedV1),
-    ...mapValues(paellaPresets, countedV3),
-  },
+  counted: { ...mapValues(paellaV1Presets, countedV1), ...mapValues(paellaPresets, countedV3) },
   trace: (p, { x, t, ...condition }, config) => {
     const text = paellaText(p.at("told"), { t, ...condition }, config);
     const { codebook } = config.tokens;
@@ -101,8 +99,4 @@ function countedV3(config: PaellaConfig): CountedPreset {
       return graphOf({ logits: paella(createParams(), inputs, config) });
     },
   };
-}
-
-function mapValues<A, B>(values: Readonly<Record<string, A>>, f: (value: A) => B) {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, f(value)]));
 }

@@ -80,13 +80,8 @@ export function paellaV1(p: Params, inputs: PaellaV1Inputs, config: PaellaV1Conf
     let block = 0;
     const next = () => scope.at(String(block++));
     for (let i = 0; i < blocks; i++) {
-      x = residualBlock(
-        next(),
-        x,
-        condition,
-        up,
-        i === 0 && above > 0 ? outputs[above] : undefined,
-      );
+      const skip = i === 0 && above > 0 ? outputs[above] : undefined;
+      x = residualBlock(next(), x, condition, up, skip);
     }
     const lower = widths[widths.length - 2 - above];
     if (lower !== undefined) x = doublingConv(next(), x, lower, 4);
@@ -124,9 +119,8 @@ function residualBlock(
   const everywhere = condition.size(1) === 1 && condition.size(2) === 1;
   const here = everywhere ? condition : resized(condition, x.size(2), x.size(3));
   const modulation = linear(p.at("cond_mapper"), here, width);
-  const [gamma, beta] = ["gamma", "beta"].map((name) =>
-    p.at("ln").param(name, [1, 1, 1], normal(1)),
-  ) as [Tensor, Tensor];
+  const gamma = p.at("ln").param("gamma", [1, 1, 1], normal(1));
+  const beta = p.at("ln").param("beta", [1, 1, 1], normal(1));
   const modulated = gamma.mul(modulation).mul(normed).add(beta.mul(modulation));
   const seen = skip ? concat([modulated, channelsLast(skip)], 3) : modulated;
   const inner = linear(p.at("channelwise.0"), seen, 4 * width).gelu();

@@ -20,36 +20,21 @@ import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
 import { noiseRatioEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { quote } from "../../engine/messages.ts";
+import type { TrainedPaellaConfig } from "./config.ts";
 
-export interface PaellaConfig {
+/** The published model, which reads a text as ByT5's tokens and CLIP's vectors. */
+export interface PaellaConfig extends Omit<
+  TrainedPaellaConfig,
+  "size" | "condition" | "learnedVariance" | "tokens"
+> {
   /** Number of codes in the codebook. */
   readonly codebook: number;
-  /** Channels of a code's embedding. */
-  readonly channels: number;
-  /** Number of codes along each side of a patch, which is one pixel of the highest resolution. */
-  readonly patch: number;
-  /** Width of the embedding of the noise ratio. */
-  readonly shareWidth: number;
-  readonly conditionWidth: number;
-  /** Width of ByT5's tokens. */
-  readonly textWidth: number;
   /** Width of CLIP's vectors, each of which becomes `clipTokens` tokens; 0 for a model without CLIP. */
   readonly clipWidth: number;
   readonly clipTokens: number;
-  readonly levels: readonly PaellaLevel[];
-  readonly kernel: number;
-  /** Whether pixels attend to each other and not only to the condition. */
-  readonly selfAttention: boolean;
 }
 
-/** One resolution, which is half that of the level before. */
-export interface PaellaLevel {
-  readonly width: number;
-  readonly heads: number;
-  readonly blocks: number;
-  /** The parts of a block: C convolution, T noise ratio, A attention, F feed-forward. */
-  readonly parts: string;
-}
+type PaellaLevel = TrainedPaellaConfig["levels"][number];
 
 export interface PaellaInputs {
   /** Codes [B, h, w], int64. */
@@ -168,10 +153,8 @@ function partOf(
     case "T": {
       const width = x.size(1);
       const mapped = linear(p.at("mapper"), shared.share, 2 * width, { init: zero });
-      const [scale, shift] = mapped
-        .reshape([mapped.dim(0), 2 * width, 1, 1])
-        .split(2, 1) as readonly [Tensor, Tensor];
-      return x.mul(scale.add(1)).add(shift);
+      const [scale, shift] = mapped.reshape([mapped.dim(0), 2 * width, 1, 1]).split(2, 1);
+      return x.mul(scale!.add(1)).add(shift!);
     }
     case "A":
       return attend(p, x, level.heads, shared);
@@ -187,9 +170,8 @@ function channelwise(p: Params, x: Tensor, { config }: BlockInputs): Tensor {
   const width = x.size(1);
   const inner = linear(p.at("channelwise.0"), channelsLast(x), 4 * width).gelu(); // [B, H, W, 4·C]
   const scope = p.at("channelwise.2");
-  const [gamma, beta] = ["gamma", "beta"].map((name) =>
-    scope.param(name, [1, 1, 1, 4 * width], zero),
-  ) as [Tensor, Tensor];
+  const gamma = scope.param("gamma", [1, 1, 1, 4 * width], zero);
+  const beta = scope.param("beta", [1, 1, 1, 4 * width], zero);
   const response = inner.square().sum([1, 2], true).sqrt();
   const relative = response.div(response.mean(-1, true).add(1e-6));
   const normed = gamma.mul(inner.mul(relative)).add(beta).add(inner);
@@ -277,12 +259,9 @@ export function paellaConfig(read: FieldReader): PaellaConfig {
     textWidth: read.count("byt5_embd", 1536),
     clipWidth: read.count("clip_embd", 1024),
     clipTokens: read.count("clip_seq_len", 4),
-    levels: widths.map((width, i) => ({
-      width,
-      heads: heads[i]!,
-      blocks: blocks[i]!,
-      parts: parts[i]!,
-    })),
+    levels: widths.map((width, i) => {
+      return { width, heads: heads[i]!, blocks: blocks[i]!, parts: parts[i]! };
+    }),
     kernel,
     selfAttention: read.flag("self_attn", true),
   };

@@ -6,17 +6,16 @@
  * Weights have the names of diffusers. The text comes from a T5 encoder.
  */
 import { FormatError, ShapeError } from "../../engine/errors.ts";
-import { concat, constant, input } from "../../engine/graph/functional.ts";
-import { batch } from "../../engine/graph/shape.ts";
+import { concat, constant } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { crossAttention, maskBias } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
-import { createParams, normal, type Params, type ParamsRoot, zero } from "../../nn/params.ts";
+import { normal, type Params, zero } from "../../nn/params.ts";
 import { type Axes, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
 import { sinCosTable } from "../../nn/positions.ts";
-import { timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import { embedVector, timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
 export interface PixArtConfig {
@@ -59,34 +58,6 @@ export interface PixArtInputs {
   readonly aspectRatio?: Tensor | undefined;
 }
 
-const extraLarge: PixArtConfig = {
-  size: 128,
-  channels: 4,
-  outputs: 8,
-  patch: 2,
-  heads: 16,
-  headSize: 72,
-  depth: 28,
-  textWidth: 4096,
-  textProjection: true,
-  attentionBias: true,
-  gelu: "tanh",
-  affineNorms: false,
-  epsilon: 1e-6,
-  interpolation: 2,
-  sizeConditions: false,
-};
-
-/** The published models, by image size. */
-export const pixArtPresets = {
-  "PixArt-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
-  "PixArt-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
-  "PixArt-XL-2-1024": { ...extraLarge, sizeConditions: true },
-  "PixArt-Sigma-XL-2-256": { ...extraLarge, size: 32, interpolation: 1 },
-  "PixArt-Sigma-XL-2-512": { ...extraLarge, size: 64, interpolation: 1 },
-  "PixArt-Sigma-XL-2-1024": extraLarge,
-} satisfies Record<string, PixArtConfig>;
-
 /**
  * Reads the config.json of diffusers' PixArtTransformer2DModel; missing fields have the defaults of diffusers.
  *
@@ -100,10 +71,8 @@ export function pixArtConfig(read: FieldReader): PixArtConfig {
   const channels = read.count("in_channels", 4);
   const activation = read.choice("activation_fn", ["gelu", "gelu-approximate"], "gelu-approximate");
   const captionChannels = read.optionalCount("caption_channels");
-  const [heads, headSize] = [
-    read.count("num_attention_heads", 16),
-    read.count("attention_head_dim", 72),
-  ];
+  const heads = read.count("num_attention_heads", 16);
+  const headSize = read.count("attention_head_dim", 72);
   const attended = read.count("cross_attention_dim", 1152);
   if (captionChannels !== undefined && attended !== heads * headSize) {
     throw new FormatError(
@@ -149,7 +118,7 @@ export function pixArt(
   const time = embedConditions(p.at("adaln_single.emb"), inputs, config); // [B, C]
   const shared = linear(p.at("adaln_single.linear"), time.silu(), 6 * width); // [B, 6·C]
   const text = config.textProjection
-    ? projectText(p.at("caption_projection"), inputs.text, width)
+    ? embedVector(p.at("caption_projection"), layers, inputs.text, width, (x) => x.gelu("tanh"))
     : inputs.text; // [B, L, C]
   const bias = inputs.mask && maskBias(inputs.mask); // [B, 1, 1, L]
 
@@ -228,25 +197,15 @@ function embedConditions(
   }
   const rows = (name: string, numbers: Tensor) =>
     embedNumber(p.at(name), numbers, width / 3).reshape([numbers.dim(0), -1]);
-  const sizes = [
-    rows("resolution_embedder", resolution), // [B, 2·C/3]
-    rows("aspect_ratio_embedder", aspectRatio), // [B, C/3]
-  ];
-  return time.add(concat(sizes, -1));
+  const sizes = rows("resolution_embedder", resolution); // [B, 2·C/3]
+  return time.add(concat([sizes, rows("aspect_ratio_embedder", aspectRatio)], -1));
 }
+
+const layers = ["linear_1", "linear_2"] as const;
 
 /** Embeds numbers by sinusoids and two linear layers: [...] → [..., width]. */
 function embedNumber(p: Params, x: Tensor, width: number): Tensor {
-  const init = normal(0.02);
-  const inner = linear(p.at("linear_1"), timestepEmbedding(x, 256), width, { init }).silu();
-  return linear(p.at("linear_2"), inner, width, { init });
-}
-
-/** Projects the text to the width of the model: [B, L, textWidth] → [B, L, width]. */
-function projectText(p: Params, text: Tensor, width: number): Tensor {
-  const init = normal(0.02);
-  const inner = linear(p.at("linear_1"), text, width, { init }).gelu("tanh");
-  return linear(p.at("linear_2"), inner, width, { init });
+  return embedVector(p, layers, timestepEmbedding(x, 256), width);
 }
 
 /** Positions that span the same range for every size of the latents: [N, C]. */
@@ -258,21 +217,4 @@ function positions(grid: Axes, config: PixArtConfig): Tensor {
       Math.fround(Math.fround(i / Math.fround(count / span)) / Math.fround(config.interpolation)),
     );
   return constant(sinCosTable(grid.map(along), config.heads * config.headSize));
-}
-
-/** Traces the model for its weights, which `checkKeys` and `initialize` need. */
-export function pixArtParams(config: PixArtConfig): ParamsRoot {
-  const { channels, patch, textWidth, sizeConditions } = config;
-  const p = createParams();
-  const inputs: PixArtInputs = {
-    x: input("x", [batch, channels, patch, patch]),
-    t: input("t", [batch]),
-    text: input("text", [batch, 1, textWidth]),
-    ...(sizeConditions && {
-      resolution: input("resolution", [batch, 2]),
-      aspectRatio: input("aspectRatio", [batch, 1]),
-    }),
-  };
-  pixArt(p, inputs, config);
-  return p;
 }

@@ -119,10 +119,9 @@ export function clipText(
   }
   const last = normed(h);
   const pooled = atEnd(last, ids, config); // [B, C]
-  const projected =
-    projection === null
-      ? pooled
-      : linear(p.at("text_projection"), pooled, projection, { bias: false });
+  const project = (width: number) =>
+    linear(p.at("text_projection"), pooled, width, { bias: false });
+  const projected = projection === null ? pooled : project(projection);
   return { last, penultimate, penultimateNormed: normed(penultimate), pooled, projected };
 }
 
@@ -151,13 +150,8 @@ function causalBias(length: number): Tensor {
 
 /** Selects the first end-of-text token of each text, [B, L, C] → [B, C]. */
 function atEnd(x: Tensor, ids: Tensor, { end }: ClipTextConfig): Tensor {
-  const place =
-    end === undefined
-      ? ids.argmax(-1)
-      : ids
-          .equal(constantOf([end], [], "int64"))
-          .cast("float32")
-          .argmax(-1); // [B]
+  const isEnd = (id: number) => ids.equal(constantOf([id], [], "int64")).cast("float32");
+  const place = (end === undefined ? ids : isEnd(end)).argmax(-1); // [B]
   return place.oneHot(ids.size(1)).unsqueeze(1).matmul(x).squeeze(1);
 }
 

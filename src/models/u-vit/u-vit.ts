@@ -59,22 +59,18 @@ export function uViT(
   const positions = p.param("pos_embed", [1, total, hidden], init);
   const bias = given.mask && maskBias(allTokens(given.mask, total));
 
-  const [first, second] = [
-    blockScopes(p, "in_blocks", depth / 2),
-    blockScopes(p, "out_blocks", depth / 2),
-  ];
+  const half = (name: string) => blockScopes(p, name, depth / 2);
   let [h] = runBlocks(
     [concat([given.tokens, patches], 1).add(positions)],
-    [...first, p.at("mid_block"), ...second],
+    [...half("in_blocks"), p.at("mid_block"), ...half("out_blocks")],
     (block, [tokens], _, opposite) => [uViTBlock(block, tokens, opposite?.[0], bias, config)],
     { recompute: options.recompute, longSkips: config.longSkips },
   ); // [B, M + N, C]
 
   h = norm(p.at("norm"), h, layerNorm).slice(1, total - count, total); // [B, N, C]
   const outputs = config.learnedVariance ? 2 * channels : channels;
-  const values = linear(p.at("decoder_pred"), h, patchPixels(patch, grid.length) * outputs, {
-    init,
-  }); // [B, N, values]
+  const pixels = patchPixels(patch, grid.length);
+  const values = linear(p.at("decoder_pred"), h, pixels * outputs, { init }); // [B, N, values]
   const image = unpatchify(values, grid, patch, "channels-last");
   return config.finalConv ? conv2d(p.at("final_layer"), image, outputs, 3) : image;
 }
@@ -90,11 +86,8 @@ function uViTBlock(
   const x = skip
     ? linear(p.at("skip_linear"), concat([tokens, skip], -1), hidden, { init })
     : tokens;
-  const attended = selfAttention(p.at("attn"), norm(p.at("norm1"), x, layerNorm), heads, {
-    qkvBias,
-    bias,
-  });
-  const h = x.add(attended);
+  const normed = norm(p.at("norm1"), x, layerNorm);
+  const h = x.add(selfAttention(p.at("attn"), normed, heads, { qkvBias, bias }));
   const inner = Math.trunc(hidden * mlpRatio);
   return h.add(mlp(p.at("mlp"), norm(p.at("norm2"), h, layerNorm), inner, "none"));
 }

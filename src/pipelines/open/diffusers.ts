@@ -5,8 +5,10 @@
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
-import type { OpenAutoencoder } from "../../models/coders/autoencoder-kl-checkpoint.ts";
-import { openAutoencoderFolder } from "../../models/coders/autoencoder-kl-folder.ts";
+import {
+  type OpenAutoencoder,
+  openAutoencoderFolder,
+} from "../../models/coders/autoencoder-kl-checkpoint.ts";
 import { families } from "../../models/families.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
@@ -16,7 +18,7 @@ import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, jsonIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
-import { type ContinuousProcess, schedulerProcess } from "../process.ts";
+import { type SamplingProcess, schedulerProcess } from "../process.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
 import {
@@ -207,7 +209,7 @@ export async function component(
   );
 }
 
-async function schedulerOf(whole: ModelFolder): Promise<ContinuousProcess> {
+async function schedulerOf(whole: ModelFolder): Promise<SamplingProcess> {
   const fields = await configOf(whole, "scheduler", "scheduler_config.json");
   const name = fields.text("_class_name");
   return schedulerProcess(name, diffusersScheduler(name, fields));

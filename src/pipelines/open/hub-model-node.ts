@@ -8,6 +8,7 @@ import { readFields, readJson } from "../../weights/sources/folder-node.ts";
 import type { HubId } from "../../weights/hub/id.ts";
 import { type HubChoice, type HubOptions, hubSnapshot } from "../../weights/hub/hub-node.ts";
 import { readShardIndex } from "../../weights/safetensors/sharded.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import { fileSource } from "../../weights/sources/file-node.ts";
 import { diffusersIndex, pipelineClass, unneededComponents } from "./diffusers.ts";
 import type { OpenModelOptions } from "./options.ts";
@@ -40,13 +41,10 @@ function filesOfFile(repo: string, file: string): HubChoice {
     if (extname(file) !== ".json") return [file];
     const path = await locate(file);
     if (path === undefined) return undefined;
-    const source = await fileSource(path);
-    try {
+    return closing(await fileSource(path), async (source) => {
       const shards = new Set((await readShardIndex(source)).values());
       return [file, ...[...shards].map((shard) => join(dirname(file), shard))];
-    } finally {
-      await source.close?.();
-    }
+    });
   };
 }
 

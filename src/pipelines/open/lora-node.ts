@@ -2,19 +2,13 @@
 import { arrayWeight } from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { toFloat32 } from "../../engine/arrays/convert.ts";
 import { FormatError, UsageError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/arrays/ndarray.ts";
+import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { layerNames } from "../../training/tasks/lora-layers.ts";
+import { closing } from "../../weights/sources/closing.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
-import {
-  type Lora,
-  type LoraPart,
-  type LoraSettings,
-  mergeLora,
-  readLora,
-} from "../../weights/lora.ts";
+import { type LoraPart, type LoraSettings, mergeLora, readLora } from "../../weights/lora.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readStored } from "../../weights/stored-node.ts";
 import type { ImageModel, MergedLora } from "../image-model.ts";
@@ -55,13 +49,9 @@ export async function withLoras(
       throw new UsageError(`The weight of ${file} is ${weight}; give a number, such as 0.8.`);
     }
     const { path, settings } = await locate(file);
-    const opened = await openSafetensorsFile(path);
-    let lora: Lora;
-    try {
-      lora = await readLora(opened, names, model.name, settings);
-    } finally {
-      await opened.close();
-    }
+    const lora = await closing(await openSafetensorsFile(path), (opened) =>
+      readLora(opened, names, model.name, settings),
+    );
     applied.push({ file, weight });
     warnings.push(...lora.warnings);
     for (const part of weight === 0 ? [] : lora.parts) {
@@ -71,7 +61,8 @@ export async function withLoras(
   const merged = new Map<string, NdArray>();
   for (const [layer, parts] of byLayer) {
     const name = `${layer}.weight`;
-    merged.set(name, mergeLora(float32(await readStored(model.weights(name)!)), parts));
+    const stored = await readStored(model.weights(name)!);
+    merged.set(name, mergeLora(castArray(stored, "float32"), parts));
   }
   return {
     ...model,
@@ -108,10 +99,4 @@ async function settingsBeside(folder: string): Promise<LoraSettings | undefined>
   const content = await readJson(path);
   if (typeof content === "object" && content !== null) return content as LoraSettings;
   throw new FormatError(`${path} holds no object; save the LoRA again.`);
-}
-
-function float32({ dtype, shape, data }: NdArray): NdArray<"float32"> {
-  const values = new Float32Array(data.length);
-  toFloat32(dtype, data, values);
-  return { dtype: "float32", shape, data: values };
 }

@@ -6,6 +6,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
 import { UsageError } from "../../engine/errors.ts";
+import { pick } from "../../engine/records.ts";
 import { autoencoderIn } from "../../models/coders/autoencoder-kl-checkpoint.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { fieldReader } from "../../weights/config-fields.ts";
@@ -84,11 +85,12 @@ export async function openSD3File(
   const name = basename(path, extname(path));
   const { textEncoders = [], tokenizers = dirname(resolve(path)) } = options;
   const wanted = wantedEncoders(table, options, name);
+  const isWanted = (each: string) => wanted.includes(each);
   const own = networkWeights(file);
   const { network } = publishedModel(own);
   const weights = checkedWeights(tracedForDrawing(network).params, own);
   const encoders = {
-    ...encodersOfWeights(table, only(wanted, encoderWeightsIn(table, file))),
+    ...encodersOfWeights(table, pick(encoderWeightsIn(table, file), isWanted)),
     ...(await openGivenEncoders(textEncoders, wanted, opened)),
   };
   const decoder = vae
@@ -97,15 +99,8 @@ export async function openSD3File(
       ? autoencoderIn(weightsUnder(file, autoencoderPrefix))
       : undefined;
   if (vae && decoder) opened.push(decoder.file);
-  const parts: ImageModel = {
-    name,
-    network,
-    weights,
-    process,
-    decoder,
-    defaults,
-    close: () => closeAll(opened),
-  };
+  const close = () => closeAll(opened);
+  const parts: ImageModel = { name, network, weights, process, decoder, defaults, close };
   const missing = wanted.filter((each) => !encoders[each]);
   if (missing.length > 0) {
     const titles = missing.map((each) => table[each]!.title).join(", ");
@@ -166,7 +161,13 @@ async function openGivenEncoders(
       `${path} holds no text encoder of Stable Diffusion 3; give clip_l.safetensors, clip_g.safetensors and t5xxl_fp16.safetensors, a folder that holds them, or one in diffusers' layout.`,
     );
   }
-  return { ...inFolders, ...encodersOfWeights(table, only(wanted, found)) };
+  return {
+    ...inFolders,
+    ...encodersOfWeights(
+      table,
+      pick(found, (name) => wanted.includes(name)),
+    ),
+  };
 }
 
 /** @throws UsageError if there is another such encoder already */
@@ -181,16 +182,9 @@ function addEncoder(found: Record<string, Weights>, name: string, own: Weights):
   if (!other || isReadable(own)) found[name] = own;
 }
 
-function only<T>(names: readonly string[], all: Readonly<Record<string, T>>): Record<string, T> {
-  return Object.fromEntries(Object.entries(all).filter(([name]) => names.includes(name)));
-}
-
 async function weightFiles(folder: string): Promise<string[]> {
-  const names = await readdir(folder);
-  return names
-    .filter((name) => name.endsWith(".safetensors"))
-    .toSorted()
-    .map((name) => join(folder, name));
+  const names = (await readdir(folder)).filter((name) => name.endsWith(".safetensors"));
+  return names.toSorted().map((name) => join(folder, name));
 }
 
 function isReadable({ entries }: Weights): boolean {

@@ -10,6 +10,7 @@ import { graphOf } from "../../engine/graph/graph.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { nearestNames, quote } from "../../engine/messages.ts";
+import { mapValues, pick } from "../../engine/records.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import {
   clipText,
@@ -158,12 +159,10 @@ export function encodersOfWeights(
   table: TextEncoderTable,
   weights: Readonly<Record<string, Weights>>,
 ): OpenTextEncoders {
-  return Object.fromEntries(
-    Object.entries(weights).map(([name, file]) => {
-      const { kind, title } = table[name]!;
-      return [name, textEncoderKinds[kind].withoutConfig(file, title)];
-    }),
-  );
+  return mapValues(weights, (file, name) => {
+    const { kind, title } = table[name]!;
+    return textEncoderKinds[kind].withoutConfig(file, title);
+  });
 }
 
 /** The encoders' weights in a file: those inside a whole model, or the one that the file is; empty for any other file. */
@@ -172,13 +171,9 @@ export function encoderWeightsIn(
   file: Weights,
 ): Readonly<Record<string, Weights>> {
   const keys = [...file.entries.keys()];
-  const inside = Object.entries(table).filter(([, { prefix }]) =>
-    keys.some((key) => key.startsWith(prefix)),
-  );
-  if (inside.length > 0) {
-    return Object.fromEntries(
-      inside.map(([name, { prefix }]) => [name, weightsUnder(file, prefix)]),
-    );
+  const inside = pick(table, (name) => keys.some((key) => key.startsWith(table[name]!.prefix)));
+  if (Object.keys(inside).length > 0) {
+    return mapValues(inside, ({ prefix }) => weightsUnder(file, prefix));
   }
   const alone = Object.entries(table).find(([, row]) => row.isAlone(file));
   return alone ? { [alone[0]]: file } : {};
@@ -266,9 +261,7 @@ function stageOf({ row, encoder, tokens, outputs }: ReadyTextEncoder): Stage {
     ...(row.remedy !== undefined && { remedy: row.remedy }),
     graph() {
       const traced = encoder.trace(input("ids", [batch, tokens], "int64"));
-      return graphOf(
-        Object.fromEntries(Object.entries(outputs).map(([name, own]) => [name, traced[own]!])),
-      );
+      return graphOf(mapValues(outputs, (own) => traced[own]!));
     },
   };
 }

@@ -2,7 +2,7 @@
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { UsageError } from "../../engine/errors.ts";
-import type { Backend, WeightSource } from "../../engine/runtime/backend.ts";
+import type { Backend } from "../../engine/runtime/backend.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { readTrainedFolder } from "../../models/card-folder.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
@@ -39,7 +39,7 @@ export async function openTrainedFolder(
 }
 
 /** The contents of a trained folder. */
-export interface TrainedModel {
+export interface ModelParts {
   readonly card: Card;
   /** An open checkpoint, or arrays by name. */
   readonly weights: Weights | Readonly<Record<string, NdArray>>;
@@ -66,12 +66,12 @@ export interface TrainedModel {
 export function createPipeline({
   backend,
   ...model
-}: TrainedModel & { readonly backend: Backend }): Pipeline {
+}: ModelParts & { readonly backend: Backend }): Pipeline {
   return imagePipeline(trainedModel(model), backend);
 }
 
 /** The model of `createPipeline`, without a backend to run it. */
-function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): ImageModel {
+function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): ImageModel {
   const { name, network, classes, sampling } = card;
   const { condition, prompt } = network;
   if (condition.kind === "text" && !(prompt && tokenizer)) {
@@ -81,12 +81,13 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: TrainedModel): 
   }
   const { params } = traceNetwork(network, { drop: condition.kind === "text" });
   const opened = isOpened(weights) ? weights : undefined;
+  if (!isOpened(weights)) {
+    checkKeys(params, { name, entries: new Map(Object.entries(weights)) });
+  }
   return {
     name,
     network,
-    weights: opened
-      ? checkedWeights(params, opened)
-      : arraySource(name, params, weights as Readonly<Record<string, NdArray>>),
+    weights: isOpened(weights) ? checkedWeights(params, weights) : arrayWeights(weights),
     process: processOf(card),
     classes: classes && new Map(classes.map((each, i) => [each, i])),
     encoder: tokenizer && prompt && tokenEncoder(name, tokenizer, prompt.length),
@@ -136,23 +137,12 @@ function decoderOf(
   if (!coder) return undefined;
   if (!weights) {
     throw new UsageError(
-      latents
-        ? `${name} draws latents, but there is no autoencoder to decode them; give the ${modelFiles.autoencoder} that was written with it.`
-        : `${name} draws tokens, but there is no VQGAN to decode them; give the ${modelFiles.vqgan} that was written with it.`,
+      `${name} draws ${latents ? "latents, but there is no autoencoder" : "tokens, but there is no VQGAN"} to decode them; give the ${latents ? modelFiles.autoencoder : modelFiles.vqgan} that was written with it.`,
     );
   }
   return { ...coder, weights: checkedWeights(codecParams(coder), weights) };
 }
 
-function isOpened(weights: TrainedModel["weights"]): weights is Weights {
+function isOpened(weights: ModelParts["weights"]): weights is Weights {
   return weights["entries"] instanceof Map;
-}
-
-function arraySource(
-  name: string,
-  asked: Parameters<typeof checkKeys>[0],
-  arrays: Readonly<Record<string, NdArray>>,
-): WeightSource {
-  checkKeys(asked, { name, entries: new Map(Object.entries(arrays)) });
-  return arrayWeights(arrays);
 }

@@ -1,7 +1,7 @@
 /** Closes what was opened, including when a later step fails. */
 
 export interface Closable {
-  close(): Promise<void>;
+  close?(): Promise<void>;
 }
 
 /** Calls `use` with a list of open files, to which it may add. If it fails, all of them are closed. */
@@ -25,10 +25,10 @@ export async function closing<C extends Closable, T>(
   try {
     return await use(opened);
   } finally {
-    await opened.close();
+    await opened.close?.();
   }
 }
 
 export async function closeAll(opened: readonly Closable[]): Promise<void> {
-  for (const each of opened) await each.close();
+  for (const each of opened) await each.close?.();
 }
