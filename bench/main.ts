@@ -36,22 +36,34 @@ const settleMs = 250;
 /** The number of timed steps that even the slowest peer takes. */
 const leastTimedSteps = 2;
 
-function readOptions(): Options {
+const usage = `npm run bench -- SUITE [options]
+
+Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
+
+  --only NAME,…   runs these contenders alone: ${contenderNames.join(", ")}.
+                  --only ours leaves out the peers, which take most of the time
+  --rounds N      timed steps of each contender
+  --threads N     threads of each contender (default: one per core)
+  --json          prints one JSON object instead of a table`;
+
+function readOptions(): Options | undefined {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      help: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       rounds: { type: "string" },
       threads: { type: "string", default: String(availableParallelism()) },
       only: { type: "string", default: contenderNames.join(",") },
     },
   });
+  if (values.help) return undefined;
   const suiteNames = Object.keys(suites);
   const [suiteName, ...rest] = positionals;
   const makeSuite = suiteName === undefined ? undefined : suites[suiteName];
   if (suiteName === undefined || makeSuite === undefined || rest.length > 0) {
     throw new RangeError(
-      `"${positionals.join(" ")}" is not a suite: name one of ${suiteNames.join(", ")}.`,
+      `"${positionals.join(" ")}" is not a suite: name one of ${suiteNames.join(", ")}, or see --help.`,
     );
   }
   const only = values.only.split(",").map((name) => {
@@ -183,12 +195,16 @@ async function bench(options: Options, workDir: string): Promise<number> {
 }
 
 async function main(): Promise<number> {
-  let options: Options;
+  let options: Options | undefined;
   try {
     options = readOptions();
   } catch (error) {
     progress(messageOf(error));
     return 2;
+  }
+  if (!options) {
+    process.stdout.write(`${usage}\n`);
+    return 0;
   }
   const workDir = mkdtempSync(join(tmpdir(), "patchwise-bench-"));
   try {

@@ -2,7 +2,6 @@
  * patchwise compare CONFIG…: trains several models on the same data with the same budget, and compares them in one table and
  * one picture.
  */
-import { readFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { titledGrids } from "../comparison/titled-grids-node.ts";
@@ -11,13 +10,11 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
 import { contendersOf } from "../comparison/contenders.ts";
-import { readTrainingConfig } from "../training/config/config-file.ts";
 import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
-import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { writeResults } from "./output-files.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
-import { collect, reportTraining, untilSignal } from "./train.ts";
+import { collect, readConfig, reportTraining, untilSignal } from "./train.ts";
 
 interface CompareCommandOptions {
   readonly out: string;
@@ -69,12 +66,7 @@ async function compareCommand(
   }
   const configs = [];
   for (const file of files) {
-    const text = await readFile(file, "utf8").catch((error: unknown) => {
-      throw new UsageError(`Cannot read the config ${file}: ${describeSystemError(error)}.`, {
-        cause: error,
-      });
-    });
-    const config = readTrainingConfig(file, text, options.set ?? []);
+    const config = await readConfig(file, options.set);
     configs.push({ name: config.name ?? basename(file, extname(file)), file, config });
   }
   const contenders = contendersOf(configs, { minutes, compute });
@@ -83,15 +75,8 @@ async function compareCommand(
   await untilSignal(async (signal) => {
     const report = (event: CompareEvent) => reportComparison(progress, event);
     const draw = drawSamples(backend);
-    const compared = await compare(contenders, {
-      backend,
-      out,
-      resume,
-      count,
-      draw,
-      report,
-      signal,
-    });
+    const run = { backend, out, resume, count, draw, report, signal };
+    const compared = await compare(contenders, run);
     progress.end();
     if (!compared) {
       progress.line("Stopped; to resume, repeat the command with --resume.");
@@ -99,15 +84,8 @@ async function compareCommand(
       return;
     }
     const { comparison, samples } = compared;
-    const table = comparisonTable(comparison);
-    const json = `${JSON.stringify(comparison, null, 2)}\n`;
-    await writeFileAtomic(join(out, "compare.md"), new TextEncoder().encode(table));
-    await writeFileAtomic(join(out, "compare.json"), new TextEncoder().encode(json));
-    await writeFileAtomic(join(out, "compare.png"), await titledGrids(samples));
-    process.stdout.write(options.json ? `${JSON.stringify(comparison)}\n` : table);
-    progress.line(
-      `Wrote ${["md", "json", "png"].map((kind) => join(out, `compare.${kind}`)).join(", ")}.`,
-    );
+    const files = [comparisonTable(comparison), comparison, await titledGrids(samples)] as const;
+    progress.line(await writeResults(join(out, "compare"), files, options.json));
   }, progress);
 }
 

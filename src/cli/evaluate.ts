@@ -8,16 +8,16 @@ import { evaluate, type EvaluateEvent, type SeededPrompt } from "../comparison/e
 import { evaluationTable } from "../comparison/evaluation-table-node.ts";
 import { type EmojiStyle, emojiStyleNames } from "../data/formats/emoji/captions.ts";
 import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { didYouMean, quote } from "../engine/messages.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { firstOfEachKind, readPrompts } from "../evaluation/prompts.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
 import { finished } from "../pipelines/pipeline.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
-import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { system } from "../weights/sources/system-error-node.ts";
 import { addModelOptions, deviceNames, modelOptions, numberOption, onDevice } from "./options.ts";
-import { progressWriter, type ProgressWriter } from "./progress.ts";
+import { writeResults } from "./output-files.ts";
+import { progressWriter } from "./progress.ts";
 import { untilSignal } from "./train.ts";
 
 interface EvaluateCommandOptions extends OpenModelOptions {
@@ -105,27 +105,19 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
         signal,
       });
       progress.end();
-      const table = evaluationTable(evaluated.evaluation);
-      const json = `${JSON.stringify(evaluated.evaluation, null, 2)}\n`;
-      await writeFileAtomic(join(out, "evaluation.md"), new TextEncoder().encode(table));
-      await writeFileAtomic(join(out, "evaluation.json"), new TextEncoder().encode(json));
-      await writeFileAtomic(join(out, "evaluation.png"), await contactSheet(prompts, evaluated));
-      process.stdout.write(options.json ? `${JSON.stringify(evaluated.evaluation)}\n` : table);
-      const written = ["md", "json", "png"].map((kind) => join(out, `evaluation.${kind}`));
-      progress.line(`Wrote ${written.join(", ")}.`);
+      const { evaluation } = evaluated;
+      const sheet = await contactSheet(prompts, evaluated);
+      const files = [evaluationTable(evaluation), evaluation, sheet] as const;
+      progress.line(await writeResults(join(out, "evaluation"), files, options.json));
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
-      stopped(progress);
+      progress.end();
+      progress.line("Stopped; to resume, repeat the command.");
+      process.exitCode = 130;
     } finally {
       await pipeline.dispose();
     }
   }, progress);
-}
-
-function stopped(progress: ProgressWriter): void {
-  progress.end();
-  progress.line("Stopped; to resume, repeat the command.");
-  process.exitCode = 130;
 }
 
 /** Reads the prompts of a file. The seed of a prompt does not depend on the limit. */
@@ -134,11 +126,7 @@ async function promptsOf(
   seed: number,
   limit: number | undefined,
 ): Promise<readonly SeededPrompt[]> {
-  const text = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw new UsageError(`Cannot read the prompts ${file}: ${describeSystemError(cause)}.`, {
-      cause,
-    });
-  });
+  const text = await system(`read the prompts ${file}`, readFile(file, "utf8"), UsageError);
   const all = readPrompts(text, file).map((prompt, i) => ({ ...prompt, seed: seed + i }));
   return limit === undefined ? all : firstOfEachKind(all, limit);
 }
@@ -148,9 +136,8 @@ function stylesOption(text: string): readonly EmojiStyle[] {
     const name = word.trim();
     const known = emojiStyleNames.find((style) => style === name);
     if (known) return known;
-    const near = nearestNames(name, emojiStyleNames);
     throw new UsageError(
-      `--styles has ${quote(name)}, which is not a style; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `choose from ${emojiStyleNames.join(", ")}.`}`,
+      `--styles has ${quote(name)}, which is not a style; ${didYouMean(name, emojiStyleNames, "choose from")}`,
     );
   });
 }

@@ -14,6 +14,7 @@ import { openModel } from "../pipelines/open/open-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { quote } from "../engine/messages.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
 
@@ -52,7 +53,7 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
   await checkWritable([out]);
   const model = await openModel(source, { ...modelOptions(options), loras: options.lora });
   for (const warning of model.warnings ?? []) process.stderr.write(`Warning: ${warning}\n`);
-  try {
+  await closing(model, async () => {
     const size = latentSize(options.size ?? {}, model);
     const { network, decoder, weights } = model;
     if (part === "decoder" && !decoder) {
@@ -65,9 +66,7 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
         ? await exportGraph(networkGraph(network, size), weights, out, { half })
         : await exportGraph(decoderGraph(decoder!, size), decoder!.weights, out, { half });
     process.stdout.write(options.json ? `${JSON.stringify(exported)}\n` : text(exported));
-  } finally {
-    await model.close();
-  }
+  });
 }
 
 function text({ files, inputs, outputs }: Exported): string {

@@ -26,6 +26,7 @@ import {
 import { checkWritable, numbered, unusedName, withSuffix } from "./output-files.ts";
 import { progressWriter } from "./progress.ts";
 import { addSettingOptions, type OptionValues, requestOf } from "./setting-options.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { showPicture } from "./terminal-picture.ts";
 import { version } from "./version.ts";
 
@@ -48,10 +49,10 @@ export function addGenerate(program: Command): void {
     .command("generate")
     .summary("draw pictures of a prompt or class")
     .description(
-      "Draws with a trained model. A model is the name of a bundled one, a folder that patchwise train wrote, a folder in " +
-        "diffusers' layout (DiTPipeline, StableDiffusion3Pipeline), or a .safetensors file: Stable Diffusion 3, or " +
-        "facebookresearch/DiT with --vae; or one of these on the Hugging Face Hub, as owner/name, owner/name@revision or " +
-        "owner/name:file.safetensors.",
+      "Draws pictures with a trained model, which --model names. It is one of: a bundled model, by its name; a folder that " +
+        "patchwise train wrote; a folder in diffusers' layout (DiTPipeline, StableDiffusion3Pipeline); a .safetensors file " +
+        "of Stable Diffusion 3, or of facebookresearch/DiT with --vae; a model on the Hugging Face Hub, as owner/name, " +
+        "owner/name@revision or owner/name:file.safetensors.",
     )
     .argument("[prompt]", settings.prompt.help)
     .option("--model <name|dir|file|id>", `model to draw with (default: ${defaultModel})`);
@@ -70,7 +71,7 @@ export function addGenerate(program: Command): void {
     .option("--from-image <file>", "take the settings that a drawn picture records")
     .option(
       "--json",
-      "print one JSON object: { files, seeds, model, steps, guidance, sampler, size, seconds, … }",
+      "print one JSON object: { files, seeds, model, steps, guidance, sampler, width, height, size: [height, width], seconds, … }",
     )
     .action(generate);
 }
@@ -100,11 +101,9 @@ async function generate(
           hub: { onProgress, signal: stopped.signal },
         }),
       );
-      try {
-        await draw(pipeline, { ...request, signal: stopped.signal }, options);
-      } finally {
-        await pipeline.dispose();
-      }
+      await closing({ close: () => pipeline.dispose() }, () =>
+        draw(pipeline, { ...request, signal: stopped.signal }, options),
+      );
     });
   } catch (error) {
     if (!stopped.signal.aborted) throw error;

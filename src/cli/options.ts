@@ -6,6 +6,7 @@ import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { PictureSize } from "../pipelines/image-model.ts";
 import { type OpenModelOptions, openOptions } from "../pipelines/open/options.ts";
 import { quote } from "../engine/messages.ts";
+import { pick } from "../engine/records.ts";
 
 /** A parser of a number, as commander takes it. */
 export function numberOption(name: string): (text: string) => number {
@@ -52,8 +53,7 @@ export function addModelOptions(command: Command): Command {
 
 /** The options of opening a model among all options of a command. */
 export function modelOptions(options: OpenModelOptions): OpenModelOptions {
-  const names = Object.keys(openOptions) as (keyof OpenModelOptions)[];
-  return Object.fromEntries(names.map((name) => [name, options[name]]));
+  return pick<unknown>({ ...options }, (name) => name in openOptions);
 }
 
 /** Adds the option that names LoRAs to merge into the model. */

@@ -3,7 +3,9 @@ import { randomBytes } from "node:crypto";
 import { open, rm, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
+import { exists } from "../weights/sources/folder-node.ts";
+import { system } from "../weights/sources/system-error-node.ts";
 
 /** Returns `name-1.png`, `name-2.png`, … for `name.png`, or the name itself for a single file. */
 export function numbered(path: string, count: number): string[] {
@@ -50,23 +52,27 @@ export async function checkWritable(paths: readonly string[]): Promise<void> {
   for (const folder of new Set(paths.map((path) => dirname(path)))) {
     // Only an attempt tells, because permissions, read-only disks and quotas have different rules.
     const probe = join(folder, `.patchwise-${randomBytes(6).toString("hex")}.tmp`);
-    try {
+    const attempt = async () => {
       await (await open(probe, "wx")).close();
       await rm(probe, { force: true });
-    } catch (error) {
-      throw new UsageError(
-        `Cannot write into the folder ${folder}: ${describeSystemError(error)}.`,
-        {
-          cause: error,
-        },
-      );
-    }
+    };
+    await system(`write into the folder ${folder}`, attempt(), UsageError);
   }
 }
 
-function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
+/**
+ * Writes results as PATH.md, PATH.json and PATH.png, and prints the table, or the JSON if asked to.
+ *
+ * @returns a sentence that names the files
+ */
+export async function writeResults(
+  path: string,
+  [table, value, png]: readonly [table: string, value: object, png: Uint8Array],
+  asJson = false,
+): Promise<string> {
+  await writeFileAtomic(`${path}.md`, new TextEncoder().encode(table));
+  await writeJson(`${path}.json`, value);
+  await writeFileAtomic(`${path}.png`, png);
+  process.stdout.write(asJson ? `${JSON.stringify(value)}\n` : table);
+  return `Wrote ${["md", "json", "png"].map((kind) => `${path}.${kind}`).join(", ")}.`;
 }

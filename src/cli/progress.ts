@@ -112,10 +112,10 @@ function rate(perSecond: number): string {
 /** Formats a duration in its two largest units. */
 function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
-  const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(whole / unit)) as [
-    number,
-    number,
-    number,
+  const [minutes, hours, days] = [
+    Math.floor(whole / 60),
+    Math.floor(whole / 3600),
+    Math.floor(whole / 86400),
   ];
   if (minutes === 0) return `${whole} s`;
   if (hours === 0) return `${minutes} min ${whole % 60} s`;

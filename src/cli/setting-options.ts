@@ -17,16 +17,13 @@ import { readPictureFile } from "../pictures/decode-node.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { numberOption, numbersOption, pairOption, sizeOption } from "./options.ts";
 
-const parsers: Readonly<
-  Record<SettingFlag["parse"], ((name: string) => (text: string) => unknown) | undefined>
-> = {
-  text: undefined,
+type Parser = (name: string) => (text: string) => unknown;
+
+/** Pictures are read later, because parsers are synchronous. */
+const parsers: { readonly [K in SettingFlag["parse"]]?: Parser } = {
   number: numberOption,
   numbers: numbersOption,
   pair: pairOption,
-  // Read later, because parsers are synchronous.
-  "white picture": undefined,
-  "black picture": undefined,
 };
 
 /** Values of the options by commander's names. */
@@ -89,13 +86,8 @@ function mergedMembers(
   const merged = settingNames.filter(
     (name) => typed[name] !== undefined && settingRow(name).flags.some(({ members }) => members),
   );
-  const whole = merged.map((name) => [
-    name,
-    {
-      ...((recorded as Partial<Record<SettingName, unknown>>)?.[name] as object),
-      ...(typed[name] as object),
-    },
-  ]);
+  const before = { ...recorded } as unknown as Partial<Record<SettingName, object>>;
+  const whole = merged.map((name) => [name, { ...before[name], ...(typed[name] as object) }]);
   return { ...request, ...Object.fromEntries(whole) };
 }
 

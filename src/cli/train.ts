@@ -10,7 +10,8 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
 import { type TrainingEvent } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { closing } from "../weights/sources/closing.ts";
+import { system } from "../weights/sources/system-error-node.ts";
 import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
@@ -56,12 +57,7 @@ export function addTrain(program: Command): void {
 }
 
 async function trainCommand(file: string, options: TrainCommandOptions): Promise<void> {
-  const text = await readFile(file, "utf8").catch((error: unknown) => {
-    throw new UsageError(`Cannot read the config ${file}: ${describeSystemError(error)}.`, {
-      cause: error,
-    });
-  });
-  const config = readTrainingConfig(file, text, options.set ?? []);
+  const config = await readConfig(file, options.set);
   if (options.out === "") throw new UsageError("--out is empty; name the folder to write.");
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
@@ -94,6 +90,11 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
   }, progress);
 }
 
+export async function readConfig(file: string, settings: readonly string[] = []) {
+  const text = await system(`read the config ${file}`, readFile(file, "utf8"), UsageError);
+  return readTrainingConfig(file, text, settings);
+}
+
 /** Runs a long task with a signal that aborts at the first Ctrl-C. A second Ctrl-C ends the process at once. */
 export async function untilSignal(
   work: (signal: AbortSignal) => Promise<void>,
@@ -121,10 +122,7 @@ async function nextStep(
 ): Promise<string> {
   if ("autoencoder" in config) return `train a model on it with latents.autoencoder: ${out}`;
   const [model, others] = "lora" in config ? [config.base, ["--lora", out]] : [out, []];
-  const { network, classes } = await openModel(model).then(async (opened) => {
-    await opened.close();
-    return opened;
-  });
+  const { network, classes } = await closing(await openModel(model), async (opened) => opened);
   const subject = {
     text: ["a picture"],
     class: ["--class", classes?.keys().next().value ?? "0"],

@@ -13,6 +13,7 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
 import {
+  evenIndices,
   type Features,
   frechetDistance,
   kernelDistance,
@@ -26,7 +27,7 @@ import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.t
 import { type DrawSamples } from "../training/tasks/denoiser.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
-import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
+import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { drawAll, drawSampleGrid, type Prompts } from "./drawing.ts";
 import { realPictures } from "./real-pictures-node.ts";
@@ -90,13 +91,7 @@ export async function compare(
     const samples: { name: string; grid: Picture }[] = [];
     for (const contender of contenders) {
       report({ kind: "model", name: contender.name });
-      const done = await compareOne(
-        contender,
-        real.prompts,
-        reference.features,
-        extractor,
-        options,
-      );
+      const done = await compareOne(contender, real.prompts, reference.features, trained, options);
       if (!done) return undefined;
       models.push(done.model);
       samples.push({ name: contender.name, grid: done.grid });
@@ -136,10 +131,8 @@ async function openFolder(
   { out, resume, count }: CompareOptions,
 ): Promise<() => Promise<void>> {
   const file = join(out, "comparison.json");
-  const own = canonical({
-    count,
-    models: contenders.map(({ name, config }) => ({ name, config })),
-  });
+  const models = contenders.map(({ name, config }) => ({ name, config }));
+  const own = canonical({ count, models });
   if (await exists(file)) {
     if (!resume) {
       throw new UsageError(
@@ -173,7 +166,7 @@ async function compareOne(
   contender: Contender,
   prompts: Prompts,
   reference: Features,
-  extractor: Extractor,
+  { extractor }: { readonly extractor: Extractor },
   options: CompareOptions,
 ): Promise<{ readonly model: ComparedModel; readonly grid: Picture } | undefined> {
   const { out, backend, count, report, signal } = options;
@@ -181,8 +174,7 @@ async function compareOne(
   const folder = join(out, name);
   const file = join(folder, "compared.json");
   const known = ((await exists(file)) ? await readJson(file) : {}) as State;
-  const keep = async (state: State) =>
-    writeFileAtomic(file, new TextEncoder().encode(`${JSON.stringify(state, null, 2)}\n`));
+  const keep = (state: State) => writeJson(file, state);
   const trained = known.trained ?? (await trainOne(contender, folder, options));
   if (!trained) return undefined;
   if (!known.trained) await keep({ trained });
@@ -263,11 +255,7 @@ function measures(
 
 /** Selects `count` rows at even distances. */
 function evenly(features: Features, count: number): Features {
-  const { count: all } = features;
-  return rowsAt(
-    features,
-    Array.from({ length: count }, (_, i) => Math.floor((i * all) / count)),
-  );
+  return rowsAt(features, evenIndices(features.count, count));
 }
 
 function accuracy(guesses: readonly number[], truth: ArrayLike<number>): number {

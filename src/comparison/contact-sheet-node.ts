@@ -44,16 +44,11 @@ export async function contactSheet(
       put(await fitPicture(pictures[row]!, shape, fitting), DRAWING, left + 2, y + 2);
       put(realPicture(reference, nearest.index).pixels, REAL, left + DRAWING + 16, y + 14);
       const frame = frames[rank === 0 ? 0 : rank > 0 ? 1 : 2];
+      const answer = clipped(`→ ${reference.set.pictures[nearest.index]!.label}`);
       marks.push(
         `<rect x="${left}" y="${y}" width="${DRAWING + 4}" height="${DRAWING + 4}" fill="none" stroke="${frame}" stroke-width="2"/>`,
         text(clipped(prompts[row]!.prompt), left, y + DRAWING + 18, 11),
-        text(
-          clipped(`→ ${reference.set.pictures[nearest.index]!.label}`),
-          left,
-          y + DRAWING + 32,
-          10,
-          "#777",
-        ),
+        text(answer, left, y + DRAWING + 32, 10, "#777"),
       );
     }
     top += heights[g]!;

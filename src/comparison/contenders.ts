@@ -20,15 +20,10 @@ export type Budget = { readonly minutes: number } | { readonly compute: number }
  * @throws UsageError if the configs cannot be compared, or `budget` does not have exactly one field
  */
 export function contendersOf(
-  configs: readonly {
-    readonly name: string;
-    readonly file: string;
+  configs: readonly (Omit<Contender, "config"> & {
     readonly config: ReturnType<typeof readTrainingConfig>;
-  }[],
-  budget: {
-    readonly minutes?: number | undefined;
-    readonly compute?: number | undefined;
-  },
+  })[],
+  budget: { readonly minutes?: number | undefined; readonly compute?: number | undefined },
 ): readonly [Contender, ...Contender[]] {
   const given = budgetOf(budget);
   if (configs.length < 2) {
@@ -42,13 +37,9 @@ export function contendersOf(
         `${file} trains ${"lora" in config ? "a LoRA" : "an autoencoder"}, which cannot draw by itself; compare configs of whole models.`,
       );
     }
-    const training = {
-      ...config.training,
-      steps: undefined,
-      minutes: undefined,
-      compute: undefined,
-    };
-    return { name, file, config: { ...config, name, training: { ...training, ...given } } };
+    const none = { steps: undefined, minutes: undefined, compute: undefined };
+    const training = { ...config.training, ...none, ...given };
+    return { name, file, config: { ...config, name, training } };
   });
   const [first, ...others] = contenders as [Contender, ...Contender[]];
   for (const [i, { name, file }] of contenders.entries()) {

@@ -3,9 +3,9 @@ import type { Picture } from "../pictures/picture.ts";
 import { pictureGrid } from "../pictures/grid.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ImageModel } from "../pipelines/image-model.ts";
-import { imagePipeline } from "../pipelines/pipeline.ts";
+import { finished, imagePipeline, type Pipeline } from "../pipelines/pipeline.ts";
 import { type GenerateRequest } from "../pipelines/settings.ts";
-import { finished, type Pipeline } from "../pipelines/pipeline.ts";
+import { closing } from "../weights/sources/closing.ts";
 
 /** The captions and class names that models can be prompted with. */
 export interface Prompts {
@@ -59,13 +59,9 @@ export async function drawAll(
     const bytes = drawn[0]!.pixels.length;
     const pixels = new Uint8Array(count * bytes);
     for (const [i, each] of drawn.entries()) pixels.set(each.pixels, i * bytes);
-    const classes = model.network.condition.kind === "class";
-    return {
-      pixels,
-      labels: classes ? labels : undefined,
-      seconds,
-      sampling: `${steps} × ${sampler}`,
-    };
+    const drawsClasses = model.network.condition.kind === "class";
+    const sampling = `${steps} × ${sampler}`;
+    return { pixels, labels: drawsClasses ? labels : undefined, seconds, sampling };
   });
 }
 
@@ -95,11 +91,7 @@ async function onPipeline<T>(
   use: (pipeline: Pipeline) => Promise<T>,
 ): Promise<T> {
   const pipeline = imagePipeline({ ...model, close: () => Promise.resolve() }, backend);
-  try {
-    return await use(pipeline);
-  } finally {
-    await pipeline.dispose();
-  }
+  return closing({ close: () => pipeline.dispose() }, () => use(pipeline));
 }
 
 /** Batches of a single prompt each, in equal shares: the first picture, the number of pictures, the index of the prompt. */

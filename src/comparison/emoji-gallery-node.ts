@@ -11,7 +11,7 @@ import {
 import { FormatError } from "../engine/errors.ts";
 import { fork, randomKey } from "../engine/random/random.ts";
 import { damaged } from "../evaluation/damage.ts";
-import type { Features } from "../evaluation/distances.ts";
+import { evenIndices, type Features } from "../evaluation/distances.ts";
 import { type Judge, judgeShape } from "../evaluation/judge.ts";
 import { halved, nearestPictures } from "../evaluation/memorisation.ts";
 import { accuracyOf, type Gallery, nearestNamesOf, rankOf } from "../evaluation/retrieval.ts";
@@ -72,12 +72,8 @@ export async function realEmoji(
       if (!own) continue;
       const { hexcode, label, style } = some[i]!;
       pixels.set(own, pictures.length * bytes);
-      pictures.push({
-        hexcode: codePoints(hexcode),
-        label,
-        style,
-        heldOut: isHeldOut(hexcode),
-      });
+      const heldOut = isHeldOut(hexcode);
+      pictures.push({ hexcode: codePoints(hexcode), label, style, heldOut });
     }
     progress(Math.min(list.length, from + AT_ONCE), list.length);
   }
@@ -117,26 +113,19 @@ export async function judgeFigures(
   { pictures, pixels }: RealEmojiSet,
   seen: Features,
 ): Promise<JudgeFigures> {
-  const gallery: Gallery = {
-    features: seen,
-    names: pictures.map(({ hexcode }) => hexcode),
-  };
+  const gallery: Gallery = { features: seen, names: pictures.map(({ hexcode }) => hexcode) };
   const others = (index: number) => pictures[index]!.style !== unseenStyle;
   const elsewhere = new Set(gallery.names.filter((_, index) => others(index)));
   const real = accuracyOf(
     pictures.flatMap(({ hexcode, style }, i) => {
       // An emoji that no other style has cannot be found.
       if (style !== unseenStyle || !elsewhere.has(hexcode)) return [];
-      const found = nearestNamesOf(seen, i, gallery, 5, others);
-      return rankOf(
-        found.map(({ name }) => name),
-        [hexcode],
-      );
+      return rankOf(nearestNamesOf(seen, i, gallery, 5, others), [hexcode]);
     }),
   );
   const bytes = pixels.length / pictures.length;
   const count = Math.min(DAMAGED, pictures.length);
-  const chosen = Array.from({ length: count }, (_, i) => Math.floor((i * pictures.length) / count));
+  const chosen = evenIndices(pictures.length, count);
   const worn = new Uint8Array(count * bytes);
   for (const [i, index] of chosen.entries()) {
     const own = pixels.subarray(index * bytes, (index + 1) * bytes);
@@ -144,10 +133,7 @@ export async function judgeFigures(
   }
   const judged = await judge.look(worn);
   const wornRanks = chosen.map((index, i) =>
-    rankOf(
-      nearestNamesOf(judged, i, gallery, 5).map(({ name }) => name),
-      [gallery.names[index]!],
-    ),
+    rankOf(nearestNamesOf(judged, i, gallery, 5), [gallery.names[index]!]),
   );
   const nearest = nearestPictures(halved(worn, judgeShape), halved(pixels, judgeShape));
   const right = chosen.filter(

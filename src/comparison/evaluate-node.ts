@@ -9,7 +9,6 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import type { EmojiPicture } from "../data/formats/emoji/emoji-node.ts";
-import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { type Judge, judgeShape, openJudge, traceJudge } from "../evaluation/judge.ts";
@@ -19,7 +18,8 @@ import { writePicture } from "../pictures/file-node.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { checkKeys } from "../weights/check-keys.ts";
 import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
-import { readFloat32 } from "../weights/safetensors/safetensors.ts";
+import { readAllFloat32 } from "../weights/safetensors/safetensors.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { judgeFigures, type JudgeFigures, listRealEmoji, realEmoji } from "./emoji-gallery-node.ts";
 import {
@@ -103,7 +103,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   const set = await realEmoji(list, (done, of) => report({ kind: "real", done, of }), signal);
   report({ kind: "judging", done: 0, of: 3 });
   const judge = await openShippedJudge(backend);
-  try {
+  return closing({ close: () => judge.dispose() }, async () => {
     const seen = await judge.look(set.pixels);
     report({ kind: "judging", done: 1, of: 3 });
     const figures = await judgeFigures(judge, set, seen);
@@ -130,9 +130,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
     };
     report({ kind: "judging", done: 3, of: 3 });
     return { evaluation, pictures, verdicts, reference };
-  } finally {
-    await judge.dispose();
-  }
+  });
 }
 
 /** Returns a real emoji in the judge's size. */
@@ -214,13 +212,8 @@ async function openShippedJudge(backend: Backend): Promise<Judge> {
   if (!(await exists(judgeFile))) {
     throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
   }
-  const file = await openSafetensorsFile(judgeFile);
-  try {
+  return closing(await openSafetensorsFile(judgeFile), async (file) => {
     checkKeys(traceJudge().params, file);
-    const weights: Record<string, NdArray> = {};
-    for (const [name, entry] of file.entries) weights[name] = await readFloat32(entry);
-    return await openJudge(backend, weights);
-  } finally {
-    await file.close();
-  }
+    return openJudge(backend, await readAllFloat32(file));
+  });
 }

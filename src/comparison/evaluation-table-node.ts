@@ -24,14 +24,14 @@ export function evaluationTable(evaluation: Evaluation): string {
   const rows: readonly Row[] = [
     { title: "**top-1 / top-5**, all prompts", prompts, cell: accuracy },
     ...accuracyRows(evaluation.byLang, (scores) => scores.byLang, languageOf),
-    ...Object.entries(evaluation.byKind).flatMap(([kind, { prompts: count, byLang }]) => [
-      {
-        title: `**${kind}**`,
-        prompts: count,
-        cell: ({ byKind }: Scores) => accuracy(byKind[kind]!),
-      },
+    ...Object.entries(evaluation.byKind).flatMap(([kind, own]) => [
       ...accuracyRows(
-        byLang,
+        { [kind]: own },
+        ({ byKind }) => byKind,
+        () => `**${kind}**`,
+      ),
+      ...accuracyRows(
+        own.byLang,
         ({ byKind }) => byKind[kind]!.byLang,
         (lang) => `${kind}, ${languageOf(lang)}`,
       ),

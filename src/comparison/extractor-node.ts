@@ -6,6 +6,7 @@ import { valuesOf } from "../pictures/picture.ts";
 import { input } from "../engine/graph/functional.ts";
 import { type NdArray, ndarray, scalar } from "../engine/arrays/ndarray.ts";
 import { fork, randomKey } from "../engine/random/random.ts";
+import { recordOf } from "../engine/records.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { batch } from "../engine/graph/shape.ts";
 import {
@@ -18,9 +19,11 @@ import { initialize } from "../nn/params.ts";
 import { checkKeys } from "../weights/check-keys.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../weights/safetensors/file-node.ts";
-import { readFloat32 } from "../weights/safetensors/safetensors.ts";
+import { readAllFloat32 } from "../weights/safetensors/safetensors.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { adamW, rateAt } from "../training/optimizers.ts";
-import { createTrainer, emaPrefix, trainingStep } from "../training/step.ts";
+import { averagesIn } from "../training/loop.ts";
+import { createTrainer, trainingStep } from "../training/step.ts";
 
 const BATCH = 64;
 const schedule = { rate: 2e-3, warmUp: 50, decay: { kind: "cosine", over: 1, to: 0 } } as const;
@@ -63,12 +66,10 @@ async function trainExtractor(training: ExtractorTraining): Promise<TrainedExtra
   if (config.classes === undefined) {
     return { weights: initialize(traceExtractor(config).params, key), steps: 0 };
   }
-  const loader = await openLoader({ data, shape: config.shape, batch: BATCH, seed, from: 0 });
-  try {
-    return await trainClassifier(loader, config.classes, key, training);
-  } finally {
-    await loader.close();
-  }
+  const { classes, shape } = config;
+  return closing(await openLoader({ data, shape, batch: BATCH, seed, from: 0 }), (loader) =>
+    trainClassifier(loader, classes, key, training),
+  );
 }
 
 async function trainClassifier(
@@ -82,7 +83,7 @@ async function trainClassifier(
   const likelihood = logits!.logSoftmax().mul(label.oneHot(classes)).sum(-1);
   const step = trainingStep({
     loss: likelihood.mul(known).sum().div(known.sum().maximum(1)).neg(),
-    params: Object.fromEntries([...params.declared].map(([name, { tensor }]) => [name, tensor])),
+    params: recordOf(params.declared.keys(), (name) => params.declared.get(name)!.tensor),
     optimizer: adamW({ learningRate: input("rate", []), weightDecay: 0.05 }),
     // A constant decay would keep a part of the random first weights in short trainings.
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.99),
@@ -96,26 +97,14 @@ async function trainClassifier(
       const { pixels, labels } = await loader.next();
       const { loss } = await trainer.step({
         image: valuesOf(pixels, config.shape),
-        label: ndarray(
-          "int64",
-          [BATCH],
-          BigInt64Array.from(labels!, (each) => BigInt(Math.max(0, each))),
-        ),
-        known: ndarray(
-          "float32",
-          [BATCH],
-          Array.from(labels!, (each) => (each < 0 ? 0 : 1)),
-        ),
+        label: ndarray("int64", [BATCH], Array.from(labels!.map((each) => Math.max(0, each)))),
+        known: ndarray("float32", [BATCH], Array.from(labels!.map((each) => (each < 0 ? 0 : 1)))),
         rate: scalar(rateAt(schedule, i, i / steps)),
       });
       const seconds = (performance.now() - begun) / 1000;
       report({ step: i, steps, loss, secondsLeft: (seconds * (steps - i)) / i });
     }
-    const state = await trainer.readState();
-    const weights = [...params.declared.keys()].map(
-      (name) => [name, state[emaPrefix + name]!] as const,
-    );
-    return { weights: Object.fromEntries(weights), steps };
+    return { weights: averagesIn(await trainer.readState()), steps };
   } finally {
     await trainer.dispose();
   }
@@ -142,16 +131,11 @@ export async function openTrainedExtractor({
       throw error;
     }
   }
-  const opened = await openSafetensorsFile(file);
-  try {
+  return closing(await openSafetensorsFile(file), async (opened) => {
     checkKeys(traceExtractor(config).params, opened);
-    const weights: Record<string, NdArray> = {};
-    for (const [name, entry] of opened.entries) weights[name] = await readFloat32(entry);
-    const extractor = await openExtractor(backend, config, weights);
+    const extractor = await openExtractor(backend, config, await readAllFloat32(opened));
     return { extractor, steps: Number(opened.metadata.get(stepsKey)) };
-  } finally {
-    await opened.close();
-  }
+  });
 }
 
 /** The metadata key of the number of training steps. */

@@ -3,18 +3,23 @@ import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import { UsageError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { fork, randomKey, uniform } from "../engine/random/random.ts";
+import { recordOf } from "../engine/records.ts";
 import { type ColourName, colourAskedFor, colourShare, OBEYED } from "../evaluation/colour.ts";
-import { type Features, rowsAt } from "../evaluation/distances.ts";
-import { frechetDistance } from "../evaluation/distances.ts";
+import {
+  evenIndices,
+  type Features,
+  frechetDistance,
+  kernelDistance,
+  precisionRecall,
+  rowsAt,
+} from "../evaluation/distances.ts";
 import { judgeShape } from "../evaluation/judge.ts";
-import { kernelDistance } from "../evaluation/distances.ts";
 import {
   halved,
   type Memorisation,
   memorisation,
   nearestPictures,
 } from "../evaluation/memorisation.ts";
-import { precisionRecall } from "../evaluation/distances.ts";
 import type { EvaluationPrompt } from "../evaluation/prompts.ts";
 import {
   type Accuracy,
@@ -121,11 +126,7 @@ export function verdictsOf(
   return prompts.map(({ answers }, row) => {
     const allowed = (index: number) => index !== own?.[row];
     const found = nearestNamesOf(seen, row, gallery, 5, allowed);
-    const rank = rankOf(
-      found.map(({ name }) => name),
-      answers.map(codePoints),
-    );
-    return { found, rank };
+    return { found, rank: rankOf(found, answers.map(codePoints)) };
   });
 }
 
@@ -169,25 +170,19 @@ export function scoresOf(
   chosen: readonly number[],
 ): Scores {
   const of = (rows: readonly number[]) => accuracyOf(rows.map((row) => verdicts[row]!.rank));
-  const byLang = (rows: readonly number[]) =>
-    mapped(
-      grouped(rows, (row) => prompts[row]!.lang),
-      of,
-    );
+  const byLang = (rows: readonly number[]) => grouped(rows, (row) => prompts[row]!.lang, of);
   const all = [...prompts.keys()];
   const small = halved(drawings.pixels, judgeShape);
   const formed = all.filter((row) => prompts[row]!.form !== undefined);
   return {
     ...of(all),
     byLang: byLang(all),
-    byKind: mapped(
-      grouped(all, (row) => prompts[row]!.kind),
+    byKind: grouped(
+      all,
+      (row) => prompts[row]!.kind,
       (rows) => ({ ...of(rows), byLang: byLang(rows) }),
     ),
-    byForm: mapped(
-      grouped(formed, (row) => prompts[row]!.form!),
-      of,
-    ),
+    byForm: grouped(formed, (row) => prompts[row]!.form!, of),
     colour: colourScore(prompts, drawings.pictures),
     style: drawings.own ? null : styleScore(prompts, small, reference),
     ...distancesOf(drawings.seen, reference, chosen),
@@ -213,13 +208,7 @@ function colourScore(
     prompts: some.length,
     share: some.filter(([, obeyed]) => obeyed).length / some.length,
   });
-  return {
-    ...share(asked),
-    byColour: mapped(
-      grouped(asked, ([colour]) => colour),
-      share,
-    ),
-  };
+  return { ...share(asked), byColour: grouped(asked, ([colour]) => colour, share) };
 }
 
 function styleScore(
@@ -255,7 +244,7 @@ function distancesOf(
   if (least < 4) return { fid: null, kid: null, kidDeviation: null, precision: null, recall: null };
   const reference = rowsAt(seen, others);
   // Precision and recall compare sets of one size.
-  const evenly = Array.from({ length: least }, (_, i) => Math.floor((i * others.length) / least));
+  const evenly = evenIndices(others.length, least);
   const { mean, std } = kernelDistance(reference, drawn, { key: randomKey(0), subsets: SUBSETS });
   return {
     fid: frechetDistance(reference, drawn),
@@ -265,20 +254,12 @@ function distancesOf(
   };
 }
 
-function grouped<T>(items: readonly T[], keyOf: (item: T) => string): ReadonlyMap<string, T[]> {
-  const groups = new Map<string, T[]>();
-  for (const item of items) {
-    const key = keyOf(item);
-    const group = groups.get(key);
-    if (group) group.push(item);
-    else groups.set(key, [item]);
-  }
-  return groups;
-}
-
-function mapped<T, U>(
-  groups: ReadonlyMap<string, T>,
-  of: (group: T) => U,
-): Readonly<Record<string, U>> {
-  return Object.fromEntries([...groups].map(([key, group]) => [key, of(group)]));
+/** What `of` makes of the items that share a key, by key. */
+function grouped<T, U>(
+  items: readonly T[],
+  keyOf: (item: T) => string,
+  of: (group: readonly T[]) => U,
+): Record<string, U> {
+  const keys = new Set(items.map(keyOf));
+  return recordOf(keys, (key) => of(items.filter((item) => keyOf(item) === key)));
 }

@@ -16,11 +16,8 @@ export async function titledGrids(
   for (const { name, grid } of grids) {
     const title = `<svg xmlns="http://www.w3.org/2000/svg" width="${grid.width}" height="${LINE}"><text x="0" y="15" font-family="sans-serif" font-size="13">${escaped(name)}</text></svg>`;
     parts.push({ input: Buffer.from(title), left, top: 0 });
-    parts.push({
-      input: Buffer.from(await encodePicture(grid, { format: "png" })),
-      left,
-      top: LINE,
-    });
+    const png = await encodePicture(grid, { format: "png" });
+    parts.push({ input: Buffer.from(png), left, top: LINE });
     left += grid.width + GAP;
   }
   const canvas = { width: left - GAP, height, channels: 3, background: "white" } as const;

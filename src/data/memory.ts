@@ -13,7 +13,7 @@ export interface LabelledPicture extends Picture {
 }
 
 export interface PictureSetOptions {
-  /** How messages and cards call the pictures; "pictures" by default. */
+  /** How messages and events call the pictures; "pictures" by default. */
   readonly name?: string | undefined;
   /** The names of the classes, in order. By default the sorted labels, or "0", "1" … for numbers. */
   readonly classes?: readonly string[] | undefined;

@@ -9,6 +9,11 @@ export interface Features {
   readonly values: Float32Array | Float64Array;
 }
 
+/** Returns `count` of `all` indices, at even distances. */
+export function evenIndices(all: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => Math.floor((i * all) / count));
+}
+
 /** Selects rows in the order of the indices. */
 export function rowsAt({ width, values }: Features, indices: ArrayLike<number>): Features {
   const rows = new Float64Array(indices.length * width);

@@ -52,10 +52,9 @@ export interface Accuracy {
   readonly top5: number;
 }
 
-/** The place of the first right answer among the names, from 0; -1 if none of them is right. */
-export function rankOf(names: readonly string[], answers: readonly string[]): number {
-  const right = new Set(answers);
-  return names.findIndex((name) => right.has(name));
+/** The place of the first match that is a right answer, from 0; -1 if none is. */
+export function rankOf(found: readonly Pick<Match, "name">[], answers: readonly string[]): number {
+  return found.findIndex(({ name }) => answers.includes(name));
 }
 
 /** @param ranks as `rankOf` gives them, of at least one picture */

@@ -130,6 +130,6 @@ export function readCard(file: string, content: unknown): Card {
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   throw new FormatError(
-    `${file} is not the card of a trained model (${issue.path.join(".") || "the whole"}: ${issue.message}); give a folder that patchwise train wrote.`,
+    `${file} is not the model.json of a trained model (${issue.path.join(".") || "the whole"}: ${issue.message}); give a folder that patchwise train wrote.`,
   );
 }

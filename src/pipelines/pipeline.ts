@@ -171,14 +171,14 @@ async function* draw(
 
   const denoise = process.denoise(networks, run);
   const sampling = process.step(denoise, process.begin(run), run);
-  const drawn = yield* mapSteps(sampling, async ({ step, steps, estimate }) => {
+  const result = yield* mapSteps(sampling, async ({ step, steps, estimate }) => {
     onProgress?.({ step, steps });
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
     return { step, steps, preview: () => decode(estimate) };
   });
-  const pictures = await decode(drawn);
+  const pictures = await decode(result);
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
 }
 

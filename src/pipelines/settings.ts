@@ -97,7 +97,7 @@ export const settings = {
   sampler: setting({
     type: z.string(),
     expected: "the name of a sampler",
-    help: [...Object.keys(samplers), tokenSampler].join(", "),
+    help: `sampling method, the model's own unless given: ${Object.keys(samplers).join(", ")}; ${tokenSampler} for models of codes`,
     flags: [{ flag: "--sampler <name>", parse: "text" }],
     default: ({ model }) => model.process.sampler,
     forModel(name, { process }) {
@@ -201,11 +201,10 @@ export const settings = {
     flags: [{ flag: "--image <file>", parse: "white picture" }],
     unrecorded: true,
   }),
-  /** Share of the steps in (0, 1], from the image with as much noise as these steps remove. */
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
-    help: "share of the steps that the image goes through, above 0 and up to 1 (default: 0.6, or 1 with a mask)",
+    help: "share of the steps by which the image is noised and drawn anew: above 0, which keeps the image, up to 1, which draws all of it anew (default: 0.6, or 1 with a mask)",
     flags: [{ flag: "--strength <s>", parse: "number" }],
     default: ({ image, mask }) => (image ? (mask ? 1 : 0.6) : undefined),
   }),

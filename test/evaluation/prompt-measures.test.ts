@@ -24,7 +24,9 @@ describe("naming by the nearest pictures", () => {
   // Three pictures show each name.
   const names = Array.from({ length: 60 }, (_, i) => `emoji ${i % 20}`);
   const gallery = { features, names };
-  const named = (row: number) => nearestNamesOf(features, row, gallery, 5).map(({ name }) => name);
+  const nearest = (row: number) => nearestNamesOf(features, row, gallery, 5);
+  const named = (row: number) => nearest(row).map(({ name }) => name);
+  const called = (...answers: string[]) => answers.map((name) => ({ name }));
 
   it("finds a picture's own name first, and each name once", () => {
     for (let row = 0; row < 60; row++) {
@@ -41,7 +43,7 @@ describe("naming by the nearest pictures", () => {
 
   it("scores shuffled answers at chance", () => {
     const ranks = Array.from({ length: 60 }, (_, row) =>
-      rankOf(named(row), [`emoji ${(row + 1 + (row % 17)) % 20}`]),
+      rankOf(nearest(row), [`emoji ${(row + 1 + (row % 17)) % 20}`]),
     );
     const { top1, top5 } = accuracyOf(ranks);
     expect(top1).toBe(0);
@@ -51,8 +53,8 @@ describe("naming by the nearest pictures", () => {
   });
 
   it("takes any right answer, at its best place", () => {
-    expect(rankOf(["a", "b", "c"], ["c", "b"])).toBe(1);
-    expect(rankOf(["a"], ["b"])).toBe(-1);
+    expect(rankOf(called("a", "b", "c"), ["c", "b"])).toBe(1);
+    expect(rankOf(called("a"), ["b"])).toBe(-1);
     expect(accuracyOf([0, 1, 4, -1])).toEqual({ prompts: 4, top1: 0.25, top5: 0.75 });
   });
 });

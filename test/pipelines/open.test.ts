@@ -218,7 +218,7 @@ describe("openPipeline refuses", () => {
       "a card of something else",
       () => path.dirname(write("c/model.json", "{}")),
       FormatError,
-      /is not the card of a trained model \(format/,
+      /is not the model\.json of a trained model \(format/,
     ],
     [
       "the weights of a trained folder alone",

@@ -132,6 +132,15 @@ export async function readFloat32(
   return { dtype: "float32", shape: entry.shape, data };
 }
 
+/** Reads all tensors as float32 values. */
+export async function readAllFloat32({
+  entries,
+}: Weights): Promise<Record<string, NdArray<"float32">>> {
+  const values: Record<string, NdArray<"float32">> = {};
+  for (const [name, entry] of entries) values[name] = await readFloat32(entry);
+  return values;
+}
+
 function readableDtype(entry: TensorEntry): DType {
   if (entry.dtype) return entry.dtype;
   const readable = [...tags].filter(([, type]) => type.dtype).map(([tag]) => tag);
