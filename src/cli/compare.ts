@@ -84,8 +84,8 @@ async function compareCommand(
       return;
     }
     const { comparison, samples } = compared;
-    const files = [comparisonTable(comparison), comparison, await titledGrids(samples)] as const;
-    progress.line(await writeResults(join(out, "compare"), files, options.json));
+    const results = [comparisonTable(comparison), comparison, await titledGrids(samples)] as const;
+    progress.line(await writeResults(join(out, "compare"), results, options.json));
   }, progress);
 }
 
