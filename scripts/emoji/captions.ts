@@ -185,7 +185,7 @@ const shapes: readonly {
   },
   {
     words: {
-      en: ["circle", "ball", "dot", "disc"],
+      en: ["circle", "dot", "disc"],
       zh: ["圆", "圆形", "圆圈", "圆点"],
       "zh-hant": ["圓", "圓形", "圓圈"],
     },
@@ -203,7 +203,7 @@ const shapes: readonly {
   },
   {
     words: {
-      en: ["square", "box", "block"],
+      en: ["square", "block"],
       zh: ["方块", "正方形", "方形"],
       "zh-hant": ["方塊", "正方形"],
     },
@@ -227,6 +227,64 @@ const shapes: readonly {
     words: { en: ["apple"], zh: ["苹果"], "zh-hant": ["蘋果"] },
     emoji: { red: "1F34E", green: "1F34F" },
   },
+];
+
+/** Everyday words that are the label of no emoji, or of one that they rarely mean, with the emoji that they mean. */
+const everyday: readonly (readonly [
+  hexcode: string,
+  en: readonly string[],
+  zh: readonly string[],
+])[] = [
+  ["1F697", ["car", "auto"], ["车", "小汽车", "轿车"]],
+  ["1F333", ["tree", "trees"], ["树", "树木"]],
+  ["1F41F", ["fish"], ["鱼"]],
+  ["1F426", ["bird"], ["鸟", "小鸟"]],
+  ["1F338", ["flower", "blossom"], ["花", "花朵"]],
+  ["1F3E0", ["house", "home"], ["房子", "家", "屋子"]],
+  ["1F4F1", ["phone", "smartphone", "mobile"], ["手机", "电话"]],
+  ["1F4BB", ["computer", "laptop"], ["电脑", "笔记本电脑"]],
+  ["1F4FA", ["tv", "television"], ["电视"]],
+  ["1F436", ["dog", "puppy", "doggy"], ["狗", "小狗"]],
+  ["1F431", ["cat", "kitten", "kitty"], ["猫", "小猫", "猫咪"]],
+  ["1F430", ["rabbit", "bunny"], ["兔子", "小兔子"]],
+  ["1F434", ["horse", "pony"], ["马"]],
+  ["1F437", ["pig", "piggy"], ["猪", "小猪"]],
+  ["1F42D", ["mouse"], ["老鼠", "鼠"]],
+  ["1F42E", ["cow"], ["牛", "奶牛"]],
+  ["1F438", ["frog"], ["青蛙", "蛙"]],
+  ["1F43B", ["bear"], ["熊"]],
+  ["1F47B", ["ghost", "spirit"], ["鬼", "幽灵"]],
+  ["1F3B5", ["music", "song", "melody"], ["音乐", "歌曲"]],
+  ["1F600", ["happy", "smile", "smiley", "happy face"], ["高兴", "开心", "笑脸"]],
+  ["1F622", ["sad", "cry", "sad face"], ["伤心", "难过", "哭"]],
+  ["1F620", ["angry", "mad"], ["生气", "愤怒"]],
+  ["2764", ["love"], ["爱"]],
+  ["2600", ["sun", "sunny"], ["太阳"]],
+  ["1F319", ["moon"], ["月亮"]],
+  ["2B50", ["star"], ["星星", "星"]],
+  ["2601", ["cloud"], ["云"]],
+  ["1F4A7", ["water", "drop"], ["水", "水滴"]],
+  ["1F680", ["rocket", "spaceship"], ["火箭", "飞船"]],
+  ["2708", ["plane", "airplane", "aeroplane"], ["飞机"]],
+  ["1F682", ["train"], ["火车"]],
+  ["1F6B2", ["bike", "bicycle"], ["自行车"]],
+  ["26F5", ["boat", "sailboat"], ["船", "帆船"]],
+  ["1F366", ["ice cream"], ["冰淇淋"]],
+  ["1F354", ["burger", "hamburger"], ["汉堡"]],
+  ["1F382", ["cake"], ["蛋糕"]],
+  ["2615", ["coffee", "cup", "tea"], ["咖啡", "杯子"]],
+  ["1F3A9", ["hat"], ["帽子"]],
+  ["1F451", ["crown"], ["皇冠", "王冠"]],
+  ["1F453", ["glasses"], ["眼镜"]],
+  ["1F388", ["balloon"], ["气球"]],
+  ["2602", ["umbrella"], ["雨伞", "伞"]],
+  ["26BD", ["ball", "football", "soccer"], ["足球", "球"]],
+  ["1F4D6", ["book"], ["书"]],
+  ["1F34E", ["fruit"], ["水果"]],
+  ["26F0", ["mountain"], ["山"]],
+  ["1F476", ["baby"], ["宝宝", "婴儿"]],
+  ["1F916", ["robot"], ["机器人"]],
+  ["1F385", ["santa", "father christmas"], ["圣诞老人"]],
 ];
 
 const together: Record<Language, readonly ((x: string, y: string) => string)[]> = {
@@ -290,6 +348,11 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
         words.set(word, [...known, { index, share: (isLabel ? 8 : 1) * name.weight }]);
       }
     }
+    for (const [hexcode, en, zh] of everyday) {
+      const index = numbers.get(hexcode);
+      if (index === undefined) continue;
+      for (const word of language === "en" ? en : zh) words.set(word, [{ index, share: 1 }]);
+    }
     for (const { words: shapeWords, emoji: colourful } of shapes) {
       const red = numbers.get(colourful.red!);
       // A shape without a colour is the red one.
@@ -308,6 +371,7 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
     Object.values(styleWords[language]).flat().forEach(collect);
     for (const { words } of shapes) words[language].forEach(collect);
   }
+  for (const [, , zh] of everyday) zh.forEach(collect);
 
   const pick = <T>(u: Draw, from: readonly T[]): T => from[Math.floor(u() * from.length)]!;
   const count = hexcodes.length;
@@ -336,12 +400,24 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
   const shape = (u: Draw, language: Language): Said => {
     const { words, emoji: colourful } = pick(u, shapes);
     const word = pick(u, words[language]);
-    const [own, hexcode] = pick(u, Object.entries(colourful)) as [Colour, string];
-    const index = numbers.get(u() < 0.15 ? colourful.red! : hexcode);
-    if (index === undefined) return phrase(u, language, Math.floor(u() * count));
-    const isPlain = hexcodes[index] !== hexcode;
-    const text = isPlain ? word : coloured(u, language, own, word);
-    return { text, meant: [{ index, share: 1 }] };
+    const existing = Object.entries(colourful).filter(([, hexcode]) => numbers.has(hexcode));
+    const [own, hexcode] = pick(u, existing) as [Colour, string];
+    const isPlain = u() < 0.15 && numbers.has(colourful.red!);
+    const index = numbers.get(isPlain ? colourful.red! : hexcode)!;
+    return {
+      text: isPlain ? word : coloured(u, language, own, word),
+      meant: [{ index, share: 1 }],
+    };
+  };
+
+  /** An everyday word, and the emoji that it means. */
+  const ordinary = (u: Draw, language: Language): Said => {
+    const [hexcode, en, zh] = pick(
+      u,
+      everyday.filter(([own]) => numbers.has(own)),
+    );
+    const text = pick(u, language === "en" ? en : zh);
+    return { text, meant: [{ index: numbers.get(hexcode)!, share: 1 }] };
   };
 
   /** Words in a colour, unless they say one themselves or are an emoji of their own in that colour. */
@@ -364,19 +440,21 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
       const kind = u();
       const language: Language = kind < 0.47 ? "en" : kind < 0.92 ? "zh" : "zh-hant";
       const form = u();
-      if (form < 0.02) {
+      if (form < 0.05) {
         const index = Math.floor(u() * count);
         const subjects = [{ index, share: 1 }];
         return { text: emoji[index]!, subjects, style: 0, colour: 0, companions: [] };
       }
-      const said = form < 0.09 ? shape(u, language) : phrase(u, language, Math.floor(u() * count));
+      const any = () =>
+        u() < 0.1 ? ordinary(u, language) : phrase(u, language, Math.floor(u() * count));
+      const said = form < 0.09 ? shape(u, language) : any();
       let { text } = said;
       let colour = 0;
       if (form >= 0.09 && form < 0.27) [text, colour] = recoloured(u, language, text);
       const isComposed = form > 0.87;
       let companions: readonly Meaning[] = [];
       if (isComposed) {
-        const other = phrase(u, language, Math.floor(u() * count));
+        const other = any();
         text = pick(u, together[language])(text, other.text);
         companions = other.meant;
       }

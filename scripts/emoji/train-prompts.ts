@@ -71,7 +71,7 @@ const config = promptEncoderOf(vocabulary.tokenizer.size, hexcodes.length);
 const TRAINED_LENGTH = 16;
 const prior = config.prior!;
 console.log(
-  `${hexcodes.length} subjects, ${vocabulary.tokenizer.size} pieces, of which ${captions.characters.size} are Chinese characters`,
+  `${hexcodes.length} subjects, ${vocabulary.tokenizer.size} pieces, of which ${captions.characters.size} are Chinese characters and emoji`,
 );
 
 const codes = await codesOf(known.map(({ rgba }) => rgba));
