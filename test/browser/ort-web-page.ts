@@ -13,7 +13,8 @@ function backendOf(device: WebDevice, options: Partial<WebBackendOptions> = {}):
   return webBackend({ device, wasmPaths: "/ort/", ...options });
 }
 
-const startWorker = () => new Worker("/worker.js", { type: "module" });
+const startWorker = (device: WebDevice) => () =>
+  new Worker(`/worker-${device}.js`, { type: "module" });
 
 /** Largest difference between what a linear layer with stored weights gives and what it should. */
 export async function mountedWeights(
@@ -35,7 +36,7 @@ export async function mountedWeights(
   bytes.set(new Uint8Array(encoded.buffer), header);
   const backend = backendOf(device, {
     files: (name) => (name === "model.safetensors" && form === "blob" ? new Blob([bytes]) : bytes),
-    worker: worker && startWorker,
+    worker: worker && startWorker(device),
   });
   const program = await backend.compile(
     graphOf({ y: input("x", [batch, 3]).linear(parameter("layer.weight", [2, 3])) }),
@@ -88,7 +89,10 @@ const steps = (values: readonly number[]): NdArray =>
 
 /** The first element after each run, the last element of the state, and the first element after two more runs, the second from a written state. */
 export async function carriesState(device: WebDevice, worker: boolean): Promise<number[]> {
-  const program = await compileCounter(backendOf(device, { worker: worker && startWorker }), 5);
+  const program = await compileCounter(
+    backendOf(device, { worker: worker && startWorker(device) }),
+    5,
+  );
   const seen: number[] = [];
   for (const values of [[1, 2], [3], [], [4]]) {
     seen.push(toNumbers((await program.run({ x: steps(values) })).first!)[0]!);
@@ -191,7 +195,7 @@ const longInput = () => ({
 
 /** Longest time in ms that the page could do nothing else while a long program ran, and how long it ran. */
 export async function pageStaysFree(): Promise<{ longestPause: number; total: number }> {
-  const program = await backendOf("wasm", { worker: startWorker }).compile(longGraph());
+  const program = await backendOf("wasm", { worker: startWorker("wasm") }).compile(longGraph());
   let longestPause = 0;
   let last = performance.now();
   const timer = setInterval(() => {
@@ -208,7 +212,7 @@ export async function pageStaysFree(): Promise<{ longestPause: number; total: nu
 
 /** Aborts a long run in a worker: how it ended and how long that took, in ms; and a whole run afterwards. */
 export async function abandon(): Promise<{ error: string; ending: number; whole: number }> {
-  const program = await backendOf("wasm", { worker: startWorker }).compile(longGraph());
+  const program = await backendOf("wasm", { worker: startWorker("wasm") }).compile(longGraph());
   const controller = new AbortController();
   const run = program.run(longInput(), { signal: controller.signal });
   const settled = run.then(() => "finished", String);

@@ -14,7 +14,8 @@ let page: BrowserPage<typeof pageModule>;
 
 beforeAll(async () => {
   page = await openPage(path.join(import.meta.dirname, "ort-web-page.ts"), {
-    "/worker.js": path.join(root, "src/engine/runtime/worker-entry-web.ts"),
+    "/worker-wasm.js": path.join(root, "src/engine/runtime/worker-entry-wasm.ts"),
+    "/worker-webgpu.js": path.join(root, "src/engine/runtime/worker-entry-webgpu.ts"),
   });
 });
 afterAll(() => page?.close());

@@ -21,7 +21,7 @@ export async function draw(
     backend: webBackend({
       device,
       wasmPaths: "/ort/",
-      ...(worker && { worker: () => new Worker("/worker.js", { type: "module" }) }),
+      ...(worker && { worker: () => new Worker(`/worker-${device}.js`, { type: "module" }) }),
     }),
   });
   try {

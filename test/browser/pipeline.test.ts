@@ -37,7 +37,10 @@ beforeAll(async () => {
   await writeSD3Folder(sd3, tinySD3);
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
-    { "/worker.js": path.join(root, "src/engine/runtime/worker-entry-web.ts") },
+    {
+      "/worker-wasm.js": path.join(root, "src/engine/runtime/worker-entry-wasm.ts"),
+      "/worker-webgpu.js": path.join(root, "src/engine/runtime/worker-entry-webgpu.ts"),
+    },
     folders,
   );
 });

@@ -1,9 +1,4 @@
-/**
- * ONNX Runtime sessions in the browser, which a page and its workers create from a plan.
- *
- * Each device has its own build, which is loaded on first use: the build for WebAssembly alone has half the size of the one that
- * also supports WebGPU.
- */
+/** ONNX Runtime sessions in the browser, which a page and its workers create from a plan. */
 import type * as Ort from "onnxruntime-common";
 import type { Executor, Plan } from "./executor.ts";
 import { openOrtExecutor, type OrtSession } from "./ort-executor.ts";
@@ -20,11 +15,6 @@ export interface WebRuntimeSettings {
   readonly threads?: number;
 }
 
-const builds: { readonly [D in WebDevice]: () => Promise<typeof Ort> } = {
-  webgpu: () => import("onnxruntime-web/webgpu"),
-  wasm: () => import("onnxruntime-web/wasm"),
-};
-
 let last: Promise<unknown> = Promise.resolve();
 
 /**
@@ -37,10 +27,17 @@ function inTurn<T>(work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** @throws DeviceError if the runtime rejects the program */
-export async function openWebExecutor(settings: WebRuntimeSettings, plan: Plan): Promise<Executor> {
+/**
+ * Opens a plan with the build of ONNX Runtime for its device.
+ *
+ * @throws DeviceError if the runtime rejects the program
+ */
+export async function openWebExecutor(
+  { InferenceSession, Tensor, env }: typeof Ort,
+  settings: WebRuntimeSettings,
+  plan: Plan,
+): Promise<Executor> {
   const { device } = settings;
-  const { InferenceSession, Tensor, env } = await builds[device]();
   // Both are read once, when the first session is created.
   const { wasmPaths, threads = plan.threads ?? availableThreads() } = settings;
   env.wasm.numThreads = threads;

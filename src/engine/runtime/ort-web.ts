@@ -1,4 +1,5 @@
 /** ONNX Runtime in the browser, with WebGPU or with WebAssembly on the CPU. */
+import type * as Ort from "onnxruntime-common";
 import type { DType } from "../arrays/dtype.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../graph/graph.ts";
@@ -30,8 +31,8 @@ export interface WebBackendOptions {
   /** Contents of the files with weights, by the name in their `path`. */
   readonly files?: WebFiles;
   /**
-   * Runs each program in a Web Worker, so that the page stays responsive and a run can be aborted. Pass a function that starts the
-   * worker if the bundler does not find its module.
+   * Runs each program in a Web Worker, so that the page stays responsive and a run can be aborted. Where a bundler does not find the
+   * worker's script, pass a function that starts it from `patchwise/engine/web/worker-wasm` or `/worker-webgpu`.
    */
   readonly worker?: boolean | StartWebWorker;
 }
@@ -59,7 +60,7 @@ export function webBackend(options: WebBackendOptions): Backend {
   });
   const open: OpenExecutor = worker
     ? (plan) => openInWebWorker(settings(), plan, worker === true ? undefined : worker)
-    : (plan) => openWebExecutor(settings(), plan);
+    : async (plan) => openWebExecutor(await builds[device](), settings(), plan);
   const trustsAttention = async () =>
     device !== "webgpu" || (attentionOfGpu ??= fusedAttentionWorks(open));
   return {
@@ -71,6 +72,15 @@ export function webBackend(options: WebBackendOptions): Backend {
     },
   };
 }
+
+/**
+ * The builds of ONNX Runtime, loaded on first use: the one for WebAssembly alone has half the size of the one that also supports
+ * WebGPU.
+ */
+const builds: { readonly [D in WebDevice]: () => Promise<typeof Ort> } = {
+  webgpu: () => import("onnxruntime-web/webgpu"),
+  wasm: () => import("onnxruntime-web/wasm"),
+};
 
 /** The adapter of the page, which is requested once. */
 let attentionOfGpu: Promise<boolean> | undefined;

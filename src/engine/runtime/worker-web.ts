@@ -1,25 +1,27 @@
 /** Programs in Web Workers, so that the page stays responsive while they run. */
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan } from "./executor.ts";
-import type { WebRuntimeSettings } from "./ort-session-web.ts";
+import type { WebDevice, WebRuntimeSettings } from "./ort-session-web.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
-/** Starts a module worker that runs worker-entry-web.ts. */
+/** Starts a module worker that runs the entry of the backend's device. */
 export type StartWebWorker = () => Worker;
 
 /** Opens a plan in a separate Web Worker. */
 export function openInWebWorker(
   settings: WebRuntimeSettings,
   plan: Plan,
-  start: StartWebWorker = startBesideThis,
+  start: StartWebWorker = starts[settings.device],
 ): Promise<Executor> {
   return openRemote(() => connectWorker(start(), settings), plan);
 }
 
-/** Starts the worker in the form that bundlers recognize. */
-function startBesideThis(): Worker {
-  return new Worker(new URL("./worker-entry-web.js", import.meta.url), { type: "module" });
-}
+/** Bundlers recognize workers by this form, with the address written out. */
+const starts: { readonly [D in WebDevice]: StartWebWorker } = {
+  wasm: () => new Worker(new URL("./worker-entry-wasm.js", import.meta.url), { type: "module" }),
+  webgpu: () =>
+    new Worker(new URL("./worker-entry-webgpu.js", import.meta.url), { type: "module" }),
+};
 
 function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {
   const died = new Promise<never>((_, reject) => {

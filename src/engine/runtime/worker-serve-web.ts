@@ -1,0 +1,38 @@
+/**
+ * What a Web Worker of `worker-web.ts` does: it receives its settings first, and then requests. Each device has an entry of its own
+ * (`worker-entry-wasm.ts`, `worker-entry-webgpu.ts`) that imports one build of ONNX Runtime statically, since bundlers make one
+ * file of a worker and could not split it.
+ */
+import type * as Ort from "onnxruntime-common";
+import { openWebExecutor, type WebRuntimeSettings } from "./ort-session-web.ts";
+import { type Request, serveExecutor } from "./worker-protocol.ts";
+
+/** The part of a worker's global scope that is used here. */
+interface WorkerScope {
+  postMessage(message: unknown, transfer: ArrayBuffer[]): void;
+  addEventListener(
+    type: "message",
+    listener: (event: { readonly data: unknown }) => void,
+    options?: { once: boolean },
+  ): void;
+}
+
+/** Serves the page that started this worker. */
+export function serveWebWorker(ort: typeof Ort): void {
+  const scope = globalThis as unknown as WorkerScope;
+  scope.addEventListener(
+    "message",
+    ({ data }) => {
+      const settings = data as WebRuntimeSettings;
+      serveExecutor(
+        {
+          post: (message, transfer) => scope.postMessage(message, [...transfer]),
+          listen: (onMessage) =>
+            scope.addEventListener("message", (event) => onMessage(event.data as Request)),
+        },
+        (plan) => openWebExecutor(ort, settings, plan),
+      );
+    },
+    { once: true },
+  );
+}
