@@ -30,6 +30,12 @@ export function firstOf(names: readonly string[], count: number): string {
   return names.slice(0, count).join(", ") + (names.length > count ? ", …" : "");
 }
 
+/** The first three of some names, and the number of the others. */
+export function listed(names: readonly string[]): string {
+  const rest = names.length - 3;
+  return names.slice(0, 3).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+}
+
 /** The number of letters to insert, delete, replace or swap with a neighbour to turn one name into the other (Damerau, 1964). */
 function distance(a: string, b: string): number {
   let before: number[] = [];

@@ -4,6 +4,7 @@
  * A model declares each weight where it uses it, with its shape and initial value in the same line. Because `Params` is an
  * interface, LoRA, quantized weights, EMA and taps are views of it that models need not know of.
  */
+import { mapValues } from "../engine/records.ts";
 import { ShapeError, UsageError } from "../engine/errors.ts";
 import { type NdArray, sizeOf, zeros } from "../engine/arrays/ndarray.ts";
 import { fork, normal as drawNormal, type RandomKey, uniform } from "../engine/random/random.ts";
@@ -101,11 +102,8 @@ export function initialize(
   { declared }: Pick<ParamsRoot, "declared">,
   key: RandomKey,
 ): Record<string, NdArray<"float32">> {
-  return Object.fromEntries(
-    [...declared].map(([name, { tensor, init }]) => [
-      name,
-      firstValue(name, tensor.shape, init, fork(key, name)),
-    ]),
+  return mapValues(Object.fromEntries(declared), ({ tensor, init }, name) =>
+    firstValue(name, tensor.shape, init, fork(key, name)),
   );
 }
 

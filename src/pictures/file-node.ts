@@ -1,4 +1,5 @@
 /** Writes pictures to files together with how they were drawn, and reads that back. */
+import { tryJson } from "../engine/bytes.ts";
 import { readFile } from "node:fs/promises";
 import { extname } from "node:path";
 import sharp, { type Sharp } from "sharp";
@@ -139,20 +140,12 @@ export async function readPictureMetadata(path: string): Promise<PictureMetadata
 }
 
 function parse(text: string, path: string): PictureMetadata {
-  const result = pictureMetadataSchema.safeParse(jsonOf(text));
+  const result = pictureMetadataSchema.safeParse(tryJson(text));
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   throw new FormatError(
     `The description of how ${path} was drawn is damaged (${issue.path.join(".") || "the whole"}: ${issue.message}); give another file.`,
   );
-}
-
-function jsonOf(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function xmpOf(metadata: PictureMetadata): string {

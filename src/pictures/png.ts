@@ -1,4 +1,5 @@
 /** Writes PNG files (PNG specification, third edition) with what every runtime has, a browser included. */
+import { joined } from "../engine/bytes.ts";
 import { parametersText, type PictureMetadata } from "./metadata.ts";
 import type { Picture } from "./picture.ts";
 
@@ -135,14 +136,4 @@ export function crc32(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) crc = crcTable[(crc ^ byte) & 0xff]! ^ (crc >>> 8);
   return ~crc >>> 0;
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

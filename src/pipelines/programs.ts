@@ -2,6 +2,7 @@
  * Compiled programs of a model's stages: how much memory each takes, which is known before anything is loaded, and the cache
  * that compiles a program when it is first run and drops programs when memory runs short.
  */
+import { turns } from "../engine/turns.ts";
 import { byteSize } from "../engine/arrays/dtype.ts";
 import { sizeOf } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
@@ -239,12 +240,7 @@ export function stagePrograms(
   };
 
   let isDisposed = false;
-  let last: Promise<unknown> = Promise.resolve();
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    const result = last.then(work);
-    last = result.catch(() => undefined);
-    return result;
-  };
+  const inTurn = turns();
   return {
     run: (stage, inputs, options) =>
       inTurn(async () => {

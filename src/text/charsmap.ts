@@ -3,6 +3,7 @@
  * NFKC of Unicode and more, stored as a double array in the format of Darts-clone. The longest match is
  * replaced.
  */
+import { joined } from "../engine/bytes.ts";
 
 /** A function that rewrites text. */
 export type Rewrite = (text: string) => string;
@@ -80,14 +81,4 @@ function labelOf(unit: number): number {
 /** The length of the UTF-8 character that begins with a byte. */
 function characterLength(first: number): number {
   return first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

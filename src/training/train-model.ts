@@ -242,7 +242,7 @@ function sizeOf({ width, height, channels }: PictureShape): string {
   return [width, height, channels].join("×");
 }
 
-const trainingFields = Object.keys(trainingSchema.omit({ from: true }).shape);
+const trainingFields = Object.keys(trainingSchema.shape).filter((name) => name !== "from");
 
 const otherOptions = [
   "backend",

@@ -4,7 +4,7 @@ import { type WeightSource } from "../engine/runtime/backend.ts";
 import { reshaped } from "../engine/runtime/stored-weight.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
 import { type ParamsRoot } from "../nn/params.ts";
-import { quote } from "../engine/messages.ts";
+import { listed, quote } from "../engine/messages.ts";
 import { type Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";
@@ -22,9 +22,6 @@ export interface KeyMap {
 
 /** For checkpoints that hold a single model under its own names. */
 export const sameKeys: KeyMap = { keyOf: (name) => name, owns: () => true };
-
-/** The most keys that an error lists by name. */
-const LISTED = 3;
 
 /**
  * Checks that a checkpoint has every declared weight in its shape, and nothing else but copies of fixed
@@ -93,12 +90,6 @@ function fits(declared: Shape, stored: readonly number[]): boolean {
   return (
     sameShape(declared, stored) || (declared.length === 2 && sameShape([...declared, 1, 1], stored))
   );
-}
-
-function listed(items: readonly string[]): string {
-  const rest = items.length - LISTED;
-  const named = items.slice(0, LISTED).join(", ");
-  return rest > 0 ? `${named} and ${rest} more` : named;
 }
 
 /** More than the rounding of bfloat16 for numbers up to 1, and far less than two different tables differ. */

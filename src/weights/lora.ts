@@ -4,10 +4,11 @@
  * and ComfyUI (`diffusion_model.M.lora_up.weight`). M is a layer's name in the original code or in diffusers,
  * which has separate projections where the original code has one layer.
  */
+import { prefixed } from "../engine/records.ts";
 import { FormatError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
-import { quote } from "../engine/messages.ts";
+import { listed, quote } from "../engine/messages.ts";
 import { readFloat32, type Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 import type { Metadata, NamedArrays } from "./safetensors/write.ts";
@@ -59,9 +60,6 @@ const roles = [
   ["alpha", /\.alpha$/],
 ] as const;
 
-/** The most names that a sentence lists. */
-const LISTED = 3;
-
 /**
  * Reads a LoRA for a network.
  *
@@ -87,7 +85,7 @@ export async function readLora(
     throw new FormatError(
       own.length === 0
         ? `${file.name} holds no LoRA${example(file)}; give the .safetensors file of one.`
-        : `${file.name} is for other layers than ${model} has: ${listed(unknown)}; give a LoRA of this model.`,
+        : `${file.name} is for other layers than ${model} has: ${listed(unknown.map(quote))}; give a LoRA of this model.`,
     );
   }
   const parts: LoraPart[] = [];
@@ -97,7 +95,9 @@ export async function readLora(
   const warnings =
     ofText.length === 0
       ? []
-      : [`${file.name} also has updates for text encoders, which are ignored: ${listed(ofText)}.`];
+      : [
+          `${file.name} also has updates for text encoders, which are ignored: ${listed(ofText.map(quote))}.`,
+        ];
   return { parts, warnings };
 }
 
@@ -255,12 +255,11 @@ export function loraFile(
     }
   }
   const settings = { r: rank, lora_alpha: rank, target_modules: modules };
-  const told = Object.entries(settings).map(([key, value]) => [`transformer.${key}`, value]);
   return {
     tensors,
     metadata: [
       ["format", "pt"],
-      [settingsKey, JSON.stringify(Object.fromEntries(told))],
+      [settingsKey, JSON.stringify(prefixed<unknown>("transformer.", settings))],
     ],
   };
 }
@@ -307,10 +306,4 @@ function sourcesOf(rows: readonly RowRange[], outputs: number): Int32Array {
 function example({ entries }: Weights): string {
   const first = entries.keys().next();
   return first.done ? "" : `: none of its tensors, such as ${quote(first.value)}, is of one`;
-}
-
-function listed(names: readonly string[]): string {
-  const rest = names.length - LISTED;
-  const shown = names.slice(0, LISTED).map(quote).join(", ");
-  return rest > 0 ? `${shown} and ${rest} more` : shown;
 }

@@ -2,6 +2,7 @@
  * Finds the columns with pictures, captions and classes of a parquet file by their types and by Hugging
  * Face's metadata.
  */
+import { tryJson } from "../../engine/bytes.ts";
 import { type FileMetaData, parquetSchema, type SchemaTree } from "hyparquet";
 import { z } from "zod";
 import { UsageError } from "../../engine/errors.ts";
@@ -90,7 +91,7 @@ function holdsPictures({ element, children }: SchemaTree): boolean {
 
 function featuresOf(metadata: FileMetaData): ReadonlyMap<string, z.output<typeof feature>> {
   const text = metadata.key_value_metadata?.find(({ key }) => key === "huggingface")?.value;
-  const parsed = huggingFace.safeParse(text === undefined ? undefined : parseJson(text));
+  const parsed = huggingFace.safeParse(text === undefined ? undefined : tryJson(text));
   // Files by other writers have no such metadata; their columns are found by type.
   const features = parsed.success ? Object.entries(parsed.data.info.features) : [];
   return new Map(
@@ -99,12 +100,4 @@ function featuresOf(metadata: FileMetaData): ReadonlyMap<string, z.output<typeof
       return data ? [[name, data] as const] : [];
     }),
   );
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

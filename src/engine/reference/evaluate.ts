@@ -2,6 +2,7 @@
  * The reference interpreter computes every op by its definition, in float64, in the simplest way. Backends and gradients are checked
  * against it, and it folds constants.
  */
+import { mapValues } from "../records.ts";
 import { isFloat } from "../arrays/dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { elementwiseRules } from "./evaluate-elementwise.ts";
@@ -23,12 +24,8 @@ type Inputs = Readonly<Record<string, NdArray>>;
  * @throws ShapeError if an input is missing, unknown, or of another shape or dtype
  */
 export function evaluate(graph: Graph, inputs: Inputs): Record<string, NdArray> {
-  const exact = evaluateFloat64(graph, inputs);
-  return Object.fromEntries(
-    Object.entries(exact).map(([name, array]) => [
-      name,
-      castArray(array, graph.outputs[name]!.dtype),
-    ]),
+  return mapValues(evaluateFloat64(graph, inputs), (array, name) =>
+    castArray(array, graph.outputs[name]!.dtype),
   );
 }
 
@@ -42,12 +39,7 @@ export function evaluateFloat64(graph: Graph, inputs: Inputs): Record<string, Nd
   const batchSize = checkInputs(leaves, inputs);
   const values = new Map(leaves.map((leaf) => [leaf, toValue(inputs[leafName(leaf)]!)]));
   run(graph.nodes, values, batchSize);
-  return Object.fromEntries(
-    Object.entries(graph.outputs).map(([name, tensor]) => [
-      name,
-      toArray(tensor, values.get(tensor)!),
-    ]),
-  );
+  return mapValues(graph.outputs, (tensor) => toArray(tensor, values.get(tensor)!));
 }
 
 /**

@@ -2,6 +2,7 @@
  * Tests whether a device's fused attention works. ONNX Runtime's flash attention for WebGPU assumes certain subgroup sizes of the
  * adapter; with others it silently leaves out keys.
  */
+import { recordOf } from "../records.ts";
 import { evaluate } from "../reference/evaluate.ts";
 import { attention, input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
@@ -28,13 +29,11 @@ export async function fusedAttentionWorks(open: OpenExecutor): Promise<boolean> 
     plain: attention(q, k, v, { heads: 1 }),
     biased: attention(q, k, v, { heads: 2, bias }),
   });
-  const inputs = Object.fromEntries(
-    Object.entries(leaves).map(([name, { shape }], i) => {
-      const sides = shape as readonly number[];
-      const values = Float32Array.from({ length: sizeOf(sides) }, (_, j) => Math.sin(j * (i + 2)));
-      return [name, ndarray("float32", sides, values)];
-    }),
-  );
+  const inputs = recordOf(Object.keys(leaves), (name, i) => {
+    const sides = leaves[name as keyof typeof leaves].shape as readonly number[];
+    const values = Float32Array.from({ length: sizeOf(sides) }, (_, j) => Math.sin(j * (i + 2)));
+    return ndarray("float32", sides, values);
+  });
   const { model, feeds } = lower(graph);
   const executor = await open({
     model,

@@ -1,4 +1,6 @@
 /** ONNX Runtime sessions in the browser, which a page and its workers create from a plan. */
+import { recordOf } from "../records.ts";
+import { turns } from "../turns.ts";
 import type * as Ort from "onnxruntime-common";
 import type { Executor, Plan } from "./executor.ts";
 import { openOrtExecutor, type OrtSession } from "./ort-executor.ts";
@@ -15,17 +17,11 @@ export interface WebRuntimeSettings {
   readonly threads?: number;
 }
 
-let last: Promise<unknown> = Promise.resolve();
-
 /**
  * Serializes calls into a runtime. Mounted files of weights are shared by all sessions, and the WebGPU build suspends inside a call,
  * during which no other call may begin.
  */
-function inTurn<T>(work: () => Promise<T>): Promise<T> {
-  const result = last.then(work);
-  last = result.catch(() => undefined);
-  return result;
-}
+const inTurn = turns();
 
 /**
  * Opens a plan with the build of ONNX Runtime for its device.
@@ -103,8 +99,9 @@ function sessionOptions(device: WebDevice, plan: Plan): Ort.InferenceSession.Ses
     logSeverityLevel: 3,
     externalData: Object.entries(mount.contents ?? {}).map(([path, data]) => ({ path, data })),
     ...(onDevice && {
-      preferredOutputLocation: Object.fromEntries(
-        state.map(({ output }) => [output, "gpu-buffer"] as const),
+      preferredOutputLocation: recordOf(
+        state.map(({ output }) => output),
+        () => "gpu-buffer" as const,
       ),
     }),
     extra: { session: { disable_prepacking: prepack ? "0" : "1" } },

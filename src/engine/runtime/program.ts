@@ -2,6 +2,7 @@
  * Compiles a graph to a program, in the same way for every runtime: simplifies and lowers the graph, checks the inputs of each run,
  * and serializes runs.
  */
+import { turns } from "../turns.ts";
 import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
@@ -64,14 +65,10 @@ export async function compileProgram(
       .filter(([name]) => !held.has(name)),
   );
   let disposed = false;
-  let last: Promise<unknown> = Promise.resolve();
   /** Runs of one program are serialized, because its state must not be read while it is being replaced. */
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    if (disposed) return Promise.reject(disposedError());
-    const result = last.then(work);
-    last = result.catch(() => undefined);
-    return result;
-  };
+  const queue = turns();
+  const inTurn = <T>(work: () => Promise<T>): Promise<T> =>
+    disposed ? Promise.reject(disposedError()) : queue(work);
 
   return {
     run: (inputs, { signal } = {}) =>
@@ -93,10 +90,8 @@ export async function compileProgram(
       }),
     async dispose() {
       if (disposed) return;
-      const finished = last;
       disposed = true;
-      await finished;
-      await executor.dispose();
+      await queue(() => executor.dispose());
     },
   };
 }

@@ -4,6 +4,7 @@
  * A checkpoint is a folder such as `checkpoints/step-00001200` with the whole state, from which a training resumes bit for
  * bit. It is renamed to that name once all of it is on disk, so every checkpoint that can be seen is complete.
  */
+import { tryJson } from "../../engine/bytes.ts";
 import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
@@ -268,9 +269,6 @@ function nameOf(step: number): string {
 }
 
 async function readProgress(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(path, "utf8"));
-  } catch {
-    return undefined;
-  }
+  const text = await readFile(path, "utf8").catch(() => "");
+  return tryJson(text);
 }

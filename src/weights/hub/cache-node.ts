@@ -4,6 +4,7 @@
  * under their own names), `refs/` (the commit of each branch) and `trees/` (the files of each commit, by
  * which a snapshot is known to be complete without a request; in Python since version 1.29).
  */
+import { tryJson } from "../../engine/bytes.ts";
 import { link, mkdir, readFile, readdir, rename, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative, sep } from "node:path";
@@ -225,14 +226,6 @@ export function repoCache(cache: string, { repo, revision }: HubId): RepoCache {
       if (!isCommit) await writeFileAtomic(reference, Buffer.from(commit));
     },
   };
-}
-
-function tryJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /** The size of a file in bytes; undefined if it does not exist, or is a broken link. */

@@ -3,6 +3,7 @@
  * descending alignment and then by name, after a header padded to 8 bytes. So every tensor is aligned to its
  * element size, and equal tensors always give equal bytes.
  */
+import { joined } from "../../engine/bytes.ts";
 import { byteSize, type DType } from "../../engine/arrays/dtype.ts";
 import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
 import { bytesOf, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
@@ -28,14 +29,7 @@ export function safetensorsBytes(
   tensors: NamedArrays,
   metadata?: Metadata,
 ): Uint8Array<ArrayBuffer> {
-  const chunks = safetensorsChunks(tensors, metadata);
-  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let offset = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset);
-    offset += chunk.length;
-  }
-  return bytes;
+  return joined(safetensorsChunks(tensors, metadata));
 }
 
 /**
