@@ -17,6 +17,7 @@ import { quote } from "../engine/messages.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
+import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
 
 interface ExportCommandOptions extends OpenModelOptions {
   readonly out: string;
@@ -52,7 +53,7 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
   }
   await checkWritable([out]);
   const model = await openModel(source, { ...modelOptions(options), loras: options.lora });
-  for (const warning of model.warnings ?? []) process.stderr.write(`Warning: ${warning}\n`);
+  for (const warning of model.warnings ?? []) writeLine(process.stderr, `Warning: ${warning}`);
   await closing(model, async () => {
     const size = latentSize(options.size ?? {}, model);
     const { network, decoder, weights } = model;
@@ -65,7 +66,8 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
       part === "network"
         ? await exportGraph(networkGraph(network, size), weights, out, { half })
         : await exportGraph(decoderGraph(decoder!, size), decoder!.weights, out, { half });
-    process.stdout.write(options.json ? `${JSON.stringify(exported)}\n` : text(exported));
+    if (options.json) writeJsonLine(process.stdout, exported);
+    else writeText(process.stdout, text(exported));
   });
 }
 

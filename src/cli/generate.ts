@@ -29,6 +29,7 @@ import { addSettingOptions, type OptionValues, requestOf } from "./setting-optio
 import { closing } from "../weights/sources/closing.ts";
 import { showPicture } from "./terminal-picture.ts";
 import { version } from "./version.ts";
+import { writeJsonLine, writeLine } from "./terminal.ts";
 
 interface GenerateOptions extends OpenModelOptions {
   readonly model?: string;
@@ -107,7 +108,7 @@ async function generate(
     });
   } catch (error) {
     if (!stopped.signal.aborted) throw error;
-    process.stderr.write("Stopped; nothing was written.\n");
+    writeLine(process.stderr, "Stopped; nothing was written.");
     process.exitCode = 130;
   } finally {
     process.off("SIGINT", stop).off("SIGTERM", stop);
@@ -139,7 +140,7 @@ async function draw(
   ];
   const path = options.out ?? (await unusedName(defaultFile, filesOf));
   await checkWritable(filesOf(path));
-  for (const warning of resolved.warnings) process.stderr.write(`Warning: ${warning}\n`);
+  for (const warning of resolved.warnings) writeLine(process.stderr, `Warning: ${warning}`);
 
   const begun = performance.now();
   const elapsed = () => (performance.now() - begun) / 1000;
@@ -162,15 +163,15 @@ async function draw(
     const { warnings } = resolved;
     const size = [height, width];
     const report = { files, seeds, model: pipeline.name, ...recording, size, seconds, warnings };
-    process.stdout.write(`${JSON.stringify(grid === undefined ? report : { ...report, grid })}\n`);
+    writeJsonLine(process.stdout, grid === undefined ? report : { ...report, grid });
     return;
   }
   await showPicture(sheet, process.stdout);
   for (const file of grid === undefined ? files : [...files, grid]) {
-    process.stdout.write(`${file}\n`);
+    writeLine(process.stdout, file);
   }
   const seeds = count === 1 ? `seed ${seed}` : `seeds ${seed} to ${seed + count - 1}`;
-  process.stderr.write(`Drawn in ${seconds.toFixed(1)} s with ${seeds}.\n`);
+  writeLine(process.stderr, `Drawn in ${seconds.toFixed(1)} s with ${seeds}.`);
 }
 
 /** Draws and shows the progress as a line. */

@@ -30,6 +30,7 @@ import { parseHubId } from "../weights/hub/id.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { showingDownload } from "./download-progress.ts";
 import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
+import { writeJsonLine, writeText } from "./terminal.ts";
 
 interface StageCosts {
   readonly name: string;
@@ -85,9 +86,8 @@ async function info(model: string, options: InfoOptions): Promise<void> {
   const costs = counted
     ? countedCosts(model, counted)
     : costsOf(await describe(model, modelOptions(options)), options.size);
-  process.stdout.write(
-    options.json ? `${JSON.stringify(costs)}\n` : text(model, costs, counted?.of !== "text"),
-  );
+  if (options.json) writeJsonLine(process.stdout, costs);
+  else writeText(process.stdout, text(model, costs, counted?.of !== "text"));
 }
 
 async function describe(

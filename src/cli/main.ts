@@ -10,6 +10,7 @@ import { addInfo } from "./info.ts";
 import { addTrain } from "./train.ts";
 import { addVerify } from "./verify.ts";
 import { description, version } from "./version.ts";
+import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
 
 const program = new Command("patchwise")
   .description(description)
@@ -37,8 +38,9 @@ function report(error: unknown, asJson: boolean): number {
   const text = error instanceof CommanderError ? sentence(error) : message;
   // Any other error is a bug, for which the stack is needed.
   const known = usage || error instanceof PatchwiseError;
-  process.stderr.write(`patchwise: ${known ? text : stack}\n`);
-  if (asJson) process.stdout.write(`${JSON.stringify({ ok: false, error: text })}\n`);
+  if (known) writeLine(process.stderr, `patchwise: ${text}`);
+  else writeText(process.stderr, `patchwise: ${stack}\n`);
+  if (asJson) writeJsonLine(process.stdout, { ok: false, error: text });
   return usage ? 2 : 1;
 }
 
@@ -52,10 +54,10 @@ function sentence({ message }: CommanderError): string {
   return `${text.replace(/\.$/, "")}; see patchwise ${command ? `${command.name()} ` : ""}--help.`;
 }
 
-// A reader that ends early, such as head, closes the pipe.
+// A reader that goes away, such as head or a closed terminal, must not end the work.
+process.stderr.on("error", () => {});
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit();
+  if (error.code !== "EPIPE" && error.code !== "EIO") throw error;
 });
 
 try {

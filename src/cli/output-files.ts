@@ -6,6 +6,7 @@ import { UsageError } from "../engine/errors.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { system } from "../weights/sources/system-error-node.ts";
+import { writeJsonLine, writeText } from "./terminal.ts";
 
 /** Returns `name-1.png`, `name-2.png`, … for `name.png`, or the name itself for a single file. */
 export function numbered(path: string, count: number): string[] {
@@ -73,6 +74,7 @@ export async function writeResults(
   await writeFileAtomic(`${path}.md`, new TextEncoder().encode(table));
   await writeJson(`${path}.json`, value);
   await writeFileAtomic(`${path}.png`, png);
-  process.stdout.write(asJson ? `${JSON.stringify(value)}\n` : table);
+  if (asJson) writeJsonLine(process.stdout, value);
+  else writeText(process.stdout, table);
   return `Wrote ${["md", "json", "png"].map((kind) => `${path}.${kind}`).join(", ")}.`;
 }

@@ -2,6 +2,8 @@
  * The progress of a command as one line of text: rewritten in place in a terminal, written again every few seconds elsewhere.
  */
 
+import { printable } from "./terminal.ts";
+
 /** The part of process.stderr that a progress line needs. */
 export interface ProgressStream {
   readonly isTTY?: boolean;
@@ -49,12 +51,12 @@ export function progressWriter(
   };
   return {
     update(text) {
-      latest = text;
+      latest = printable(text);
       if (now() - shownAt >= pause) show();
     },
     line(text) {
       const covered = inPlace && shown !== "";
-      stream.write(`${covered ? clear : ""}${text}\n`);
+      stream.write(`${covered ? clear : ""}${printable(text)}\n`);
       if (covered) show();
     },
     end() {

@@ -15,10 +15,12 @@ import { system } from "../weights/sources/system-error-node.ts";
 import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
+import { writeJsonLine } from "./terminal.ts";
 
 interface TrainCommandOptions {
   readonly out?: string;
   readonly resume?: true;
+  readonly changedData?: true;
   readonly set?: readonly string[];
   readonly device: string;
   readonly json?: true;
@@ -43,6 +45,7 @@ export function addTrain(program: Command): void {
       "folder for checkpoints and the model (default: runs/NAME, by the file's name)",
     )
     .option("--resume", "resume the training in the folder")
+    .option("--changed-data", "resume although pictures or captions have changed")
     .option(
       "--set <key.path=value>",
       "override a field of the file; can be given several times",
@@ -67,6 +70,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
       backend,
       out,
       resume: options.resume === true,
+      changedData: options.changedData === true,
       draw: drawSamples(backend),
       report: (event) => reportTraining(progress, event),
       signal,
@@ -84,7 +88,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
         ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out)}`
         : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
     );
-    if (options.json) process.stdout.write(`${JSON.stringify({ out, ...result })}\n`);
+    if (options.json) writeJsonLine(process.stdout, { out, ...result });
     // Shells use 128 + SIGINT for an interrupted process.
     if (!result.finished) process.exitCode = 130;
   }, progress);
@@ -104,14 +108,11 @@ export async function untilSignal(
   const stop = () => controller.abort();
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const signal of signals) process.once(signal, stop);
-  // A reader that goes away, such as a closed terminal, must not end the task.
-  process.stderr.on("error", ignore);
   try {
     await work(controller.signal);
   } finally {
     progress.end();
     for (const signal of signals) process.off(signal, stop);
-    process.stderr.off("error", ignore);
   }
 }
 
@@ -131,8 +132,6 @@ async function nextStep(
   const words = ["generate", ...subject, "--model", model, ...others];
   return `draw with: ${["patchwise", ...words.map(quotedForShell)].join(" ")}`;
 }
-
-function ignore(): void {}
 
 export function reportTraining(progress: ProgressWriter, event: TrainingEvent): void {
   switch (event.kind) {

@@ -6,6 +6,7 @@ import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { withRecording } from "../verify/recording-node.ts";
 import { type RecordingReport, verifyRecording } from "../verify/verify.ts";
+import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
 
 /** For a folder that could not be verified, `error` gives the reason. */
 type FolderReport =
@@ -41,14 +42,14 @@ async function verify(directories: string[], options: { json?: true }): Promise<
   const folders: FolderReport[] = [];
   for (const [i, directory] of directories.entries()) {
     if (process.stderr.isTTY) {
-      process.stderr.write(`Verifying ${directory} (${i + 1} of ${directories.length})\n`);
+      writeLine(process.stderr, `Verifying ${directory} (${i + 1} of ${directories.length})`);
     }
     const folder = await verifyFolder(directory);
     folders.push(folder);
     if (!options.json) print(folder);
   }
   const ok = folders.every((folder) => folder.ok);
-  if (options.json) process.stdout.write(`${JSON.stringify({ ok, folders })}\n`);
+  if (options.json) writeJsonLine(process.stdout, { ok, folders });
   if (!ok) process.exitCode = 1;
 }
 
@@ -71,7 +72,7 @@ async function verifyFolder(directory: string): Promise<FolderReport> {
   } catch (error) {
     // One invalid folder does not stop the verification of the others.
     if (!(error instanceof PatchwiseError)) throw error;
-    process.stderr.write(`patchwise: ${error.message}\n`);
+    writeLine(process.stderr, `patchwise: ${error.message}`);
     const name = basename(resolve(directory));
     return { name, family: null, ok: false, outputs: [], error: error.message };
   }
@@ -89,7 +90,7 @@ function print({ name, family, ok, outputs }: FolderReport): void {
     return `  ${output.ok ? "ok  " : "FAIL"} ${output.name.padEnd(width)}  ${verdict}\n`;
   });
   const heading = family === null ? "could not be verified" : `${family}, ${summary}`;
-  process.stdout.write(`${ok ? "ok  " : "FAIL"} ${name}: ${heading}\n${lines.join("")}`);
+  writeText(process.stdout, `${ok ? "ok  " : "FAIL"} ${name}: ${heading}\n${lines.join("")}`);
 }
 
 function text(value: number | null): string {

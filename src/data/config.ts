@@ -24,6 +24,9 @@ const commonFields = {
   flip: z.boolean().default(false),
 };
 
+/** How pictures without a caption or label are treated if others have one: fail, leave them out, or keep them. */
+const undescribed = z.enum(["refuse", "skip", "keep"]).default("refuse");
+
 const images = z.strictObject({
   kind: z.literal("images"),
   /**
@@ -38,8 +41,7 @@ const images = z.strictObject({
   label: column.optional(),
   /** Whether subfolders are classes; by default if there are at least two, and neither metadata nor captions. */
   classes: z.boolean().optional(),
-  /** How pictures without a caption or label are treated if others have one: fail, leave them out, or keep them. */
-  undescribed: z.enum(["refuse", "skip", "keep"]).default("refuse"),
+  undescribed,
   ...fittingFields,
   ...commonFields,
 });
@@ -69,6 +71,7 @@ const parquet = z.strictObject({
   /** The column of captions; by default `text`, `caption`, `captions` or `prompt`. */
   caption: column.optional(),
   classes: classNames,
+  undescribed,
   ...fittingFields,
   ...commonFields,
 });
@@ -85,6 +88,7 @@ const tar = z.strictObject({
   /** Whether the numbers in .cls files are classes. */
   label: z.boolean().default(true),
   classes: classNames,
+  undescribed,
   ...fittingFields,
   ...commonFields,
 });

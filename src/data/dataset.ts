@@ -1,12 +1,26 @@
 /** The interface of a data set: numbered pictures with their labels and captions. */
 
-export interface Example {
-  /** [height, width, channels] in the requested shape, row-major. */
-  readonly pixels: Uint8Array;
+/** What is known of an example besides its picture. */
+export interface Described {
   /** Index into the classes of the data set; undefined if the label is unknown. */
   readonly label: number | undefined;
   /** Alternative captions of the picture; empty if it has none. */
   readonly captions: readonly string[];
+}
+
+export interface Example extends Described {
+  /** [height, width, channels] in the requested shape, row-major. */
+  readonly pixels: Uint8Array;
+}
+
+/** What a look through all examples found before a training. */
+export interface Survey {
+  /** Captions at even distances, not all of a large data set. */
+  readonly captions: readonly string[];
+  /** SHA-256 of all names, labels and captions. */
+  readonly hash?: string;
+  /** Sentences about files that the data set leaves out. */
+  readonly notes: readonly string[];
 }
 
 export interface DataSet {
@@ -17,6 +31,10 @@ export interface DataSet {
   readonly captioned: boolean;
   /** The most bytes of pictures that the data set keeps in memory; lists of files are not counted. */
   readonly memory?: number;
+  readonly notes?: Survey["notes"];
+  readonly survey?: Survey;
+  /** What `example` gives, without the picture. */
+  described?(index: number): Promise<Described>;
   /** The file or item of an example, for messages. */
   nameOf(index: number): string;
   /** @throws FormatError that names the example if it cannot be read */

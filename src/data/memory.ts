@@ -41,6 +41,7 @@ export function pictureSet(
     count: pictures.length,
     classes: names,
     captioned: captions.some((each) => each.length > 0),
+    survey: { captions: captions.slice(0, 2000).flatMap((each) => each.slice(0, 1)), notes: [] },
     nameOf: (index) => `picture ${index}`,
     example: async (index) => ({
       pixels: pictures[index]!.pixels,

@@ -2,6 +2,7 @@
 import type { DataConfig } from "./config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import type { DataSet } from "./dataset.ts";
+import { picked, surveyed } from "./survey-node.ts";
 
 /**
  * Opens a data set and fits its pictures to `shape`.
@@ -12,8 +13,14 @@ import type { DataSet } from "./dataset.ts";
 export async function openData(config: DataConfig, shape: PictureShape): Promise<DataSet> {
   const data = await open(config, shape);
   // The emoji set applies its limit itself.
-  if (config.kind === "emoji") return data;
-  return config.limit === undefined ? data : limited(data, config.limit);
+  const some =
+    config.kind === "emoji" || config.limit === undefined ? data : limited(data, config.limit);
+  try {
+    return await surveyed(some, "undescribed" in config ? config.undescribed : "keep");
+  } catch (error) {
+    await data.close();
+    throw error;
+  }
 }
 
 /** Formats are imported on demand, because each brings a library of its own. */
@@ -35,11 +42,8 @@ async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
 /** Takes `limit` examples at even distances, because the first ones may all be of one class. */
 function limited(data: DataSet, limit: number): DataSet {
   const count = Math.min(limit, data.count);
-  const at = (index: number) => Math.floor((index * data.count) / count);
-  return {
-    ...data,
-    count,
-    nameOf: (index) => data.nameOf(at(index)),
-    example: (index) => data.example(at(index)),
-  };
+  return picked(
+    data,
+    Array.from({ length: count }, (_, i) => Math.floor((i * data.count) / count)),
+  );
 }

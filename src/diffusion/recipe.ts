@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { constantOf, input } from "../engine/graph/functional.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { UsageError } from "../engine/errors.ts";
 import { fork, normal, type RandomKey } from "../engine/random/random.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -102,6 +103,7 @@ export const timeScale = 1000;
  *
  * @param network x [B, …] and its times [B], in the network's unit → its prediction
  * @param learnedVariance whether the prediction has a variance in a second half of its channels
+ * @throws UsageError when a discrete process has a weighting and a learned variance
  */
 export function recipeLoss(
   recipe: Recipe,
@@ -111,6 +113,11 @@ export function recipeLoss(
 ): Tensor {
   const noise = input("noise", x0.shape, x0.dtype);
   const parameterizationOf = { parameterization: recipe.predicts };
+  if (recipe.process === "discrete" && recipe.weighting && learnedVariance) {
+    throw new UsageError(
+      "diffusion.weighting has no effect together with model.learnedVariance, which has a loss of its own; leave one of them out.",
+    );
+  }
   if (recipe.process === "flow") {
     const time = input("time", [batch]);
     const example = { x0, noise, level: flowLevel(time, x0) };

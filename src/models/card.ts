@@ -56,7 +56,12 @@ export function wholeSampling(
   return { ...defaults, ...defined(given) };
 }
 
-const cardSampling = samplingSchema.required({ sampler: true, steps: true, guidance: true });
+const cardSampling = samplingSchema
+  .required({ sampler: true, steps: true, guidance: true })
+  .extend({
+    /** False for a model that never learned to draw without its condition, from which guidance would lead away. */
+    guidable: z.literal(false).optional(),
+  });
 
 type CardSampling = z.output<typeof cardSampling>;
 

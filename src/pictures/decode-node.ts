@@ -1,11 +1,11 @@
 /** Decodes picture files in Node, in their own size or in the shape that a network takes. */
-import { readFile } from "node:fs/promises";
 import sharp, { type Sharp } from "sharp";
 import { FormatError, UsageError } from "../engine/errors.ts";
+import { readRegularFile } from "../weights/sources/read-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
-import type { Picture, PictureShape } from "./picture.ts";
+import { type Picture, type PictureShape, withChannels } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
 
 /** The extensions of picture files that `decodePicture` reads. */
@@ -38,15 +38,14 @@ export function readPicture(
   bytes: Uint8Array,
   { name = "the picture", background = "white" }: ReadPictureOptions = {},
 ): Promise<Picture> {
-  return decoded(bytes, name, async (picture) => {
-    const { space } = await picture.metadata();
+  return decoded(bytes, name, async (picture, grey) => {
     const { data, info } = await picture
       .flatten({ background })
-      .toColourspace(space === "b-w" || space === "grey16" ? "b-w" : "srgb")
+      .toColourspace("srgb")
       .raw({ depth: "uchar" })
       .toBuffer({ resolveWithObject: true });
-    const { width, height, channels } = info;
-    return { width, height, channels: channels as 1 | 3, pixels: new Uint8Array(data) };
+    const { width, height } = info;
+    return withChannels({ width, height, channels: 3, pixels: new Uint8Array(data) }, grey ? 1 : 3);
   });
 }
 
@@ -60,7 +59,7 @@ export async function readPictureFile(
   path: string,
   background: "white" | "black" = "white",
 ): Promise<Picture> {
-  const bytes = await readFile(path).catch((cause: unknown) => {
+  const bytes = await readRegularFile(path).catch((cause: unknown) => {
     throw new UsageError(
       `Cannot read the picture ${path}: ${describeSystemError(cause)}; give a picture file.`,
       { cause },
@@ -69,17 +68,31 @@ export async function readPictureFile(
   return readPicture(bytes, { name: path, background });
 }
 
+/**
+ * Warnings of decoders that a part of the picture is missing. The others are about oddities that they correct, such as an
+ * unusual profile, at which a training should not stop.
+ */
+const lost = /premature end|bad Huffman code|instead of RST|Invalid frame data/;
+
 async function decoded<T>(
   bytes: Uint8Array,
   name: string,
-  use: (picture: Sharp) => Promise<T>,
+  use: (picture: Sharp, grey: boolean) => Promise<T>,
 ): Promise<T> {
   if (bytes.length === 0)
     throw new FormatError(`${name} is empty; download it again or remove it.`);
   refuseLfsPointer(bytes, name);
+  const attempt = async (failOn: "warning" | "error") => {
+    const picture = sharp(bytes, { failOn }).autoOrient();
+    const { depth, hasProfile, space } = await picture.metadata();
+    const grey = space === "b-w" || space === "grey16";
+    return use(hasProfile && depth !== "uchar" ? await inSrgb(picture) : picture, grey);
+  };
   try {
-    // A training run should not stop at oddities that the decoder itself corrects, so warnings are ignored.
-    return await use(sharp(bytes, { failOn: "error" }).autoOrient());
+    return await attempt("warning").catch((cause: Error) => {
+      if (lost.test(cause.message)) throw cause;
+      return attempt("error");
+    });
   } catch (cause) {
     const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
     throw new FormatError(
@@ -87,6 +100,16 @@ async function decoded<T>(
       { cause },
     );
   }
+}
+
+/** A picture of 16 bits a channel in sRGB. sharp works on those in Display P3, and would leave its numbers in the pixels. */
+async function inSrgb(picture: Sharp): Promise<Sharp> {
+  const { data, info } = await picture
+    .toColourspace("srgb")
+    .withIccProfile("srgb")
+    .raw({ depth: "uchar" })
+    .toBuffer({ resolveWithObject: true });
+  return sharp(data, { raw: info });
 }
 
 /** Fits a picture to `shape`, as `decodePicture` does with a file. */
@@ -106,13 +129,12 @@ async function fitted(
   const pixels = await picture
     .flatten({ background })
     .resize(width, height, { fit, background, position: "centre" })
-    .toColourspace(channels === 1 ? "b-w" : "srgb")
+    .toColourspace("srgb")
     .raw({ depth: "uchar" })
     .toBuffer();
-  if (pixels.length !== width * height * channels) {
-    throw new FormatError(
-      `it decodes to ${pixels.length} bytes instead of ${width}×${height}×${channels}`,
-    );
+  if (pixels.length !== width * height * 3) {
+    throw new FormatError(`it decodes to ${pixels.length} bytes instead of ${width}×${height}×3`);
   }
-  return pixels;
+  // Grey is the luma of `withChannels` here, too: what sharp computes, the luminance, is another grey.
+  return withChannels({ width, height, channels: 3, pixels }, channels).pixels;
 }

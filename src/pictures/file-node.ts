@@ -1,10 +1,10 @@
 /** Writes pictures to files together with how they were drawn, and reads that back. */
 import { tryJson } from "../engine/bytes.ts";
-import { readFile } from "node:fs/promises";
 import { extname } from "node:path";
 import sharp, { type Sharp } from "sharp";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
+import { readRegularFile } from "../weights/sources/read-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Picture } from "./picture.ts";
 import type { BlobType } from "./convert.ts";
@@ -123,7 +123,7 @@ export async function writePicture(
  * @throws UsageError if the file does not say, FormatError if it is damaged, PatchwiseError if it cannot be read
  */
 export async function readPictureMetadata(path: string): Promise<PictureMetadata> {
-  const bytes = await readFile(path).catch((error: unknown) => {
+  const bytes = await readRegularFile(path).catch((error: unknown) => {
     throw new PatchwiseError(`Cannot read ${path}: ${describeSystemError(error)}.`, {
       cause: error,
     });

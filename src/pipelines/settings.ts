@@ -281,7 +281,8 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   const given = checkedRequest(request);
   const condition = resolveCondition(given, model);
   const negative = resolveNegative(given.negativePrompt, model);
-  const canGuide = canDrop(model.network) || given.negativePrompt !== undefined;
+  const dropped = canDrop(model.network) && model.defaults.guidable !== false;
+  const canGuide = dropped || given.negativePrompt !== undefined;
   const defaults: SettingDefaults = {
     model,
     image: given.image,

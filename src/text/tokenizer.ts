@@ -44,21 +44,24 @@ export function loadTokenizer(
   return {
     size,
     encode(text, length) {
-      const all = idsOf(text);
+      // Pieces have few letters, and the time and the stack that a text takes grow with it.
+      const read = text.slice(0, Math.max(LONGEST, 64 * length));
+      const rest = text.slice(read.length);
+      const all = idsOf(read);
       const fits = all.length <= length;
-      const kept = fits ? all : shortened(all, pieces.encode(prepare(text), bare).ids, length);
+      const kept = fits ? all : shortened(all, pieces.encode(prepare(read), bare).ids, length);
       const ids = new Int32Array(length).fill(padding);
       ids.set(kept);
       const mask = new Uint8Array(length).fill(1, 0, kept.length);
       return {
         ids,
         mask,
-        lost: fits ? "" : lostPart(text, (part) => idsOf(part).length <= length),
+        lost: (fits ? "" : lostPart(read, (part) => idsOf(part).length <= length)) + rest,
       };
     },
     unknownWords(text) {
       const unknown = unknownId(json as TokenizerJson, pieces);
-      const words = text.match(wordPattern) ?? [];
+      const words = text.slice(0, LONGEST).match(wordPattern) ?? [];
       return [...new Set(words)].filter((word) => {
         const { ids } = pieces.encode(prepare(word), bare);
         return ids.includes(unknown) || (/^\p{L}+$/u.test(word) && isSpelt(word, ids.length));
@@ -80,6 +83,9 @@ function unknownId({ model }: TokenizerJson, pieces: PieceTokenizer): number {
   if (typeof model.unk_id === "number") return model.unk_id;
   return (model.unk_token ? pieces.token_to_id(model.unk_token) : undefined) ?? -1;
 }
+
+/** Letters that are read of any text, even if the tokens end before. */
+const LONGEST = 4096;
 
 const bare = { add_special_tokens: false };
 
@@ -106,6 +112,10 @@ function construct(json: unknown): PieceTokenizer {
   if (typeof model?.vocab !== "object" || model.vocab === null) {
     throw refused("it has no model with a vocabulary");
   }
+  const endless = patternsIn(json as Patterned).find(mayTakeForever);
+  if (endless !== undefined) {
+    throw refused(`its pattern ${quote(endless)} repeats what is repeated, which may take forever`);
+  }
   try {
     const pieces = new PieceTokenizer(json, {});
     const wrong = idsIn(json as TokenizerJson).find((id) => !isId(id));
@@ -115,6 +125,51 @@ function construct(json: unknown): PieceTokenizer {
     throw refused((error as Error).message, error);
   }
 }
+
+/** All regular expressions of a tokenizer.json. */
+function patternsIn({ normalizer, pre_tokenizer, post_processor, decoder }: Patterned): string[] {
+  const found: string[] = [];
+  // JSON.stringify visits every value once, however deep.
+  JSON.stringify([normalizer, pre_tokenizer, post_processor, decoder], (key, value: unknown) => {
+    if (key === "Regex" && typeof value === "string") found.push(value);
+    return value;
+  });
+  return found;
+}
+
+type Patterned = Readonly<
+  Record<"normalizer" | "pre_tokenizer" | "post_processor" | "decoder", unknown>
+>;
+
+/**
+ * Whether a pattern repeats a group in which there is a repetition or a choice, such as (a+)+, for which matching can take time
+ * that is exponential in the text. None of the published tokenizers does.
+ */
+export function mayTakeForever(pattern: string): boolean {
+  /** For each open group, whether its outside varied before it. */
+  const open: boolean[] = [];
+  let varies = false;
+  let inner: boolean | undefined;
+  for (const [part] of pattern.matchAll(patternParts)) {
+    const group = inner;
+    inner = undefined;
+    if (part.startsWith("(")) {
+      open.push(varies);
+      varies = false;
+    } else if (part === ")") {
+      inner = varies;
+      varies = (open.pop() ?? false) || varies;
+    } else if (/^[*+]|^\{\d+,(?!\d*[01]\})/.test(part)) {
+      if (group) return true;
+      varies = true;
+    } else if (part === "|" || /^[?{]/.test(part)) varies = true;
+  }
+  return false;
+}
+
+/** Escapes, classes, openings of groups, quantifiers with their laziness, and single characters. */
+const patternParts =
+  /\\[pPuxk]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!>]|<[=!]|<\w+>|[\w-]+[:)]))?|[*+?][?+]?|\{\d+(?:,\d*)?\}[?+]?|./gsu;
 
 /** In a list, a token's position is its id. */
 function idsIn({ model: { vocab }, added_tokens: added }: TokenizerJson): readonly number[] {

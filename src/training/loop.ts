@@ -4,9 +4,10 @@
  * A step depends on the settings and its number alone: random keys are forked by the number, and batches are found by it.
  * So an interrupted training that resumes ends in the same weights, bit for bit, as one that ran through.
  */
+import type { Survey } from "../data/dataset.ts";
 import type { Batch, Loader, Skipped } from "../data/loading/batch-reader.ts";
 import type { LatentDraw, LatentEvent } from "../data/latents/latents.ts";
-import { PatchwiseError } from "../engine/errors.ts";
+import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/arrays/ndarray.ts";
 import { leafName } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -34,6 +35,7 @@ import {
 /** The pictures that a training learns from, as the network sees them. */
 export interface DataSource {
   readonly info: Loader["info"];
+  readonly survey?: Survey | undefined;
   /** The shape of one example: pixels, latents or codes. */
   readonly image: ImageShape;
   /** Turns latents or codes back into pictures, with the scale and shift in use; undefined for pixels. */
@@ -71,6 +73,8 @@ export interface Task {
   initial(): Promise<Arrays>;
   /** The weights that are not trained. */
   readonly fixed: WeightSource;
+  /** Sentences about the data that the training begins with. */
+  readonly warnings?: readonly string[];
   /** The number of parameters to report. */
   readonly parameters: number;
   /** The multiply-adds of one image's forward pass. */
@@ -168,6 +172,8 @@ export interface LoopOptions {
   readonly batches: Batches;
   /** The checkpoint to resume from. Its state is read once. */
   readonly from: Resumption | undefined;
+  /** The bytes that the training may take; unlimited unless given. */
+  readonly memory?: number | undefined;
   /** Used in place of the optimizer that the config names. */
   readonly optimizer?: Optimizer | undefined;
   readonly reduce?: ReduceGradients | undefined;
@@ -187,6 +193,7 @@ export interface Resumption {
 /**
  * Compiles the training step and runs it to the end of the training.
  *
+ * @throws UsageError when it cannot fit into the memory
  * @throws PatchwiseError when the loss, the gradient or the state is no longer finite; the last checkpoint is kept
  */
 export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
@@ -201,6 +208,12 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
+  const memory = memoryOf(step, batches, config);
+  if (memory > (options.memory ?? Infinity)) {
+    throw new UsageError(
+      `The training needs up to ${gibibytes(memory)} of memory, but ${gibibytes(options.memory!)} are available; lower training.batch, picture.size or the size of the model, or raise model.patch.`,
+    );
+  }
   report({
     kind: "start",
     step: from?.step ?? 0,
@@ -208,8 +221,11 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     parameters: task.parameters,
     pictures: source.info.count,
     data: source.info.name,
-    memory: memoryOf(step, batches, config),
+    memory,
   });
+  for (const message of [...(source.survey?.notes ?? []), ...(task.warnings ?? [])]) {
+    report({ kind: "warning", message });
+  }
   // Read first: what is wrong with the validation data is said before the step is compiled.
   const validate =
     batches.validation && (await task.validator(batches.validation, batches.latents));
@@ -231,6 +247,10 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
       runSteps({ ...options, trainer, recorder, validate, takesRate }),
     );
   });
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
 /** The most bytes that the process takes; on other devices than the CPU most of them are there. */
@@ -280,6 +300,8 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     await saveCheckpoint(run, count, elapsed(), saved.step);
     saved = { step: count, seconds: elapsed() };
   };
+  /** Skipped pictures that were reported. */
+  let told = 0;
   const recent: number[] = [];
   const all = stepsOf(training, task);
   const progress = () => (all === undefined ? elapsed() / (60 * training.minutes!) : count / all);
@@ -288,6 +310,10 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
     const began = performance.now();
     const inputs = await nextInputs(run, count);
+    for (const { reason } of batches.loader.skipped().slice(told)) {
+      report({ kind: "warning", message: reason });
+      told++;
+    }
     const { loss, gradientNorm } = await trainer.step(
       ...inputs.map((each) => (run.takesRate ? { ...each, rate: scalar(rate) } : each)),
     );

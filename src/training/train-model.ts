@@ -142,7 +142,12 @@ export async function trainModel(options: TrainModelOptions): Promise<TrainModel
   const { flip = false } = options;
   const from = (resumeFrom?.step ?? 0) * accumulate;
   const loader = directLoader(data, { layout, batch, seed: config.seed, flip, from });
-  const source: DataSource = { info: loader.info, image: shape, coder: undefined };
+  const source: DataSource = {
+    info: loader.info,
+    survey: loader.survey,
+    image: shape,
+    coder: undefined,
+  };
   const network = wholeNetwork(options.network);
   if (network) requireFit(network, shape, source, words);
   const readsText = !network && conditionIn(config, source) === "text";

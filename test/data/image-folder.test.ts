@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -66,6 +67,23 @@ describe("pictures in a folder", () => {
     [{}, / holds no pictures; give a folder with PNG, JPEG, WebP, AVIF or GIF files\.$/],
   ])("are reported as missing: %o", async (files, message) => {
     expect(await messageOf(images(await folderOf(files)))).toMatch(message);
+  });
+
+  it("are counted and named if they end in what is not read", async () => {
+    const path = await pictures({ "a.png": 1 }, { "b.HEIC": "x", "c.tiff": "x", "notes.md": "x" });
+    expect((await images(path)).survey!.notes).toEqual([
+      `2 pictures in ${path} are left out, because they end in .heic, .tiff (the first is b.HEIC); convert them to PNG, JPEG, WebP, AVIF or GIF.`,
+    ]);
+  });
+
+  it.skipIf(process.platform === "win32")("are no pipes and no devices", async () => {
+    const path = await pictures({ "a.png": 1 });
+    execFileSync("mkfifo", [join(path, "b.png")]);
+    await symlink("/dev/zero", join(path, "c.png"));
+    const data = await images(path);
+    for (const index of [1, 2]) {
+      expect(await messageOf(data.example(index))).toContain("it is a device or pipe");
+    }
   });
 
   it("must be in an existing folder", async () => {
@@ -143,6 +161,14 @@ describe("text files beside pictures", () => {
     );
     expect(await captionsOf(path, { undescribed: "skip" })).toEqual([["two"]]);
     expect(await captionsOf(path, { undescribed: "keep" })).toEqual([[], ["two"], []]);
+  });
+
+  it("must not be empty, and may end in .TXT", async () => {
+    const path = await pictures({ "a.png": 1, "b.png": 2 }, { "a.TXT": "one", "b.txt": " \n" });
+    expect(await messageOf(images(path))).toMatch(
+      /^UsageError: 1 of the 2 pictures in .* have no caption \(the first is .*b\.png\)/,
+    );
+    expect(await captionsOf(path, { undescribed: "skip" })).toEqual([["one"]]);
   });
 
   it("are named when they are not UTF-8", async () => {

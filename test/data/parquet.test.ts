@@ -81,7 +81,7 @@ async function five(first = 0): Promise<Uint8Array> {
 }
 
 const openParquet = (path: string, config: object = {}) =>
-  open({ kind: "parquet", path, ...config });
+  open({ kind: "parquet", path, undescribed: "keep", ...config });
 
 async function openFile(bytes: Uint8Array, config: object = {}) {
   return openParquet(`${await folderOf({ "a.parquet": bytes })}/a.parquet`, config);
@@ -120,6 +120,40 @@ describe("a parquet file", () => {
     expect(await redsOf(train)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     expect(train.nameOf(6)).toMatch(/^row 1 of .*train-00001-of-00002\.parquet$/);
     expect(await messageOf(openParquet(path))).toContain("has the splits test, train");
+  });
+
+  it("is refused if a row has no caption or label, unless the config says otherwise", async () => {
+    const bytes = await five();
+    expect(await messageOf(openFile(bytes, { undescribed: "refuse" }))).toMatch(
+      /^UsageError: 3 of the 5 pictures in .* have no caption \(the first is row 2 of /,
+    );
+    expect(await redsOf(await openFile(bytes, { undescribed: "skip" }))).toEqual([0, 1]);
+    expect(
+      await messageOf(
+        openFile(write([await pictures([1]), labels([-1n])]), { undescribed: "refuse" }),
+      ),
+    ).toContain("None of the 1 pictures");
+  });
+
+  it("is refused if its shards differ in their columns or classes", async () => {
+    const columns = async () => [await pictures([1]), labels([1n])];
+    const turned = features({
+      image: { _type: "Image" },
+      label: { names: ["dog", "cat"], _type: "ClassLabel" },
+    });
+    const path = await folderOf({
+      "classes/0.parquet": write(await columns()),
+      "classes/1.parquet": write(await columns(), { kvMetadata: turned }),
+      "columns/0.parquet": write(await columns()),
+      "columns/1.parquet": write([...(await columns()), texts(["a"])]),
+    });
+    expect(await messageOf(openParquet(`${path}/classes`))).toMatch(
+      /^UsageError: .*0\.parquet and .*1\.parquet are not of one data set: their classes differ \(cat,dog; dog,cat\)/,
+    );
+    expect(await messageOf(openParquet(`${path}/columns`))).toContain(
+      "their columns for `caption` differ (none; text)",
+    );
+    expect(await openParquet(`${path}/columns`, { caption: false })).toMatchObject({ count: 2 });
   });
 
   it("uses distinct labels as classes if nothing names them", async () => {

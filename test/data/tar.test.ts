@@ -52,7 +52,39 @@ describe("tarEntries", () => {
       { header: { name: "b/", size: 0, type: "directory" } },
       { header: { name: "link", size: 0, type: "symlink", linkname: "a.txt" } },
     ]);
-    expect(await contentsOf(archive)).toEqual(files);
+    expect(await contentsOf(archive)).toEqual({ ...files, link: "one" });
+  });
+
+  it("takes links to files of the archive as files", async () => {
+    const link = (name: string, type: "link" | "symlink", linkname: string): PackedEntry => ({
+      header: { name, size: 0, type, linkname },
+    });
+    const long = `${"n".repeat(200)}.txt`;
+    const archive = await tar({ "s/0.txt": "zero", [long]: "long" }, [
+      link("s/1.txt", "link", "s/0.txt"),
+      link("s/2.txt", "symlink", "1.txt"),
+      link("t/3.txt", "symlink", "../s/0.txt"),
+      link("4.txt", "link", long),
+      link("out.txt", "symlink", "../../etc/passwd"),
+      link("round.txt", "symlink", "round.txt"),
+    ]);
+    expect(await contentsOf(archive)).toEqual({
+      "s/0.txt": "zero",
+      [long]: "long",
+      "s/1.txt": "zero",
+      "s/2.txt": "zero",
+      "t/3.txt": "zero",
+      "4.txt": "long",
+    });
+  });
+
+  it("reads archives that were joined, and refuses what is none behind the end mark", async () => {
+    const [one, two] = [await tar({ "a.txt": "one" }), await tar({ "b.txt": "two" })];
+    expect(await contentsOf(Buffer.concat([one, two]))).toEqual({ "a.txt": "one", "b.txt": "two" });
+    const rest = Buffer.alloc(512, 7);
+    expect(await messageOf(entriesOf(Buffer.concat([one, rest])))).toContain(
+      "no archive follows the end mark",
+    );
   });
 
   it("reads only headers and small files beside them", async () => {
@@ -140,7 +172,8 @@ describe("tarEntries", () => {
 });
 
 describe("a WebDataset", () => {
-  const openTar = (path: string, config: object = {}) => open({ kind: "tar", path, ...config });
+  const openTar = (path: string, config: object = {}) =>
+    open({ kind: "tar", path, undescribed: "keep", ...config });
   const archive = async (files: Record<string, Content>) =>
     `${await folderOf({ "a.tar": await tar(files) })}/a.tar`;
   const captionsOf = async (path: string, config: object = {}) =>
@@ -189,12 +222,38 @@ describe("a WebDataset", () => {
     );
   });
 
+  it("is refused if a caption is missing or empty, unless the config says otherwise", async () => {
+    const path = await archive({
+      "0.png": await png(1),
+      "0.txt": "one",
+      "1.png": await png(2),
+      "1.txt": " \n",
+      "2.png": await png(3),
+    });
+    expect(await messageOf(openTar(path, { undescribed: "refuse" }))).toMatch(
+      /^UsageError: 2 of the 3 pictures in .* have no caption \(the first is "1" in /,
+    );
+    expect(await redsOf(await openTar(path, { undescribed: "skip" }))).toEqual([1]);
+  });
+
   it("supports several pictures per sample", async () => {
     const path = await archive({ "0.input.png": await png(1), "0.target.png": await png(2) });
     expect(await redsOf(await openTar(path, { image: "target.png" }))).toEqual([2]);
     expect(await messageOf(openTar(path))).toMatch(
       /^UsageError: .* holds no pictures that end in \.png, .*, only "input\.png", "target\.png"; set `image` to their extension/,
     );
+  });
+
+  it("is refused if a sample has a picture and its mask, until the config says which to use", async () => {
+    const path = await archive({
+      "0.jpg": await png(1),
+      "0.png": await png(2),
+      "1.png": await png(3),
+    });
+    expect(await messageOf(openTar(path))).toMatch(
+      /^UsageError: "0" in .* has several pictures \(png, jpg\), .*; say with `image` which ending to use\.$/,
+    );
+    expect(await redsOf(await openTar(path, { image: "jpg", limit: 1 }))).toEqual([1]);
   });
 
   it("supports shards of one or several splits", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type Recipe, recipeLoss, recipeSchema } from "../../src/diffusion/recipe.ts";
 import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
-import { input } from "../../src/engine/graph/functional.ts";
+import { concat, input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../../src/engine/random/random.ts";
@@ -18,6 +18,14 @@ function lossesAtEnds(recipe: Recipe): number[] {
     evaluateFloat64(graphOf({ loss }), { x0: images(1), noise: images(2), time })["loss"]!,
   );
 }
+
+it("has no weighting beside a learned variance, whose loss would not use it", () => {
+  const weighting = { kind: "min-snr", gamma: 5 };
+  const recipe = recipeSchema.parse({ process: "discrete", weighting });
+  expect(() =>
+    recipeLoss(recipe, input("x0", [batch, 1, 2, 2]), (x) => concat([x, x], 1), true),
+  ).toThrow("diffusion.weighting has no effect together with model.learnedVariance");
+});
 
 describe("a recipe with zero terminal SNR", () => {
   it.each(["x0", "v", "flow"])("has a finite min-SNR loss at pure noise: %s", (predicts) => {

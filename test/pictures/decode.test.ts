@@ -1,7 +1,9 @@
+import { readFileSync } from "node:fs";
 import sharp, { type Sharp } from "sharp";
 import { describe, expect, it } from "vitest";
 import type { Fitting } from "../../src/pictures/fitting.ts";
-import { decodePicture, fitPicture } from "../../src/pictures/decode-node.ts";
+import { decodePicture, fitPicture, readPicture } from "../../src/pictures/decode-node.ts";
+import { withChannels } from "../../src/pictures/picture.ts";
 import { FormatError } from "../../src/engine/errors.ts";
 import { messageOf, png } from "../data/support.ts";
 
@@ -18,6 +20,26 @@ const decode = async (picture: Sharp, of = shape(2, 2), fitting: Fitting = cover
 ];
 
 const checks = [255, 0, 0, 0, 255, 0, 0, 0, 255, 40, 50, 60];
+
+/** Linear values of other primaries in those of sRGB. */
+const adobeRgb = [
+  [1.398281, -0.398285, 0],
+  [0, 1, 0],
+  [0, -0.042939, 1.042943],
+];
+const p3 = [
+  [1.22494, -0.22494, 0],
+  [-0.042057, 1.042057, 0],
+  [-0.019638, -0.078636, 1.098274],
+];
+
+/** The curve of sRGB (IEC 61966-2-1) and its inverse. */
+const linearOf = (value: number) =>
+  value <= 255 * 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+const encoded = (value: number) =>
+  255 * (value <= 0.0031308 ? 12.92 * Math.max(0, value) : 1.055 * value ** (1 / 2.4) - 0.055);
+const srgbOf = (linear: readonly number[], matrix: readonly (readonly number[])[]) =>
+  matrix.map((row) => encoded(row.reduce((sum, factor, i) => sum + factor * linear[i]!, 0)));
 
 describe("decodePicture", () => {
   it("keeps every pixel of a picture that has the right size", async () => {
@@ -81,6 +103,57 @@ describe("decodePicture", () => {
     expect((await sharp(bytes).metadata()).depth).toBe("ushort");
     const pixels = await decodePicture(bytes, "deep.png", shape(2, 2, 1), cover);
     expect([...pixels]).toEqual([0, 0x80, 0xff, 0x40]);
+  });
+
+  it("converts profiles to sRGB alike at 8 and 16 bits", async () => {
+    // Adobe RGB (1998) and IEC 61966-2-1, by their definitions.
+    const linear = [200, 60, 30].map((value) => (value / 255) ** (563 / 256));
+    const adobe = srgbOf(linear, adobeRgb);
+    for (const [name, want] of [
+      ["rgb8-adobe", adobe],
+      ["rgb16-adobe", adobe],
+      ["rgb16-srgbicc", [200, 60, 30]],
+    ] as const) {
+      const bytes = readFileSync(new URL(`../fixtures/pictures/${name}.png`, import.meta.url));
+      const fitted = await decodePicture(bytes, name, shape(1, 1), cover);
+      const own = await readPicture(bytes);
+      for (const [i, value] of want.entries()) {
+        expect(Math.abs(fitted[i]! - value), name).toBeLessThanOrEqual(1.5);
+        expect(Math.abs(own.pixels[i]! - value), name).toBeLessThanOrEqual(1.5);
+      }
+    }
+  });
+
+  it.each(["png", "avif"] as const)(
+    "reads Display P3 in %s files of 10 to 16 bits",
+    async (format) => {
+      const colours = Uint16Array.from(
+        { length: 16 * 16 * 3 },
+        (_, i) => [200, 60, 30][i % 3]! * 257,
+      );
+      const wide = sharp(colours, { raw: { width: 16, height: 16, channels: 3 } })
+        .toColourspace("rgb16")
+        .withIccProfile("p3");
+      const bytes = await (
+        format === "png" ? wide.png() : wide.avif({ bitdepth: 10, lossless: true })
+      ).toBuffer();
+      expect((await sharp(bytes).metadata()).depth).toBe("ushort");
+      const pixels = await decodePicture(bytes, "wide", shape(1, 1), cover);
+      // From (200, 60, 30) in Display P3, by its definition: the primaries of DCI-P3 and the curve of sRGB.
+      for (const [i, value] of srgbOf([200, 60, 30].map(linearOf), p3).entries()) {
+        expect(Math.abs(pixels[i]! - value)).toBeLessThanOrEqual(1.5);
+      }
+    },
+  );
+
+  it("makes the grey that withChannels makes", async () => {
+    const red = await raw(new Array<number[]>(4).fill([255, 0, 0]).flat(), 2, 2, 3)
+      .png()
+      .toBuffer();
+    const [value] = await decodePicture(red, "red", shape(1, 1, 1), cover);
+    // ITU-R BT.601, as in Pillow.
+    expect(value).toBe(76);
+    expect(withChannels(await readPicture(red), 1).pixels[0]).toBe(76);
   });
 
   it("converts CMYK to sRGB", async () => {
@@ -149,4 +222,21 @@ describe("decodePicture of a damaged file", () => {
       ).rejects.toThrow(FormatError);
     }
   });
+
+  it.each([false, true])(
+    "refuses a JPEG that lost its end but not its end mark (progressive: %s)",
+    async (progressive) => {
+      const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
+      const file = await raw([...noise], 64, 64, 3)
+        .jpeg({ progressive })
+        .toBuffer();
+      const half = Buffer.concat([file.subarray(0, file.length / 2), file.subarray(-2)]);
+      const attempt = (bytes: Uint8Array) =>
+        messageOf(decodePicture(bytes, "a.jpg", shape(8, 8), cover));
+      expect(await attempt(half)).toContain("premature end of data segment");
+      // Bytes between the segments, as some cameras write them, cost no pixels.
+      const odd = Buffer.concat([file.subarray(0, 20), Buffer.alloc(5), file.subarray(20)]);
+      expect(await attempt(odd)).toBe("no error");
+    },
+  );
 });

@@ -1,4 +1,12 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -48,6 +56,15 @@ function apart(a: Uint8Array, b: Uint8Array): number {
 async function trained(name: string, network?: NetworkConfig) {
   await writeTrained(at(name), network);
   return at(name);
+}
+
+/** A trained folder whose card says something else than its weights. */
+async function lying(name: string, fields: Record<string, number>) {
+  const folder = await trained(name);
+  const file = path.join(folder, "model.json");
+  const card = JSON.parse(readFileSync(file, "utf8")) as { network: object };
+  writeFileSync(file, JSON.stringify({ ...card, network: { ...card.network, ...fields } }));
+  return folder;
 }
 
 describe("a trained folder", () => {
@@ -213,6 +230,18 @@ describe("openPipeline refuses", () => {
     ["another folder", () => at(), UsageError, /neither a model\.json.* nor a model_index\.json/],
     ["a pickle", () => write("a.pt", ""), FormatError, /convert it in Python: safetensors\.torch/],
     ["a picture", () => write("a.png", ""), UsageError, /is not a model file of a known kind/],
+    [
+      "a card of another size",
+      () => lying("lying", { hidden: 1_000_000_000 }),
+      FormatError,
+      /says that its network has a hidden of 1000000000/,
+    ],
+    [
+      "a card of another depth",
+      () => lying("deep", { depth: 10_000_000 }),
+      FormatError,
+      /says that its network has a depth of 10000000/,
+    ],
     ["no card", () => path.dirname(write("b/model.json", "{")), FormatError, /not valid JSON/],
     [
       "a card of something else",

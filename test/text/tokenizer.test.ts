@@ -136,6 +136,33 @@ it.each([
   );
 });
 
+it("reads no more of a long text than its tokens can take", () => {
+  const long = "word ".repeat(200_000);
+  const { ids, lost } = tokenizer.encode(long, 16);
+  expect(ids).toEqual(tokenizer.encode("word ".repeat(100), 16).ids);
+  expect(lost.length).toBeGreaterThan(long.length - 200);
+  expect(tokenizer.encode("x".repeat(1_000_000), 16).lost).not.toBe("");
+  expect(tokenizer.unknownWords(long)).toEqual([]);
+});
+
+it("refuses patterns that may take forever, and none of a published tokenizer", () => {
+  const split = (Regex: string) => ({
+    ...json,
+    pre_tokenizer: { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false },
+  });
+  for (const pattern of ["(?:[a-z ]+)+!", "(a|aa)+$", "((a*)b?)*", "(a?){3,}", "([a-z]+){2,9}"]) {
+    expect(() => loadTokenizer(split(pattern)), pattern).toThrow("which may take forever");
+  }
+  // GPT-2, GPT-4 and CLIP.
+  for (const pattern of [
+    String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+    String.raw`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+    String.raw`<\|startoftext\|>|<\|endoftext\|>|'s|'t|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`,
+  ]) {
+    expect(() => loadTokenizer(split(pattern)), pattern).not.toThrow();
+  }
+});
+
 describe("unknownWords", () => {
   it.each([
     ["red apple", []],

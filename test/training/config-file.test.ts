@@ -155,6 +155,34 @@ describe("a training config", () => {
   });
 });
 
+it.each([
+  "a: &a [x, *a]",
+  [
+    "a0: &a0 [x,x,x,x,x,x,x,x,x,x]",
+    ...Array.from(
+      { length: 9 },
+      (_, i) => `a${i + 1}: &a${i + 1} [${new Array(10).fill(`*a${i}`).join()}]`,
+    ),
+  ].join("\n"),
+])("refuses aliases without end: %s", (text) => {
+  expect(() => readTrainingConfig("c.yaml", text)).toThrow(
+    "c.yaml has YAML aliases that contain themselves or are too many",
+  );
+});
+
+it("refuses a setting whose alias contains itself", () => {
+  expect(() =>
+    readTrainingConfig("c.yaml", "training: { steps: 1 }", ["training.steps=&a [*a]"]),
+  ).toThrow("has YAML aliases that contain themselves");
+});
+
+it("refuses batches and pictures that no memory holds", () => {
+  const text = (size: number, batch: number) =>
+    `data: { kind: images, path: x }\npicture: { size: ${size} }\ntraining: { steps: 1, batch: ${batch} }\n`;
+  expect(() => readTrainingConfig("c.yaml", text(100_000, 1))).toThrow("c.yaml, line 2: ");
+  expect(() => readTrainingConfig("c.yaml", text(8, 100_000_000))).toThrow("c.yaml, line 3: ");
+});
+
 describe("a config of a LoRA", () => {
   const lora = `base: emoji
 lora: { rank: 4 }

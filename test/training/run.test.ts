@@ -1,10 +1,21 @@
 /** What goes wrong before and beside the steps of a training. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
+import type { Card } from "../../src/models/card.ts";
+import { openPipeline } from "../../src/pipelines/index-node.ts";
+import { lockFolder } from "../../src/training/run/lock-node.ts";
 import type { TrainingEvent } from "../../src/training/loop.ts";
 import { train, type TrainOptions } from "../../src/training/run/train-node.ts";
 import { png } from "../data/support.ts";
@@ -70,6 +81,100 @@ describe("validation", () => {
     );
     expect(readdirSync(at(`out-${folder}`))).not.toContain("checkpoints");
   });
+});
+
+it.each([
+  [
+    "diffusion={ process: discrete, predicts: v, zeroTerminalSNR: true, weighting: { kind: min-snr, gamma: 5 } }",
+    "min-snr gives pure noise a weight of 0",
+  ],
+  ["training.dropCondition=0 sampling.guidance=3", "training.dropCondition is 0"],
+])("refuses settings that exclude each other: %s", async (settings, message) => {
+  const given = settings.startsWith("diffusion") ? [settings] : settings.split(" ");
+  expect(await sentence(trained("excluded", given))).toContain(message);
+});
+
+it("writes a model that is not guided if its condition was never dropped", async () => {
+  await trained("undropped", ["training.dropCondition=0"]);
+  const card = JSON.parse(readFileSync(at("undropped/model.json"), "utf8")) as Card;
+  expect(card.sampling).toMatchObject({ guidance: 1, guidable: false });
+  const pipeline = await openPipeline(at("undropped"));
+  expect(pipeline.settings({ class: "ant" })).toMatchObject({ guidance: 1 });
+  expect(() => pipeline.settings({ class: "ant", guidance: 3 })).toThrow(
+    "was not trained without a condition",
+  );
+  await pipeline.dispose();
+});
+
+describe("the folder of a training", () => {
+  it("is locked until its process is done or gone", async () => {
+    mkdirSync(at("locked"));
+    const lock = await lockFolder(at("locked"));
+    expect(await sentence(trained("locked"))).toMatch(
+      new RegExp(`^UsageError: Process ${process.pid} has been at work in .*locked since 20`),
+    );
+    await lock.close();
+    // Another process had this number.
+    const other = { pid: process.pid, host: hostname(), since: "2020", process: "1" };
+    writeFileSync(at("locked/.lock"), JSON.stringify(other));
+    await trained("locked");
+    expect(readdirSync(at("locked"))).not.toContain(".lock");
+  });
+
+  it("remembers its data, and says what has changed when it resumes", async () => {
+    await classesIn("changing", { ant: 10, bee: 120 });
+    const data = `data.path=${at("changing")}`;
+    const resumed = (options: Partial<TrainOptions> = {}) =>
+      trained("remembers", [data, "training.steps=3"], { resume: true, ...options });
+    await trained("remembers", [data]);
+    renameSync(at("changing/bee"), at("changing/zebra"));
+    expect(await sentence(resumed({ changedData: true }))).toMatch(
+      /has changed \(the class "bee" is missing; the class "zebra" is new.*start a new training/,
+    );
+    renameSync(at("changing/zebra"), at("changing/bee"));
+    writeFileSync(at("changing/bee/9.png"), await png(9));
+    expect(await sentence(resumed())).toMatch(
+      /has changed \(8 pictures are 9 now\).*accept it with --changed-data\.$/,
+    );
+    expect((await resumed({ changedData: true })).result).toMatchObject({ steps: 3 });
+    expect((await resumed()).result).toMatchObject({ steps: 3 });
+  });
+
+  it("may go away: the training is written elsewhere, and can resume there", async () => {
+    const report = (event: TrainingEvent) => {
+      if (event.kind === "step") rmSync(at("gone"), { recursive: true, force: true });
+    };
+    const message = await sentence(trained("gone", [], { report }));
+    expect(message).toMatch(/^PatchwiseError: The folder .*gone is gone, .* instead, so resume it/);
+    const other = /--out (\S+)\.$/.exec(message)![1]!;
+    const { result } = await trained(path.relative(scratch, other), ["training.steps=3"], {
+      resume: true,
+    });
+    expect(result).toMatchObject({ steps: 3, finished: true });
+    rmSync(other, { recursive: true });
+  });
+});
+
+it("says at its start that captions are cut off", async () => {
+  mkdirSync(at("told"));
+  writeFileSync(at("told/0.png"), await png(1));
+  writeFileSync(at("told/0.txt"), "a red cat ".repeat(20));
+  const { warnings } = await trained("long", [`data.path=${at("told")}`]);
+  expect(warnings).toEqual([
+    expect.stringMatching(
+      /^1 of 1 captions are longer than the 16 tokens of model\.prompt\.length/,
+    ),
+  ]);
+});
+
+it("tells of pictures that cannot be read when they are found", async () => {
+  mkdirSync(at("half"));
+  for (let i = 0; i < 4; i++) writeFileSync(at("half", `${i}.png`), i < 3 ? "x" : await png(1));
+  const half = `data.path=${at("half")}`;
+  expect(await sentence(trained("half-out", [half]))).toContain("which is more than one in two");
+  for (let i = 0; i < 2; i++) writeFileSync(at("half", `${i}.png`), await png(i));
+  const { warnings } = await trained("some-out", [half]);
+  expect(warnings).toEqual([expect.stringContaining("2.png cannot be read as a picture")]);
 });
 
 it("finishes although its samples cannot be drawn, and says so once", async () => {

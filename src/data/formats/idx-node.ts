@@ -1,9 +1,10 @@
 /** Reads MNIST and other data sets in its IDX format: arrays of bytes after a header of big-endian sizes. */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { readRegularFile } from "../../weights/sources/read-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { type DataConfigOf } from "../config.ts";
 import { type PictureShape } from "../../pictures/picture.ts";
@@ -57,6 +58,7 @@ export async function openIdx(config: Config, shape: PictureShape): Promise<Data
     captioned: false,
     memory: images.data.length + labels.data.length,
     nameOf: (index) => `image ${index} of ${files.images}`,
+    described: async (index) => ({ label: labels.data[index]!, captions: [] }),
     example: async (index) => {
       const pixels = images.data.subarray(index * height * width, (index + 1) * height * width);
       return {
@@ -103,7 +105,7 @@ async function findFiles({ path, split }: Config): Promise<{ images: string; lab
 }
 
 async function readWhole(path: string): Promise<Uint8Array> {
-  const bytes = await readFile(path).catch((error: unknown) => {
+  const bytes = await readRegularFile(path).catch((error: unknown) => {
     throw new PatchwiseError(`Cannot read ${path}: ${describeSystemError(error)}.`, {
       cause: error,
     });

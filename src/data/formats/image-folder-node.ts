@@ -2,10 +2,10 @@
  * Reads a folder of picture files, with captions and labels from metadata files, from a text file beside each
  * picture, or from the names of the subfolders.
  */
-import { readFile } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path/posix";
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
+import { readRegularFile } from "../../weights/sources/read-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { captionLines, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
@@ -49,7 +49,7 @@ const splits = new Set([
 /** @throws UsageError if the folder has no pictures, or its captions and labels contradict each other */
 export async function openImageFolder(config: Config, shape: PictureShape): Promise<DataSet> {
   const files = await listFiles(config.path);
-  const tables = files.filter((file) => /^metadata\.(?:jsonl|csv)$/.test(basename(file)));
+  const tables = files.filter((file) => /^metadata\.(?:jsonl|csv)$/i.test(basename(file)));
   const pictures = files.filter(isPicture);
   if (pictures.length === 0) throw noPictures(config.path, files);
   if (!tables.some((file) => dirname(file) === ".")) refuseSplits(config, pictures);
@@ -66,30 +66,34 @@ export async function openImageFolder(config: Config, shape: PictureShape): Prom
     label: folders?.get(file),
     captions: captions?.get(file) ?? [],
   }));
-  const chosen = described(config, items, {
+  const chosen = withDescription(config, items, {
     caption: captions !== undefined,
     label: folders !== undefined,
   });
   const classes = folders && classesOf(folders.values());
   const indices = new Map(classes?.map((name, i) => [name, i]));
+  const indexed = new Set(named);
+  const others = files.filter((file) => otherPictures.test(file) && !indexed.has(file));
   const pathOf = (file: RelativePath) => join(config.path, file);
+  const described = async (index: number) => {
+    const { label, captions: known } = chosen[index]!;
+    return {
+      label: label === undefined ? undefined : indices.get(label),
+      captions: typeof known === "string" ? await readCaptions(pathOf(known)) : known,
+    };
+  };
   return {
     name: config.path,
     count: chosen.length,
     classes,
     captioned: captions !== undefined,
     nameOf: (index) => pathOf(chosen[index]!.file),
+    notes: others.length > 0 ? [othersNote(config.path, others)] : [],
+    described,
     example: async (index) => {
-      const { file, label, captions: known } = chosen[index]!;
-      const [bytes, texts] = await Promise.all([
-        read(pathOf(file)),
-        typeof known === "string" ? readCaptions(pathOf(known)) : known,
-      ]);
-      return {
-        pixels: await decodePicture(bytes, pathOf(file), shape, config),
-        label: label === undefined ? undefined : indices.get(label),
-        captions: texts,
-      };
+      const path = pathOf(chosen[index]!.file);
+      const [bytes, rest] = await Promise.all([read(path), described(index)]);
+      return { pixels: await decodePicture(bytes, path, shape, config), ...rest };
     },
     close: async () => {},
   };
@@ -98,6 +102,15 @@ export async function openImageFolder(config: Config, shape: PictureShape): Prom
 function isPicture(file: RelativePath): boolean {
   const extension = extname(file).slice(1).toLowerCase();
   return (pictureExtensions as readonly string[]).includes(extension);
+}
+
+/** Endings of pictures that `decodePicture` does not read. */
+const otherPictures =
+  /\.(?:bmp|cr2|dng|heic|heif|ico|j2k|jfif|jp2|jpe|jxl|nef|psd|raw|svg|tga|tiff?)$/i;
+
+function othersNote(path: string, others: readonly RelativePath[]): string {
+  const endings = [...new Set(others.map((file) => extname(file).toLowerCase()))].sort();
+  return `${others.length} pictures in ${path} are left out, because they end in ${endings.join(", ")} (the first is ${others[0]}); convert them to PNG, JPEG, WebP, AVIF or GIF.`;
 }
 
 function noPictures(path: string, files: readonly RelativePath[]): UsageError {
@@ -128,10 +141,15 @@ function sidecars(
   files: readonly RelativePath[],
   pictures: readonly RelativePath[],
 ): Annotations {
-  const texts = new Set(files.filter((file) => file.endsWith(".txt")));
+  // Some systems write .TXT.
+  const texts = new Map(
+    files
+      .filter((file) => /\.txt$/i.test(file))
+      .map((file) => [file.slice(0, -".txt".length), file]),
+  );
   const found = pictures.flatMap((file) => {
-    const text = `${file.slice(0, -extname(file).length)}.txt`;
-    return texts.has(text) ? [[file, text] as const] : [];
+    const text = texts.get(file.slice(0, -extname(file).length));
+    return text === undefined ? [] : [[file, text] as const];
   });
   const none = found.length === 0 || caption === false;
   return { captions: none ? undefined : new Map(found), labels: undefined };
@@ -206,7 +224,7 @@ function folderLabels(
 }
 
 /** Applies `undescribed` to pictures without a caption or label, if other pictures have one. */
-function described(
+function withDescription(
   { path, undescribed }: Config,
   items: readonly Item[],
   expected: { readonly caption: boolean; readonly label: boolean },
@@ -228,7 +246,7 @@ function described(
 }
 
 async function read(path: string): Promise<Uint8Array> {
-  return readFile(path).catch((cause: unknown) => {
+  return readRegularFile(path).catch((cause: unknown) => {
     throw new FormatError(`Cannot read ${path}: ${describeSystemError(cause)}.`, { cause });
   });
 }

@@ -39,7 +39,7 @@ export function parseMetadata(
     readonly label: string | false | undefined;
   },
 ): Metadata {
-  const rows = name.endsWith(".csv") ? csvRows(text, name) : jsonRows(text, name);
+  const rows = /\.csv$/i.test(name) ? csvRows(text, name) : jsonRows(text, name);
   const available = [...new Set(rows.flatMap(({ cells }) => [...cells.keys()]))];
   if (!available.includes("file_name")) {
     throw new FormatError(

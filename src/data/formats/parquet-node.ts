@@ -10,6 +10,7 @@ import {
 } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { FormatError, UsageError } from "../../engine/errors.ts";
+import { clip } from "../../engine/messages.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 import { captionsOf, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
@@ -97,13 +98,33 @@ async function describe(
   const count = last ? last.first + last.count : 0;
   if (count === 0)
     throw new UsageError(`${config.path} has no rows; set \`path\` to a file that has.`);
+  requireAlike(shards);
   const [{ columns }] = shards as [Shard, ...Shard[]];
   const labels = await labelling(config, shards, groups);
-  const rowsOf = rowReader();
+  const { image, caption, label } = columns;
+  const rowsOf = rowReader([image, caption, label], KEPT);
+  // Pictures are most of a file, so what is beside them is read without them.
+  const textsOf = rowReader([caption, label], 0);
   const groupOf = (index: number) => groups[groupIndex(groups, index)]!;
   const nameOf = (index: number) => {
     const { shard, inFile, first } = groupOf(index);
     return `row ${inFile + index - first} of ${shard.path}`;
+  };
+  const rowAt = async (index: number, from: typeof rowsOf) => {
+    const group = groupOf(index);
+    return (await from(group))[index - group.first]!;
+  };
+  const descriptionOf = (row: Row, index: number) => {
+    const texts = captionsOf(caption === undefined ? undefined : row[caption]);
+    if (!texts) {
+      throw new FormatError(
+        `${nameOf(index)}: ${caption} is neither a string nor a list of strings.`,
+      );
+    }
+    return {
+      label: label === undefined ? undefined : labels?.indexOf(row[label], nameOf(index)),
+      captions: texts,
+    };
   };
   return {
     name: config.path,
@@ -112,21 +133,34 @@ async function describe(
     captioned: columns.caption !== undefined,
     memory: KEPT,
     nameOf,
+    described: async (index) =>
+      caption === undefined && label === undefined
+        ? { label: undefined, captions: [] }
+        : descriptionOf(await rowAt(index, textsOf), index),
     example: async (index) => {
-      const name = nameOf(index);
-      const group = groupOf(index);
-      const row = (await rowsOf(group))[index - group.first]!;
-      const { image, caption, label } = group.shard.columns;
-      const texts = captionsOf(caption === undefined ? undefined : row[caption]);
-      if (!texts)
-        throw new FormatError(`${name}: ${caption} is neither a string nor a list of strings.`);
+      const row = await rowAt(index, rowsOf);
+      const bytes = bytesOf(row[columns.image], nameOf(index));
       return {
-        pixels: await decodePicture(bytesOf(row[image], name), name, shape, config),
-        label: label === undefined ? undefined : labels?.indexOf(row[label], name),
-        captions: texts,
+        pixels: await decodePicture(bytes, nameOf(index), shape, config),
+        ...descriptionOf(row, index),
       };
     },
   };
+}
+
+/** @throws UsageError if files differ in their columns or classes: a label would mean something else in each */
+function requireAlike([first, ...others]: readonly Shard[]): void {
+  for (const { path, columns } of others) {
+    for (const field of ["image", "caption", "label", "classes"] as const) {
+      const [one, other] = [first!.columns, columns].map((each) =>
+        clip(String(each[field] ?? "none")),
+      );
+      if (one === other) continue;
+      throw new UsageError(
+        `${first!.path} and ${path} are not of one data set: their ${field === "classes" ? field : `columns for \`${field}\``} differ (${one}; ${other}); set \`path\` to one of them, or name a column that all have.`,
+      );
+    }
+  }
 }
 
 function rowGroups(shards: readonly Shard[]): RowGroup[] {
@@ -168,7 +202,11 @@ function groupIndex(groups: readonly RowGroup[], index: number): number {
 }
 
 /** Reads rows by whole groups and keeps the most recently used groups in memory. */
-function rowReader(): (group: RowGroup) => Promise<readonly Row[]> {
+function rowReader(
+  names: readonly (string | undefined)[],
+  most: number,
+): (group: RowGroup) => Promise<readonly Row[]> {
+  const columns = names.filter((name) => name !== undefined);
   const kept = new Map<RowGroup, { readonly rows: Promise<readonly Row[]>; bytes: number }>();
   let total = 0;
   const forget = (group: RowGroup) => {
@@ -183,16 +221,15 @@ function rowReader(): (group: RowGroup) => Promise<readonly Row[]> {
       kept.set(group, known);
       return known.rows;
     }
-    const { image, caption, label } = group.shard.columns;
-    const columns = [image, caption, label].filter((name) => name !== undefined);
+    const { image } = group.shard.columns;
     const entry = { rows: readRows(group, columns), bytes: 0 };
     kept.set(group, entry);
     try {
       const rows = await entry.rows;
-      entry.bytes = rows.reduce((sum, row) => sum + (rawBytes(row[image])?.length ?? 0), 0);
+      entry.bytes = rows.reduce((sum, row) => sum + (rawBytes(row[image])?.length ?? 1), 0);
       total += entry.bytes;
       for (const other of kept.keys()) {
-        if (total <= KEPT) break;
+        if (total <= most) break;
         if (other !== group) forget(other);
       }
       return rows;

@@ -85,22 +85,24 @@ async function describe(
     const { archive, key } = samples[index]!;
     return `${quote(key)} in ${archive.name}`;
   };
+  const described = async (index: number) => ({
+    label: labels?.[index],
+    captions: await captions(samples[index]!, nameOf(index), texts, field),
+  });
   return {
     name: config.path,
     count: samples.length,
     classes,
     captioned: texts || field !== undefined,
     nameOf,
+    described,
     example: async (index) => {
       const { archive, parts } = samples[index]!;
       const entry = picture(parts);
       if (!entry) throw new FormatError(`${nameOf(index)} has no picture.`);
       const bytes = await archive.read(entry.offset, entry.size);
-      return {
-        pixels: await decodePicture(bytes, nameOf(index), shape, config),
-        label: labels?.[index],
-        captions: await captions(samples[index]!, nameOf(index), texts, field),
-      };
+      const pixels = await decodePicture(bytes, nameOf(index), shape, config);
+      return { pixels, ...(await described(index)) };
     },
   };
 }
@@ -111,6 +113,13 @@ function pictureExtension(
   samples: readonly Sample[],
 ): (parts: Sample["parts"]) => TarEntry | undefined {
   const wanted: readonly string[] = image === undefined ? pictureExtensions : [image.toLowerCase()];
+  const endings = ({ parts }: Sample) => wanted.filter((extension) => parts.has(extension));
+  const several = samples.find((sample) => endings(sample).length > 1);
+  if (several) {
+    throw new UsageError(
+      `${quote(several.key)} in ${several.archive.name} has several pictures (${endings(several).join(", ")}), such as a photo and its mask; say with \`image\` which ending to use.`,
+    );
+  }
   const find = (parts: Sample["parts"]) => {
     const found = wanted.find((extension) => parts.has(extension));
     return found === undefined ? undefined : parts.get(found);

@@ -19,12 +19,14 @@ const WINDOW = 2 ** 16;
 const MAX_EXTENDED = 2 ** 20;
 
 /**
- * Lists the regular files of an archive in its order. Links, folders and devices are skipped.
+ * Lists the regular files of an archive in its order, and links to them as files of their own. Folders, devices and links that
+ * lead out of the archive are skipped. Archives that were joined end to end are read as one.
  *
- * @throws FormatError if a header is damaged or the archive is truncated
+ * @throws FormatError if a header is damaged, the archive is truncated, or something else follows its end mark
  */
 export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   const entries: TarEntry[] = [];
+  const links = new Map<string, string>();
   const read = windowed(source);
   const fail = (at: number, problem: string): never => {
     throw new FormatError(`${source.name} is not a valid tar archive: at byte ${at}, ${problem}.`);
@@ -32,40 +34,57 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
 
   /** The values of extended headers that apply to the next entry. */
   let name: string | undefined;
+  let link: string | undefined;
   let size: number | undefined;
-  for (let at = 0; ;) {
+  for (let at = 0, ended = false; ;) {
     if (at + BLOCK > source.size) {
+      if (ended) return [...entries, ...linked(entries, links)];
       fail(at, "it ends without an end mark; it may be cut off, so download it again");
     }
     const header = await read(at, BLOCK);
-    if (header.every((byte) => byte === 0)) return entries;
+    if (header.every((byte) => byte === 0)) {
+      ended = true;
+      at += BLOCK;
+      continue;
+    }
     if (at === 0 && header[0] === 0x1f && header[1] === 0x8b) {
       throw new FormatError(
         `${source.name} is compressed, so its files cannot be read one by one; unpack it with gunzip first.`,
       );
     }
-    if (!checksumMatches(header)) fail(at, "the checksum of a header is wrong");
+    if (!checksumMatches(header)) {
+      fail(at, ended ? "no archive follows the end mark" : "the checksum of a header is wrong");
+    }
+    ended = false;
     const type = String.fromCharCode(header[156]!);
     const isFile = type === "0" || type === "\0" || type === "7";
+    const isLink = type === "1" || type === "2";
+    // Some programs give a hard link the size of its file, although no bytes follow.
     const length =
-      (isFile ? size : undefined) ??
+      (isFile ? size : isLink ? 0 : undefined) ??
       numberField(header.subarray(124, 136)) ??
       fail(at, "the size of a file is not a number");
     const offset = at + BLOCK;
     if (offset + length > source.size) {
       fail(at, `a file of ${length} bytes extends past the end; download the archive again`);
     }
+    const own = name ?? nameField(header);
     if (isFile) {
-      entries.push({ name: name ?? nameField(header), offset, size: length });
-      name = undefined;
-      size = undefined;
-    } else if (type === "x" || type === "L") {
+      entries.push({ name: own, offset, size: length });
+    } else if (isLink) {
+      const target = link ?? text(untilZero(header.subarray(157, 257)));
+      // A hard link names its file from the root of the archive, and a symbolic link from its own folder.
+      links.set(own, type === "1" ? target : `${own.slice(0, own.lastIndexOf("/") + 1)}${target}`);
+    }
+    if (type === "x" || type === "L" || type === "K") {
       if (length > MAX_EXTENDED) fail(at, `an extended header has ${length} bytes`);
       const body = await read(offset, length);
       if (type === "L") name = text(untilZero(body));
+      else if (type === "K") link = text(untilZero(body));
       else {
         const records = paxRecords(body) ?? fail(at, "an extended header is damaged");
         name = records.get("path") ?? name;
+        link = records.get("linkpath") ?? link;
         const stated = records.get("size");
         if (stated !== undefined) {
           size = /^\d{1,15}$/.test(stated)
@@ -73,13 +92,41 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
             : fail(at, `an extended header gives the size ${quote(stated)}`);
         }
       }
-    } else if (type !== "g" && type !== "K") {
-      // The extended headers applied to this folder, link or device.
-      name = undefined;
-      size = undefined;
+    } else if (type !== "g") {
+      // The extended headers applied to this file, folder, link or device.
+      [name, link, size] = [undefined, undefined, undefined];
     }
     at = offset + Math.ceil(length / BLOCK) * BLOCK;
   }
+}
+
+/** The links whose files are in the archive, as files. */
+function linked(
+  entries: readonly TarEntry[],
+  links: ReadonlyMap<string, string>,
+): readonly TarEntry[] {
+  const files = new Map(entries.map((entry) => [resolved(entry.name), entry]));
+  return [...links].flatMap(([name, target]) => {
+    let file = files.get(resolved(target));
+    // A link may lead to a link; as many steps as there are links cannot go round.
+    for (let i = 0, next = target; !file && i < links.size; i++) {
+      const further = links.get(next);
+      if (further === undefined) break;
+      next = further;
+      file = files.get(resolved(next));
+    }
+    return file ? [{ ...file, name }] : [];
+  });
+}
+
+/** A path without "." and "..". */
+function resolved(path: string): string {
+  const parts: string[] = [];
+  for (const part of path.split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return parts.join("/");
 }
 
 /** Reads ranges of the source through a window that moves forward. */

@@ -2,7 +2,7 @@
 import { FormatError } from "../../engine/errors.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { drawing, type Layout } from "./batches.ts";
-import type { DataSet, Example } from "../dataset.ts";
+import type { DataSet, Example, Survey } from "../dataset.ts";
 
 /** Pictures with their labels and captions. */
 export interface Batch {
@@ -24,6 +24,7 @@ export interface Skipped {
 /** The batches of a training, in order. */
 export interface Loader {
   readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned">;
+  readonly survey?: Survey | undefined;
   /** The most bytes that it holds: decoded pictures, batches made ahead, and what the data set itself keeps. */
   readonly memory: number;
   /**
@@ -72,7 +73,8 @@ const UNTRIED = 0;
 const READ = 1;
 const UNREADABLE = 2;
 
-// A few damaged files are normal, but a tenth of all means that something is wrong with the data set.
+// A few damaged files are normal, but a tenth of all means that something is wrong with the data set. In a small one, whose
+// tenth is a file or two, it takes more than half.
 const TOLERATED_SHARE = 0.1;
 const TOLERATED_COUNT = 7;
 
@@ -81,7 +83,7 @@ const TOLERATED_COUNT = 7;
  * files.
  *
  * @throws FormatError from `read` if more than a tenth of the examples so far, and at least 8, cannot be
- *   read, or if none can
+ *   read, or more than half of all
  */
 export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
   const { layout, batch: size, signal } = options;
@@ -114,9 +116,10 @@ export function directLoader(
 ): Loader {
   const reader = batchReader(data, { ...options, cache: 0, signal: new AbortController().signal });
   const skipped: Skipped[] = [];
-  const { name, count, classes, captioned, memory = 0 } = data;
+  const { name, count, classes, captioned, survey, memory = 0 } = data;
   let index = from;
   return {
+    survey,
     info: { name, count, classes, captioned },
     memory: memory + options.batch * options.layout.bytes,
     async next() {
@@ -188,7 +191,7 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
       if (!(error instanceof FormatError)) throw error;
       reasons.set(index, error.message);
       settle(index, UNREADABLE);
-      refuseTooMany(data, [...reasons.keys()], tried);
+      refuseTooMany(data, [...reasons.keys()], tried, tried === data.count);
       return undefined;
     }
   };
@@ -226,16 +229,22 @@ function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
-/** @throws FormatError if more than a tenth of the examples so far, and at least 8, are unreadable */
+/**
+ * @param all whether there are no more examples to try
+ * @throws FormatError if more than a tenth of the examples so far, and at least 8, are unreadable, or more than half of all
+ */
 export function refuseTooMany(
   data: Pick<DataSet, "name" | "nameOf">,
   unreadable: readonly number[],
   tried: number,
+  all = false,
 ): void {
-  if (unreadable.length <= TOLERATED_COUNT || unreadable.length <= TOLERATED_SHARE * tried) return;
+  const half = all && 2 * unreadable.length > tried && unreadable.length < tried;
+  const tenth = unreadable.length > TOLERATED_COUNT && unreadable.length > TOLERATED_SHARE * tried;
+  if (!half && !tenth) return;
   const names = unreadable.slice(0, 3).map((index) => data.nameOf(index));
   throw new FormatError(
-    `${unreadable.length} of the ${tried} pictures of ${data.name} that were tried cannot be read (${names.join(", ")}, …), which is more than one in ten; repair or remove them.`,
+    `${unreadable.length} of the ${tried} pictures of ${data.name} that were tried cannot be read (${names.join(", ")}, …), which is more than one in ${half ? "two" : "ten"}; repair or remove them.`,
   );
 }
 

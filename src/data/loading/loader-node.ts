@@ -44,7 +44,12 @@ interface LoaderSettings extends LoaderOptions {
 type ToLoader = "taken" | "close";
 
 type FromLoader =
-  | { readonly kind: "open"; readonly info: Loader["info"]; readonly memory: number }
+  | {
+      readonly kind: "open";
+      readonly info: Loader["info"];
+      readonly survey: Loader["survey"];
+      readonly memory: number;
+    }
   | { readonly kind: "batch"; readonly batch: Batch; readonly skipped: readonly Skipped[] }
   | Failure;
 
@@ -85,6 +90,7 @@ export async function openLoader(options: LoaderOptions): Promise<Loader> {
   const cached = Math.min(CACHE_BYTES, opened.info.count * (exampleBytes + EXAMPLE_BYTES));
   return {
     info: opened.info,
+    survey: opened.survey,
     memory: cached + (ahead + 1) * batchBytes + opened.memory,
     async next() {
       const ready = (await thread.receive()) as Ready;
@@ -175,8 +181,8 @@ async function produce(settings: LoaderSettings, port: NonNullable<typeof parent
     const data = latents ? await openLatentFolder(latents.folder) : await openData(config, shape);
     const layout = latents ? latentLayout(latents) : pictureLayout(shape);
     try {
-      const { name, count, classes, captioned, memory = 0 } = data;
-      post({ kind: "open", info: { name, count, classes, captioned }, memory });
+      const { name, count, classes, captioned, survey, memory = 0 } = data;
+      post({ kind: "open", info: { name, count, classes, captioned }, survey, memory });
       const { flip } = config;
       const reader = batchReader(data, { ...settings, layout, flip, signal: closing.signal });
       for (let index = from; !closing.signal.aborted;) {

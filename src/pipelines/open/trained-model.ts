@@ -1,7 +1,7 @@
 /** Models that `patchwise train` made: opened from their folder, or made of parts that are in memory. */
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { UsageError } from "../../engine/errors.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { readTrainedFolder } from "../../models/card-folder.ts";
@@ -79,8 +79,8 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
       `${name} takes ${prompt ? "prompts, but there is no tokenizer to read them" : "embeddings of a text encoder that it does not hold"}; give ${prompt ? "the tokenizer.json that was written with it" : "a model that reads prompts itself"}.`,
     );
   }
+  if (isOpened(weights)) requirePlausible(card, weights);
   const { params } = traceNetwork(network, { drop: condition.kind === "text" });
-  const opened = isOpened(weights) ? weights : undefined;
   if (!isOpened(weights)) {
     checkKeys(params, { name, entries: new Map(Object.entries(weights)) });
   }
@@ -94,10 +94,40 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
     decoder: decoderOf(card, autoencoder),
     defaults: sampling,
     close: async () => {
-      await opened?.close();
+      if (isOpened(weights)) await weights.close();
       await autoencoder?.close();
     },
   };
+}
+
+/**
+ * Holds the card against the header of the weights, before a network of its size is traced: what a card asks for may be anything.
+ *
+ * @throws FormatError if the weights cannot be those of such a network
+ */
+function requirePlausible({ name, network }: Card, { name: file, entries }: Weights): void {
+  const sides = [...entries.values()].flatMap(({ shape }) => [...shape]);
+  const largest = sides.reduce((a, b) => Math.max(a, b), 0);
+  for (const [field, value] of flatNumbers(network)) {
+    const most = /depth|layers|blocks/i.test(field)
+      ? entries.size
+      : /hidden|width|channels|vocabulary|classes$/i.test(field)
+        ? 16 * largest
+        : 2 ** 24;
+    if (value <= most) continue;
+    throw new FormatError(
+      `The card of ${name} says that its network has a ${field} of ${value}, but ${file} has ${entries.size} weights with sides of up to ${largest}; give the card and the weights of one model.`,
+    );
+  }
+}
+
+/** All numbers of plain data by path, such as "prompt.depth". */
+function flatNumbers(value: unknown, path = ""): (readonly [string, number])[] {
+  if (typeof value === "number") return [[path, value]];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    flatNumbers(inner, path === "" ? key : `${path}.${key}`),
+  );
 }
 
 /** Token ids for a network that has a prompt encoder inside. */

@@ -50,7 +50,7 @@ export function readTrainingConfig(
     }
   }
 
-  const content: unknown = document.toJS({ maxAliasCount: 100 });
+  const content = finite(file, () => document.toJS({ maxAliasCount: 100 }));
   const schema = schemaOf(document);
   const result = schema.safeParse(content, { reportInput: true });
   if (result.success) return result.data;
@@ -80,7 +80,21 @@ function parseSetting(setting: string): [path: string, value: unknown] {
   if (value.errors.length > 0) {
     throw new UsageError(`--set ${quote(setting)}: its value is not YAML; quote it.`);
   }
-  return [setting.slice(0, at), value.toJS()];
+  return [setting.slice(0, at), finite(`--set ${quote(setting)}`, () => value.toJS())];
+}
+
+/** A value without aliases that contain themselves, or that multiply to more than memory holds. */
+function finite(what: string, read: () => unknown): unknown {
+  try {
+    const value = read();
+    JSON.stringify(value);
+    return value;
+  } catch (cause) {
+    throw new UsageError(
+      `${what} has YAML aliases that contain themselves or are too many; write the values out.`,
+      { cause },
+    );
+  }
 }
 
 /** The line of a key, or of the nearest map around it. */

@@ -19,7 +19,9 @@ function unset<T extends z.ZodType>(schema: T) {
   return schema.nullish().transform((value) => value ?? undefined);
 }
 
-const size = z.union([count, z.tuple([count, count])]);
+/** A side of a picture in pixels. */
+const side = count.max(2 ** 14);
+const size = z.union([side, z.tuple([side, side])]);
 
 /** With Muon, these are also the settings of the AdamW that updates everything but the hidden matrices. */
 const optimizerFields = {
@@ -51,7 +53,7 @@ const decaySchema = z.discriminatedUnion("kind", [
 /** Fields of every `training`. */
 const optimizationFields = {
   /** Images per batch. */
-  batch: count.default(64),
+  batch: count.max(2 ** 20).default(64),
   /** Batches per step, whose gradients are averaged. */
   accumulate: count.default(1),
   /** The length of the training in steps. */

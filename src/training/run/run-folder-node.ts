@@ -5,22 +5,24 @@
  * bit. It is renamed to that name once all of it is on disk, so every checkpoint that can be seen is complete.
  */
 import { tryJson } from "../../engine/bytes.ts";
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { FormatError, UsageError } from "../../engine/errors.ts";
+import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { mapValues } from "../../engine/records.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic, writeJson } from "../../weights/sources/atomic-node.ts";
-import { closing } from "../../weights/sources/closing.ts";
+import { type Closable, closing } from "../../weights/sources/closing.ts";
 import { describeSystemError, ifThere, system } from "../../weights/sources/system-error-node.ts";
 import { type DenoiserConfig, flattened } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 import type { DenoiserTask } from "../tasks/denoiser.ts";
 import type { TrainedModel } from "../train-model.ts";
+import { lockFolder } from "./lock-node.ts";
 import type { FolderTask, TrainContext } from "./train-node.ts";
 
 export interface RunFolder {
@@ -29,8 +31,17 @@ export interface RunFolder {
   readonly samples: string;
   /** The checkpoint from which the training resumes. */
   readonly from: Checkpoint | undefined;
-  /** Creates the folder of a new training. Called last, once everything else has been checked. */
-  begin(): Promise<void>;
+  /**
+   * Creates the folder of a new training, and locks it until the result is closed. Called last, once everything else has been
+   * checked.
+   */
+  begin(): Promise<Closable>;
+  /**
+   * Writes a checkpoint as `writeCheckpoint` does.
+   *
+   * @throws PatchwiseError when it cannot be written, which names the folder that it was written to instead, if that was possible
+   */
+  save(progress: Progress, state: Readonly<Record<string, NdArray>>, keep: number): Promise<void>;
 }
 
 /** The config, with its defaults filled in. */
@@ -40,7 +51,7 @@ const configFile = "config.json";
  * Fields that may change when a training resumes. A new length also moves the decay of the learning rate, so only the same
  * length gives the same weights.
  */
-const free = ["name", "latents.cache", "training.threads"].concat(
+const free = ["name", "latents.cache", "training.threads", "data.undescribed"].concat(
   ["steps", "minutes", "compute"].map((field) => `training.${field}`),
 );
 const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."];
@@ -89,18 +100,47 @@ export async function openRunFolder(
     checkpoints,
     samples: join(path, "samples"),
     from,
-    begin: async () => (steps.length === 0 ? begin(path, config) : undefined),
+    async begin() {
+      if (steps.length === 0) await create(path);
+      const lock = await lockFolder(path);
+      if (steps.length === 0) await writeJson(join(path, configFile), config);
+      return lock;
+    },
+    async save(progress, state, keep) {
+      try {
+        if ((await readConfig(path)) === undefined) {
+          throw new PatchwiseError(`The folder ${path} is gone, or its ${configFile} is.`);
+        }
+        await writeCheckpoint(checkpoints, progress, state, keep);
+      } catch (error) {
+        throw await savedElsewhere(error as Error, async () => {
+          const other = await mkdtemp(join(tmpdir(), `${basename(resolve(path))}-`));
+          await writeJson(join(other, configFile), config);
+          await writeCheckpoint(join(other, "checkpoints"), progress, state, 1);
+          return other;
+        });
+      }
+    },
   };
 }
 
-async function begin(path: string, config: object): Promise<void> {
+/** The error of a checkpoint, which tells where else the state is, if it could be written there. */
+async function savedElsewhere(error: Error, save: () => Promise<string>): Promise<Error> {
+  const other = await save().catch(() => undefined);
+  if (other === undefined) return error;
+  return new PatchwiseError(
+    `${error.message.replace(/\.$/, "")}; the training was written to ${other} instead, so resume it with --resume --out ${other}.`,
+    { cause: error },
+  );
+}
+
+async function create(path: string): Promise<void> {
   await mkdir(join(path, "samples"), { recursive: true }).catch((error: unknown) => {
     throw new UsageError(
       `The output folder ${path} cannot be created: ${describeSystemError(error)}; choose another with --out.`,
       { cause: error },
     );
   });
-  await writeJson(join(path, configFile), config);
 }
 
 async function readConfig(path: string): Promise<unknown> {

@@ -7,6 +7,7 @@ import type { LatentCache } from "../../data/latents/latents.ts";
 import type { Loader } from "../../data/loading/batch-reader.ts";
 import { loaderThreadBytes, openLoader } from "../../data/loading/loader-node.ts";
 import { UsageError } from "../../engine/errors.ts";
+import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
@@ -38,14 +39,9 @@ import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
 import { readInitialWeights } from "../tasks/initial-weights-node.ts";
 import { loraPlan } from "../tasks/lora-node.ts";
 import { readWords, type WordTable } from "../tasks/words.ts";
+import { checkData } from "./data-record-node.ts";
 import { openMetrics } from "./metrics-node.ts";
-import {
-  openRunFolder,
-  type RunFolder,
-  sampleGrid,
-  writeCheckpoint,
-  saveModel,
-} from "./run-folder-node.ts";
+import { openRunFolder, type RunFolder, sampleGrid, saveModel } from "./run-folder-node.ts";
 
 /** The surroundings of a training. */
 export interface TrainContext {
@@ -59,6 +55,8 @@ export interface TrainContext {
 export interface TrainOptions extends TrainContext {
   /** Resumes the training in the folder; false by default. */
   readonly resume?: boolean;
+  /** Resumes although pictures or captions have changed; false by default. */
+  readonly changedData?: boolean;
   readonly report?: (event: TrainingEvent) => void;
   /** Ends the training after the current step, or the pictures being encoded; everything done so far is kept. */
   readonly signal?: AbortSignal | undefined;
@@ -104,7 +102,15 @@ export async function train(
   given: TrainingConfig | LoraTrainingConfig | AutoencoderTrainingConfig,
   options: TrainOptions,
 ): Promise<TrainingResult> {
-  const { backend, out, draw, resume = false, report = () => {}, signal } = options;
+  const {
+    backend,
+    out,
+    draw,
+    resume = false,
+    changedData = false,
+    report = () => {},
+    signal,
+  } = options;
   if (given.samples.steps !== undefined && !draw && !("autoencoder" in given)) {
     throw new UsageError(
       `samples.steps is ${given.samples.steps}, but nothing was given that draws samples; pass draw, such as drawSamples(backend) of patchwise/pipelines, or leave samples.steps out.`,
@@ -128,20 +134,24 @@ export async function train(
       : await openPictureSource(config, loaders, from?.step ?? 0);
     return closing(source, async () => {
       const task = await plan.task(source);
-      await folder.begin();
-      await task.begin?.();
-      const batches = await source.begin();
-      if (!batches) return stoppedEarly(folder);
-      return trainLoop({
-        backend,
-        config,
-        source,
-        task,
-        batches,
-        from,
-        openRecorder: () => folderRecorder(folder, task, config),
-        report,
-        signal,
+      const data = await checkData(out, config.data, source, { resume, accepted: changedData });
+      return closing(await folder.begin(), async () => {
+        await data.write();
+        await task.begin?.();
+        const batches = await source.begin();
+        if (!batches) return stoppedEarly(folder);
+        return trainLoop({
+          backend,
+          config,
+          source,
+          task,
+          batches,
+          from,
+          memory: backend.device === "cpu" ? availableMemory() : undefined,
+          openRecorder: () => folderRecorder(folder, task, config),
+          report,
+          signal,
+        });
       });
     });
   });
@@ -247,6 +257,7 @@ async function openPictureSource(
   const loader = await loaders.training(step);
   return {
     info: loader.info,
+    survey: loader.survey,
     image: pictureShape(config),
     coder: undefined,
     begin: async () => ({
@@ -283,7 +294,7 @@ async function folderRecorder(
       return path;
     },
     async checkpoint({ step, seconds, state }, trained, averages) {
-      await writeCheckpoint(folder.checkpoints, { step, seconds }, state, config.checkpoint.keep);
+      await folder.save({ step, seconds }, state, config.checkpoint.keep);
       await task.write(trained, averages);
     },
     close: () => metrics.close(),

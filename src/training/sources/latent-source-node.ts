@@ -74,7 +74,7 @@ export async function openLatentSource(
       );
     }
     const data = await openData(config.data, shape);
-    const { name, count, classes, captioned } = data;
+    const { name, count, classes, captioned, survey } = data;
     await data.close();
 
     const cached = (pictures: DataConfig, folder: string) =>
@@ -91,6 +91,7 @@ export async function openLatentSource(
       });
     return {
       info: { name, count, classes, captioned },
+      survey,
       image: latentShape(shape, coder),
       coder,
       async begin() {

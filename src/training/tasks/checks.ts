@@ -89,16 +89,26 @@ export function matchCondition(
 /**
  * Checks that the diffusion process and the sampler fit the data.
  *
- * @throws UsageError when codes meet a process of continuous values, or the reverse
+ * @throws UsageError when codes meet a process of continuous values or the reverse, or settings of the process exclude each other
  */
 export function requireProcess(
   {
-    diffusion: { process },
+    diffusion,
     latents,
     sampling: { sampler, temperature },
   }: Pick<DenoiserConfig, "diffusion" | "latents" | "sampling">,
   { coder }: Pick<DataSource, "coder">,
 ): void {
+  const { process } = diffusion;
+  if (
+    diffusion.process === "discrete" &&
+    diffusion.zeroTerminalSNR &&
+    diffusion.weighting?.kind === "min-snr"
+  ) {
+    throw new UsageError(
+      "diffusion.weighting min-snr gives pure noise a weight of 0, so the model would not learn the step at which zeroTerminalSNR makes it begin to draw; leave one of them out.",
+    );
+  }
   if (coder?.kind === "vq" && process !== "tokens") {
     throw new UsageError(
       `latents.autoencoder ${latents!.autoencoder} is a VQGAN, but diffusion.process is ${process}; set it to tokens, or give an autoencoder of continuous latents.`,

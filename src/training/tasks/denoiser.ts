@@ -11,10 +11,12 @@ import {
   tokenRecipeLoss,
 } from "../../diffusion/discrete/token-recipe.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { countMultiplyAdds, countParameters } from "../../engine/passes/cost.ts";
+import { quote } from "../../engine/messages.ts";
 import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
 import { recordOf } from "../../engine/records.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
@@ -189,7 +191,7 @@ export function denoiserParts(
   { backend, name }: { readonly backend: Backend; readonly name: string },
 ): Pick<
   DenoiserTask,
-  "inputs" | "validator" | "multiplyAdds" | "cardAt" | "allWeights" | "tokenizer"
+  "inputs" | "validator" | "multiplyAdds" | "cardAt" | "allWeights" | "tokenizer" | "warnings"
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
   requireKnownSamples(samples.of, network, classNames);
@@ -201,8 +203,16 @@ export function denoiserParts(
     dropCondition: training.dropCondition,
   };
   const { coder } = source;
+  // What a LoRA is trained on has learned that before.
+  const neverDropped = owner === undefined && canDrop(network) && training.dropCondition === 0;
+  if (neverDropped && (sampling.guidance ?? 1) !== 1) {
+    throw new UsageError(
+      `sampling.guidance is ${sampling.guidance}, but training.dropCondition is 0, so the model does not learn to draw without a condition, which guidance needs; set guidance to 1, or dropCondition to a share such as 0.1.`,
+    );
+  }
   return {
     tokenizer,
+    warnings: cutCaptions(source, tokenizer, network),
     allWeights,
     multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
     inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
@@ -222,10 +232,28 @@ export function denoiserParts(
       ...(coder?.kind === "kl" && { latents: { autoencoder: coder.config } }),
       ...(coder?.kind === "vq" && { tokens: { tokenizer: coder.config } }),
       ...(network.condition.kind === "class" && classNames && { classes: [...classNames] }),
-      sampling: wholeSampling(sampling, recipe),
+      sampling: {
+        ...wholeSampling(sampling, recipe),
+        ...(neverDropped && { guidance: 1, guidable: false as const }),
+      },
       trained: { steps, images },
     }),
   };
+}
+
+/** A sentence if captions are longer than what the network reads of them. */
+function cutCaptions(
+  { survey }: DataSource,
+  tokenizer: Tokenizer | undefined,
+  { prompt }: NetworkConfig,
+): readonly string[] {
+  if (!survey || !tokenizer || !prompt) return [];
+  const { captions } = survey;
+  const cut = captions.filter((caption) => tokenizer.encode(caption, prompt.length).lost !== "");
+  if (cut.length === 0) return [];
+  return [
+    `${cut.length} of ${captions.length} captions are longer than the ${prompt.length} tokens of model.prompt.length, and are cut off (the first is ${quote(cut[0]!)}).`,
+  ];
 }
 
 export interface Objective {
@@ -357,6 +385,11 @@ async function validationLoss(
 ): Promise<(weights: Arrays) => Promise<Measures>> {
   const { batches: count, times } = validation!;
   const { recipe } = options;
+  if (times && recipe.process !== "flow") {
+    throw new UsageError(
+      `validation.times is given, but diffusion.process is ${recipe.process}, whose times are its steps; leave it out.`,
+    );
+  }
   const measured = {
     ...options,
     recipe: times && recipe.process === "flow" ? { ...recipe, times } : recipe,

@@ -1,9 +1,10 @@
 /** Model folders and JSON files on disk. */
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { FormatError } from "../../engine/errors.ts";
 import { type ModelFolder, fieldsOf, parsedJson } from "./folder.ts";
 import { openSafetensorsFile } from "../safetensors/file-node.ts";
+import { readRegularFile } from "./read-node.ts";
 import { system } from "./system-error-node.ts";
 import { type FieldReader } from "../config-fields.ts";
 
@@ -14,7 +15,7 @@ export function diskFolder(path: string): ModelFolder {
     basename: basename(resolve(path)),
     pathOf,
     has: (file) => exists(pathOf(file)),
-    read: (file) => system(`read ${pathOf(file)}`, readFile(pathOf(file)), FormatError),
+    read: (file) => system(`read ${pathOf(file)}`, readRegularFile(pathOf(file)), FormatError),
     weights: (file) => openSafetensorsFile(pathOf(file)),
     folder: (name) => diskFolder(pathOf(name)),
   };
@@ -29,7 +30,8 @@ export function exists(path: string): Promise<boolean> {
 
 /** @throws FormatError if the file cannot be read, or is not JSON */
 export async function readJson(path: string): Promise<unknown> {
-  return parsedJson(await system(`read ${path}`, readFile(path, "utf8"), FormatError), path);
+  const bytes = await system(`read ${path}`, readRegularFile(path), FormatError);
+  return parsedJson(bytes.toString("utf8"), path);
 }
 
 /** Reads the fields of a config file. */

@@ -8,7 +8,7 @@ import sharp from "sharp";
 import { z } from "zod";
 import { FormatError, UsageError } from "../../../engine/errors.ts";
 import { fork, randomKey, uniform } from "../../../engine/random/random.ts";
-import type { PictureShape } from "../../../pictures/picture.ts";
+import { type PictureShape, withChannels } from "../../../pictures/picture.ts";
 import type { DataSet } from "../../dataset.ts";
 import { emojiCaptions, emojiGroups, type EmojiStyle, emojiStyles } from "./captions.ts";
 import type { DataConfigOf } from "../../config.ts";
@@ -232,8 +232,9 @@ export async function drawEmoji(
     const picture = sharp(art.kind === "svg" ? svgFile(art, shape) : art.path)
       .flatten({ background: "#fff" })
       .resize(width, height, { fit: "contain", background: "#fff", kernel: "cubic" })
-      .toColourspace(channels === 1 ? "b-w" : "srgb");
-    return await picture.raw().toBuffer();
+      .toColourspace("srgb");
+    const pixels = await picture.raw().toBuffer();
+    return withChannels({ height, width, channels: 3, pixels }, channels).pixels;
   } catch (error) {
     throw new FormatError(`Cannot draw the emoji ${name}: ${(error as Error).message}.`, {
       cause: error,
