@@ -113,7 +113,7 @@ describe("the folder of a training", () => {
     expect(await sentence(trained("locked"))).toMatch(
       new RegExp(`^UsageError: Process ${process.pid} has been at work in .*locked since 20`),
     );
-    await lock.close();
+    await lock.close?.();
     // Another process had this number.
     const other = { pid: process.pid, host: hostname(), since: "2020", process: "1" };
     writeFileSync(at("locked/.lock"), JSON.stringify(other));
