@@ -1,5 +1,5 @@
 /**
- * Reads and writes LoRA files under the names of Patchwise, diffusers and PEFT
+ * Reads and writes LoRA files, and what LyCORIS writes in their place, under the names of Patchwise, diffusers and PEFT
  * (`transformer.M.lora_A.weight`), kohya (`lora_unet_M.lora_down.weight`, with underscores for the dots of M)
  * and ComfyUI (`diffusion_model.M.lora_up.weight`). M is a layer's name in the original code or in diffusers,
  * which has separate projections where the original code has one layer.
@@ -9,6 +9,23 @@ import { FormatError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import { listed, quote } from "../engine/messages.ts";
+import {
+  type Delta,
+  dense,
+  formOf,
+  isOfWeight,
+  type LoraRole,
+  loraRole,
+  type Rows,
+  unsupportedVariant,
+} from "./lora-forms.ts";
+import {
+  checkSettings,
+  type LoraSettings,
+  numberIn,
+  settingsIn,
+  settingsKey,
+} from "./lora-settings.ts";
 import { readFloat32, type Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 import type { Metadata, NamedArrays } from "./safetensors/write.ts";
@@ -25,14 +42,13 @@ export interface LayerName {
 
 export type RowRange = readonly [from: number, to: number];
 
-/** An update of some rows of a layer's weight: scale·up·down. */
+/** An update of some rows of a layer's weight or bias: scale·delta. */
 export interface LoraPart {
   readonly layer: string;
+  readonly parameter: "weight" | "bias";
   readonly rows: readonly RowRange[];
-  /** [rank, in] */
-  readonly down: NdArray<"float32">;
-  /** [out, rank]: one row for each row in `rows`. */
-  readonly up: NdArray<"float32">;
+  /** One row for each row in `rows`. */
+  readonly delta: Rows;
   readonly scale: number;
 }
 
@@ -42,39 +58,29 @@ export interface Lora {
   readonly warnings: readonly string[];
 }
 
-/** The settings that a writer stores beside the tensors, by PEFT's names. */
-export type LoraSettings = Readonly<Record<string, unknown>>;
-
-/** The metadata key under which diffusers stores such settings, as JSON with the component before each name. */
-const settingsKey = "lora_adapter_metadata";
-
 /** The component of a module, for which ComfyUI and PEFT have prefixes of their own. */
 const componentPrefix =
   /^(?:transformer|(?:model\.)?diffusion_model|base_model\.model(?:\.transformer)?)\./;
 const underscorePrefix = /^(?:lora_unet|lora_transformer|lycoris)_/;
 const textEncoder = /^(?:lora_te\d?_|text_encoders?[._]|(?:base_model\.)?text_model\.)/;
 
-const roles = [
-  ["down", /(?:\.lora_A(?:\.[^.]+)?|[._]lora[._]down|\.lora_linear_layer\.down)\.weight$/],
-  ["up", /(?:\.lora_B(?:\.[^.]+)?|[._]lora[._]up|\.lora_linear_layer\.up)\.weight$/],
-  ["alpha", /\.alpha$/],
-] as const;
 
 /**
  * Reads a LoRA for a network.
  *
  * @param names all names of all layers of the network
  * @param model how errors name the network
- * @param settings from a file beside the LoRA, such as PEFT's adapter_config.json; by default those in the
- *   file itself
+ * @param beside settings of a file beside the LoRA, such as PEFT's adapter_config.json, which count if the file has none
  * @throws FormatError if the file is no LoRA, or its layers do not exist in the network or have other shapes
  */
 export async function readLora(
   file: Weights,
   names: readonly LayerName[],
   model: string,
-  settings: LoraSettings = settingsIn(file),
+  beside: LoraSettings = {},
 ): Promise<Lora> {
+  const settings = settingsIn(file) ?? beside;
+  checkSettings(file.name, settings);
   const modules = modulesIn(file);
   const all = [...modules.keys()];
   const ofText = all.filter((module) => textEncoder.test(module));
@@ -90,7 +96,7 @@ export async function readLora(
   }
   const parts: LoraPart[] = [];
   for (const module of own) {
-    parts.push(await partOf(file, module, modules.get(module)!, find(module)!, settings));
+    parts.push(...(await partsOf(file, module, modules.get(module)!, find(module)!, settings)));
   }
   const warnings =
     ofText.length === 0
@@ -101,33 +107,37 @@ export async function readLora(
   return { parts, warnings };
 }
 
-type Module = Partial<Record<(typeof roles)[number][0], TensorEntry>>;
+type Module = Partial<Record<LoraRole, TensorEntry>>;
 
 /** Groups the tensors of a file by the module's name as written. */
 function modulesIn(file: Weights): Map<string, Module> {
   const modules = new Map<string, Module>();
-  if (![...file.entries.keys()].some(isMatrix)) return modules;
+  const keys = [...file.entries.keys()];
+  const variant = keys.map(unsupportedVariant).find((name) => name !== undefined);
+  const isOne = keys.some((key) => isOfWeight(loraRole(key)?.role ?? "alpha"));
+  if (!isOne && variant === undefined) return modules;
   for (const [key, entry] of file.entries) {
-    const role = roles.find(([, pattern]) => pattern.test(key));
-    if (!role) {
+    const found = loraRole(key);
+    if (!found) {
+      const what = variant === undefined ? "not part of a LoRA" : `of ${variant}`;
       throw new FormatError(
-        `${file.name} holds ${quote(key)}, which is not part of a LoRA; variants such as DoRA, LoHa and LoKr are not supported, so use a plain LoRA.`,
+        `${file.name} holds ${quote(key)}, which is ${what} and cannot be merged; use a plain LoRA, a LoHa, a LoKr or full differences.`,
       );
     }
-    const module = key.replace(role[1], "");
-    modules.set(module, { ...modules.get(module), [role[0]]: entry });
+    modules.set(found.module, { ...modules.get(found.module), [found.role]: entry });
   }
-  for (const [module, { down, up }] of modules) {
-    if (down && up) continue;
+  for (const [module, { down, up, ...others }] of modules) {
+    const own = [down, up, ...Object.values(others)];
+    const roles = Object.keys(modules.get(module)!) as LoraRole[];
+    if (formOf(roles) || (others.bias && !roles.some(isOfWeight))) continue;
+    const half = down ? "only the first" : up ? "only the second" : "neither";
     throw new FormatError(
-      `${file.name} holds ${down ? "only the first" : up ? "only the second" : "neither"} of the two matrices of ${quote(module)}; download or save it again.`,
+      roles.some((role) => isOfWeight(role) && role !== "down" && role !== "up")
+        ? `${file.name} holds only ${listed(own.flatMap((entry) => (entry ? [quote(entry.name)] : [])))} of ${quote(module)}, from which no update can be computed; download or save it again.`
+        : `${file.name} holds ${half} of the two matrices of ${quote(module)}; download or save it again.`,
     );
   }
   return modules;
-}
-
-function isMatrix(key: string): boolean {
-  return roles.some(([role, pattern]) => role !== "alpha" && pattern.test(key));
 }
 
 /** Returns a function that finds the layer of a module. */
@@ -142,40 +152,96 @@ function finder(names: readonly LayerName[]): (module: string) => LayerName | un
       : undefined);
 }
 
-async function partOf(
+async function partsOf(
   file: Weights,
   module: string,
-  { down, up, alpha }: Module,
+  entries: Module,
   { layer, shape, rows = [[0, shape[0]!]] }: LayerName,
   settings: LoraSettings,
-): Promise<LoraPart> {
-  const [rank = 0] = down!.shape;
+): Promise<LoraPart[]> {
   const outputs = rows.reduce((sum, [from, to]) => sum + to - from, 0);
   const inputs = sizeOf(shape.slice(1));
-  if (rank < 1 || sizeOf(down!.shape) !== rank * inputs || down!.shape.length < 2) {
-    throw misshaped(file, down!, `[rank, ${inputs}]`, layer, shape);
+  const { down, up, alpha, bias } = entries;
+  if (down && up) {
+    const [rank = 0] = down.shape;
+    if (rank < 1 || sizeOf(down.shape) !== rank * inputs || down.shape.length < 2) {
+      throw misshaped(file, down, `[rank, ${inputs}]`, layer, shape);
+    }
+    if (up.shape[0] !== outputs || up.shape[1] !== rank || sizeOf(up.shape) !== outputs * rank) {
+      throw misshaped(file, up, `[${outputs}, ${rank}]`, layer, shape);
+    }
   }
-  if (up!.shape[0] !== outputs || up!.shape[1] !== rank || sizeOf(up!.shape) !== outputs * rank) {
-    throw misshaped(file, up!, `[${outputs}, ${rank}]`, layer, shape);
+  if (bias && sizeOf(bias.shape) !== outputs) {
+    throw misshaped(file, bias, `[${outputs}]`, layer, shape);
   }
   if (alpha && sizeOf(alpha.shape) !== 1) {
     throw new FormatError(
       `${file.name}: ${quote(alpha.name)} is ${formatShape(alpha.shape)}, but must be one number.`,
     );
   }
-  const [a, b] = [await readFloat32(down!), await readFloat32(up!)];
-  const told = alpha ? (await readFloat32(alpha)).data[0]! : alphaIn(settings, module, rank);
-  if (!Number.isFinite(told)) {
+  const arrays: Partial<Record<LoraRole, NdArray<"float32">>> = {};
+  for (const [role, entry] of Object.entries(entries) as [LoraRole, TensorEntry][]) {
+    arrays[role] = await finite(file, entry);
+  }
+  const parts: LoraPart[] = [];
+  const form = formOf(Object.keys(entries) as LoraRole[]);
+  if (form) {
+    const { rows: delta, rank } = checkedDelta(file, module, () => form(arrays));
+    if (delta.outputs !== outputs || delta.inputs !== inputs) {
+      throw new FormatError(
+        `${file.name}: the update of ${quote(module)} is [${delta.outputs}, ${delta.inputs}], but must be [${outputs}, ${inputs}] for ${layer}, whose weight is ${formatShape(shape)}; give a file for this model.`,
+      );
+    }
+    const scale = scaleOf(file, module, arrays.alpha?.data[0], rank, settings);
+    parts.push({ layer, parameter: "weight", rows, delta, scale });
+  }
+  if (arrays.bias) {
+    const column = ndarray("float32", [outputs, 1], arrays.bias.data);
+    parts.push({ layer, parameter: "bias", rows, delta: dense(column), scale: 1 });
+  }
+  return parts;
+}
+
+/** @throws FormatError if a number of the tensor is not finite, as a training that diverged leaves it */
+async function finite(file: Weights, entry: TensorEntry): Promise<NdArray<"float32">> {
+  const array = await readFloat32(entry);
+  const wrong = array.data.find((value) => !Number.isFinite(value));
+  if (wrong === undefined) return array;
+  throw new FormatError(
+    `${file.name}: ${quote(entry.name)} holds ${wrong}, so its training has diverged; give a LoRA of finite numbers.`,
+  );
+}
+
+function checkedDelta(file: Weights, module: string, build: () => Delta): Delta {
+  try {
+    return build();
+  } catch (error) {
+    throw new FormatError(
+      `${file.name}: the update of ${quote(module)} cannot be computed, since its ${(error as Error).message}; download or save it again.`,
+    );
+  }
+}
+
+/** alpha / rank, or 1 where the tensors show no rank and no settings give one. */
+function scaleOf(
+  file: Weights,
+  module: string,
+  stored: number | undefined,
+  shown: number | undefined,
+  settings: LoraSettings,
+): number {
+  const name = module.replace(componentPrefix, "");
+  const isPeft = settings["peft_type"] === "LOKR";
+  const rank =
+    shown ?? (isPeft ? numberIn(settings, "rank_pattern", name, settings["r"]) : undefined);
+  if (rank === undefined) return 1;
+  const common = settings["lora_alpha"] ?? settings["alpha"];
+  const alpha = stored ?? numberIn(settings, "alpha_pattern", name, common) ?? rank;
+  if (!Number.isFinite(alpha) || !(rank > 0)) {
     throw new FormatError(`${file.name}: the alpha of ${quote(module)} is not a finite number.`);
   }
-  return {
-    layer,
-    rows,
-    down: ndarray("float32", [rank, inputs], a.data),
-    up: ndarray("float32", [outputs, rank], b.data),
-    // In rank-stabilized LoRA (Kalajdzievski, 2023), the scale is divided by the square root of the rank.
-    scale: told / (settings["use_rslora"] === true ? Math.sqrt(rank) : rank),
-  };
+  // In rank-stabilized LoRA (Kalajdzievski, 2023), the scale is divided by the square root of the rank.
+  return alpha / (settings["use_rslora"] === true ? Math.sqrt(rank) : rank);
 }
 
 function misshaped(
@@ -188,39 +254,6 @@ function misshaped(
   return new FormatError(
     `${name}: ${quote(entry.name)} is ${formatShape(entry.shape)}, but must be ${expected} for ${layer}, whose weight is ${formatShape(shape)}; give a LoRA of this model.`,
   );
-}
-
-/** Reads the settings in a file, without the component before each name. */
-function settingsIn(file: Weights): LoraSettings {
-  const text = file.metadata.get(settingsKey);
-  if (text === undefined) return {};
-  try {
-    const content = JSON.parse(text) as unknown;
-    if (typeof content === "object" && content !== null) {
-      return Object.fromEntries(
-        Object.entries(content).map(([key, value]) => [key.replace(/^transformer\./, ""), value]),
-      );
-    }
-  } catch {
-    // Reported below.
-  }
-  throw new FormatError(
-    `${file.name}: its metadata ${quote(settingsKey)} is not a JSON object, so the alpha of the LoRA is unknown; save it again.`,
-  );
-}
-
-/**
- * The alpha of a module as PEFT chooses it: the pattern that matches the end of the module's name, else the
- * common alpha, else the rank.
- */
-function alphaIn(settings: LoraSettings, module: string, rank: number): number {
-  const pattern = settings["alpha_pattern"];
-  const own =
-    typeof pattern === "object" && pattern !== null
-      ? Object.entries(pattern).find(([end]) => module === end || module.endsWith(`.${end}`))
-      : undefined;
-  const alpha = own?.[1] ?? settings["lora_alpha"] ?? rank;
-  return typeof alpha === "number" ? alpha : NaN;
 }
 
 /**
@@ -265,12 +298,12 @@ export function loraFile(
 }
 
 /**
- * Adds LoRA parts, each multiplied by its weight, to a weight [out, in, …kernel]. Sums are in double
+ * Adds LoRA parts, each multiplied by its weight, to a weight [out, in, …kernel] or a bias [out]. Sums are in double
  * precision.
  */
 export function mergeLora(
   base: NdArray<"float32">,
-  parts: readonly (LoraPart & { readonly weight: number })[],
+  parts: readonly (Pick<LoraPart, "rows" | "delta" | "scale"> & { readonly weight: number })[],
 ): NdArray<"float32"> {
   const data = base.data.slice();
   const [outputs = 0] = base.shape;
@@ -279,15 +312,9 @@ export function mergeLora(
   const sum = new Float64Array(inputs);
   for (let row = 0; row < outputs; row++) {
     sum.fill(0);
-    for (const [i, { down, up, scale, weight }] of parts.entries()) {
+    for (const [i, { delta, scale, weight }] of parts.entries()) {
       const source = sources[i]![row]!;
-      if (source < 0) continue;
-      const [rank = 0] = down.shape;
-      for (let k = 0; k < rank; k++) {
-        const factor = up.data[source * rank + k]! * scale * weight;
-        const start = k * inputs;
-        for (let j = 0; j < inputs; j++) sum[j]! += factor * down.data[start + j]!;
-      }
+      if (source >= 0) delta.add(sum, source, scale * weight);
     }
     const start = row * inputs;
     for (let j = 0; j < inputs; j++) data[start + j]! += sum[j]!;
@@ -295,7 +322,7 @@ export function mergeLora(
   return { ...base, data };
 }
 
-/** For each row of a weight, the row of a LoRA's second matrix that applies to it; −1 for none. */
+/** For each row of a weight, the row of a LoRA's update that applies to it; −1 for none. */
 function sourcesOf(rows: readonly RowRange[], outputs: number): Int32Array {
   const sources = new Int32Array(outputs).fill(-1);
   let next = 0;

@@ -13,6 +13,7 @@ import { linear, linearParts } from "../../src/nn/linear.ts";
 import { attentionAndMlp, checkTargets, isLora, withLora } from "../../src/nn/lora.ts";
 import { createParams, initialize, zero } from "../../src/nn/params.ts";
 import { mergeLora } from "../../src/weights/lora.ts";
+import { product } from "../../src/weights/lora-forms.ts";
 import { randomArray } from "../support/arrays.ts";
 import { finiteDifferences, runWith } from "../support/finite-differences.ts";
 import { randomWeights, tinyNetwork, tinyTextNetwork } from "../support/tiny-model.ts";
@@ -167,7 +168,7 @@ describe("a view with LoRA", () => {
             "layer.lora_B.weight": up,
           });
           const rows = [[0, outputs]] as const;
-          const part = { layer: "layer", rows, down, up, scale: alpha / rank, weight: 1 };
+          const part = { rows, delta: product(up, down), scale: alpha / rank, weight: 1 };
           const merged = toNumbers(mergeLora(base, [part]));
           for (const [i, value] of toNumbers(view["sum"]!).entries()) {
             // Each of the view's products and sums is rounded to float32.
@@ -198,7 +199,7 @@ describe("mixing LoRA", () => {
             down: matrix(4, 1, 5),
             up: matrix(5, 4, 1),
           },
-        ].map((part) => ({ ...part, layer: "a", scale: 0.5 }));
+        ].map((part) => ({ ...part, delta: product(part.up, part.down), scale: 0.5 }));
         const added = (weights: readonly number[]) => {
           const merged = mergeLora(
             base,

@@ -114,11 +114,15 @@ describe("drawing with a LoRA", () => {
       mkdirSync(at(folder));
       await writeLora(at(folder, file), 32, 1, `base_model.model.${layer}`);
     }
+    await writeLora(at("peft", "other.safetensors"), 32, 1);
     writeFileSync(at("peft", "adapter_config.json"), JSON.stringify({ r: 2, lora_alpha: 4 }));
     for (const [folder, weight] of [
       ["ours", 2],
       ["theirs", 2],
       ["peft", 1],
+      ["peft/adapter_model.safetensors", 1],
+      // A second file beside PEFT's is another LoRA.
+      ["peft/other.safetensors", 2],
     ] as const) {
       const weights = await weightsOf([{ file: at(folder), weight }]);
       expect(valuesIn(weights(`${layer}.weight`))).toEqual(expected);

@@ -152,6 +152,8 @@ const comfy = (layer: string) => `diffusion_model.${layer}`;
 const settings = (content: object) => ({ lora_adapter_metadata: JSON.stringify(content) });
 
 describe("a LoRA in a file", () => {
+  const one = { down: matrix(1, 2, 6), up: matrix(2, 8, 2) };
+
   it("gives the same updates under the names of diffusers, kohya, ComfyUI, PEFT and Patchwise", async () => {
     const expected = await added(named((layer) => layer, ["lora_A", "lora_B"]));
     expect(Object.keys(expected)).toEqual(layers.map(([layer]) => layer).toSorted());
@@ -193,7 +195,176 @@ describe("a LoRA in a file", () => {
       "lora_unet_x_embedder_proj.lora_up.weight": up,
     });
     expect(parts).toHaveLength(1);
-    expect(parts[0]).toMatchObject({ down: { shape: [2, 16] }, up: { shape: [8, 2] } });
+    expect(parts[0]!.delta).toMatchObject({ outputs: 8, inputs: 16 });
+    const sum = new Float64Array(16);
+    parts[0]!.delta.add(sum, 3, 1);
+    for (const [j, value] of sum.entries()) {
+      const [u, d] = [toNumbers(up), toNumbers(down)];
+      expect(value).toBeCloseTo(u[6]! * d[j]! + u[7]! * d[16 + j]!, 12);
+    }
+  });
+
+  describe("in the forms of LyCORIS", () => {
+    const name = "lycoris_context_embedder";
+    const to = (entries: Record<string, NdArray>) =>
+      Object.fromEntries(Object.entries(entries).map(([key, array]) => [`${name}.${key}`, array]));
+    const times = (a: NdArray, b: NdArray) => {
+      const [rows, inner, columns] = [a.shape[0]!, a.shape[1]!, b.shape[1]!];
+      const [x, y] = [toNumbers(a), toNumbers(b)];
+      return Array.from({ length: rows * columns }, (_, i) => {
+        const [row, column] = [Math.floor(i / columns), i % columns];
+        return Array.from({ length: inner }).reduce<number>(
+          (sum, _each, k) => sum + x[row * inner + k]! * y[k * columns + column]!,
+          0,
+        );
+      });
+    };
+    /** [4, 2] ⊗ [2, 3] → [8, 6] */
+    const kron = (a: readonly number[], b: readonly number[], scale: number) =>
+      Array.from({ length: 48 }, (_, i) => {
+        const [row, column] = [Math.floor(i / 6), i % 6];
+        const left = a[2 * Math.floor(row / 2) + Math.floor(column / 3)]!;
+        return scale * left * b[3 * (row % 2) + (column % 3)]!;
+      });
+    const close = (got: readonly number[] | undefined, wanted: readonly number[]) => {
+      expect(got).toHaveLength(wanted.length);
+      for (const [i, value] of wanted.entries()) expect(got![i]).toBeCloseTo(value, 6);
+    };
+    const alpha = ndarray("float32", [], [3]);
+
+    it("can be a Kronecker product, whose alpha counts where a factor has a rank", async () => {
+      const [w1, w2] = [matrix(1, 4, 2), matrix(2, 2, 3)];
+      const [a1, b1] = [matrix(3, 4, 2), matrix(4, 2, 2)];
+      const [a2, b2] = [matrix(5, 2, 2), matrix(6, 2, 3)];
+      const whole = await added(to({ lokr_w1: w1, lokr_w2: w2, alpha }));
+      close(whole["context_embedder"], kron(toNumbers(w1), toNumbers(w2), 1));
+      const half = await added(to({ lokr_w1: w1, lokr_w2_a: a2, lokr_w2_b: b2, alpha }));
+      close(half["context_embedder"], kron(toNumbers(w1), times(a2, b2), 1.5));
+      const both = await added(
+        to({ lokr_w1_a: a1, lokr_w1_b: b1, lokr_w2_a: a2, lokr_w2_b: b2, alpha }),
+      );
+      close(both["context_embedder"], kron(times(a1, b1), times(a2, b2), 1.5));
+      const peft = await added(
+        to({ lokr_w1: w1, lokr_w2: w2 }),
+        settings({ peft_type: "LOKR", r: 4, alpha: 8 }),
+      );
+      close(peft["context_embedder"], kron(toNumbers(w1), toNumbers(w2), 2));
+    });
+
+    it("can be a product of the elements of two LoRAs", async () => {
+      const [a1, b1, a2, b2] = [matrix(1, 8, 2), matrix(2, 2, 6), matrix(3, 8, 2), matrix(4, 2, 6)];
+      const tensors = { hada_w1_a: a1, hada_w1_b: b1, hada_w2_a: a2, hada_w2_b: b2, alpha };
+      const other = times(a2, b2);
+      const wanted = times(a1, b1).map((value, i) => 1.5 * value * other[i]!);
+      close((await added(to(tensors)))["context_embedder"], wanted);
+    });
+
+    it("can be a whole difference, also of a bias", async () => {
+      const [weight, bias] = [matrix(1, 8, 6), matrix(2, 8)];
+      const { parts } = await read(to({ diff: weight, diff_b: bias, alpha }));
+      expect(parts.map(({ layer, parameter }) => [layer, parameter])).toEqual([
+        ["context_embedder", "weight"],
+        ["context_embedder", "bias"],
+      ]);
+      const [base, zeros] = [new Float32Array(48), new Float32Array(8)];
+      const [first, second] = parts.map((part) => [{ ...part, weight: 2 }]);
+      const merged = mergeLora(ndarray("float32", [8, 6], base), first!);
+      expect(toNumbers(merged)).toEqual(toNumbers(weight).map((value) => 2 * value));
+      const moved = mergeLora(ndarray("float32", [8], zeros), second!);
+      expect(toNumbers(moved)).toEqual(toNumbers(bias).map((value) => 2 * value));
+    });
+
+    it.each<[string, Record<string, NdArray>, RegExp]>([
+      [
+        "half a product",
+        { lokr_w1: matrix(1, 4, 2) },
+        /holds only "lycoris_context_embedder\.lokr_w1"/,
+      ],
+      [
+        "two forms of one layer",
+        { diff: matrix(1, 8, 6), lokr_w1: matrix(1, 4, 2) },
+        /from which no update can be computed/,
+      ],
+      [
+        "another size",
+        { lokr_w1: matrix(1, 4, 2), lokr_w2: matrix(1, 2, 2) },
+        /the update of "lycoris_context_embedder" is \[8, 4\], but must be \[8, 6\]/,
+      ],
+      [
+        "factors of different ranks",
+        { lokr_w1: matrix(1, 4, 2), lokr_w2_a: matrix(1, 2, 2), lokr_w2_b: matrix(1, 3, 3) },
+        /matrices of \[2, 2\] and \[3, 3\] have no product/,
+      ],
+      [
+        "OFT",
+        { oft_blocks: matrix(1, 8, 6) },
+        /"lycoris_context_embedder\.oft_blocks", which is of OFT/,
+      ],
+      [
+        "a bias of another size",
+        { diff_b: matrix(1, 7), diff: matrix(1, 8, 6) },
+        /is \[7\], but must be \[8\]/,
+      ],
+    ])("is refused for %s", async (_, tensors, sentence) => {
+      await expect(read(to(tensors))).rejects.toThrow(FormatError);
+      await expect(read(to(tensors))).rejects.toThrow(sentence);
+    });
+  });
+
+  it.each([[NaN], [Infinity]])("is refused where a number is %s", async (value) => {
+    const down = ndarray("float32", [2, 6], new Float32Array(12).fill(value));
+    const reading = read({
+      "context_embedder.lora_A.weight": down,
+      "context_embedder.lora_B.weight": one.up,
+    });
+    await expect(reading).rejects.toThrow(`"context_embedder.lora_A.weight" holds ${value}`);
+  });
+
+  it("has the alpha of metadata, and of the first pattern that matches a name", async () => {
+    const plain = named(comfy, ["lora_A", "lora_B"]);
+    const once = await added(plain);
+    const fourfold = await added(plain, { lora_alpha: String(4 * rank) });
+    const factors = async (content: object) => {
+      const got = await added(plain, settings(content));
+      return layers.map(([layer]) => got[layer]![0]! / once[layer]![0]!);
+    };
+    for (const [layer, values] of Object.entries(once)) {
+      expect(fourfold[layer]).toEqual(values.map((value) => 4 * value));
+    }
+    const alpha_pattern = {
+      "joint_blocks\\.\\d+\\.x_block\\.attn2?\\.qkv": 2 * rank,
+      "attn.qkv": 8 * rank,
+      "^context_embedder": 4 * rank,
+      "qkv.": 3 * rank,
+    };
+    const wanted = layers.map(([layer]) =>
+      layer === "context_embedder"
+        ? 4
+        : /x_block\.attn2?\.qkv/.test(layer)
+          ? 2
+          : /attn\.qkv/.test(layer)
+            ? 8
+            : 1,
+    );
+    const got = await factors({ lora_alpha: rank, alpha_pattern });
+    for (const [i, factor] of wanted.entries()) expect(got[i]).toBeCloseTo(factor, 5);
+  });
+
+  it.each([
+    [
+      { alpha_pattern: { "(a+)+": 1 } },
+      /"\(a\+\)\+" of a LoRA's settings is no regular expression that can be/,
+    ],
+    [{ alpha_pattern: { "(": 1 } }, /"\(" of a LoRA's settings/],
+    [{ init_lora_weights: "pissa" }, /"init_lora_weights" = "pissa", but only/],
+    [
+      { peft_type: "VERA" },
+      /"peft_type" = "VERA", but only "LORA", "LOHA", "LOKR", null can be merged/,
+    ],
+  ])("is refused for the settings %j", async (content, sentence) => {
+    const reading = read(named(comfy, ["lora_A", "lora_B"]), settings(content));
+    await expect(reading).rejects.toThrow(FormatError);
+    await expect(reading).rejects.toThrow(sentence);
   });
 
   it("warns that updates for text encoders are ignored", async () => {
@@ -216,7 +387,6 @@ describe("a LoRA in a file", () => {
     expect((await read(text(of[0]!))).warnings[0]).toMatch(/which are ignored: "lora_te1_\w+"\.$/);
   });
 
-  const one = { down: matrix(1, 2, 6), up: matrix(2, 8, 2) };
   const files: readonly (readonly [string, Arrays, RegExp])[] = [
     [
       "no LoRA",
@@ -273,7 +443,7 @@ describe("a LoRA in a file", () => {
         "context_embedder.lora_B.weight": one.up,
         "context_embedder.dora_scale": matrix(1, 8),
       },
-      /"context_embedder\.dora_scale", which is not part of a LoRA/,
+      /"context_embedder\.dora_scale", which is of DoRA and cannot be merged/,
     ],
     [
       "several alphas",

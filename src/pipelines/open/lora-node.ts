@@ -1,24 +1,22 @@
 /** Merges LoRA files into the weights of an open model. */
 import { arrayWeight } from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { layerNames } from "../../training/tasks/lora-layers.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
-import { type LoraPart, type LoraSettings, mergeLora, readLora } from "../../weights/lora.ts";
+import { type LoraPart, mergeLora, readLora } from "../../weights/lora.ts";
+import type { LoraSettings } from "../../weights/lora-settings.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readStored } from "../../weights/stored-node.ts";
 import type { ImageModel, MergedLora } from "../image-model.ts";
 
+const peftFile = "adapter_model.safetensors";
 /** Names of the file in a folder with a LoRA: ours, diffusers', PEFT's. */
-const fileNames = [
-  modelFiles.lora,
-  "pytorch_lora_weights.safetensors",
-  "adapter_model.safetensors",
-];
+const fileNames = [modelFiles.lora, "pytorch_lora_weights.safetensors", peftFile];
 /** PEFT's settings beside its file. */
 const settingsFile = "adapter_config.json";
 
@@ -43,7 +41,7 @@ export async function withLoras(
   const names = layerNames(model.network);
   const applied: MergedLora[] = [];
   const warnings: string[] = [];
-  const byLayer = new Map<string, (LoraPart & { readonly weight: number })[]>();
+  const byParameter = new Map<string, (LoraPart & { readonly weight: number })[]>();
   for (const { file, weight = 1 } of loras) {
     if (!Number.isFinite(weight)) {
       throw new UsageError(`The weight of ${file} is ${weight}; give a number, such as 0.8.`);
@@ -55,14 +53,19 @@ export async function withLoras(
     applied.push({ file, weight });
     warnings.push(...lora.warnings);
     for (const part of weight === 0 ? [] : lora.parts) {
-      byLayer.set(part.layer, [...(byLayer.get(part.layer) ?? []), { ...part, weight }]);
+      const name = `${part.layer}.${part.parameter}`;
+      byParameter.set(name, [...(byParameter.get(name) ?? []), { ...part, weight }]);
     }
   }
   const merged = new Map<string, NdArray>();
-  for (const [layer, parts] of byLayer) {
-    const name = `${layer}.weight`;
-    const stored = await readStored(model.weights(name)!);
-    merged.set(name, mergeLora(castArray(stored, "float32"), parts));
+  for (const [name, parts] of byParameter) {
+    const stored = model.weights(name);
+    if (!stored) {
+      throw new FormatError(
+        `A LoRA changes ${name}, which ${model.name} does not have; give a LoRA of this model.`,
+      );
+    }
+    merged.set(name, mergeLora(castArray(await readStored(stored), "float32"), parts));
   }
   return {
     ...model,
@@ -85,7 +88,12 @@ async function locate(
       `There is no LoRA ${file}; give a .safetensors file, or a folder that holds one, followed by :WEIGHT for another weight than 1.`,
     );
   }
-  if (!status.isDirectory()) return { path: file, settings: undefined };
+  if (!status.isDirectory()) {
+    // Beside PEFT's own file, the settings are that file's.
+    const folder = dirname(file);
+    const isOther = basename(file) !== peftFile && (await exists(join(folder, peftFile)));
+    return { path: file, settings: isOther ? undefined : await settingsBeside(folder) };
+  }
   for (const name of fileNames) {
     const path = join(file, name);
     if (await exists(path)) return { path, settings: await settingsBeside(file) };

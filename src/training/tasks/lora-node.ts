@@ -21,6 +21,7 @@ import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { readTrainedFolder } from "../../models/card-folder.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { loraFile, mergeLora } from "../../weights/lora.ts";
+import { product } from "../../weights/lora-forms.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
 import type { DenoiserConfig, LoraTrainingConfig } from "../config/config.ts";
@@ -137,7 +138,7 @@ function loraTask(
       const matrices = byLayer.get(name.replace(/\.weight$/, ""));
       const rows = [[0, array.shape[0]!]] as const;
       merged[name] = matrices
-        ? mergeLora(array, [{ ...matrices, layer: name, rows, scale, weight: 1 }])
+        ? mergeLora(array, [{ rows, delta: product(matrices.up, matrices.down), scale, weight: 1 }])
         : array;
     }
     return merged;
