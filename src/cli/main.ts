@@ -20,6 +20,15 @@ const program = new Command("patchwise")
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+/** ONNX Runtime reads the command line of its process by a recursion that ends Node beyond about 28,000 bytes. */
+const MOST_BYTES = 20_000;
+program.hook("preAction", () => {
+  const bytes = Buffer.byteLength([...process.execArgv, ...process.argv].join(" "));
+  if (process.platform !== "linux" || bytes <= MOST_BYTES) return;
+  throw new UsageError(
+    `The command line has ${bytes} bytes, more than the ${MOST_BYTES} that ONNX Runtime can take; give a shorter prompt, or fewer files.`,
+  );
+});
 addCompare(program);
 addEvaluate(program);
 addExport(program);

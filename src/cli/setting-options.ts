@@ -14,6 +14,7 @@ import {
   settingRow,
 } from "../pipelines/settings.ts";
 import { readPictureFile } from "../pictures/decode-node.ts";
+import { readMaskFile } from "../pictures/mask-node.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { numberOption, numbersOption, pairOption, sizeOption } from "./options.ts";
 
@@ -24,6 +25,11 @@ const parsers: { readonly [K in SettingFlag["parse"]]?: Parser } = {
   number: numberOption,
   numbers: numbersOption,
   pair: pairOption,
+};
+
+const readers: Partial<Record<SettingFlag["parse"], (path: string) => Promise<Picture>>> = {
+  picture: (path) => readPictureFile(path),
+  mask: readMaskFile,
 };
 
 /** Values of the options by commander's names. */
@@ -67,9 +73,8 @@ async function valueOf(flags: readonly SettingFlag[], options: OptionValues): Pr
   for (const { flag, parse, members } of flags) {
     const given = options[new Option(flag).attributeName()];
     if (given === undefined) continue;
-    const value = parse.endsWith("picture")
-      ? await readPictureFile(given as string, parse === "white picture" ? "white" : "black")
-      : given;
+    const read = readers[parse];
+    const value = read ? await read(given as string) : given;
     if (!members) return value;
     const values = members.length === 1 ? [value] : (value as readonly unknown[]);
     object = { ...object, ...Object.fromEntries(members.map((each, i) => [each, values[i]])) };

@@ -74,7 +74,7 @@ export interface FlowOptions {
 /**
  * The levels of rectified flow at times from 1 to `lowest`, then 0; a time is its sigma.
  *
- * @throws UsageError unless steps is a whole number of at least 1 and the shift is positive
+ * @throws UsageError unless steps is a whole number of at least 1, the shift is positive and the times fall
  */
 export function flowLevels(steps: number, options: FlowOptions = {}): NoiseLevel[] {
   checkSteps(steps);
@@ -85,9 +85,32 @@ export function flowLevels(steps: number, options: FlowOptions = {}): NoiseLevel
     );
   }
   const shifted = linspace(1, lowest, steps).map((time) => shiftTime(time, shift));
-  const stretch = terminal === undefined ? 1 : (1 - terminal) / (1 - shifted.at(-1)!);
-  const times = shifted.map((time) => 1 - (1 - time) * stretch);
+  // Equal times, as by rounding in float32, would be steps of pure noise that lead nowhere.
+  if (shifted.some((time, i) => i > 0 && !(Math.fround(time) < Math.fround(shifted[i - 1]!)))) {
+    throw new UsageError(
+      `A shift of ${shift} leaves all ${steps} steps at pure noise; give a smaller one, such as 3.`,
+    );
+  }
+  const times = terminal === undefined ? shifted : stretchedTo(terminal, shifted);
   return [...times.map((sigma) => straight(sigma * timeScale, sigma)), clean];
+}
+
+/**
+ * Times that begin at 1, stretched so that the last one is `terminal`.
+ *
+ * @throws UsageError if the terminal time is not in (0, 1), or there is one time only
+ */
+export function stretchedTo(terminal: number, times: readonly number[]): number[] {
+  if (!(terminal > 0 && terminal < 1)) {
+    throw new UsageError(`The terminal sigma is ${terminal}; it must be between 0 and 1.`);
+  }
+  if (!(times.at(-1)! < 1)) {
+    throw new UsageError(
+      `One step cannot end at a terminal sigma of ${terminal}; give at least 2 steps.`,
+    );
+  }
+  const stretch = (1 - terminal) / (1 - times.at(-1)!);
+  return times.map((time) => 1 - (1 - time) * stretch);
 }
 
 /**

@@ -106,6 +106,8 @@ export interface OriginalCheckpoint<C> {
   };
   /** Why the model cannot be drawn with, as a sentence; it can be counted nevertheless. */
   readonly missing?: string | undefined;
+  /** What had to be guessed, as a sentence. */
+  readonly warning?: string | undefined;
 }
 
 /** The single files of a family's original repository. */
@@ -116,9 +118,10 @@ export interface OriginalFiles<C> {
    * Reads what the model is from keys and shapes; who loads the weights checks them in full.
    *
    * @param fittingPreset finds the published size whose weights these are, where the shapes alone do not say it
+   * @param heads for families whose number of heads shows in no shape
    * @throws FormatError when the file cannot be opened by itself, or is of no known size
    */
-  open(weights: Weights, fittingPreset: () => C): OriginalCheckpoint<C>;
+  open(weights: Weights, fittingPreset: () => C, heads?: number): OriginalCheckpoint<C>;
 }
 
 /** The class by which diffusers has the family. */
@@ -131,6 +134,8 @@ export interface DiffusersModel<C> {
   readonly keys: KeyMap;
   /** Diffusers' weights in the layout of the original code. */
   weights(weights: Weights, config: C): Weights;
+  /** @throws FormatError if the weights have what the network does not */
+  check?(weights: Weights): Promise<void>;
   /** Whether diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
   swapsHalves?(layer: string, config: C): boolean;
   /** Whether LoRA files are written with diffusers' names, because others look for these. */

@@ -112,6 +112,13 @@ function someClasses({ classes, network }: Pick<ImageModel, "network" | "classes
   return classes.size > LISTED ? `${names.join(", ")} … or ${numbers}` : names.join(", ");
 }
 
+/** Cards of models that need no guidance ask for 0, since diffusers guides only above 1. */
+function weakGuidance(guidance: number): string {
+  return guidance === 0
+    ? "A guidance of 0 draws without the prompt; give 1 to draw the prompt without guidance, as cards of turbo models mean by 0."
+    : `A guidance of ${guidance} weakens the prompt; give 1 to draw it without guidance, or more to strengthen it.`;
+}
+
 /** Sentences about parts of a request that have no effect: text past a token limit, unknown words, or a negative prompt without guidance. */
 export function warningsOf(
   {
@@ -149,5 +156,6 @@ export function warningsOf(
     ...(negativePrompt !== undefined && guidance === 1
       ? [`The negative prompt ${quote(negativePrompt)} has no effect without guidance.`]
       : []),
+    ...(guidance < 1 && condition !== unconditional ? [weakGuidance(guidance)] : []),
   ];
 }

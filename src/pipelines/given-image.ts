@@ -90,12 +90,29 @@ function maskFor(mask: Picture, shape: readonly number[]): NdArray<"float32"> {
   return ndarray("float32", shape, values);
 }
 
-/** The mask's brightness of each pixel, from 0 (black) to 1 (white). */
+/** Sentences about a mask that keeps all of its image, or nothing. */
+export function maskWarnings(mask: Picture | undefined): string[] {
+  if (!mask) return [];
+  const shares = sharesOf(mask);
+  if (shares.every((share) => share === 0)) {
+    return ["The mask is black everywhere, so nothing is drawn anew; make it white there."];
+  }
+  if (shares.every((share) => share === 1)) {
+    return ["The mask is white everywhere, so nothing of the image is kept; make it black there."];
+  }
+  return [];
+}
+
+/**
+ * The mask's brightness of each pixel, from 0 (black) to 1 (white). Programs that write a mask of true and false as numbers have
+ * 1 in the place of 255.
+ */
 function sharesOf({ pixels, channels }: Picture): Float32Array {
+  const white = pixels.every((value) => value <= 1) ? 1 : 255;
   return Float32Array.from({ length: pixels.length / channels }, (_, i) => {
     let sum = 0;
     for (let c = 0; c < channels; c++) sum += pixels[i * channels + c]!;
-    return sum / (255 * channels);
+    return sum / (white * channels);
   });
 }
 

@@ -23,7 +23,7 @@ import {
   stagesOf,
 } from "./image-model.ts";
 import { type GuidedNetworks, mapSteps, type SamplingRun } from "./process.ts";
-import { checkMemory, stagePrograms } from "./programs.ts";
+import { checkFinite, checkMemory, stagePrograms } from "./programs.ts";
 import {
   type GenerateRequest,
   type GenerateSettings,
@@ -178,6 +178,7 @@ async function* draw(
     signal?.throwIfAborted();
     return { step, steps, preview: () => decode(estimate) };
   });
+  checkFinite("the last step", [result]);
   const pictures = await decode(result);
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
 }

@@ -4,8 +4,8 @@
  */
 import { turns } from "../engine/turns.ts";
 import { byteSize } from "../engine/arrays/dtype.ts";
-import { sizeOf } from "../engine/arrays/ndarray.ts";
-import { UsageError } from "../engine/errors.ts";
+import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import { is, leafName } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
@@ -171,6 +171,23 @@ function shown(bytes: number): string {
   return `${(bytes / size).toFixed(unit === "GiB" ? 1 : 0)} ${unit}`;
 }
 
+/**
+ * Checks numbers that one NaN would spread through, to end as a black picture.
+ *
+ * @param source what gave them, such as "the decoder"
+ * @throws PatchwiseError if one of them is not finite
+ */
+export function checkFinite(source: string, arrays: Iterable<NdArray>): void {
+  for (const { dtype, data } of arrays) {
+    if (dtype !== "float32" && dtype !== "float64") continue;
+    const wrong = (data as Float32Array).find((value) => !Number.isFinite(value));
+    if (wrong === undefined) continue;
+    throw new PatchwiseError(
+      `The result of ${source} holds ${wrong}, so no picture can be drawn: its weights or those of a LoRA are damaged, or a setting is too large; try others, or download the model again.`,
+    );
+  }
+}
+
 export interface StagePrograms {
   readonly run: RunStage;
   dispose(): Promise<void>;
@@ -249,7 +266,9 @@ export function stagePrograms(
           throw new UsageError("The pipeline was disposed, so it draws no more; open it again.");
         }
         const rows = Object.values(inputs)[0]?.shape[0] ?? 1;
-        return (await ready(stage, rows)).run(inputs, options);
+        const outputs = await (await ready(stage, rows)).run(inputs, options);
+        checkFinite(stage.name, Object.values(outputs));
+        return outputs;
       }),
     dispose: () => {
       isDisposed = true;

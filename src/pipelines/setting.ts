@@ -12,7 +12,7 @@ import type { ImageModel } from "./image-model.ts";
 export interface SettingFlag {
   /** As commander takes it, such as "--steps <n>". */
   readonly flag: string;
-  readonly parse: "text" | "number" | "numbers" | "pair" | "white picture" | "black picture";
+  readonly parse: "text" | "number" | "numbers" | "pair" | "picture" | "mask";
   /** The setting's own help unless given. */
   readonly help?: string;
   /** The members of the setting that the option's numbers become, where the setting is an object. */

@@ -19,7 +19,7 @@ import {
   unconditional,
   warningsOf,
 } from "./conditions.ts";
-import { checkGivenImage } from "./given-image.ts";
+import { checkGivenImage, maskWarnings } from "./given-image.ts";
 import { type ImageModel, latentSize, type MergedLora, pictureSize } from "./image-model.ts";
 import {
   checkedFields,
@@ -198,7 +198,7 @@ export const settings = {
     type: picture,
     expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
     help: "picture to start from, of the size that is drawn",
-    flags: [{ flag: "--image <file>", parse: "white picture" }],
+    flags: [{ flag: "--image <file>", parse: "picture" }],
     unrecorded: true,
   }),
   strength: setting({
@@ -212,7 +212,7 @@ export const settings = {
     type: picture,
     expected: "a picture of the image's size, white where the image is drawn anew",
     help: "where the image is drawn anew: white on black, of the image's size",
-    flags: [{ flag: "--mask <file>", parse: "black picture" }],
+    flags: [{ flag: "--mask <file>", parse: "mask" }],
     aliases: ["maskImage", "mask_image"],
     unrecorded: true,
   }),
@@ -313,7 +313,10 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
       ...(condition.kind === "class" && { class: condition.name }),
       ...(mask !== undefined && { masked: true }),
       ...(model.loras && { loras: model.loras }),
-      warnings: warningsOf({ condition, negative, ...resolved }, model),
+      warnings: [
+        ...warningsOf({ condition, negative, ...resolved }, model),
+        ...maskWarnings(given.mask),
+      ],
     },
   };
 }

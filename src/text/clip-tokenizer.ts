@@ -29,7 +29,7 @@ const vocabularySchema = z.record(z.string(), z.int().min(0));
 export function loadClipTokenizer(
   { vocabulary, merges }: { readonly vocabulary: unknown; readonly merges: string },
   name: string,
-  { padding = END }: TokenizerOptions = {},
+  { padding = END, added = [] }: TokenizerOptions = {},
 ): Tokenizer {
   const vocab = checkedVocabulary(vocabulary, name);
   const special = (content: string) => ({ id: vocab[content]!, content, special: true });
@@ -65,7 +65,7 @@ export function loadClipTokenizer(
       end_of_word_suffix: WORD_END,
     },
   };
-  return loadTokenizer(json, { padding });
+  return loadTokenizer(json, { padding, added });
 }
 
 function checkedVocabulary(value: unknown, name: string): Readonly<Record<string, number>> {

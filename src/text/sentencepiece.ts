@@ -18,6 +18,8 @@ const SPACE = "▁";
 /** Ends each text, as in transformers. */
 const END = "</s>";
 const PADDING = "<pad>";
+/** Tokens for gaps in a text, of which T5 has a hundred and no prompt has any. */
+const SENTINEL = /^<extra_id_\d+>$/;
 /** Score of a user-defined piece: higher than that of any way to split it, as in SentencePiece. */
 const DEFINED = -0.1;
 
@@ -31,10 +33,19 @@ const DEFINED = -0.1;
 export function loadSentencePiece(
   bytes: Uint8Array,
   name: string,
-  { padding = PADDING }: TokenizerOptions = {},
+  { padding = PADDING, added = [] }: TokenizerOptions = {},
 ): Tokenizer {
   const model = decoded(bytes, name);
   checkKind(model, name);
+  const unknown = added.find(
+    ({ content }) =>
+      !SENTINEL.test(content) && !model.pieces.some(({ piece }) => piece === content),
+  );
+  if (unknown) {
+    throw new FormatError(
+      `${name} has no piece ${quote(unknown.content)}, which was added to its vocabulary; give a tokenizer.json in its place, as a fast tokenizer of transformers saves it.`,
+    );
+  }
   const rewrite = charsmapRewrite(model.precompiledCharsmap);
   if (!rewrite) {
     throw new FormatError(`${name} has a damaged normalization table; download it again.`);

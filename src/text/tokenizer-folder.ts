@@ -4,7 +4,7 @@ import { FormatError } from "../engine/errors.ts";
 import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
 import { loadClipTokenizer } from "./clip-tokenizer.ts";
 import { loadSentencePiece } from "./sentencepiece.ts";
-import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { type AddedToken, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 const [whole, vocabulary, merges, model] = [
   "tokenizer.json",
@@ -20,7 +20,7 @@ const [whole, vocabulary, merges, model] = [
  * @throws FormatError if there is none, or its files are invalid
  */
 export async function tokenizerIn(folder: ModelFolder): Promise<Tokenizer> {
-  const options = { padding: await paddingOf(folder) };
+  const options = { padding: await paddingOf(folder), added: await addedTokens(folder) };
   if (await folder.has(whole)) return loadTokenizer(await jsonIn(folder, whole), options);
   if ((await folder.has(vocabulary)) && (await folder.has(merges))) {
     const text = new TextDecoder().decode(await folder.read(merges));
@@ -33,6 +33,41 @@ export async function tokenizerIn(folder: ModelFolder): Promise<Tokenizer> {
   throw new FormatError(
     `${folder.name} holds no tokenizer: there is neither a tokenizer.json, nor a vocab.json with a merges.txt, nor a spiece.model; download the whole folder.`,
   );
+}
+
+const addedSchema = z.object({
+  content: z.string().min(1),
+  lstrip: z.boolean().default(false),
+  rstrip: z.boolean().default(false),
+  single_word: z.boolean().default(false),
+  normalized: z.boolean().default(true),
+  special: z.boolean().default(false),
+});
+const tokenId = z.int().min(0);
+const decoderSchema = z.object({
+  added_tokens_decoder: z.record(z.string().regex(/^\d+$/), addedSchema).nullish(),
+});
+
+/** Tokens that were added to a vocabulary, as by textual inversion, in the two files in which transformers saves them. */
+async function addedTokens(folder: ModelFolder): Promise<readonly AddedToken[]> {
+  const checked = async <T>(file: string, schema: z.ZodType<T>): Promise<T | undefined> => {
+    if (!(await folder.has(file))) return undefined;
+    const content = schema.safeParse(await jsonIn(folder, file));
+    if (content.success) return content.data;
+    throw new FormatError(
+      `${folder.pathOf(file)} has tokens that are not described as transformers does (${z.prettifyError(content.error).replaceAll(/\s+/g, " ")}); download it again.`,
+    );
+  };
+  const config = await checked("tokenizer_config.json", decoderSchema);
+  const described = Object.entries(config?.added_tokens_decoder ?? {}).map(([key, token]) => ({
+    id: Number(key),
+    ...token,
+  }));
+  const plain = (await checked("added_tokens.json", z.record(z.string(), tokenId))) ?? {};
+  const others = Object.entries(plain)
+    .filter(([content]) => !described.some((token) => token.content === content))
+    .map(([content, own]) => ({ id: own, ...addedSchema.parse({ content }) }));
+  return [...described, ...others];
 }
 
 const configSchema = z.object({

@@ -2,6 +2,7 @@
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
+import { charsmapRewrite } from "./charsmap.ts";
 
 export interface EncodedText {
   /** [length], with padding after the text. */
@@ -21,7 +22,20 @@ export interface Tokenizer {
   unknownWords(text: string): readonly string[];
 }
 
+/** A token beside the vocabulary, by the names of tokenizer.json. */
+export interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  readonly lstrip?: boolean;
+  readonly rstrip?: boolean;
+  readonly single_word?: boolean;
+  readonly normalized?: boolean;
+  readonly special?: boolean;
+}
+
 export interface TokenizerOptions {
+  /** Tokens that other files add to those of the file. */
+  readonly added?: readonly AddedToken[] | undefined;
   /** The padding token; by default the one that the file gives. */
   readonly padding?: string | undefined;
 }
@@ -33,20 +47,20 @@ export interface TokenizerOptions {
  * @throws FormatError if the JSON is no tokenizer.json or of an unknown kind, or lacks the padding token
  */
 export function loadTokenizer(
-  json: unknown,
+  given: unknown,
   options: TokenizerOptions & { readonly prepare?: (text: string) => string } = {},
 ): Tokenizer {
+  const { json, rewrite } = withTable(withAdded(given, options.added ?? []));
   const pieces = construct(json);
   const size = 1 + idsIn(json as TokenizerJson).reduce((a, b) => Math.max(a, b), -1);
   const padding = paddingId(json, pieces, options);
-  const { prepare = (text) => text } = options;
+  const { prepare = rewrite } = options;
   const idsOf = (text: string) => pieces.encode(prepare(text)).ids;
   return {
     size,
     encode(text, length) {
       // Pieces have few letters, and the time and the stack that a text takes grow with it.
       const read = text.slice(0, Math.max(LONGEST, 64 * length));
-      const rest = text.slice(read.length);
       const all = idsOf(read);
       const fits = all.length <= length;
       const kept = fits ? all : shortened(all, pieces.encode(prepare(read), bare).ids, length);
@@ -56,7 +70,9 @@ export function loadTokenizer(
       return {
         ids,
         mask,
-        lost: (fits ? "" : lostPart(read, (part) => idsOf(part).length <= length)) + rest,
+        lost: fits
+          ? text.slice(read.length).trim()
+          : lostPart(text, read.length, (part) => idsOf(part).length <= length),
       };
     },
     unknownWords(text) {
@@ -88,6 +104,46 @@ function unknownId({ model }: TokenizerJson, pieces: PieceTokenizer): number {
 const LONGEST = 4096;
 
 const bare = { add_special_tokens: false };
+
+/** A tokenizer.json with further tokens, where it does not have them itself. */
+function withAdded(json: unknown, added: readonly AddedToken[]): unknown {
+  if (typeof json !== "object" || json === null || added.length === 0) return json;
+  const own = (json as { added_tokens?: readonly AddedToken[] | null }).added_tokens ?? [];
+  const further = added.filter(({ content }) => !own.some((token) => token.content === content));
+  return { ...json, added_tokens: [...own, ...further] };
+}
+
+interface Normalizer {
+  readonly type?: unknown;
+  readonly precompiled_charsmap?: unknown;
+  readonly normalizers?: readonly Normalizer[];
+}
+
+/** Takes SentencePiece's table of replacements out of a tokenizer.json: the library that reads the rest only knows some of it. */
+function withTable(json: unknown): {
+  readonly json: unknown;
+  readonly rewrite: (text: string) => string;
+} {
+  const same = { json, rewrite: (text: string) => text };
+  const { normalizer } = (json ?? {}) as { normalizer?: Normalizer | null };
+  const all = normalizer?.type === "Sequence" ? (normalizer.normalizers ?? []) : [normalizer];
+  const at = all.findIndex((each) => each?.type === "Precompiled");
+  if (at < 0) return same;
+  const table = all[at]!.precompiled_charsmap;
+  const rewrite =
+    at === 0 && typeof table === "string"
+      ? charsmapRewrite(Uint8Array.from(atob(table), (each) => each.charCodeAt(0)))
+      : undefined;
+  if (!rewrite) {
+    throw new FormatError(
+      "The precompiled table of this tokenizer.json is damaged, or not the first of its normalizers; use the one that was published with the model.",
+    );
+  }
+  return {
+    json: { ...(json as object), normalizer: { type: "Sequence", normalizers: all.slice(1) } },
+    rewrite,
+  };
+}
 
 interface TokenizerJson {
   readonly model: {
@@ -217,16 +273,28 @@ function shortened(all: readonly number[], content: readonly number[], length: n
   ];
 }
 
-/** Returns the words of a text from the first one that does not fit. */
-function lostPart(text: string, fits: (part: string) => boolean): string {
-  // Words are segmented by Intl, because Chinese and Japanese have no spaces.
-  const words = [...new Intl.Segmenter("en", { granularity: "word" }).segment(text)];
-  let [low, high] = [0, words.length - 1]; // The first word that does not fit is in this range.
-  while (low < high) {
+/** Characters around the end of what fits in which words are looked for, since each segment holds a copy of the text. */
+const WINDOW = 256;
+
+/** Returns the words of a text from the first one that does not fit, which is among its first `most` characters. */
+function lostPart(text: string, most: number, fits: (part: string) => boolean): string {
+  // The longest beginning that fits is at least `low` and less than `high` characters long.
+  let [low, high] = [0, most];
+  while (high - low > WINDOW) {
     const middle = Math.floor((low + high) / 2);
-    const { index, segment } = words[middle]!;
-    if (fits(text.slice(0, index + segment.length))) low = middle + 1;
+    if (fits(text.slice(0, middle))) low = middle;
     else high = middle;
   }
-  return text.slice(words[low]!.index).trim();
+  const from = Math.max(0, low - WINDOW);
+  const part = text.slice(from, high + WINDOW);
+  // Words are segmented by Intl, because Chinese and Japanese have no spaces.
+  const words = [...new Intl.Segmenter("en", { granularity: "word" }).segment(part)];
+  let [first, last] = [0, words.length - 1]; // The first word that does not fit is in this range.
+  while (first < last) {
+    const middle = Math.floor((first + last) / 2);
+    const { index, segment } = words[middle]!;
+    if (fits(text.slice(0, from + index + segment.length))) first = middle + 1;
+    else last = middle;
+  }
+  return text.slice(from + words[first]!.index).trim();
 }

@@ -17,6 +17,8 @@ export interface FieldReader {
   size(name: string, otherwise?: number): readonly [height: number, width: number];
   /** A finite number. */
   number(name: string, otherwise?: number): number;
+  /** A number that may be infinite. */
+  bound(name: string, otherwise?: number): number;
   numbers(name: string, otherwise?: readonly number[]): readonly number[];
   flag(name: string, otherwise?: boolean): boolean;
   text(name: string, otherwise?: string): string;
@@ -41,6 +43,12 @@ export interface FieldReader {
   isNull(name: string): boolean;
   /** Whether the field is there and does not say null. */
   has(name: string): boolean;
+  /** Names of all fields. */
+  readonly all: readonly string[];
+  /** A reader for some of the fields, to which the others are absent. */
+  among(names: readonly string[]): FieldReader;
+  /** Whether the field says null, false, or nothing. */
+  isOff(name: string): boolean;
   /** Refuses every value but those listed, null and none at all, for arguments that are supported with these alone. */
   only(name: string, ...values: readonly (string | number | boolean)[]): void;
   /** Accepts any value of arguments that do not change what is computed, such as dropout. */
@@ -104,6 +112,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
       return typeof value === "number" ? [value, value] : value;
     },
     number: (name, otherwise) => read(name, "a number", isNumber, otherwise),
+    bound: (name, otherwise) => read(name, "a number", isBound, otherwise),
     numbers: (name, otherwise) => read(name, "a list of numbers", isNumbers, otherwise),
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
@@ -118,6 +127,13 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
       fieldReader(`${file} (${JSON.stringify(name)})`, read(name, "an object", isObject)),
     isNull: (name) => valueOf(name) === null,
     has: (name) => (valueOf(name) ?? null) !== null,
+    all: Object.keys(fields),
+    among: (names) =>
+      fieldReader(
+        file,
+        Object.fromEntries(Object.entries(fields).filter(([name]) => names.includes(name))),
+      ),
+    isOff: (name) => ["", "null", "false", '""', "[]"].includes(JSON.stringify(fields[name]) ?? ""),
     only(name, ...values) {
       const value = valueOf(name) ?? null;
       if (value === null || values.some((each) => each === value)) return;
@@ -148,6 +164,10 @@ function isNumber(value: unknown): value is number {
   return Number.isFinite(value);
 }
 
+function isBound(value: unknown): value is number {
+  return typeof value === "number" && !Number.isNaN(value);
+}
+
 function isNumbers(value: unknown): value is readonly number[] {
   return Array.isArray(value) && value.every(isNumber);
 }
@@ -174,6 +194,6 @@ function isObject(value: unknown): value is ConfigFields {
 }
 
 function shown(value: unknown): string {
-  const text = JSON.stringify(value);
+  const text = typeof value === "number" ? String(value) : JSON.stringify(value);
   return text.length <= 80 ? text : `${text.slice(0, 79)}…`;
 }

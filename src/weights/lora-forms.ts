@@ -134,14 +134,14 @@ const loraForms: readonly (readonly [readonly LoraRole[], (arrays: Arrays) => De
   [
     ["hada1Left", "hada1Right", "hada2Left", "hada2Right"],
     (arrays) => {
-      const [first, second] = [factor(arrays, "hada1"), factor(arrays, "hada2")];
+      const [first, second] = [factorOf(arrays, "hada1"), factorOf(arrays, "hada2")];
       return { rows: hadamard(first.rows, second.rows), rank: first.rank };
     },
   ],
   ...[["lokr1"], ["lokr1Left", "lokr1Right"]].flatMap((outer) =>
     [["lokr2"], ["lokr2Left", "lokr2Right"]].map((inner) => {
       const build = (arrays: Arrays) => {
-        const [first, second] = [factor(arrays, "lokr1"), factor(arrays, "lokr2")];
+        const [first, second] = [factorOf(arrays, "lokr1"), factorOf(arrays, "lokr2")];
         return { rows: kronecker(first.rows, second.rows), rank: first.rank ?? second.rank };
       };
       return [[...outer, ...inner] as LoraRole[], build] as const;
@@ -165,7 +165,7 @@ export function formOf(present: readonly LoraRole[]): ((arrays: Arrays) => Delta
 }
 
 /** A matrix that is stored as it is, or as a product of two. */
-function factor(arrays: Arrays, name: "hada1" | "hada2" | "lokr1" | "lokr2"): Delta {
+function factorOf(arrays: Arrays, name: "hada1" | "hada2" | "lokr1" | "lokr2"): Delta {
   const all = arrays as Readonly<Record<string, NdArray<"float32"> | undefined>>;
   const [whole, left, right] = [all[name], all[`${name}Left`], all[`${name}Right`]];
   if (whole) return { rows: dense(whole) };

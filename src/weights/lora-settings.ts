@@ -1,6 +1,7 @@
 /** The settings that a writer of a LoRA stores beside its tensors or in their file, by PEFT's names. */
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
+import { parsePythonJson } from "./python-json.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 
 export type LoraSettings = Readonly<Record<string, unknown>>;
@@ -23,7 +24,7 @@ export function settingsIn({ name, metadata }: Weights): LoraSettings | undefine
     return { lora_alpha: Number(alpha || NaN), use_rslora: /^true$/i.test(stable) };
   }
   try {
-    const content = JSON.parse(text) as unknown;
+    const content = parsePythonJson(text);
     if (typeof content === "object" && content !== null) {
       return Object.fromEntries(
         Object.entries(content).map(([key, value]) => [key.replace(/^transformer\./, ""), value]),

@@ -5,7 +5,7 @@
  * which has separate projections where the original code has one layer.
  */
 import { prefixed } from "../engine/records.ts";
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import { listed, quote } from "../engine/messages.ts";
@@ -202,12 +202,12 @@ async function partsOf(
   return parts;
 }
 
-/** @throws FormatError if a number of the tensor is not finite, as a training that diverged leaves it */
+/** @throws PatchwiseError if a number of the tensor is not finite, as a training that diverged leaves it */
 async function finite(file: Weights, entry: TensorEntry): Promise<NdArray<"float32">> {
   const array = await readFloat32(entry);
   const wrong = array.data.find((value) => !Number.isFinite(value));
   if (wrong === undefined) return array;
-  throw new FormatError(
+  throw new PatchwiseError(
     `${file.name}: ${quote(entry.name)} holds ${wrong}, so its training has diverged; give a LoRA of finite numbers.`,
   );
 }

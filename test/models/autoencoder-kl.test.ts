@@ -278,7 +278,7 @@ describe("tiledDecode", () => {
     );
   });
 
-  it("blends random tiles as diffusers does", async () => {
+  it("blends random tiles by the definition", async () => {
     await fc.assert(
       fc.asyncProperty(sizes, async ({ height, width, tile, overlap }) => {
         fc.pre(overlap < tile && (height > tile || width > tile));
@@ -292,7 +292,36 @@ describe("tiledDecode", () => {
     );
   });
 
-  it("blends the tiles of a real decoder as diffusers does", async () => {
+  it("gives the decoder full tiles only, which overlap by at least what is asked for", async () => {
+    await fc.assert(
+      fc.asyncProperty(sizes, async ({ height, width, tile, overlap }) => {
+        fc.pre(overlap < tile);
+        const shape = [1, 2, height, width];
+        const rows = Float32Array.from({ length: 2 * height * width }, (_, i) =>
+          i < height * width ? Math.floor(i / width) : i % width,
+        );
+        const places: [number, number][] = [];
+        await tiledDecode(
+          (z) => {
+            expect(z.shape).toEqual([1, 2, Math.min(tile, height), Math.min(tile, width)]);
+            places.push([z.data[0]!, z.data[z.data.length / 2]!]);
+            return repeat(z);
+          },
+          ndarray("float32", shape, rows),
+          { tile, overlap },
+        );
+        for (const axis of [0, 1] as const) {
+          const starts = [...new Set(places.map((place) => place[axis]))];
+          for (const [i, start] of starts.slice(1).entries()) {
+            expect(starts[i]! + tile - start).toBeGreaterThanOrEqual(overlap);
+          }
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it("blends the tiles of a real decoder by the definition", async () => {
     await withRecording(path.join(fixtures, "autoencoder_kl"), async ({ config, model }) => {
       const vae = configOf(config.fields["args"] as Args);
       const weights = checkedWeights(autoencoderKLParams(vae), model!.weights);
@@ -313,19 +342,22 @@ describe("tiledDecode", () => {
 
   // At its edge, a tile is off by a third of the ramp's slope; the blend leaves of that 1 / overlap.
   it.each([
-    [0, 1 / 3],
-    [1, 1 / 3],
-    [2, 1 / 6],
-    [4, 1 / 12],
-  ])("of a smooth image with overlap %d differs by %d of its slope", async (overlap, expected) => {
-    const [height, width] = [5, 24];
-    const ramp = Float32Array.from({ length: height * width }, (_, i) => i % width);
-    const z = ndarray("float32", [1, 1, height, width], ramp);
-    const whole = await blurring(z);
-    const tiles = await tiledDecode(blurring, z, { tile: 9, overlap });
-    const error = Math.max(...tiles.data.map((x, i) => Math.abs(x - whole.data[i]!)));
-    expect(error).toBeCloseTo(expected, 5);
-  });
+    [0, 27, 1 / 3],
+    [1, 25, 1 / 3],
+    [2, 23, 1 / 6],
+    [4, 24, 1 / 12],
+  ])(
+    "of a smooth image with overlap %d in a width of %d differs by %d of its slope",
+    async (overlap, width, expected) => {
+      const height = 5;
+      const ramp = Float32Array.from({ length: height * width }, (_, i) => i % width);
+      const z = ndarray("float32", [1, 1, height, width], ramp);
+      const whole = await blurring(z);
+      const tiles = await tiledDecode(blurring, z, { tile: 9, overlap });
+      const error = Math.max(...tiles.data.map((x, i) => Math.abs(x - whole.data[i]!)));
+      expect(error).toBeCloseTo(expected, 5);
+    },
+  );
 
   it("decodes latents no larger than a tile at once", async () => {
     const z = randomArray(9, "float32", [1, 1, 4, 5]) as NdArray<"float32">;
@@ -348,7 +380,7 @@ describe("tiledDecode", () => {
       return image;
     };
     await tiledDecode(decode, z, { tile: 4, overlap: 2 });
-    expect(held).toHaveLength(9);
+    expect(held).toHaveLength(4);
     for (const [image, before] of held) expect(toNumbers(image)).toEqual(before);
   });
 
@@ -401,12 +433,20 @@ async function blendedAsDefined(
   overlap: number,
 ): Promise<number[]> {
   const [, channels, height, width] = z.shape as [number, number, number, number];
-  const stride = tile - overlap;
+  /** The fewest full tiles, evenly spaced. */
+  const startsIn = (side: number) => {
+    let count = 1;
+    while (tile * count - overlap * (count - 1) < side) count++;
+    return Array.from({ length: count }, (_, i) =>
+      count === 1 ? 0 : Math.round((i * (side - tile)) / (count - 1)),
+    );
+  };
+  const [tops, lefts] = [startsIn(height), startsIn(width)];
   type Plane = number[][];
   const rows: Plane[][][] = [];
-  for (let top = 0; top < height; top += stride) {
+  for (const top of tops) {
     const row: Plane[][] = [];
-    for (let left = 0; left < width; left += stride) {
+    for (const left of lefts) {
       const [h, w] = [Math.min(tile, height - top), Math.min(tile, width - left)];
       const piece = Array.from({ length: channels * h * w }, (_, i) => {
         const [c, y, x] = [Math.floor(i / (h * w)), Math.floor(i / w) % h, i % w];
@@ -422,12 +462,12 @@ async function blendedAsDefined(
     for (const [j, image] of row.entries()) {
       for (const [c, plane] of image.entries()) {
         const [above, before] = [rows[i - 1]?.[j]?.[c], row[j - 1]?.[c]];
-        const down = Math.min(2 * overlap, above?.length ?? 0, plane.length);
+        const down = above ? 2 * (tops[i - 1]! + tile - tops[i]!) : 0;
         for (let y = 0; y < down; y++) {
           const from = above!.at(y - down)!;
           plane[y] = plane[y]!.map((v, x) => from[x]! * (1 - y / down) + v * (y / down));
         }
-        const across = Math.min(2 * overlap, before?.[0]?.length ?? 0, plane[0]!.length);
+        const across = before ? 2 * (lefts[j - 1]! + tile - lefts[j]!) : 0;
         for (const [y, line] of plane.entries()) {
           for (let x = 0; x < across; x++) {
             const share = x / across;
@@ -437,9 +477,10 @@ async function blendedAsDefined(
       }
     }
     for (const c of planes.keys()) {
-      const lines = Math.min(2 * stride, row[0]![c]!.length);
+      const lines = 2 * ((tops[i + 1] ?? height) - tops[i]!);
+      const ends = lefts.map((left, j) => 2 * ((lefts[j + 1] ?? width) - left));
       for (let y = 0; y < lines; y++) {
-        planes[c]!.push(row.flatMap((image) => image[c]![y]!.slice(0, 2 * stride)));
+        planes[c]!.push(row.flatMap((image, j) => image[c]![y]!.slice(0, ends[j])));
       }
     }
   }

@@ -7,7 +7,11 @@ import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { ditPresets } from "../../src/models/dit/config.ts";
 import { traceNetwork } from "../../src/models/network.ts";
-import { diffusersDiTConfig, diffusersDiTKeys } from "../../src/models/dit/checkpoint.ts";
+import {
+  checkSharedEmbeddings,
+  diffusersDiTConfig,
+  diffusersDiTKeys,
+} from "../../src/models/dit/checkpoint.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { checkTables } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
@@ -148,6 +152,24 @@ describe("diffusers' checkpoint", () => {
     });
     expect(await theirs.run(inputs)).toEqual(await ours.run(inputs));
     await Promise.all([theirs.dispose(), ours.dispose()]);
+  });
+
+  it("is refused if its blocks have embeddings of their own, as diffusers trains them", async () => {
+    const file = await diffusersFile();
+    await expect(checkSharedEmbeddings(file)).resolves.toBeUndefined();
+    const key = "transformer_blocks.2.norm1.emb.timestep_embedder.linear_2.bias";
+    const tensors = await Promise.all(
+      [...file.entries.keys()].map(async (name) => [name, await file.read(name)] as const),
+    );
+    const other = tensors.map(([name, array]) =>
+      name === key
+        ? ([name, randomArray(9, "float32", array.shape)] as const)
+        : ([name, array] as const),
+    );
+    const changed = await openSafetensors(bytesSource(safetensorsBytes(other), "own"));
+    await expect(checkSharedEmbeddings(changed)).rejects.toThrow(
+      `own: "${key}" is not that of the first block, so this DiT was trained in diffusers`,
+    );
   });
 
   it("names missing weights by diffusers' names", async () => {

@@ -85,6 +85,23 @@ const draw = (request: GenerateRequest, from = flow) =>
 const pixelsOf = async (request: GenerateRequest, from = flow) =>
   (await draw(request, from)).map(({ pixels }) => [...pixels]);
 
+describe("a mask", () => {
+  it("may have 1 in the place of 255, as programs write true", async () => {
+    const truth = { ...rightHalf, pixels: rightHalf.pixels.map((value) => value / 255) };
+    const [byNumbers, byTruth] = await Promise.all(
+      [rightHalf, truth].map((mask) => pixelsOf({ image, mask, steps: 2 })),
+    );
+    expect(byTruth).toEqual(byNumbers);
+  });
+
+  it("is warned of where it keeps all of the image, or nothing", () => {
+    const warnings = (mask: Picture) => flow.settings({ class: "cat", image, mask }).warnings;
+    expect(warnings(black)).toEqual([expect.stringMatching(/^The mask is black everywhere/)]);
+    expect(warnings(white)).toEqual([expect.stringMatching(/^The mask is white everywhere/)]);
+    expect(warnings(rightHalf)).toEqual([]);
+  });
+});
+
 describe("image-to-image", () => {
   it("begins at the step of Stable Diffusion 3's code, with the image noised to its level", async () => {
     for (const [steps, strength] of [

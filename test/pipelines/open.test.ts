@@ -12,11 +12,16 @@ import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
 import { castArray } from "../../src/engine/arrays/ndarray.ts";
-import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/open/open-node.ts";
+import {
+  openModel,
+  openPipeline,
+  type OpenPipelineOptions,
+} from "../../src/pipelines/open/open-node.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
 import { type GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import {
@@ -174,8 +179,25 @@ describe("a single file of facebookresearch/DiT", () => {
     expect(apart(original[0]!.pixels, free!.pixels)).toBeGreaterThan(1);
   });
 
+  it.each(["module.", "_orig_mod.", "ema.", "module._orig_mod."])(
+    "may have %s before every name",
+    async (prefix) => {
+      const file = await openSafetensorsFile(at("dit.safetensors"));
+      const tensors = await Promise.all(
+        [...file.entries.keys()].map(
+          async (name) => [`${prefix}${name}`, await file.read(name)] as const,
+        ),
+      );
+      await file.close();
+      await writeSafetensors(at("wrapped.safetensors"), tensors);
+      const model = await openModel(at("wrapped.safetensors"), { vae: at("autoencoder") });
+      expect(model.network).toMatchObject({ kind: "dit", hidden: 128, depth: 2 });
+      await model.close();
+    },
+  );
+
   it("has the default settings of its own sample.py", async () => {
-    const pipeline = await openPipeline(at("dit.safetensors"), { vae: at("diffusers") });
+    const pipeline = await openPipeline(at("dit.safetensors"), { vae: at("diffusers"), heads: 2 });
     expect(pipeline.name).toBe("dit");
     expect(pipeline.settings({ class: 2 })).toEqual({
       class: "2",

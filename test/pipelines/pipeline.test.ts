@@ -219,6 +219,32 @@ describe("a pipeline", () => {
   });
 });
 
+describe("numbers that are not finite", () => {
+  it.each([NaN, Infinity])("such as a weight of %s draw no picture", async (value) => {
+    const damaged = Object.fromEntries(
+      Object.entries(weights).map(([name, array]) => [
+        name,
+        { ...array, data: array.data.slice() },
+      ]),
+    ) as typeof weights;
+    damaged["final_layer.linear.bias"]!.data[0] = value;
+    const broken = createPipeline({ backend, card: tinyCard(), weights: damaged });
+    const drawing = finished(broken.generate({ class: 0, steps: 2 }));
+    await expect(drawing).rejects.toThrow(/holds (NaN|-?Infinity), so no picture can be drawn/);
+    await broken.dispose();
+  });
+
+  it("such as a shift without levels are refused", async () => {
+    await expect(draw({ class: 0, shift: 1e9 })).rejects.toThrow(
+      "leaves all 4 steps at pure noise",
+    );
+  });
+
+  it("cannot come from a guidance beyond float32", async () => {
+    await expect(draw({ class: 0, guidance: 1e39 })).rejects.toThrow("so no picture can be drawn");
+  });
+});
+
 describe("a pipeline that takes prompts", () => {
   it("gives the network the token ids, and drops them for guidance", async () => {
     asked.length = 0;
@@ -246,6 +272,19 @@ describe("a pipeline that takes prompts", () => {
     asked.length = 0;
     await draw({ prompt: " ", steps: 1 }, textPipeline);
     expect(toNumbers(asked[0]!["drop"]!)).toEqual([1]);
+  });
+
+  it("warns where guidance below 1 draws less of the prompt, or nothing of it", () => {
+    const warnings = (guidance: number) =>
+      textPipeline.settings({ prompt: "cat", guidance }).warnings;
+    expect(warnings(0)).toEqual([
+      "A guidance of 0 draws without the prompt; give 1 to draw the prompt without guidance, as cards of turbo models mean by 0.",
+    ]);
+    expect(warnings(0.5)).toEqual([
+      expect.stringMatching(/^A guidance of 0\.5 weakens the prompt;/),
+    ]);
+    expect(warnings(1)).toEqual([]);
+    expect(textPipeline.settings({ prompt: "", guidance: 0 }).warnings).toEqual([]);
   });
 
   it("warns of text past the token limit, and of a negative prompt without effect", () => {

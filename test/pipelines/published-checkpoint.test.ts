@@ -41,6 +41,34 @@ describe("a file of original weights", () => {
     expect(network).toEqual(networkPresets().get("DiT-XL/2"));
   });
 
+  it("whose heads show in no shape is opened with a warning, or with the heads that are given", () => {
+    const shapes = shapesOf("DiT-S/2");
+    const shallow = Object.fromEntries(
+      Object.entries(shapes).filter(([key]) => !/^blocks\.(\d\d|[2-9])\./.test(key)),
+    );
+    expect(publishedModel(shapedWeights(shapes)).warnings).toBeUndefined();
+    const guessed = publishedModel(shapedWeights(shallow));
+    expect(guessed.network).toMatchObject({ depth: 2, heads: 6 });
+    expect(guessed.warnings).toEqual([
+      "No shape of this DiT shows its number of heads, for which 6 is taken; if it was trained with others, give --heads (heads).",
+    ]);
+    const given = publishedModel(shapedWeights(shallow), 12);
+    expect(given.network).toMatchObject({ heads: 12 });
+    expect(given.warnings).toBeUndefined();
+    expect(() => publishedModel(shapedWeights(shallow), 7)).toThrow(
+      "7 heads (heads) do not divide",
+    );
+    const other = shapedWeights(publishedShapes("U-ViT-M-4-imagenet64"));
+    expect(() => publishedModel(other, 3)).toThrow("--heads (heads) does not apply");
+  });
+
+  it("under diffusers' names is asked for as a folder", () => {
+    const shapes = { "transformer_blocks.0.norm1.linear.weight": [8, 8] };
+    expect(() => publishedModel(shapedWeights(shapes))).toThrow(
+      "holds a network under the names of diffusers",
+    );
+  });
+
   it.each(["Paella-v1", "Paella-v3"])("is refused for %s, with the alternatives", (name) => {
     expect(() => publishedModel(shapedWeights(publishedShapes(name)))).toThrow(
       "file is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, neither of which is in the file",

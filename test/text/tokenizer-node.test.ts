@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -49,6 +49,34 @@ describe("openTokenizer", () => {
         "special_tokens_map.json": { pad_token: { content: "!", lstrip: false } },
       }),
     ).toEqual([4, 3, 2, 5, 0, 0]);
+  });
+
+  it("knows tokens that were added to a vocabulary, in each form of their files", async () => {
+    const decoder = {
+      added_tokens_decoder: {
+        6: { content: "<toy>", lstrip: false, rstrip: false, normalized: true, special: false },
+      },
+    };
+    const ids = async (name: string, files: object) => [
+      ...(await openTokenizer(folderOf(name, files))).encode("aa <toy> a", 7).ids,
+    ];
+    const expected = [4, 3, 6, 2, 5, 5, 5];
+    expect(await ids("added", { ...clip, "added_tokens.json": { "<toy>": 6 } })).toEqual(expected);
+    expect(await ids("decoder", { ...clip, "tokenizer_config.json": decoder })).toEqual(expected);
+    const whole = JSON.parse(readFileSync(path.join(root, "models/words/tokenizer.json"), "utf8"));
+    const id = 1 + Math.max(...Object.values(whole.model.vocab as Record<string, number>));
+    const words = await openTokenizer(
+      folderOf("whole", { "tokenizer.json": whole, "added_tokens.json": { "<toy>": id } }),
+    );
+    expect(words.size).toBe(id + 1);
+    expect([...words.encode("red <toy>", 4).ids]).toContain(id);
+    const pieces = folderOf("pieces-added", {
+      "spiece.model": copy("test/fixtures/sentencepiece/nmt_nfkc.model"),
+      "added_tokens.json": { "<toy>": 9000, "<extra_id_0>": 8000 },
+    });
+    await expect(openTokenizer(pieces)).rejects.toThrow('has no piece "<toy>", which was added');
+    const wrong = folderOf("added-wrong", { ...clip, "added_tokens.json": { "<toy>": "six" } });
+    await expect(openTokenizer(wrong)).rejects.toThrow("added_tokens.json has tokens that are not");
   });
 
   it("opens a spiece.model", async () => {

@@ -3,6 +3,7 @@ import path from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
+import { decodeSentencePiece } from "../../src/text/sentencepiece-proto.ts";
 import { loadTokenizer } from "../../src/text/tokenizer.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -59,6 +60,44 @@ describe("the bundled tokenizer", () => {
   });
 });
 
+describe("a precompiled table of replacements", () => {
+  const { precompiledCharsmap } = decodeSentencePiece(
+    readFileSync(path.join(root, "test/fixtures/sentencepiece/nmt_nfkc.model")),
+  );
+  const table = {
+    type: "Precompiled",
+    precompiled_charsmap: Buffer.from(precompiledCharsmap).toString("base64"),
+  };
+  const characters = ["<unk>", ..."fire1株式会社 "].map((piece, i) => [piece, -i]);
+  const withNormalizer = (normalizer: object) =>
+    loadTokenizer({
+      version: "1.0",
+      normalizer,
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: null,
+      added_tokens: [],
+      model: { type: "Unigram", unk_id: 0, vocab: characters },
+    });
+
+  it("is applied as SentencePiece does", () => {
+    for (const normalizer of [table, { type: "Sequence", normalizers: [table] }]) {
+      const { encode } = withNormalizer(normalizer);
+      expect(encode("ﬁre①㍿", 12)).toEqual(encode("fire1株式会社", 12));
+      expect([...encode("fire", 4).ids]).toEqual([1, 2, 3, 4]);
+    }
+  });
+
+  it.each([
+    { type: "Precompiled", precompiled_charsmap: "AAAA" },
+    { type: "Sequence", normalizers: [{ type: "NFC" }, table] },
+  ])("is refused if it is damaged or not the first", (normalizer) => {
+    expect(() => withNormalizer(normalizer)).toThrow(
+      "The precompiled table of this tokenizer.json",
+    );
+  });
+});
+
 describe("a text that does not fit", () => {
   it("is truncated, and the truncated words are returned", () => {
     expect(tokenizer.encode("one two three, four five", 4)).toMatchObject({
@@ -67,6 +106,10 @@ describe("a text that does not fit", () => {
     });
     expect(tokenizer.encode("red flowers", 2).lost).toBe("flowers");
     expect(tokenizer.encode("red flowers", 3).lost).toBe("");
+    // Many words must not take memory for each of them.
+    const many = "red ".repeat(20_000);
+    expect(tokenizer.encode(many, 77).lost).toBe(many.slice(77 * 4).trim());
+    expect(tokenizer.encode(`${" ".repeat(30_000)}red`, 4).lost).toBe("red");
   });
 
   it("is split into words if it has no spaces", () => {

@@ -1,6 +1,7 @@
 /** Reads the metadata.jsonl or metadata.csv of an image folder in Hugging Face's layout. */
 import { CsvError, parse } from "csv-parse/sync";
 import { FormatError } from "../../engine/errors.ts";
+import { parsePythonJson } from "../../weights/python-json.ts";
 import { quote } from "../../engine/messages.ts";
 import { captionNames, captionsOf, chooseColumn, labelNames } from "./columns.ts";
 
@@ -117,7 +118,7 @@ function jsonRows(text: string, name: string): RawRow[] {
 function objectOf(source: string, line: number, name: string): object {
   let value: unknown;
   try {
-    value = JSON.parse(source);
+    value = parsePythonJson(source, null);
   } catch (error) {
     return fail(name, line, `the JSON is not valid: ${(error as Error).message}`);
   }

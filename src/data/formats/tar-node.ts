@@ -1,5 +1,6 @@
 /** Reads WebDataset archives: samples in tar files, each a picture and its annotations under one name. */
 import { FormatError, UsageError } from "../../engine/errors.ts";
+import { parsePythonJson } from "../../weights/python-json.ts";
 import { quote } from "../../engine/messages.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 import { captionLines, captionNames, captionsOf, chooseColumn } from "./columns.ts";
@@ -169,7 +170,7 @@ async function captions(
 async function readJson(sample: Sample, name: string): Promise<Record<string, unknown>> {
   const text = await readText(sample, "json", name);
   try {
-    const value: unknown = JSON.parse(text ?? "");
+    const value: unknown = parsePythonJson(text ?? "", null);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) {
       return value as Record<string, unknown>;
     }

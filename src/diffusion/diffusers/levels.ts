@@ -10,6 +10,7 @@ import {
   type NoiseLevel,
   shiftTime,
   straight,
+  stretchedTo,
   variancePreserving,
 } from "../levels.ts";
 import {
@@ -121,8 +122,17 @@ export function pointwiseLevels(read: FieldReader, tables: Tables, steps: number
   );
 }
 
-/** Levels of the multistep solvers, whose times are whole numbers. */
-export function multistepLevels(read: FieldReader, tables: Tables, steps: number): NoiseLevel[] {
+/**
+ * Levels of the multistep solvers, whose times are whole numbers.
+ *
+ * @param rounding of the times of ratios with a spacing of their own
+ */
+export function multistepLevels(
+  read: FieldReader,
+  tables: Tables,
+  steps: number,
+  rounding: "near" | "down",
+): NoiseLevel[] {
   const { ratios, trainSteps } = tables;
   if (read.flag("use_flow_sigmas", false)) {
     const shift = read.number("flow_shift", 1);
@@ -130,12 +140,15 @@ export function multistepLevels(read: FieldReader, tables: Tables, steps: number
       .map((alpha) => shiftTime(1 - alpha, shift))
       .toReversed()
       .slice(0, steps);
-    const levels = sigmas.map((sigma) => straight(Math.trunc(sigma * trainSteps), float32(sigma)));
-    return [...levels, clean];
+    const last = endsAtZero(read) ? clean : straight(0, float32(ratios[0]!));
+    return [...sigmas.map((sigma) => wholeTime(sigma, trainSteps)), last];
   }
-  const converted = convertedRatios(read, steps, ratios.at(-1)!, ratios[0]!);
+  const max = read.number("sigma_max", ratios.at(-1));
+  const min = read.number("sigma_min", ratios[0]);
+  const converted = convertedRatios(read, steps, max, min);
   if (converted) {
-    const whole = read.flag("use_exponential_sigmas", false) ? Math.trunc : Math.round;
+    const whole =
+      rounding === "down" || read.flag("use_exponential_sigmas", false) ? Math.trunc : Math.round;
     const levels = converted.map((ratio) =>
       variancePreserving(whole(timeOf(tables, ratio)), float32(ratio)),
     );
@@ -155,16 +168,46 @@ export function multistepLevels(read: FieldReader, tables: Tables, steps: number
   );
 }
 
-/** Levels of rectified flow; a shift that does not depend on the image size is already applied to the ends. */
+/** The least distance of UniPC's first sigma from 1, where λ is infinite. */
+const FROM_ONE = 1e-6;
+
+/** Levels of UniPC for a flow. Releases of diffusers that know "shift_terminal", which they write even if it is null, begin at 1. */
+export function unipcFlowLevels(read: FieldReader, steps: number): NoiseLevel[] {
+  const trainSteps = read.count("num_train_timesteps", 1000);
+  const shift = read.number("flow_shift", 1);
+  const early = !read.isNull("shift_terminal") && !read.has("shift_terminal");
+  const own = early
+    ? linspace(1, 1 / trainSteps, steps + 1)
+        .map((alpha) => 1 - alpha)
+        .toReversed()
+    : linspace(1, 1 / trainSteps, steps + 1);
+  const shifted = own.slice(0, steps).map((time) => shiftTime(time, shift));
+  const terminal = read.number("shift_terminal", 0);
+  const sigmas = (terminal === 0 ? shifted : stretchedTo(terminal, shifted)).map((sigma) =>
+    Math.min(sigma, 1 - FROM_ONE),
+  );
+  return [...sigmas.map((sigma) => wholeTime(sigma, trainSteps)), clean];
+}
+
+function wholeTime(sigma: number, trainSteps: number): NoiseLevel {
+  return straight(Math.trunc(sigma * trainSteps), float32(sigma));
+}
+
+/**
+ * Levels of rectified flow.
+ *
+ * @param dynamic the shift of a config whose shift depends on the image; otherwise it is already applied to the last time
+ * @param given replaces the config's shift
+ */
 export function flowMatchLevels(
   read: FieldReader,
   steps: number,
-  mu: number | undefined,
+  dynamic: number | undefined,
   given: number | undefined,
 ): NoiseLevel[] {
   const timeScale = read.count("num_train_timesteps", 1000);
-  const shift = mu === undefined ? (given ?? read.number("shift", 1)) : Math.exp(mu);
-  const lowest = mu === undefined ? float32(shiftTime(1 / timeScale, shift)) : 1 / timeScale;
+  const shift = dynamic ?? given ?? read.number("shift", 1);
+  const lowest = dynamic === undefined ? float32(shiftTime(1 / timeScale, shift)) : 1 / timeScale;
   const terminal = read.number("shift_terminal", 0);
   const levels = flowLevels(steps, { shift, lowest, ...(terminal !== 0 && { terminal }) });
   const sigmas = levels.slice(0, -1).map(({ sigma }) => sigma);
@@ -200,7 +243,7 @@ function timeOf({ ratios }: Tables, ratio: number): number {
 
 /** Number of steps whose λ = log(alpha / sigma) is not below the config's bound. */
 function usableSteps(read: FieldReader, { ratios, trainSteps }: Tables): number {
-  const lowest = read.number("lambda_min_clipped", -Infinity);
+  const lowest = read.bound("lambda_min_clipped", -Infinity);
   return trainSteps - ratios.filter((ratio) => -Math.log(ratio) < lowest).length;
 }
 
@@ -209,7 +252,9 @@ function withEnd(
   { ratios }: Tables,
   levels: readonly NoiseLevel[],
 ): NoiseLevel[] {
-  const ends = ["zero", "sigma_min"] as const;
-  const zero = read.choice("final_sigmas_type", ends, "zero") === "zero";
-  return [...levels, zero ? clean : variancePreserving(0, ratios[0]!)];
+  return [...levels, endsAtZero(read) ? clean : variancePreserving(0, ratios[0]!)];
+}
+
+function endsAtZero(read: FieldReader): boolean {
+  return read.choice("final_sigmas_type", ["zero", "sigma_min"], "zero") === "zero";
 }

@@ -14,10 +14,11 @@ import {
   noisiestFirst,
   pointwiseLevels,
   singleStepTimes,
-  type Tables,
+  unipcFlowLevels,
 } from "./levels.ts";
 import { clean, type NoiseLevel, refuseShift } from "../levels.ts";
 import type { Parameterization } from "../parameterization.ts";
+import { ownOptions, type schedulerOptions } from "./options.ts";
 import { ddim, euler, eulerAncestral } from "../samplers/ddim.ts";
 import { ddpm } from "../samplers/ddpm.ts";
 import { dpmSolver } from "../samplers/dpm-solver.ts";
@@ -68,7 +69,7 @@ export interface StepArguments {
 
 type Build = (read: FieldReader, step: StepArguments) => DiffusersScheduler;
 
-const builders: Readonly<Record<string, Build>> = {
+const builders: Readonly<Record<keyof typeof schedulerOptions, Build>> = {
   DDPMScheduler: ddpmScheduler,
   DDIMScheduler: ddimScheduler,
   EulerDiscreteScheduler: (read) => eulerScheduler(read, euler),
@@ -90,27 +91,13 @@ export function diffusersScheduler(
   read: FieldReader,
   step: StepArguments = {},
 ): DiffusersScheduler {
-  const build = Object.hasOwn(builders, name) ? builders[name] : undefined;
-  if (!build) {
+  if (!isSchedulerName(name)) {
     const near = nearestNames(name, diffusersSchedulerNames);
     throw new FormatError(
       `${read.file} names the scheduler ${JSON.stringify(name)}, which is not known; ${near.length > 0 ? `nearest are ${near.join(", ")}` : `known are ${diffusersSchedulerNames.join(", ")}`}.`,
     );
   }
-  // Options of schedulers for which only this value is supported.
-  read.choice("interpolation_type", ["linear"], "linear");
-  read.choice("timestep_type", ["discrete"], "discrete");
-  for (const [field, known] of [
-    ["use_beta_sigmas", false],
-    ["invert_sigmas", false],
-    ["predict_x0", true],
-  ] as const) {
-    if (read.flag(field, known) === known) continue;
-    throw new FormatError(
-      `${read.file} has "${field}" = ${!known}, which is not known; expected ${known}.`,
-    );
-  }
-  const built = build(read, step);
+  const built = builders[name](ownOptions(name, read), step);
   if (name === "FlowMatchEulerDiscreteScheduler") return built;
   return {
     ...built,
@@ -119,6 +106,10 @@ export function diffusersScheduler(
       return built.levels(steps);
     },
   };
+}
+
+function isSchedulerName(name: string): name is keyof typeof schedulerOptions {
+  return Object.hasOwn(builders, name);
 }
 
 const predictions = {
@@ -233,8 +224,10 @@ function dpmSolverScheduler(read: FieldReader): DiffusersScheduler {
     lowerOrderFinal: read.flag("lower_order_final", true),
     eulerAtFinal: read.flag("euler_at_final", false),
   } as const;
-  return multistep(read, tables, (denoise, x, levels, options) =>
-    dpmSolver(denoise, x, levels, { ...options, ...settings }),
+  const rounding = read.text("beta_schedule", "linear") === "squaredcos_cap_v2" ? "down" : "near";
+  const levels = (steps: number) => multistepLevels(read, tables, steps, rounding);
+  return multistep(read, levels, (denoise, x, own, options) =>
+    dpmSolver(denoise, x, own, { ...options, ...settings }),
   );
 }
 
@@ -247,17 +240,31 @@ function unipcScheduler(read: FieldReader): DiffusersScheduler {
     lowerOrderFinal: read.flag("lower_order_final", true),
     uncorrected: read.numbers("disable_corrector", []),
   } as const;
-  return multistep(read, tables, (denoise, x, levels, options) =>
-    unipc(denoise, x, levels, { ...options, ...settings }),
+  const levels = (steps: number) =>
+    read.flag("use_flow_sigmas", false)
+      ? unipcFlowLevels(read, steps)
+      : multistepLevels(read, tables, steps, "near");
+  return multistep(read, levels, (denoise, x, own, options) =>
+    unipc(denoise, x, own, { ...options, ...settings }),
   );
 }
 
-function multistep(read: FieldReader, tables: Tables, sampler: Sampler): DiffusersScheduler {
+function multistep(
+  read: FieldReader,
+  levels: DiffusersScheduler["levels"],
+  sampler: Sampler,
+): DiffusersScheduler {
+  const parameterization = parameterizationOf(read);
+  if (parameterization === "flow" && !read.flag("use_flow_sigmas", false)) {
+    throw new FormatError(
+      `${read.file} has "prediction_type" = "flow_prediction" without "use_flow_sigmas", which fit no process; set "use_flow_sigmas" to true.`,
+    );
+  }
   return {
-    parameterization: parameterizationOf(read),
+    parameterization,
     threshold: thresholdOf(read, { clip: false }),
     sampler,
-    levels: (steps) => multistepLevels(read, tables, steps),
+    levels,
     start: unit,
     exploding: false,
   };
@@ -269,13 +276,16 @@ function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
     sampler: euler,
     levels(steps, { mu: given, shift } = {}) {
       const dynamic = read.flag("use_dynamic_shifting", false);
-      const mu = given ?? (dynamic && shift !== undefined ? Math.log(shift) : undefined);
-      if (mu === undefined && dynamic) {
+      const isLinear =
+        read.choice("time_shift_type", ["exponential", "linear"], "exponential") === "linear";
+      const told = given === undefined || isLinear ? given : Math.exp(given);
+      const own = dynamic ? (told ?? shift) : undefined;
+      if (own === undefined && dynamic) {
         throw new UsageError(
           `${read.file} says that the shift depends on the image; give one with --shift (shift), such as 3.`,
         );
       }
-      return flowMatchLevels(read, steps, mu, shift);
+      return flowMatchLevels(read, steps, own, shift);
     },
     start: unit,
     exploding: false,

@@ -204,15 +204,16 @@ export const defaultTile = 64;
 export interface TileOptions {
   /** Height and width of a tile of latents. */
   readonly tile?: number;
-  /** Latents that neighbouring tiles share, over which their images are blended. */
+  /** The least number of latents that neighbouring tiles share, over which their images are blended. */
   readonly overlap?: number;
 }
 
 /**
  * Decodes latents tile by tile and blends the images where they overlap, so that memory depends on the tile
- * and not on the image. Each tile is normalized by itself, so the result is only approximately that of decoding the whole.
+ * and not on the image. Each tile is normalized by itself, so the result is only approximately that of decoding the whole;
+ * therefore all tiles have the full size, also where they do not divide the latents.
  *
- * @param decode latents [B, C, h, w] → images [B, C', f·h, f·w]; tiles at the right and lower edge are smaller
+ * @param decode latents [B, C, h, w] → images [B, C', f·h, f·w]
  */
 export async function tiledDecode(
   decode: (latents: NdArray<"float32">) => Promise<NdArray>,
@@ -227,12 +228,12 @@ export async function tiledDecode(
   const [, , height, width] = latents.shape as Shape4;
   if (height <= tile && width <= tile) return castArray(await decode(latents), "float32");
 
-  const stride = tile - overlap;
+  const [tops, lefts] = [tileStarts(height, tile, overlap), tileStarts(width, tile, overlap)];
   let image: NdArray<"float32"> | undefined;
   let above: NdArray<"float32">[] = [];
-  for (let top = 0; top < height; top += stride) {
+  for (const [i, top] of tops.entries()) {
     const row: NdArray<"float32">[] = [];
-    for (let left = 0; left < width; left += stride) {
+    for (const [j, left] of lefts.entries()) {
       const piece = crop(latents, top, left, tile);
       const decoded = castArray(await decode(piece), "float32");
       const factor = decoded.shape[2]! / piece.shape[2]!;
@@ -240,14 +241,22 @@ export async function tiledDecode(
       // Blending overwrites the array, so it must not belong to `decode`.
       const current = { ...decoded, data: decoded.data.slice() };
       const [up, before] = [above[row.length], row.at(-1)];
-      if (up) blend(up, current, 2, overlap * factor);
-      if (before) blend(before, current, 3, overlap * factor);
+      if (up) blend(up, current, 2, (tops[i - 1]! + tile - top) * factor);
+      if (before) blend(before, current, 3, (lefts[j - 1]! + tile - left) * factor);
       paste(current, image, top * factor, left * factor);
       row.push(current);
     }
     above = row;
   }
   return image!;
+}
+
+/** Where the fewest tiles begin that cover a side and overlap by at least so much, evenly spaced. */
+function tileStarts(side: number, tile: number, overlap: number): readonly number[] {
+  const gaps = Math.ceil(Math.max(0, side - tile) / (tile - overlap));
+  return Array.from({ length: gaps + 1 }, (_, i) =>
+    gaps === 0 ? 0 : Math.round((i * (side - tile)) / gaps),
+  );
 }
 
 /** Rows and columns from (top, left) on, at most `size` of each. */

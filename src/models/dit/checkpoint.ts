@@ -3,7 +3,7 @@ import { FormatError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
-import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
 import { type DiTConfig, ditPaper, ditPresets } from "./config.ts";
 
 /**
@@ -117,9 +117,10 @@ export function isDiTCheckpoint({ entries }: Weights): boolean {
 /**
  * The config of a checkpoint; checking its keys in full is left to who loads it.
  *
+ * @param heads which no shape shows; those of the published width unless given, else 64 channels each
  * @throws FormatError when it is not the checkpoint of a DiT
  */
-export function ditCheckpointConfig({ name, entries }: Weights): DiTConfig {
+export function ditCheckpointConfig({ name, entries }: Weights, heads?: number): DiTConfig {
   const shapeOf = (key: string, rank: number) => {
     const shape = entries.get(key)?.shape;
     if (shape?.length === rank) return shape;
@@ -139,7 +140,7 @@ export function ditCheckpointConfig({ name, entries }: Weights): DiTConfig {
     patch,
     hidden,
     depth: blocks.length,
-    heads: publishedHeads(hidden, name),
+    heads: heads ?? likelyHeads(hidden, name),
     mlpRatio: (entries.get("blocks.0.mlp.fc1.weight")?.shape[0] ?? 4 * hidden) / hidden,
     learnedVariance: outputs === 2 * channels * patch ** 2,
     // The last row is the class of images without one.
@@ -153,12 +154,42 @@ function sizeOf(positions: readonly number[] | undefined, patch: number): [numbe
   return [side, side];
 }
 
-/** The shapes do not show the number of heads: it is that of the published width, else 64 channels a head as in most of them. */
-function publishedHeads(hidden: number, name: string): number {
+/** A sentence about the number of heads, for a DiT that is none of the published ones. */
+export function headsWarning({ hidden, depth, heads }: DiTConfig): string | undefined {
+  const all = Object.values(ditPresets);
+  if (all.some((preset) => preset.hidden === hidden && preset.depth === depth)) return undefined;
+  return `No shape of this DiT shows its number of heads, for which ${heads} is taken; if it was trained with others, give --heads (heads).`;
+}
+
+function likelyHeads(hidden: number, name: string): number {
   const published = Object.values(ditPresets).find((preset) => preset.hidden === hidden);
   if (published) return published.heads;
   if (hidden % 64 === 0) return hidden / 64;
   throw new FormatError(
-    `${name} is a DiT of width ${hidden}, from which its number of heads cannot be inferred; give a folder in diffusers' layout, whose config has it.`,
+    `${name} is a DiT of width ${hidden}, from which its number of heads cannot be inferred; give --heads (heads).`,
   );
+}
+
+/**
+ * Checks that all blocks of diffusers' weights have the same embeddings of time and class, as the published models do. A DiT
+ * that was trained in diffusers does not, and its times have other frequencies, too. The biases are compared, which any
+ * training changes.
+ *
+ * @throws FormatError if they differ
+ */
+export async function checkSharedEmbeddings(weights: Weights): Promise<void> {
+  for (const layer of ["linear_1", "linear_2"]) {
+    const rest = `norm1.emb.timestep_embedder.${layer}.bias`;
+    const first = weights.entries.get(`transformer_blocks.0.${rest}`);
+    if (!first) continue;
+    const wanted = await readFloat32(first);
+    for (const [key, entry] of weights.entries) {
+      if (!/^transformer_blocks\.\d+\./.test(key) || !key.endsWith(rest)) continue;
+      const { data } = await readFloat32(entry);
+      if (data.every((value, i) => value === wanted.data[i])) continue;
+      throw new FormatError(
+        `${weights.name}: ${quote(key)} is not that of the first block, so this DiT was trained in diffusers, where each block has embeddings of its own; only DiTs whose blocks share them, such as facebook/DiT-XL-2-256, can be drawn with.`,
+      );
+    }
+  }
 }

@@ -3,10 +3,12 @@ import { joinQkv } from "../../weights/views.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import {
+  checkSharedEmbeddings,
   diffusersDiTConfig,
   diffusersDiTKeys,
   ditCheckpointConfig,
   ditConfig,
+  headsWarning,
   isDiTCheckpoint,
 } from "./checkpoint.ts";
 import { checkDiT, type DiTConfig, ditPresets, ditSchema } from "./config.ts";
@@ -55,8 +57,9 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
   },
   original: {
     recognises: isDiTCheckpoint,
-    open: (weights) => ({
-      config: ditCheckpointConfig(weights),
+    open: (weights, _, heads) => ({
+      config: ditCheckpointConfig(weights, heads),
+      warning: heads === undefined ? headsWarning(ditCheckpointConfig(weights)) : undefined,
       recipe: {
         process: "discrete",
         predicts: "epsilon",
@@ -73,6 +76,7 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
     config: diffusersDiTConfig,
     keys: diffusersDiTKeys,
     weights: joinQkv,
+    check: checkSharedEmbeddings,
     // A DiT that was trained here has parts that diffusers' class does not know.
     namesLora: false,
   },

@@ -134,6 +134,7 @@ export async function openDiffusersFolder(
   const file = await openDiffusersWeights(transformer.folder);
   return closingOnFailure([file], async (opened) => {
     const { keys } = family.diffusers;
+    await family.diffusers.check?.(file);
     const stored = family.diffusers.weights(file, config);
     const { params } = tracedForDrawing(network);
     const weights = checkedWeights(params, stored, keys);

@@ -14,8 +14,10 @@ import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { HubOptions } from "../../weights/hub/hub-node.ts";
 import { parseHubId } from "../../weights/hub/id.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
+import { weightsUnder } from "../../weights/views.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, type GivenVAE, openDiffusersFolder, openVAE } from "./diffusers.ts";
@@ -127,11 +129,11 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
       `${path} holds weights only; give their folder, ${folder}, whose ${modelFiles.card} describes them.`,
     );
   }
-  const weights = await openSafetensorsFile(path);
+  const weights = unwrapped(await openSafetensorsFile(path));
   return closingOnFailure([weights], async (opened) => {
     if (isSD3(weights)) return openSD3File(path, weights, options, vaeAt(options.vae), opened);
-    refuseOptions(path, options, ["vae"]);
-    const published = publishedModel(weights);
+    refuseOptions(path, options, ["vae", "heads"]);
+    const published = publishedModel(weights, options.heads);
     const { network } = published;
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, weights);
@@ -147,6 +149,28 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
       close: () => closeAll(opened),
     };
   });
+}
+
+/** What programs put before every name: parallel and compiled modules of PyTorch, averages, and the parts of other programs. */
+const wrappers = [
+  "module.",
+  "_orig_mod.",
+  "ema_model.",
+  "ema.",
+  "model.diffusion_model.",
+  "diffusion_model.",
+  "model.",
+  "net.",
+  "transformer.",
+];
+
+/** Weights without the prefixes that all of their names share. */
+function unwrapped(weights: Weights): Weights {
+  const names = [...weights.entries.keys()];
+  const prefix = wrappers.find(
+    (each) => names.length > 0 && names.every((name) => name.startsWith(each)),
+  );
+  return prefix === undefined ? weights : unwrapped(weightsUnder(weights, prefix));
 }
 
 /** An autoencoder on disk, as `openAutoencoder` takes its path. */

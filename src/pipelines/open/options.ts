@@ -23,6 +23,8 @@ export interface OpenModelOptions {
   readonly without?: readonly string[] | undefined;
   /** Tokens of a prompt that T5 reads: 256 for diffusers' folders and 77 for single files, as in the original code. */
   readonly promptTokens?: number | undefined;
+  /** Attention heads of a DiT in a single file, which no shape shows. */
+  readonly heads?: number | undefined;
 }
 
 const sd3 = "Stable Diffusion 3";
@@ -53,6 +55,12 @@ export const openOptions: { readonly [K in keyof Required<OpenModelOptions>]: Op
     help: "tokens of a prompt that T5 reads (default: 256 for folders, 77 for single files)",
     isNumber: true,
     models: sd3,
+  },
+  heads: {
+    flag: "--heads <n>",
+    help: "attention heads of a DiT in a single file, which no shape shows",
+    isNumber: true,
+    models: "a DiT in a single file",
   },
 };
 

@@ -1,5 +1,5 @@
 /** Single files of original repositories, which hold weights alone: keys and shapes show what the model is. */
-import { FormatError } from "../../engine/errors.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
 import { quote } from "../../engine/messages.ts";
 import { families } from "../../models/families.ts";
 import type { NetworkFamily } from "../../models/family.ts";
@@ -9,26 +9,45 @@ import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { recipeProcess } from "../process.ts";
 
-type Published = Pick<ImageModel, "network" | "process" | "defaults" | "missingParts">;
+type Published = Pick<ImageModel, "network" | "process" | "defaults" | "missingParts" | "warnings">;
 
 /**
  * The network of a file, and how its original repository draws with it.
  *
- * @throws FormatError when no family recognises the file, or its family cannot open it
+ * @param heads where no shape shows them
+ * @throws FormatError when no family recognises the file, or its family cannot open it; UsageError if the network cannot have
+ *   these heads
  */
-export function publishedModel(weights: Weights): Published {
+export function publishedModel(weights: Weights, heads?: number): Published {
   for (const family of families.values()) {
     if (!family.original?.recognises(weights)) continue;
-    const { config, recipe, sampling, missing } = family.original.open(weights, () =>
-      fittingPreset(family, weights),
+    const { config, recipe, sampling, missing, warning } = family.original.open(
+      weights,
+      () => fittingPreset(family, weights),
+      heads,
     );
     const { sampler, ...defaults } = sampling;
+    const network: NetworkConfig = { kind: family.kind, ...config };
+    if (heads !== undefined && (!("heads" in network) || network.heads !== heads)) {
+      throw new UsageError(`--heads (heads) does not apply to ${weights.name}; leave it out.`);
+    }
+    if (heads !== undefined && !(heads > 0 && Number(network.hidden) % heads === 0)) {
+      throw new UsageError(
+        `${heads} heads (heads) do not divide the width of ${weights.name}, ${Number(network.hidden)}; give the number that it was trained with.`,
+      );
+    }
     return {
-      network: { kind: family.kind, ...config },
+      network,
+      ...(warning !== undefined && { warnings: [warning] }),
       process: recipeProcess(recipe, sampler),
       defaults,
       missingParts: missing,
     };
+  }
+  if (weights.entries.has("transformer_blocks.0.norm1.linear.weight")) {
+    throw new FormatError(
+      `${weights.name} holds a network under the names of diffusers, whose config and other parts are in its folder; give the folder of the whole model.`,
+    );
   }
   const found = [...weights.entries.keys()].slice(0, 2).map(quote).join(", ");
   const known = [...families.values()].filter(({ original }) => original);

@@ -18,7 +18,7 @@ import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { continuousProcess } from "../process.ts";
 import { component, type GivenVAE, openVAE } from "./diffusers.ts";
-import type { OpenModelOptions } from "./options.ts";
+import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
 import {
@@ -52,7 +52,7 @@ const process = continuousProcess({
   start: (first) => scheduler.start(first),
 });
 
-const networkPrefix = "model.diffusion_model.";
+const networkPrefixes = ["model.diffusion_model.", "diffusion_model."];
 const autoencoderPrefix = "first_stage_model.";
 
 function has({ entries }: Weights, prefix: string): boolean {
@@ -60,7 +60,8 @@ function has({ entries }: Weights, prefix: string): boolean {
 }
 
 function networkWeights(file: Weights): Weights {
-  return has(file, networkPrefix) ? weightsUnder(file, networkPrefix) : file;
+  const prefix = networkPrefixes.find((each) => has(file, each));
+  return prefix === undefined ? file : weightsUnder(file, prefix);
 }
 
 /** Whether a file holds the network of a Stable Diffusion 3. */
@@ -84,6 +85,7 @@ export async function openSD3File(
 ): Promise<ImageModel> {
   const name = basename(path, extname(path));
   const { textEncoders = [], tokenizers = dirname(resolve(path)) } = options;
+  refuseOptions(path, options, ["vae", "textEncoders", "tokenizers", "without", "promptTokens"]);
   const wanted = wantedEncoders(table, options, name);
   const isWanted = (each: string) => wanted.includes(each);
   const own = networkWeights(file);

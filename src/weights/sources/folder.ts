@@ -1,6 +1,7 @@
 /** A folder with the files of a model, on disk (`folder-node.ts`) or behind a URL (`folder-url.ts`). */
 import { FormatError } from "../../engine/errors.ts";
 import { type ConfigFields, type FieldReader, fieldReader } from "../config-fields.ts";
+import { parsePythonJson } from "../python-json.ts";
 import type { Weights } from "../safetensors/safetensors.ts";
 
 export interface ModelFolder {
@@ -31,7 +32,7 @@ export async function fieldsIn(folder: ModelFolder, file: string): Promise<Field
 /** @throws FormatError if the text is not JSON */
 export function parsedJson(text: string, path: string): unknown {
   try {
-    return JSON.parse(text);
+    return parsePythonJson(text);
   } catch (error) {
     throw new FormatError(
       `${path} is not valid JSON (${(error as Error).message}); copy or download it again.`,
