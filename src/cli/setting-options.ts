@@ -15,6 +15,7 @@ import {
 } from "../pipelines/settings.ts";
 import { readPictureFile } from "../pictures/decode-node.ts";
 import { readMaskFile } from "../pictures/mask-node.ts";
+import type { Picture } from "../pictures/picture.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { numberOption, numbersOption, pairOption, sizeOption } from "./options.ts";
 

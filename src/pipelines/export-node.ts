@@ -18,7 +18,7 @@ import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readStored } from "../weights/stored-node.ts";
 
 export interface ExportOptions {
-  /** Stores float32 weights as float16 in half the space; computation stays in float32, with nearly the same results. */
+  /** Stores float32 weights as float16 in half the space, but for those with numbers beyond its range; computation stays in float32, with nearly the same results. */
   readonly half?: boolean | undefined;
   /** The largest size of weights in bytes that is stored inside the model file; what a protobuf message can hold unless given. */
   readonly inside?: number | undefined;
@@ -56,11 +56,15 @@ export async function exportGraph(
 ): Promise<Exported> {
   const names = graph.parameters.map(leafName);
   const stored = new Map(names.map((name) => [name, weights(name)!] as const));
+  const narrow = half ? await fittingHalf(stored) : new Set<string>();
   const read = async (name: string) => {
     const array = await readStored(stored.get(name)!);
-    return half && array.dtype === "float32" ? castArray(array, "float16") : array;
+    return narrow.has(name) ? castArray(array, "float16") : array;
   };
-  const total = [...stored.values()].reduce((sum, weight) => sum + lengthOf(weight, half), 0);
+  const total = [...stored].reduce(
+    (sum, [name, weight]) => sum + lengthOf(weight, narrow.has(name)),
+    0,
+  );
 
   const files = [path];
   let source: WeightSource;
@@ -76,7 +80,8 @@ export async function exportGraph(
     source = (name) => places.get(name);
   }
   const simple = simplify(graph);
-  await writeFileAtomic(path, lower({ ...simple, inputs: graph.inputs }, source).model);
+  const whole = { ...simple, inputs: graph.inputs };
+  await writeFileAtomic(path, lower(whole, source, { standardNames: true }).model);
   return {
     files,
     inputs: graph.inputs.map((leaf) => portOf(leafName(leaf), leaf)),
@@ -101,6 +106,22 @@ async function* piecesOf(
     if (rest > 0) yield new Uint8Array(rest);
     offset += length + rest;
   }
+}
+
+/** The largest number that float16 does not round to infinity. */
+const MOST_HALF = 65_519;
+
+/** Names of the float32 weights whose numbers float16 has room for. */
+async function fittingHalf(
+  stored: ReadonlyMap<string, StoredWeight>,
+): Promise<ReadonlySet<string>> {
+  const names = new Set<string>();
+  for (const [name, weight] of stored) {
+    const { dtype, data } = await readStored(weight);
+    const fits = (value: number) => Math.abs(value) <= MOST_HALF;
+    if (dtype === "float32" && (data as Float32Array).every(fits)) names.add(name);
+  }
+  return names;
 }
 
 function lengthOf(weight: StoredWeight, half: boolean): number {

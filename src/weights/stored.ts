@@ -41,7 +41,7 @@ function storedAt(entry: TensorEntry): StoredWeight {
   }
   if (dtype === null || source.path === undefined) {
     throw new FormatError(
-      `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with` : "it is not in a file on disk; read it instead"}.`,
+      `${source.name}: tensor ${quote(entry.name)} cannot be used in place: ${dtype === null ? `its dtype ${tag} cannot be computed with; give a file of the same model in float16, bfloat16 or float32, or leave a text encoder out with --without` : "it is not in a file on disk; read it instead"}.`,
     );
   }
   return fileWeight(source.path, offset, dtype, shape);

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -6,14 +6,17 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { arrayWeight, arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
+import type { NetworkConfig } from "../../src/models/index.ts";
 import { exportGraph } from "../../src/pipelines/export-node.ts";
 import { decoderGraph, networkGraph, tracedForDrawing } from "../../src/pipelines/image-model.ts";
 import type { ImageModel } from "../../src/pipelines/image-model.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
+import { readStored } from "../../src/weights/stored-node.ts";
 import { randomArray } from "../support/arrays.ts";
 import { patchwise } from "../support/cli.ts";
 import { writeDiffusersDiT } from "../support/model-folders.ts";
-import { tinyTextNetwork } from "../support/tiny-model.ts";
+import { randomWeights, tinyNetwork, tinyTextNetwork } from "../support/tiny-model.ts";
 import { writeTrained } from "../support/trained-folder.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-export-"));
@@ -125,6 +128,34 @@ describe("an exported network", () => {
     ];
     const largest = Math.max(...whole.map(Math.abs));
     expect(farthest(whole, half) / largest).toBeLessThan(0.01);
+  });
+
+  it("keeps weights beyond float16's range in float32", async () => {
+    const key = "final_layer.linear.bias";
+    const own = (await readStored(classes.weights(key)!)) as NdArray<"float32">;
+    const large = arrayWeight({
+      ...own,
+      data: own.data.map((value, i) => (i === 0 ? 1e5 : value)),
+    });
+    const weights = (name: string) => (name === key ? large : classes.weights(name));
+    await exportGraph(networkGraph(classes.network), weights, at("large.onnx"), { half: true });
+    const got = await runFile(at("large.onnx"), ofClass);
+    expect(got.every((value) => Number.isFinite(value))).toBe(true);
+    expect(Math.max(...got)).toBeGreaterThan(65_520);
+  });
+
+  it("names its norms as ONNX does", async () => {
+    const norm = { kind: "rms", affine: false, epsilon: 1e-6 } as const;
+    const network = { ...tinyNetwork, norm } as NetworkConfig;
+    const weights = arrayWeights(randomWeights(network));
+    await exportGraph(networkGraph(network), weights, at("rms.onnx"));
+    const text = readFileSync(at("rms.onnx"), "latin1");
+    expect(text).toContain("RMSNormalization");
+    expect(text).not.toContain("SimplifiedLayerNormalization");
+    const got = await runFile(at("rms.onnx"), ofClass);
+    expect(farthest(got, await runHere({ ...classes, network, weights }, ofClass))).toBeLessThan(
+      1e-5,
+    );
   });
 
   it("runs if its weights are joined from several files", async () => {

@@ -16,7 +16,7 @@ import { spawnSync } from "node:child_process";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { FormatError, PatchwiseError, UsageError } from "../../src/engine/errors.ts";
 import { checkListing } from "../../src/weights/hub/cache-node.ts";
 import { type HubId, isPlainPath, parseHubId } from "../../src/weights/hub/id.ts";
@@ -485,6 +485,15 @@ describe("without a network", () => {
     expect(error.message).toContain(`${hub.endpoint} cannot be reached (connect ECONNREFUSED`);
     expect(error.message).toContain("HF_ENDPOINT");
     expect(error.message).toContain("copy that folder");
+  });
+
+  it("says how a proxy of the environment is used, which Node passes by", async () => {
+    await hub.close();
+    vi.stubEnv("HTTPS_PROXY", "http://127.0.0.1:9");
+    const error = await failure(snapshot());
+    vi.unstubAllEnvs();
+    expect(error.message).toMatch(oneSentence);
+    expect(error.message).toContain("the proxy of HTTPS_PROXY by NODE_USE_ENV_PROXY=1");
   });
 
   it("names the files that are missing", async () => {

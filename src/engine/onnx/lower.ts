@@ -26,6 +26,8 @@ export interface Lowered {
 export interface LowerOptions {
   /** Whether attention may be ONNX Runtime's fused op; true by default. */
   readonly fusedAttention?: boolean;
+  /** Whether ops have the names of ONNX where ONNX Runtime knows another one, which has more kernels; false by default. */
+  readonly standardNames?: boolean;
 }
 
 /**
@@ -37,7 +39,7 @@ export interface LowerOptions {
 export function lower(
   graph: Graph,
   weights: WeightSource = () => undefined,
-  { fusedAttention = true }: LowerOptions = {},
+  { fusedAttention = true, standardNames = false }: LowerOptions = {},
 ): Lowered {
   const emitter = new Emitter({ batchInput: findBatch(graph), fusedAttention });
   const names = new Map<Tensor, string>();
@@ -79,6 +81,11 @@ export function lower(
     return valueInfo(name, tensor);
   });
 
+  if (standardNames) {
+    for (const node of emitter.nodes) {
+      if (node.opType === "SimplifiedLayerNormalization") node.opType = "RMSNormalization";
+    }
+  }
   const model = encodeModel({
     irVersion: IR_VERSION,
     producerName: "patchwise",

@@ -90,8 +90,8 @@ export function sd3Model(
   }
   const { width, pooled } = condition;
   checkWidths(encoders, { width, pooled });
-  // Without T5 the context holds zeros for as many tokens as a CLIP reads, as in diffusers.
-  const t5Tokens = encoders["t5"] ? promptTokens : CLIP_TOKENS;
+  // Without T5 the context holds zeros for as many tokens as it would read, as in diffusers since 2025 and in Stability's code.
+  const t5Tokens = promptTokens;
   const outputsOf: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     "clip-l": { hidden: "hidden", pooled: projectedL ? "projected" : "pooled" },
     "clip-g": { hidden: "hidden", pooled: "projected" },
