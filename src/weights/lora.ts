@@ -64,7 +64,6 @@ const componentPrefix =
 const underscorePrefix = /^(?:lora_unet|lora_transformer|lycoris)_/;
 const textEncoder = /^(?:lora_te\d?_|text_encoders?[._]|(?:base_model\.)?text_model\.)/;
 
-
 /**
  * Reads a LoRA for a network.
  *
