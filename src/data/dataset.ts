@@ -34,7 +34,7 @@ export interface DataSet {
   readonly notes?: Survey["notes"];
   readonly survey?: Survey;
   /** What `example` gives, without the picture. */
-  described?(index: number): Promise<Described>;
+  readonly described?: (index: number) => Promise<Described>;
   /** The file or item of an example, for messages. */
   nameOf(index: number): string;
   /** @throws FormatError that names the example if it cannot be read */

@@ -118,8 +118,8 @@ describe("decodePicture", () => {
       const fitted = await decodePicture(bytes, name, shape(1, 1), cover);
       const own = await readPicture(bytes);
       for (const [i, value] of want.entries()) {
-        expect(Math.abs(fitted[i]! - value), name).toBeLessThanOrEqual(1.5);
-        expect(Math.abs(own.pixels[i]! - value), name).toBeLessThanOrEqual(1.5);
+        expect(Math.abs(fitted[i]! - value)).toBeLessThanOrEqual(1.5);
+        expect(Math.abs(own.pixels[i]! - value)).toBeLessThanOrEqual(1.5);
       }
     }
   });
@@ -147,7 +147,7 @@ describe("decodePicture", () => {
   );
 
   it("makes the grey that withChannels makes", async () => {
-    const red = await raw(new Array<number[]>(4).fill([255, 0, 0]).flat(), 2, 2, 3)
+    const red = await raw(Array.from({ length: 4 }, () => [255, 0, 0]).flat(), 2, 2, 3)
       .png()
       .toBuffer();
     const [value] = await decodePicture(red, "red", shape(1, 1, 1), cover);

@@ -194,7 +194,7 @@ it("refuses patterns that may take forever, and none of a published tokenizer", 
     pre_tokenizer: { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false },
   });
   for (const pattern of ["(?:[a-z ]+)+!", "(a|aa)+$", "((a*)b?)*", "(a?){3,}", "([a-z]+){2,9}"]) {
-    expect(() => loadTokenizer(split(pattern)), pattern).toThrow("which may take forever");
+    expect(() => loadTokenizer(split(pattern))).toThrow("which may take forever");
   }
   // GPT-2, GPT-4 and CLIP.
   for (const pattern of [
@@ -202,7 +202,7 @@ it("refuses patterns that may take forever, and none of a published tokenizer", 
     String.raw`[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
     String.raw`<\|startoftext\|>|<\|endoftext\|>|'s|'t|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+`,
   ]) {
-    expect(() => loadTokenizer(split(pattern)), pattern).not.toThrow();
+    expect(() => loadTokenizer(split(pattern))).not.toThrow();
   }
 });
 
