@@ -396,17 +396,19 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
     return { text: joined(language, both), meant: only };
   };
 
-  /** A shape in one of the colours in which it is an emoji, or without a colour. */
+  /** A shape in a colour: the emoji of that colour, or else the red one in another colour; or the red one without a colour. */
   const shape = (u: Draw, language: Language): Said => {
     const { words, emoji: colourful } = pick(u, shapes);
     const word = pick(u, words[language]);
-    const existing = Object.entries(colourful).filter(([, hexcode]) => numbers.has(hexcode));
-    const [own, hexcode] = pick(u, existing) as [Colour, string];
-    const isPlain = u() < 0.15 && numbers.has(colourful.red!);
-    const index = numbers.get(isPlain ? colourful.red! : hexcode)!;
+    const red = numbers.get(colourful.red!)!;
+    if (u() < 0.1) return { text: word, meant: [{ index: red, share: 1 }] };
+    const chosen = Math.floor(u() * colours.length);
+    const colour = colours[chosen]!;
+    const own = numbers.get(colourful[colour] ?? "");
     return {
-      text: isPlain ? word : coloured(u, language, own, word),
-      meant: [{ index, share: 1 }],
+      text: coloured(u, language, colour, word),
+      meant: [{ index: own ?? red, share: 1 }],
+      ...(own === undefined && { colour: 1 + chosen }),
     };
   };
 
@@ -447,10 +449,10 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
       }
       const any = () =>
         u() < 0.1 ? ordinary(u, language) : phrase(u, language, Math.floor(u() * count));
-      const said = form < 0.09 ? shape(u, language) : any();
+      const said = form < 0.1 ? shape(u, language) : any();
       let { text } = said;
-      let colour = 0;
-      if (form >= 0.09 && form < 0.27) [text, colour] = recoloured(u, language, text);
+      let { colour = 0 } = said;
+      if (form >= 0.1 && form < 0.28) [text, colour] = recoloured(u, language, text);
       const isComposed = form > 0.87;
       let companions: readonly Meaning[] = [];
       if (isComposed) {
@@ -473,6 +475,8 @@ export async function openCaptions(hexcodes: readonly string[]): Promise<Caption
 interface Said {
   readonly text: string;
   readonly meant: readonly Meaning[];
+  /** As in a caption; 0 if left out. */
+  readonly colour?: number;
 }
 
 /** An emoji in emojibase's lists. */

@@ -51,7 +51,9 @@ const { values: given } = parseArgs({
   options: {
     decoder: { type: "string" },
     out: { type: "string" },
-    steps: { type: "string", default: "4000" },
+    from: { type: "string" },
+    steps: { type: "string", default: "4500" },
+    rate: { type: "string", default: "1.5e-3" },
     threads: { type: "string", default: "1" },
   },
 });
@@ -279,7 +281,11 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     emaDecay: (count) => count.add(1).div(count.add(10)).minimum(0.998),
     clip: 1,
   });
-  const trainer = await createTrainer(backend, step, initialize(params, randomKey(5)), {
+  const first = {
+    ...initialize(params, randomKey(5)),
+    ...(given.from && (await earlier(given.from))),
+  };
+  const trainer = await createTrainer(backend, step, first, {
     threads: THREADS,
     weights: arrayWeights({ pretrained: vectors }),
   });
@@ -292,7 +298,7 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
   for (let s = 1; s <= STEPS; s++) {
     const drawn = captionBatch(fork(fork(randomKey(6), "captions"), s));
     const rate = rateAt(
-      { rate: 1.5e-3, warmUp: 200, decay: { kind: "cosine", over: 0.8, to: 0.02 } },
+      { rate: Number(given.rate), warmUp: 200, decay: { kind: "cosine", over: 0.8, to: 0.02 } },
       s,
       s / STEPS,
     );
@@ -316,6 +322,16 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
   words.set(vectors.data);
   words.set(rows!.data as Float32Array, pretrained * wordWidth);
   return { ...averages, words: ndarray("float32", [size, wordWidth], words) };
+
+  /** The weights of an earlier training, from its folder. */
+  async function earlier(folder: string): Promise<Record<string, NdArray>> {
+    const stored = await readArrays(join(folder, "prompt-encoder.safetensors"));
+    const rest = stored["words"]!.data.slice(pretrained * wordWidth);
+    return {
+      ...Object.fromEntries(Object.entries(stored).filter(([name]) => params.declared.has(name))),
+      added: ndarray("float32", [size - pretrained, wordWidth], rest),
+    };
+  }
 
   /** The share of new captions whose choices are all right. */
   async function measure(at: number): Promise<void> {
