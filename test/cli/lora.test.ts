@@ -74,6 +74,7 @@ describe("patchwise train of a LoRA", () => {
     expect(readdirSync(at("whole")).filter((name) => !name.startsWith("events"))).toEqual([
       "checkpoints",
       "config.json",
+      "data.json",
       "lora.safetensors",
       "metrics.jsonl",
       "samples",
