@@ -83,7 +83,9 @@ export function lower(
 
   if (standardNames) {
     for (const node of emitter.nodes) {
-      if (node.opType === "SimplifiedLayerNormalization") node.opType = "RMSNormalization";
+      if (node.opType !== "SimplifiedLayerNormalization") continue;
+      node.name = node.name.replace(node.opType, "RMSNormalization");
+      node.opType = "RMSNormalization";
     }
   }
   const model = encodeModel({
