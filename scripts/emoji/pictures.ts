@@ -16,7 +16,7 @@ export const VALUES = SIDE * SIDE * 3;
 export const styles = ["noto", "flat", "twemoji", "emojione"] as const satisfies EmojiStyle[];
 
 /** The groups of Unicode without parts of emoji and flags. */
-export const groups = emojiGroups.filter((group) => group !== "component" && group !== "flags");
+const groups = emojiGroups.filter((group) => group !== "component" && group !== "flags");
 
 /** An emoji in one style: red, green, blue and opacity, [64, 64, 4]. */
 export interface Drawing {

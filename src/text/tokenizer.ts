@@ -201,7 +201,7 @@ type Patterned = Readonly<
  * Whether a pattern repeats a group in which there is a repetition or a choice, such as (a+)+, for which matching can take time
  * that is exponential in the text. None of the published tokenizers does.
  */
-export function mayTakeForever(pattern: string): boolean {
+function mayTakeForever(pattern: string): boolean {
   /** For each open group, whether its outside varied before it. */
   const open: boolean[] = [];
   let varies = false;

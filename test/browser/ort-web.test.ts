@@ -14,8 +14,8 @@ let page: BrowserPage<typeof pageModule>;
 
 beforeAll(async () => {
   page = await openPage(path.join(import.meta.dirname, "ort-web-page.ts"), {
-    "/worker-wasm.js": path.join(root, "src/engine/runtime/worker-entry-wasm.ts"),
-    "/worker-webgpu.js": path.join(root, "src/engine/runtime/worker-entry-webgpu.ts"),
+    "/worker-wasm.js": path.join(root, "src/engine/runtime/ort-worker-wasm.ts"),
+    "/worker-webgpu.js": path.join(root, "src/engine/runtime/ort-worker-webgpu.ts"),
   });
 });
 afterAll(() => page?.close());

@@ -38,8 +38,8 @@ beforeAll(async () => {
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
     {
-      "/worker-wasm.js": path.join(root, "src/engine/runtime/worker-entry-wasm.ts"),
-      "/worker-webgpu.js": path.join(root, "src/engine/runtime/worker-entry-webgpu.ts"),
+      "/worker-wasm.js": path.join(root, "src/engine/runtime/ort-worker-wasm.ts"),
+      "/worker-webgpu.js": path.join(root, "src/engine/runtime/ort-worker-webgpu.ts"),
     },
     folders,
   );

@@ -231,12 +231,12 @@ describe("decodePicture of a damaged file", () => {
         .jpeg({ progressive })
         .toBuffer();
       const half = Buffer.concat([file.subarray(0, file.length / 2), file.subarray(-2)]);
-      const attempt = (bytes: Uint8Array) =>
+      const decoded = (bytes: Uint8Array) =>
         messageOf(decodePicture(bytes, "a.jpg", shape(8, 8), cover));
-      expect(await attempt(half)).toContain("premature end of data segment");
+      expect(await decoded(half)).toContain("premature end of data segment");
       // Bytes between the segments, as some cameras write them, cost no pixels.
       const odd = Buffer.concat([file.subarray(0, 20), Buffer.alloc(5), file.subarray(20)]);
-      expect(await attempt(odd)).toBe("no error");
+      expect(await decoded(odd)).toBe("no error");
     },
   );
 });

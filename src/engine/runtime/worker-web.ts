@@ -18,9 +18,8 @@ export function openInWebWorker(
 
 /** Bundlers recognize workers by this form, with the address written out. */
 const starts: { readonly [D in WebDevice]: StartWebWorker } = {
-  wasm: () => new Worker(new URL("./worker-entry-wasm.js", import.meta.url), { type: "module" }),
-  webgpu: () =>
-    new Worker(new URL("./worker-entry-webgpu.js", import.meta.url), { type: "module" }),
+  wasm: () => new Worker(new URL("./ort-worker-wasm.js", import.meta.url), { type: "module" }),
+  webgpu: () => new Worker(new URL("./ort-worker-webgpu.js", import.meta.url), { type: "module" }),
 };
 
 function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {

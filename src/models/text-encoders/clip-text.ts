@@ -119,8 +119,8 @@ export function clipText(
   }
   const last = normed(h);
   const pooled = atEnd(last, ids, config); // [B, C]
-  const project = (width: number) =>
-    linear(p.at("text_projection"), pooled, width, { bias: false });
+  const project = (outputs: number) =>
+    linear(p.at("text_projection"), pooled, outputs, { bias: false });
   const projected = projection === null ? pooled : project(projection);
   return { last, penultimate, penultimateNormed: normed(penultimate), pooled, projected };
 }

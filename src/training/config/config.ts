@@ -20,8 +20,8 @@ function unset<T extends z.ZodType>(schema: T) {
 }
 
 /** A side of a picture in pixels. */
-const side = count.max(2 ** 14);
-const size = z.union([side, z.tuple([side, side])]);
+const pixels = count.max(2 ** 14);
+const size = z.union([pixels, z.tuple([pixels, pixels])]);
 
 /** With Muon, these are also the settings of the AdamW that updates everything but the hidden matrices. */
 const optimizerFields = {

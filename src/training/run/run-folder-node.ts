@@ -125,12 +125,12 @@ export async function openRunFolder(
 }
 
 /** The error of a checkpoint, which tells where else the state is, if it could be written there. */
-async function savedElsewhere(error: Error, save: () => Promise<string>): Promise<Error> {
+async function savedElsewhere(failure: Error, save: () => Promise<string>): Promise<Error> {
   const other = await save().catch(() => undefined);
-  if (other === undefined) return error;
+  if (other === undefined) return failure;
   return new PatchwiseError(
-    `${error.message.replace(/\.$/, "")}; the training was written to ${other} instead, so resume it with --resume --out ${other}.`,
-    { cause: error },
+    `${failure.message.replace(/\.$/, "")}; the training was written to ${other} instead, so resume it with --resume --out ${other}.`,
+    { cause: failure },
   );
 }
 

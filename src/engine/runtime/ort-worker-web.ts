@@ -1,6 +1,6 @@
 /**
  * What a Web Worker of `worker-web.ts` does: it receives its settings first, and then requests. Each device has an entry of its own
- * (`worker-entry-wasm.ts`, `worker-entry-webgpu.ts`) that imports one build of ONNX Runtime statically, since bundlers make one
+ * (`ort-worker-wasm.ts`, `ort-worker-webgpu.ts`) that imports one build of ONNX Runtime statically, since bundlers make one
  * file of a worker and could not split it.
  */
 import type * as Ort from "onnxruntime-common";
