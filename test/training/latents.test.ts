@@ -109,6 +109,7 @@ describe("training on latents", () => {
     expect(readdirSync(at("whole")).sort()).toEqual([
       "checkpoints",
       "config.json",
+      "data.json",
       expect.stringContaining("events.out"),
       "latents",
       "metrics.jsonl",
@@ -166,10 +167,12 @@ describe("training on latents", () => {
     expect(await found("four", `latents.autoencoder=${at("vae2")}`)).toEqual([
       { found: 0, anew: "they are of another autoencoder" },
     ]);
+    // A picture was replaced since it began.
+    const changed = { resume: true, changedData: true };
     const sentence = await messageOf(
-      trained("one", [cache, "training.steps=2"], { resume: true }).then(async () => {
+      trained("one", [cache, "training.steps=2"], changed).then(async () => {
         writeFileSync(at(vaeFile), readFileSync(at("vae2/diffusion_pytorch_model.safetensors")));
-        return trained("one", [cache, "training.steps=3"], { resume: true });
+        return trained("one", [cache, "training.steps=3"], changed);
       }),
     );
     await writeVAE(at("vae"));
