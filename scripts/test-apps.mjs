@@ -1,3 +1,4 @@
+// @ts-nocheck: most of it runs in pages, whose globals have no types here.
 /**
  * Tries the packed package in fresh applications, as a user would: npm run test:apps
  *

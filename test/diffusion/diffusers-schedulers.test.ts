@@ -146,7 +146,7 @@ describe("every option of a scheduler", () => {
     ([name, { only = {} }]) => Object.keys(only).map((option) => [name, option] as const),
   );
   it.each(fixed)("of %s is refused by name where it is not supported: %s", (name, option) => {
-    const value = { predict_x0: false, variance_type: "learned", solver_p: {} }[option] ?? true;
+    const value = { predict_x0: false, variance_type: "other", solver_p: {} }[option] ?? true;
     expect(() => scheduler(name, { [option]: value })).toThrow(FormatError);
     expect(() => scheduler(name, { [option]: value })).toThrow(`"${option}"`);
   });

@@ -182,18 +182,19 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
   const attempt = async (index: number): Promise<Example | undefined> => {
     const known = cached.get(index);
     if (known) return known;
+    let example: Example | undefined;
     try {
-      const example = await data.example(index);
+      example = await data.example(index);
       settle(index, READ);
       keep(index, example);
-      return example;
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       reasons.set(index, error.message);
       settle(index, UNREADABLE);
-      refuseTooMany(data, [...reasons.keys()], tried, tried === data.count);
-      return undefined;
     }
+    // Also after a readable one, which may be the last to be tried.
+    if (reasons.size > 0) refuseTooMany(data, [...reasons.keys()], tried, tried === data.count);
+    return example;
   };
   return {
     async example(index) {

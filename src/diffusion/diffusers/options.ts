@@ -53,8 +53,15 @@ export const schedulerOptions = {
     only: {
       use_beta_sigmas: [false],
       use_dynamic_shifting: [false],
-      // With a learned variance, diffusers would take three channels of the answer.
-      variance_type: ["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"],
+      // A learned variance is split off before the scheduler sees the answer.
+      variance_type: [
+        "fixed_small",
+        "fixed_small_log",
+        "fixed_large",
+        "fixed_large_log",
+        "learned",
+        "learned_range",
+      ],
     },
   },
   UniPCMultistepScheduler: {
