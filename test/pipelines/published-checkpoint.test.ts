@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { familyOf } from "../../src/models/families.ts";
 import { networkPresets, traceNetwork } from "../../src/models/network.ts";
 import { publishedModel } from "../../src/pipelines/open/published-checkpoint.ts";
 import { publishedShapes, shapedWeights } from "../support/shaped-weights.ts";
@@ -28,9 +29,11 @@ describe("a file of original weights", () => {
   });
 
   it.each(["DDPM-CIFAR10", "ADM-64", "ADM-256"])("is recognised as %s", (name) => {
-    const { network, process } = publishedModel(shapedWeights(shapesOf(name)));
+    const weights = shapedWeights(shapesOf(name));
+    const { network, process } = publishedModel(weights);
     expect(network).toEqual(networkPresets().get(name));
-    expect(process).toMatchObject({ parameterization: "epsilon" });
+    const { recipe } = familyOf(network).original!.open(weights, () => network);
+    expect(recipe).toMatchObject({ process: "discrete", predicts: "epsilon" });
     // Half-way the cosine schedule has kept more of the picture than the linear one.
     const kept = process.levels(3, { size: network.size }).map(({ alpha }) => alpha)[1]!;
     expect(kept > 0.5).toBe(name === "ADM-64");
