@@ -50,7 +50,7 @@ describe("fieldReader", () => {
     [() => read.choices("kinds", ["b"]), '"kinds" = ["a","b"], but it must be a list of b'],
     [() => read.object("sizes"), '"sizes" = [1,2], but it must be an object'],
     [() => read.object("inner").count("width"), 'config.json ("inner") has "width" = 0'],
-    [() => fieldReader("f", { x: NaN }).number("x"), '"x" = null, but it must be a number'],
+    [() => fieldReader("f", { x: NaN }).number("x"), '"x" = NaN, but it must be a number'],
   ])("refuses %s with a one-sentence error", (act, message) => {
     expect(act).toThrow(FormatError);
     expect(act).toThrow(message);
