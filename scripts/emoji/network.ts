@@ -61,25 +61,62 @@ export const recipe: Recipe = {
   shift: 1,
 };
 
+/** For each channel of the canvas, patch by patch, its place in the coarse picture [3, 32, 32]. */
+function coarsePlaces(): number[] {
+  const places: number[] = [];
+  for (let patch = 0; patch < PLACES * PLACES; patch++) {
+    for (let pixel = 0; pixel < CELL * CELL; pixel++) {
+      const y = Math.floor(patch / PLACES) * CELL + Math.floor(pixel / CELL);
+      const x = (patch % PLACES) * CELL + (pixel % CELL);
+      for (let c = 0; c < 3; c++) places.push((c * COARSE + y) * COARSE + x);
+    }
+  }
+  return places;
+}
+
 /** The weights of the canvas that draw, at each patch, its part of the coarse picture that a code stands for. */
 export function canvasWeights({ decode, mean }: Code): Record<string, NdArray<"float32">> {
-  const rows = PLACES * PLACES * CELL * CELL * 3;
+  const places = coarsePlaces();
+  const rows = places.length;
   const weight = new Float32Array(rows * WIDTH);
   const bias = new Float32Array(rows);
-  let row = 0;
-  for (let place = 0; place < PLACES * PLACES; place++) {
-    for (let pixel = 0; pixel < CELL * CELL; pixel++) {
-      const y = Math.floor(place / PLACES) * CELL + Math.floor(pixel / CELL);
-      const x = (place % PLACES) * CELL + (pixel % CELL);
-      for (let c = 0; c < 3; c++, row++) {
-        const from = (c * COARSE + y) * COARSE + x;
-        weight.set(decode.data.subarray(from * WIDTH, (from + 1) * WIDTH), row * WIDTH);
-        bias[row] = mean.data[from]!;
-      }
-    }
+  for (const [row, from] of places.entries()) {
+    weight.set(decode.data.subarray(from * WIDTH, (from + 1) * WIDTH), row * WIDTH);
+    bias[row] = mean.data[from]!;
   }
   return {
     "canvas.map.weight": ndarray("float32", [rows, WIDTH], weight),
     "canvas.map.bias": ndarray("float32", [rows], bias),
+  };
+}
+
+/** The code that a canvas was made from: the inverse of `canvasWeights`, up to rounding. */
+export function codeOfCanvas(weights: Readonly<Record<string, NdArray>>): Code {
+  const [map, bias] = ["weight", "bias"].map(
+    (name) => weights[`canvas.map.${name}`]!.data,
+  ) as unknown as [ArrayLike<number>, ArrayLike<number>];
+  const rows = bias.length;
+  const decode = new Float32Array(rows * WIDTH);
+  const mean = new Float32Array(rows);
+  for (const [row, from] of coarsePlaces().entries()) {
+    mean[from] = bias[row]!;
+    for (let k = 0; k < WIDTH; k++) decode[from * WIDTH + k] = map[row * WIDTH + k]!;
+  }
+  const encode = new Float32Array(WIDTH * rows);
+  const offset = new Float32Array(WIDTH);
+  for (let k = 0; k < WIDTH; k++) {
+    // A column is a direction of length 1 times the spread of its component.
+    let variance = 0;
+    for (let i = 0; i < rows; i++) variance += decode[i * WIDTH + k]! ** 2;
+    for (let i = 0; i < rows; i++) {
+      encode[k * rows + i] = decode[i * WIDTH + k]! / variance;
+      offset[k]! -= encode[k * rows + i]! * mean[i]!;
+    }
+  }
+  return {
+    encode: ndarray("float32", [WIDTH, rows], encode),
+    bias: ndarray("float32", [WIDTH], offset),
+    decode: ndarray("float32", [rows, WIDTH], decode),
+    mean: ndarray("float32", [rows], mean),
   };
 }

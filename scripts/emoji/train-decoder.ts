@@ -4,7 +4,8 @@
  *   node scripts/run.mjs scripts/emoji/train-decoder.ts --out runs/decoder --minutes 120
  *
  * A picture's code is computed from the picture itself, so no captions are needed, and pictures in other colours or with a
- * second emoji count as much as the originals. The same command goes on where an earlier one ended.
+ * second emoji count as much as the originals. The same command goes on where an earlier one ended, and `--from
+ * models/emoji/model.safetensors` starts from the weights and the code of a model, whose prompt encoder then still fits.
  */
 import { existsSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
@@ -34,7 +35,7 @@ import { createTrainer, trainingStep } from "../../src/training/step.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { type Code, coarse, fitCode, WIDTH } from "./codes.ts";
-import { canvasWeights, network, recipe } from "./network.ts";
+import { canvasWeights, codeOfCanvas, network, recipe } from "./network.ts";
 import {
   colours,
   composed,
@@ -163,6 +164,12 @@ await trainer.dispose();
 async function storedCode(): Promise<Code> {
   const file = join(out, "code.safetensors");
   if (existsSync(file)) return (await readArrays(file)) as unknown as Code;
+  if (given.from) {
+    // Another fit would have other signs, which the weights do not fit.
+    const kept = codeOfCanvas(await readArrays(given.from));
+    await writeSafetensors(file, Object.entries(kept), []);
+    return kept;
+  }
   const batches: NdArray[] = [];
   const key = fork(randomKey(0), "code");
   const shown = known.map((drawing, i) => {
