@@ -23,6 +23,7 @@ import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { descriptionWidth, judgeShape, openJudge, traceJudge } from "../src/evaluation/judge.ts";
 import { valuesOf } from "../src/pictures/picture.ts";
 import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
+import { orthonormalise } from "./orthonormalise.ts";
 
 const FILE = "models/judge/judge.safetensors";
 /** The number of versions of each picture, and of pictures per batch. */
@@ -234,18 +235,6 @@ async function principal(rows: Float32Array, count: number): Promise<Float64Arra
   await program.dispose();
   orthonormalise(columns);
   return columns;
-}
-
-/** Orthonormalizes the columns (modified Gram–Schmidt). */
-function orthonormalise(columns: readonly Float64Array[]): void {
-  for (const [i, column] of columns.entries()) {
-    for (const before of columns.slice(0, i)) {
-      const shared = column.reduce((sum, value, k) => sum + value * before[k]!, 0);
-      for (let k = 0; k < D; k++) column[k]! -= shared * before[k]!;
-    }
-    const length = Math.hypot(...column);
-    for (let k = 0; k < D; k++) column[k]! /= length;
-  }
 }
 
 /** Damages a picture as a generator might. */

@@ -9,6 +9,7 @@ import { batch } from "../../src/engine/graph/shape.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
+import { orthonormalise } from "../orthonormalise.ts";
 import { SIDE } from "./pictures.ts";
 
 /** Numbers of a code. */
@@ -126,16 +127,4 @@ async function leading(backend: Backend, covariance: Float32Array): Promise<Comp
     }))
     .sort((one, other) => other.variance - one.variance)
     .slice(0, WIDTH);
-}
-
-/** Orthonormalizes columns (modified Gram–Schmidt). */
-function orthonormalise(columns: readonly Float64Array[]): void {
-  for (const [i, column] of columns.entries()) {
-    for (const before of columns.slice(0, i)) {
-      const shared = column.reduce((sum, value, k) => sum + value * before[k]!, 0);
-      for (let k = 0; k < D; k++) column[k]! -= shared * before[k]!;
-    }
-    const length = Math.hypot(...column);
-    for (let k = 0; k < D; k++) column[k]! /= length;
-  }
 }

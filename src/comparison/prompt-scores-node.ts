@@ -254,7 +254,7 @@ function distancesOf(
   };
 }
 
-/** What `of` makes of the items that share a key, by key. */
+/** Groups items by key, and maps each group with `of`. */
 function grouped<T, U>(
   items: readonly T[],
   keyOf: (item: T) => string,

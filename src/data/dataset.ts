@@ -1,6 +1,6 @@
 /** The interface of a data set: numbered pictures with their labels and captions. */
 
-/** What is known of an example besides its picture. */
+/** The label and captions of an example. */
 export interface Described {
   /** Index into the classes of the data set; undefined if the label is unknown. */
   readonly label: number | undefined;
@@ -13,7 +13,7 @@ export interface Example extends Described {
   readonly pixels: Uint8Array;
 }
 
-/** What a look through all examples found before a training. */
+/** The result of reading all labels and captions before a training. */
 export interface Survey {
   /** Captions at even distances, not all of a large data set. */
   readonly captions: readonly string[];
@@ -33,7 +33,7 @@ export interface DataSet {
   readonly memory?: number;
   readonly notes?: Survey["notes"];
   readonly survey?: Survey;
-  /** What `example` gives, without the picture. */
+  /** Reads the label and captions of an example, without decoding its picture. */
   readonly described?: (index: number) => Promise<Described>;
   /** The file or item of an example, for messages. */
   nameOf(index: number): string;

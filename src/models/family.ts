@@ -106,7 +106,7 @@ export interface OriginalCheckpoint<C> {
   };
   /** Why the model cannot be drawn with, as a sentence; it can be counted nevertheless. */
   readonly missing?: string | undefined;
-  /** What had to be guessed, as a sentence. */
+  /** A warning, as one sentence, if a field of the config could not be read from the weights. */
   readonly warning?: string | undefined;
 }
 

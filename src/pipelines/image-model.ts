@@ -233,7 +233,7 @@ export function pictureSize(wanted: AskedSize, model: SizedModel): PictureSize {
   }
   if (sizes.fixed && (width !== ownWidth || height !== ownHeight)) {
     throw new UsageError(
-      `${name} cannot draw ${width}×${height} pixels: it has learned positions for ${ownWidth}×${ownHeight} only; leave the size out.`,
+      `${name} cannot draw ${width}×${height} pixels: it was trained for ${ownWidth}×${ownHeight} only; leave the size out.`,
     );
   }
   return { width, height };

@@ -331,7 +331,7 @@ describe("a request is refused:", () => {
       plainPipeline,
     ],
     ["guidance to nothing", { guidance: 2 }, /nothing to guide towards/, plainPipeline],
-    ["another size", { width: 8, height: 4 }, /learned positions for 8×8 only/, plainPipeline],
+    ["another size", { width: 8, height: 4 }, /was trained for 8×8 only/, plainPipeline],
     [
       "guidance untaught",
       { class: 0, guidance: 2 },

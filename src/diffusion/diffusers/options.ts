@@ -14,11 +14,11 @@ const solver = ["solver_order", "solver_type", "lower_order_final"];
 const flow = ["use_flow_sigmas", "flow_shift"];
 const zeroSNR = "rescale_betas_zero_snr";
 const multistep = [...table, ...spacing, ...threshold, ...sigmas, ...solver, ...flow, zeroSNR];
-/** Of no effect without "use_dynamic_shifting". */
+/** Options that have no effect without "use_dynamic_shifting". */
 const dynamic = ["base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"];
 
 interface Options {
-  /** What the scheduler reads. */
+  /** Options that the scheduler uses. */
   readonly read: readonly string[];
   /** Options that are supported with these values alone, and null. */
   readonly only?: Readonly<Record<string, readonly (string | number | boolean)[]>>;

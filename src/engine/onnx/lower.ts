@@ -26,7 +26,7 @@ export interface Lowered {
 export interface LowerOptions {
   /** Whether attention may be ONNX Runtime's fused op; true by default. */
   readonly fusedAttention?: boolean;
-  /** Whether ops have the names of ONNX where ONNX Runtime knows another one, which has more kernels; false by default. */
+  /** Uses the operator names of the ONNX standard, where ONNX Runtime has names of its own with more kernels; false by default. */
   readonly standardNames?: boolean;
 }
 

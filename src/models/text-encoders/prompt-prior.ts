@@ -27,7 +27,7 @@ export const promptPriorSchema = z.strictObject({
 
 export type PromptPriorConfig = z.output<typeof promptPriorSchema>;
 
-/** What a text asks for, as logits. */
+/** Logits of the subject, style, colour and companion that a prompt asks for. */
 export interface PromptChoices {
   /** [B, subjects] */
   readonly subject: Tensor;

@@ -151,7 +151,7 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   });
 }
 
-/** What programs put before every name: parallel and compiled modules of PyTorch, averages, and the parts of other programs. */
+/** Prefixes that other programs add to every weight name: PyTorch's parallel and compiled modules, moving averages, ComfyUI. */
 const wrappers = [
   "module.",
   "_orig_mod.",
