@@ -56,7 +56,7 @@ export interface ImageSizes {
   readonly unit: number;
   /** The largest height and width; unlimited unless given. */
   readonly most?: number;
-  /** Whether only the size of the config fits, because the network has learned its positions. */
+  /** Whether only the size of the config fits, as with learned positions or a canvas. */
   readonly fixed: boolean;
 }
 
