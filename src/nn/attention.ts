@@ -34,15 +34,23 @@ export function mixTokens(
   return mixed;
 }
 
-export interface ProjectionOptions {
+/** How the heads of queries and keys are prepared. */
+export interface HeadOptions {
   /** Norm of the queries and keys of each head (Henry et al., 2020); none by default. */
   readonly qkNorm?: Norm | null | undefined;
   /** Scopes of these norms; `q_norm` and `k_norm` by default. */
   readonly normNames?: readonly [queries: string, keys: string];
   /** Rotates queries and keys by their positions, one row a token. */
   readonly rotary?: RotaryTable | null | undefined;
+}
+
+export interface ProjectionOptions extends HeadOptions {
+  /** Scope of the projection; `qkv` by default. */
+  readonly qkvName?: string;
   /** Whether the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
+  /** Channels of a head; by default the heads share those of the tokens. */
+  readonly headSize?: number | undefined;
 }
 
 export interface SelfAttentionOptions extends ProjectionOptions {
@@ -50,23 +58,34 @@ export interface SelfAttentionOptions extends ProjectionOptions {
   readonly bias?: Tensor | undefined;
 }
 
-/** Queries, keys and values of all heads from one projection with timm's name `qkv`: [B, N, C] → 3 × [B, N, C]. */
+/**
+ * Queries, keys and values of all heads from one projection with timm's name `qkv`: [B, N, C] → 3 × [B, N, heads·headSize].
+ */
 export function queriesKeysValues(
   p: Params,
   x: Tensor,
   heads: number,
-  { qkNorm, normNames = ["q_norm", "k_norm"], rotary, qkvBias = true }: ProjectionOptions,
+  { qkvName = "qkv", qkvBias = true, headSize = x.size(-1) / heads, ...options }: ProjectionOptions,
 ): [q: Tensor, k: Tensor, v: Tensor] {
-  const width = x.size(-1);
-  const parts = linearParts(p.at("qkv"), x, 3, width, { bias: qkvBias }); // 3 × [B, N, C]
+  const parts = linearParts(p.at(qkvName), x, 3, heads * headSize, { bias: qkvBias });
   const [q, k, v] = parts as [Tensor, Tensor, Tensor];
+  return [...preparedHeads(p, [q, k], headSize, options), v];
+}
+
+/** Norms and rotates the heads of queries [B, N, heads·headSize] and keys, which may have fewer heads. */
+function preparedHeads(
+  p: Params,
+  [q, k]: readonly [q: Tensor, k: Tensor],
+  headSize: number,
+  { qkNorm, normNames = ["q_norm", "k_norm"], rotary }: HeadOptions,
+): [q: Tensor, k: Tensor] {
   const prepared = (y: Tensor, name: string) => {
     if (!qkNorm && !rotary) return y;
-    const split = y.reshape([y.dim(0), y.dim(1), heads, width / heads]); // [B, N, heads, D]
+    const split = y.reshape([y.dim(0), y.dim(1), y.size(2) / headSize, headSize]); // [B, N, heads, D]
     const normed = qkNorm ? norm(p.at(name), split, qkNorm) : split;
     return (rotary ? rotate(normed, rotary) : normed).reshape(y.shape);
   };
-  return [prepared(q, normNames[0]), prepared(k, normNames[1]), v];
+  return [prepared(q, normNames[0]), prepared(k, normNames[1])];
 }
 
 /**
@@ -82,6 +101,48 @@ export function selfAttention(
 ): Tensor {
   const mixed = mixTokens(p, queriesKeysValues(p, x, heads, projection), { heads, bias }); // [B, N, C]
   return linear(p.at("proj"), mixed, x.size(-1)); // [B, N, C]
+}
+
+export interface GroupedQueryOptions extends HeadOptions {
+  readonly heads: number;
+  /** Heads of keys and values, which divide `heads`; each is shared by neighbouring heads of queries. */
+  readonly keyHeads: number;
+  /** Channels of a head. */
+  readonly headSize: number;
+  /** Whether all four projections have a bias; false by default. */
+  readonly projectionBias?: boolean;
+  /** Added to the scores, broadcastable to [B, heads, N, N]. */
+  readonly bias?: Tensor | undefined;
+}
+
+/**
+ * Grouped-query attention over all tokens (Ainslie et al., 2023): [B, N, C] → [B, N, C].
+ *
+ * Parameters have transformers' names `q_proj`, `k_proj`, `v_proj` and `o_proj`.
+ */
+export function groupedQueryAttention(
+  p: Params,
+  x: Tensor,
+  { heads, keyHeads, headSize, projectionBias = false, bias, ...options }: GroupedQueryOptions,
+): Tensor {
+  const projected = (name: string, count: number) =>
+    linear(p.at(name), x, count * headSize, { bias: projectionBias });
+  const [own, v] = [projected("k_proj", keyHeads), projected("v_proj", keyHeads)]; // 2 × [B, N, keyHeads·D]
+  const [q, k] = preparedHeads(p, [projected("q_proj", heads), own], headSize, options);
+  const shared = (y: Tensor) => repeatHeads(y, headSize, heads / keyHeads); // [B, N, heads·D]
+  const mixed = mixTokens(p, [q, shared(k), shared(v)], { heads, bias }); // [B, N, heads·D]
+  return linear(p.at("o_proj"), mixed, x.size(-1), { bias: projectionBias });
+}
+
+/** Repeats each head: [B, N, heads·size] → [B, N, heads·times·size], copies of a head side by side. */
+function repeatHeads(x: Tensor, size: number, times: number): Tensor {
+  if (times === 1) return x;
+  const [rows, tokens] = [x.dim(0), x.dim(1)];
+  const heads = x.size(2) / size;
+  const copies = x
+    .reshape([rows, tokens, heads, 1, size])
+    .expand([rows, tokens, heads, times, size]);
+  return copies.reshape([rows, tokens, heads * times * size]);
 }
 
 export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale"> {

@@ -10,6 +10,8 @@
 export {
   crossAttention,
   type CrossAttentionOptions,
+  groupedQueryAttention,
+  type GroupedQueryOptions,
   selfAttention,
   type SelfAttentionOptions,
 } from "./attention.ts";
@@ -26,7 +28,7 @@ export {
 export { conv2d } from "./convolutions.ts";
 export { linear, type LinearOptions } from "./linear.ts";
 export { attentionAndMlp, isLora, type LoraOptions, withLora } from "./lora.ts";
-export { type FeedForward, feedForward, mlp } from "./mlp.ts";
+export { type FeedForward, feedForward, gatedMlp, type GatedMlpOptions, mlp } from "./mlp.ts";
 export { gated, modulate, modulation, type ModulationOptions } from "./modulation.ts";
 export { groupNorm, norm, type Norm } from "./norm.ts";
 export {
@@ -42,6 +44,14 @@ export {
   zero,
 } from "./params.ts";
 export { type PatchEmbedding, patchEmbedding, patchify, unpatchify } from "./patches.ts";
-export { rotaryTable, rotate, sinCosTable } from "./positions.ts";
+export {
+  type RotaryOptions,
+  type RotaryPairing,
+  type RotaryTable,
+  rotaryTable,
+  rotaryTableOf,
+  rotate,
+  sinCosTable,
+} from "./positions.ts";
 export { type Tapped, withTaps } from "./taps.ts";
 export { embedTime, timestepEmbedding } from "./timestep-embedding.ts";

@@ -32,3 +32,25 @@ function swiGlu(p: Params, x: Tensor, hidden: number): Tensor {
   const [gate, value] = linearParts(p.at("w12"), x, 2, hidden) as [Tensor, Tensor]; // 2 × [B, N, hidden]
   return linear(p.at("w3"), gate.silu().mul(value), x.size(-1)); // [B, N, C]
 }
+
+export interface GatedMlpOptions {
+  /** Scopes of the three layers; LLaMA's `w1`, `w3` and `w2` unless given. */
+  readonly names?: readonly [gate: string, value: string, output: string];
+  /** Activation of the gate; SiLU unless given, which makes it SwiGLU. */
+  readonly activation?: (gate: Tensor) => Tensor;
+}
+
+/** A gate times a linear branch, and a layer behind them, all without biases (Shazeer, 2020): [B, N, C] → [B, N, C]. */
+export function gatedMlp(
+  p: Params,
+  x: Tensor,
+  hidden: number,
+  { names: [gate, value, output] = ["w1", "w3", "w2"], activation = silu }: GatedMlpOptions = {},
+): Tensor {
+  const layer = (name: string, input: Tensor, outputs: number) =>
+    linear(p.at(name), input, outputs, { bias: false });
+  const inner = activation(layer(gate, x, hidden)).mul(layer(value, x, hidden)); // [B, N, hidden]
+  return layer(output, inner, x.size(-1));
+}
+
+const silu = (x: Tensor) => x.silu();

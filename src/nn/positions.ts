@@ -52,10 +52,24 @@ function sinCos(positions: ArrayLike<number>, channels: number): number[][] {
   });
 }
 
-/** Cosine and sine of the angles of each token, [N, 1, size / 2]. */
+/**
+ * Which two channels of a head of size D turn together: neighbours (2i, 2i + 1), as in the original paper and FLUX, or the
+ * channels i and i + D / 2 of its halves, as in LLaMA and Qwen.
+ */
+export type RotaryPairing = "neighbours" | "halves";
+
+/** Cosine and sine of the angles of each token, [N, 1, size / 2], and the channels that they turn. */
 export interface RotaryTable {
   readonly cos: Tensor;
   readonly sin: Tensor;
+  readonly pairing: RotaryPairing;
+}
+
+export interface RotaryOptions {
+  /** Base of the frequencies, 10,000 by default; the longest wavelength is 2π·theta. */
+  readonly theta?: number | undefined;
+  /** Neighbours by default. */
+  readonly pairing?: RotaryPairing | undefined;
 }
 
 /**
@@ -65,16 +79,14 @@ export interface RotaryTable {
  * The axes share the pairs of channels equally; the first axis gets what does not divide.
  *
  * @param size channels of a head, an even number
- * @param options.theta base of the frequencies, 10,000 by default; the longest wavelength is 2π·theta
  * @param options.extra number of tokens behind those of the grid, which are not rotated; 0 by default
  * @throws ShapeError when a head has too few channels or an odd number of them
  */
 export function rotaryTable(
   grid: Axes,
   size: number,
-  options: { readonly theta?: number; readonly extra?: number } = {},
+  { extra = 0, ...options }: RotaryOptions & { readonly extra?: number } = {},
 ): RotaryTable {
-  const { theta = 10_000, extra = 0 } = options;
   const share = Math.floor(size / 2 / grid.length);
   if (size % 2 !== 0 || share === 0) {
     throw new ShapeError(
@@ -82,30 +94,49 @@ export function rotaryTable(
     );
   }
   const shares = grid.map((_, axis) => (axis === 0 ? size / 2 - share * (grid.length - 1) : share));
-  const frequencies = shares.map((pairs) =>
-    Array.from({ length: pairs }, (_, i) => theta ** (-i / pairs)),
-  );
   const places = gridPositions(grid).reduce<number[][]>(
     (rows, axis) => rows.flatMap((row) => axis.map((at) => [...row, at])),
     [[]],
   );
   const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
-  const rows = [...places, ...unrotated];
-  const angles = rows.flatMap((row) =>
-    row.flatMap((position, axis) => frequencies[axis]!.map((frequency) => position * frequency)),
-  );
-  const table = (f: (x: number) => number) =>
-    constant(ndarray("float32", [rows.length, 1, size / 2], angles.map(f)));
-  return { cos: table(Math.cos), sin: table(Math.sin) };
+  return rotaryTableOf([...places, ...unrotated], shares, options);
 }
 
-/** Rotates neighbouring channels (2i, 2i + 1) of [B, N, heads, size] by the angle i of their token. */
-export function rotate(x: Tensor, { cos, sin }: RotaryTable): Tensor {
-  const pairs = x.reshape([...x.shape.slice(0, -1), x.size(-1) / 2, 2]);
-  const [a, b] = pairs.split(2, -1).map((part) => part.squeeze(-1)) as [Tensor, Tensor]; // 2 × [B, N, heads, size / 2]
+/**
+ * The same for tokens at any positions, such as those of a text and of several pictures in one sequence.
+ *
+ * @param positions of each token along each axis, [N][axes]; a token at 0 is not rotated
+ * @param pairs of channels that each axis turns, together half of a head
+ * @example rotaryTableOf([[0, 0], [0, 1]], [32, 32]) // two tokens beside each other, heads of 128 channels
+ */
+export function rotaryTableOf(
+  positions: readonly (readonly number[])[],
+  pairs: readonly number[],
+  { theta = 10_000, pairing = "neighbours" }: RotaryOptions = {},
+): RotaryTable {
+  const frequencies = pairs.map((count) =>
+    Array.from({ length: count }, (_, i) => theta ** (-i / count)),
+  );
+  const angles = positions.flatMap((row) =>
+    row.flatMap((position, axis) => frequencies[axis]!.map((frequency) => position * frequency)),
+  );
+  const turning = pairs.reduce((sum, count) => sum + count, 0);
+  const table = (f: (x: number) => number) =>
+    constant(ndarray("float32", [positions.length, 1, turning], angles.map(f)));
+  return { cos: table(Math.cos), sin: table(Math.sin), pairing };
+}
+
+/** Rotates pair i of the channels of [B, N, heads, size] by the angle i of their token. */
+export function rotate(x: Tensor, { cos, sin, pairing }: RotaryTable): Tensor {
+  const half = x.size(-1) / 2;
+  // The axis that holds the two channels of a pair: the last for neighbours, the one before it for halves.
+  const [pair, sizes] =
+    pairing === "neighbours" ? ([-1, [half, 2]] as const) : ([-2, [2, half]] as const);
+  const pairs = x.reshape([...x.shape.slice(0, -1), ...sizes]);
+  const [a, b] = pairs.split(2, pair).map((part) => part.squeeze(pair)) as [Tensor, Tensor]; // 2 × [B, N, heads, size / 2]
   const rotated = [a.mul(cos).sub(b.mul(sin)), a.mul(sin).add(b.mul(cos))];
   return concat(
-    rotated.map((part) => part.unsqueeze(-1)),
-    -1,
+    rotated.map((part) => part.unsqueeze(pair)),
+    pair,
   ).reshape(x.shape);
 }

@@ -3,8 +3,15 @@ import { describe, expect, it } from "vitest";
 import { evaluateFloat64 } from "../../src/engine/reference/evaluate.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
+import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
-import { gridPositions, rotaryTable, rotate, sinCosTable } from "../../src/nn/positions.ts";
+import {
+  gridPositions,
+  rotaryTable,
+  rotaryTableOf,
+  rotate,
+  sinCosTable,
+} from "../../src/nn/positions.ts";
 import { randomArray } from "../support/arrays.ts";
 
 describe("sine-cosine positions", () => {
@@ -125,6 +132,27 @@ describe("rotary positions", () => {
       }),
       { seed: 1, numRuns: 20 },
     );
+  });
+
+  it("of halves turn channel i with channel i + size/2, as neighbours turn 2i with 2i + 1", () => {
+    const positions = [
+      [0, 0],
+      [3, 1],
+      [2, 7],
+    ];
+    const [tokens, size] = [positions.length, 12];
+    const vectors = randomArray(5, "float32", [1, tokens, 1, size]);
+    const x = input("x", [1, tokens, 1, size]);
+    const paired = (t: Tensor) => t.rearrange("b n h (two i) -> b n h (i two)", { two: 2 });
+    const options = { theta: 100 };
+    const neighbours = rotaryTableOf(positions, [4, 2], options);
+    const halves = rotaryTableOf(positions, [4, 2], { ...options, pairing: "halves" });
+    const { got, want } = evaluateFloat64(
+      graphOf({ got: paired(rotate(x, halves)), want: rotate(paired(x), neighbours) }),
+      { x: vectors },
+    );
+    expect(toNumbers(got!)).toEqual(toNumbers(want!));
+    expect(toNumbers(got!)).not.toEqual(toNumbers(vectors));
   });
 
   it("rotate neighbouring channels by position · theta^(−i/pairs)", () => {

@@ -19,7 +19,7 @@ import {
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { embedLabels, givenCondition, keptText, poolText } from "../../nn/conditioning.ts";
 import { linear } from "../../nn/linear.ts";
-import { mlp } from "../../nn/mlp.ts";
+import { gatedMlp, mlp } from "../../nn/mlp.ts";
 import { adaptiveBranches, type Branch } from "../../nn/modulation.ts";
 import type { Norm } from "../../nn/norm.ts";
 import { type Params, stored, zero } from "../../nn/params.ts";
@@ -166,17 +166,13 @@ function withFeedForward(p: Params, x: Tensor, branch: Branch, config: MMDiTConf
   const y =
     feedForward.kind === "gelu"
       ? mlp(scope, input, inner, feedForward.approximate)
-      : llamaFeedForward(scope, input, inner);
+      : gatedMlp(scope, input, llamaWidth(inner));
   return x.add(branch.gate(y));
 }
 
-/** SwiGLU with LLaMA's names and widths (Touvron et al., 2023): [B, N, C] → [B, N, C]. */
-function llamaFeedForward(p: Params, x: Tensor, hidden: number): Tensor {
-  const inner = 256 * Math.ceil(Math.trunc((2 * hidden) / 3) / 256);
-  const layer = (name: string, input: Tensor, outputs: number) =>
-    linear(p.at(name), input, outputs, { bias: false });
-  const gate = layer("w1", x, inner).silu(); // [B, N, inner]
-  return layer("w2", gate.mul(layer("w3", x, inner)), x.size(-1));
+/** LLaMA's rounding of the width of a SwiGLU with two thirds of the channels (Touvron et al., 2023). */
+function llamaWidth(hidden: number): number {
+  return 256 * Math.ceil(Math.trunc((2 * hidden) / 3) / 256);
 }
 
 /** Modulated branches, which are zero initially and whose norms have no weights. The last is that of the second attention. */

@@ -12,6 +12,7 @@ import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias } from "../../nn/attention.ts";
 import { linear } from "../../nn/linear.ts";
+import { gatedMlp } from "../../nn/mlp.ts";
 import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
@@ -89,12 +90,10 @@ function selfAttention(p: Params, x: Tensor, bias: Tensor, config: T5EncoderConf
 
 /** A GELU gate times a linear branch: [B, L, C] → [B, L, C]. */
 function feedForward(p: Params, x: Tensor, config: T5EncoderConfig): Tensor {
-  const { width, hidden } = config;
-  const inner = rmsNorm(p.at("layer_norm"), x, config);
-  const dense = p.at("DenseReluDense");
-  const gate = linear(dense.at("wi_0"), inner, hidden, { bias: false }).gelu("tanh"); // [B, L, hidden]
-  const value = linear(dense.at("wi_1"), inner, hidden, { bias: false });
-  return linear(dense.at("wo"), gate.mul(value), width, { bias: false });
+  return gatedMlp(p.at("DenseReluDense"), rmsNorm(p.at("layer_norm"), x, config), config.hidden, {
+    names: ["wi_0", "wi_1", "wo"],
+    activation: (gate) => gate.gelu("tanh"),
+  });
 }
 
 function rmsNorm(p: Params, x: Tensor, { epsilon }: T5EncoderConfig): Tensor {
