@@ -1,5 +1,5 @@
 /** The config of a data set: which pictures to train on. */
-import { z } from "zod";
+import * as z from "zod";
 import { fittingFields } from "../pictures/fitting.ts";
 import { emojiFields } from "./formats/emoji/config.ts";
 

@@ -2,7 +2,7 @@
  * A recipe: the process by which a network is trained and sampled, as plain data in config files and trained folders. The
  * loss, the random draws of training and the levels of sampling all follow from it, so that sampling fits training.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { constantOf, input } from "../engine/graph/functional.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";

@@ -1,5 +1,5 @@
 /** Prompts to evaluate a model with, and the right answers to them: a file of JSON lines. */
-import { z } from "zod";
+import * as z from "zod";
 import { emojiStyleNames } from "../data/formats/emoji/captions.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { nearestNames, quote } from "../engine/messages.ts";

@@ -1,7 +1,7 @@
 /**
  * The card of a trained model, `model.json` in its folder: all that a stranger needs to draw with the weights beside it.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-recipe.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";

@@ -1,5 +1,5 @@
 /** Networks that denoise, of every family, by their configs: the schema of a config, and tracing it with its condition. */
-import { z } from "zod";
+import * as z from "zod";
 import type { DType } from "../engine/arrays/dtype.ts";
 import { input } from "../engine/graph/functional.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";

@@ -1,5 +1,5 @@
 /** The parts that the schemas of transformer configs share. */
-import { z } from "zod";
+import * as z from "zod";
 import { type Axes, formatAxes, nearestMultiples } from "./patches.ts";
 
 export const count = z.int().min(1);

@@ -1,5 +1,5 @@
 /** How a picture of any size is fitted to the size of a network. */
-import { z } from "zod";
+import * as z from "zod";
 
 const colour = z
   .string()

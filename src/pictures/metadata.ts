@@ -1,5 +1,5 @@
 /** The metadata of a drawn picture: enough to draw it again. */
-import { z } from "zod";
+import * as z from "zod";
 
 /** Pictures from before width and height had fields of their own. */
 function renamed(content: unknown): unknown {

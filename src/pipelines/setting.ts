@@ -2,7 +2,7 @@
  * The mechanism of the settings table (`settings.ts`): what a row says, and what follows from rows whichever they are. A row
  * gives the type and range of a setting, its default, its spelling on the command line, and whether pictures record it.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../engine/errors.ts";
 import { nearestNames, quote } from "../engine/messages.ts";
 import type { Picture } from "../pictures/picture.ts";

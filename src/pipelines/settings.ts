@@ -4,7 +4,7 @@
  * of `patchwise generate`, the checks, the metadata of pictures and the JSON schema of requests all follow from the rows, so
  * that a new setting is a new row here and the place that uses it.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
 import { samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";

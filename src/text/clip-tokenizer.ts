@@ -2,7 +2,7 @@
  * CLIP's tokenizer (Radford et al., 2021): byte-pair encoding (Sennrich et al., 2016) by the `vocab.json` and
  * `merges.txt` of transformers' CLIPTokenizer.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError } from "../engine/errors.ts";
 import { quote } from "../engine/messages.ts";
 import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenizer.ts";

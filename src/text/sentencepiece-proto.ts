@@ -1,5 +1,5 @@
 /** Decodes the part of SentencePiece's protocol buffers (sentencepiece_model.proto) that tokenization needs. */
-import protobuf from "protobufjs/minimal.js";
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 
 export interface SentencePieceProto {
   readonly pieces: readonly PieceProto[];
@@ -24,11 +24,10 @@ export const modelTypes = { unigram: 1, bpe: 2, word: 3, char: 4 } as const;
 /** The types of pieces. Only normal and user-defined pieces are matched in text. */
 export const pieceTypes = { normal: 1, unknown: 2, control: 3, userDefined: 4 } as const;
 
-type Reader = protobuf.Reader;
 /** Functions that read fields, by field number; other fields are skipped. */
-type Fields = Readonly<Record<number, (reader: Reader) => void>>;
+type Fields = Readonly<Record<number, (reader: BinaryReader) => void>>;
 
-/** @throws an error of protobufjs if the bytes are not such a message */
+/** @throws an error of @bufbuild/protobuf if the bytes are not such a message */
 export function decodeSentencePiece(bytes: Uint8Array): SentencePieceProto {
   const pieces: PieceProto[] = [];
   const model: { -readonly [K in keyof SentencePieceProto]: SentencePieceProto[K] } = {
@@ -41,7 +40,7 @@ export function decodeSentencePiece(bytes: Uint8Array): SentencePieceProto {
     removeExtraWhitespaces: true,
     escapeWhitespaces: true,
   };
-  message(protobuf.Reader.create(bytes), bytes.length, {
+  message(new BinaryReader(bytes), bytes.length, {
     1: (reader) => pieces.push(pieceOf(reader)),
     // TrainerSpec
     2: nested({
@@ -60,7 +59,7 @@ export function decodeSentencePiece(bytes: Uint8Array): SentencePieceProto {
   return model;
 }
 
-function pieceOf(reader: Reader): PieceProto {
+function pieceOf(reader: BinaryReader): PieceProto {
   const found = { piece: "", score: 0, type: pieceTypes.normal as number };
   nested({
     1: () => (found.piece = reader.string()),
@@ -70,15 +69,15 @@ function pieceOf(reader: Reader): PieceProto {
   return found;
 }
 
-function nested(fields: Fields): (reader: Reader) => void {
+function nested(fields: Fields): (reader: BinaryReader) => void {
   return (reader) => message(reader, reader.pos + reader.uint32(), fields);
 }
 
-function message(reader: Reader, end: number, fields: Fields): void {
+function message(reader: BinaryReader, end: number, fields: Fields): void {
   while (reader.pos < end) {
-    const tag = reader.uint32();
-    const read = fields[tag >>> 3];
+    const [field, type] = reader.tag();
+    const read = fields[field];
     if (read) read(reader);
-    else reader.skipType(tag & 7);
+    else reader.skip(type, field);
   }
 }

@@ -1,5 +1,5 @@
 /** Opens the tokenizer of a model folder, in any form in which transformers saves it. */
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError } from "../engine/errors.ts";
 import { jsonIn, type ModelFolder } from "../weights/sources/folder.ts";
 import { loadClipTokenizer } from "./clip-tokenizer.ts";

@@ -9,7 +9,7 @@ import { finished, networkGraph } from "patchwise/pipelines";
 import { exportGraph, openModel, openPipeline, writePicture } from "patchwise/pipelines/node";
 import { readTrainingConfig, train, type TrainingEvent } from "patchwise/training/node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 
 /** The config of an MLP-Mixer (Tolstikhin et al., 2021) that denoises: all that the family needs beside its trace. */
 const schema = z.strictObject({

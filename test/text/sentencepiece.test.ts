@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import fc from "fast-check";
-import protobuf from "protobufjs/minimal.js";
+import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
 import { loadSentencePiece } from "../../src/text/sentencepiece.ts";
@@ -76,10 +76,10 @@ function modelOf(
   trainer: Readonly<Record<number, number>> = {},
   normalizer: { readonly [field: number]: number; readonly table?: Uint8Array } = {},
 ): Uint8Array {
-  const writer = protobuf.Writer.create();
+  const writer = new BinaryWriter();
   for (const [piece, score, type] of pieces) {
     writer.uint32(10).fork().uint32(10).string(piece).uint32(21).float(score);
-    writer.uint32(24).int32(type).ldelim();
+    writer.uint32(24).int32(type).join();
   }
   const numbers = (tag: number, fields: Readonly<Record<string, unknown>>) => {
     writer.uint32(tag).fork();
@@ -87,7 +87,7 @@ function modelOf(
       if (typeof value === "number") writer.uint32(Number(field) << 3).int32(value);
       else writer.uint32(18).bytes(value as Uint8Array);
     }
-    writer.ldelim();
+    writer.join();
   };
   numbers(18, trainer);
   numbers(26, normalizer);

@@ -17,7 +17,7 @@ describe("importProblem", () => {
     ["src/weights/index-node.ts", "./files-node.ts"],
     ["src/cli/verify.ts", "../weights/files-node.ts"],
     ["src/engine/runtime/ort-web.ts", "onnxruntime-web/webgpu"],
-    ["src/engine/onnx/proto.ts", "protobufjs/minimal"],
+    ["src/engine/onnx/proto.ts", "@bufbuild/protobuf/wire"],
     ["src/models/dit/dit.ts", "../../nn/linear.ts"],
     ["src/models/dit/dit.ts", "./presets.ts"],
     ["src/models/index.ts", "./dit/dit.ts"],

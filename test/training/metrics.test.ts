@@ -1,7 +1,7 @@
 import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import protobuf from "protobufjs/minimal.js";
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { encodePicture } from "../../src/pictures/file-node.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
@@ -60,7 +60,7 @@ type Fields = Record<number, (number | Uint8Array)[]>;
 
 /** Any protocol buffer: values of 64 and 32 bits as floating point numbers. */
 function fields(message: Uint8Array): Fields {
-  const reader = protobuf.Reader.create(message);
+  const reader = new BinaryReader(message);
   const found: Fields = {};
   while (reader.pos < reader.len) {
     const tag = reader.uint32();

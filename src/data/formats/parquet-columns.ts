@@ -4,7 +4,7 @@
  */
 import { tryJson } from "../../engine/bytes.ts";
 import { type FileMetaData, parquetSchema, type SchemaTree } from "hyparquet";
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../engine/errors.ts";
 import { captionNames, chooseColumn, labelNames } from "./columns.ts";
 

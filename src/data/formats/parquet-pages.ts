@@ -4,7 +4,7 @@
  */
 import type { PageHeader, RowGroup } from "hyparquet";
 import { parquetHeader } from "hyparquet/src/column.js";
-import { z } from "zod";
+import * as z from "zod";
 
 const size = z.int().min(0);
 

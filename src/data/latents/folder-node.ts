@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
 import { ndarray } from "../../engine/arrays/ndarray.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";

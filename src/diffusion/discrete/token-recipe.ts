@@ -1,5 +1,5 @@
 /** The recipe for discrete tokens (`discrete.ts`); `recipe.ts` has those for pixels and latents. */
-import { z } from "zod";
+import * as z from "zod";
 import { input } from "../../engine/graph/functional.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { fork, integers, type RandomKey, uniform } from "../../engine/random/random.ts";

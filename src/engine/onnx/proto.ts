@@ -1,8 +1,8 @@
 /**
- * The message types of ONNX's protocol buffers that lower.ts writes, with their field numbers (onnx/onnx.proto). protobufjs
- * implements the wire format.
+ * The message types of ONNX's protocol buffers that lower.ts writes, with their field numbers (onnx/onnx.proto). The wire format
+ * comes from @bufbuild/protobuf.
  */
-import protobuf from "protobufjs/minimal.js";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { DType } from "../arrays/dtype.ts";
 
 export interface ModelProto {
@@ -119,21 +119,27 @@ const model: Fields = {
 
 /** Serializes a model. */
 export function encodeModel(message: ModelProto): Uint8Array {
-  return write(message, model, protobuf.Writer.create()).finish();
+  return write(message, model, new BinaryWriter()).finish();
 }
 
-const wireTypes = { int64: 0, int32: 0, float: 5, string: 2, bytes: 2 } as const;
+const wireTypes = {
+  int64: WireType.Varint,
+  int32: WireType.Varint,
+  float: WireType.Bit32,
+  string: WireType.LengthDelimited,
+  bytes: WireType.LengthDelimited,
+} as const;
 
 /** Repeated numbers are written unpacked, which every reader accepts. */
-function write(message: object, fields: Fields, writer: protobuf.Writer): protobuf.Writer {
+function write(message: object, fields: Fields, writer: BinaryWriter): BinaryWriter {
   for (const [name, [id, type]] of Object.entries(fields)) {
     const value = (message as Record<string, unknown>)[name];
     if (value === undefined) continue;
     for (const item of Array.isArray(value) ? (value as unknown[]) : [value]) {
       if (typeof type === "object") {
-        write(item as object, type, writer.uint32((id << 3) | 2).fork()).ldelim();
+        write(item as object, type, writer.tag(id, WireType.LengthDelimited).fork()).join();
       } else {
-        writer.uint32((id << 3) | wireTypes[type]);
+        writer.tag(id, wireTypes[type]);
         writer[type](item as never);
       }
     }

@@ -1,5 +1,5 @@
 /** The config of a KL autoencoder: schema, presets, and the config.json of diffusers. */
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError } from "../../engine/errors.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 

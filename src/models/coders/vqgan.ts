@@ -2,7 +2,7 @@
  * The VQGAN of Paella (Rampas et al., 2022), which converts pictures to codes of a codebook and back (van den Oord et al.,
  * 2017; Esser et al., 2021). Weights have the names of dome272/Paella.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { detach, input } from "../../engine/graph/functional.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";

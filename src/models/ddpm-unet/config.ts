@@ -1,5 +1,5 @@
 /** The config of a U-Net of denoising diffusion, and published sizes. */
-import { z } from "zod";
+import * as z from "zod";
 import { conditionSchema, count, type Refuse } from "../../nn/transformer-schema.ts";
 
 /** Groups of channels in each norm. */

@@ -1,5 +1,5 @@
 /** The config of an MMDiT and the published sizes of Stable Diffusion 3. */
-import { z } from "zod";
+import * as z from "zod";
 import { checkSizes, count, type Refuse, transformerFields } from "../../nn/transformer-schema.ts";
 
 export const mmditSchema = z.strictObject({

@@ -1,5 +1,5 @@
 /** MMDiT as a model family. */
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../engine/errors.ts";
 import { count } from "../../nn/transformer-schema.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";

@@ -1,5 +1,5 @@
 /** The config of a Paella trained by this library: conditioned on a class or a prompt in place of ByT5's text, without CLIP. */
-import { z } from "zod";
+import * as z from "zod";
 import {
   conditionSchema,
   count,

@@ -6,7 +6,7 @@
  * The blocks are bidirectional and pre-norm, with rotary positions (Su et al., 2021) and SwiGLU (Shazeer, 2020), as small
  * text encoders since BERT have them.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias, selfAttention } from "../../nn/attention.ts";
 import { linear } from "../../nn/linear.ts";

@@ -6,7 +6,7 @@
  * every style; one small network changes the colour of a code, another adds the companion to it. So the words cost nothing in image
  * compute, and what they mean can be trained apart from how it is drawn.
  */
-import { z } from "zod";
+import * as z from "zod";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { linear } from "../../nn/linear.ts";

@@ -1,5 +1,5 @@
 /** The config of a U-ViT and the sizes that the paper publishes. */
-import { z } from "zod";
+import * as z from "zod";
 import {
   checkSizes,
   conditionSchema,

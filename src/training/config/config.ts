@@ -1,5 +1,5 @@
 /** The fields of a training config, as in its YAML file, with their ranges and defaults. */
-import { z } from "zod";
+import * as z from "zod";
 import { dataSchema } from "../../data/config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import { timesSchema } from "../../diffusion/recipe.ts";

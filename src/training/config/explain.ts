@@ -1,5 +1,5 @@
 /** Errors in configs, explained in sentences. */
-import { z } from "zod";
+import * as z from "zod";
 import { didYouMean, nearestNames, quote } from "../../engine/messages.ts";
 import { loraConfigSchema, trainingConfigSchema } from "./config.ts";
 

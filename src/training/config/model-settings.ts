@@ -1,5 +1,5 @@
 /** The `model` of a training config: a family, a preset of it and fields that override the preset. */
-import { z } from "zod";
+import * as z from "zod";
 import { defaultFamily, fromFamilies } from "../../models/families.ts";
 import type { NetworkCondition, NetworkFamily } from "../../models/family.ts";
 import { count } from "../../nn/transformer-schema.ts";

@@ -1,6 +1,6 @@
 /** What a training remembers of its data, so that one that resumes learns from the same pictures. */
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { DataConfig } from "../../data/config.ts";
 import { fingerprint } from "../../data/loading/fingerprint-node.ts";
 import { UsageError } from "../../engine/errors.ts";

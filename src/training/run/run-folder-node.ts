@@ -8,7 +8,7 @@ import { tryJson } from "../../engine/bytes.ts";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { mapValues } from "../../engine/records.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";

@@ -1,8 +1,8 @@
 /**
  * Records of TensorBoard's event files: the part of its protocol buffers that a training writes (tensorboard/compat/proto:
- * event.proto, summary.proto), framed as TFRecords. The wire format of protocol buffers is protobufjs'.
+ * event.proto, summary.proto), framed as TFRecords. The wire format comes from @bufbuild/protobuf.
  */
-import protobuf from "protobufjs/minimal.js";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 
 /** Something that happened at a step of a training. */
 export interface TensorBoardEvent {
@@ -26,37 +26,31 @@ export interface EventImage {
   readonly encoded: Uint8Array;
 }
 
-type Writer = protobuf.Writer;
-
-const varint = 0;
-const double = 1;
-const bytes = 2;
-const float = 5;
-const tag = (field: number, type: number) => (field << 3) | type;
+const { Varint: varint, Bit64: double, Bit32: float, LengthDelimited: bytes } = WireType;
 
 /** Serializes an event as a message of type Event. */
 export function encodeEvent({ wallTime, step, what }: TensorBoardEvent): Uint8Array {
-  const writer = protobuf.Writer.create();
-  writer.uint32(tag(1, double)).double(wallTime);
-  writer.uint32(tag(2, varint)).int64(step);
+  const writer = new BinaryWriter();
+  writer.tag(1, double).double(wallTime);
+  writer.tag(2, varint).int64(step);
   switch (what.kind) {
     case "fileVersion":
-      writer.uint32(tag(3, bytes)).string(what.version);
+      writer.tag(3, bytes).string(what.version);
       break;
     case "start":
       // A SessionLog whose status is START.
-      message(writer, 7, () => writer.uint32(tag(1, varint)).int32(1));
+      message(writer, 7, () => writer.tag(1, varint).int32(1));
       break;
     case "scalars":
-      summary(writer, what.values, (value) => writer.uint32(tag(2, float)).float(value));
+      summary(writer, what.values, (value) => writer.tag(2, float).float(value));
       break;
     case "image":
       summary(writer, { [what.tag]: what.image }, (image) =>
         message(writer, 4, () => {
-          writer.uint32(tag(1, varint)).int32(image.height);
-          writer.uint32(tag(2, varint)).int32(image.width);
-          writer.uint32(tag(3, varint)).int32(image.colorspace);
-          writer.uint32(tag(4, bytes)).bytes(image.encoded);
+          writer.tag(1, varint).int32(image.height);
+          writer.tag(2, varint).int32(image.width);
+          writer.tag(3, varint).int32(image.colorspace);
+          writer.tag(4, bytes).bytes(image.encoded);
         }),
       );
       break;
@@ -65,24 +59,24 @@ export function encodeEvent({ wallTime, step, what }: TensorBoardEvent): Uint8Ar
 }
 
 function summary<T>(
-  writer: Writer,
+  writer: BinaryWriter,
   values: Readonly<Record<string, T>>,
   write: (value: T) => void,
 ): void {
   message(writer, 5, () => {
     for (const [name, value] of Object.entries(values)) {
       message(writer, 1, () => {
-        writer.uint32(tag(1, bytes)).string(name);
+        writer.tag(1, bytes).string(name);
         write(value);
       });
     }
   });
 }
 
-function message(writer: Writer, field: number, write: () => void): void {
-  writer.uint32(tag(field, bytes)).fork();
+function message(writer: BinaryWriter, field: number, write: () => void): void {
+  writer.tag(field, bytes).fork();
   write();
-  writer.ldelim();
+  writer.join();
 }
 
 /** Frames data as a TFRecord: the length as uint64, its checksum, the data, their checksum, all little-endian. */

@@ -9,7 +9,7 @@ import { link, mkdir, readFile, readdir, rename, rm, stat, symlink } from "node:
 import { homedir } from "node:os";
 import { dirname, join, relative, sep } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
-import { z } from "zod";
+import * as z from "zod";
 import { PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { type HubId, isPlainPath } from "./id.ts";

@@ -1,5 +1,5 @@
 /** The config fields of the emoji data set. */
-import { z } from "zod";
+import * as z from "zod";
 import { emojiGroups, emojiStyleNames } from "./captions.ts";
 
 export const emojiFields = {

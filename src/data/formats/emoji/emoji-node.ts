@@ -5,7 +5,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import sharp from "sharp";
-import { z } from "zod";
+import * as z from "zod";
 import { FormatError, UsageError } from "../../../engine/errors.ts";
 import { fork, randomKey, uniform } from "../../../engine/random/random.ts";
 import { type PictureShape, withChannels } from "../../../pictures/picture.ts";
