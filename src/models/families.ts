@@ -4,6 +4,7 @@ import { didYouMean, quote } from "../engine/messages.ts";
 import { ddpmUNetFamily } from "./ddpm-unet/family.ts";
 import { ditFamily } from "./dit/family.ts";
 import type { NetworkFamily, NetworkFields } from "./family.ts";
+import { miniT2IFamily } from "./minit2i/family.ts";
 import { mmditFamily } from "./mmdit/family.ts";
 import { paellaFamily } from "./paella/family.ts";
 import { uViTFamily } from "./u-vit/family.ts";
@@ -11,7 +12,7 @@ import { uViTFamily } from "./u-vit/family.ts";
 /** The family of a training config that names none. */
 export const defaultFamily: NetworkFamily = ditFamily;
 
-const own = [defaultFamily, mmditFamily, uViTFamily, ddpmUNetFamily, paellaFamily];
+const own = [defaultFamily, mmditFamily, uViTFamily, ddpmUNetFamily, paellaFamily, miniT2IFamily];
 
 const table = new Map<string, NetworkFamily>(own.map((family) => [family.kind, family]));
 

@@ -41,6 +41,21 @@ export interface NetworkInputs extends ConditionedInputs {
   readonly pooled?: Tensor | undefined;
   /** Rows that pass the `skippable` layers unchanged, [B] bool. */
   readonly skip?: Tensor | undefined;
+  /** What the part of the network that reads the text alone made of it, [B, tokens, width], in place of `y`. */
+  readonly text?: Tensor | undefined;
+  /** The step that a mean-flow network takes. */
+  readonly step?: MeanFlowStep | undefined;
+}
+
+/** A step of a mean flow as its network is told it, each [B]; time 1 is noise and 0 the picture. */
+export interface MeanFlowStep {
+  /** How far the step goes, in (0, 1]. */
+  readonly span: Tensor;
+  /** The guidance that is in the network, at least 1. */
+  readonly guidance: Tensor;
+  /** The times from and to which it guides. */
+  readonly from: Tensor;
+  readonly to: Tensor;
 }
 
 export interface BlockOptions {
@@ -156,6 +171,8 @@ export interface RecordedForward<C> {
   inputs(config: C): { readonly [K in keyof NetworkInputs]?: string };
   /** Name of the recorded output. */
   readonly output: string;
+  /** Whether gradients are those of the first case or of the sum over all; of the first unless given. */
+  readonly gradientsOf?: "first case" | "all cases";
   /** Classifier-free guidance as part of the original's network; both halves of a batch of 2B have the same images. */
   guided?(p: Params, inputs: NetworkInputs, config: C, scale: Tensor): Tensor;
 }

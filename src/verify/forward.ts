@@ -3,7 +3,8 @@
  * are named; with the name of its output for NAME, a recording may contain
  *
  *     out.NAME            the output, and gradients of the mean of its square
- *     out.CASE.NAME       the same for several cases with inputs `in.CASE.…`; gradients belong to the first case
+ *     out.CASE.NAME       the same for several cases with inputs `in.CASE.…`; gradients belong to the first case, or to
+ *                         the sum over all where the family says so
  *     out.CASE.NAME_skip  without the blocks that the case's line of `calls` names as `skip_layers`
  *     out.NAME_with_cfg   with the original's classifier-free guidance, for the inputs `in.cfg_…` and `in.cfg_scale`
  */
@@ -24,7 +25,13 @@ import { createParams } from "../nn/params.ts";
 import { checkTables } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { BackendSource, Computed, Family } from "./family.ts";
-import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
+import {
+  computeCases,
+  computeNetwork,
+  type Network,
+  recordedModel,
+  requiredInput,
+} from "./network.ts";
 import type { Recording } from "./recording.ts";
 
 /** A family whose forward pass can be recorded. */
@@ -63,9 +70,11 @@ export function forwardOf(family: RecordedFamily): Family {
       return match ? [match[1] ?? ""] : [];
     });
     if (cases.length === 0 && recording.gradients) cases.push("");
-    for (const [i, prefix] of cases.toSorted().entries()) {
+    const sorted = cases.toSorted();
+    const together = family.recorded.gradientsOf === "all cases";
+    for (const [i, prefixes] of (together ? [sorted] : sorted.map((each) => [each])).entries()) {
       const gradients = i === 0 ? recording.gradients : undefined;
-      yield* oneCase(family, config, { ...recording, gradients }, prefix, backend);
+      yield* someCases(family, config, { ...recording, gradients }, prefixes, backend);
     }
     if (names.includes(`out.${output}_with_cfg`)) {
       yield* guidedCase(family, config, { ...recording, gradients: undefined }, backend);
@@ -79,23 +88,35 @@ function inputsOf(
   config: NetworkFields,
   leafOf: (name: string) => Tensor,
 ): NetworkInputs {
-  const leaves = mapValues(recorded.inputs(config), (wanted, name) =>
-    name === "t" ? leafOf(wanted).cast("float32") : leafOf(wanted),
-  );
+  const leaves = mapValues(recorded.inputs(config), (wanted, name) => {
+    const leaf = leafOf(wanted);
+    return name === "t" ? leaf.cast("float32") : name === "mask" ? leaf.cast("bool") : leaf;
+  });
   return leaves as unknown as NetworkInputs;
 }
 
-async function* oneCase(
+/** Cases whose losses were added up before the gradients were taken. */
+async function* someCases(
+  family: RecordedFamily,
+  config: NetworkFields,
+  recording: Recording,
+  prefixes: readonly string[],
+  backend: BackendSource,
+): AsyncGenerator<Computed> {
+  const networks = prefixes.map((prefix) => caseOf(family, config, recording, prefix));
+  for (const { params } of networks) await checkTables(params, recordedModel(recording).weights);
+  yield* computeCases(recording, backend, networks);
+}
+
+function caseOf(
   family: RecordedFamily,
   config: NetworkFields,
   recording: Recording,
   prefix: string,
-  backend: BackendSource,
-): AsyncGenerator<Computed> {
+): Network {
   const params = createParams();
   const inputs = inputsOf(family, config, (name) => requiredInput(recording, prefix + name));
   const output = family.trace(params, inputs, config, {});
-  await checkTables(params, recordedModel(recording).weights);
   const name = `out.${prefix}${family.recorded.output}`;
   const outputs: Record<string, Tensor> = { [name]: output };
   if (recording.io.entries.has(`${name}_skip`)) {
@@ -103,8 +124,7 @@ async function* oneCase(
     const skippable = skippedLayers(recording, name);
     outputs[`${name}_skip`] = family.trace(params, { ...inputs, skip }, config, { skippable });
   }
-  const loss = output.square().mean();
-  yield* computeNetwork(recording, backend, { params, outputs, loss });
+  return { params, outputs, loss: output.square().mean() };
 }
 
 function skippedLayers({ name: folder, config }: Recording, output: string): readonly number[] {

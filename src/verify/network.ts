@@ -2,13 +2,14 @@
  * Helpers for all families of networks: recorded inputs as leaves of a graph, recorded weights as its parameters, and the
  * gradients of a scalar with respect to them.
  */
+import { combine } from "../diffusion/arrays.ts";
 import { FormatError } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
 import { gradient } from "../engine/gradients/gradient.ts";
 import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
 import { prefixed, recordOf } from "../engine/records.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
-import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import type { ParamsRoot } from "../nn/params.ts";
@@ -74,21 +75,36 @@ export function requiredInput({ name, io }: Recording, wanted: string): Tensor {
 }
 
 /** Runs the network once and yields every output, the loss and every gradient with its recorded value. */
-export async function* computeNetwork(
+export function computeNetwork(
   recording: Recording,
   backend: BackendSource,
   network: Network,
 ): AsyncGenerator<Computed> {
+  return computeCases(recording, backend, [network]);
+}
+
+/** The same for several cases, whose losses were added up before the gradients were taken. */
+export async function* computeCases(
+  recording: Recording,
+  backend: BackendSource,
+  networks: readonly Network[],
+): AsyncGenerator<Computed> {
   const { io, gradients } = recording;
-  const { params, outputs, keys = sameKeys } = network;
-  const weights = checkedWeights(params, recordedModel(recording).weights, keys);
-  const differentiated = gradients ? gradientsOf(network, gradients, recording.name) : {};
-  const graph = graphOf({ ...outputs, ...differentiated });
-  const got = await runRecorded(graph, recording, backend, weights);
-  for (const name of Object.keys(outputs)) {
-    if (io.entries.has(name)) yield { name, got: got[name]!, want: await io.read(name) };
+  let sums: Readonly<Record<string, NdArray>> = {};
+  for (const network of networks) {
+    const { params, outputs, keys = sameKeys } = network;
+    const weights = checkedWeights(params, recordedModel(recording).weights, keys);
+    const differentiated = gradients ? gradientsOf(network, gradients, recording.name) : {};
+    const graph = graphOf({ ...outputs, ...differentiated });
+    const got = await runRecorded(graph, recording, backend, weights);
+    for (const name of Object.keys(outputs)) {
+      if (io.entries.has(name)) yield { name, got: got[name]!, want: await io.read(name) };
+    }
+    sums = recordOf(Object.keys(differentiated), (name) =>
+      sums[name] ? combine([1, sums[name]], [1, got[name]!]) : got[name]!,
+    );
   }
-  if (gradients) yield* await besideRecorded(gradients, got);
+  if (gradients) yield* await besideRecorded(gradients, sums);
 }
 
 /** Runs a graph once on the recorded inputs that it names. */
@@ -150,8 +166,16 @@ function gradientsOf(
     );
   });
   const computed = gradient(loss, parameters);
-  const named = recordOf(wanted, (_, i) => computed[i]!);
+  const named = recordOf(wanted, (key, i) => likeStored(computed[i]!, gradients, key));
   return prefixed(prefix, gradients.entries.has(LOSS) ? { [LOSS]: loss, ...named } : named);
+}
+
+/** A gradient in the shape of the recorded one: a linear layer may be stored as a 1×1 convolution. */
+function likeStored(computed: Tensor, gradients: Weights, key: string): Tensor {
+  const { shape } = gradients.entries.get(key)!;
+  return sizeOf(computed.shape as readonly number[]) === sizeOf(shape)
+    ? computed.reshape(shape)
+    : computed;
 }
 
 /** The largest magnitude of an array. */

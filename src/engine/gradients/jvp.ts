@@ -1,0 +1,34 @@
+/**
+ * Forward-mode differentiation, as two reverse passes: Jᵀw is linear in w, so the derivative of (Jᵀw)·v in w is Jv, whatever w
+ * is. Nothing in the result reads w, and neither the first reverse pass: only the derivatives that a forward pass would carry
+ * along remain in the graph.
+ */
+import { isFloat } from "../arrays/dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { onesLike } from "../graph/functional.ts";
+import { formatShape, sameShape } from "../graph/shape.ts";
+import type { Tensor } from "../graph/tensor.ts";
+import { backpropagate } from "./gradient.ts";
+
+/**
+ * The derivative of an output when tensors move in a direction: Σ ∂output/∂at · along, of the output's shape. Move all that
+ * changes: what the output reads besides is held fixed.
+ *
+ * @param at float tensors that the output may depend on
+ * @param along the direction of each, of its shape
+ * @example const speed = jvp(u, [z, t], [velocity, onesLike(t)]); // du/dt along the path of z
+ * @throws ShapeError unless each direction is a float tensor of its tensor's shape
+ */
+export function jvp(output: Tensor, at: readonly Tensor[], along: readonly Tensor[]): Tensor {
+  for (const [i, tensor] of at.entries()) {
+    const direction = along[i];
+    const fits = direction && isFloat(direction.dtype) && sameShape(direction.shape, tensor.shape);
+    if (fits && along.length === at.length) continue;
+    throw new ShapeError(
+      `jvp: the direction of a ${tensor.dtype} ${formatShape(tensor.shape)} is ${direction ? `${direction.dtype} ${formatShape(direction.shape)}` : "missing"}; give one float tensor of its shape for each tensor.`,
+    );
+  }
+  const probe = onesLike(output);
+  const reverse = backpropagate([output], [probe], at);
+  return backpropagate(reverse, along, [probe])[0]!;
+}
