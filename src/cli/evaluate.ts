@@ -1,7 +1,7 @@
 /** patchwise evaluate MODEL: measures how well a model draws prompts with known answers. */
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../engine/package-node.ts";
 import type { Command } from "commander";
 import { contactSheet } from "../comparison/contact-sheet-node.ts";
 import { evaluate, type EvaluateEvent, type SeededPrompt } from "../comparison/evaluate-node.ts";
@@ -33,7 +33,7 @@ interface EvaluateCommandOptions extends OpenModelOptions {
 }
 
 /** The prompts that are bundled with the package. */
-const shippedPrompts = fileURLToPath(new URL("../../models/prompts/emoji.jsonl", import.meta.url));
+const shippedPrompts = packageFile("models/prompts/emoji.jsonl");
 
 export function addEvaluate(program: Command): void {
   const command = program

@@ -2,13 +2,6 @@
 /** The command line. Exit codes: 0 for success, 1 for failures and errors out of tolerance, 2 for wrong usage. */
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
-import { addCompare } from "./compare.ts";
-import { addEvaluate } from "./evaluate.ts";
-import { addExport } from "./export.ts";
-import { addGenerate } from "./generate.ts";
-import { addInfo } from "./info.ts";
-import { addTrain } from "./train.ts";
-import { addVerify } from "./verify.ts";
 import { description, version } from "./version.ts";
 import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
 
@@ -20,6 +13,7 @@ const program = new Command("patchwise")
   // Errors are thrown and reported below, in one place and one form.
   .exitOverride()
   .configureOutput({ outputError: () => {} });
+
 /** ONNX Runtime reads the command line of its process by a recursion that ends Node beyond about 28,000 bytes. */
 const MOST_BYTES = 20_000;
 program.hook("preAction", () => {
@@ -29,13 +23,20 @@ program.hook("preAction", () => {
     `The command line has ${bytes} bytes, more than the ${MOST_BYTES} that ONNX Runtime can take; give a shorter prompt, or fewer files.`,
   );
 });
-addCompare(program);
-addEvaluate(program);
-addExport(program);
-addGenerate(program);
-addInfo(program);
-addTrain(program);
-addVerify(program);
+
+/** Each command is loaded when it is asked for, since what the others import takes longer than a small picture. */
+const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+  compare: async () => (await import("./compare.ts")).addCompare,
+  evaluate: async () => (await import("./evaluate.ts")).addEvaluate,
+  export: async () => (await import("./export.ts")).addExport,
+  generate: async () => (await import("./generate.ts")).addGenerate,
+  info: async () => (await import("./info.ts")).addInfo,
+  train: async () => (await import("./train.ts")).addTrain,
+  verify: async () => (await import("./verify.ts")).addVerify,
+};
+const [asked = ""] = process.argv.slice(2);
+const wanted = Object.hasOwn(commands, asked) ? [commands[asked]!] : Object.values(commands);
+for (const load of wanted) (await load())(program);
 
 /** Prints an error and returns its exit code. */
 function report(error: unknown, asJson: boolean): number {

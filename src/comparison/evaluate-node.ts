@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../engine/package-node.ts";
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import type { EmojiPicture } from "../data/formats/emoji/emoji-node.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
@@ -205,7 +205,7 @@ async function judged(judge: Judge, pictures: readonly Picture[]): Promise<Drawi
   return { pictures, pixels, seen: await judge.look(pixels) };
 }
 
-const judgeFile = fileURLToPath(new URL("../../models/judge/judge.safetensors", import.meta.url));
+const judgeFile = packageFile("models/judge/judge.safetensors");
 
 /** Opens the judge that is bundled with the package. */
 async function openShippedJudge(backend: Backend): Promise<Judge> {

@@ -1,12 +1,12 @@
 /** Folders that `patchwise train` writes, and those that come with the package. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../engine/package-node.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { modelFiles } from "./card.ts";
 
 /** Models that come with the package, a folder each. */
-const shippedFolder = fileURLToPath(new URL("../../models", import.meta.url));
+const shippedFolder = packageFile("models");
 
 /** Names of the models that come with the package. */
 export async function shippedModels(): Promise<string[]> {

@@ -1,5 +1,5 @@
 /** Decodes picture files in Node, in their own size or in the shape that a network takes. */
-import sharp, { type Sharp } from "sharp";
+import type { Sharp } from "sharp";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
@@ -7,6 +7,7 @@ import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
 import { type Picture, type PictureShape, withChannels } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
+import { loadSharp } from "./sharp-node.ts";
 
 /** The extensions of picture files that `decodePicture` reads. */
 export const pictureExtensions = ["png", "jpg", "jpeg", "webp", "avif", "gif"] as const;
@@ -82,6 +83,7 @@ async function decoded<T>(
   if (bytes.length === 0)
     throw new FormatError(`${name} is empty; download it again or remove it.`);
   refuseLfsPointer(bytes, name);
+  const sharp = await loadSharp();
   const attempt = async (failOn: "warning" | "error") => {
     const picture = sharp(bytes, { failOn }).autoOrient();
     const { depth, hasProfile, space } = await picture.metadata();
@@ -109,15 +111,16 @@ async function inSrgb(picture: Sharp): Promise<Sharp> {
     .withIccProfile("srgb")
     .raw({ depth: "uchar" })
     .toBuffer({ resolveWithObject: true });
-  return sharp(data, { raw: info });
+  return (await loadSharp())(data, { raw: info });
 }
 
 /** Fits a picture to `shape`, as `decodePicture` does with a file. */
-export function fitPicture(
+export async function fitPicture(
   { pixels, width, height, channels }: Picture,
   shape: PictureShape,
   fitting: Fitting,
 ): Promise<Uint8Array> {
+  const sharp = await loadSharp();
   return fitted(sharp(pixels, { raw: { width, height, channels } }), shape, fitting);
 }
 

@@ -1,7 +1,7 @@
 /** Writes pictures to files together with how they were drawn, and reads that back. */
 import { tryJson } from "../engine/bytes.ts";
 import { extname } from "node:path";
-import sharp, { type Sharp } from "sharp";
+import type { Sharp } from "sharp";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
@@ -9,8 +9,9 @@ import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Picture } from "./picture.ts";
 import type { BlobType } from "./convert.ts";
 import { parametersText, type PictureMetadata, pictureMetadataSchema } from "./metadata.ts";
-import { isPng, METADATA_KEYWORD, metadataTexts, withPngTexts } from "./png.ts";
+import { isPng, METADATA_KEYWORD, toPng } from "./png.ts";
 import { pngTexts } from "./png-node.ts";
+import { loadSharp } from "./sharp-node.ts";
 
 export type PictureFormat = "png" | "jpeg" | "webp" | "gif";
 
@@ -67,19 +68,14 @@ export async function encodePicture(
 }
 
 async function encoded(
-  { width, height, channels, pixels }: Picture,
+  picture: Picture,
   format: PictureFormat,
   metadata: PictureMetadata | undefined,
 ): Promise<Uint8Array> {
-  const image = sharp(pixels, { raw: { width, height, channels } });
+  if (format === "png") return toPng(picture, metadata);
+  const { width, height, channels, pixels } = picture;
+  const image = (await loadSharp())(pixels, { raw: { width, height, channels } });
   switch (format) {
-    case "png": {
-      const png = await image
-        .toColourspace(channels === 1 ? "b-w" : "srgb")
-        .png()
-        .toBuffer();
-      return metadata ? withPngTexts(png, metadataTexts(metadata)) : png;
-    }
     case "jpeg":
       return described(image, metadata)
         .jpeg({ quality: 95, chromaSubsampling: "4:4:4" })
@@ -160,6 +156,7 @@ function xmpOf(metadata: PictureMetadata): string {
 }
 
 async function xmpText(bytes: Uint8Array, path: string): Promise<string | undefined> {
+  const sharp = await loadSharp();
   const xmp = await sharp(bytes)
     .metadata()
     .then(

@@ -1,23 +1,16 @@
 /**
  * Loads batches for training in a worker thread. The training loop spends seconds inside native calls, so the
- * worker decodes ahead of it. This file is the entry of the worker, too.
+ * worker decodes ahead of it.
  */
-import { parentPort, Worker, workerData } from "node:worker_threads";
+import { Worker } from "node:worker_threads";
 import { PatchwiseError } from "../../engine/errors.ts";
-import { type Failure, failure, revive } from "../../engine/runtime/worker-protocol.ts";
-import {
-  type Batch,
-  batchReader,
-  EXAMPLE_BYTES,
-  type Loader,
-  type Skipped,
-} from "./batch-reader.ts";
+import { moduleFile } from "../../engine/package-node.ts";
+import { type Failure, revive } from "../../engine/runtime/worker-protocol.ts";
+import { type Batch, EXAMPLE_BYTES, type Loader, type Skipped } from "./batch-reader.ts";
 import { pictureLayout } from "./batches.ts";
 import type { DataConfig } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
-import { openLatentFolder } from "../latents/folder-node.ts";
 import { type LatentCache, latentLayout } from "../latents/latents.ts";
-import { openData } from "../open-node.ts";
 
 export interface LoaderOptions {
   readonly data: DataConfig;
@@ -32,18 +25,16 @@ export interface LoaderOptions {
 }
 
 /** The data that the worker receives at its start. */
-interface LoaderSettings extends LoaderOptions {
-  /** Tells the loader's worker from others. */
-  readonly worker: "loader";
+export interface LoaderSettings extends LoaderOptions {
   /** The number of batches to prefetch. */
   readonly ahead: number;
   readonly cache: number;
 }
 
 /** A message to the worker: one more batch may be made, or stop. */
-type ToLoader = "taken" | "close";
+export type ToLoader = "taken" | "close";
 
-type FromLoader =
+export type FromLoader =
   | {
       readonly kind: "open";
       readonly info: Loader["info"];
@@ -75,7 +66,6 @@ export async function openLoader(options: LoaderOptions): Promise<Loader> {
   const ahead = Math.min(MAX_AHEAD, Math.max(2, Math.floor(AHEAD_BYTES / batchBytes)));
   const settings: LoaderSettings = {
     ...options,
-    worker: "loader",
     ahead,
     cache: CACHE_BYTES,
   };
@@ -111,7 +101,9 @@ interface Thread {
 }
 
 function startThread(settings: LoaderSettings): Thread {
-  const worker = new Worker(new URL(import.meta.url), { workerData: settings });
+  const worker = new Worker(moduleFile("data/loading/loader-worker-node"), {
+    workerData: settings,
+  });
   const arrived: Exclude<FromLoader, Failure>[] = [];
   const waiting: {
     readonly resolve: (message: Exclude<FromLoader, Failure>) => void;
@@ -161,52 +153,4 @@ function startThread(settings: LoaderSettings): Thread {
       await exited;
     },
   };
-}
-
-/** Runs in the worker: makes batches ahead of those that were taken, until it is told to stop. */
-async function produce(settings: LoaderSettings, port: NonNullable<typeof parentPort>) {
-  const { data: config, shape, from, latents } = settings;
-  const closing = new AbortController();
-  /** Index of the first batch that may not be made yet. */
-  let allowed = from + settings.ahead;
-  let onMessage = () => {};
-  port.on("message", (message: ToLoader) => {
-    if (message === "taken") allowed++;
-    else closing.abort();
-    onMessage();
-  });
-  const post = (message: FromLoader, transfer: readonly ArrayBuffer[] = []) =>
-    port.postMessage(message, [...transfer]);
-  const makeBatches = async () => {
-    const data = latents ? await openLatentFolder(latents.folder) : await openData(config, shape);
-    const layout = latents ? latentLayout(latents) : pictureLayout(shape);
-    try {
-      const { name, count, classes, captioned, survey, memory = 0 } = data;
-      post({ kind: "open", info: { name, count, classes, captioned }, survey, memory });
-      const { flip } = config;
-      const reader = batchReader(data, { ...settings, layout, flip, signal: closing.signal });
-      for (let index = from; !closing.signal.aborted;) {
-        if (index < allowed) {
-          const { batch, skipped } = await reader.read(index++);
-          const buffers = [batch.pixels.buffer, ...(batch.labels ? [batch.labels.buffer] : [])];
-          post({ kind: "batch", batch, skipped }, buffers as ArrayBuffer[]);
-        } else await new Promise<void>((resolve) => (onMessage = resolve));
-      }
-    } finally {
-      await data.close();
-    }
-  };
-  try {
-    await makeBatches();
-  } catch (error) {
-    if (!closing.signal.aborted) post(failure(error));
-  } finally {
-    // The thread ends by itself once its port is closed.
-    port.close();
-  }
-}
-
-const given = workerData as Partial<LoaderSettings> | null | undefined;
-if (parentPort && given?.worker === "loader") {
-  void produce(given as LoaderSettings, parentPort);
 }

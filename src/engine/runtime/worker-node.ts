@@ -5,8 +5,8 @@
  * otherwise, and because a crash of the runtime is then limited to its own process.
  */
 import { fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import { DeviceError } from "../errors.ts";
+import { moduleFile } from "../package-node.ts";
 import type { Executor, Plan } from "./executor.ts";
 import type { NodeDevice } from "./ort-session-node.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
@@ -17,10 +17,10 @@ export function openInWorker(device: NodeDevice, plan: Plan): Promise<Executor> 
 }
 
 function startWorker(device: NodeDevice): Remote {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  const entry = fileURLToPath(new URL(`./worker-entry-node.${extension}`, import.meta.url));
   // "advanced" serialization preserves typed arrays.
-  const child = fork(entry, [device], { serialization: "advanced" });
+  const child = fork(moduleFile("engine/runtime/worker-entry-node"), [device], {
+    serialization: "advanced",
+  });
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   const died = new Promise<never>((_, reject) => {
     child.once("error", reject);

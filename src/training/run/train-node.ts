@@ -1,7 +1,7 @@
 /** `patchwise train`, from a config to the folder of a trained model. */
 import { mkdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { packageFile } from "../../engine/package-node.ts";
 import type { DataConfig } from "../../data/config.ts";
 import type { LatentCache } from "../../data/latents/latents.ts";
 import type { Loader } from "../../data/loading/batch-reader.ts";
@@ -203,7 +203,7 @@ async function wholeModel(
 }
 
 /** The word table that comes with Patchwise. */
-const bundledWords = fileURLToPath(new URL("../../../models/words", import.meta.url));
+const bundledWords = packageFile("models/words");
 
 /**
  * Opens a word table on disk, the bundled one by default.
