@@ -6,7 +6,7 @@ import { turns } from "../engine/turns.ts";
 import { byteSize } from "../engine/arrays/dtype.ts";
 import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
-import { is, leafName } from "../engine/graph/graph.ts";
+import { type Graph, is, leafName } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
@@ -27,7 +27,10 @@ import { type GenerateSettings, skippedLayers } from "./settings.ts";
  */
 export type WeightLayout = "prepacked" | "onDemand";
 
-const estimates = new WeakMap<Stage, Map<string, MemoryEstimate>>();
+/** The graph of each stage, from which its memory is estimated before it is compiled. */
+const graphs = new WeakMap<Stage, Graph>();
+/** Estimates by the number of rows, with weights as their graphs declare them. */
+const estimates = new WeakMap<Stage, Map<number, MemoryEstimate>>();
 
 /** Programs that a pipeline keeps unless told otherwise: enough for encoders, an autoencoder and a few picture sizes. */
 const KEPT = 8;
@@ -35,19 +38,19 @@ const KEPT = 8;
 /** Measured overhead of weights as a share of their bytes: memory fragments, and several weights are converted at once. */
 const overhead = { rearranged: 1 / 50, convertedOnce: 1 / 8, convertedEachRun: 1 / 12 } as const;
 
-/** Bytes of a process that runs only this stage, on a number of rows. */
-export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
-  const known = estimates.get(stage) ?? new Map<string, MemoryEstimate>();
-  estimates.set(stage, known);
-  const key = `${rows} ${layout}`;
-  const memory = known.get(key) ?? estimated(stage, rows, layout);
-  known.set(key, memory);
-  return memory;
+function tracedOnce(stage: Stage): Graph {
+  const graph = graphs.get(stage) ?? stage.graph();
+  graphs.set(stage, graph);
+  return graph;
 }
 
-function estimated(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
-  const graph = stage.graph();
-  const memory = estimateMemory(graph, rows);
+/** Bytes of a process that runs only this stage, on a number of rows. */
+export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
+  const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
+  estimates.set(stage, known);
+  const graph = tracedOnce(stage);
+  const memory = known.get(rows) ?? estimateMemory(graph, rows);
+  known.set(rows, memory);
   let [whole, stored, largest] = [0, 0, 0];
   for (const parameter of graph.parameters) {
     const found = stage.weights(leafName(parameter));
@@ -246,7 +249,7 @@ export function stagePrograms(
     const found = cached.get(stage);
     const program =
       found?.program ??
-      (await backend.compile(stage.graph(), {
+      (await backend.compile(tracedOnce(stage), {
         weights: stage.weights,
         prepack: layout === "prepacked",
         convertEachRun: layout === "onDemand",
