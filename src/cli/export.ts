@@ -2,7 +2,7 @@
  * patchwise export MODEL: writes the graph of a model as ONNX.
  */
 import type { Command } from "commander";
-import { UsageError } from "../engine/errors.ts";
+import { quote, UsageError } from "../engine/errors.ts";
 import { type Exported, exportGraph } from "../pipelines/export-node.ts";
 import {
   decoderGraph,
@@ -13,7 +13,6 @@ import {
 import { openModel } from "../pipelines/open/open-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
-import { quote } from "../engine/messages.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";

@@ -3,8 +3,7 @@
  */
 import { randomInt } from "node:crypto";
 import type { Command } from "commander";
-import { UsageError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { quote, UsageError } from "../engine/errors.ts";
 import { shippedModels } from "../models/card-node.ts";
 import { pictureFormat, readPictureMetadata, writePicture } from "../pictures/file-node.ts";
 import { pictureGrid } from "../pictures/grid.ts";

@@ -8,8 +8,7 @@ import {
   estimateMemory,
   estimateTogether,
 } from "../engine/passes/cost.ts";
-import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { nearestNames, quote, UsageError } from "../engine/errors.ts";
 import { canDrop, networkPresets } from "../models/network.ts";
 import {
   latentSize,

@@ -1,11 +1,10 @@
 /** Options that several commands have, and parsers of their values. */
 import type { Command } from "commander";
-import { DeviceError, UsageError } from "../engine/errors.ts";
+import { DeviceError, quote, UsageError } from "../engine/errors.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { PictureSize } from "../pipelines/image-model.ts";
 import { type OpenModelOptions, openOptions } from "../pipelines/open/options.ts";
-import { quote } from "../engine/messages.ts";
 import { pick } from "../engine/records.ts";
 
 /** A parser of a number, as commander takes it. */

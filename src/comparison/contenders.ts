@@ -1,6 +1,5 @@
 /** Checks that configs can be compared, and gives each of them the same training budget. */
-import { UsageError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { quote, UsageError } from "../engine/errors.ts";
 import { flattened, type TrainingConfig } from "../training/config/config.ts";
 import type { readTrainingConfig } from "../training/config/config-file.ts";
 

@@ -1,7 +1,6 @@
 /** Computes every measure of `patchwise evaluate` by comparing drawings with real emoji. */
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
-import { UsageError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { quote, UsageError } from "../engine/errors.ts";
 import { fork, randomKey, uniform } from "../engine/random/random.ts";
 import { recordOf } from "../engine/records.ts";
 import { type ColourName, colourAskedFor, colourShare, OBEYED } from "../evaluation/colour.ts";

@@ -1,6 +1,5 @@
 /** Pictures in memory as a data set. */
-import { UsageError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { quote, UsageError } from "../engine/errors.ts";
 import type { Picture, PictureShape } from "../pictures/picture.ts";
 import type { DataSet } from "./dataset.ts";
 

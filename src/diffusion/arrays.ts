@@ -1,7 +1,6 @@
 /** Arithmetic on host data, image by image: results do not depend on the other images of a batch. */
-import { allocate, type DataOf } from "../engine/arrays/dtype.ts";
+import { allocate, type DataOf, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { ShapeError } from "../engine/errors.ts";
-import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 
 /** The dtypes that samplers compute in. */
 export type Real = "float32" | "float64";

@@ -25,3 +25,69 @@ export class FormatError extends PatchwiseError {
 export class DeviceError extends PatchwiseError {
   override name = "DeviceError";
 }
+
+/**
+ * Returns the known names nearest to a name, nearest first: at most three that contain it or differ from it by less than half of
+ * its letters.
+ *
+ * @example nearestNames("DiT-XL/3", ["DiT-XL/2", "U-ViT-M/4"]) // ["DiT-XL/2"]
+ */
+export function nearestNames(name: string, known: Iterable<string>): string[] {
+  const wanted = name.toLowerCase();
+  if (wanted === "") return [];
+  const apart = (other: string) =>
+    other !== wanted && other.includes(wanted) ? 1 : distance(wanted, other);
+  return [...known]
+    .map((other) => ({ other, distance: apart(other.toLowerCase()) }))
+    .filter((each) => each.distance < Math.max(2, wanted.length / 2))
+    .sort((a, b) => a.distance - b.distance)
+    .slice(0, 3)
+    .map((each) => each.other);
+}
+
+/** Ends a sentence about an unknown name with the nearest known names; with `all` and the known names if none is near. */
+export function didYouMean(name: string, known: readonly string[], all = "give one of"): string {
+  const near = nearestNames(name, known);
+  return near.length > 0 ? `did you mean ${near.join(" or ")}?` : `${all} ${firstOf(known, 40)}.`;
+}
+
+/** Lists the first names, with "…" for the others. */
+export function firstOf(names: readonly string[], count: number): string {
+  return names.slice(0, count).join(", ") + (names.length > count ? ", …" : "");
+}
+
+/** The first three of some names, and the number of the others. */
+export function listed(names: readonly string[]): string {
+  const rest = names.length - 3;
+  return names.slice(0, 3).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+}
+
+/** The number of letters to insert, delete, replace or swap with a neighbour to turn one name into the other (Damerau, 1964). */
+function distance(a: string, b: string): number {
+  let before: number[] = [];
+  let above = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1];
+      const best = Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + (same ? 0 : 1));
+      const swapped = a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row.push(swapped ? Math.min(best, before[j - 2]! + 1) : best);
+    }
+    [before, above] = [above, row];
+  }
+  return above[b.length]!;
+}
+
+/** Quotes, escapes and shortens a string for a one-line message. */
+export function quote(text: string): string {
+  return JSON.stringify(clip(text)).replace(
+    /[\u007f-\u009f\p{Cf}\u2028\u2029]/gu,
+    (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`,
+  );
+}
+
+/** Shortens a text to at most 100 characters. */
+export function clip(text: string): string {
+  return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
+}

@@ -9,7 +9,17 @@ export {
   type MemoryEstimate,
   peakMemory,
 } from "./passes/cost.ts";
-export { byteSize, type DType, dtypes } from "./arrays/dtype.ts";
+export {
+  byteSize,
+  castArray,
+  type DType,
+  dtypes,
+  type NdArray,
+  ndarray,
+  scalar,
+  toNumbers,
+  zeros,
+} from "./arrays/ndarray.ts";
 export { DeviceError, FormatError, PatchwiseError, ShapeError, UsageError } from "./errors.ts";
 export { evaluate } from "./reference/evaluate.ts";
 export {
@@ -29,7 +39,6 @@ export {
 } from "./graph/functional.ts";
 export { gradient } from "./gradients/gradient.ts";
 export { type Graph, graphOf } from "./graph/graph.ts";
-export { castArray, type NdArray, ndarray, scalar, toNumbers, zeros } from "./arrays/ndarray.ts";
 export { lower } from "./onnx/lower.ts";
 export {
   averagePool,

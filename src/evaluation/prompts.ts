@@ -1,8 +1,7 @@
 /** Prompts to evaluate a model with, and the right answers to them: a file of JSON lines. */
 import * as z from "zod";
 import { emojiStyleNames } from "../data/formats/emoji/captions.ts";
-import { FormatError, UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { FormatError, nearestNames, quote, UsageError } from "../engine/errors.ts";
 import { colourAskedFor, colourNames } from "./colour.ts";
 
 const hexcode = z

@@ -1,6 +1,5 @@
 /** The table of model families: one line each, and `registerFamily` for those from outside. */
-import { UsageError } from "../engine/errors.ts";
-import { didYouMean, quote } from "../engine/messages.ts";
+import { didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { ddpmUNetFamily } from "./ddpm-unet/family.ts";
 import { ditFamily } from "./dit/family.ts";
 import type { NetworkFamily, NetworkFields } from "./family.ts";

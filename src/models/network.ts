@@ -1,6 +1,6 @@
 /** Networks that denoise, of every family, by their configs: the schema of a config, and tracing it with its condition. */
 import * as z from "zod";
-import type { DType } from "../engine/arrays/dtype.ts";
+import type { DType } from "../engine/arrays/ndarray.ts";
 import { input } from "../engine/graph/functional.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";

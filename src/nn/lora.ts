@@ -5,8 +5,7 @@
  * It is a view of `Params`, so layers and models need not know of it. The sum costs one small product in each step, and merging
  * it into W later gives the same numbers.
  */
-import { UsageError } from "../engine/errors.ts";
-import { nearestNames } from "../engine/messages.ts";
+import { nearestNames, UsageError } from "../engine/errors.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { type Declared, type Params, type ParamsRoot, pathPattern, zero } from "./params.ts";
 

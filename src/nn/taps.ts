@@ -2,9 +2,8 @@
  * Taps: intermediate tensors of a model, such as attention probabilities and the outputs of blocks, that a graph returns only
  * when they are asked for by name. Layers name them with `Params.tap`; without `withTaps` those calls do nothing.
  */
-import { UsageError } from "../engine/errors.ts";
+import { nearestNames, UsageError } from "../engine/errors.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { nearestNames } from "../engine/messages.ts";
 import { type Params, type ParamsRoot, pathPattern } from "./params.ts";
 
 export interface Tapped {

@@ -1,6 +1,5 @@
 /** The conditions of a request: a class, a prompt, or none, checked against what the model takes. */
-import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { nearestNames, quote, UsageError } from "../engine/errors.ts";
 import type { ImageModel } from "./image-model.ts";
 
 /** What a network is conditioned on, checked against the model. */

@@ -1,8 +1,7 @@
 /** Writes the programs of a model as ONNX files; the file holds the graph that Patchwise itself runs. */
 import { basename } from "node:path";
-import { byteSize } from "../engine/arrays/dtype.ts";
+import { byteSize, castArray, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { type Graph, leafName } from "../engine/graph/graph.ts";
-import { castArray, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { lower } from "../engine/onnx/lower.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import {

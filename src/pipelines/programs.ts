@@ -3,8 +3,7 @@
  * that compiles a program when it is first run and drops programs when memory runs short.
  */
 import { turns } from "../engine/turns.ts";
-import { byteSize } from "../engine/arrays/dtype.ts";
-import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { byteSize, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import { type Graph, is, leafName } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";

@@ -3,8 +3,7 @@
  * gives the type and range of a setting, its default, its spelling on the command line, and whether pictures record it.
  */
 import * as z from "zod";
-import { UsageError } from "../engine/errors.ts";
-import { nearestNames, quote } from "../engine/messages.ts";
+import { nearestNames, quote, UsageError } from "../engine/errors.ts";
 import type { Picture } from "../pictures/picture.ts";
 import type { ImageModel } from "./image-model.ts";
 

@@ -3,8 +3,7 @@
  * `merges.txt` of transformers' CLIPTokenizer.
  */
 import * as z from "zod";
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { loadTokenizer, type Tokenizer, type TokenizerOptions } from "./tokenizer.ts";
 
 const START = "<|startoftext|>";

@@ -2,8 +2,7 @@
  * SentencePiece tokenizers such as T5's: a `.model` file with the probability of each piece, by which a text
  * is split into the most likely pieces.
  */
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { charsmapRewrite, type Rewrite } from "./charsmap.ts";
 import {
   decodeSentencePiece,

@@ -1,7 +1,6 @@
 /** Converts text to token ids by a tokenizer.json in Hugging Face's format. */
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { charsmapRewrite } from "./charsmap.ts";
 
 export interface EncodedText {

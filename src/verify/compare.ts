@@ -1,6 +1,5 @@
 /** Compares computed arrays with recorded ones. */
-import { isFloat } from "../engine/arrays/dtype.ts";
-import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
+import { castArray, isFloat, type NdArray } from "../engine/arrays/ndarray.ts";
 
 /** Bounds |got - want| by a number, or each element by a fraction of |want|, or of `floor` if |want| is smaller. */
 export type Tolerance =

@@ -1,11 +1,10 @@
 /** Reads process, variance and loss from the names and arguments of a recorded diffusion. */
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
 import { type DiffusionProcess, diffusionProcess, respaced } from "../diffusion/process.ts";
 import { type BetaSchedule, betasOf } from "../diffusion/schedule.ts";
 import { respacedTimesteps } from "../diffusion/timesteps.ts";
 import type { HybridOptions, StepVariance } from "../diffusion/variational-bound.ts";
-import { quote } from "../engine/messages.ts";
 import type { Recording } from "./recording.ts";
 
 export type Respacing = string | readonly number[];

@@ -8,11 +8,10 @@
  *     out.CASE.NAME_skip  without the blocks that the case's line of `calls` names as `skip_layers`
  *     out.NAME_with_cfg   with the original's classifier-free guidance, for the inputs `in.cfg_…` and `in.cfg_scale`
  */
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { full, input } from "../engine/graph/functional.ts";
 import { batchTimes } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { quote } from "../engine/messages.ts";
 import { families } from "../models/families.ts";
 import type {
   NetworkFamily,

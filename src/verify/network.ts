@@ -3,7 +3,7 @@
  * gradients of a scalar with respect to them.
  */
 import { combine } from "../diffusion/arrays.ts";
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
 import { gradient } from "../engine/gradients/gradient.ts";
 import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
@@ -15,7 +15,6 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import type { ParamsRoot } from "../nn/params.ts";
 import { checkedWeights, type KeyMap, sameKeys } from "../weights/check-keys.ts";
 import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
-import { quote } from "../engine/messages.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
 import { closing } from "../weights/sources/closing.ts";
 import type { BackendSource, Computed } from "./family.ts";

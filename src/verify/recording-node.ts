@@ -4,8 +4,7 @@
  */
 import { readFile } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
 import { closeAll } from "../weights/sources/closing.ts";

@@ -7,7 +7,7 @@
  * FUNCTION is rand, randn, randperm, exponential, randintHIGH or randintLOW_HIGH; SHAPE is the sizes joined by
  * "x". The dtype of the recorded tensor is the one that was asked for.
  */
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { castArray, type NdArray } from "../engine/arrays/ndarray.ts";
 import {
   exponential,
@@ -18,7 +18,6 @@ import {
   type TorchGenerator,
   torchGenerator,
 } from "../engine/random/torch-random.ts";
-import { quote } from "../engine/messages.ts";
 import type { Computed } from "./family.ts";
 import type { Recording } from "./recording.ts";
 

@@ -1,7 +1,6 @@
 /** Recomputes a recording and compares every output with its recorded value. */
-import { isFloat } from "../engine/arrays/dtype.ts";
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { isFloat } from "../engine/arrays/ndarray.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { compare, type Tolerance } from "./compare.ts";
 import { recordingFamilies } from "./families.ts";
 import type { BackendSource, Computed } from "./family.ts";

@@ -1,10 +1,9 @@
 /** Checks that a checkpoint fits a model: its keys, its shapes and its copies of fixed tables. */
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, listed, quote } from "../engine/errors.ts";
 import { type WeightSource } from "../engine/runtime/backend.ts";
 import { reshaped } from "../engine/runtime/stored-weight.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
 import { type ParamsRoot } from "../nn/params.ts";
-import { listed, quote } from "../engine/messages.ts";
 import { type Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
 import { castArray } from "../engine/arrays/ndarray.ts";

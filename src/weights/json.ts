@@ -4,8 +4,7 @@
  * checked, and finding duplicates would need a scanner anyway. Here the caller asks for the values that it
  * expects, and nothing else is built.
  */
-import { FormatError } from "../engine/errors.ts";
-import { clip, quote } from "../engine/messages.ts";
+import { clip, FormatError, quote } from "../engine/errors.ts";
 
 // A safetensors header has 3 levels and an index file 2; unknown fields may have a few more.
 const MAX_DEPTH = 16;

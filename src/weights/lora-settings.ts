@@ -1,6 +1,5 @@
 /** The settings that a writer of a LoRA stores beside its tensors or in their file, by PEFT's names. */
-import { FormatError } from "../engine/errors.ts";
-import { quote } from "../engine/messages.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { parsePythonJson } from "./python-json.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 

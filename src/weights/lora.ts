@@ -5,10 +5,9 @@
  * which has separate projections where the original code has one layer.
  */
 import { prefixed } from "../engine/records.ts";
-import { FormatError, PatchwiseError } from "../engine/errors.ts";
+import { FormatError, listed, PatchwiseError, quote } from "../engine/errors.ts";
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
-import { listed, quote } from "../engine/messages.ts";
 import {
   type Delta,
   dense,

@@ -1,6 +1,6 @@
 /** Maps the parameters of a program to the stored weights of a checkpoint. */
-import { byteSize, viewOf } from "../engine/arrays/dtype.ts";
-import { FormatError } from "../engine/errors.ts";
+import { byteSize, viewOf } from "../engine/arrays/ndarray.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import {
   arrayWeight,
@@ -8,7 +8,6 @@ import {
   rowsWeight,
   type StoredWeight,
 } from "../engine/runtime/stored-weight.ts";
-import { quote } from "../engine/messages.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 

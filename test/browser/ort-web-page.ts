@@ -1,8 +1,8 @@
 /** Functions that ort-web.test.ts calls inside a page. */
-import { toBfloat16, toFloat16 } from "../../src/engine/arrays/dtype.ts";
+import { toBfloat16, toFloat16 } from "../../src/engine/arrays/convert.ts";
+import { type NdArray, ndarray, scalar, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
-import { type NdArray, ndarray, scalar, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import type { StoredWeight } from "../../src/engine/runtime/stored-weight.ts";
 import type { Backend } from "../../src/engine/runtime/backend.ts";
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";

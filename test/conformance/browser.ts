@@ -1,7 +1,7 @@
 /** Defines a test for every case, run inside of a page. */
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { DType } from "../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../src/engine/arrays/ndarray.ts";
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import type { Case } from "./case.ts";

@@ -2,9 +2,14 @@
  * A conformance case: a small graph, the data to run it on, and how near a backend has to come to
  * the reference interpreter. Free of Node and of the browser, so that both can run it.
  */
-import { type DType, isFloat } from "../../src/engine/arrays/dtype.ts";
+import {
+  castArray,
+  type DType,
+  isFloat,
+  type NdArray,
+  ndarray,
+} from "../../src/engine/arrays/ndarray.ts";
 import { type Graph, leafName } from "../../src/engine/graph/graph.ts";
-import { castArray, type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import type { WeightSource } from "../../src/engine/runtime/backend.ts";
 import { resolve, type Shape } from "../../src/engine/graph/shape.ts";
 import { input, parameter } from "../../src/engine/graph/functional.ts";

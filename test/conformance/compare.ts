@@ -1,6 +1,5 @@
 /** How near two arrays are, said in one sentence where they are not near enough. */
-import { type DType, isFloat } from "../../src/engine/arrays/dtype.ts";
-import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { type DType, isFloat, type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 
 /**
  * Largest error relative to the largest magnitude of the expected array. float32: a few roundings of

@@ -1,5 +1,5 @@
 /** The conformance suite inside of a page. */
-import type { DType } from "../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../src/engine/arrays/ndarray.ts";
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { webBackend } from "../../src/engine/runtime/ort-web.ts";
 import { allCases } from "./cases/index.ts";

@@ -1,5 +1,5 @@
 /** Runs a case on a backend and on the reference interpreter, and says where the two differ. */
-import type { DType } from "../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../src/engine/arrays/ndarray.ts";
 import { DeviceError } from "../../src/engine/errors.ts";
 import { evaluate } from "../../src/engine/reference/evaluate.ts";
 import { type Graph, graphOf, is } from "../../src/engine/graph/graph.ts";

@@ -1,8 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { isFloat } from "../../src/engine/arrays/dtype.ts";
+import { isFloat, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { gradient } from "../../src/engine/gradients/gradient.ts";
 import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
-import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { formatShape, isStatic, resolve } from "../../src/engine/graph/shape.ts";
 import { full, input, parameter } from "../../src/engine/graph/functional.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isFloat } from "../../src/engine/arrays/dtype.ts";
+import { isFloat } from "../../src/engine/arrays/ndarray.ts";
 import { ShapeError } from "../../src/engine/errors.ts";
 import { evaluate, evaluateFloat64, evaluateNode } from "../../src/engine/reference/evaluate.ts";
 import {

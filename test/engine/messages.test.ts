@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { nearestNames } from "../../src/engine/messages.ts";
+import { nearestNames } from "../../src/engine/errors.ts";
 
 describe("nearestNames", () => {
   const samplers = ["ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm++2m", "unipc"];

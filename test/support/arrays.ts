@@ -1,6 +1,11 @@
 /** Seeded host data for tests. */
-import type { DType } from "../../src/engine/arrays/dtype.ts";
-import { castArray, type NdArray, ndarray, sizeOf } from "../../src/engine/arrays/ndarray.ts";
+import {
+  castArray,
+  type DType,
+  type NdArray,
+  ndarray,
+  sizeOf,
+} from "../../src/engine/arrays/ndarray.ts";
 
 /** Uniform numbers in [0, 1): the same for the same seed (mulberry32). */
 function randomNumbers(seed: number): () => number {

@@ -1,9 +1,8 @@
 /** For every op, a way to draw valid inputs and attributes at random. */
 import fc from "fast-check";
 import { recompute } from "../../src/engine/graph/recompute.ts";
-import { type DType, dtypes } from "../../src/engine/arrays/dtype.ts";
+import { type DType, dtypes, zeros } from "../../src/engine/arrays/ndarray.ts";
 import { is } from "../../src/engine/graph/graph.ts";
-import { zeros } from "../../src/engine/arrays/ndarray.ts";
 import type { ConvAttributes, OpName, Ops } from "../../src/engine/graph/ops.ts";
 import { batch, batchTimes, type Dim, type Shape } from "../../src/engine/graph/shape.ts";
 import { input } from "../../src/engine/graph/functional.ts";

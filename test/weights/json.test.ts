@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { FormatError } from "../../src/engine/errors.ts";
-import { quote } from "../../src/engine/messages.ts";
+import { FormatError, quote } from "../../src/engine/errors.ts";
 import { JsonScanner } from "../../src/weights/json.ts";
 
 const scan = (text: string) => new JsonScanner(new TextEncoder().encode(text), "f", "the text");

@@ -1,8 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { dtypes } from "../../src/engine/arrays/dtype.ts";
+import { dtypes, ndarray, sizeOf, zeros } from "../../src/engine/arrays/ndarray.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { ndarray, sizeOf, zeros } from "../../src/engine/arrays/ndarray.ts";
 import {
   openSafetensors,
   readTensor,

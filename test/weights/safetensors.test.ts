@@ -1,13 +1,16 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { byteSize, type DType, dtypes, viewOf } from "../../src/engine/arrays/dtype.ts";
 import {
+  byteSize,
   castArray,
+  type DType,
+  dtypes,
   type NdArray,
   ndarray,
   sizeOf,
   toNumbers,
+  viewOf,
   zeros,
 } from "../../src/engine/arrays/ndarray.ts";
 import {

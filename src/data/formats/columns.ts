@@ -1,7 +1,5 @@
 /** Chooses the columns of a table and reads their cells. */
-import { UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
-import { quote } from "../../engine/messages.ts";
+import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
 
 /** Usual names of the column of captions. */
 export const captionNames = ["text", "caption", "captions", "prompt"] as const;

@@ -1,10 +1,9 @@
 /** Finds the files of a data set. */
 import { readdir, realpath, stat } from "node:fs/promises";
 import { join, basename, extname } from "node:path";
-import { UsageError } from "../../engine/errors.ts";
+import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { byCodeUnits } from "./columns.ts";
-import { nearestNames, quote } from "../../engine/messages.ts";
 import { fileSource } from "../../weights/sources/file-node.ts";
 import { type ByteSource, refuseLfsPointer } from "../../weights/sources/source.ts";
 

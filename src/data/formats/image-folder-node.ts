@@ -3,8 +3,7 @@
  * picture, or from the names of the subfolders.
  */
 import { basename, dirname, extname, join } from "node:path/posix";
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { readRegularFile } from "../../weights/sources/read-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { captionLines, classesOf } from "./columns.ts";

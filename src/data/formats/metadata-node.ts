@@ -1,8 +1,7 @@
 /** Reads the metadata.jsonl or metadata.csv of an image folder in Hugging Face's layout. */
 import { CsvError, parse } from "csv-parse/sync";
-import { FormatError } from "../../engine/errors.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import { parsePythonJson } from "../../weights/python-json.ts";
-import { quote } from "../../engine/messages.ts";
 import { captionNames, captionsOf, chooseColumn, labelNames } from "./columns.ts";
 
 /** What one row says about a picture. */

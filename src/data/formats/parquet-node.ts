@@ -9,8 +9,7 @@ import {
   parquetReadObjects,
 } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { clip } from "../../engine/messages.ts";
+import { clip, FormatError, UsageError } from "../../engine/errors.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 import { captionsOf, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";

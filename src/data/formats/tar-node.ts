@@ -1,7 +1,6 @@
 /** Reads WebDataset archives: samples in tar files, each a picture and its annotations under one name. */
-import { FormatError, UsageError } from "../../engine/errors.ts";
+import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { parsePythonJson } from "../../weights/python-json.ts";
-import { quote } from "../../engine/messages.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 import { captionLines, captionNames, captionsOf, chooseColumn } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";

@@ -1,6 +1,5 @@
 /** Lists the files of a tar archive (POSIX ustar and pax, GNU long names) by reading only the headers. */
-import { FormatError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 
 export interface TarEntry {

@@ -1,7 +1,6 @@
 /** Cached latents of pictures, and how training samples from them. */
 import { float16ToFloat32 } from "../../engine/arrays/convert.ts";
-import { byteSize } from "../../engine/arrays/dtype.ts";
-import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { byteSize, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { normal, type RandomKey } from "../../engine/random/random.ts";
 import type { Layout } from "../loading/batches.ts";
 

@@ -2,8 +2,7 @@
  * Diffusers' schedulers, from the `scheduler_config.json` of a model folder, as noise levels and one of our samplers. Their
  * tables are computed in float32 as in diffusers, because models were trained with them.
  */
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
+import { FormatError, nearestNames, UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Denoiser } from "../denoiser.ts";

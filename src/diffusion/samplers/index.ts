@@ -1,6 +1,5 @@
 /** Every sampler by the name that requests use. */
-import { UsageError } from "../../engine/errors.ts";
-import { nearestNames } from "../../engine/messages.ts";
+import { nearestNames, UsageError } from "../../engine/errors.ts";
 import { ddim, euler, eulerAncestral } from "./ddim.ts";
 import { ddpm } from "./ddpm.ts";
 import { dpmSolver2M, dpmSolver2MSDE, dpmSolver2MSigma, dpmSolver3M } from "./dpm-solver.ts";

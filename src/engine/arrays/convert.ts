@@ -1,10 +1,57 @@
 /**
- * Bulk conversion between float32 and the 16-bit floats. These plain loops over typed arrays give the same results as the
- * scalar functions of dtype.ts and are fast enough for checkpoints of gigabytes. Every function works on any part of a tensor,
- * so a caller can convert chunk by chunk.
+ * Conversion between numbers and the 16-bit floats that JavaScript lacks: of one number, and in bulk. The bulk functions give
+ * the same results and are fast enough for checkpoints of gigabytes. They work on any part of a tensor, so a caller can convert
+ * chunk by chunk.
  */
-import { type DType, fromFloat16, type TypedArray } from "./dtype.ts";
+import type { DType, TypedArray } from "./ndarray.ts";
 import { ShapeError } from "../errors.ts";
+
+const floatBits = new Float32Array(1);
+const intBits = new Uint32Array(floatBits.buffer);
+
+/** Returns the IEEE 754 binary16 bits of a number, rounded once, to nearest even. */
+export function toFloat16(value: number): number {
+  if (Number.isNaN(value)) return 0x7e00;
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const magnitude = Math.abs(value);
+  if (magnitude >= 65520) return sign | 0x7c00;
+  if (magnitude < 2 ** -14) return sign | roundHalfEven(magnitude * 2 ** 24);
+  let exponent = Math.floor(Math.log2(magnitude));
+  if (2 ** exponent > magnitude) exponent--;
+  if (2 ** (exponent + 1) <= magnitude) exponent++;
+  // A mantissa that rounds up to 2048 carries into the exponent by itself.
+  return sign | (((exponent + 14) << 10) + roundHalfEven(magnitude * 2 ** (10 - exponent)));
+}
+
+function roundHalfEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  return rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? floor + 1 : floor;
+}
+
+/** Returns the number that binary16 bits represent. */
+export function fromFloat16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const mantissa = bits & 0x3ff;
+  if (exponent === 0x1f) return mantissa ? NaN : sign * Infinity;
+  if (exponent === 0) return sign * mantissa * 2 ** -24;
+  return sign * (1024 + mantissa) * 2 ** (exponent - 25);
+}
+
+/** Returns the bfloat16 bits of a number: the upper 16 bits of its float32 form, rounded to nearest even. */
+export function toBfloat16(value: number): number {
+  floatBits[0] = value;
+  const bits = intBits[0]!;
+  if (Number.isNaN(value)) return 0x7fc0;
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+}
+
+/** Returns the number that bfloat16 bits represent. */
+export function fromBfloat16(bits: number): number {
+  intBits[0] = bits << 16;
+  return floatBits[0]!;
+}
 
 let halfValues: Float32Array | undefined;
 
@@ -71,22 +118,6 @@ export function float32ToFloat16(values: Float32Array, target: Uint16Array): voi
       half = sumBits[0]! - 0x3f000000;
     }
     target[i] = sign | half;
-  }
-}
-
-/**
- * Converts float32 values to bfloat16 bits, rounding to nearest even.
- *
- * @throws ShapeError when the arrays differ in length
- */
-export function float32ToBfloat16(values: Float32Array, target: Uint16Array): void {
-  checkLengths(values.length, target.length);
-  const bits = bitsOf(values);
-  for (let i = 0; i < bits.length; i++) {
-    const word = bits[i]!;
-    // Without this case a NaN whose payload is in the low half would become infinity.
-    target[i] =
-      (word & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
   }
 }
 

@@ -1,18 +1,76 @@
-/**
- * Host data: a typed array with a shape, row-major and contiguous. The symbolic counterpart is `Tensor`.
- */
+/** Host data: a typed array with a shape, row-major and contiguous, and its element types. The symbolic counterpart is `Tensor`. */
 import {
-  allocate,
-  byteSize,
-  type DataOf,
-  type DType,
+  float32ToFloat16,
   fromBfloat16,
   fromFloat16,
   toBfloat16,
   toFloat16,
-} from "./dtype.ts";
-import { float32ToFloat16, toFloat32 } from "./convert.ts";
+  toFloat32,
+} from "./convert.ts";
 import { ShapeError } from "../errors.ts";
+
+/** Element types. bfloat16 is a storage type: checkpoints hold it, arithmetic happens in float32. */
+export const dtypes = [
+  "float32",
+  "float16",
+  "bfloat16",
+  "float64",
+  "int64",
+  "int32",
+  "uint8",
+  "bool",
+] as const;
+
+export type DType = (typeof dtypes)[number];
+
+/** The array type of each dtype. float16 and bfloat16 are stored as raw 16-bit patterns, and bool as one byte that is 0 or 1. */
+export interface DataOf {
+  float32: Float32Array;
+  float16: Uint16Array;
+  bfloat16: Uint16Array;
+  float64: Float64Array;
+  int64: BigInt64Array;
+  int32: Int32Array;
+  uint8: Uint8Array;
+  bool: Uint8Array;
+}
+
+export type TypedArray = DataOf[DType];
+
+const arrayTypes = {
+  float32: Float32Array,
+  float16: Uint16Array,
+  bfloat16: Uint16Array,
+  float64: Float64Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  uint8: Uint8Array,
+  bool: Uint8Array,
+} as const satisfies { [D in DType]: unknown };
+
+/** Returns the size of one element in bytes. */
+export function byteSize(dtype: DType): number {
+  return arrayTypes[dtype].BYTES_PER_ELEMENT;
+}
+
+export function isFloat(dtype: DType): boolean {
+  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16" || dtype === "float64";
+}
+
+/** Creates a zero-filled array of `length` elements. */
+export function allocate<D extends DType>(dtype: D, length: number): DataOf[D] {
+  return new arrayTypes[dtype](length) as DataOf[D];
+}
+
+/** Returns a view, not a copy, of `length` elements from `byteOffset` of a buffer on. The offset must be aligned. */
+export function viewOf<D extends DType>(
+  dtype: D,
+  buffer: ArrayBuffer,
+  byteOffset: number,
+  length: number,
+): DataOf[D] {
+  return new arrayTypes[dtype](buffer, byteOffset, length) as DataOf[D];
+}
 
 export interface NdArray<D extends DType = DType> {
   readonly dtype: D;

@@ -4,7 +4,7 @@
  * differentiated again.
  */
 import { inlineBody } from "../graph/recompute.ts";
-import { isFloat } from "../arrays/dtype.ts";
+import { isFloat } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { nodesBehind } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";

@@ -3,7 +3,7 @@
  * is. Nothing in the result reads w, and neither the first reverse pass: only the derivatives that a forward pass would carry
  * along remain in the graph.
  */
-import { isFloat } from "../arrays/dtype.ts";
+import { isFloat } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { onesLike } from "../graph/functional.ts";
 import { formatShape, sameShape } from "../graph/shape.ts";

@@ -7,7 +7,7 @@
  * which on a CPU are the cost of an elementwise backward pass, rather than the arithmetic.
  */
 import { convGradients, convTransposeGradients } from "./conv-gradients.ts";
-import { isFloat } from "../arrays/dtype.ts";
+import { isFloat } from "../arrays/ndarray.ts";
 import { is } from "../graph/graph.ts";
 import type { OpName, Ops, ReduceName } from "../graph/ops.ts";
 import { type Dim, factorOf, product, quotient, type Shape } from "../graph/shape.ts";

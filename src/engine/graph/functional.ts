@@ -1,9 +1,8 @@
 /**
  * The leaves of a graph, and operations on several tensors.
  */
-import type { DType } from "../arrays/dtype.ts";
+import { type DType, type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
-import { type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { normalizeAxis, type Shape } from "./shape.ts";
 import { apply, type Tensor } from "./tensor.ts";
 

@@ -1,5 +1,5 @@
 /** Checks of inputs and attributes that the rules of infer.ts share. */
-import { type DType, isFloat } from "../arrays/dtype.ts";
+import { type DType, isFloat } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import type { OpName, Ops } from "./ops.ts";
 import {

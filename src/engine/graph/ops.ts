@@ -4,8 +4,7 @@
  * A pass (infer, vjp, lower, evaluate) is a table with one rule for each name here. To add an op, write its attributes below and
  * then the rules that the compiler reports as missing.
  */
-import type { DType } from "../arrays/dtype.ts";
-import type { NdArray } from "../arrays/ndarray.ts";
+import type { DType, NdArray } from "../arrays/ndarray.ts";
 import type { Graph } from "./graph.ts";
 import type { Shape } from "./shape.ts";
 

@@ -2,7 +2,7 @@
  * Symbolic tensors. A tensor is a value that a program will compute; its shape and dtype are known now. Every method only adds a
  * node to the graph: nothing is computed until a backend runs it.
  */
-import type { DType } from "../arrays/dtype.ts";
+import type { DType } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { inferRules, type TensorType } from "./infer.ts";
 import { convAttributes, type ConvOptions, type OpName, type Ops, perAxis } from "./ops.ts";

@@ -1,9 +1,8 @@
 /**
  * Collects the nodes and initializers of an ONNX graph while lower.ts walks a graph.
  */
-import { byteSize, type DType } from "../arrays/dtype.ts";
+import { byteSize, type DType, type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
-import { type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { type Dim, isStatic, type Shape } from "../graph/shape.ts";
 import { type AttributeProto, dataTypes, type NodeProto, type TensorProto } from "./proto.ts";
 

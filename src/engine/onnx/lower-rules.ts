@@ -2,8 +2,7 @@
  * How each op is written in ONNX. Rules prefer single ops (LayerNormalization, Gelu, Softmax) to their parts, and standard ONNX to
  * ONNX Runtime's own domain unless that is faster or the only way.
  */
-import { type DType, isFloat } from "../arrays/dtype.ts";
-import { ndarray, sizeOf } from "../arrays/ndarray.ts";
+import { type DType, isFloat, ndarray, sizeOf } from "../arrays/ndarray.ts";
 import type { ConvAttributes, OpName, ReduceName } from "../graph/ops.ts";
 import { isStatic, product, sameShape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";

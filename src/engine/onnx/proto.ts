@@ -3,7 +3,7 @@
  * comes from @bufbuild/protobuf.
  */
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
-import type { DType } from "../arrays/dtype.ts";
+import type { DType } from "../arrays/ndarray.ts";
 
 export interface ModelProto {
   irVersion: number;

@@ -1,6 +1,5 @@
 /** The cost of a graph: parameters, multiply-adds and memory. */
-import { byteSize } from "../arrays/dtype.ts";
-import { bytesOf, sizeOf } from "../arrays/ndarray.ts";
+import { byteSize, bytesOf, sizeOf } from "../arrays/ndarray.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import { resolve, type Shape } from "../graph/shape.ts";

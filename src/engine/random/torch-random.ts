@@ -7,9 +7,8 @@
  * this is rarely visible. Builds of torch with MKL draw `exponential` from MKL's own streams instead.
  */
 import { boxMuller, seedWords } from "./primitives.ts";
-import { allocate } from "../arrays/dtype.ts";
+import { allocate, type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
 import { PatchwiseError } from "../errors.ts";
-import { type NdArray, ndarray, sizeOf } from "../arrays/ndarray.ts";
 
 export interface TorchGenerator {
   /** Returns the next 32 random bits. */

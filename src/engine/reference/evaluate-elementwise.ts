@@ -1,9 +1,8 @@
 /** Reference implementations of elementwise ops. */
-import { isFloat } from "../arrays/dtype.ts";
+import { castArray, isFloat, toNumbers } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { at, commonShape, type EvaluateRules, expandTo, type Value } from "./evaluate-values.ts";
 import { erf, erfc } from "./erf.ts";
-import { castArray, toNumbers } from "../arrays/ndarray.ts";
 import type { BinaryName, CompareName, UnaryName } from "../graph/ops.ts";
 
 /** Applies f to each element. */

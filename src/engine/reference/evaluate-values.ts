@@ -2,9 +2,8 @@
  * The values of the reference interpreter, which are float64 numbers in row-major order for every dtype, and ways to iterate over
  * them.
  */
-import type { DType } from "../arrays/dtype.ts";
+import { type DType, sizeOf, stridesOf } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
-import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
 import type { OpName, Ops } from "../graph/ops.ts";
 import { broadcast, formatShape, type Shape } from "../graph/shape.ts";
 

@@ -3,14 +3,13 @@
  * against it, and it folds constants.
  */
 import { mapValues } from "../records.ts";
-import { isFloat } from "../arrays/dtype.ts";
+import { castArray, isFloat, type NdArray, toNumbers } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { elementwiseRules } from "./evaluate-elementwise.ts";
 import { reduceRules } from "./evaluate-reduce.ts";
 import { shapeRules } from "./evaluate-shape.ts";
 import { at, blank, type EvaluateRules, type Value } from "./evaluate-values.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
-import { castArray, type NdArray, toNumbers } from "../arrays/ndarray.ts";
 import type { OpName } from "../graph/ops.ts";
 import { matchBatch, resolve } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";

@@ -2,8 +2,7 @@
  * The two parts of a program: a plan, which is plain data and can be sent to a worker, and an executor, which runs the plan where it
  * was opened.
  */
-import type { DType } from "../arrays/dtype.ts";
-import type { NdArray } from "../arrays/ndarray.ts";
+import type { DType, NdArray } from "../arrays/ndarray.ts";
 
 /** Everything that is needed to run a program. */
 export interface Plan {

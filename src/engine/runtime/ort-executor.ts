@@ -3,8 +3,7 @@
  * state between runs.
  */
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
-import { type DataOf, type DType, viewOf } from "../arrays/dtype.ts";
-import { type NdArray, zeros } from "../arrays/ndarray.ts";
+import { type DataOf, type DType, type NdArray, viewOf, zeros } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 

@@ -1,6 +1,6 @@
 /** ONNX Runtime in the browser, with WebGPU or with WebAssembly on the CPU. */
 import type * as Ort from "onnxruntime-common";
-import type { DType } from "../arrays/dtype.ts";
+import type { DType } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
 import type { Graph } from "../graph/graph.ts";
 import type { Backend } from "./backend.ts";

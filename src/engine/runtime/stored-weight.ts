@@ -3,8 +3,7 @@
  * quantized numbers, is one more member of `StoredWeight` and one more row of `storages`, and nothing else
  * looks at `kind`.
  */
-import { allocate, byteSize, type DType } from "../arrays/dtype.ts";
-import { type NdArray, sizeOf } from "../arrays/ndarray.ts";
+import { allocate, byteSize, type DType, type NdArray, sizeOf } from "../arrays/ndarray.ts";
 
 /** An array in memory. */
 export interface ArrayWeight {

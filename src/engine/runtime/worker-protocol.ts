@@ -2,7 +2,7 @@
  * An executor on the other side of a message channel: the protocol between a program and the worker that runs it, which is the same
  * for processes in Node and Web Workers in the browser.
  */
-import * as errors from "../errors.ts";
+import { DeviceError, FormatError, PatchwiseError, ShapeError, UsageError } from "../errors.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
 import type { Executor, OpenExecutor, Plan } from "./executor.ts";
 
@@ -38,8 +38,7 @@ export function serveExecutor(port: Port<Response, Request>, open: OpenExecutor)
       executor = await open(request.plan);
       return {};
     }
-    if (!executor)
-      throw new errors.PatchwiseError("A worker was used before its program was opened.");
+    if (!executor) throw new PatchwiseError("A worker was used before its program was opened.");
     if (request.kind === "run") return executor.run(request.inputs);
     if (request.kind === "readState") return executor.readState();
     if (request.kind === "writeState") await executor.writeState(request.values);
@@ -72,7 +71,7 @@ export async function openRemote(start: () => Remote, plan: Plan): Promise<Execu
   /** Returns the worker, or a new one if an abort has ended it. */
   const connected = async (): Promise<Connection> => {
     if (!connection && plan.state.length > 0) {
-      throw new errors.PatchwiseError(
+      throw new PatchwiseError(
         "An aborted run ended the worker that held this program's state; compile the graph again.",
       );
     }
@@ -149,7 +148,8 @@ export function failure(error: unknown): Failure {
 
 /** Restores an error with the class that was thrown on the other side. */
 export function revive({ name, message }: Failure): Error {
-  const known = Object.values(errors).find((type) => type.name === name);
+  const errors = [PatchwiseError, UsageError, ShapeError, FormatError, DeviceError];
+  const known = errors.find((type) => type.name === name);
   return known ? new known(message) : Object.assign(new Error(message), { name });
 }
 

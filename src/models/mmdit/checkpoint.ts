@@ -1,11 +1,10 @@
 /** Reads the config of an MMDiT from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
-import { FormatError } from "../../engine/errors.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import type { FeedForward } from "../../nn/mlp.ts";
 import type { Norm } from "../../nn/norm.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { joinQkv, swapHalves } from "../../weights/views.ts";
-import { quote } from "../../engine/messages.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type MMDiTConfig, mmditPresets } from "./config.ts";
 

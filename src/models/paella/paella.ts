@@ -2,7 +2,7 @@
  * Paella (Rampas et al., 2022), version 3: predicts the codes of an image, some of whose codes are noise. It consists of convolutions
  * with attention at the lower resolutions, which attends to texts and images as tokens. Weights have the names of dome272/Paella.
  */
-import { FormatError, UsageError } from "../../engine/errors.ts";
+import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { mixTokens } from "../../nn/attention.ts";
@@ -19,7 +19,6 @@ import { linear } from "../../nn/linear.ts";
 import { normal, type Params, xavierUniform, zero } from "../../nn/params.ts";
 import { noiseRatioEmbedding } from "../../nn/timestep-embedding.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
-import { quote } from "../../engine/messages.ts";
 import type { TrainedPaellaConfig } from "./config.ts";
 
 /** The published model, which reads a text as ByT5's tokens and CLIP's vectors. */

@@ -3,8 +3,7 @@
  * that can be opened are rows of `pipelineClasses`; how diffusers writes a network is in its family.
  */
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
-import { FormatError, PatchwiseError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, PatchwiseError, quote } from "../../engine/errors.ts";
 import {
   type OpenAutoencoder,
   openAutoencoderFolder,

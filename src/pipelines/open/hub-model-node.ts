@@ -1,7 +1,6 @@
 /** Chooses the files of a repository on the Hugging Face Hub that make up a model, and downloads only those. */
 import { basename, dirname, extname, join } from "node:path/posix";
-import { UsageError } from "../../engine/errors.ts";
-import { nearestNames, quote } from "../../engine/messages.ts";
+import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { modelFiles } from "../../models/card.ts";
 import { weightVariants } from "../../weights/diffusers-weights.ts";
 import { readFields, readJson } from "../../weights/sources/folder-node.ts";

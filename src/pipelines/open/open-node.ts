@@ -1,8 +1,7 @@
 /** Opens models on disk and on the Hub in every layout: a bundled model, a trained folder, diffusers' folder, a single file. */
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { nearestNames, quote } from "../../engine/messages.ts";
+import { FormatError, nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";

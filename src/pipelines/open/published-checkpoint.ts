@@ -1,6 +1,5 @@
 /** Single files of original repositories, which hold weights alone: keys and shapes show what the model is. */
-import { FormatError, UsageError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { families } from "../../models/families.ts";
 import type { NetworkFamily } from "../../models/family.ts";
 import type { NetworkConfig } from "../../models/network.ts";

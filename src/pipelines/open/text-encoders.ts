@@ -4,12 +4,11 @@
  */
 import type { Conditions } from "../../diffusion/denoiser.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { UsageError } from "../../engine/errors.ts";
+import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { nearestNames, quote } from "../../engine/messages.ts";
 import { mapValues, pick } from "../../engine/records.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import {

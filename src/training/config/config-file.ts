@@ -1,7 +1,6 @@
 /** Reads a training config from YAML. Errors name the line, and unknown keys suggest the nearest known ones. */
 import { isMap, isPair, isScalar, LineCounter, type Node, parseDocument } from "yaml";
-import { UsageError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { quote, UsageError } from "../../engine/errors.ts";
 import {
   autoencoderConfigSchema,
   type AutoencoderTrainingConfig,

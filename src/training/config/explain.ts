@@ -1,6 +1,6 @@
 /** Errors in configs, explained in sentences. */
 import * as z from "zod";
-import { didYouMean, nearestNames, quote } from "../../engine/messages.ts";
+import { didYouMean, nearestNames, quote } from "../../engine/errors.ts";
 import { loraConfigSchema, trainingConfigSchema } from "./config.ts";
 
 /** An unknown key comes first, because other issues may follow from it: a misspelt field is also missing. */

@@ -1,6 +1,5 @@
 /** Checks that the parts of a training fit each other, made before anything is trained. */
-import { UsageError } from "../../engine/errors.ts";
-import { didYouMean, firstOf, quote } from "../../engine/messages.ts";
+import { didYouMean, firstOf, quote, UsageError } from "../../engine/errors.ts";
 import { tokenSampler } from "../../models/card.ts";
 import { codecShape, type ImageCodec } from "../../models/coders/image-codec.ts";
 import type { NetworkConfig } from "../../models/network.ts";

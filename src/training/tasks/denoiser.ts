@@ -11,12 +11,11 @@ import {
   tokenRecipeLoss,
 } from "../../diffusion/discrete/token-recipe.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { UsageError } from "../../engine/errors.ts";
+import { quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { countMultiplyAdds, countParameters } from "../../engine/passes/cost.ts";
-import { quote } from "../../engine/messages.ts";
 import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
 import { recordOf } from "../../engine/records.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";

@@ -7,7 +7,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { FormatError, PatchwiseError } from "../../engine/errors.ts";
+import { FormatError, PatchwiseError, quote } from "../../engine/errors.ts";
 import { type HubFile, refusing } from "./cache-node.ts";
 import type { HubSend } from "./http-node.ts";
 import {
@@ -17,7 +17,6 @@ import {
   showWork,
   type Waiting,
 } from "./partial-node.ts";
-import { quote } from "../../engine/messages.ts";
 import { reasonOf } from "../sources/url.ts";
 
 /** Milliseconds without data after which a connection is dropped. */

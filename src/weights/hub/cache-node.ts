@@ -10,10 +10,9 @@ import { homedir } from "node:os";
 import { dirname, join, relative, sep } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
 import * as z from "zod";
-import { PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { type HubId, isPlainPath } from "./id.ts";
-import { quote } from "../../engine/messages.ts";
 import { describeSystemError } from "../sources/system-error-node.ts";
 
 /** Settings from the environment variables that all clients of the Hub honour. */

@@ -1,8 +1,7 @@
 /** Requests to the Hugging Face Hub: authorization, redirects and errors. */
-import { PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import type { HubSettings } from "./cache-node.ts";
 import type { HubId } from "./id.ts";
-import { quote } from "../../engine/messages.ts";
 
 /** The longest chain is Hub → renamed repository → storage → mirror. */
 const MAX_REDIRECTS = 6;

@@ -3,7 +3,7 @@
  * bytes of the tensors, which the header's `data_offsets` must cover without gap or overlap.
  * https://github.com/huggingface/safetensors#format
  */
-import type { DType } from "../../engine/arrays/dtype.ts";
+import type { DType } from "../../engine/arrays/ndarray.ts";
 
 /**
  * The limit of the reference implementation. Headers take about 100 bytes per tensor, so it allows a million

@@ -3,9 +3,8 @@
  * numbers must be whole and in range, each tensor must have the length of its dtype and shape, and together
  * the tensors must cover the data exactly.
  */
-import type { DType } from "../../engine/arrays/dtype.ts";
-import { FormatError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import type { DType } from "../../engine/arrays/ndarray.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import { JsonScanner } from "../json.ts";
 import { MAX_RANK, METADATA_KEY, tags } from "./format.ts";
 import type { ByteSource } from "../sources/source.ts";

@@ -1,9 +1,7 @@
 /** Opens safetensors files without reading their tensors, and reads tensors one at a time. */
 import { toFloat32 } from "../../engine/arrays/convert.ts";
-import { byteSize, type DType, viewOf } from "../../engine/arrays/dtype.ts";
-import { FormatError, PatchwiseError, ShapeError } from "../../engine/errors.ts";
-import type { NdArray } from "../../engine/arrays/ndarray.ts";
-import { quote } from "../../engine/messages.ts";
+import { byteSize, type DType, type NdArray, viewOf } from "../../engine/arrays/ndarray.ts";
+import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
 import type { ByteSource } from "../sources/source.ts";

@@ -2,8 +2,7 @@
  * Opens checkpoints that are split over several files, with an index (`model.safetensors.index.json`) of
  * which file holds which tensor: `{ "metadata": {…}, "weight_map": { "tensor name": "file name" } }`.
  */
-import { FormatError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import { JsonScanner } from "../json.ts";
 import { openSafetensors, type Weights, weightsOf } from "./safetensors.ts";
 import { MAX_HEADER_BYTES } from "./format.ts";

@@ -4,10 +4,14 @@
  * element size, and equal tensors always give equal bytes.
  */
 import { joined } from "../../engine/bytes.ts";
-import { byteSize, type DType } from "../../engine/arrays/dtype.ts";
-import { PatchwiseError, ShapeError } from "../../engine/errors.ts";
-import { bytesOf, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
-import { quote } from "../../engine/messages.ts";
+import {
+  byteSize,
+  bytesOf,
+  type DType,
+  type NdArray,
+  sizeOf,
+} from "../../engine/arrays/ndarray.ts";
+import { PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, METADATA_KEY, tags } from "./format.ts";
 
 /** A Map, or the entries of an object. */

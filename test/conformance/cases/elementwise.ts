@@ -1,5 +1,5 @@
 /** Unary, binary, comparing and logical ops: ranks, broadcasting, dtypes and edge values. */
-import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../../src/engine/arrays/ndarray.ts";
 import type { BinaryName, CompareName, OpName, UnaryName } from "../../../src/engine/graph/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
 import { detach, where } from "../../../src/engine/graph/functional.ts";

@@ -1,5 +1,5 @@
 /** The gradients of every op, on the graphs whose gradients agree with finite differences. */
-import { isFloat } from "../../../src/engine/arrays/dtype.ts";
+import { isFloat } from "../../../src/engine/arrays/ndarray.ts";
 import { backpropagate } from "../../../src/engine/gradients/gradient.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
 import type { Tensor } from "../../../src/engine/graph/tensor.ts";

@@ -1,5 +1,5 @@
 /** Rows by index, and back: index dtypes, ranks, repeats. */
-import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../../src/engine/arrays/ndarray.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
 import { scatterSum } from "../../../src/engine/graph/functional.ts";

@@ -1,6 +1,6 @@
 /** Where values come from (inputs, weights, constants, casts) and what orders them (recompute, barrier). */
 import { recompute } from "../../../src/engine/graph/recompute.ts";
-import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../../src/engine/arrays/ndarray.ts";
 import { gradient } from "../../../src/engine/gradients/gradient.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";

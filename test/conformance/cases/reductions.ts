@@ -1,5 +1,5 @@
 /** Reductions, scans and normalised exponentials: axes, ranks, dtypes, ties and large magnitudes. */
-import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../../src/engine/arrays/ndarray.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
 import type { Tensor } from "../../../src/engine/graph/tensor.ts";

@@ -1,5 +1,5 @@
 /** Ops that only move values: every bit has to arrive, in every dtype. */
-import type { DType } from "../../../src/engine/arrays/dtype.ts";
+import type { DType } from "../../../src/engine/arrays/ndarray.ts";
 import type { OpName } from "../../../src/engine/graph/ops.ts";
 import { batch, batchTimes } from "../../../src/engine/graph/shape.ts";
 import { concat, stack } from "../../../src/engine/graph/functional.ts";

@@ -7,8 +7,7 @@
  * GB, or 4 GB with --dtype float16.
  */
 import { parseArgs } from "node:util";
-import { byteSize } from "../../../src/engine/arrays/dtype.ts";
-import { castArray, sizeOf } from "../../../src/engine/arrays/ndarray.ts";
+import { byteSize, castArray, sizeOf } from "../../../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../../../src/engine/random/random.ts";
 import { writeFileAtomic } from "../../../src/weights/sources/atomic-node.ts";
 import {
