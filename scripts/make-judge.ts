@@ -20,7 +20,8 @@ import { graphOf } from "../src/engine/graph/graph.ts";
 import { batch } from "../src/engine/graph/shape.ts";
 import { fork, normal as gaussian, randomKey, uniform } from "../src/engine/random/random.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { descriptionWidth, judgeShape, openJudge, traceJudge } from "../src/evaluation/judge.ts";
+import { openExtractor } from "../src/evaluation/extractor.ts";
+import { descriptionWidth, judgeShape, traceJudge } from "../src/evaluation/judge.ts";
 import { valuesOf } from "../src/pictures/picture.ts";
 import { writeSafetensors } from "../src/weights/safetensors/file-node.ts";
 import { orthonormalise } from "./orthonormalise.ts";
@@ -85,8 +86,9 @@ await mkdir("models/judge", { recursive: true });
 await writeSafetensors(FILE, stored, [["format", "pt"]]);
 
 const weights = stored.map(([name, array]) => [name, castArray(array, "float32")] as const);
-const judge = await openJudge(backend, Object.fromEntries(weights));
-console.log(JSON.stringify(await judgeFigures(judge, set, await judge.look(set.pixels)), null, 2));
+const judge = await openExtractor(backend, traceJudge(), Object.fromEntries(weights));
+const { features } = await judge.extractFeatures(set.pixels);
+console.log(JSON.stringify(await judgeFigures(judge, set, features), null, 2));
 await judge.dispose();
 
 /** The fixed filters: gradients in eight directions of brightness and two colour differences. */

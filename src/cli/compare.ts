@@ -4,7 +4,7 @@
  */
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
-import { titledGrids } from "../comparison/titled-grids-node.ts";
+import { titledGrids } from "../comparison/sheets-node.ts";
 import { UsageError } from "../engine/errors.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";

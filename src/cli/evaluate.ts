@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { packageFile } from "../engine/package-node.ts";
 import type { Command } from "commander";
-import { contactSheet } from "../comparison/contact-sheet-node.ts";
+import { contactSheet } from "../comparison/sheets-node.ts";
 import { evaluate, type EvaluateEvent, type SeededPrompt } from "../comparison/evaluate-node.ts";
 import { evaluationTable } from "../comparison/evaluation-table-node.ts";
 import { type EmojiStyle, emojiStyleNames } from "../data/formats/emoji/captions.ts";

@@ -8,18 +8,10 @@ import type { Picture } from "../pictures/picture.ts";
 import { canonical } from "../data/latents/folder-node.ts";
 import { countMultiplyAdds, countParameters } from "../engine/passes/cost.ts";
 import { UsageError } from "../engine/errors.ts";
-import { randomKey } from "../engine/random/random.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
-import {
-  evenIndices,
-  type Features,
-  frechetDistance,
-  kernelDistance,
-  precisionRecall,
-  rowsAt,
-} from "../evaluation/distances.ts";
+import { type Features, measuresOf } from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
@@ -228,34 +220,18 @@ async function trainOne(
   return result.finished ? result : undefined;
 }
 
-type Measured = Pick<
-  ComparedModel,
-  "fid" | "kid" | "kidDeviation" | "precision" | "recall" | "recognised"
->;
-
-/** The most pictures for precision and recall, whose cost grows with the square of the number. */
+/** The most pictures for precision and recall. */
 const MOST_PAIRED = 1000;
 
 function measures(
   reference: Features,
-  extracted: Awaited<ReturnType<Extractor["extractFeatures"]>>,
+  { features, classes }: Awaited<ReturnType<Extractor["extractFeatures"]>>,
   labels: readonly number[] | undefined,
-): Measured {
-  const { features, classes } = extracted;
-  const { mean, std } = kernelDistance(reference, features, { key: randomKey(0) });
-  const some = Math.min(MOST_PAIRED, reference.count, features.count);
+) {
   return {
-    fid: frechetDistance(reference, features),
-    kid: mean,
-    kidDeviation: std,
-    ...precisionRecall(evenly(reference, some), evenly(features, some)),
+    ...measuresOf(reference, features, { most: MOST_PAIRED }),
     ...(classes && labels && { recognised: accuracy(classes, labels) }),
   };
-}
-
-/** Selects `count` rows at even distances. */
-function evenly(features: Features, count: number): Features {
-  return rowsAt(features, evenIndices(features.count, count));
 }
 
 function accuracy(guesses: readonly number[], truth: ArrayLike<number>): number {

@@ -1,6 +1,7 @@
 /** Draws with the models of a comparison: every model gets the same prompts or classes and the same seeds. */
 import type { Picture } from "../pictures/picture.ts";
 import { pictureGrid } from "../pictures/grid.ts";
+import { joined } from "../engine/bytes.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ImageModel } from "../pipelines/image-model.ts";
 import { finished, imagePipeline, type Pipeline } from "../pipelines/pipeline.ts";
@@ -56,9 +57,7 @@ export async function drawAll(
       progress?.(drawn.length);
     }
     const seconds = (performance.now() - begun) / 1000;
-    const bytes = drawn[0]!.pixels.length;
-    const pixels = new Uint8Array(count * bytes);
-    for (const [i, each] of drawn.entries()) pixels.set(each.pixels, i * bytes);
+    const pixels = joined(drawn.map((each) => each.pixels));
     const drawsClasses = model.network.condition.kind === "class";
     const sampling = `${steps} × ${sampler}`;
     return { pixels, labels: drawsClasses ? labels : undefined, seconds, sampling };

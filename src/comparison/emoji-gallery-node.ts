@@ -8,11 +8,13 @@ import {
   isHeldOut,
   listEmojiPictures,
 } from "../data/formats/emoji/emoji-node.ts";
+import { joined } from "../engine/bytes.ts";
 import { FormatError } from "../engine/errors.ts";
 import { fork, randomKey } from "../engine/random/random.ts";
 import { damaged } from "../evaluation/damage.ts";
 import { evenIndices, type Features } from "../evaluation/distances.ts";
-import { type Judge, judgeShape } from "../evaluation/judge.ts";
+import type { Extractor } from "../evaluation/extractor.ts";
+import { judgeBytes, judgeShape } from "../evaluation/judge.ts";
 import { halved, nearestPictures } from "../evaluation/memorisation.ts";
 import { accuracyOf, type Gallery, nearestNamesOf, rankOf } from "../evaluation/retrieval.ts";
 
@@ -62,8 +64,7 @@ export async function realEmoji(
   signal?: AbortSignal,
 ): Promise<RealEmojiSet> {
   const pictures: RealEmoji[] = [];
-  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
-  const pixels = new Uint8Array(list.length * bytes);
+  const pixels: Uint8Array[] = [];
   for (let from = 0; from < list.length; from += AT_ONCE) {
     signal?.throwIfAborted();
     const some = list.slice(from, from + AT_ONCE);
@@ -71,13 +72,13 @@ export async function realEmoji(
     for (const [i, own] of drawn.entries()) {
       if (!own) continue;
       const { hexcode, label, style } = some[i]!;
-      pixels.set(own, pictures.length * bytes);
+      pixels.push(own);
       const heldOut = isHeldOut(hexcode);
       pictures.push({ hexcode: codePoints(hexcode), label, style, heldOut });
     }
     progress(Math.min(list.length, from + AT_ONCE), list.length);
   }
-  return { pictures, pixels: pixels.subarray(0, pictures.length * bytes) };
+  return { pictures, pixels: joined(pixels) };
 }
 
 async function drawnOrNothing(picture: EmojiPicture): Promise<Uint8Array | undefined> {
@@ -109,7 +110,7 @@ const DAMAGED = 500;
 
 /** Measures the judge on real pictures. */
 export async function judgeFigures(
-  judge: Judge,
+  judge: Extractor,
   { pictures, pixels }: RealEmojiSet,
   seen: Features,
 ): Promise<JudgeFigures> {
@@ -123,15 +124,15 @@ export async function judgeFigures(
       return rankOf(nearestNamesOf(seen, i, gallery, 5, others), [hexcode]);
     }),
   );
-  const bytes = pixels.length / pictures.length;
   const count = Math.min(DAMAGED, pictures.length);
   const chosen = evenIndices(pictures.length, count);
-  const worn = new Uint8Array(count * bytes);
-  for (const [i, index] of chosen.entries()) {
-    const own = pixels.subarray(index * bytes, (index + 1) * bytes);
-    worn.set(damaged(own, judgeShape, fork(randomKey(0), i)), i * bytes);
-  }
-  const judged = await judge.look(worn);
+  const worn = joined(
+    chosen.map((index, i) => {
+      const own = pixels.subarray(index * judgeBytes, (index + 1) * judgeBytes);
+      return damaged(own, judgeShape, fork(randomKey(0), i));
+    }),
+  );
+  const { features: judged } = await judge.extractFeatures(worn);
   const wornRanks = chosen.map((index, i) =>
     rankOf(nearestNamesOf(judged, i, gallery, 5), [gallery.names[index]!]),
   );

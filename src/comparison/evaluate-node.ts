@@ -9,18 +9,18 @@ import { join } from "node:path";
 import { packageFile } from "../engine/package-node.ts";
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
 import type { EmojiPicture } from "../data/formats/emoji/emoji-node.ts";
+import { joined } from "../engine/bytes.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
-import { type Judge, judgeShape, openJudge, traceJudge } from "../evaluation/judge.ts";
+import type { Extractor } from "../evaluation/extractor.ts";
+import { judgeBytes, judgeShape, traceJudge } from "../evaluation/judge.ts";
 import type { EvaluationPrompt } from "../evaluation/prompts.ts";
 import { fitPicture, readPictureFile } from "../pictures/decode-node.ts";
 import { writePicture } from "../pictures/file-node.ts";
 import type { Picture } from "../pictures/picture.ts";
-import { checkKeys } from "../weights/check-keys.ts";
-import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
-import { readAllFloat32 } from "../weights/safetensors/safetensors.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { exists } from "../weights/sources/folder-node.ts";
+import { openExtractorFile } from "./extractor-node.ts";
 import { judgeFigures, type JudgeFigures, listRealEmoji, realEmoji } from "./emoji-gallery-node.ts";
 import {
   type Drawings,
@@ -104,7 +104,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   report({ kind: "judging", done: 0, of: 3 });
   const judge = await openShippedJudge(backend);
   return closing({ close: () => judge.dispose() }, async () => {
-    const seen = await judge.look(set.pixels);
+    const { features: seen } = await judge.extractFeatures(set.pixels);
     report({ kind: "judging", done: 1, of: 3 });
     const figures = await judgeFigures(judge, set, seen);
     signal?.throwIfAborted();
@@ -135,8 +135,8 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
 
 /** Returns a real emoji in the judge's size. */
 export function realPicture({ set: { pixels } }: Reference, index: number): Picture {
-  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
-  return { ...judgeShape, pixels: pixels.subarray(index * bytes, (index + 1) * bytes) };
+  const own = pixels.subarray(index * judgeBytes, (index + 1) * judgeBytes);
+  return { ...judgeShape, pixels: own };
 }
 
 /** Draws the prompts that no earlier run has drawn. */
@@ -195,25 +195,19 @@ function alike(a: Picture, b: Picture): boolean {
   );
 }
 
-async function judged(judge: Judge, pictures: readonly Picture[]): Promise<Drawings> {
-  const bytes = judgeShape.height * judgeShape.width * judgeShape.channels;
-  const pixels = new Uint8Array(pictures.length * bytes);
-  for (const [i, picture] of pictures.entries()) {
-    const fitting = { fit: "contain", background: "white" } as const;
-    pixels.set(await fitPicture(picture, judgeShape, fitting), i * bytes);
-  }
-  return { pictures, pixels, seen: await judge.look(pixels) };
+async function judged(judge: Extractor, pictures: readonly Picture[]): Promise<Drawings> {
+  const fitting = { fit: "contain", background: "white" } as const;
+  const fitted: Uint8Array[] = [];
+  for (const picture of pictures) fitted.push(await fitPicture(picture, judgeShape, fitting));
+  const pixels = joined(fitted);
+  return { pictures, pixels, seen: (await judge.extractFeatures(pixels)).features };
 }
 
 const judgeFile = packageFile("models/judge/judge.safetensors");
 
 /** Opens the judge that is bundled with the package. */
-async function openShippedJudge(backend: Backend): Promise<Judge> {
-  if (!(await exists(judgeFile))) {
-    throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
-  }
-  return closing(await openSafetensorsFile(judgeFile), async (file) => {
-    checkKeys(traceJudge().params, file);
-    return openJudge(backend, await readAllFloat32(file));
-  });
+async function openShippedJudge(backend: Backend): Promise<Extractor> {
+  if (await exists(judgeFile))
+    return (await openExtractorFile(judgeFile, backend, traceJudge())).extractor;
+  throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
 }

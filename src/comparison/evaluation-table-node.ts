@@ -3,6 +3,7 @@ import { OBEYED } from "../evaluation/colour.ts";
 import type { Accuracy } from "../evaluation/retrieval.ts";
 import type { Evaluation } from "./evaluate-node.ts";
 import type { Scores, Share } from "./prompt-scores-node.ts";
+import { percent, short } from "./table.ts";
 
 const languages: Readonly<Record<string, string>> = { en: "English", zh: "Chinese" };
 
@@ -13,9 +14,6 @@ interface Row {
   readonly cell: (scores: Scores) => string;
 }
 
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
-const number = (value: number | null, digits = 3) =>
-  value === null ? "–" : String(Number(value.toPrecision(digits)));
 const accuracy = ({ top1, top5 }: Accuracy) => `${percent(top1)} / ${percent(top5)}`;
 
 /** Returns Markdown with a row for each measure, with the same measure of real pictures beside it. */
@@ -43,19 +41,19 @@ export function evaluationTable(evaluation: Evaluation): string {
     ),
     ...shareRow("colour obeyed", evaluation.colour, (scores) => scores.colour),
     ...shareRow("style obeyed", evaluation.style, (scores) => scores.style),
-    { title: "FID", prompts, cell: ({ fid }) => number(fid) },
+    { title: "FID", prompts, cell: ({ fid }) => short(fid) },
     {
       title: "KID × 1000",
       prompts,
       cell: ({ kid, kidDeviation }) =>
-        kid === null ? "–" : `${number(1000 * kid)} ± ${number(1000 * kidDeviation!, 2)}`,
+        kid === null ? "–" : `${short(1000 * kid)} ± ${short(1000 * kidDeviation!, 2)}`,
     },
     { title: "precision", prompts, cell: ({ precision }) => share(precision) },
     { title: "recall", prompts, cell: ({ recall }) => share(recall) },
     {
       title: "median distance to the nearest training picture",
       prompts,
-      cell: ({ memorisation }) => number(memorisation.median),
+      cell: ({ memorisation }) => short(memorisation.median),
     },
     {
       title: "nearer to one than 95 % of held-out pictures",
@@ -73,7 +71,7 @@ export function evaluationTable(evaluation: Evaluation): string {
     "",
     `Judge: ${judge.name}. It recognises ${accuracy({ prompts: 0, top1: judge.realTop1, top5: judge.realTop5 })} (top-1 / top-5) of ${judge.realPictures.toLocaleString("en")} real pictures in a style that it never saw (${judge.realStyle}), ${accuracy({ prompts: 0, top1: judge.damagedTop1, top5: judge.damagedTop5 })} of blurred, moved and noisy ones, and the style of ${percent(judge.damagedStyle)} of these. A prompt's answer is right if the nearest real emoji, or one of the five nearest, is among the prompt's answers.`,
     `FID, KID, precision and recall compare the features of this judge, not of Inception: they must not be compared with published figures.`,
-    `A colour is obeyed if at least ${percent(OBEYED)} of the object's pixels have it. Held-out real pictures have a median distance of ${number(evaluation.memorisation.heldOutMedian)} to the nearest training picture. In the column *real pictures*, a real picture of a right answer stands in the place of each drawing and is itself left out of the comparison: this is how a right drawing scores that resembles no known picture closely. A closer one scores higher.`,
+    `A colour is obeyed if at least ${percent(OBEYED)} of the object's pixels have it. Held-out real pictures have a median distance of ${short(evaluation.memorisation.heldOutMedian)} to the nearest training picture. In the column *real pictures*, a real picture of a right answer stands in the place of each drawing and is itself left out of the comparison: this is how a right drawing scores that resembles no known picture closely. A closer one scores higher.`,
     "",
   ].join("\n");
 }

@@ -13,6 +13,7 @@ import {
   type Extractor,
   type ExtractorConfig,
   openExtractor,
+  type TracedExtractor,
   traceExtractor,
 } from "../evaluation/extractor.ts";
 import { initialize } from "../nn/params.ts";
@@ -131,10 +132,20 @@ export async function openTrainedExtractor({
       throw error;
     }
   }
-  return closing(await openSafetensorsFile(file), async (opened) => {
-    checkKeys(traceExtractor(config).params, opened);
-    const extractor = await openExtractor(backend, config, await readAllFloat32(opened));
-    return { extractor, steps: Number(opened.metadata.get(stepsKey)) };
+  const { extractor, metadata } = await openExtractorFile(file, backend, traceExtractor(config));
+  return { extractor, steps: Number(metadata.get(stepsKey)) };
+}
+
+/** @throws FormatError if the file does not hold the weights of the extractor */
+export async function openExtractorFile(
+  path: string,
+  backend: Backend,
+  traced: TracedExtractor,
+): Promise<{ readonly extractor: Extractor; readonly metadata: ReadonlyMap<string, string> }> {
+  return closing(await openSafetensorsFile(path), async (file) => {
+    checkKeys(traced.params, file);
+    const extractor = await openExtractor(backend, traced, await readAllFloat32(file));
+    return { extractor, metadata: file.metadata };
   });
 }
 

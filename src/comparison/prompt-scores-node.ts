@@ -4,14 +4,7 @@ import { quote, UsageError } from "../engine/errors.ts";
 import { fork, randomKey, uniform } from "../engine/random/random.ts";
 import { recordOf } from "../engine/records.ts";
 import { type ColourName, colourAskedFor, colourShare, OBEYED } from "../evaluation/colour.ts";
-import {
-  evenIndices,
-  type Features,
-  frechetDistance,
-  kernelDistance,
-  precisionRecall,
-  rowsAt,
-} from "../evaluation/distances.ts";
+import { type Features, type Measures, measuresOf, rowsAt } from "../evaluation/distances.ts";
 import { judgeShape } from "../evaluation/judge.ts";
 import {
   halved,
@@ -227,8 +220,6 @@ function styleScore(
   return { prompts: rows.length, share: right / rows.length };
 }
 
-type Distances = Pick<Scores, "fid" | "kid" | "kidDeviation" | "precision" | "recall">;
-
 /** The number of subsets for the KID: enough for its mean, in a few seconds. */
 const SUBSETS = 20;
 
@@ -236,21 +227,13 @@ function distancesOf(
   drawn: Features,
   { seen, inStyles }: Reference,
   chosen: readonly number[],
-): Distances {
+): { readonly [K in keyof Measures]: number | null } {
   const out = new Set(chosen);
   const others = inStyles.filter((index) => !out.has(index));
-  const least = Math.min(drawn.count, others.length);
-  if (least < 4) return { fid: null, kid: null, kidDeviation: null, precision: null, recall: null };
-  const reference = rowsAt(seen, others);
-  // Precision and recall compare sets of one size.
-  const evenly = evenIndices(others.length, least);
-  const { mean, std } = kernelDistance(reference, drawn, { key: randomKey(0), subsets: SUBSETS });
-  return {
-    fid: frechetDistance(reference, drawn),
-    kid: mean,
-    kidDeviation: std,
-    ...precisionRecall(rowsAt(reference, evenly), drawn),
-  };
+  if (Math.min(drawn.count, others.length) < 4) {
+    return { fid: null, kid: null, kidDeviation: null, precision: null, recall: null };
+  }
+  return measuresOf(rowsAt(seen, others), drawn, { subsets: SUBSETS });
 }
 
 /** Groups items by key, and maps each group with `of`. */

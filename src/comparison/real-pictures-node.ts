@@ -2,6 +2,7 @@
 import type { DataConfig } from "../data/config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { openData } from "../data/open-node.ts";
+import { joined } from "../engine/bytes.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { NetworkConfig } from "../models/network.ts";
 import { pictureShape, type TrainingConfig } from "../training/config/config.ts";
@@ -88,11 +89,4 @@ async function read(config: DataConfig, shape: PictureShape, most: number) {
   } finally {
     await data.close();
   }
-}
-
-function joined(pictures: readonly Uint8Array[]): Uint8Array {
-  const [{ length }] = pictures as [Uint8Array];
-  const all = new Uint8Array(pictures.length * length);
-  for (const [i, each] of pictures.entries()) all.set(each, i * length);
-  return all;
 }

@@ -1,7 +1,8 @@
 /** The results of a comparison, as a table in Markdown. */
+import type { Measures } from "../evaluation/distances.ts";
 
 /** One model of a comparison. */
-export interface ComparedModel {
+export interface ComparedModel extends Measures {
   readonly name: string;
   readonly parameters: number;
   /** Multiply-adds of one image's forward pass, in 10⁹. */
@@ -17,12 +18,6 @@ export interface ComparedModel {
   readonly validation?: number | undefined;
   /** Describes the loss; only losses of one kind are comparable. */
   readonly lossKind: string;
-  readonly fid: number;
-  readonly kid: number;
-  /** The standard deviation of the KID over subsets. */
-  readonly kidDeviation: number;
-  readonly precision: number;
-  readonly recall: number;
   /** The share of pictures that the extractor classifies as the class they were conditioned on. */
   readonly recognised?: number | undefined;
   /** Seconds to draw one picture, averaged over batches. */
@@ -48,9 +43,9 @@ export interface Comparison {
 type Column = readonly [title: string, cell: (model: ComparedModel) => string];
 
 /** Formats a number with so many significant digits, and NaN and infinity, which JSON stores as null, as a dash. */
-const short = (value: number | null, digits: number) =>
+export const short = (value: number | null, digits = 3) =>
   Number.isFinite(value) ? String(Number(value!.toPrecision(digits))) : "–";
-const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+export const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 /** Returns Markdown: a sentence on the comparison, and a table with a row for each model. */
 export function comparisonTable(comparison: Comparison): string {
@@ -60,19 +55,18 @@ export function comparisonTable(comparison: Comparison): string {
   const columns: readonly Column[] = [
     ["model", ({ name }) => name],
     ["parameters", ({ parameters }) => `${(parameters / 1e6).toFixed(2)} M`],
-    ["Gflops", ({ gflops }) => short(gflops, 3)],
+    ["Gflops", ({ gflops }) => short(gflops)],
     ["images", ({ images }) => images.toLocaleString("en")],
     ["minutes", ({ minutes }) => minutes.toFixed(1)],
-    ["Tflop", ({ tflop }) => short(tflop, 3)],
+    ["Tflop", ({ tflop }) => short(tflop)],
     [
       validated ? "held-out loss" : "training loss",
-      ({ validation, loss, lossKind }) =>
-        `${short(validated ? validation! : loss, 3)} (${lossKind})`,
+      ({ validation, loss, lossKind }) => `${short(validated ? validation! : loss)} (${lossKind})`,
     ],
-    ["FID", ({ fid }) => short(fid, 3)],
+    ["FID", ({ fid }) => short(fid)],
     [
       "KID × 1000",
-      ({ kid, kidDeviation }) => `${short(1000 * kid, 3)} ± ${short(1000 * kidDeviation, 2)}`,
+      ({ kid, kidDeviation }) => `${short(1000 * kid)} ± ${short(1000 * kidDeviation, 2)}`,
     ],
     ["precision", ({ precision }) => percent(precision)],
     ["recall", ({ recall }) => percent(recall)],
@@ -85,8 +79,8 @@ export function comparisonTable(comparison: Comparison): string {
   const realCells: Readonly<Record<string, string>> = real
     ? {
         model: "*real pictures*",
-        FID: short(real.fid, 3),
-        "KID × 1000": short(1000 * real.kid, 3),
+        FID: short(real.fid),
+        "KID × 1000": short(1000 * real.kid),
         precision: percent(real.precision),
         recall: percent(real.recall),
         ...(real.recognised !== undefined && { recognised: percent(real.recognised) }),

@@ -1,6 +1,7 @@
 /** Compares sets of pictures by the features of an extractor: distances, precision and recall. */
 import { UsageError } from "../engine/errors.ts";
-import { fork, permutation, type RandomKey } from "../engine/random/random.ts";
+import { defined } from "../engine/records.ts";
+import { fork, permutation, type RandomKey, randomKey } from "../engine/random/random.ts";
 
 export interface Features {
   readonly count: number;
@@ -241,4 +242,32 @@ function squaredDistance(a: Features, i: number, b: Features, j: number): number
   let sum = 0;
   for (let k = 0; k < a.width; k++) sum += (a.values[from + k]! - b.values[to + k]!) ** 2;
   return sum;
+}
+
+/** The measures by which drawn pictures are compared with real ones. */
+export interface Measures {
+  readonly fid: number;
+  readonly kid: number;
+  /** The standard deviation of the KID over subsets. */
+  readonly kidDeviation: number;
+  readonly precision: number;
+  readonly recall: number;
+}
+
+/**
+ * Computes all measures; precision and recall of the same number of pictures at even distances in each set.
+ *
+ * @param options.subsets of the KID
+ * @param options.most the most pictures for precision and recall, whose cost grows with the square of the number
+ */
+export function measuresOf(
+  real: Features,
+  drawn: Features,
+  { most = Infinity, subsets }: { readonly most?: number; readonly subsets?: number } = {},
+): Measures {
+  const { mean, std } = kernelDistance(real, drawn, { key: randomKey(0), ...defined({ subsets }) });
+  const count = Math.min(most, real.count, drawn.count);
+  const [some, others] = [real, drawn].map((set) => rowsAt(set, evenIndices(set.count, count)));
+  const fid = frechetDistance(real, drawn);
+  return { fid, kid: mean, kidDeviation: std, ...precisionRecall(some!, others!) };
 }

@@ -5,11 +5,10 @@
  * comparable only with each other.
  */
 import { arrayWeights } from "../engine/runtime/stored-weight.ts";
-import type { PictureShape } from "../pictures/picture.ts";
-import { valuesOf } from "../pictures/picture.ts";
+import { type PictureShape, valuesOf } from "../pictures/picture.ts";
 import { input } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
-import type { NdArray } from "../engine/arrays/ndarray.ts";
+import { type NdArray, toNumbers } from "../engine/arrays/ndarray.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -30,25 +29,25 @@ export interface ExtractorConfig {
   readonly classes: number | undefined;
 }
 
+/** A network that computes features of pictures: of an input `image` [B, C, H, W] in [−1, 1]. */
 export interface TracedExtractor {
+  readonly shape: PictureShape;
   readonly params: ParamsRoot;
-  /** [B, featureWidth] */
+  /** [B, width] */
   readonly features: Tensor;
   /** [B, classes] */
-  readonly logits: Tensor | undefined;
+  readonly logits?: Tensor | undefined;
 }
 
-/** Traces the extractor on an input `image` [B, C, H, W] in [−1, 1]. */
 export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtractor {
   const params = createParams();
-  const image = input("image", [batch, shape.channels, shape.height, shape.width]);
-  let h = layer("conv_in", image, firstWidth, 1); // [B, 32, H, W]
+  let h = layer("conv_in", imageOf(shape), firstWidth, 1); // [B, 32, H, W]
   for (let i = 0; Math.min(h.size(2), h.size(3)) > fewPlaces; i++) {
     h = layer(`down.${i}`, h, Math.min(featureWidth, 2 * h.size(1)), 2); // [B, 64, H/2, W/2], [B, 128, H/4, W/4] …
   }
   const features = layer("conv_out", h, featureWidth, 1).mean([2, 3]); // [B, 128]
   const logits = classes === undefined ? undefined : linear(params.at("head"), features, classes);
-  return { params, features, logits };
+  return { shape, params, features, logits };
 
   function layer(name: string, x: Tensor, width: number, stride: number): Tensor {
     const p = params.at(name);
@@ -57,56 +56,50 @@ export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtra
   }
 }
 
-/** The features and predictions of pictures. */
-export interface Extracted {
-  readonly features: Features;
-  /** The most likely class of each picture, if the extractor predicts classes. */
-  readonly classes: readonly number[] | undefined;
+/** The input of an extractor. */
+export function imageOf({ channels, height, width }: PictureShape): Tensor {
+  return input("image", [batch, channels, height, width]);
 }
 
 export interface Extractor {
-  /** @param pixels [count, height, width, channels] in the shape of the config */
-  extractFeatures(pixels: Uint8Array): Promise<Extracted>;
+  /**
+   * The features of pictures, and the most likely class of each if the extractor predicts classes.
+   *
+   * @param pixels [count, height, width, channels] in the extractor's shape
+   */
+  extractFeatures(pixels: Uint8Array): Promise<{
+    readonly features: Features;
+    readonly classes: readonly number[] | undefined;
+  }>;
   dispose(): Promise<void>;
 }
 
 /** Pictures per run. */
 const RUN = 200;
 
+/** Compiles an extractor with weights by their checkpoint keys. */
 export async function openExtractor(
   backend: Backend,
-  config: ExtractorConfig,
+  { shape, features, logits }: TracedExtractor,
   weights: Readonly<Record<string, NdArray>>,
 ): Promise<Extractor> {
-  const { shape, classes } = config;
-  const { features, logits } = traceExtractor(config);
-  const program = await backend.compile(graphOf({ features, ...(logits && { logits }) }), {
-    weights: arrayWeights(weights),
-  });
+  const graph = graphOf({ features, ...(logits && { classes: logits.argmax(-1) }) });
+  const program = await backend.compile(graph, { weights: arrayWeights(weights) });
   const bytes = shape.height * shape.width * shape.channels;
+  const width = features.size(1);
   return {
     async extractFeatures(pixels) {
       const count = pixels.length / bytes;
-      const values = new Float32Array(count * featureWidth);
+      const values = new Float32Array(count * width);
       const guesses: number[] = [];
       for (let from = 0; from < count; from += RUN) {
         const some = pixels.subarray(from * bytes, (from + RUN) * bytes);
-        const seen = await program.run({ image: valuesOf(some, shape) });
-        values.set(seen["features"]!.data as Float32Array, from * featureWidth);
-        if (classes !== undefined) guesses.push(...likeliest(seen["logits"]!, classes));
+        const { features: found, classes } = await program.run({ image: valuesOf(some, shape) });
+        values.set(found!.data as Float32Array, from * width);
+        if (classes) guesses.push(...toNumbers(classes));
       }
-      return {
-        features: { count, width: featureWidth, values },
-        classes: classes === undefined ? undefined : guesses,
-      };
+      return { features: { count, width, values }, classes: logits && guesses };
     },
     dispose: () => program.dispose(),
   };
-}
-
-function likeliest({ data, shape }: NdArray, classes: number): number[] {
-  return Array.from({ length: shape[0]! }, (_, i) => {
-    const row = (data as Float32Array).subarray(i * classes, (i + 1) * classes);
-    return row.reduce((best, value, k) => (value > row[best]! ? k : best), 0);
-  });
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { contactSheet } from "../../src/comparison/contact-sheet-node.ts";
+import { contactSheet } from "../../src/comparison/sheets-node.ts";
 import { listRealEmoji } from "../../src/comparison/emoji-gallery-node.ts";
 import {
   evaluate,

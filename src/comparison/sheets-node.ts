@@ -1,8 +1,34 @@
-/** Renders every drawing of an evaluation with its prompt and the judge's answer on one picture. */
-import sharp from "sharp";
+/** Pictures with text: grids under their names, and the drawings of an evaluation with their prompts. */
+import sharp, { type OverlayOptions } from "sharp";
 import { judgeShape } from "../evaluation/judge.ts";
 import { fitPicture } from "../pictures/decode-node.ts";
+import { encodePicture } from "../pictures/file-node.ts";
+import type { Picture } from "../pictures/picture.ts";
 import { type Evaluated, realPicture, type SeededPrompt } from "./evaluate-node.ts";
+
+/** The height of a title and the gap between grids, in pixels. */
+const [LINE, GAP] = [22, 14];
+
+/**
+ * Renders grids of pictures side by side, each under its name.
+ *
+ * @returns the bytes of a PNG file
+ */
+export async function titledGrids(
+  grids: readonly { readonly name: string; readonly grid: Picture }[],
+): Promise<Uint8Array> {
+  const height = LINE + Math.max(...grids.map(({ grid }) => grid.height));
+  const parts: OverlayOptions[] = [];
+  let left = 0;
+  for (const { name, grid } of grids) {
+    parts.push({ input: drawing(grid.width, LINE, text(name, 0, 15, 13)), left, top: 0 });
+    const png = await encodePicture(grid, { format: "png" });
+    parts.push({ input: Buffer.from(png), left, top: LINE });
+    left += grid.width + GAP;
+  }
+  const canvas = { width: left - GAP, height, channels: 3, background: "white" } as const;
+  return sharp({ create: canvas }).composite(parts).png().toBuffer();
+}
 
 /** Sizes in pixels: drawing, width and height of a cell, heading, margin of a cell. */
 const [DRAWING, WIDE, HIGH, HEADING, MARGIN] = [64, 156, 108, 30, 6];
@@ -14,7 +40,11 @@ const LETTERS = 23;
 /** Colours of frames: the first answer is right, one of the first five is right, none is right. */
 const frames = ["#2a9d3a", "#e0a100", "#c9c9c9"] as const;
 
-/** @returns the bytes of a PNG file */
+/**
+ * Renders every drawing of an evaluation with its prompt and the judge's answer.
+ *
+ * @returns the bytes of a PNG file
+ */
 export async function contactSheet(
   prompts: readonly SeededPrompt[],
   { evaluation, pictures, verdicts, reference }: Evaluated,
@@ -53,9 +83,8 @@ export async function contactSheet(
     }
     top += heights[g]!;
   }
-  const overlay = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="sans-serif">${marks.join("")}</svg>`;
   return sharp(canvas, { raw: { width, height, channels: 3 }, limitInputPixels: false })
-    .composite([{ input: Buffer.from(overlay), left: 0, top: 0 }])
+    .composite([{ input: drawing(width, height, marks.join("")), left: 0, top: 0 }])
     .png()
     .toBuffer();
 
@@ -65,6 +94,12 @@ export async function contactSheet(
       canvas.set(own, ((y + row) * width + left) * 3);
     }
   }
+}
+
+function drawing(width: number, height: number, marks: string): Buffer {
+  return Buffer.from(
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" font-family="sans-serif">${marks}</svg>`,
+  );
 }
 
 function text(content: string, x: number, y: number, size: number, colour = "#000"): string {
