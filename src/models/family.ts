@@ -149,8 +149,8 @@ export interface DiffusersModel<C> {
   readonly keys: KeyMap;
   /** Diffusers' weights in the layout of the original code. */
   weights(weights: Weights, config: C): Weights;
-  /** @throws FormatError if the weights have what the network does not */
-  check?(weights: Weights): Promise<void>;
+  /** Completes a config with what shows in the weights alone. */
+  complete?(config: C, fields: FieldReader, weights: Weights): Promise<C>;
   /** Whether diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
   swapsHalves?(layer: string, config: C): boolean;
   /** Whether LoRA files are written with diffusers' names, because others look for these. */

@@ -60,18 +60,23 @@ export function plainBranch(p: Params, style: Norm): Branch {
   return { norm: (x) => norm(p, x, { ...style, affine: true }), gate: (branch) => branch };
 }
 
-/** Adaptive branches, one for each scope, whose shifts, scales and, unless left out, gates one linear layer gives. */
+/**
+ * Adaptive branches, one for each scope, whose shifts, scales and, unless left out, gates one linear layer gives.
+ *
+ * @param styles the norm of all branches, or one for each
+ */
 export function adaptiveBranches(
   p: Params,
   scopes: readonly Params[],
   vector: Tensor,
-  style: Norm,
+  styles: Norm | readonly Norm[],
   { gates, ...options }: ModulationOptions & { readonly gates: boolean },
 ): readonly Branch[] {
   const each = gates ? 3 : 2;
   const values = modulation(p, vector, each * scopes.length, options);
   return scopes.map((scope, i) => {
     const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
+    const style = "kind" in styles ? styles : styles[i]!;
     return adaptiveBranch(scope, style, [shift!, scale!, gate]);
   });
 }

@@ -15,12 +15,18 @@ import { torchExp } from "./torch-math.ts";
  * output by more than its other rounding errors.
  *
  * @param t one time a picture, [B], or one a token, [B, N]
+ * @param shift 1 for exponents −i/(half − 1), as networks of diffusers have them by default (`downscale_freq_shift`)
  */
-export function timestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): Tensor {
+export function timestepEmbedding(
+  t: Tensor,
+  size: number,
+  maxPeriod = 10_000,
+  shift: 0 | 1 = 0,
+): Tensor {
   const half = Math.floor(size / 2);
   const rate = Math.fround(-Math.log(maxPeriod));
   const frequencies = Float32Array.from({ length: half }, (_, i) =>
-    torchExp(Math.fround(Math.fround(rate * i) / half)),
+    torchExp(Math.fround(Math.fround(rate * i) / (half - shift))),
   );
   const angles = t.unsqueeze(-1).mul(constant(ndarray("float32", [1, half], frequencies))); // [..., half]
   return padded(concat([angles.cos(), angles.sin()], -1), size);
@@ -50,9 +56,17 @@ export function noiseRatioEmbedding(ratio: Tensor, size: number): Tensor {
  * Times [B] or [B, N] → [..., hidden]: the sinusoids through two linear layers with DiT's names `mlp.0` and `mlp.2`.
  *
  * @param frequencies channels of the sinusoids
+ * @param shift as for `timestepEmbedding`
  */
-export function embedTime(p: Params, t: Tensor, hidden: number, frequencies = 256): Tensor {
-  return embedVector(p.at("mlp"), ["0", "2"], timestepEmbedding(t, frequencies), hidden);
+export function embedTime(
+  p: Params,
+  t: Tensor,
+  hidden: number,
+  frequencies = 256,
+  shift: 0 | 1 = 0,
+): Tensor {
+  const sinusoids = timestepEmbedding(t, frequencies, 10_000, shift);
+  return embedVector(p.at("mlp"), ["0", "2"], sinusoids, hidden);
 }
 
 /** Two linear layers by their names, with a SiLU between them: [..., C] → [..., hidden]. */

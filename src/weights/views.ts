@@ -89,3 +89,9 @@ export function weightsUnder(weights: Weights, prefix: string): Weights {
   );
   return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
 }
+
+/** Returns the tensors whose names are kept. Closing the view closes the file. */
+export function weightsWhere(weights: Weights, kept: (name: string) => boolean): Weights {
+  const entries = [...weights.entries].filter(([name]) => kept(name));
+  return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
+}

@@ -8,7 +8,7 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { ditPresets } from "../../src/models/dit/config.ts";
 import { traceNetwork } from "../../src/models/network.ts";
 import {
-  checkSharedEmbeddings,
+  configOfDiffusersWeights,
   diffusersDiTConfig,
   diffusersDiTKeys,
 } from "../../src/models/dit/checkpoint.ts";
@@ -154,22 +154,37 @@ describe("diffusers' checkpoint", () => {
     await Promise.all([theirs.dispose(), ours.dispose()]);
   });
 
-  it("is refused if its blocks have embeddings of their own, as diffusers trains them", async () => {
-    const file = await diffusersFile();
-    await expect(checkSharedEmbeddings(file)).resolves.toBeUndefined();
-    const key = "transformer_blocks.2.norm1.emb.timestep_embedder.linear_2.bias";
-    const tensors = await Promise.all(
-      [...file.entries.keys()].map(async (name) => [name, await file.read(name)] as const),
+  it("has shared embeddings if those of all blocks are copies", async () => {
+    const fields = fieldReader("config.json", {});
+    expect(await configOfDiffusersWeights(config, fields, await diffusersFile())).toBe(config);
+  });
+
+  it("draws with the embeddings of each block, if they differ, and with the frequencies of diffusers", async () => {
+    const folder = path.join(fixtures, "dit_blocks_own_embeddings");
+    const json = (name: string) => JSON.parse(readFileSync(path.join(folder, name), "utf8"));
+    const fields = fieldReader("config.json", json("config.json"));
+    const file = await openSafetensorsFile(
+      path.join(folder, "diffusion_pytorch_model.safetensors"),
     );
-    const other = tensors.map(([name, array]) =>
-      name === key
-        ? ([name, randomArray(9, "float32", array.shape)] as const)
-        : ([name, array] as const),
-    );
-    const changed = await openSafetensors(bytesSource(safetensorsBytes(other), "own"));
-    await expect(checkSharedEmbeddings(changed)).rejects.toThrow(
-      `own: "${key}" is not that of the first block, so this DiT was trained in diffusers`,
-    );
+    const own = await configOfDiffusersWeights(diffusersDiTConfig(fields), fields, file);
+    expect(own).toMatchObject({ embeddings: "per-block", feedForwardNorm: { epsilon: 1e-5 } });
+    const { params, output } = traceNetwork({ kind: "dit", ...own });
+    const program = await backend.compile(graphOf({ output }), {
+      weights: checkedWeights(params, joinQkv(file), diffusersDiTKeys),
+    });
+    const { t, y, output: wanted } = json("expected.json");
+    const drawn = await program.run({
+      x: ndarray(
+        "float32",
+        [2, 4, 4, 4],
+        Float32Array.from({ length: 128 }, (_, i) => i / 64 - 1),
+      ),
+      t: ndarray("float32", [2], t),
+      y: ndarray("int64", [2], y),
+    });
+    // Float32 against float64, for outputs up to 10.
+    for (const [i, value] of drawn.output!.data.entries()) expect(value).toBeCloseTo(wanted[i], 4);
+    await Promise.all([program.dispose(), file.close()]);
   });
 
   it("names missing weights by diffusers' names", async () => {

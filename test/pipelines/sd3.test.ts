@@ -159,6 +159,21 @@ describe("Stable Diffusion 3", () => {
     expect(await drawn(at("sharded"))).toEqual(folderPixels);
   });
 
+  it.each(["", "module.", "model.diffusion_model._orig_mod."])(
+    "draws the same if the names of the network in its file begin with %j",
+    async (prefix) => {
+      const file = await openSafetensorsFile(at("file/sd3.safetensors"));
+      const usual = "model.diffusion_model.";
+      const tensors = [...file.entries.keys()].map(async (name) => {
+        const renamed = name.startsWith(usual) ? prefix + name.slice(usual.length) : name;
+        return [renamed, await file.read(name)] as const;
+      });
+      await writeSafetensors(at("file/renamed.safetensors"), await Promise.all(tensors));
+      await file.close();
+      expect(await drawn(at("file/renamed.safetensors"))).toEqual(folderPixels);
+    },
+  );
+
   it("takes parts that its file lacks from other files and folders", async () => {
     const { t5, clips } = await encoderFiles();
     const elsewhere = { ...options, tokenizers: at("folder") };

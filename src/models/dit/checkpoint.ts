@@ -59,7 +59,7 @@ export function diffusersDiTConfig(read: FieldReader): DiTConfig {
     read.only(name);
   }
   for (const name of ["interpolation_scale", "use_additional_conditions"]) read.only(name);
-  // Diffusers' default is 1e-5, but the published weights were trained with the 1e-6 of the original, which is used here.
+  // See `configOfDiffusersWeights`.
   read.only("norm_eps", 1e-5, 1e-6);
   read.ignore("dropout", "norm_num_groups", "upcast_attention");
   const config: DiTConfig = {
@@ -81,9 +81,10 @@ export function diffusersDiTConfig(read: FieldReader): DiTConfig {
 const diffusersNames: readonly (readonly [RegExp, string])[] = [
   [/^pos_embed$/, "pos_embed.pos_embed"],
   [/^x_embedder\./, "pos_embed."],
-  [/^t_embedder\.mlp\.0\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_1."],
-  [/^t_embedder\.mlp\.2\./, "transformer_blocks.0.norm1.emb.timestep_embedder.linear_2."],
-  [/^y_embedder\./, "transformer_blocks.0.norm1.emb.class_embedder."],
+  [/^(?=[ty]_embedder\.)/, "blocks.0."],
+  [/\.t_embedder\.mlp\.0\./, ".norm1.emb.timestep_embedder.linear_1."],
+  [/\.t_embedder\.mlp\.2\./, ".norm1.emb.timestep_embedder.linear_2."],
+  [/\.y_embedder\./, ".norm1.emb.class_embedder."],
   [/^final_layer\.adaLN_modulation\.1\./, "proj_out_1."],
   [/^final_layer\.linear\./, "proj_out_2."],
   [/^blocks\./, "transformer_blocks."],
@@ -95,8 +96,8 @@ const diffusersNames: readonly (readonly [RegExp, string])[] = [
 ];
 
 /**
- * The names of diffusers' `transformer/` folder, after `joinQkv`. There every block holds a copy of the
- * embeddings of time and class, of which the first block's counts.
+ * The names of diffusers' `transformer/` folder, after `joinQkv`. There every block holds embeddings of time and class, of which
+ * the first block's count where they are shared.
  */
 export const diffusersDiTKeys: KeyMap = {
   keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
@@ -170,25 +171,37 @@ function likelyHeads(hidden: number, name: string): number {
 }
 
 /**
- * Checks that all blocks of diffusers' weights have the same embeddings of time and class, as the published models do. A DiT
- * that was trained in diffusers does not, and its times have other frequencies, too. The biases are compared, which any
- * training changes.
+ * Completes the config of diffusers' weights, whose blocks hold embeddings of time and class each. In the published models they
+ * are copies, and times and norms are those of the original, whatever diffusers' config says. In a DiT that was trained in
+ * diffusers they differ, times have the frequencies of diffusers, and the norms before the feed-forward layers have the epsilon
+ * of the config (1e-5 unless given). The biases are compared, which any training changes.
  *
- * @throws FormatError if they differ
+ * @param read the fields of config.json
  */
-export async function checkSharedEmbeddings(weights: Weights): Promise<void> {
+export async function configOfDiffusersWeights(
+  config: DiTConfig,
+  read: FieldReader,
+  weights: Weights,
+): Promise<DiTConfig> {
+  if (await hasSharedEmbeddings(config, weights)) return config;
+  const epsilon = read.number("norm_eps", 1e-5);
+  return { ...config, embeddings: "per-block", feedForwardNorm: { ...config.norm, epsilon } };
+}
+
+async function hasSharedEmbeddings({ depth }: DiTConfig, { entries }: Weights): Promise<boolean> {
+  // No published model has a single block.
+  if (depth === 1) return false;
   for (const layer of ["linear_1", "linear_2"]) {
     const rest = `norm1.emb.timestep_embedder.${layer}.bias`;
-    const first = weights.entries.get(`transformer_blocks.0.${rest}`);
+    const first = entries.get(`transformer_blocks.0.${rest}`);
     if (!first) continue;
     const wanted = await readFloat32(first);
-    for (const [key, entry] of weights.entries) {
-      if (!/^transformer_blocks\.\d+\./.test(key) || !key.endsWith(rest)) continue;
+    for (let i = 1; i < depth; i++) {
+      const entry = entries.get(`transformer_blocks.${i}.${rest}`);
+      if (!entry) break;
       const { data } = await readFloat32(entry);
-      if (data.every((value, i) => value === wanted.data[i])) continue;
-      throw new FormatError(
-        `${weights.name}: ${quote(key)} is not that of the first block, so this DiT was trained in diffusers, where each block has embeddings of its own; only DiTs whose blocks share them, such as facebook/DiT-XL-2-256, can be drawn with.`,
-      );
+      if (!data.every((value, j) => value === wanted.data[j])) return false;
     }
   }
+  return true;
 }

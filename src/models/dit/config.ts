@@ -4,6 +4,7 @@ import {
   checkSizes,
   conditionSchema,
   count,
+  normSchema,
   type Refuse,
   transformerFields,
 } from "../../nn/transformer-schema.ts";
@@ -25,6 +26,13 @@ export const ditSchema = z.strictObject({
     z.strictObject({ kind: z.literal("adaLN"), text: textRoute.optional() }),
     z.strictObject({ kind: z.literal("adaLN-zero"), text: textRoute.optional() }),
   ]),
+  /**
+   * Where time and class are embedded: once for all blocks, as in the original, or in each block for itself and at the frequencies
+   * of diffusers, as in a DiT that was trained there. Shared unless given.
+   */
+  embeddings: z.enum(["shared", "per-block"]).optional(),
+  /** The norm before each feed-forward layer, if it is not `norm`. */
+  feedForwardNorm: normSchema.optional(),
   /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
   positions: z.strictObject({ kind: z.enum(["sin-cos", "learned", "none"]) }),
   /**
@@ -51,6 +59,13 @@ export function checkDiT(config: DiTConfig, refuse: Refuse): void {
   }
   if (config.canvas && condition.kind === "none") {
     refuse("canvas", "a canvas is drawn from the condition, but there is none; leave it out");
+  }
+  const modulated = block.kind === "adaLN" || block.kind === "adaLN-zero";
+  if (config.embeddings === "per-block" && (!modulated || condition.kind === "text")) {
+    refuse(
+      "embeddings",
+      "only blocks of kind adaLN or adaLN-zero with a class, or no condition, can have embeddings of their own",
+    );
   }
   if ("text" in block && block.text && condition.kind !== "text") {
     refuse("block", `the block takes a text, but the condition is ${condition.kind}`);

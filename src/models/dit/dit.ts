@@ -54,9 +54,15 @@ export function dit(
   const grid = patchGrid(x, patch);
   const count = patchCount(grid); // N
   checkTimes(t, config.block.kind.startsWith("adaLN") ? count : undefined, "DiT");
-  const embed = (times: Tensor) => embedTime(p.at("t_embedder"), times, hidden);
+  const scopes = blockScopes(p, "blocks", config.depth);
+  // With embeddings in each block, the output layer takes those of the first, as in diffusers.
+  const perBlock = config.embeddings === "per-block";
+  const first = perBlock ? scopes[0]! : p;
+  const embed = (times: Tensor, scope = first) =>
+    embedTime(scope.at("t_embedder"), times, hidden, 256, perBlock ? 1 : 0);
+  const embedGiven = (scope: Params) => embedCondition(scope.at("y_embedder"), given, config);
   const time = embed(t); // [B, C] or [B, N, C]
-  const condition = embedCondition(p.at("y_embedder"), given, config);
+  const condition = embedGiven(first);
   const { vector, joined, attended } = route(time, condition, config.block);
   const extra = joined?.tokens.size(1) ?? 0;
   const context: Context = {
@@ -72,11 +78,15 @@ export function dit(
 
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
   const positioned = addPositions(p, patches, grid, config); // [B, N, C]
+  const vectors = perBlock && scopes.map((scope) => sumOf(embed(t, scope), embedGiven(scope)));
   const placed = addCanvas(p.at("canvas"), positioned, condition, config); // [B, N, C]
   let [h] = runBlocks(
     [joined ? concat([placed, joined.tokens], 1) : placed],
-    blockScopes(p, "blocks", config.depth),
-    (block, [tokens]) => [ditBlock(block, tokens, context, config)],
+    scopes,
+    (block, [tokens], i) => {
+      const own = vectors ? { ...context, vector: vectors[i] } : context;
+      return [ditBlock(block, tokens, own, config)];
+    },
     options,
   ); // [B, N + M, C]
   if (joined) h = h.slice(1, 0, count); // [B, N, C]
@@ -130,13 +140,14 @@ function branches(
   p: Params,
   names: readonly string[],
   vector: Tensor | undefined,
-  { norm, block, modulationRank }: DiTConfig,
+  { norm, feedForwardNorm = norm, block, modulationRank }: DiTConfig,
   gates = block.kind === "adaLN-zero",
 ): readonly Branch[] {
   const scopes = names.map((name) => p.at(name));
-  if (!vector) return scopes.map((scope) => plainBranch(scope, norm));
+  const norms = names.map((name) => (name === "norm2" ? feedForwardNorm : norm));
+  if (!vector) return scopes.map((scope, i) => plainBranch(scope, norms[i]!));
   const init = block.kind === "adaLN-zero" ? zero : undefined;
-  return adaptiveBranches(p, scopes, vector, norm, { gates, rank: modulationRank, init });
+  return adaptiveBranches(p, scopes, vector, norms, { gates, rank: modulationRank, init });
 }
 
 /** The condition as one vector [B, C] and as tokens [B, M, C]. */

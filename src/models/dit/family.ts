@@ -3,7 +3,7 @@ import { joinQkv } from "../../weights/views.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import {
-  checkSharedEmbeddings,
+  configOfDiffusersWeights,
   diffusersDiTConfig,
   diffusersDiTKeys,
   ditCheckpointConfig,
@@ -76,7 +76,7 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
     config: diffusersDiTConfig,
     keys: diffusersDiTKeys,
     weights: joinQkv,
-    check: checkSharedEmbeddings,
+    complete: configOfDiffusersWeights,
     // A DiT that was trained here has parts that diffusers' class does not know.
     namesLora: false,
   },

@@ -127,13 +127,14 @@ export async function openDiffusersFolder(
   const process = await schedulerOf(folder);
   const given = vae ?? (await vaeOf(folder));
   const family = transformerFamily(row);
-  const config = family.diffusers.config(transformer.fields);
-  const network: NetworkConfig = { kind: family.kind, ...config };
+  const fromFields = family.diffusers.config(transformer.fields);
 
   const file = await openDiffusersWeights(transformer.folder);
   return closingOnFailure([file], async (opened) => {
     const { keys } = family.diffusers;
-    await family.diffusers.check?.(file);
+    const completed = family.diffusers.complete?.(fromFields, transformer.fields, file);
+    const config = (await completed) ?? fromFields;
+    const network: NetworkConfig = { kind: family.kind, ...config };
     const stored = family.diffusers.weights(file, config);
     const { params } = tracedForDrawing(network);
     const weights = checkedWeights(params, stored, keys);

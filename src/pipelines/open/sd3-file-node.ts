@@ -12,7 +12,7 @@ import { checkedWeights } from "../../weights/check-keys.ts";
 import { fieldReader } from "../../weights/config-fields.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { weightsUnder } from "../../weights/views.ts";
+import { weightsUnder, weightsWhere } from "../../weights/views.ts";
 import { type Closable, closeAll } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
@@ -52,21 +52,32 @@ const process = continuousProcess({
   start: (first) => scheduler.start(first),
 });
 
-const networkPrefixes = ["model.diffusion_model.", "diffusion_model."];
+const firstBlock = "joint_blocks.0.x_block.attn.qkv.weight";
 const autoencoderPrefix = "first_stage_model.";
 
 function has({ entries }: Weights, prefix: string): boolean {
   return [...entries.keys()].some((key) => key.startsWith(prefix));
 }
 
+/**
+ * What the names of the network begin with, such as "model.diffusion_model." in Stability's files or "module." in those of others;
+ * undefined if there is no network.
+ */
+function networkPrefix({ entries }: Weights): string | undefined {
+  return [...entries.keys()].find((key) => key.endsWith(firstBlock))?.slice(0, -firstBlock.length);
+}
+
+/** The network of a file, which may stand without a prefix beside other parts. */
 function networkWeights(file: Weights): Weights {
-  const prefix = networkPrefixes.find((each) => has(file, each));
-  return prefix === undefined ? file : weightsUnder(file, prefix);
+  const prefix = networkPrefix(file);
+  if (prefix) return weightsUnder(file, prefix);
+  const others = [autoencoderPrefix, ...Object.values(table).map((encoder) => encoder.prefix)];
+  return weightsWhere(file, (name) => !others.some((other) => name.startsWith(other)));
 }
 
 /** Whether a file holds the network of a Stable Diffusion 3. */
 export function isSD3(file: Weights): boolean {
-  return has(networkWeights(file), "joint_blocks.");
+  return networkPrefix(file) !== undefined;
 }
 
 /**
