@@ -3,15 +3,26 @@ import { didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { ddpmUNetFamily } from "./ddpm-unet/family.ts";
 import { ditFamily } from "./dit/family.ts";
 import type { NetworkFamily, NetworkFields } from "./family.ts";
+import { latteFamily } from "./latte/family.ts";
 import { miniT2IFamily } from "./minit2i/family.ts";
 import { mmditFamily } from "./mmdit/family.ts";
 import { paellaFamily } from "./paella/family.ts";
 import { uViTFamily } from "./u-vit/family.ts";
+import { wanFamily } from "./wan/family.ts";
 
 /** The family of a training config that names none. */
 export const defaultFamily: NetworkFamily = ditFamily;
 
-const own = [defaultFamily, mmditFamily, uViTFamily, ddpmUNetFamily, paellaFamily, miniT2IFamily];
+const own = [
+  defaultFamily,
+  mmditFamily,
+  uViTFamily,
+  ddpmUNetFamily,
+  paellaFamily,
+  miniT2IFamily,
+  latteFamily,
+  wanFamily,
+];
 
 const table = new Map<string, NetworkFamily>(own.map((family) => [family.kind, family]));
 

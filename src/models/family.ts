@@ -26,6 +26,8 @@ export type NetworkCondition =
 export interface NetworkFields {
   /** Height and width of the input, in pixels, latents or codes. */
   readonly size: readonly [height: number, width: number];
+  /** Frames of a clip, in pixels or latents, for networks whose input is [B, channels, frames, H, W]. */
+  readonly frames?: number | undefined;
   /** Channels of the input. */
   readonly channels: number;
   /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
@@ -173,8 +175,12 @@ export interface RecordedForward<C> {
   readonly output: string;
   /** Whether gradients are those of the first case or of the sum over all; of the first unless given. */
   readonly gradientsOf?: "first case" | "all cases";
+  /** The network in the layout of the original, where its input or output is laid out in another way than that of `trace`. */
+  trace?(p: Params, inputs: NetworkInputs, config: C): Tensor;
   /** Classifier-free guidance as part of the original's network; both halves of a batch of 2B have the same images. */
   guided?(p: Params, inputs: NetworkInputs, config: C, scale: Tensor): Tensor;
+  /** Name of the guided output; that of `output` followed by `_with_cfg` unless given. */
+  readonly guidedOutput?: string;
 }
 
 /** A graph whose costs can be counted without weights. */
@@ -209,16 +215,20 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   /**
    * The network as a pure function.
    *
-   * @returns [B, channels, H, W], or twice as many channels with a learned variance; logits [B, codebook, H, W] where the
-   *   family embeds codes itself
+   * @returns [B, channels, H, W], or [B, channels, frames, H, W] for clips, or twice as many channels with a learned variance;
+   *   logits [B, codebook, H, W] where the family embeds codes itself
    * @throws ShapeError when inputs and config do not fit each other
    */
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
   /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
   readonly embedsCodes?: boolean;
   sizes(config: C): ImageSizes;
-  /** Patches of an image, 0 where the network has none. */
-  patches(config: C, size: readonly [height: number, width: number]): number;
+  /**
+   * Patches of an image or a clip, 0 where the network has none.
+   *
+   * @param frames of a clip, in the places of the network's input
+   */
+  patches(config: C, size: readonly [height: number, width: number], frames?: number): number;
   /** Layers that rows may skip, for skip-layer guidance; none unless given. */
   skippable?(config: C): number;
   /** Present if the family can be trained from scratch. */

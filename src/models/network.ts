@@ -99,7 +99,7 @@ const codeScope = "tokens";
 export interface TracedNetwork {
   readonly params: ParamsRoot;
   /**
-   * `x` [B, C, H, W], or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or the output of
+   * `x` [B, C, H, W], a clip [B, C, frames, H, W] or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or the output of
    * encoders: `context` [B, L, width] and `pooled` [B, pooled]; `drop` and `skip` [B] where they were asked for.
    */
   readonly inputs: Readonly<Record<string, Tensor>>;
@@ -114,9 +114,11 @@ export interface TracedNetwork {
 export interface TraceOptions extends BlockOptions {
   /** Height and width; those of the config unless given. */
   readonly size?: readonly [height: number, width: number] | undefined;
+  /** Frames of a clip, in the places of the input; those of the config unless given. */
+  readonly frames?: number | undefined;
   /** Adds an input `drop` [B] bool: rows whose condition is dropped. */
   readonly drop?: boolean;
-  /** Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks and MMDiT take that. */
+  /** Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks, MMDiT and Wan take that. */
   readonly timePerToken?: boolean;
   /** Replaces the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
@@ -135,14 +137,16 @@ export interface TraceOptions extends BlockOptions {
  */
 export function traceNetwork(
   config: NetworkConfig,
-  { size = config.size, drop: drops, from, timePerToken, taps = [], ...options }: TraceOptions = {},
+  traceOptions: TraceOptions = {},
   root: ParamsRoot = createParams(),
 ): TracedNetwork {
+  const { size = config.size, frames = config.frames, taps = [], ...rest } = traceOptions;
+  const { drop: drops, from, timePerToken, ...options } = rest;
   const tapped = withTaps(root, taps);
   const { params } = tapped;
   const family = familyOf(config);
-  const tokens = family.patches(config, size);
-  const shown = from?.x ?? input("x", ...networkInput(config, size));
+  const tokens = family.patches(config, size, frames);
+  const shown = from?.x ?? input("x", ...networkInput({ ...config, frames }, size));
   const codes = params.at(codeScope);
   const wrapped = family.embedsCodes ? undefined : config.tokens;
   const x = wrapped ? embedTokens(codes, shown, config.channels, wrapped.codebook) : shown;
@@ -167,10 +171,11 @@ export function traceNetwork(
 
 /** Shape and type of the input `x`. */
 export function networkInput(
-  { channels, tokens, size: own }: NetworkConfig,
+  { channels, tokens, size: own, frames }: NetworkConfig,
   size: readonly [height: number, width: number] = own,
 ): readonly [shape: Shape, dtype: DType] {
-  return tokens ? [[batch, ...size], "int64"] : [[batch, channels, ...size], "float32"];
+  if (tokens) return [[batch, ...size], "int64"];
+  return [[batch, channels, ...(frames === undefined ? [] : [frames]), ...size], "float32"];
 }
 
 function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {

@@ -108,10 +108,30 @@ function pixelSizes(patch: Axes): Record<string, number> {
 }
 
 /**
- * Embeds each patch as a token: [B, C, ...axes] → [B, N, hidden].
+ * One linear layer over each patch: [B, C, ...axes] → [B, N, outputs].
  *
- * The weights have the layout of the convolution with stride `patch` that this layer is, but it is computed as a matrix
- * product, which is faster, forward and backward. Parameters have timm's name `proj`, or JiT's `proj1` and `proj2`.
+ * The weights have the layout of the convolution with stride `patch` that this layer is, `weight` [outputs, C, ...patch], but it
+ * is computed as a matrix product, which is faster, forward and backward.
+ *
+ * @param patch pixels of a patch along every axis, or one number for each
+ */
+export function patchProjection(
+  p: Params,
+  x: Tensor,
+  patch: number | Axes,
+  outputs: number,
+  { bias = true }: { readonly bias?: boolean } = {},
+): Tensor {
+  const patches = patchify(x, patch, "channels-first"); // [B, N, C·pixels]
+  const inputs = patches.size(-1);
+  const shape = [outputs, x.size(1), ...perAxis(patch, x.rank - 2)];
+  const weight = p.param("weight", shape, xavierUniform([outputs, inputs]));
+  const kernel = weight.reshape([outputs, inputs]);
+  return patches.linear(kernel, bias ? p.param("bias", [outputs], zero) : undefined);
+}
+
+/**
+ * Embeds each patch as a token: [B, C, ...axes] → [B, N, hidden]. Parameters have timm's name `proj`, or JiT's `proj1` and `proj2`.
  *
  * @param patch pixels of a patch along every axis, or one number for each
  * @example const tokens = patchEmbedding(p.at("x_embedder"), clip, [1, 2, 2], 384, { kind: "linear" });
@@ -123,17 +143,7 @@ export function patchEmbedding(
   hidden: number,
   embedding: PatchEmbedding,
 ): Tensor {
-  const patches = patchify(x, patch, "channels-first"); // [B, N, C·pixels]
-  const inputs = patches.size(-1);
-  const kernel = (scope: Params, outputs: number) => {
-    const shape = [outputs, x.size(1), ...perAxis(patch, x.rank - 2)];
-    const weight = scope.param("weight", shape, xavierUniform([outputs, inputs]));
-    return weight.reshape([outputs, inputs]);
-  };
-  if (embedding.kind === "linear") {
-    const proj = p.at("proj");
-    return patches.linear(kernel(proj, hidden), proj.param("bias", [hidden], zero)); // [B, N, hidden]
-  }
-  const narrow = patches.linear(kernel(p.at("proj1"), embedding.width)); // [B, N, width]
+  if (embedding.kind === "linear") return patchProjection(p.at("proj"), x, patch, hidden);
+  const narrow = patchProjection(p.at("proj1"), x, patch, embedding.width, { bias: false }); // [B, N, width]
   return linear(p.at("proj2"), narrow, hidden); // [B, N, hidden]
 }

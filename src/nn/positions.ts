@@ -87,19 +87,36 @@ export function rotaryTable(
   size: number,
   { extra = 0, ...options }: RotaryOptions & { readonly extra?: number } = {},
 ): RotaryTable {
-  const share = Math.floor(size / 2 / grid.length);
-  if (size % 2 !== 0 || share === 0) {
-    throw new ShapeError(
-      `Rotary positions rotate pairs of channels, at least one pair an axis: a head needs an even number of channels, at least ${2 * grid.length}, not ${size}.`,
-    );
-  }
-  const shares = grid.map((_, axis) => (axis === 0 ? size / 2 - share * (grid.length - 1) : share));
-  const places = gridPositions(grid).reduce<number[][]>(
+  const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
+  return rotaryTableOf(
+    [...gridPlaces(grid), ...unrotated],
+    sharedPairs(size, grid.length),
+    options,
+  );
+}
+
+/** The places of a grid in row-major order, each as its positions along the axes: [places][axes]. */
+export function gridPlaces(grid: Axes): readonly (readonly number[])[] {
+  return gridPositions(grid).reduce<number[][]>(
     (rows, axis) => rows.flatMap((row) => axis.map((at) => [...row, at])),
     [[]],
   );
-  const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
-  return rotaryTableOf([...places, ...unrotated], shares, options);
+}
+
+/**
+ * How many pairs of a head's channels each axis turns: equal shares, of which the first axis gets what does not divide.
+ *
+ * @throws ShapeError when a head has too few channels or an odd number of them
+ */
+export function sharedPairs(size: number, axes: number): readonly number[] {
+  const share = Math.floor(size / 2 / axes);
+  if (size % 2 === 0 && share > 0) {
+    const rest = size / 2 - share * (axes - 1);
+    return Array.from({ length: axes }, (_, axis) => (axis === 0 ? rest : share));
+  }
+  throw new ShapeError(
+    `Rotary positions rotate pairs of channels, at least one pair an axis: a head needs an even number of channels, at least ${2 * axes}, not ${size}.`,
+  );
 }
 
 /**
@@ -114,15 +131,19 @@ export function rotaryTableOf(
   pairs: readonly number[],
   { theta = 10_000, pairing = "neighbours" }: RotaryOptions = {},
 ): RotaryTable {
-  const frequencies = pairs.map((count) =>
-    Array.from({ length: count }, (_, i) => theta ** (-i / count)),
+  const frequencies = pairs.flatMap((count, axis) =>
+    Array.from({ length: count }, (_, i) => ({ axis, frequency: theta ** (-i / count) })),
   );
-  const angles = positions.flatMap((row) =>
-    row.flatMap((position, axis) => frequencies[axis]!.map((frequency) => position * frequency)),
-  );
-  const turning = pairs.reduce((sum, count) => sum + count, 0);
+  const turning = frequencies.length;
+  const angles = new Float64Array(positions.length * turning);
+  for (const [row, places] of positions.entries()) {
+    for (const [i, { axis, frequency }] of frequencies.entries()) {
+      angles[row * turning + i] = places[axis]! * frequency;
+    }
+  }
+  const shape = [positions.length, 1, turning];
   const table = (f: (x: number) => number) =>
-    constant(ndarray("float32", [positions.length, 1, turning], angles.map(f)));
+    constant(ndarray("float32", shape, new Float32Array(angles.map((x) => f(x)))));
   return { cos: table(Math.cos), sin: table(Math.sin), pairing };
 }
 

@@ -33,6 +33,43 @@ export function timestepEmbedding(
 }
 
 /**
+ * The same sinusoids as if they had been computed in float64, which no GPU has: times [...] → [..., size]. Wan was trained with
+ * these.
+ *
+ * A time and a frequency are each a sum of two numbers, the first with so few bits that the product of the first ones is exact. Whole
+ * turns are taken from this product (Cody & Waite, 1980), and what remains is small.
+ *
+ * @param t times in [0, 2000)
+ * @param size an even number
+ */
+export function preciseTimestepEmbedding(t: Tensor, size: number, maxPeriod = 10_000): Tensor {
+  const half = size / 2;
+  const frequencies = Array.from({ length: half }, (_, i) => maxPeriod ** (-i / half));
+  const table = (f: (frequency: number) => number) =>
+    constant(ndarray("float32", [1, half], frequencies.map(f)));
+  const coarse = (frequency: number) => withBits(frequency, 11);
+  const times = t.unsqueeze(-1); // [..., 1]
+  const quarters = times.mul(4).round().div(4);
+  const product = quarters.mul(table(coarse)); // [..., half], exact
+  const turns = product.mul(1 / (2 * Math.PI)).round();
+  const reduced = product.sub(turns.mul(TURN_HIGH)).sub(turns.mul(2 * Math.PI - TURN_HIGH));
+  const rest = quarters
+    .mul(table((frequency) => frequency - coarse(frequency)))
+    .add(times.sub(quarters).mul(table((frequency) => frequency)));
+  const angles = reduced.add(rest);
+  return concat([angles.cos(), angles.sin()], -1);
+}
+
+/** The first bits of a positive number. */
+function withBits(x: number, bits: number): number {
+  const unit = 2 ** (Math.floor(Math.log2(x)) + 1 - bits);
+  return Math.round(x / unit) * unit;
+}
+
+/** 2π in so few bits that its product with a number of turns is exact. */
+const TURN_HIGH = withBits(2 * Math.PI, 15);
+
+/**
  * The embedding of Paella's noise ratios: sines, then cosines, of 10⁴·ratio·10^(−4i/(half − 1)).
  *
  * With arguments this large every rounding to float32 matters.

@@ -10,6 +10,7 @@ import { samplersFamily } from "./samplers.ts";
 import { clipTextFamily, t5EncoderFamily } from "./text-encoders.ts";
 import { sd3Sampling } from "./sd3-sampling.ts";
 import { torchRng } from "./torch-rng.ts";
+import { wan21, wan22 } from "./wan.ts";
 
 /** The families of recordings: what follows from the model families, and what needs more than a forward pass. */
 export function recordingFamilies(): ReadonlyMap<string, Family> {
@@ -30,4 +31,6 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["paella", paella],
   ["paella_v1", paellaV1],
   ["paella_vqgan", paellaVQGAN],
+  ["wan", wan21],
+  ["wan22", wan22],
 ];

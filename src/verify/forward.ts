@@ -6,7 +6,7 @@
  *     out.CASE.NAME       the same for several cases with inputs `in.CASE.…`; gradients belong to the first case, or to
  *                         the sum over all where the family says so
  *     out.CASE.NAME_skip  without the blocks that the case's line of `calls` names as `skip_layers`
- *     out.NAME_with_cfg   with the original's classifier-free guidance, for the inputs `in.cfg_…` and `in.cfg_scale`
+ *     out.NAME_with_cfg   (or the family's `guidedOutput`) with the original's classifier-free guidance, for the inputs `in.cfg_…` and `in.cfg_scale`
  */
 import { FormatError, quote } from "../engine/errors.ts";
 import { full, input } from "../engine/graph/functional.ts";
@@ -59,7 +59,7 @@ export function recordedConfig(
 }
 
 export function forwardOf(family: RecordedFamily): Family {
-  const { output } = family.recorded;
+  const { output, guidedOutput = `${output}_with_cfg` } = family.recorded;
   return async function* forward(recording, backend) {
     const config = recordedConfig(family, recording);
     const names = [...recording.io.entries.keys()];
@@ -75,7 +75,7 @@ export function forwardOf(family: RecordedFamily): Family {
       const gradients = i === 0 ? recording.gradients : undefined;
       yield* someCases(family, config, { ...recording, gradients }, prefixes, backend);
     }
-    if (names.includes(`out.${output}_with_cfg`)) {
+    if (names.includes(`out.${guidedOutput}`)) {
       yield* guidedCase(family, config, { ...recording, gradients: undefined }, backend);
     }
   };
@@ -115,7 +115,8 @@ function caseOf(
 ): Network {
   const params = createParams();
   const inputs = inputsOf(family, config, (name) => requiredInput(recording, prefix + name));
-  const output = family.trace(params, inputs, config, {});
+  const output =
+    family.recorded.trace?.(params, inputs, config) ?? family.trace(params, inputs, config, {});
   const name = `out.${prefix}${family.recorded.output}`;
   const outputs: Record<string, Tensor> = { [name]: output };
   if (recording.io.entries.has(`${name}_skip`)) {
@@ -145,6 +146,7 @@ async function* guidedCase(
   backend: BackendSource,
 ): AsyncGenerator<Computed> {
   const { recorded } = family;
+  const { output, guidedOutput = `${output}_with_cfg` } = recorded;
   if (!recorded.guided) {
     throw new FormatError(
       `${recording.name} has a recorded guidance, but the original of ${recorded.name} has none; remove it.`,
@@ -158,7 +160,7 @@ async function* guidedCase(
   const params = createParams();
   const scale = requiredInput(recording, "cfg_scale").cast("float32");
   const outputs = {
-    [`out.${recorded.output}_with_cfg`]: recorded.guided(params, inputs, config, scale),
+    [`out.${guidedOutput}`]: recorded.guided(params, inputs, config, scale),
   };
   yield* computeNetwork(recording, backend, { params, outputs });
 }

@@ -20,6 +20,7 @@ import {
   poolText,
   type TextTokens,
 } from "../../nn/conditioning.ts";
+import { guidedHalves } from "../../nn/guided-halves.ts";
 import { linear } from "../../nn/linear.ts";
 import { feedForward } from "../../nn/mlp.ts";
 import { adaptiveBranches, type Branch, plainBranch } from "../../nn/modulation.ts";
@@ -250,8 +251,8 @@ function addCanvas(
 }
 
 /**
- * Classifier-free guidance as in the original code. The batch is 2B: the first half of x is used twice, with the conditions y and
- * then without, and both halves get the guided noise. Only the first three channels are guided, as for the published figures.
+ * Classifier-free guidance as in the original code; see `guidedHalves`. Only the first three channels are guided, as for the
+ * published figures.
  */
 export function ditWithGuidance(
   p: Params,
@@ -260,11 +261,6 @@ export function ditWithGuidance(
   scale: Tensor,
   guidedChannels = 3,
 ): Tensor {
-  const half = x.split(2, 0)[0]!;
-  const out = dit(p, { ...rest, x: concat([half, half], 0) }, config); // [2B, outputs, H, W]
-  const halves = out.slice(1, 0, guidedChannels).split(2, 0);
-  const [conditional, unconditional] = halves as [Tensor, Tensor];
-  const guided = unconditional.add(conditional.sub(unconditional).mul(scale));
-  const twice = concat([guided, guided], 0); // [2B, guidedChannels, H, W]
-  return guidedChannels < out.size(1) ? concat([twice, out.slice(1, guidedChannels)], 1) : twice;
+  const predict = (twice: Tensor) => dit(p, { ...rest, x: twice }, config);
+  return guidedHalves(predict, x, scale, guidedChannels);
 }
