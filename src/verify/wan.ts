@@ -3,11 +3,10 @@
  * … for `in.x0`, …, the texts `in.context0`, … and the times `in.t`, or the same for several cases, `out.CASE.y0` for
  * `in.CASE.x0`. Gradients are those of the sum of the mean squares of all clips of all cases.
  */
-import { FormatError } from "../engine/errors.ts";
+import { FormatError, quote } from "../engine/errors.ts";
 import { concat, full, input } from "../engine/graph/functional.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { quote } from "../engine/messages.ts";
 import { patchCount, patchGrid } from "../nn/patches.ts";
 import { createParams } from "../nn/params.ts";
 import { wanConfig } from "../models/wan/checkpoint.ts";

@@ -1,6 +1,5 @@
 /** Reads the config of a Latte from the arguments of the original code, or from the shapes of a checkpoint. */
-import { FormatError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type LatteConfig, lattePresets } from "./config.ts";

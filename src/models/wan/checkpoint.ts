@@ -1,6 +1,5 @@
 /** Reads the config of a Wan from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
-import { FormatError } from "../../engine/errors.ts";
-import { quote } from "../../engine/messages.ts";
+import { FormatError, quote } from "../../engine/errors.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
