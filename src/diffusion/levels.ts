@@ -184,6 +184,16 @@ export interface NoiseInterval {
   readonly upTo: number;
 }
 
+/**
+ * The interval of the times of rectified flow from one to another, both included whatever their rounding: pure noise has the
+ * time 1.
+ */
+export function timesInside(from: number, to: number): NoiseInterval {
+  const ratio = (time: number) => noiseRatio(straight(time, time));
+  const rounding = 1e-6;
+  return { above: ratio(from) * (1 - rounding), upTo: ratio(to) * (1 + rounding) };
+}
+
 export function isWithin({ above, upTo }: NoiseInterval, level: NoiseLevel): boolean {
   const ratio = noiseRatio(level);
   return ratio > above && ratio <= upTo;

@@ -34,7 +34,7 @@ export function flowTimes(
 }
 
 /** The time of a standard normal number for "logit-normal", and of a uniform one for the other distributions. */
-function timeOf(value: number, distribution: TimeDistribution): number {
+export function timeOf(value: number, distribution: TimeDistribution): number {
   switch (distribution.kind) {
     case "uniform":
       return value;

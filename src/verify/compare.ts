@@ -1,10 +1,14 @@
 /** Compares computed arrays with recorded ones. */
 import { castArray, isFloat, type NdArray } from "../engine/arrays/ndarray.ts";
 
-/** Bounds |got - want| by a number, or each element by a fraction of |want|, or of `floor` if |want| is smaller. */
+/**
+ * Bounds |got - want| by a number, each element by a fraction of |want|, or of `floor` if |want| is smaller, or each row of the
+ * first axis by a fraction of the largest |want| in it.
+ */
 export type Tolerance =
   | { readonly atol: number }
-  | { readonly rtol: number; readonly floor?: number };
+  | { readonly rtol: number; readonly floor?: number }
+  | { readonly ofRow: number };
 
 export interface Comparison {
   /** The largest error in the measure of the tolerance; NaN if there is a NaN or the arrays cannot be compared. */
@@ -28,7 +32,7 @@ export function compare(
 ): Comparison {
   const exact = !isFloat(want.dtype);
   const bound = exact ? { atol: 0 } : tolerance;
-  const limit = "atol" in bound ? bound.atol : bound.rtol;
+  const limit = "atol" in bound ? bound.atol : "rtol" in bound ? bound.rtol : bound.ofRow;
   const reason = mismatch(got, want);
   if (reason !== undefined) return { maxError: NaN, limit, ok: false, reason };
 
@@ -60,17 +64,27 @@ function integerError(got: NdArray, want: NdArray): number {
 }
 
 function floatError(got: NdArray, want: NdArray, bound: Tolerance): number {
-  const { floor = 0 } = "rtol" in bound ? bound : {};
   const [a, b] = [castArray(got, "float64").data, castArray(want, "float64").data];
+  const unitOf = unitOfErrors(b, want.shape[0] ?? 1, bound);
   let error = 0;
   for (let i = 0; i < b.length; i++) {
     if (a[i] === b[i]) continue;
-    const distance = Math.abs(a[i]! - b[i]!);
     // Math.max returns NaN if either argument is NaN.
-    error = Math.max(
-      error,
-      "rtol" in bound ? distance / Math.max(Math.abs(b[i]!), floor) : distance,
-    );
+    error = Math.max(error, Math.abs(a[i]! - b[i]!) / unitOf(i));
   }
   return error;
+}
+
+/** What the error of an element is measured in. */
+function unitOfErrors(want: Float64Array, rows: number, bound: Tolerance): (i: number) => number {
+  if ("atol" in bound) return () => 1;
+  if ("rtol" in bound) {
+    const { floor = 0 } = bound;
+    return (i) => Math.max(Math.abs(want[i]!), floor);
+  }
+  const size = want.length / rows;
+  const largest = Array.from({ length: rows }, (_, row) =>
+    want.subarray(row * size, (row + 1) * size).reduce((most, x) => Math.max(most, Math.abs(x)), 0),
+  );
+  return (i) => largest[Math.floor(i / size)]!;
 }

@@ -3,6 +3,8 @@ import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import type { Family } from "./family.ts";
 import { forwardOf, recordedFamilies } from "./forward.ts";
+import { miniT2IMeanFlow } from "./minit2i-mf.ts";
+import { miniT2ISampling } from "./minit2i-sampling.ts";
 import { paella, paellaV1 } from "./paella.ts";
 import { paellaVQGAN } from "./paella-vqgan.ts";
 import { pixArt } from "./pixart.ts";
@@ -26,6 +28,8 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["samplers", samplersFamily],
   ["pixart", pixArt],
   ["sd3_sampling", sd3Sampling],
+  ["minit2i_sampling", miniT2ISampling],
+  ["minit2i_mf", miniT2IMeanFlow],
   ["clip_text", clipTextFamily],
   ["t5_encoder", t5EncoderFamily],
   ["paella", paella],

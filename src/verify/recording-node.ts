@@ -34,16 +34,21 @@ export async function withRecording<T>(
     const config = await readConfig(folder);
     const io = await open(join(folder, "io.safetensors"));
     const gradients = await openIfThere(folder, "grads.safetensors");
-    const lender = config.weightsFrom === undefined ? folder : sibling(folder, config.weightsFrom);
-    const weights = await openIfThere(lender, "weights.safetensors");
-    if (!weights && lender !== folder) {
-      throw new FormatError(
-        `${join(folder, "config.json")} takes its weights from ${quote(config.weightsFrom!)}, but there is no ${join(lender, "weights.safetensors")}; put that recording beside it.`,
-      );
-    }
-    const lenderConfig = lender === folder ? config : await readConfig(lender);
-    const model = weights && { config: lenderConfig, weights };
-    return await use({ name: basename(resolve(folder)), config, io, model, gradients });
+    const modelOf = async (path: string | undefined) => {
+      const lender = path === undefined ? folder : sibling(folder, path);
+      const weights = await openIfThere(lender, "weights.safetensors");
+      if (!weights && path !== undefined) {
+        throw new FormatError(
+          `${join(folder, "config.json")} takes its weights from ${quote(path)}, but there is no ${join(lender, "weights.safetensors")}; put that recording beside it.`,
+        );
+      }
+      const ownConfig = path === undefined ? config : await readConfig(lender);
+      return weights && { config: ownConfig, weights };
+    };
+    const model = await modelOf(config.weightsFrom);
+    const teacherFrom = config.fields["weights_teacher"];
+    const teacher = typeof teacherFrom === "string" ? await modelOf(teacherFrom) : undefined;
+    return await use({ name: basename(resolve(folder)), config, io, model, teacher, gradients });
   } finally {
     await closeAll(opened);
   }

@@ -11,9 +11,16 @@ export interface Recording {
   /** The inputs, named `in.NAME`, and the expected outputs, under all other names. */
   readonly io: Weights;
   /** The recorded model, its own or that of the recording in `weights_from`; undefined without one. */
-  readonly model: { readonly config: RecordedConfig; readonly weights: Weights } | undefined;
+  readonly model: RecordedModel | undefined;
+  /** The model of the recording in `weights_teacher`, from which the recorded one learned. */
+  readonly teacher?: RecordedModel | undefined;
   /** The gradient of a scalar with respect to each parameter, and the scalar itself as `__loss__`. */
   readonly gradients: Weights | undefined;
+}
+
+export interface RecordedModel {
+  readonly config: RecordedConfig;
+  readonly weights: Weights;
 }
 
 export interface RecordedConfig {
