@@ -24,7 +24,7 @@ import { input, zerosLike } from "../engine/graph/functional.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { mapValues } from "../engine/records.ts";
+import { mapValues, pick } from "../engine/records.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import { miniT2IConfig, miniT2IMeanFlowConfig } from "../models/minit2i/checkpoint.ts";
 import { miniT2I } from "../models/minit2i/minit2i.ts";
@@ -104,7 +104,10 @@ async function* trajectories(
   const each = (value: number) => ndarray("float32", [rows], new Array<number>(rows).fill(value));
   const sampler = constants.object("sampler");
   const start = combine([constants.number("noise_scale"), await io.read("in.samp.noise")]);
-  const network = batchedNetwork(async ({ t: _, ...all }) => (await program.run(all))["x0"]!);
+  const network = batchedNetwork(async (rows) => {
+    const told = pick(rows, (name) => name !== "t");
+    return (await program.run(told))["x0"]!;
+  });
   try {
     for (const name of io.entries.keys()) {
       const [, count] = /^out\.samp\.s(\d+)\.traj$/.exec(name) ?? [];

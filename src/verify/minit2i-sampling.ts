@@ -88,7 +88,10 @@ async function askedModel(recording: Recording, backend: BackendSource) {
   const output = predicted(recording, params, { x, y, mask });
   const weights = checkedWeights(params, recordedModel(recording).weights);
   const program = await (await backend()).compile(graphOf({ output }), { weights });
-  const network = batchedNetwork(async ({ t: _, ...rows }) => (await program.run(rows))["output"]!);
+  const network = batchedNetwork(async (rows) => {
+    const told = pick(rows, (name) => name !== "t");
+    return (await program.run(told))["output"]!;
+  });
   return { network, dispose: () => program.dispose() };
 }
 
