@@ -13,6 +13,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { spawnSync } from "node:child_process";
+import { createServer, request as httpRequest } from "node:http";
+import type { AddressInfo } from "node:net";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import fc from "fast-check";
@@ -50,13 +52,15 @@ beforeEach(async () => {
     },
   };
   for (const name of Object.keys(process.env)) {
-    if (name.startsWith("HF_") || name === "HUGGINGFACE_HUB_CACHE") delete process.env[name];
+    const changesDownloads = /^(HF_|HUGGINGFACE_HUB_CACHE$|(https?|all|no)_proxy$)/i.test(name);
+    if (changesDownloads) delete process.env[name];
   }
   process.env["HF_HOME"] = home;
   process.env["HF_ENDPOINT"] = `${hub.endpoint}/`;
 });
 
 afterEach(async () => {
+  vi.unstubAllEnvs();
   await hub.close();
   rmSync(home, { recursive: true, force: true });
 });
@@ -72,6 +76,49 @@ const failure = (work: Promise<unknown>) =>
   );
 const transfers = () => hub.asked.filter(({ host }) => host === "storage");
 const oneSentence = /^[^\n]+\.$/;
+
+describe("a proxy of the environment", () => {
+  /** A proxy that leads every host to the server of the test, as one without tunnels does. */
+  async function withProxy(work: (address: string, asked: string[]) => Promise<void>) {
+    const asked: string[] = [];
+    const proxy = createServer((request, response) => {
+      asked.push(request.url!);
+      const url = request.url!.replace("http://hub.example.invalid", hub.endpoint);
+      const { method, headers } = request;
+      const onward = httpRequest(url, { method, headers });
+      onward.on("response", (answer) => {
+        response.writeHead(answer.statusCode!, answer.headers);
+        answer.pipe(response);
+      });
+      request.pipe(onward);
+    });
+    await new Promise<void>((listening) => proxy.listen(0, "127.0.0.1", listening));
+    try {
+      await work(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`, asked);
+    } finally {
+      vi.unstubAllEnvs();
+      proxy.closeAllConnections();
+      proxy.close();
+    }
+  }
+
+  it("is asked in place of the host, but not for hosts of NO_PROXY", async () => {
+    await withProxy(async (address, asked) => {
+      process.env["HF_ENDPOINT"] = "http://hub.example.invalid";
+      vi.stubEnv("HTTP_PROXY", address);
+      expect(existsSync(path.join(await snapshot(), "config.json"))).toBe(true);
+      expect(asked[0]).toMatch(/^http:\/\/hub\.example\.invalid\/api\/models\/owner\/tiny/);
+    });
+    rmSync(cache, { recursive: true });
+    await withProxy(async (address, asked) => {
+      process.env["HF_ENDPOINT"] = hub.endpoint;
+      vi.stubEnv("HTTP_PROXY", address);
+      vi.stubEnv("NO_PROXY", "127.0.0.1");
+      await snapshot();
+      expect(asked).toEqual([]);
+    });
+  });
+});
 
 describe("parseHubId", () => {
   it("parses owner/name, @revision and :file", () => {
@@ -487,13 +534,15 @@ describe("without a network", () => {
     expect(error.message).toContain("copy that folder");
   });
 
-  it("says how a proxy of the environment is used, which Node passes by", async () => {
-    await hub.close();
-    vi.stubEnv("HTTPS_PROXY", "http://127.0.0.1:9");
+  it("names the proxy that may be at fault, and refuses addresses of other kinds", async () => {
+    vi.stubEnv("HTTP_PROXY", "127.0.0.1:9");
     const error = await failure(snapshot());
-    vi.unstubAllEnvs();
     expect(error.message).toMatch(oneSentence);
-    expect(error.message).toContain("the proxy of HTTPS_PROXY by NODE_USE_ENV_PROXY=1");
+    expect(error.message).toContain("check the proxy of HTTP_PROXY");
+    vi.stubEnv("HTTP_PROXY", "socks5://127.0.0.1:9");
+    expect((await failure(snapshot())).message).toBe(
+      'HTTP_PROXY does not hold the address of an HTTP proxy, but one that begins with "socks5:"; set it to one such as http://proxy.example:3128.',
+    );
   });
 
   it("names the files that are missing", async () => {

@@ -2,6 +2,7 @@
 import { PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import type { HubSettings } from "./cache-node.ts";
 import type { HubId } from "./id.ts";
+import { proxiedFetch } from "./proxy-node.ts";
 
 /** The longest chain is Hub → renamed repository → storage → mirror. */
 const MAX_REDIRECTS = 6;
@@ -25,13 +26,14 @@ export type HubSend = (
  */
 export function hubSender(settings: HubSettings, id: HubId): HubSend {
   const own = new URL(settings.endpoint).origin;
+  const send = proxiedFetch();
   return async (url, headers, signal) => {
     let at = new URL(url);
     let linkedEtag: string | undefined;
     for (let hops = 0; hops <= MAX_REDIRECTS; hops++) {
       const known = at.origin === own;
       const authorization = known && settings.token && `Bearer ${settings.token}`;
-      const response = await fetch(at, {
+      const response = await send(at, {
         headers: { ...headers, ...(authorization && { authorization }) },
         // Automatic redirects would hide the headers of the responses in between.
         redirect: "manual",
@@ -44,7 +46,9 @@ export function hubSender(settings: HubSettings, id: HubId): HubSend {
       await response.body?.cancel();
       if (response.status < 300 || response.status > 399 || location === null) {
         if (known) checkRefusal(response, settings, id);
-        throw new Error(`${at.host} answered ${response.status} ${response.statusText}`.trimEnd());
+        // A proxy may leave the text out.
+        const words = [at.host, "answered", response.status, response.statusText];
+        throw new Error(words.filter(Boolean).join(" "));
       }
       at = new URL(location, at);
     }

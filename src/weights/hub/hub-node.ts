@@ -18,6 +18,7 @@ import {
   sizeOfFile,
 } from "./cache-node.ts";
 import { type HubSend, hubSender } from "./http-node.ts";
+import { proxyVariable } from "./proxy-node.ts";
 import type { HubId } from "./id.ts";
 import { reasonOf } from "../sources/url.ts";
 
@@ -249,15 +250,12 @@ async function fromCacheAlone(
       ? `${repo} is not a local folder, and the model of this name on the Hub (${revision}) is not`
       : `${first}${others.length > 0 ? ` and ${others.length} more of the files` : ""} of ${repo} (${revision}) ${others.length > 0 ? "are" : "is"} not`;
   throw new UsageError(
-    `${what} in the cache, ${cache.folder}, and ${offline ? `HF_HUB_OFFLINE forbids asking ${endpoint}; unset it` : `${endpoint} cannot be reached (${reason}); connect, set HF_ENDPOINT to a mirror${proxyHint()}`}, or copy that folder from a machine that has it.`,
+    `${what} in the cache, ${cache.folder}, and ${offline ? `HF_HUB_OFFLINE forbids asking ${endpoint}; unset it` : `${endpoint} cannot be reached (${reason}); connect, set HF_ENDPOINT to a mirror${proxyHint(endpoint)}`}, or copy that folder from a machine that has it.`,
   );
 }
 
-/** What to do where the environment names a proxy, which Node's own requests pass by unless they are told. */
-function proxyHint(): string {
-  const named = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"].find(
-    (name) => process.env[name],
-  );
-  if (named === undefined || process.env["NODE_USE_ENV_PROXY"] === "1") return "";
-  return `, have Node 24 or later use the proxy of ${named} by NODE_USE_ENV_PROXY=1`;
+/** What to check where the environment names a proxy. */
+function proxyHint(endpoint: string): string {
+  const variable = proxyVariable(endpoint);
+  return variable === undefined ? "" : `, check the proxy of ${variable}`;
 }
