@@ -9,10 +9,11 @@ import {
   estimateTogether,
 } from "../engine/passes/cost.ts";
 import { nearestNames, quote, UsageError } from "../engine/errors.ts";
+import { graphOf } from "../engine/graph/graph.ts";
+import { declaredTensors } from "../nn/params.ts";
 import { canDrop, networkPresets } from "../models/network.ts";
 import {
   latentSize,
-  networkGraph,
   type PictureSize,
   type SizedModel,
   type StagedModel,
@@ -117,11 +118,13 @@ function costsOf(model: StagedModel & SizedModel, pixels: InfoOptions["size"]): 
   // With guidance the network runs on two rows a picture: one conditional, one unconditional.
   const rows = canDrop(network) ? 2 : 1;
   const plan = memoryPlan(stagesOf(model), { size, texts: rows, rows });
-  const graph = networkGraph(network, size);
+  const traced = tracedForDrawing(network, size);
+  const graph = graphOf({ output: traced.output });
   return {
-    parameters: countParameters(graph),
+    // Published files hold weights that some sizes of pictures do not need.
+    parameters: countParameters({ parameters: declaredTensors(traced.params) }),
     gflops: countMultiplyAdds(graph, 1) / 1e9,
-    tokens: tracedForDrawing(network, size).tokens,
+    tokens: traced.tokens,
     ...(network.condition.kind === "text" && { text_tokens: network.condition.length }),
     memory_bytes: estimateTogether(plan.map(({ memory }) => memory)),
     least_memory_bytes: Math.max(...plan.map(({ least }) => least.total)),

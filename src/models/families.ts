@@ -3,12 +3,15 @@ import { didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { ddpmUNetFamily } from "./ddpm-unet/family.ts";
 import { ditFamily } from "./dit/family.ts";
 import type { NetworkFamily, NetworkFields } from "./family.ts";
+import { fluxFamily } from "./flux/family.ts";
+import { flux2Family } from "./flux2/family.ts";
 import { latteFamily } from "./latte/family.ts";
 import { miniT2IFamily } from "./minit2i/family.ts";
 import { mmditFamily } from "./mmdit/family.ts";
 import { paellaFamily } from "./paella/family.ts";
 import { uViTFamily } from "./u-vit/family.ts";
 import { wanFamily } from "./wan/family.ts";
+import { zImageFamily } from "./z-image/family.ts";
 
 /** The family of a training config that names none. */
 export const defaultFamily: NetworkFamily = ditFamily;
@@ -22,6 +25,9 @@ const own = [
   miniT2IFamily,
   latteFamily,
   wanFamily,
+  fluxFamily,
+  flux2Family,
+  zImageFamily,
 ];
 
 const table = new Map<string, NetworkFamily>(own.map((family) => [family.kind, family]));

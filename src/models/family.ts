@@ -6,6 +6,7 @@
  */
 import type { z } from "zod";
 import type { Recipe } from "../diffusion/recipe.ts";
+import type { MuFor } from "../diffusion/resolution-shift.ts";
 import type { SamplerName } from "../diffusion/samplers/index.ts";
 import type { Graph } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -47,6 +48,10 @@ export interface NetworkInputs extends ConditionedInputs {
   readonly text?: Tensor | undefined;
   /** The step that a mean-flow network takes. */
   readonly step?: MeanFlowStep | undefined;
+  /** The guidance scale, [B], of a network that was distilled with it. */
+  readonly guidance?: Tensor | undefined;
+  /** Reference pictures as the network sees them, [B, channels, h, w] each. */
+  readonly references?: readonly Tensor[] | undefined;
 }
 
 /** A step of a mean flow as its network is told it, each [B]; time 1 is noise and 0 the picture. */
@@ -120,6 +125,8 @@ export interface OriginalCheckpoint<C> {
     readonly guidance: number;
     /** The first channels, which alone are guided; all unless given. */
     readonly guidedChannels?: number;
+    /** The logarithm of the time shift, which replaces the recipe's. */
+    readonly mu?: MuFor;
   };
   /** Why the model cannot be drawn with, as a sentence; it can be counted nevertheless. */
   readonly missing?: string | undefined;
@@ -131,6 +138,8 @@ export interface OriginalCheckpoint<C> {
 export interface OriginalFiles<C> {
   /** Whether the keys are those of this family. */
   recognises(weights: Weights): boolean;
+  /** The weights under the family's own names, where files have others too; as they are unless given. */
+  weights?(weights: Weights): Weights;
   /**
    * Reads what the model is from keys and shapes; who loads the weights checks them in full.
    *
@@ -183,6 +192,40 @@ export interface RecordedForward<C> {
   readonly guidedOutput?: string;
 }
 
+/** One case of a recording, which has inputs of its own sizes. */
+export interface RecordedCase {
+  /** The recorded `in.CASE.NAME` as a leaf of its recorded shape; undefined if it was not recorded. */
+  optional(name: string): Tensor | undefined;
+  /** @throws FormatError if it was not recorded */
+  required(name: string): Tensor;
+  /** The recorded NAME0, NAME1, … */
+  numbered(name: string): readonly Tensor[];
+}
+
+/** What a family computes for a case. */
+export interface TracedCase {
+  /** Outputs, by NAME in `out.CASE.NAME`. */
+  readonly outputs: Readonly<Record<string, Tensor>>;
+  /** Tensors the means of whose squares, over all cases, add up to the scalar of the recorded gradients. */
+  readonly judged: readonly Tensor[];
+  /** Recorded inputs that the network computes itself, such as positions, by NAME; others are refused. */
+  readonly own?: Readonly<Record<string, readonly number[]>>;
+}
+
+/** The same table of numbers for every row of a batch, such as the places of tokens. */
+export function manyRows(rows: number, table: readonly (readonly number[])[]): readonly number[] {
+  return Array.from({ length: rows }, () => table.flat()).flat();
+}
+
+/** Lets `patchwise verify` compute recordings with several cases, `in.CASE.NAME`, of different sizes and lengths. */
+export interface RecordedCases<C> {
+  /** `family` in the recording's config.json. */
+  readonly name: string;
+  /** Reads the arguments of the original's constructor, each of which is honoured or refused. */
+  config(args: FieldReader, recording: FieldReader): C;
+  trace(p: Params, recorded: RecordedCase, config: C): TracedCase;
+}
+
 /** A graph whose costs can be counted without weights. */
 export interface CountedPreset {
   /** The input of one forward pass. */
@@ -222,6 +265,10 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
   /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
   readonly embedsCodes?: boolean;
+  /** Whether the guidance scale is an input of the network, `guidance`; it is not unless given. */
+  guidanceInput?(config: C): boolean;
+  /** Whether the padding of a text is attended to, so that the network takes no mask of it; it is not unless given. */
+  readonly attendsToPadding?: boolean;
   sizes(config: C): ImageSizes;
   /**
    * Patches of an image or a clip, 0 where the network has none.
@@ -236,4 +283,5 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   readonly original?: OriginalFiles<C>;
   readonly diffusers?: DiffusersModel<C>;
   readonly recorded?: RecordedForward<C>;
+  readonly recordedCases?: RecordedCases<C>;
 }

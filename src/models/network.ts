@@ -2,6 +2,7 @@
 import * as z from "zod";
 import type { DType } from "../engine/arrays/ndarray.ts";
 import { input } from "../engine/graph/functional.ts";
+import { recordOf } from "../engine/records.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
@@ -99,8 +100,9 @@ const codeScope = "tokens";
 export interface TracedNetwork {
   readonly params: ParamsRoot;
   /**
-   * `x` [B, C, H, W], a clip [B, C, frames, H, W] or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and `mask` [B, L], or the output of
-   * encoders: `context` [B, L, width] and `pooled` [B, pooled]; `drop` and `skip` [B] where they were asked for.
+   * `x` [B, C, H, W], a clip [B, C, frames, H, W] or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and
+   * `mask` [B, L], or the output of encoders: `context` [B, L, width] and `pooled` [B, pooled]; `guidance` [B] where the
+   * network takes the scale; `drop`, `skip` [B] and `reference0` [B, C, h, w], … where they were asked for.
    */
   readonly inputs: Readonly<Record<string, Tensor>>;
   /** [B, C, H, W] followed by a variance where that is learned, or logits [B, codebook, H, W]. */
@@ -120,6 +122,8 @@ export interface TraceOptions extends BlockOptions {
   readonly drop?: boolean;
   /** Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks, MMDiT and Wan take that. */
   readonly timePerToken?: boolean;
+  /** Sizes of reference pictures as the network sees them, each an input `reference0`, `reference1`, …; none by default. */
+  readonly references?: readonly (readonly [height: number, width: number])[] | undefined;
   /** Replaces the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
   /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
@@ -141,7 +145,7 @@ export function traceNetwork(
   root: ParamsRoot = createParams(),
 ): TracedNetwork {
   const { size = config.size, frames = config.frames, taps = [], ...rest } = traceOptions;
-  const { drop: drops, from, timePerToken, ...options } = rest;
+  const { drop: drops, from, timePerToken, references = [], ...options } = rest;
   const tapped = withTaps(root, taps);
   const { params } = tapped;
   const family = familyOf(config);
@@ -154,19 +158,37 @@ export function traceNetwork(
   const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
   const skips = (options.skippable ?? []).length > 0;
   const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
-  const given = conditionInputs(config);
+  const guides = family.guidanceInput?.(config) ?? false;
+  const guidance = guides ? { guidance: input("guidance", [batch]) } : {};
+  const pictures = recordOf(referenceNames(references.length), (name, i) =>
+    input(name, ...networkInput(config, references[i])),
+  );
+  const given = conditionInputs(config, family);
   const { prompt } = config;
   const { ids, mask } = given;
   const condition =
     prompt && ids ? encodedPrompt(params.at(promptScope), ids, mask!, prompt) : given;
-  const output = family.trace(params, { x, t, ...condition, ...drop, ...skip }, config, options);
+  const beside = { ...drop, ...skip, ...guidance, references: Object.values(pictures) };
+  const output = family.trace(params, { x, t, ...condition, ...beside }, config, options);
   return {
     params: root,
     taps: tapped.taps(),
-    inputs: { ...(from ? {} : { x: shown, t }), ...given, ...drop, ...skip },
+    inputs: {
+      ...(from ? {} : { x: shown, t }),
+      ...given,
+      ...drop,
+      ...skip,
+      ...guidance,
+      ...pictures,
+    },
     output: wrapped ? tokenLogits(codes, output, wrapped.codebook) : output,
     tokens,
   };
+}
+
+/** The names of the inputs of reference pictures. */
+export function referenceNames(count: number): readonly string[] {
+  return Array.from({ length: count }, (_, i) => `reference${i}`);
 }
 
 /** Shape and type of the input `x`. */
@@ -178,7 +200,10 @@ export function networkInput(
   return [[batch, channels, ...(frames === undefined ? [] : [frames]), ...size], "float32"];
 }
 
-function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, Tensor> {
+function conditionInputs(
+  { condition, prompt }: NetworkConfig,
+  { attendsToPadding }: NetworkFamily,
+): Record<string, Tensor> {
   if (condition.kind === "none") return {};
   if (condition.kind === "class") return { y: input("y", [batch], "int64") };
   const { length, width, pooled } = condition;
@@ -186,7 +211,10 @@ function conditionInputs({ condition, prompt }: NetworkConfig): Record<string, T
   if (pooled !== undefined) {
     return { context: input("context", text), pooled: input("pooled", [batch, pooled]) };
   }
-  if (!prompt) return { y: input("y", text), mask: input("mask", [batch, length], "bool") };
+  if (!prompt) {
+    const mask = attendsToPadding ? {} : { mask: input("mask", [batch, length], "bool") };
+    return { y: input("y", text), ...mask };
+  }
   const ids = input("ids", [batch, prompt.length], "int64");
   return { ids, mask: input("mask", [batch, prompt.length], "bool") };
 }

@@ -109,29 +109,35 @@ export interface GroupedQueryOptions extends HeadOptions {
   readonly keyHeads: number;
   /** Channels of a head. */
   readonly headSize: number;
+  /** Scopes of the projections; transformers' `q_proj`, `k_proj`, `v_proj` and `o_proj` by default. */
+  readonly names?: readonly [q: string, k: string, v: string, output: string];
   /** Whether all four projections have a bias; false by default. */
   readonly projectionBias?: boolean;
   /** Added to the scores, broadcastable to [B, heads, N, N]. */
   readonly bias?: Tensor | undefined;
 }
 
-/**
- * Grouped-query attention over all tokens (Ainslie et al., 2023): [B, N, C] → [B, N, C].
- *
- * Parameters have transformers' names `q_proj`, `k_proj`, `v_proj` and `o_proj`.
- */
+/** Grouped-query attention over all tokens (Ainslie et al., 2023): [B, N, C] → [B, N, C]. */
 export function groupedQueryAttention(
   p: Params,
   x: Tensor,
-  { heads, keyHeads, headSize, projectionBias = false, bias, ...options }: GroupedQueryOptions,
+  {
+    heads,
+    keyHeads,
+    headSize,
+    names: [qName, kName, vName, outputName] = ["q_proj", "k_proj", "v_proj", "o_proj"],
+    projectionBias = false,
+    bias,
+    ...options
+  }: GroupedQueryOptions,
 ): Tensor {
   const projected = (name: string, count: number) =>
     linear(p.at(name), x, count * headSize, { bias: projectionBias });
-  const [own, v] = [projected("k_proj", keyHeads), projected("v_proj", keyHeads)]; // 2 × [B, N, keyHeads·D]
-  const [q, k] = preparedHeads(p, [projected("q_proj", heads), own], headSize, options);
+  const [own, v] = [projected(kName, keyHeads), projected(vName, keyHeads)]; // 2 × [B, N, keyHeads·D]
+  const [q, k] = preparedHeads(p, [projected(qName, heads), own], headSize, options);
   const shared = (y: Tensor) => repeatHeads(y, headSize, heads / keyHeads); // [B, N, heads·D]
   const mixed = mixTokens(p, [q, shared(k), shared(v)], { heads, bias }); // [B, N, heads·D]
-  return linear(p.at("o_proj"), mixed, x.size(-1), { bias: projectionBias });
+  return linear(p.at(outputName), mixed, x.size(-1), { bias: projectionBias });
 }
 
 /** Repeats each head: [B, N, heads·size] → [B, N, heads·times·size], copies of a head side by side. */

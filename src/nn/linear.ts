@@ -28,8 +28,19 @@ export function linearParts(
   outputs: number,
   { bias = true }: { readonly bias?: boolean } = {},
 ): readonly Tensor[] {
-  const shape = [parts * outputs, x.size(-1)];
-  const weights = p.param("weight", shape, xavierUniform(shape)).split(parts, 0);
-  const biases = bias ? p.param("bias", [parts * outputs], zero).split(parts, 0) : [];
+  return linearSlices(p, x, new Array<number>(parts).fill(outputs), { bias });
+}
+
+/** `linearParts` for layers of different widths: [..., in] → one [..., width] for each of `widths`. */
+export function linearSlices(
+  p: Params,
+  x: Tensor,
+  widths: readonly number[],
+  { bias = true }: { readonly bias?: boolean } = {},
+): readonly Tensor[] {
+  const outputs = widths.reduce((sum, width) => sum + width, 0);
+  const shape = [outputs, x.size(-1)];
+  const weights = p.param("weight", shape, xavierUniform(shape)).split(widths, 0);
+  const biases = bias ? p.param("bias", [outputs], zero).split(widths, 0) : [];
   return weights.map((weight, i) => x.linear(weight, biases[i]));
 }

@@ -49,6 +49,11 @@ export interface Declared {
   readonly init: Init;
 }
 
+/** The tensors of all weights that a model declared, some of which a graph may not read. */
+export function declaredTensors({ declared }: Pick<ParamsRoot, "declared">): readonly Tensor[] {
+  return [...declared.values()].map(({ tensor }) => tensor);
+}
+
 /** A fixed table, and the constant that represents it in the graph. */
 export interface Buffered {
   readonly tensor: Tensor;

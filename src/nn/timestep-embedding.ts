@@ -106,16 +106,25 @@ export function embedTime(
   return embedVector(p.at("mlp"), ["0", "2"], sinusoids, hidden);
 }
 
+export interface EmbeddingOptions {
+  /** The function between the two layers; SiLU unless given. */
+  readonly activate?: (inner: Tensor) => Tensor;
+  /** Channels between the two layers; `hidden` unless given. */
+  readonly inner?: number;
+  /** Whether the layers have a bias; true unless given. */
+  readonly bias?: boolean;
+}
+
 /** Two linear layers by their names, with a SiLU between them: [..., C] → [..., hidden]. */
 export function embedVector(
   p: Params,
   [first, second]: readonly [string, string],
   x: Tensor,
   hidden: number,
-  activate = (inner: Tensor) => inner.silu(),
+  { activate = (y) => y.silu(), inner = hidden, bias = true }: EmbeddingOptions = {},
 ): Tensor {
-  const init = normal(0.02);
-  return linear(p.at(second), activate(linear(p.at(first), x, hidden, { init })), hidden, { init });
+  const options = { init: normal(0.02), bias };
+  return linear(p.at(second), activate(linear(p.at(first), x, inner, options)), hidden, options);
 }
 
 /**

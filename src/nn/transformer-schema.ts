@@ -68,3 +68,18 @@ export function checkSizes(
     refuse("hidden", `sin-cos positions need a width that is a multiple of 4, but it is ${hidden}`);
   }
 }
+
+/** Reports rotary axes that do not fill a head. */
+export function checkAxes(
+  config: { readonly hidden: number; readonly heads: number; readonly axes: readonly number[] },
+  refuse: Refuse,
+): void {
+  const { hidden, heads, axes } = config;
+  const all = axes.reduce((sum, axis) => sum + axis, 0);
+  if (all !== hidden / heads || axes.some((axis) => axis % 2 !== 0)) {
+    refuse(
+      "axes",
+      `rotary axes of ${axes.join(", ")} channels must be even and add up to the ${hidden / heads} channels of a head`,
+    );
+  }
+}

@@ -13,6 +13,7 @@ import { inpaint } from "../diffusion/inpainting.ts";
 import { type NoiseLevel, noiseOfSteps, refuseShift } from "../diffusion/levels.ts";
 import { keyedNoise, type NoiseSource } from "../diffusion/noise.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
+import type { MuFor } from "../diffusion/resolution-shift.ts";
 import { type LevelOptions, type Recipe, recipeLevels } from "../diffusion/recipe.ts";
 import { type SamplerName, samplerNamed } from "../diffusion/samplers/index.ts";
 import type { Sampler } from "../diffusion/samplers/sampler.ts";
@@ -21,6 +22,8 @@ import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { quote, UsageError } from "../engine/errors.ts";
 import { randomKey } from "../engine/random/random.ts";
 import { tokenSampler } from "../models/card.ts";
+import { familyOf } from "../models/families.ts";
+import type { NetworkConfig } from "../models/network.ts";
 import type { GenerateSettings } from "./settings.ts";
 
 /** One generation, as far as its process depends on it. */
@@ -160,12 +163,25 @@ export async function* mapSteps<S, T, R>(
   }
 }
 
-/** The process by which a network was trained. */
-export function recipeProcess(recipe: Recipe, sampler: SamplerName): SamplingProcess {
+/** The logarithm of a flow's time shift for a height and width of the network's input and a number of steps. */
+export type MuAt = (size: readonly [height: number, width: number], steps: number) => number;
+
+/** μ of a network, which depends on its tokens. */
+export function muOf(network: NetworkConfig, mu: MuFor): MuAt {
+  return (size, steps) => mu(familyOf(network).patches(network, size), steps);
+}
+
+/**
+ * The process by which a network was trained.
+ *
+ * @param mu gives the shift in place of the recipe
+ */
+export function recipeProcess(recipe: Recipe, sampler: SamplerName, mu?: MuAt): SamplingProcess {
   return continuousProcess({
     parameterization: recipe.predicts,
     sampler,
-    levels: (steps, options) => recipeLevels(recipe, steps, options),
+    levels: (steps, { size, shift = mu && Math.exp(mu(size, steps)) }) =>
+      recipeLevels(recipe, steps, { size, shift }),
   });
 }
 
@@ -181,8 +197,25 @@ const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
   FlowMatchEulerDiscreteScheduler: "euler",
 };
 
-/** The process of a scheduler of diffusers. Other samplers than the scheduler's own go through the scheduler's levels. */
-export function schedulerProcess(name: string, scheduler: DiffusersScheduler): SamplingProcess {
+/** What a pipeline of diffusers gives its scheduler beside the number of steps. */
+export interface PipelineSchedule {
+  /** The logarithm of the time shift, for schedulers whose shift depends on the picture. */
+  readonly mu?: MuAt | undefined;
+  /** Whether sigmas are evenly spaced from 1 to 1 / steps before the shift, as FLUX and Z-Image have them. */
+  readonly evenSigmas?: boolean | undefined;
+}
+
+/**
+ * The process of a scheduler of diffusers. Other samplers than the scheduler's own go through the scheduler's levels.
+ *
+ * @param pipeline what diffusers' pipeline gives the scheduler: sigmas that are evenly spaced before the shift, and the
+ *   logarithm of the shift where it depends on the picture
+ */
+export function schedulerProcess(
+  name: string,
+  scheduler: DiffusersScheduler,
+  { mu, evenSigmas }: PipelineSchedule = {},
+): SamplingProcess {
   const { parameterization, threshold } = scheduler;
   const own = samplerOfScheduler[name] ?? name;
   return continuousProcess({
@@ -191,7 +224,12 @@ export function schedulerProcess(name: string, scheduler: DiffusersScheduler): S
     sampler: own,
     samplerNamed: (wanted, steps) =>
       wanted === own ? schedulerSampler(scheduler, steps) : samplerNamed(wanted),
-    levels: (steps, { shift }) => scheduler.levels(steps, { shift }),
+    levels: (steps, { size, shift }) =>
+      scheduler.levels(steps, {
+        shift,
+        evenSigmas,
+        mu: shift === undefined ? mu?.(size, steps) : undefined,
+      }),
     start: (first) => scheduler.start(first),
   });
 }

@@ -1,5 +1,6 @@
 /** Every family whose recordings can be verified, by its name in config.json. */
 import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
+import { familiesOfCases } from "./cases.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import type { Family } from "./family.ts";
 import { forwardOf, recordedFamilies } from "./forward.ts";
@@ -17,7 +18,7 @@ import { wan21, wan22 } from "./wan.ts";
 /** The families of recordings: what follows from the model families, and what needs more than a forward pass. */
 export function recordingFamilies(): ReadonlyMap<string, Family> {
   const forward = recordedFamilies().map((family) => [family.recorded.name, forwardOf(family)]);
-  return new Map([...others, ...(forward as [string, Family][])]);
+  return new Map([...others, ...familiesOfCases(), ...(forward as [string, Family][])]);
 }
 
 const others: readonly (readonly [name: string, family: Family])[] = [

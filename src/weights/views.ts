@@ -13,30 +13,77 @@ const projections = /^(.*\.)(?:to_q|add_q_proj)(\..*)$/;
  * … to `X.add_qkv_proj.Y`.
  */
 export function joinQkv(weights: Weights): Weights {
-  const entries = new Map(weights.entries);
-  for (const [name, q] of weights.entries) {
+  return joinRows(weights, (name) => {
     const [, path, rest] = projections.exec(name) ?? [];
-    if (path === undefined || rest === undefined) continue;
+    if (path === undefined || rest === undefined) return undefined;
     const added = name.startsWith("add_", path.length);
     const key = (part: string) => `${path}${added ? `add_${part}_proj` : `to_${part}`}${rest}`;
-    const [k, v] = [entries.get(key("k")), entries.get(key("v"))];
-    if (!k || !v || !joins(q, k) || !joins(q, v)) continue;
-    for (const part of ["q", "k", "v"]) entries.delete(key(part));
-    entries.set(key("qkv"), joined(key("qkv"), [q, k, v]));
+    return { name: key("qkv"), rest: [key("k"), key("v")] };
+  });
+}
+
+/** A tensor that others are joined to. */
+interface RowGroup {
+  /** The name of the joined tensor. */
+  readonly name: string;
+  /** The tensors behind the first one. */
+  readonly rest: readonly string[];
+}
+
+/** Joins tensors along axis 0, where all of a group are there and fit; `groupOf` gives the group of its first tensor. */
+export function joinRows(
+  weights: Weights,
+  groupOf: (first: string) => RowGroup | undefined,
+): Weights {
+  const entries = new Map(weights.entries);
+  for (const [first, entry] of weights.entries) {
+    const group = groupOf(first);
+    const rest = group?.rest.map((name) => weights.entries.get(name)) ?? [];
+    if (!group || !rest.every((other) => other !== undefined && joins(entry, other))) continue;
+    for (const name of [first, ...group.rest]) entries.delete(name);
+    entries.set(group.name, joined(group.name, [entry, ...(rest as TensorEntry[])]));
   }
   return weightsOf(weights.name, weights.metadata, entries, () => weights.close());
+}
+
+/** Splits tensors along axis 0 into equal parts, whose names `partsOf` gives. */
+export function splitRows(
+  weights: Weights,
+  partsOf: (name: string) => readonly string[] | undefined,
+): Weights {
+  const entries = [...weights.entries].flatMap(([name, entry]) => {
+    const names = partsOf(name);
+    const [rows = 0] = entry.shape;
+    if (!names || rows % names.length !== 0) return [[name, entry] as const];
+    const count = rows / names.length;
+    return names.map((part, i) => [part, rowsOf(entry, part, i * count, count)] as const);
+  });
+  return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
 }
 
 /** Puts the second half of the rows of some tensors before the first. */
 export function swapHalves(weights: Weights, swaps: (name: string) => boolean): Weights {
   const entries = [...weights.entries].map(([name, entry]) => {
-    const [rows = 0, ...rest] = entry.shape;
+    const [rows = 0] = entry.shape;
     if (!swaps(name) || rows % 2 !== 0) return [name, entry] as const;
-    const half = { ...entry, shape: [rows / 2, ...rest], length: entry.length / 2 };
-    const second = { ...half, offset: entry.offset + half.length };
-    return [name, joined(name, [second, half])] as const;
+    const [first, second] = [0, rows / 2].map((from) => rowsOf(entry, name, from, rows / 2));
+    return [name, joined(name, [second!, first!])] as const;
   });
   return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
+}
+
+/** `count` rows from row `from` of a tensor that lies in one piece. */
+function rowsOf(entry: TensorEntry, name: string, from: number, count: number): TensorEntry {
+  const [rows = 0, ...rest] = entry.shape;
+  const rowBytes = entry.length / rows;
+  const { parts: _, ...whole } = entry;
+  return {
+    ...whole,
+    name,
+    shape: [count, ...rest],
+    offset: entry.offset + from * rowBytes,
+    length: count * rowBytes,
+  };
 }
 
 function joins(a: TensorEntry, b: TensorEntry): boolean {

@@ -193,21 +193,25 @@ function wholeTime(sigma: number, trainSteps: number): NoiseLevel {
   return straight(Math.trunc(sigma * trainSteps), float32(sigma));
 }
 
-/**
- * Levels of rectified flow.
- *
- * @param dynamic the shift of a config whose shift depends on the image; otherwise it is already applied to the last time
- * @param given replaces the config's shift
- */
+export interface FlowMatchOptions {
+  /** The shift of a config whose shift depends on the image; otherwise it is already applied to the last time. */
+  readonly dynamic?: number | undefined;
+  /** Replaces the config's shift. */
+  readonly given?: number | undefined;
+  /** Spaces the sigmas evenly from 1 to 1 / steps before the shift, as the pipelines of FLUX ask for. */
+  readonly evenSigmas?: boolean;
+}
+
+/** Levels of rectified flow. */
 export function flowMatchLevels(
   read: FieldReader,
   steps: number,
-  dynamic: number | undefined,
-  given: number | undefined,
+  { dynamic, given, evenSigmas = false }: FlowMatchOptions,
 ): NoiseLevel[] {
   const timeScale = read.count("num_train_timesteps", 1000);
   const shift = dynamic ?? given ?? read.number("shift", 1);
-  const lowest = dynamic === undefined ? float32(shiftTime(1 / timeScale, shift)) : 1 / timeScale;
+  const last = dynamic === undefined ? float32(shiftTime(1 / timeScale, shift)) : 1 / timeScale;
+  const lowest = evenSigmas ? 1 / steps : last;
   const terminal = read.number("shift_terminal", 0);
   const levels = flowLevels(steps, { shift, lowest, ...(terminal !== 0 && { terminal }) });
   const sigmas = levels.slice(0, -1).map(({ sigma }) => sigma);

@@ -56,6 +56,8 @@ export interface DiffusersScheduler {
 }
 
 interface SchedulerLevelOptions {
+  /** Spaces the sigmas of a flow evenly from 1 to 1 / steps before the shift, instead of to the last time of training. */
+  readonly evenSigmas?: boolean | undefined;
   readonly mu?: number | undefined;
   readonly shift?: number | undefined;
 }
@@ -273,7 +275,7 @@ function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
   return {
     parameterization: "flow",
     sampler: euler,
-    levels(steps, { mu: given, shift } = {}) {
+    levels(steps, { mu: given, shift, evenSigmas = false } = {}) {
       const dynamic = read.flag("use_dynamic_shifting", false);
       const isLinear =
         read.choice("time_shift_type", ["exponential", "linear"], "exponential") === "linear";
@@ -284,7 +286,7 @@ function flowMatchScheduler(read: FieldReader): DiffusersScheduler {
           `${read.file} says that the shift depends on the image; give one with --shift (shift), such as 3.`,
         );
       }
-      return flowMatchLevels(read, steps, own, shift);
+      return flowMatchLevels(read, steps, { dynamic: own, given: shift, evenSigmas });
     },
     start: unit,
     exploding: false,

@@ -7,8 +7,13 @@ import type { Node, Tensor } from "../graph/tensor.ts";
 import { simplify } from "./simplify.ts";
 import { mayOverwrite, readsOf } from "./reads.ts";
 
-/** Counts the elements of all parameters, without fixed tables. */
-export function countParameters({ parameters }: Graph): number {
+/**
+ * Counts the elements of parameters, without fixed tables: of those that a graph reads, or of all that a model declares, which
+ * may be more.
+ *
+ * @example countParameters({ parameters: declaredTensors(params) })
+ */
+export function countParameters({ parameters }: Pick<Graph, "parameters">): number {
   const isFixed = ({ node }: Tensor) => is(node, "parameter") && node.attributes.fixed;
   return countElements(parameters.filter((tensor) => !isFixed(tensor)));
 }

@@ -118,7 +118,9 @@ export function pixArt(
   const time = embedConditions(p.at("adaln_single.emb"), inputs, config); // [B, C]
   const shared = linear(p.at("adaln_single.linear"), time.silu(), 6 * width); // [B, 6·C]
   const text = config.textProjection
-    ? embedVector(p.at("caption_projection"), layers, inputs.text, width, (x) => x.gelu("tanh"))
+    ? embedVector(p.at("caption_projection"), layers, inputs.text, width, {
+        activate: (x) => x.gelu("tanh"),
+      })
     : inputs.text; // [B, L, C]
   const bias = inputs.mask && maskBias(inputs.mask); // [B, 1, 1, L]
 

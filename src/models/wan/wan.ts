@@ -214,7 +214,7 @@ function embedText(p: Params, text: Tensor, { condition, hidden }: WanConfig): T
       `The text of this Wan is ${condition.length} tokens of ${condition.width} channels, but ${formatShape(text.shape)} was given; fill it up with zeros.`,
     );
   }
-  return embedVector(p, ["0", "2"], text, hidden, (inner) => inner.gelu("tanh"));
+  return embedVector(p, ["0", "2"], text, hidden, { activate: (inner) => inner.gelu("tanh") });
 }
 
 /** The patches of a clip along frames, rows and columns. */

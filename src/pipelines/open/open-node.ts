@@ -132,11 +132,11 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   return closingOnFailure([weights], async (opened) => {
     if (isSD3(weights)) return openSD3File(path, weights, options, vaeAt(options.vae), opened);
     refuseOptions(path, options, ["vae", "heads"]);
-    const published = publishedModel(weights, options.heads);
+    const { stored, ...published } = publishedModel(weights, options.heads);
     const { network } = published;
     const { params } = tracedForDrawing(network);
-    const source = checkedWeights(params, weights);
-    await checkTables(params, weights);
+    const source = checkedWeights(params, stored);
+    await checkTables(params, stored);
     const vae = vaeAt(options.vae);
     const decoder = vae && (await openVAE(vae, network.channels));
     if (decoder) opened.push(decoder.file);

@@ -6,9 +6,15 @@ import type { NetworkConfig } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
-import { recipeProcess } from "../process.ts";
+import { muOf, recipeProcess } from "../process.ts";
 
-type Published = Pick<ImageModel, "network" | "process" | "defaults" | "missingParts" | "warnings">;
+type Published = Pick<
+  ImageModel,
+  "network" | "process" | "defaults" | "missingParts" | "warnings"
+> & {
+  /** The file's weights under the names of the network. */
+  readonly stored: Weights;
+};
 
 /**
  * The network of a file, and how its original repository draws with it.
@@ -20,12 +26,13 @@ type Published = Pick<ImageModel, "network" | "process" | "defaults" | "missingP
 export function publishedModel(weights: Weights, heads?: number): Published {
   for (const family of families.values()) {
     if (!family.original?.recognises(weights)) continue;
+    const stored = family.original.weights?.(weights) ?? weights;
     const { config, recipe, sampling, missing, warning } = family.original.open(
-      weights,
-      () => fittingPreset(family, weights),
+      stored,
+      () => fittingPreset(family, stored),
       heads,
     );
-    const { sampler, ...defaults } = sampling;
+    const { sampler, mu, ...defaults } = sampling;
     const network: NetworkConfig = { kind: family.kind, ...config };
     if (heads !== undefined && (!("heads" in network) || network.heads !== heads)) {
       throw new UsageError(`--heads (heads) does not apply to ${weights.name}; leave it out.`);
@@ -36,9 +43,10 @@ export function publishedModel(weights: Weights, heads?: number): Published {
       );
     }
     return {
+      stored,
       network,
       ...(warning !== undefined && { warnings: [warning] }),
-      process: recipeProcess(recipe, sampler),
+      process: recipeProcess(recipe, sampler, mu && muOf(network, mu)),
       defaults,
       missingParts: missing,
     };

@@ -1,0 +1,193 @@
+/** Reads the config of FLUX.1 from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
+import { FormatError } from "../../engine/errors.ts";
+import type { KeyMap } from "../../weights/check-keys.ts";
+import { blocksUnder, requiredShapes } from "../../weights/checkpoint-shapes.ts";
+import type { FieldReader } from "../../weights/config-fields.ts";
+import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { joinQkv, joinRows, swapHalves } from "../../weights/views.ts";
+import { rotaryAxes } from "../rotary-axes.ts";
+import { type FluxConfig, fluxPresets } from "./config.ts";
+
+const published: FluxConfig = fluxPresets["FLUX.1-dev"];
+
+/** Pixels of a patch of latents, which are the fastest channels of a token. */
+const patchArea = published.patch ** 2;
+
+/**
+ * The arguments of FluxParams in the original code.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function fluxConfig(read: FieldReader): FluxConfig {
+  const inputs = read.count("in_channels");
+  checkOutputs(read, "out_channels", inputs);
+  const [hidden, heads] = [read.count("hidden_size"), read.count("num_heads")];
+  const config: FluxConfig = {
+    ...published,
+    channels: latentChannels(read, inputs),
+    hidden,
+    depth: read.count("depth"),
+    singleDepth: read.count("depth_single_blocks"),
+    heads,
+    mlpRatio: read.number("mlp_ratio"),
+    condition: {
+      ...published.condition,
+      width: read.count("context_in_dim"),
+      pooled: read.count("vec_in_dim"),
+    },
+    axes: rotaryAxes(read, "axes_dim", { hidden, heads }, published.axes),
+    theta: read.number("theta"),
+    qkvBias: read.flag("qkv_bias"),
+    guidance: read.flag("guidance_embed"),
+  };
+  read.finish("Flux");
+  return config;
+}
+
+/**
+ * The config.json of diffusers' FluxTransformer2DModel; what it leaves out has diffusers' default.
+ *
+ * @throws FormatError that names the field at fault
+ */
+export function diffusersFluxConfig(read: FieldReader): FluxConfig {
+  const inputs = read.count("in_channels", 64);
+  checkOutputs(read, "out_channels", inputs);
+  // Patches are cut before the network, which has one token for each.
+  read.only("patch_size", 1);
+  const heads = read.count("num_attention_heads", 24);
+  const hidden = heads * read.count("attention_head_dim", 128);
+  const guidance = read.flag("guidance_embeds", false);
+  const { condition } = fluxPresets[guidance ? "FLUX.1-dev" : "FLUX.1-schnell"];
+  const config: FluxConfig = {
+    ...published,
+    channels: latentChannels(read, inputs),
+    hidden,
+    depth: read.count("num_layers", 19),
+    singleDepth: read.count("num_single_layers", 38),
+    heads,
+    condition: {
+      ...condition,
+      width: read.count("joint_attention_dim", 4096),
+      pooled: read.count("pooled_projection_dim", 768),
+    },
+    axes: rotaryAxes(read, "axes_dims_rope", { hidden, heads }, published.axes),
+    guidance,
+  };
+  read.finish("FluxTransformer2DModel");
+  return config;
+}
+
+function latentChannels(read: FieldReader, inputs: number): number {
+  if (inputs % patchArea === 0) return inputs / patchArea;
+  throw new FormatError(
+    `${read.file} has "in_channels" = ${inputs}, but a token holds ${patchArea} latents of each channel; give a multiple of ${patchArea}.`,
+  );
+}
+
+function checkOutputs(read: FieldReader, name: string, inputs: number): void {
+  const outputs = read.optionalCount(name) ?? inputs;
+  if (outputs === inputs) return;
+  throw new FormatError(
+    `${read.file} has "in_channels" = ${inputs} and "${name}" = ${outputs}: a FLUX.1 that reads more than the latents it draws, such as Fill, Canny and Depth, is not supported; give FLUX.1 schnell, dev or Kontext.`,
+  );
+}
+
+/** Whether the keys are those of a FLUX.1, whose blocks have a modulation each. */
+export function isFlux({ entries }: Pick<Weights, "entries">): boolean {
+  return entries.has("double_blocks.0.img_mod.lin.weight");
+}
+
+/**
+ * Infers the config of a checkpoint with the original names from keys and shapes, which are not checked completely.
+ *
+ * @throws FormatError if its heads are not as wide as those of the published models, so that no shape shows the rotary axes
+ */
+export function fluxCheckpointConfig(weights: Pick<Weights, "name" | "entries">): FluxConfig {
+  const { sizeOf } = requiredShapes(weights, "FLUX.1");
+  const hidden = sizeOf("img_in.weight", 0);
+  const head = sizeOf("double_blocks.0.img_attn.norm.query_norm.scale", 0);
+  const ownHead = published.hidden / published.heads;
+  if (head !== ownHead) {
+    throw new FormatError(
+      `${weights.name} is a FLUX.1 with heads of ${head} channels, from which its rotary axes cannot be inferred; give a folder in diffusers' layout, whose config has them.`,
+    );
+  }
+  const guidance = weights.entries.has("guidance_in.in_layer.weight");
+  const { condition } = fluxPresets[guidance ? "FLUX.1-dev" : "FLUX.1-schnell"];
+  return {
+    ...published,
+    channels: sizeOf("img_in.weight", 1) / patchArea,
+    hidden,
+    depth: blocksUnder(weights, "double_blocks"),
+    singleDepth: blocksUnder(weights, "single_blocks"),
+    heads: hidden / head,
+    mlpRatio: sizeOf("double_blocks.0.img_mlp.0.weight", 0) / hidden,
+    condition: {
+      ...condition,
+      width: sizeOf("txt_in.weight", 1),
+      pooled: sizeOf("vector_in.in_layer.weight", 1),
+    },
+    qkvBias: weights.entries.has("double_blocks.0.img_attn.qkv.bias"),
+    guidance,
+  };
+}
+
+/** Ours → diffusers', whose projections are joined as `diffusersFluxWeights` does. */
+const diffusersNames: readonly (readonly [RegExp, string])[] = [
+  [/^img_in\./, "x_embedder."],
+  [/^txt_in\./, "context_embedder."],
+  [/^time_in\./, "time_text_embed.timestep_embedder."],
+  [/^guidance_in\./, "time_text_embed.guidance_embedder."],
+  [/^vector_in\./, "time_text_embed.text_embedder."],
+  [/\.in_layer\./, ".linear_1."],
+  [/\.out_layer\./, ".linear_2."],
+  [/^final_layer\.adaLN_modulation\.1\./, "norm_out.linear."],
+  [/^final_layer\.linear\./, "proj_out."],
+  [/^double_blocks\./, "transformer_blocks."],
+  [/\.img_mod\.lin\./, ".norm1.linear."],
+  [/\.txt_mod\.lin\./, ".norm1_context.linear."],
+  [/\.img_attn\.qkv\./, ".attn.to_qkv."],
+  [/\.txt_attn\.qkv\./, ".attn.add_qkv_proj."],
+  [/\.img_attn\.norm\.query_norm\.scale$/, ".attn.norm_q.weight"],
+  [/\.img_attn\.norm\.key_norm\.scale$/, ".attn.norm_k.weight"],
+  [/\.txt_attn\.norm\.query_norm\.scale$/, ".attn.norm_added_q.weight"],
+  [/\.txt_attn\.norm\.key_norm\.scale$/, ".attn.norm_added_k.weight"],
+  [/\.img_attn\.proj\./, ".attn.to_out.0."],
+  [/\.txt_attn\.proj\./, ".attn.to_add_out."],
+  [/\.img_mlp\.0\./, ".ff.net.0.proj."],
+  [/\.img_mlp\.2\./, ".ff.net.2."],
+  [/\.txt_mlp\.0\./, ".ff_context.net.0.proj."],
+  [/\.txt_mlp\.2\./, ".ff_context.net.2."],
+  [/^single_blocks\./, "single_transformer_blocks."],
+  [/\.modulation\.lin\./, ".norm.linear."],
+  [/\.linear2\./, ".proj_out."],
+  [/^(single_\w+\.\d+)\.norm\.query_norm\.scale$/, "$1.attn.norm_q.weight"],
+  [/^(single_\w+\.\d+)\.norm\.key_norm\.scale$/, "$1.attn.norm_k.weight"],
+];
+
+/** The names of diffusers' `transformer/` folder, after `diffusersFluxWeights`. */
+export const diffusersFluxKeys: KeyMap = {
+  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
+  owns: () => true,
+};
+
+/** Queries, keys and values of a parallel block, after `joinQkv`. */
+const parallel = /^(single_transformer_blocks\.\d+)\.attn\.to_qkv\.(weight|bias)$/;
+
+/**
+ * Weights of diffusers' FluxTransformer2DModel in the original's layout, where they lie: queries, keys and values in one, in the
+ * parallel blocks together with the feed-forward part, and the last norm's shift before its scale.
+ */
+export function diffusersFluxWeights(weights: Weights): Weights {
+  const joined = joinRows(joinQkv(weights), (name) => {
+    const [, block, kind] = parallel.exec(name) ?? [];
+    if (block === undefined) return undefined;
+    return { name: `${block}.linear1.${kind}`, rest: [`${block}.proj_mlp.${kind}`] };
+  });
+  return swapHalves(joined, (name) => isSwapped(name.replace(/\.(weight|bias)$/, "")));
+}
+
+/** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
+export function isSwapped(layer: string): boolean {
+  return layer === "norm_out.linear";
+}
