@@ -1,5 +1,5 @@
 /** Multi-head attention (Vaswani et al., 2017). */
-import { attention, full, where } from "../engine/graph/functional.ts";
+import { attention, constantOf, full, where } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
@@ -187,4 +187,11 @@ export function crossAttention(
  */
 export function maskBias(mask: Tensor): Tensor {
   return where(mask, full([], 0), full([], -10_000)).reshape([mask.dim(0), 1, 1, mask.dim(1)]);
+}
+
+/** The causal mask as a bias [1, 1, L, L]: −10⁴, after which a softmax gives exactly 0, for later tokens. */
+export function causalBias(length: number): Tensor {
+  const places = [...new Array(length).keys()];
+  const rows = places.flatMap((row) => places.map((column) => (column > row ? -10_000 : 0)));
+  return constantOf(rows, [1, 1, length, length]);
 }

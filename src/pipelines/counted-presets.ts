@@ -6,12 +6,13 @@ import { mapValues } from "../engine/records.ts";
 import { fromFamilies } from "../models/families.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { clipText, clipTextPresets } from "../models/text-encoders/clip-text.ts";
+import { qwen3, qwen3Presets } from "../models/text-encoders/qwen3.ts";
 import { t5Encoder, t5EncoderPresets } from "../models/text-encoders/t5-encoder.ts";
 import { decodeQuantized, encodeToCodes, vqganPresets } from "../models/coders/vqgan.ts";
 import { createParams } from "../nn/params.ts";
 
-/** The number of tokens that T5 was trained on. */
-const T5_TOKENS = 512;
+/** The number of tokens that T5 was trained on, and that image models read of Qwen3. */
+const TEXT_TOKENS = 512;
 /** Pixels along a side of the counted picture. */
 const PICTURE = 256;
 
@@ -32,8 +33,18 @@ export const countedPresets = fromFamilies((all): ReadonlyMap<string, CountedPre
   }));
   const t5s: Counted = mapValues(t5EncoderPresets, (config) => ({
     of: "text",
-    tokens: T5_TOKENS,
-    graph: () => graphOf({ hidden: t5Encoder(createParams(), { ids: idsOf(T5_TOKENS) }, config) }),
+    tokens: TEXT_TOKENS,
+    graph: () =>
+      graphOf({ hidden: t5Encoder(createParams(), { ids: idsOf(TEXT_TOKENS) }, config) }),
+  }));
+  const qwens: Counted = mapValues(qwen3Presets, (config) => ({
+    of: "text",
+    tokens: TEXT_TOKENS,
+    graph() {
+      const ids = idsOf(TEXT_TOKENS);
+      const [hidden] = qwen3(createParams(), { ids }, config, [config.depth]);
+      return graphOf({ hidden: hidden! });
+    },
   }));
   const vqgans: Counted = mapValues(vqganPresets, (config) => ({
     of: "image",
@@ -46,5 +57,5 @@ export const countedPresets = fromFamilies((all): ReadonlyMap<string, CountedPre
     },
   }));
   const own = all.map(({ counted = {} }) => counted);
-  return new Map([clips, t5s, ...own, vqgans].flatMap((presets) => Object.entries(presets)));
+  return new Map([clips, t5s, qwens, ...own, vqgans].flatMap((presets) => Object.entries(presets)));
 });

@@ -10,7 +10,7 @@ import { paella, paellaV1 } from "./paella.ts";
 import { paellaVQGAN } from "./paella-vqgan.ts";
 import { pixArt } from "./pixart.ts";
 import { samplersFamily } from "./samplers.ts";
-import { clipTextFamily, t5EncoderFamily } from "./text-encoders.ts";
+import { clipTextFamily, qwen3Family, t5EncoderFamily } from "./text-encoders.ts";
 import { sd3Sampling } from "./sd3-sampling.ts";
 import { torchRng } from "./torch-rng.ts";
 import { wan21, wan22 } from "./wan.ts";
@@ -33,6 +33,7 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["minit2i_mf", miniT2IMeanFlow],
   ["clip_text", clipTextFamily],
   ["t5_encoder", t5EncoderFamily],
+  ["qwen3", qwen3Family],
   ["paella", paella],
   ["paella_v1", paellaV1],
   ["paella_vqgan", paellaVQGAN],

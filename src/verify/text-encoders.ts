@@ -1,9 +1,12 @@
 /**
  * Text encoders of Stability-AI/sd3.5. Recordings of CLIP have the outputs of the last two layers for `in.tokens`, the pooled
- * texts, and the outputs of its wrapper. Those of T5 have `out.NAME.last_hidden_state` for each `in.NAME.tokens`, and
- * `out.bucket_row0`, the buckets of offsets symmetric about 0.
+ * texts, and the outputs of its wrapper. Those of T5 have `out.NAME.last_hidden_state` for each `in.NAME.tokens` with
+ * `in.NAME.mask`, where padding is masked, and `out.bucket_row0`, the buckets of offsets symmetric about 0. Those of Qwen3 have
+ * chosen hidden states for each `in.NAME.input_ids`.
  */
 import { ndarray } from "../engine/arrays/ndarray.ts";
+import { concat, stack } from "../engine/graph/functional.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
 import { clipText, clipTextConfig } from "../models/text-encoders/clip-text.ts";
 import {
   distanceBucket,
@@ -11,10 +14,18 @@ import {
   t5EncoderKeys,
   t5EncoderPresets,
 } from "../models/text-encoders/t5-encoder.ts";
+import { qwen3, qwen3Config, qwen3Keys } from "../models/text-encoders/qwen3.ts";
 import { createParams } from "../nn/params.ts";
 import { fieldReader } from "../weights/config-fields.ts";
 import type { Family } from "./family.ts";
-import { computeNetwork, recordedModel, requiredInput } from "./network.ts";
+import {
+  computeCases,
+  computeNetwork,
+  recordedFields,
+  recordedInput,
+  recordedModel,
+  requiredInput,
+} from "./network.ts";
 /** Reads the arguments of CLIPTextModel in other_impls.py. */
 export const clipTextFamily: Family = (recording, backend) => {
   const { args } = recordedModel(recording);
@@ -62,7 +73,8 @@ export const t5EncoderFamily: Family = async function* compute(recording, backen
     const [, input] = /^in\.(.*)$/.exec(name) ?? [];
     if (input === undefined || !/(^|\.)tokens$/.test(input)) continue;
     const params = createParams();
-    const hidden = t5Encoder(params, { ids: requiredInput(recording, input) }, config);
+    const mask = recordedInput(io, input.replace(/tokens$/, "mask"))?.cast("bool");
+    const hidden = t5Encoder(params, { ids: requiredInput(recording, input), mask }, config);
     const output = `out.${input.replace(/tokens$/, "last_hidden_state")}`;
     const network = { params, outputs: { [output]: hidden }, keys: t5EncoderKeys(weights) };
     yield* computeNetwork(recording, backend, network);
@@ -75,4 +87,40 @@ export const t5EncoderFamily: Family = async function* compute(recording, backen
     const got = offsets.map((offset) => distanceBucket(offset, config));
     yield { name: buckets, got: ndarray("int64", [count], got), want: await io.read(buckets) };
   }
+};
+
+/**
+ * Reads the arguments of transformers' Qwen3Config. `klein_layers` lists the states that are concatenated, and gradients are those of
+ * the sum over cases of the mean squares of the last two states.
+ */
+export const qwen3Family: Family = (recording, backend) => {
+  const { args, weights } = recordedModel(recording);
+  const config = qwen3Config(args);
+  args.ignore("attention_dropout", "sliding_window", "tie_word_embeddings");
+  args.ignore("max_position_embeddings", "max_window_layers", "initializer_range", "use_cache");
+  args.finish("Qwen3Config");
+  const chosen = recordedFields(recording).numbers("klein_layers");
+  const every = Array.from({ length: config.depth + 1 }, (_, i) => i);
+  const names = [...recording.io.entries.keys()].flatMap(
+    (name) => /^in\.(\w+)\.input_ids$/.exec(name)?.[1] ?? [],
+  );
+  const networks = names.toSorted().map((name) => {
+    const params = createParams();
+    const ids = requiredInput(recording, `${name}.input_ids`);
+    const mask = recordedInput(recording.io, `${name}.attention_mask`)?.cast("bool");
+    const states = qwen3(params, { ids, mask }, config, every);
+    const [penultimate, last] = states.slice(-2) as [Tensor, Tensor];
+    const outputs = {
+      [`out.${name}.hidden_states`]: stack(states),
+      [`out.${name}.penultimate`]: penultimate,
+      [`out.${name}.last_hidden_state`]: last,
+      [`out.${name}.klein`]: concat(
+        chosen.map((state) => states[state]!),
+        -1,
+      ),
+    };
+    const loss = penultimate.square().mean().add(last.square().mean());
+    return { params, outputs, loss, keys: qwen3Keys(weights, config.depth) };
+  });
+  return computeCases(recording, backend, networks);
 };

@@ -5,11 +5,11 @@
  * Diffusion models use the output of the last layer but one, before the norm. Weights have the names of transformers.
  */
 import { ShapeError } from "../../engine/errors.ts";
-import { attention, constant, constantOf, input } from "../../engine/graph/functional.ts";
-import { ndarray } from "../../engine/arrays/ndarray.ts";
+import { attention, constantOf, input } from "../../engine/graph/functional.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
+import { causalBias } from "../../nn/attention.ts";
 import { linear } from "../../nn/linear.ts";
 import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
@@ -139,13 +139,6 @@ function clipLayer(p: Params, x: Tensor, bias: Tensor, config: ClipTextConfig): 
 
 function layerNorm(p: Params, x: Tensor, { epsilon }: ClipTextConfig): Tensor {
   return norm(p, x, { kind: "layer", affine: true, epsilon });
-}
-
-/** The causal mask as a bias [1, 1, L, L]: −10⁴, after which a softmax gives exactly 0, for later tokens. */
-function causalBias(length: number): Tensor {
-  const places = [...new Array(length).keys()];
-  const rows = places.flatMap((row) => places.map((column) => (column > row ? -10_000 : 0)));
-  return constant(ndarray("float32", [1, 1, length, length], rows));
 }
 
 /** Selects the first end-of-text token of each text, [B, L, C] → [B, C]. */

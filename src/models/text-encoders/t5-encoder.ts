@@ -48,7 +48,10 @@ const extraExtraLarge: T5EncoderConfig = {
   epsilon: 1e-6,
 };
 
-export const t5EncoderPresets = { "T5-XXL": extraExtraLarge };
+export const t5EncoderPresets = {
+  "T5-XXL": extraExtraLarge,
+  "flan-t5-large": { ...extraExtraLarge, width: 1024, heads: 16, hidden: 2816 },
+} satisfies Record<string, T5EncoderConfig>;
 
 /**
  * Encodes token ids, and returns the output of the last layer after the final norm, [B, L, width].

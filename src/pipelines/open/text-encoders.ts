@@ -4,7 +4,7 @@
  */
 import type { Conditions } from "../../diffusion/denoiser.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
+import { nearestNames, PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import { batch } from "../../engine/graph/shape.ts";
@@ -17,8 +17,10 @@ import {
   clipTextIn,
   type ClipTextName,
 } from "../../models/text-encoders/clip-text.ts";
+import { qwen3, qwen3Config, qwen3In } from "../../models/text-encoders/qwen3.ts";
 import { t5Encoder, t5EncoderConfig, t5EncoderIn } from "../../models/text-encoders/t5-encoder.ts";
 import { createParams } from "../../nn/params.ts";
+import { chatTokenizer, type ChatTemplate } from "../../text/chat.ts";
 import { tokenizerIn } from "../../text/tokenizer-folder.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
@@ -35,17 +37,20 @@ export interface OpenTextEncoder {
   /** Channels of its hidden states. */
   readonly width: number;
   readonly weights: WeightSource;
-  /** Traces it on `ids` [B, L]: `hidden` [B, L, width], and where it pools a text `pooled` and `projected` [B, width]. */
-  readonly trace: (ids: Tensor) => Readonly<Record<string, Tensor>>;
+  /**
+   * Traces it on `ids` [B, L], with `mask` [B, L] bool for encoders that mask padding: `hidden` [B, L, width], and where it
+   * pools a text `pooled` and `projected` [B, width]; for the hidden states of a row, each by its index.
+   */
+  readonly trace: (ids: Tensor, mask?: Tensor) => Readonly<Record<string, Tensor>>;
 }
 
 interface TextEncoderKind {
   /** `model_type` in transformers' config.json. */
   readonly modelType: string;
   /** Opens weights by a config.json. */
-  withConfig(file: Weights, fields: FieldReader): OpenTextEncoder;
+  withConfig(file: Weights, fields: FieldReader, row: TextEncoderRow): OpenTextEncoder;
   /** Opens weights without a config, whose sizes show in their shapes. */
-  withoutConfig(file: Weights, title: string): OpenTextEncoder;
+  withoutConfig(file: Weights, row: TextEncoderRow): OpenTextEncoder;
 }
 
 const clip = ({ config, weights }: ReturnType<typeof clipTextIn>): OpenTextEncoder => ({
@@ -60,20 +65,43 @@ const clip = ({ config, weights }: ReturnType<typeof clipTextIn>): OpenTextEncod
 const t5 = ({ config, weights }: ReturnType<typeof t5EncoderIn>): OpenTextEncoder => ({
   width: config.width,
   weights,
-  trace: (ids) => ({ hidden: t5Encoder(createParams(), { ids }, config) }),
+  trace: (ids, mask) => ({ hidden: t5Encoder(createParams(), { ids, mask }, config) }),
 });
+
+const qwen3Of = (
+  { config, weights }: ReturnType<typeof qwen3In>,
+  states: readonly number[],
+): OpenTextEncoder => ({
+  width: config.width,
+  weights,
+  trace(ids, mask) {
+    const traced = qwen3(createParams(), { ids, mask }, config, states);
+    return Object.fromEntries(states.map((state, i) => [state, traced[i]!]));
+  },
+});
+
+function statesOf({ title, states = [] }: TextEncoderRow): readonly number[] {
+  if (states.length > 0) return states;
+  throw new PatchwiseError(`The row of ${title} names no hidden states, of which one is needed.`);
+}
 
 /** One row for each architecture of text encoders. */
 export const textEncoderKinds = {
   clip: {
     modelType: "clip_text_model",
     withConfig: (file, fields) => clip(clipTextIn(file, clipTextConfig(fields))),
-    withoutConfig: (file, title) => clip(clipTextIn(file, title as ClipTextName)),
+    withoutConfig: (file, { title }) => clip(clipTextIn(file, title as ClipTextName)),
   },
   t5: {
     modelType: "t5",
     withConfig: (file, fields) => t5(t5EncoderIn(file, t5EncoderConfig(fields))),
     withoutConfig: (file) => t5(t5EncoderIn(file)),
+  },
+  qwen3: {
+    modelType: "qwen3",
+    withConfig: (file, fields, row) =>
+      qwen3Of(qwen3In(file, statesOf(row), qwen3Config(fields)), statesOf(row)),
+    withoutConfig: (file, row) => qwen3Of(qwen3In(file, statesOf(row)), statesOf(row)),
   },
 } satisfies Readonly<Record<string, TextEncoderKind>>;
 
@@ -93,6 +121,12 @@ export interface TextEncoderRow {
   readonly isAlone: (file: Weights) => boolean;
   /** What to do if the encoder does not fit in memory. */
   readonly remedy?: string;
+  /** Whether padding is masked; encoders of Stable Diffusion 3 attend to it. */
+  readonly masked?: boolean;
+  /** The hidden states that are read of a language model, which is opened no further than the last of them. */
+  readonly states?: readonly number[];
+  /** What stands before and behind a prompt. */
+  readonly template?: ChatTemplate;
 }
 
 /** The encoders of a model by the names that options use, such as "clip-l". */
@@ -144,11 +178,12 @@ export async function openEncoderFolders(
 ): Promise<OpenTextEncoders> {
   const found: Record<string, OpenTextEncoder> = {};
   for (const name of names) {
-    const kind = textEncoderKinds[table[name]!.kind];
-    const { folder, fields } = await openComponent(table[name]!.folder, kind.modelType);
+    const row = table[name]!;
+    const kind = textEncoderKinds[row.kind];
+    const { folder, fields } = await openComponent(row.folder, kind.modelType);
     const file = await openDiffusersWeights(folder, "model");
     opened.push(file);
-    found[name] = kind.withConfig(file, fields);
+    found[name] = kind.withConfig(file, fields, row);
   }
   return found;
 }
@@ -159,8 +194,8 @@ export function encodersOfWeights(
   weights: Readonly<Record<string, Weights>>,
 ): OpenTextEncoders {
   return mapValues(weights, (file, name) => {
-    const { kind, title } = table[name]!;
-    return textEncoderKinds[kind].withoutConfig(file, title);
+    const row = table[name]!;
+    return textEncoderKinds[row.kind].withoutConfig(file, row);
   });
 }
 
@@ -198,8 +233,10 @@ export async function readTokenizers(
   whole: ModelFolder,
 ): Promise<Readonly<Record<string, Tokenizer>>> {
   const found: Record<string, Tokenizer> = {};
-  for (const [name, { tokenizer }] of Object.entries(table)) {
-    if (encoders[name]) found[name] = await tokenizerIn(whole.folder(tokenizer));
+  for (const [name, { tokenizer, template }] of Object.entries(table)) {
+    if (!encoders[name]) continue;
+    const read = await tokenizerIn(whole.folder(tokenizer));
+    found[name] = template ? chatTokenizer(read, template) : read;
   }
   return found;
 }
@@ -215,7 +252,7 @@ export interface ReadyTextEncoder {
   readonly outputs: Readonly<Record<string, string>>;
 }
 
-/** Outputs of each encoder, with one row a text. */
+/** Outputs of each encoder, with one row a text, and `mask` [texts, tokens] bool, false for padding. */
 export type EncodedTexts = Readonly<Record<string, Readonly<Record<string, NdArray>>>>;
 
 /**
@@ -243,9 +280,20 @@ export function textEncoding(
       }),
     async encode(texts, run) {
       const outputs: Record<string, Readonly<Record<string, NdArray>>> = {};
-      for (const { name, stage, tokenizer, tokens } of all) {
-        const ids = texts.flatMap((text) => Array.from(tokenizer.encode(text, tokens).ids));
-        outputs[name] = await run(stage, { ids: ndarray("int64", [texts.length, tokens], ids) });
+      for (const { name, row, stage, tokenizer, tokens } of all) {
+        const encoded = texts.map((text) => tokenizer.encode(text, tokens));
+        const shape = [texts.length, tokens];
+        const ids = ndarray(
+          "int64",
+          shape,
+          encoded.flatMap((each) => Array.from(each.ids)),
+        );
+        const mask = ndarray(
+          "bool",
+          shape,
+          encoded.flatMap((each) => Array.from(each.mask)),
+        );
+        outputs[name] = { ...(await run(stage, { ids, ...(row.masked && { mask }) })), mask };
       }
       return conditions(outputs, texts.length);
     },
@@ -259,7 +307,11 @@ function stageOf({ row, encoder, tokens, outputs }: ReadyTextEncoder): Stage {
     weights: encoder.weights,
     ...(row.remedy !== undefined && { remedy: row.remedy }),
     graph() {
-      const traced = encoder.trace(input("ids", [batch, tokens], "int64"));
+      const ids = input("ids", [batch, tokens], "int64");
+      const traced = encoder.trace(
+        ids,
+        row.masked ? input("mask", [batch, tokens], "bool") : undefined,
+      );
       return graphOf(mapValues(outputs, (own) => traced[own]!));
     },
   };
