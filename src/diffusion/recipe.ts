@@ -10,7 +10,8 @@ import { fork, normal, type RandomKey } from "../engine/random/random.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { checkSteps, flowLevels, type NoiseLevel, refuseShift, shiftAt } from "./levels.ts";
-import { flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
+import { type Example, flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
+import { x0Of } from "./parameterization.ts";
 import { diffusionProcess, type DiffusionProcess, levelsOf, respaced } from "./process.ts";
 import { betasOf, zeroTerminalSNR } from "./schedule.ts";
 import { respacedTimesteps } from "./timesteps.ts";
@@ -103,6 +104,7 @@ export const timeScale = 1000;
  *
  * @param network x [B, …] and its times [B], in the network's unit → its prediction
  * @param learnedVariance whether the prediction has a variance in a second half of its channels
+ * @param further another loss [B] to add, given the example and the clean images that the network predicts
  * @throws UsageError when a discrete process has a weighting and a learned variance
  */
 export function recipeLoss(
@@ -110,6 +112,7 @@ export function recipeLoss(
   x0: Tensor,
   network: (x: Tensor, t: Tensor) => Tensor,
   learnedVariance: boolean,
+  further?: (example: Example, predicted: Tensor) => Tensor,
 ): Tensor {
   const noise = input("noise", x0.shape, x0.dtype);
   const parameterizationOf = { parameterization: recipe.predicts };
@@ -118,15 +121,22 @@ export function recipeLoss(
       "diffusion.weighting has no effect together with model.learnedVariance, which has a loss of its own; leave one of them out.",
     );
   }
+  const withFurther = (losses: Tensor, example: Example, prediction: Tensor) =>
+    further
+      ? losses.add(
+          further(example, x0Of(recipe.predicts, example.level, noised(example), prediction)),
+        )
+      : losses;
   if (recipe.process === "flow") {
     const time = input("time", [batch]);
     const example = { x0, noise, level: flowLevel(time, x0) };
     const output = network(noised(example), time.mul(timeScale));
     const [prediction] = learnedVariance ? output.split(2, 1) : [output];
-    return regressionLoss(prediction!, example, {
+    const losses = regressionLoss(prediction!, example, {
       ...parameterizationOf,
       weighting: recipe.weighting as Weighting,
     });
+    return withFurther(losses, example, prediction!);
   }
   const process = processOf(recipe);
   const steps = input("time", [batch], "int64");
@@ -135,17 +145,16 @@ export function recipeLoss(
   const example = exampleAt(process, discreteExample);
   const output = network(noised(example), times);
   if (!learnedVariance) {
-    const { weighting: given } = recipe;
-    return regressionLoss(output, example, {
-      ...parameterizationOf,
-      weighting: given as Weighting | undefined,
-    });
+    const weighting = recipe.weighting as Weighting | undefined;
+    const losses = regressionLoss(output, example, { ...parameterizationOf, weighting });
+    return withFurther(losses, example, output);
   }
-  return hybridLoss(process, output, discreteExample, {
+  const { loss } = hybridLoss(process, output, discreteExample, {
     ...parameterizationOf,
     variance: "learned",
     objective: "mse",
-  }).loss;
+  });
+  return withFurther(loss, example, output.split(2, 1)[0]!);
 }
 
 /** Draws the loss's inputs `noise` and `time` for images of a shape [B, …]. */

@@ -15,7 +15,7 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { conv2d } from "../nn/convolutions.ts";
 import { groupNorm } from "../nn/norm.ts";
 import { linear } from "../nn/linear.ts";
-import { createParams, type ParamsRoot } from "../nn/params.ts";
+import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import type { Features } from "./distances.ts";
 
 const featureWidth = 128;
@@ -41,19 +41,31 @@ export interface TracedExtractor {
 
 export function traceExtractor({ shape, classes }: ExtractorConfig): TracedExtractor {
   const params = createParams();
-  let h = layer("conv_in", imageOf(shape), firstWidth, 1); // [B, 32, H, W]
-  for (let i = 0; Math.min(h.size(2), h.size(3)) > fewPlaces; i++) {
-    h = layer(`down.${i}`, h, Math.min(featureWidth, 2 * h.size(1)), 2); // [B, 64, H/2, W/2], [B, 128, H/4, W/4] …
-  }
-  const features = layer("conv_out", h, featureWidth, 1).mean([2, 3]); // [B, 128]
+  const features = featureMaps(params, imageOf(shape)).at(-1)!.mean([2, 3]); // [B, 128]
   const logits = classes === undefined ? undefined : linear(params.at("head"), features, classes);
   return { shape, params, features, logits };
+}
 
-  function layer(name: string, x: Tensor, width: number, stride: number): Tensor {
+/**
+ * The outputs of the extractor's layers on pictures [B, C, H, W] in [−1, 1]: [B, 32, H, W], [B, 64, H/2, W/2],
+ * [B, 128, H/4, W/4] … and the last of these once more convolved.
+ *
+ * @param halvings how often the resolution is halved; until the shorter side has 8 places unless given
+ */
+export function featureMaps(params: Params, image: Tensor, halvings?: number): readonly Tensor[] {
+  const layer = (name: string, x: Tensor, width: number, stride: number) => {
     const p = params.at(name);
     const convolved = conv2d(p.at("conv"), x, width, 3, { stride });
     return groupNorm(p.at("norm"), convolved, 8, 1e-5).relu();
+  };
+  let h = layer("conv_in", image, firstWidth, 1);
+  const maps = [h];
+  const isSmall = (x: Tensor) => Math.min(x.size(2), x.size(3)) <= fewPlaces;
+  for (let i = 0; halvings === undefined ? !isSmall(h) : i < halvings; i++) {
+    h = layer(`down.${i}`, h, Math.min(featureWidth, 2 * h.size(1)), 2);
+    maps.push(h);
   }
+  return [...maps, layer("conv_out", h, featureWidth, 1)];
 }
 
 /** The input of an extractor. */

@@ -69,6 +69,8 @@ interface ModelOptions {
   readonly recipe?: TrainingConfigInput["diffusion"];
   /** First values of all weights, such as another model's; drawn from the seed by default. */
   readonly weights?: Arrays | undefined;
+  /** The extractor of `features`, such as `readAllFloat32` of a comparison's `extractor.safetensors`; random weights by default. */
+  readonly extractor?: Arrays | undefined;
   /** The tokenizer and word vectors of a network that reads captions; `openWords` and `readWords` read them. */
   readonly words?: WordTable | undefined;
   /** An optimizer, or its settings; AdamW with a learning rate of 1e-3 by default. */
@@ -161,6 +163,7 @@ export async function trainModel(options: TrainModelOptions): Promise<TrainModel
     name: "model",
     network,
     words: ownWords,
+    extractor: options.extractor,
     ...(options.weights && { weights: givenWeights(options.weights) }),
   });
   let checkpoint = resumeFrom;
@@ -253,6 +256,7 @@ const otherOptions = [
   "network",
   "recipe",
   "weights",
+  "extractor",
   "words",
   "name",
   "sampling",

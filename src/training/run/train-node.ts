@@ -13,6 +13,8 @@ import { modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
 import type { Picture } from "../../pictures/picture.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
+import { readAllFloat32 } from "../../weights/safetensors/safetensors.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
@@ -186,6 +188,7 @@ async function wholeModel(
     name: basename(resolve(out)),
     words,
     ...(from !== undefined && { weights: (params) => readInitialWeights(params, from) }),
+    extractor: await extractorWeights(training.features?.extractor),
   });
   return {
     ...task,
@@ -200,6 +203,13 @@ async function wholeModel(
         checkpoint.weights,
       ),
   };
+}
+
+/** The weights of an extractor that a comparison trained. */
+async function extractorWeights(path: string | undefined): Promise<Arrays | undefined> {
+  return path === undefined
+    ? undefined
+    : closing(await openSafetensorsFile(path), (opened) => readAllFloat32(opened));
 }
 
 /** The word table that comes with Patchwise. */

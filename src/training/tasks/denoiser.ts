@@ -4,6 +4,7 @@
  */
 import { type Batch, type Loader, takeBatches } from "../../data/loading/batch-reader.ts";
 import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
+import type { Example } from "../../diffusion/losses.ts";
 import { drawExamples, recipeLoss } from "../../diffusion/recipe.ts";
 import {
   type AnyRecipe,
@@ -15,9 +16,9 @@ import { quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { countMultiplyAdds, countParameters } from "../../engine/passes/cost.ts";
+import { countElements, countMultiplyAdds } from "../../engine/passes/cost.ts";
 import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
-import { recordOf } from "../../engine/records.ts";
+import { mapValues, pick, recordOf } from "../../engine/records.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { type Card, wholeSampling } from "../../models/card.ts";
@@ -37,6 +38,7 @@ import { type DenoiserConfig, pictureShape, type TrainingConfig } from "../confi
 import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
+import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
 import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import type { WordTable } from "./words.ts";
 
@@ -86,6 +88,8 @@ export interface WholeModelOptions {
   readonly network?: NetworkConfig | undefined;
   /** The tokenizer and word vectors of a network that reads prompts. */
   readonly words?: WordTable | undefined;
+  /** Weights of the extractor whose features `training.features` compares; drawn from the seed by default. */
+  readonly extractor?: Arrays | undefined;
   /** First values of the weights; drawn from the seed by default. */
   readonly weights?: ((params: ParamsRoot) => Promise<ReadWeights>) | undefined;
 }
@@ -113,7 +117,8 @@ export async function wholeModelTask(
       source.info,
       words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
     );
-  const { loss, params } = objective(network, diffusion, training);
+  const features = configuredFeatures(config, network, given.extractor);
+  const { loss, params } = objective(network, diffusion, { ...training, features });
   const isFixed = (key: string) =>
     words !== undefined && !model.prompt.trainWords && key === wordsKey;
   const names = [...params.declared.keys()];
@@ -129,17 +134,26 @@ export async function wholeModelTask(
         network,
         tokenizer: words?.tokenizer,
         classNames: source.info.classes,
-        allWeights: async (averages) => ({ ...averages, ...fixed }),
+        allWeights: async (averages) => ({
+          ...pick(averages, (key) => params.declared.has(key)),
+          ...fixed,
+        }),
       },
       source,
       { backend, name },
     ),
     kind: "model",
     loss,
-    trained: recordOf(trained, (key) => params.declared.get(key)!.tensor),
-    initial: () => read(trained),
-    fixed: arrayWeights(fixed),
-    parameters: countParameters(graphOf({ loss })),
+    trained: {
+      ...recordOf(trained, (key) => params.declared.get(key)!.tensor),
+      ...mapValues(Object.fromEntries(features?.projection.declared ?? []), ({ tensor }) => tensor),
+    },
+    initial: async () => ({
+      ...(await read(trained)),
+      ...(features && initialize(features.projection, fork(randomKey(config.seed), "features"))),
+    }),
+    fixed: arrayWeights({ ...fixed, ...features?.fixed }),
+    parameters: countElements(names.map((key) => params.declared.get(key)!.tensor)),
   };
 }
 
@@ -261,27 +275,43 @@ export interface Objective {
   readonly params: ParamsRoot;
 }
 
+export interface ObjectiveOptions {
+  /** Computes the activations of each block again in the backward pass, which saves memory. */
+  readonly recompute: boolean;
+  readonly lora?: LoraOptions | undefined;
+  /** Losses to add to the diffusion loss. */
+  readonly features?: FeatureLosses | undefined;
+}
+
 /**
  * Traces the loss of a network under a recipe, with a LoRA on its weights if one is given.
  *
  * The inputs are `x0` [B, C, H, W], or codes [B, h, w]; the random values that the recipe draws; and the condition.
  *
- * @param options.recompute computes the activations of each block again in the backward pass, which saves memory
  */
 export function objective(
   network: NetworkConfig,
   recipe: AnyRecipe,
-  { recompute, lora }: { readonly recompute: boolean; readonly lora?: LoraOptions },
+  { recompute, lora, features }: ObjectiveOptions,
 ): Objective {
   const params = lora ? withLora(createParams(), lora) : createParams();
-  const predict = (x: Tensor, t: Tensor) =>
-    traceNetwork(network, { from: { x, t }, drop: canDrop(network), recompute }, params).output;
+  let tapped: Readonly<Record<string, Tensor>> = {};
+  const predict = (x: Tensor, t: Tensor) => {
+    const options = { drop: canDrop(network), recompute, taps: features?.taps };
+    const { output, taps } = traceNetwork(network, { from: { x, t }, ...options }, params);
+    tapped = taps;
+    return output;
+  };
+  const further =
+    features &&
+    (({ x0, level }: Example, predicted: Tensor) =>
+      features.loss({ clean: x0, predicted, signal: level.alpha, tapped }));
   const [shape, dtype] = networkInput(network);
   const x0 = input("x0", shape, dtype);
   const losses =
     recipe.process === "tokens"
       ? tokenRecipeLoss(recipe, x0, predict)
-      : recipeLoss(recipe, x0, predict, network.learnedVariance);
+      : recipeLoss(recipe, x0, predict, network.learnedVariance, further);
   return { loss: losses.mean(), params };
 }
 
