@@ -20,9 +20,8 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import { promptEncoder } from "../../src/models/text-encoders/prompt-encoder.ts";
 import {
-  composedCode,
+  changedCode,
   promptChoices,
-  recolouredCode,
 } from "../../src/models/text-encoders/prompt-prior.ts";
 import { createParams, initialize, type Params } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
@@ -181,8 +180,8 @@ async function trainChanges(): Promise<Record<string, NdArray>> {
   });
   const spread = input("scale", [WIDTH]);
   const error = (one: Tensor, other: Tensor) => one.sub(other).mul(spread).square().sum(1).mean();
-  const lossColour = error(recolouredCode(scope.at("recolour"), from, colour, prior.hidden), to);
-  const lossCompanion = error(composedCode(scope.at("compose"), from2, added, prior.hidden), to2);
+  const lossColour = error(changedCode(scope.at("recolour"), from, colour, prior.hidden), to);
+  const lossCompanion = error(changedCode(scope.at("compose"), from2, added, prior.hidden), to2);
   const step = trainingStep({
     loss: lossColour.add(lossCompanion),
     params: Object.fromEntries([...params.declared].map(([name, { tensor }]) => [name, tensor])),

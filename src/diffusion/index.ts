@@ -75,8 +75,7 @@ export {
   dpmSolver3M,
   type DPMSolverOptions,
 } from "./samplers/dpm-solver.ts";
-export { exploding } from "./samplers/exploding.ts";
-export { heun } from "./samplers/heun.ts";
+export { exploding, heun } from "./samplers/heun.ts";
 export { type SamplerName, samplerNamed, samplers } from "./samplers/index.ts";
 export {
   finalImages,

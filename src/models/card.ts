@@ -2,7 +2,7 @@
  * The card of a trained model, `model.json` in its folder: all that a stranger needs to draw with the weights beside it.
  */
 import * as z from "zod";
-import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/token-recipe.ts";
+import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/discrete.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
 import { FormatError } from "../engine/errors.ts";
 import { defined } from "../engine/records.ts";

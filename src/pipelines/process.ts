@@ -5,8 +5,13 @@
 import { combine } from "../diffusion/arrays.ts";
 import { type Denoiser, denoiserOf, type Network } from "../diffusion/denoiser.ts";
 import type { DiffusersScheduler } from "../diffusion/diffusers/schedulers.ts";
-import { guidedTokens, type TokenDenoiser } from "../diffusion/discrete/discrete.ts";
-import { tokenLevel, tokenLevels, type TokenRecipe } from "../diffusion/discrete/token-recipe.ts";
+import {
+  guidedTokens,
+  type TokenDenoiser,
+  tokenLevel,
+  tokenLevels,
+  type TokenRecipe,
+} from "../diffusion/discrete/discrete.ts";
 import { sampleTokens, tokenDraws } from "../diffusion/discrete/token-sampling.ts";
 import { guided } from "../diffusion/guidance.ts";
 import { inpaint } from "../diffusion/inpainting.ts";

@@ -14,8 +14,7 @@ import { keyedNoise, type NoiseSource, torchNoise } from "../../src/diffusion/no
 import { ddim } from "../../src/diffusion/samplers/ddim.ts";
 import { ddpm } from "../../src/diffusion/samplers/ddpm.ts";
 import { dpmSolver } from "../../src/diffusion/samplers/dpm-solver.ts";
-import { exploding } from "../../src/diffusion/samplers/exploding.ts";
-import { heun } from "../../src/diffusion/samplers/heun.ts";
+import { exploding, heun } from "../../src/diffusion/samplers/heun.ts";
 import { samplerNamed, samplers } from "../../src/diffusion/samplers/index.ts";
 import { finalImages, type Sampler } from "../../src/diffusion/samplers/sampler.ts";
 import { unipc } from "../../src/diffusion/samplers/unipc.ts";

@@ -5,8 +5,7 @@ import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { encodePicture } from "../../src/pictures/file-node.ts";
 import { FormatError, PatchwiseError } from "../../src/engine/errors.ts";
-import { crc32c, tfRecord } from "../../src/training/run/tensorboard.ts";
-import { openMetrics } from "../../src/training/run/metrics-node.ts";
+import { crc32c, openMetrics, tfRecord } from "../../src/training/run/metrics-node.ts";
 
 let folder: string;
 beforeEach(async () => {

@@ -15,8 +15,7 @@ import { captionsOf, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
-import { checkPages, columnRanges } from "./parquet-pages.ts";
-import { chooseColumns, type ParquetColumns } from "./parquet-columns.ts";
+import { checkPages, chooseColumns, columnRanges, type ParquetColumns } from "./parquet-columns.ts";
 import { decodePicture } from "../../pictures/decode-node.ts";
 import { findShards, openShard } from "./files-node.ts";
 

@@ -2,18 +2,10 @@
  * DDIM (Song et al., 2021) and its two special cases in (alpha, sigma): Euler's method, which adds no noise, and Euler
  * ancestral, which adds all of DDPM's.
  */
-import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
-import { type Denoiser, noiseOf } from "../denoiser.ts";
+import { noiseOf } from "../denoiser.ts";
 import { type NoiseLevel, noiseRatio } from "../levels.ts";
-import {
-  noiseFor,
-  report,
-  type Sampler,
-  type SamplerOptions,
-  type SampleStep,
-  transitions,
-} from "./sampler.ts";
+import { noiseFor, report, type Sampler, type SamplerOptions, transitions } from "./sampler.ts";
 
 export interface DDIMOptions extends SamplerOptions {
   /** Share of DDPM's noise that each step adds; 0 unless given. */
@@ -21,12 +13,7 @@ export interface DDIMOptions extends SamplerOptions {
 }
 
 /** Song et al., eq. 12 and 16, for any alpha and sigma. */
-export async function* ddim(
-  denoise: Denoiser,
-  x: NdArray,
-  levels: readonly NoiseLevel[],
-  options: DDIMOptions = {},
-): AsyncGenerator<SampleStep, NdArray> {
+export const ddim: Sampler<DDIMOptions> = async function* (denoise, x, levels, options = {}) {
   for (const step of transitions(levels, options.signal)) {
     const { from, to } = step;
     const denoised = await denoise(x, from);
@@ -37,7 +24,7 @@ export async function* ddim(
     yield report(step, levels, x, denoised.x0);
   }
   return x;
-}
+};
 
 /** Standard deviation of the noise of an ancestral step, √β̃. */
 function ancestralDeviation(from: NoiseLevel, to: NoiseLevel): number {

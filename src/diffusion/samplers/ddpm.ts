@@ -2,9 +2,9 @@
 import { PatchwiseError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine, mapElements } from "../arrays.ts";
-import type { Denoised, Denoiser } from "../denoiser.ts";
+import type { Denoised } from "../denoiser.ts";
 import type { NoiseLevel } from "../levels.ts";
-import { noiseFor, report, type SamplerOptions, type SampleStep, transitions } from "./sampler.ts";
+import { noiseFor, report, type Sampler, type SamplerOptions, transitions } from "./sampler.ts";
 
 export interface DDPMOptions extends SamplerOptions {
   /**
@@ -15,12 +15,7 @@ export interface DDPMOptions extends SamplerOptions {
 }
 
 /** Ho et al., algorithm 2, for any alpha and sigma. No noise is added by the step that ends at sigma 0. */
-export async function* ddpm(
-  denoise: Denoiser,
-  x: NdArray,
-  levels: readonly NoiseLevel[],
-  options: DDPMOptions = {},
-): AsyncGenerator<SampleStep, NdArray> {
+export const ddpm: Sampler<DDPMOptions> = async function* (denoise, x, levels, options = {}) {
   for (const step of transitions(levels, options.signal)) {
     const { from, to } = step;
     const { beta, betaTilde, ofX0, ofX } = posterior(from, to);
@@ -49,7 +44,7 @@ export async function* ddpm(
     yield report(step, levels, x, denoised.x0);
   }
   return x;
-}
+};
 
 /**
  * q(x at `to` | x at `from`, x0): mean ofX0·x0 + ofX·x and variance betaTilde; beta is that of q(from | to)

@@ -5,15 +5,14 @@
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
-import type { Denoiser } from "../denoiser.ts";
 import { logRatio, type NoiseLevel, noiseRatio } from "../levels.ts";
 import {
   noiseFor,
   report,
   type Sampler,
   type SamplerOptions,
-  type SampleStep,
   canExtrapolate,
+  type Estimate,
   transitions,
   type Transition,
 } from "./sampler.ts";
@@ -38,19 +37,13 @@ export interface DPMSolverOptions extends SamplerOptions {
 
 const clocks = { lambda: logRatio, sigma: ({ sigma }: NoiseLevel) => -Math.log(sigma) } as const;
 
-interface Estimate {
-  readonly x0: NdArray;
-  /** The value of the clock variable. */
-  readonly time: number;
-}
-
 /** @throws UsageError unless the order is 1, 2 or 3; 3 is not possible for the stochastic equation or over sigma */
-export async function* dpmSolver(
-  denoise: Denoiser,
-  x: NdArray,
-  levels: readonly NoiseLevel[],
-  options: DPMSolverOptions = {},
-): AsyncGenerator<SampleStep, NdArray> {
+export const dpmSolver: Sampler<DPMSolverOptions> = async function* (
+  denoise,
+  x,
+  levels,
+  options = {},
+) {
   checkOrder(options);
   const timeOf = clocks[options.clock ?? "lambda"];
   let earlier: Estimate[] = [];
@@ -64,7 +57,7 @@ export async function* dpmSolver(
     yield report(step, levels, x, x0);
   }
   return x;
-}
+};
 
 /** Whether the clock variable changes during a step, and is finite at its start. */
 function ticks(step: Transition, { clock }: DPMSolverOptions): boolean {

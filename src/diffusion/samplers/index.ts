@@ -1,5 +1,5 @@
 /** Every sampler by the name that requests use. */
-import { nearestNames, UsageError } from "../../engine/errors.ts";
+import { didYouMean, UsageError } from "../../engine/errors.ts";
 import { ddim, euler, eulerAncestral } from "./ddim.ts";
 import { ddpm } from "./ddpm.ts";
 import { dpmSolver2M, dpmSolver2MSDE, dpmSolver2MSigma, dpmSolver3M } from "./dpm-solver.ts";
@@ -25,9 +25,7 @@ export type SamplerName = keyof typeof samplers;
 /** @throws UsageError if there is no such sampler, with the nearest names */
 export function samplerNamed(name: string): Sampler {
   if (Object.hasOwn(samplers, name)) return samplers[name as SamplerName];
-  const names = Object.keys(samplers);
-  const near = nearestNames(name, names);
   throw new UsageError(
-    `There is no sampler ${JSON.stringify(name)}; ${near.length > 0 ? `did you mean ${near.join(" or ")}?` : `give one of ${names.join(", ")}.`}`,
+    `There is no sampler ${JSON.stringify(name)}; ${didYouMean(name, Object.keys(samplers))}`,
   );
 }

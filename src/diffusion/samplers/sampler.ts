@@ -29,12 +29,19 @@ export interface SampleStep {
  *
  * @param levels noisiest first, at least two
  */
-export type Sampler = (
+export type Sampler<Options extends SamplerOptions = SamplerOptions> = (
   denoise: Denoiser,
   x: NdArray,
   levels: readonly NoiseLevel[],
-  options?: SamplerOptions,
+  options?: Options,
 ) => AsyncGenerator<SampleStep, NdArray>;
+
+/** An estimate of x0 that later steps extrapolate from. */
+export interface Estimate {
+  readonly x0: NdArray;
+  /** The value of the variable over which x0 is extrapolated, such as λ. */
+  readonly time: number;
+}
 
 /** Runs a sampler to its end and returns the images. */
 export async function finalImages(steps: AsyncGenerator<unknown, NdArray>): Promise<NdArray> {

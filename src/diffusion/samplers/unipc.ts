@@ -5,13 +5,13 @@
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { combine } from "../arrays.ts";
-import type { Denoiser } from "../denoiser.ts";
 import { logRatio, type NoiseLevel, noiseRatio } from "../levels.ts";
 import {
   report,
+  type Sampler,
   type SamplerOptions,
-  type SampleStep,
   canExtrapolate,
+  type Estimate,
   transitions,
 } from "./sampler.ts";
 
@@ -26,11 +26,6 @@ export interface UniPCOptions extends SamplerOptions {
   readonly uncorrected?: readonly number[];
 }
 
-interface Estimate {
-  readonly x0: NdArray;
-  readonly lambda: number;
-}
-
 /** A step that can be repeated with one more estimate. */
 interface Taken {
   readonly x: NdArray;
@@ -41,12 +36,7 @@ interface Taken {
 }
 
 /** @throws UsageError unless the order is a whole number of at least 1 */
-export async function* unipc(
-  denoise: Denoiser,
-  x: NdArray,
-  levels: readonly NoiseLevel[],
-  options: UniPCOptions = {},
-): AsyncGenerator<SampleStep, NdArray> {
+export const unipc: Sampler<UniPCOptions> = async function* (denoise, x, levels, options = {}) {
   const { order = 2, variant = "bh2", lowerOrderFinal = true, uncorrected = [], signal } = options;
   if (!Number.isInteger(order) || order < 1) {
     throw new UsageError(`The order of UniPC must be a whole number of at least 1, got ${order}.`);
@@ -56,7 +46,7 @@ export async function* unipc(
   for (const step of transitions(levels, signal)) {
     const { from, to, index } = step;
     const { x0 } = await denoise(x, from);
-    const estimate = { x0, lambda: logRatio(from) };
+    const estimate = { x0, time: logRatio(from) };
     if (taken && !uncorrected.includes(index - 1)) x = advanced(taken, variant, estimate);
     const estimates = [estimate, ...earlier].slice(0, order);
     const left = lowerOrderFinal ? levels.length - 1 - index : order;
@@ -67,7 +57,7 @@ export async function* unipc(
     yield report(step, levels, x, x0);
   }
   return x;
-}
+};
 
 /** The predictor (eq. 9 for x0), or with an estimate at the end of the step the corrector (eq. 8). */
 function advanced(
@@ -79,14 +69,16 @@ function advanced(
   const shrink = noiseRatio(to) / noiseRatio(from); // exp(−h), also if h is infinite
   const phi = shrink - 1;
   const ofX = to.sigma / from.sigma;
-  const places = others.map(({ lambda }) => (lambda - m0.lambda) / (logRatio(to) - m0.lambda));
+  const places = others.map(({ time }) => (time - m0.time) / (logRatio(to) - m0.time));
   const known = end ? [...others, end] : others;
   if (known.length === 0) return combine([ofX, x], [-to.alpha * phi, m0.x0]);
 
-  const hh = m0.lambda - logRatio(to);
+  const hh = m0.time - logRatio(to);
   // From pure noise h is infinite, for which only "bh2" has a value.
   const scale = variant === "bh1" && Number.isFinite(hh) ? hh : phi;
-  const weights = end ? correctorWeights(places, hh, scale) : predictorWeights(places, hh, scale);
+  // 1/2 for a single estimate, as the paper simplifies it; the corrector has one more, at the end of the step.
+  const all = end ? [...places, 1] : places;
+  const weights = all.length === 1 ? [0.5] : solve(...equations(all, hh, scale));
   // D = (m − m0) / r for each estimate; r is 1 at the end of the step.
   const ofDifferences = weights.map((weight, i) => (-to.alpha * scale * weight) / (places[i] ?? 1));
   const ofM0 = -to.alpha * phi - ofDifferences.reduce((sum, weight) => sum + weight);
@@ -97,28 +89,16 @@ function advanced(
   );
 }
 
-/** 1/2 for one earlier estimate, as the paper simplifies it; for more, the solution without the last equation. */
-function predictorWeights(places: readonly number[], hh: number, scale: number): number[] {
-  return places.length === 1 ? [0.5] : solve(...equations(places, places.length, hh, scale));
-}
-
-/** 1/2 for the estimate at the end alone, as the paper simplifies it. */
-function correctorWeights(places: readonly number[], hh: number, scale: number): number[] {
-  const all = [...places, 1];
-  return all.length === 1 ? [0.5] : solve(...equations(all, all.length, hh, scale));
-}
-
 /** Row i: powers i of the places on the left, B(h)-scaled (i + 1)!·φ[i + 1] on the right (theorem 3.1). */
 function equations(
   places: readonly number[],
-  count: number,
   hh: number,
   scale: number,
 ): [rows: number[][], right: number[]] {
   let factorial = 1;
   let phi = Math.expm1(hh) / hh - 1;
   const right: number[] = [];
-  for (let i = 1; i <= count; i++) {
+  for (let i = 1; i <= places.length; i++) {
     right.push((phi * factorial) / scale);
     factorial *= i + 1;
     phi = phi / hh - 1 / factorial;

@@ -2,16 +2,23 @@
  * Converts a graph to an ONNX model, with one rule for each op. This model is what runs on every device and what `patchwise export`
  * writes.
  */
-import type { Graph } from "../graph/graph.ts";
-import { leafName } from "../graph/graph.ts";
+import { type Graph, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
-import { formatDim, type Shape } from "../graph/shape.ts";
+import { formatDim, formatShape, sameShape, type Shape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 import { Emitter } from "./emitter.ts";
 import { lowerRules } from "./lower-rules.ts";
-import { lowerWeight } from "./lower-weights.ts";
 import { dataTypes, encodeModel, type ValueInfoProto } from "./proto.ts";
+import { ShapeError } from "../errors.ts";
+import {
+  emitWeight,
+  sliceRows,
+  type StoredWeight,
+  type WeightEmitter,
+  weightType,
+} from "../runtime/stored-weight.ts";
+import { readsOf, rowAxis } from "../passes/reads.ts";
 
 /** The ONNX opset and IR version that the rules are written for. */
 const OPSET = 23;
@@ -155,4 +162,56 @@ function valueInfo(
     typeof d === "number" ? { dimValue: d } : { dimParam: formatDim(d) },
   );
   return { name, type: { tensorType: { elemType: dataTypes[dtype], shape: { dim } } } };
+}
+
+/**
+ * Adds a weight to the ONNX graph.
+ *
+ * @returns the ONNX names of the parameter and of its slices, for those that the graph uses
+ * @throws ShapeError if the weight and its parameter differ in shape
+ */
+function lowerWeight(
+  name: string,
+  parameter: Tensor,
+  stored: StoredWeight,
+  graph: Graph,
+  emitter: Emitter,
+): Map<Tensor, string> {
+  const { shape, dtype } = weightType(stored);
+  if (!sameShape(shape, parameter.shape)) {
+    throw new ShapeError(
+      `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
+    );
+  }
+  const { whole, cuts } = readsOf(parameter, graph);
+  // Half-precision checkpoints stay as they are stored and are converted to the dtype of the model.
+  const converted = (as: string): string => {
+    if (dtype === parameter.dtype) return as;
+    emitter.scope = parameter.node.scope;
+    return emitter.emit("Cast", [as], { to: dataTypes[parameter.dtype] });
+  };
+  const target: WeightEmitter = {
+    array(as, array) {
+      emitter.initializer(as, array);
+      return converted(as);
+    },
+    file(as, weight) {
+      emitter.external(as, weight);
+      return converted(as);
+    },
+    concat(parts) {
+      emitter.scope = parameter.node.scope;
+      return emitter.emit("Concat", parts, { axis: 0 });
+    },
+  };
+
+  const names = new Map<Tensor, string>();
+  if (whole) names.set(parameter, emitWeight(stored, name, target));
+  for (const [i, cut] of cuts.entries()) {
+    for (const { output, start, rows } of cut) {
+      const as = `${name}[${start}:${start + rows}]${cuts.length > 1 ? `#${i}` : ""}`;
+      names.set(output, emitWeight(sliceRows(stored, rowAxis(shape), start, rows), as, target));
+    }
+  }
+  return names;
 }

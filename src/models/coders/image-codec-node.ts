@@ -16,7 +16,7 @@ import {
   openAutoencoderFolder,
 } from "./autoencoder-kl-checkpoint.ts";
 import type { OpenCodec } from "./image-codec.ts";
-import { openVQGANFolder, vqganClass, vqganIn } from "./vqgan-folder.ts";
+import { openVQGANFolder, vqganClass, vqganIn } from "./vqgan.ts";
 
 const configFile = "config.json";
 

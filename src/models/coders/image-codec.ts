@@ -13,8 +13,13 @@ import {
   scaleLatents,
   unscaleLatents,
 } from "./autoencoder-kl.ts";
-import type { OpenVQGAN } from "./vqgan-folder.ts";
-import { decodeCodes, encodeToCodes, type VQGANConfig, vqganParams } from "./vqgan.ts";
+import {
+  decodeCodes,
+  encodeToCodes,
+  type OpenVQGAN,
+  type VQGANConfig,
+  vqganParams,
+} from "./vqgan.ts";
 
 export type ImageCodec =
   | { readonly kind: "kl"; readonly config: AutoencoderKLConfig }

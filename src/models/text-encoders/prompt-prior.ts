@@ -81,24 +81,15 @@ export function chosenCode(
       .sum(1); // [B, code]
   const own = codeOf(sharp(subject));
   const [plain, changed] = parted(colour, colours);
-  const coloured = mix(plain, own, recolouredCode(p.at("recolour"), own, changed, hidden));
+  const coloured = mix(plain, own, changedCode(p.at("recolour"), own, changed, hidden));
   const [alone, others] = parted(companion, subjects);
   // Sums to one wherever a companion is asked for, and is not looked at elsewhere.
   const added = codeOf(others.div(alone.neg().add(1 + 1e-6)));
-  return mix(alone, coloured, composedCode(p.at("compose"), coloured, added, hidden)).unsqueeze(1);
+  return mix(alone, coloured, changedCode(p.at("compose"), coloured, added, hidden)).unsqueeze(1);
 }
 
-/** The code [B, code] of a picture in other colours [B, colours]. */
-export function recolouredCode(p: Params, code: Tensor, colours: Tensor, hidden: number): Tensor {
-  return changedCode(p, code, colours, hidden);
-}
-
-/** The code of a picture with the picture of another code beside it. */
-export function composedCode(p: Params, code: Tensor, companion: Tensor, hidden: number): Tensor {
-  return changedCode(p, code, companion, hidden);
-}
-
-function changedCode(p: Params, code: Tensor, by: Tensor, hidden: number): Tensor {
+/** The code [B, code] of a picture in other colours `by` [B, colours], or with the picture of another code beside it. */
+export function changedCode(p: Params, code: Tensor, by: Tensor, hidden: number): Tensor {
   const both = concat([code, by], 1);
   const width = code.size(1);
   return code

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { dataSchema } from "../../data/config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import { timesSchema } from "../../diffusion/recipe.ts";
-import { anyRecipeSchema } from "../../diffusion/discrete/token-recipe.ts";
+import { anyRecipeSchema } from "../../diffusion/discrete/discrete.ts";
 import { samplingSchema } from "../../models/card.ts";
 import { fromFamilies } from "../../models/families.ts";
 import { optimizerDefaults } from "../optimizers.ts";

@@ -10,7 +10,7 @@ import {
   type AnyRecipe,
   drawTokenExamples,
   tokenRecipeLoss,
-} from "../../diffusion/discrete/token-recipe.ts";
+} from "../../diffusion/discrete/discrete.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
