@@ -15,6 +15,15 @@ export function packageFile(path: string): string {
   return join(root, path);
 }
 
+/** @throws PatchwiseError if a file or folder of the package is missing, because a bundler moved the code without it */
+export function requirePackageFile(path: string): string {
+  const found = packageFile(path);
+  if (existsSync(found)) return found;
+  throw new PatchwiseError(
+    `${found} belongs to Patchwise and is missing: a bundler copied the code without it, or it was deleted; make the package external in the bundler's settings (docs/apps.md shows how), or install it again.`,
+  );
+}
+
 /** Locates a compiled module, or its source where the sources run, such as "engine/runtime/worker-entry-node". */
 export function moduleFile(path: string): string {
   const [folder] = relative(root, here).split(sep);

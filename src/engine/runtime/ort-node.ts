@@ -3,7 +3,6 @@
  */
 import { realpathSync } from "node:fs";
 import { dirname, relative, sep } from "node:path";
-import { listSupportedBackends } from "onnxruntime-node";
 import { DeviceError } from "../errors.ts";
 import { input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
@@ -11,7 +10,7 @@ import { lower } from "../onnx/lower.ts";
 import type { Backend } from "./backend.ts";
 import type { Mount, OpenExecutor } from "./executor.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
-import { type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
+import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import { compileProgram } from "./program.ts";
 import { openInWorker } from "./worker-node.ts";
 
@@ -93,7 +92,11 @@ function requireDevice(device: string): asserts device is NodeDevice {
       `The device ${device} does not exist; expected one of ${nodeDevices.join(", ")}.`,
     );
   }
-  if (!listSupportedBackends().some(({ name }) => name === device)) {
+  if (
+    !loadOrt()
+      .listSupportedBackends()
+      .some(({ name }) => name === device)
+  ) {
     throw new DeviceError(
       `The device ${device} is not available on ${process.platform} ${process.arch}: ${remedies[known]}.`,
     );

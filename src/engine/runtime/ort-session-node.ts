@@ -1,5 +1,7 @@
 /** ONNX Runtime sessions in Node, which the main process and workers create from a plan. */
-import { InferenceSession, Tensor } from "onnxruntime-node";
+import { createRequire } from "node:module";
+import type * as Ort from "onnxruntime-node";
+import { DeviceError } from "../errors.ts";
 import type { Executor, Plan } from "./executor.ts";
 import { openOrtExecutor } from "./ort-executor.ts";
 
@@ -7,20 +9,44 @@ export const nodeDevices = ["cpu", "cuda", "coreml", "dml", "webgpu"] as const;
 
 export type NodeDevice = (typeof nodeDevices)[number];
 
-export function openNodeExecutor(device: NodeDevice, plan: Plan): Promise<Executor> {
+let loaded: typeof Ort | undefined;
+
+/**
+ * ONNX Runtime for Node, loaded on first use: a bundler then leaves it alone, and a program without its native files is told so.
+ *
+ * @throws DeviceError if it cannot be loaded
+ */
+export function loadOrt(): typeof Ort {
+  try {
+    return (loaded ??= createRequire(import.meta.url)("onnxruntime-node") as typeof Ort);
+  } catch (error) {
+    const [reason] = (error as Error).message.split("\n");
+    throw new DeviceError(
+      `ONNX Runtime cannot be loaded (${reason}): install onnxruntime-node again, or, if a bundler or packer copied the program without the folder node_modules/onnxruntime-node/bin, add that folder (docs/apps.md shows how).`,
+      { cause: error },
+    );
+  }
+}
+
+export async function openNodeExecutor(device: NodeDevice, plan: Plan): Promise<Executor> {
+  const { InferenceSession, Tensor } = loadOrt();
   return openOrtExecutor(
     {
       device,
       Tensor,
       stateLocation: "host-buffers",
-      createSession: (given) => createSession(device, given),
+      createSession: (given) => createSession(InferenceSession, device, given),
     },
     plan,
   );
 }
 
-function createSession(device: NodeDevice, plan: Plan): Promise<InferenceSession> {
-  return InferenceSession.create(plan.model, {
+function createSession(
+  sessions: typeof Ort.InferenceSession,
+  device: NodeDevice,
+  plan: Plan,
+): Promise<Ort.InferenceSession> {
+  return sessions.create(plan.model, {
     executionProviders: [device],
     graphOptimizationLevel: "all",
     // The arena keeps memory that one op freed for the next; fresh pages would cost a training step up to a fifth of its

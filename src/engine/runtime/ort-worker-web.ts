@@ -9,6 +9,7 @@ import { type Request, serveExecutor } from "./worker-protocol.ts";
 
 /** The part of a worker's global scope that is used here. */
 interface WorkerScope {
+  readonly name?: string;
   postMessage(message: unknown, transfer: ArrayBuffer[]): void;
   addEventListener(
     type: "message",
@@ -20,6 +21,8 @@ interface WorkerScope {
 /** Serves the page that started this worker. */
 export function serveWebWorker(ort: typeof Ort): void {
   const scope = globalThis as unknown as WorkerScope;
+  // Threads of ONNX Runtime load this script again where it is in the same file, and have messages of their own.
+  if (scope.name === "em-pthread") return;
   scope.addEventListener(
     "message",
     ({ data }) => {

@@ -3,6 +3,7 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FormatError, nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
+import { requirePackageFile } from "../../engine/package-node.ts";
 import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
 import { shippedModel, shippedModels } from "../../models/card-node.ts";
@@ -96,6 +97,7 @@ async function openSource(
     const model = await openSource(await downloadModel(id, options, hub), options, hub);
     return { ...model, name: source };
   }
+  requirePackageFile("models");
   const shipped = await shippedModels();
   const near = nearestNames(source, shipped);
   const names = near.length > 0 ? near : shipped;
