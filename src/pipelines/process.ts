@@ -16,6 +16,7 @@ import { sampleTokens, tokenDraws } from "../diffusion/discrete/token-sampling.t
 import { guided } from "../diffusion/guidance.ts";
 import { inpaint } from "../diffusion/inpainting.ts";
 import { type NoiseLevel, noiseOfSteps, refuseShift } from "../diffusion/levels.ts";
+import { withLowestTime } from "../diffusion/lowest-time.ts";
 import { keyedNoise, type NoiseSource } from "../diffusion/noise.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
 import type { MuFor } from "../diffusion/resolution-shift.ts";
@@ -100,6 +101,10 @@ export interface ContinuousProcessOptions {
   readonly levels: (steps: number, options: LevelOptions) => readonly NoiseLevel[];
   /** Standard deviation of the noise that sampling begins with; 1 unless given. */
   readonly start?: (first: NoiseLevel) => number;
+  /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
+  readonly noiseScale?: number;
+  /** The least sigma with which the velocity of a network that predicts x0 is taken (see `withLowestTime`); none unless given. */
+  readonly lowestTime?: number;
 }
 
 /** A process of continuous numbers: pixels in [−1, 1], or latents. */
@@ -110,9 +115,13 @@ export function continuousProcess({
   samplerNamed: named = samplerNamed,
   levels,
   start = () => 1,
+  noiseScale = 1,
+  lowestTime,
 }: ContinuousProcessOptions): SamplingProcess<Denoiser> {
-  const noiseOf = ({ seeds }: SamplingRun): NoiseSource =>
-    keyedNoise(seeds.map((seed) => randomKey(seed)));
+  const noiseOf = ({ seeds }: SamplingRun): NoiseSource => {
+    const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
+    return noiseScale === 1 ? unit : (step, shape) => combine([noiseScale, unit(step, shape)]);
+  };
   return {
     kind: "continuous",
     sampler: ownSampler,
@@ -127,8 +136,10 @@ export function continuousProcess({
     },
     denoise(networks, { settings, levels: own, given, learnedVariance = false }) {
       const { guidance, guidedChannels, guidanceInterval, rescale, skipLayers, steps } = settings;
-      const denoiser = (network: Network) =>
-        denoiserOf(network, parameterization, { learnedVariance });
+      const denoiser = (network: Network) => {
+        const bounded = lowestTime === undefined ? network : withLowestTime(network, lowestTime);
+        return denoiserOf(bounded, parameterization, { learnedVariance });
+      };
       const combined = guided(denoiser(networks.conditional), denoiser(networks.unconditional), {
         scale: guidance,
         channels: guidedChannels,

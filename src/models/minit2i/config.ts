@@ -1,5 +1,5 @@
 /** The config of a MiniT2I network and its published sizes. */
-import { z } from "zod";
+import * as z from "zod";
 import { checkSizes, count, type Refuse, transformerFields } from "../../nn/transformer-schema.ts";
 
 const { size, channels, patch, hidden, depth, heads, mlpRatio } = transformerFields;

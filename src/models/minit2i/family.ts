@@ -1,4 +1,7 @@
 /** MiniT2I as a model family. */
+import * as z from "zod";
+import { UsageError } from "../../engine/errors.ts";
+import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import { diffusersMiniT2IKeys, miniT2IConfig } from "./checkpoint.ts";
 import { checkMiniT2I, type MiniT2IConfig, miniT2IPresets, miniT2ISchema } from "./config.ts";
@@ -13,6 +16,33 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   trace: miniT2I,
   sizes: ({ patch }) => ({ unit: patch, fixed: false }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
+  training: {
+    fields: {
+      condition: z.literal("text").optional(),
+      // Weights that nothing reads are in published files only.
+      unreadWidth: z.undefined().optional(),
+    },
+    // The published ones at another size: two blocks of the text, and the others for both.
+    defaults: (picture, given) => {
+      const { patch, hidden, patches } = transformerSizes(picture, given);
+      return {
+        ...miniT2IPresets["MiniT2I-B/16"],
+        patch,
+        hidden,
+        depth: 6,
+        heads: headsOf(hidden, 4),
+        bottleneck: patches.kind === "bottleneck" ? patches.width : patch ** 2 * picture.channels,
+      };
+    },
+    adapt: ({ unreadWidth: _, ...architecture }, { condition, data }) => {
+      if (condition === "text") return architecture;
+      throw new UsageError(
+        `A MiniT2I draws from texts, but ${condition === "none" ? `${data} has no captions` : "the condition is class"}; set model.condition to text, or model.kind to dit.`,
+      );
+    },
+    textWidth: ({ hidden }) => hidden,
+    loraTargets: ["*_blocks.**qkv", "*_blocks.**attn_proj", "*_blocks.**mlp.**"],
+  },
   diffusers: {
     className: "MiniT2IMMJiTModel",
     config: miniT2IConfig,
