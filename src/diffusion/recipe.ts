@@ -52,8 +52,8 @@ const flow = z.strictObject({
   times: timesSchema
     // As in JiT, whose times run the other way: its mean of −0.8 is 0.8 here.
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
-  /** Standard deviation of the noise; larger pictures need more of it to be drowned (MiniT2I's 512×512 pixels have 2). */
-  noiseScale: z.number().positive().default(1),
+  /** Standard deviation of the noise, 1 unless given; larger pictures need more of it (2 for MiniT2I's 512×512 pixels). */
+  noiseScale: z.number().positive().optional(),
   /** A number, or the value for inputs of `area` = height × width, which is scaled for other sizes. */
   shift: z
     .union([
@@ -131,7 +131,7 @@ export function recipeLoss(
       : losses;
   if (recipe.process === "flow") {
     const time = input("time", [batch]);
-    const scaled = recipe.noiseScale === 1 ? noise : noise.mul(recipe.noiseScale);
+    const scaled = recipe.noiseScale === undefined ? noise : noise.mul(recipe.noiseScale);
     const example = { x0, noise: scaled, level: flowLevel(time, x0) };
     const output = network(noised(example), time.mul(timeScale));
     const [prediction] = learnedVariance ? output.split(2, 1) : [output];

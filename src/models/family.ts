@@ -226,6 +226,14 @@ export interface RecordedCases<C> {
   trace(p: Params, recorded: RecordedCase, config: C): TracedCase;
 }
 
+/** The part of a network that reads the text alone. */
+export interface TextPart<C> {
+  /** Tokens and channels of what it makes of a text; undefined for a config in which it reads more than the text. */
+  shape(config: C): readonly [tokens: number, width: number] | undefined;
+  /** `y` [B, L, width] and `mask` → the input `text` of the network, [B, tokens, width]. */
+  trace(p: Params, inputs: Omit<NetworkInputs, "x" | "t">, config: C): Tensor;
+}
+
 /** A graph whose costs can be counted without weights. */
 export interface CountedPreset {
   /** The input of one forward pass. */
@@ -263,6 +271,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
    * @throws ShapeError when inputs and config do not fit each other
    */
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
+  /** The part of the network that reads the text alone, so that drawing runs it once a prompt; present in some families. */
+  readonly text?: TextPart<C>;
   /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
   readonly embedsCodes?: boolean;
   /** Whether the guidance scale is an input of the network, `guidance`; it is not unless given. */

@@ -6,7 +6,7 @@ import { recordOf } from "../engine/records.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
-import { createParams, type ParamsRoot } from "../nn/params.ts";
+import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import { withTaps } from "../nn/taps.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import { familyOf, fromFamilies } from "./families.ts";
@@ -124,6 +124,11 @@ export interface TraceOptions extends BlockOptions {
   readonly timePerToken?: boolean;
   /** Sizes of reference pictures as the network sees them, each an input `reference0`, `reference1`, …; none by default. */
   readonly references?: readonly (readonly [height: number, width: number])[] | undefined;
+  /**
+   * Takes what the network's part for the text alone makes of it as `text`, where there is such a part (see `tracedText`); its
+   * weights are declared nevertheless.
+   */
+  readonly textApart?: boolean;
   /** Replaces the inputs `x` and `t`. */
   readonly from?: { readonly x: Tensor; readonly t: Tensor };
   /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
@@ -145,7 +150,7 @@ export function traceNetwork(
   root: ParamsRoot = createParams(),
 ): TracedNetwork {
   const { size = config.size, frames = config.frames, taps = [], ...rest } = traceOptions;
-  const { drop: drops, from, timePerToken, references = [], ...options } = rest;
+  const { drop: drops, from, timePerToken, references = [], textApart, ...options } = rest;
   const tapped = withTaps(root, taps);
   const { params } = tapped;
   const family = familyOf(config);
@@ -163,7 +168,10 @@ export function traceNetwork(
   const pictures = recordOf(referenceNames(references.length), (name, i) =>
     input(name, ...networkInput(config, references[i])),
   );
-  const given = conditionInputs(config, family);
+  const apart = textApart ? tracedText(config, params) : undefined;
+  const given: Record<string, Tensor> = apart
+    ? { text: input("text", [batch, ...apart.shape]) }
+    : conditionInputs(config, family);
   const { prompt } = config;
   const { ids, mask } = given;
   const condition =
@@ -189,6 +197,23 @@ export function traceNetwork(
 /** The names of the inputs of reference pictures. */
 export function referenceNames(count: number): readonly string[] {
   return Array.from({ length: count }, (_, i) => `reference${i}`);
+}
+
+/** The part of a network that reads the text alone. */
+export interface TracedText {
+  /** Tokens and channels of its output. */
+  readonly shape: readonly [tokens: number, width: number];
+  /** [B, tokens, width], from the inputs `y` [B, L, width] and `mask` [B, L] bool. */
+  readonly output: Tensor;
+}
+
+/** Traces the part of a network that reads the text alone; undefined if it has none, or trains an encoder of its own. */
+export function tracedText(config: NetworkConfig, params: Params): TracedText | undefined {
+  const family = familyOf(config);
+  const { text } = family;
+  const shape = config.prompt === undefined ? text?.shape(config) : undefined;
+  if (!text || !shape) return undefined;
+  return { shape, output: text.trace(params, conditionInputs(config, family), config) };
 }
 
 /** Shape and type of the input `x`. */

@@ -20,6 +20,7 @@ import {
   imageSizes,
   type NetworkConfig,
   type TracedNetwork,
+  tracedText,
   traceNetwork,
 } from "../models/network.ts";
 import { createParams } from "../nn/params.ts";
@@ -41,6 +42,7 @@ export interface ImageModel {
   /** Settings that a request takes from the model where it gives none. */
   readonly defaults: Omit<Card["sampling"], "sampler"> & {
     readonly guidedChannels?: number | undefined;
+    readonly guidanceInterval?: readonly [above: number, upTo: number];
   };
   /** The LoRAs that were merged into the weights. */
   readonly loras?: readonly MergedLora[] | undefined;
@@ -153,7 +155,19 @@ export function tracedForDrawing(
 ): TracedNetwork {
   // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
   // network needs an input that drops the condition.
-  return traceNetwork(network, { size, drop: network.prompt !== undefined, skippable });
+  const drop = network.prompt !== undefined;
+  return traceNetwork(network, { size, drop, skippable, textApart: true });
+}
+
+/**
+ * The part of a network that reads the text alone as a graph: `y` [B, L, width] and `mask` [B, L] bool → `text`.
+ *
+ * @throws UsageError if the network has no such part
+ */
+export function textGraph(network: NetworkConfig): Graph {
+  const traced = tracedText(network, createParams());
+  if (traced) return graphOf({ text: traced.output });
+  throw new UsageError(`A ${network.kind} has no part that reads a text alone.`);
 }
 
 /**

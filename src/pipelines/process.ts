@@ -102,7 +102,7 @@ export interface ContinuousProcessOptions {
   /** Standard deviation of the noise that sampling begins with; 1 unless given. */
   readonly start?: (first: NoiseLevel) => number;
   /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
-  readonly noiseScale?: number;
+  readonly noiseScale?: number | undefined;
   /** The least sigma with which the velocity of a network that predicts x0 is taken (see `withLowestTime`); none unless given. */
   readonly lowestTime?: number;
 }

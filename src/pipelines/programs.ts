@@ -7,6 +7,7 @@ import { byteSize, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import { type Graph, is, leafName } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
+import { pick } from "../engine/records.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import { weightType } from "../engine/runtime/stored-weight.ts";
@@ -268,7 +269,10 @@ export function stagePrograms(
           throw new UsageError("The pipeline was disposed, so it draws no more; open it again.");
         }
         const rows = Object.values(inputs)[0]?.shape[0] ?? 1;
-        const outputs = await (await ready(stage, rows)).run(inputs, options);
+        // A network may read less than it is offered, such as one that is not told the time.
+        const read = new Set(tracedOnce(stage).inputs.map(leafName));
+        const taken = pick(inputs, (name) => read.has(name));
+        const outputs = await (await ready(stage, rows)).run(taken, options);
         checkFinite(stage.name, Object.values(outputs));
         return outputs;
       }),

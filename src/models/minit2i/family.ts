@@ -5,7 +5,7 @@ import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import { diffusersMiniT2IKeys, miniT2IConfig } from "./checkpoint.ts";
 import { checkMiniT2I, type MiniT2IConfig, miniT2IPresets, miniT2ISchema } from "./config.ts";
-import { miniT2I } from "./minit2i.ts";
+import { miniT2I, miniT2IText } from "./minit2i.ts";
 
 export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   kind: "minit2i",
@@ -14,6 +14,11 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   check: checkMiniT2I,
   presets: miniT2IPresets,
   trace: miniT2I,
+  text: {
+    // The tokens of a mean flow tell it the step.
+    shape: ({ meanFlow, condition, hidden }) => (meanFlow ? undefined : [condition.length, hidden]),
+    trace: miniT2IText,
+  },
   sizes: ({ patch }) => ({ unit: patch, fixed: false }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   training: {

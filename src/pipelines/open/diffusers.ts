@@ -17,7 +17,8 @@ import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, jsonIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
-import { type SamplingProcess, schedulerProcess } from "../process.ts";
+import { schedulerProcess } from "../process.ts";
+import { miniT2IModel, miniT2IProcess, miniT2ITextEncoders } from "./minit2i.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
 import {
@@ -35,8 +36,15 @@ interface PipelineClass {
   readonly transformer: string;
   /** Options that apply to it. */
   readonly options: readonly (keyof OpenModelOptions)[];
-  /** The settings of diffusers' pipeline. */
-  readonly defaults: { readonly steps: number; readonly guidance: number };
+  /** The settings of diffusers' pipeline, with diffusers' own schedulers. */
+  readonly defaults?: { readonly steps: number; readonly guidance: number };
+  /** The process and the settings of a pipeline with a scheduler of its own. */
+  readonly ownProcess?: (
+    transformer: FieldReader,
+    scheduler: FieldReader,
+  ) => Pick<ImageModel, "process" | "defaults">;
+  /** Whether it draws pixels, without an autoencoder. */
+  readonly drawsPixels?: boolean;
   /** Whether position tables in the file are checked against the network's own. */
   readonly checksTables: boolean;
   /** For models that take prompts: the text encoders, and how the model is put together with them. */
@@ -71,11 +79,21 @@ const sd3: PipelineClass = {
   },
 };
 
+const miniT2I: PipelineClass = {
+  transformer: "MiniT2IMMJiTModel",
+  options: [],
+  ownProcess: miniT2IProcess,
+  drawsPixels: true,
+  checksTables: false,
+  text: { encoders: miniT2ITextEncoders, withEncoders: miniT2IModel },
+};
+
 const pipelineClasses: Readonly<Record<string, PipelineClass>> = {
   DiTPipeline: dit,
   StableDiffusion3Pipeline: sd3,
   StableDiffusion3Img2ImgPipeline: sd3,
   StableDiffusion3InpaintPipeline: sd3,
+  MiniT2ITextToImagePipeline: miniT2I,
 };
 
 /**
@@ -124,8 +142,8 @@ export async function openDiffusersFolder(
   refuseOptions(folder.name, options, row.options);
   const wanted = row.text ? await encodersToOpen(folder, row.text.encoders, options) : [];
   const transformer = await component(folder, "transformer", row.transformer);
-  const process = await schedulerOf(folder);
-  const given = vae ?? (await vaeOf(folder));
+  const drawing = await processOf(folder, row, transformer.fields);
+  const given = row.drawsPixels ? undefined : (vae ?? (await vaeOf(folder)));
   const family = transformerFamily(row);
   const fromFields = family.diffusers.config(transformer.fields);
 
@@ -144,16 +162,15 @@ export async function openDiffusersFolder(
     const encoders = text
       ? await openEncoderFolders(text.encoders, wanted, openComponent, opened)
       : {};
-    const decoder = await openVAE(given, network.channels);
-    opened.push(decoder.file);
+    const decoder = given && (await openVAE(given, network.channels));
+    if (decoder) opened.push(decoder.file);
     const parts: ImageModel = {
       name: folder.basename,
       network,
       weights,
-      process,
+      ...drawing,
       classes: network.condition.kind === "class" ? classNames(index) : undefined,
       decoder,
-      defaults: row.defaults,
       close: () => closeAll(opened),
     };
     if (!text) return parts;
@@ -210,10 +227,15 @@ export async function component(
   );
 }
 
-async function schedulerOf(whole: ModelFolder): Promise<SamplingProcess> {
+async function processOf(
+  whole: ModelFolder,
+  { ownProcess, defaults }: PipelineClass,
+  transformer: FieldReader,
+): Promise<Pick<ImageModel, "process" | "defaults">> {
   const fields = await configOf(whole, "scheduler", "scheduler_config.json");
+  if (ownProcess) return ownProcess(transformer, fields);
   const name = fields.text("_class_name");
-  return schedulerProcess(name, diffusersScheduler(name, fields));
+  return { process: schedulerProcess(name, diffusersScheduler(name, fields)), defaults: defaults! };
 }
 
 async function configOf(whole: ModelFolder, name: string, file: string): Promise<FieldReader> {
