@@ -67,6 +67,28 @@ export function guided(
   };
 }
 
+/** The linear combination of guidance, negative + scale·(positive − negative). */
+export function combinedBy(scale: number, positive: NdArray, negative: NdArray): NdArray<Real> {
+  return combine([scale, positive], [1 - scale, negative]);
+}
+
+/** Guided predictions scaled down, image by image, where their norm exceeds `most` times that of the conditional ones (Z-Image). */
+export function limitedTo(most: number, guided: NdArray, conditional: NdArray): NdArray<Real> {
+  const limits = images(combine([1, conditional])).map((image) => most * normOf(image));
+  const limited = combine([1, guided]);
+  for (const [i, image] of images(limited).entries()) {
+    const factor = limits[i]! / normOf(image);
+    if (factor < 1) for (let j = 0; j < image.length; j++) image[j]! *= factor;
+  }
+  return limited;
+}
+
+function normOf(values: Float32Array | Float64Array): number {
+  let squares = 0;
+  for (const value of values) squares += value ** 2;
+  return Math.sqrt(squares);
+}
+
 /** The guided x0 whose prediction has, image by image, the standard deviation of the conditional prediction. */
 function rescaled(
   x0: NdArray,

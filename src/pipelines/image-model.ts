@@ -183,19 +183,19 @@ export function networkGraph(
 }
 
 /**
- * The decoder as a graph: `latents` [B, latentChannels, h, w] or tokens [B, h, w], as the network draws them → `pixels`
+ * The decoder as a graph: `latents` [B, channels, h, w] or tokens [B, h, w], as the network draws them → `pixels`
  * [B, C, f·h, f·w], about in [−1, 1].
  */
 export function decoderGraph(coder: ImageCodec, size: Size): Graph {
   const latents =
     coder.kind === "kl"
-      ? input("latents", [batch, coder.config.latentChannels, ...size])
+      ? input("latents", [batch, codecShape(coder).latents, ...size])
       : input("latents", [batch, ...size], "int64");
   return graphOf({ pixels: decodeWithCodec(createParams(), latents, coder) });
 }
 
 /**
- * The image encoder as a graph: `images` [B, C, H, W] in [−1, 1] → `latents` [B, latentChannels, H/f, W/f] or tokens
+ * The image encoder as a graph: `images` [B, C, H, W] in [−1, 1] → `latents` [B, channels, H/f, W/f] or tokens
  * [B, H/f, W/f], as the network draws them.
  */
 export function encoderGraph(coder: ImageCodec, size: Size): Graph {

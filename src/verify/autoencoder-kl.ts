@@ -13,9 +13,13 @@ import {
   decodeLatents,
   encodeImages,
   samplePosterior,
+  scaleLatents,
+  unscaleLatents,
 } from "../models/coders/autoencoder-kl.ts";
+import { prefixed } from "../engine/records.ts";
 import { createParams } from "../nn/params.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
+import { caseNames } from "./cases.ts";
 import type { BackendSource, Computed, Family } from "./family.ts";
 import { computeNetwork, recordedInput, recordedModel } from "./network.ts";
 import type { Recording } from "./recording.ts";
@@ -42,12 +46,47 @@ export const sd3VAE: Family = (recording, backend) => {
   return compute(recording, backend, configs);
 };
 
+/** AutoEncoder of FLUX.2's repository, with the statistics of its packed latents. */
+export const flux2VAE: Family = async function* cases(recording, backend) {
+  const { args } = recordedModel(recording);
+  // The encoder and the decoder only print it.
+  args.ignore("resolution");
+  const config: AutoencoderKLConfig = {
+    ...autoencoderKLPresets["FLUX.2-ae"],
+    ...levelsOf(args),
+    inputs: args.count("in_channels", 3),
+    outputs: args.count("out_ch", 3),
+  };
+  args.finish("AutoEncoder");
+  const params = autoencoderKLParams(config);
+  const keys = autoencoderKLKeys(recordedModel(recording).weights.entries.keys(), config);
+  for (const name of caseNames(recording)) {
+    const [image, z] = ["image", "z"].map((each) => recordedInput(recording.io, `${name}.${each}`));
+    const p = createParams();
+    if (image) {
+      const { moments, mean } = encodeImages(p, image, config);
+      const outputs = { moments, encode: scaleLatents(p, mean, config) };
+      const named = prefixed(`out.${name}.`, outputs);
+      yield* computeNetwork(recording, backend, { params, outputs: named, keys });
+    }
+    if (z) {
+      const decode = decodeLatents(p, unscaleLatents(p, z, config), config);
+      const named = { [`out.${name}.decode`]: decode };
+      yield* computeNetwork(recording, backend, { params, outputs: named, keys });
+    }
+  }
+};
+
 function sd3Config(args: FieldReader): AutoencoderKLConfig {
   args.ignore("dtype", "device");
+  return { ...autoencoderKLPresets["SD3-VAE"], ...levelsOf(args) };
+}
+
+/** The sizes that the code of CompVis and its successors take. */
+function levelsOf(args: FieldReader) {
   const stem = args.count("ch", 128);
   const widths = args.counts("ch_mult", [1, 2, 4, 4]).map((factor) => stem * factor);
   return {
-    ...autoencoderKLPresets["SD3-VAE"],
     latentChannels: args.count("z_channels", 16),
     widths,
     stem,

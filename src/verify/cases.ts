@@ -46,7 +46,8 @@ function verifyCases(family: RecordedCases<NetworkFields>): Family {
   };
 }
 
-function caseNames({ name, io }: Recording): readonly string[] {
+/** The names CASE of the recorded inputs `in.CASE.…`. */
+export function caseNames({ name, io }: Recording): readonly string[] {
   const found = [...io.entries.keys()].flatMap((key) => /^in\.(\w+)\./.exec(key)?.[1] ?? []);
   if (found.length > 0) return [...new Set(found)].toSorted();
   throw new FormatError(

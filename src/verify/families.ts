@@ -1,8 +1,9 @@
 /** Every family whose recordings can be verified, by its name in config.json. */
-import { autoencoderKL, sd3VAE } from "./autoencoder-kl.ts";
+import { autoencoderKL, flux2VAE, sd3VAE } from "./autoencoder-kl.ts";
 import { familiesOfCases } from "./cases.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import type { Family } from "./family.ts";
+import { fluxSampling } from "./flux-sampling.ts";
 import { forwardOf, recordedFamilies } from "./forward.ts";
 import { miniT2IMeanFlow } from "./minit2i-mf.ts";
 import { miniT2ISampling } from "./minit2i-sampling.ts";
@@ -25,6 +26,8 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["torch_rng", torchRng],
   ["autoencoder_kl", autoencoderKL],
   ["sd3_vae", sd3VAE],
+  ["flux2_vae", flux2VAE],
+  ["flux_sampling", fluxSampling],
   ["dit_diffusion", ditDiffusion],
   ["samplers", samplersFamily],
   ["pixart", pixArt],

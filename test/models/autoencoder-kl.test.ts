@@ -9,8 +9,10 @@ import { graphOf } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch, resolve } from "../../src/engine/graph/shape.ts";
+import { countParameters } from "../../src/engine/passes/cost.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
+import { autoencoderCheckpointConfig } from "../../src/models/coders/autoencoder-kl-checkpoint.ts";
 import {
   autoencoderKLConfig,
   autoencoderKLPresets,
@@ -25,7 +27,7 @@ import {
   tiledDecode,
   unscaleLatents,
 } from "../../src/models/coders/autoencoder-kl.ts";
-import { createParams } from "../../src/nn/params.ts";
+import { createParams, declaredTensors } from "../../src/nn/params.ts";
 import { checkedWeights, checkKeys } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
 import {
@@ -100,6 +102,12 @@ const lists: readonly KeyList[] = [
   { list: "SD3-VAE-16ch", preset: "SD3-VAE", parameters: 83_819_683 },
 ];
 
+const fluxLists: readonly KeyList[] = [
+  { list: "FLUX.1-ae", preset: "FLUX.1-ae", parameters: 83_819_683 },
+  { list: "FLUX.2-ae", preset: "FLUX.2-ae", parameters: 84_046_115 },
+];
+const allLists = [...lists, ...fluxLists];
+
 /** The published checkpoint's keys and shapes, as a checkpoint that can be changed. */
 function publishedKeys(list: string): Map<string, { shape: number[] }> {
   const file = path.join(fixtures, "keys", `${list}.json`);
@@ -113,7 +121,7 @@ function check({ list, preset }: KeyList, entries: ReturnType<typeof publishedKe
   checkKeys(autoencoderKLParams(config), { name: list, entries }, keys);
 }
 
-describe.each(lists)("the published keys $list", (published) => {
+describe.each(allLists)("the published keys $list", (published) => {
   it("are accepted, also among those of other models", () => {
     const entries = publishedKeys(published.list);
     expect(() => check(published, entries)).not.toThrow();
@@ -126,12 +134,14 @@ describe.each(lists)("the published keys $list", (published) => {
 
   it("have the counted number of parameters", () => {
     const { declared } = autoencoderKLParams(autoencoderKLPresets[published.preset]);
-    const sizes = [...declared.values()].map(({ tensor }) =>
-      sizeOf(resolve(tensor.shape, undefined)),
+    // The statistics of packed latents are no parameters.
+    expect(countParameters({ parameters: declaredTensors({ declared }) })).toBe(
+      published.parameters,
     );
-    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(published.parameters);
   });
+});
 
+describe.each(lists)("the published keys $list", (published) => {
   it("are refused by name if one is missing, extra or of another shape", () => {
     const keys = [...publishedKeys(published.list).keys()];
     for (const key of keys) {
@@ -150,6 +160,43 @@ describe.each(lists)("the published keys $list", (published) => {
   });
 });
 
+describe("the config of a checkpoint", () => {
+  it.each(allLists)("is that of $preset for the keys $list", ({ list, preset }) => {
+    const entries = publishedKeys(list) as unknown as Weights["entries"];
+    const wanted = preset === "FLUX.1-ae" ? preset : undefined;
+    expect(autoencoderCheckpointConfig({ entries }, wanted)).toEqual(autoencoderKLPresets[preset]);
+  });
+
+  it("does not take the scale of an autoencoder with other channels", () => {
+    const entries = publishedKeys("SD-VAE-compvis") as unknown as Weights["entries"];
+    const config = autoencoderCheckpointConfig({ entries }, "FLUX.1-ae");
+    expect(config.scale).toBe(autoencoderKLPresets["SD-VAE"].scale);
+  });
+});
+
+describe("packed latents", () => {
+  it("are patches with the channel slowest, normalized by the stored statistics, and back", async () => {
+    const config = { ...autoencoderKLPresets["FLUX.2-ae"], latentChannels: 2 };
+    const p = createParams();
+    const packed = scaleLatents(p, input("z", [batch, 2, 2, 4]), config);
+    const graph = graphOf({ packed, back: unscaleLatents(p, packed, config) });
+    const mean = Array.from({ length: 8 }, (_, i) => i / 10);
+    const variance = Array.from({ length: 8 }, (_, i) => 1 + i);
+    const z = Array.from({ length: 16 }, (_, i) => i);
+    const outputs = evaluateFloat64(graph, {
+      z: ndarray("float32", [1, 2, 2, 4], z),
+      "bn.running_mean": ndarray("float32", [8], mean),
+      "bn.running_var": ndarray("float32", [8], variance),
+    });
+    // Channel c of row i and column j of a patch is number 4·c + 2·i + j; this is the last one, of the second patch.
+    expect(outputs["packed"]!.shape).toEqual([1, 8, 1, 2]);
+    const last = (15 - Math.fround(0.7)) / Math.sqrt(8 + 1e-4);
+    expect(toNumbers(outputs["packed"]!).at(-1)).toBeCloseTo(last, 6);
+    for (const [i, value] of toNumbers(outputs["back"]!).entries())
+      expect(value).toBeCloseTo(z[i]!, 5);
+  });
+});
+
 describe("autoencoderKLConfig", () => {
   const blocks = (name: string) => new Array<string>(4).fill(name);
   const published = {
@@ -164,6 +211,25 @@ describe("autoencoderKLConfig", () => {
     norm_num_groups: 32,
     sample_size: 256,
   };
+
+  it("reads the class of FLUX.2", () => {
+    const { _class_name: _, down_block_types: down, up_block_types: up } = published;
+    const fields = {
+      _class_name: "AutoencoderKLFlux2",
+      down_block_types: down,
+      up_block_types: up,
+      batch_norm_eps: 1e-4,
+      batch_norm_momentum: 0.1,
+      patch_size: [2, 2],
+    };
+    expect(configOf(fields)).toEqual(autoencoderKLPresets["FLUX.2-ae"]);
+    expect(configOf({ ...fields, patch_size: [4, 4], batch_norm_eps: 1e-3 }).packing).toEqual({
+      patch: 4,
+      epsilon: 1e-3,
+    });
+    expect(() => configOf({ ...fields, patch_size: [1, 2] })).toThrow("packed in squares");
+    expect(() => configOf({ ...fields, scaling_factor: 1 })).toThrow('"scaling_factor"');
+  });
 
   it("reads the published configurations", () => {
     expect(configOf(published)).toEqual(autoencoderKLPresets["SD-VAE"]);
@@ -216,8 +282,8 @@ describe("latents", () => {
 
   it("are scaled for diffusion models and back", () => {
     const z = input("z", [batch, 16, 1, 3]);
-    const scaled = scaleLatents(z, config);
-    const graph = graphOf({ scaled, back: unscaleLatents(scaled, config) });
+    const scaled = scaleLatents(createParams(), z, config);
+    const graph = graphOf({ scaled, back: unscaleLatents(createParams(), scaled, config) });
     const given = randomArray(1, "float64", shape);
     const { scaled: got, back } = evaluateFloat64(graph, { z: given });
     expect(toNumbers(got!)[5]).toBeCloseTo((toNumbers(given)[5]! - 0.0609) * 1.5305, 12);

@@ -19,12 +19,15 @@ import { randomArray } from "../support/arrays.ts";
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
 const backend = nodeBackend("cpu");
 
-it("FLUX.1 schnell reproduces tensors recorded from the original, gradients included", async () => {
-  const report = await withRecording(path.join(fixtures, "flux1_schnell"), (recording) =>
+it.each([
+  ["flux1_schnell", 61],
+  ["flux_sampling", 126],
+])("the recording %s of the original is reproduced", async (folder, outputs) => {
+  const report = await withRecording(path.join(fixtures, folder), (recording) =>
     verifyRecording(recording, async () => backend),
   );
   expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
-  expect(report.outputs).toHaveLength(61);
+  expect(report.outputs).toHaveLength(outputs);
 });
 
 it("a recording whose positions are not the network's own is refused by name", async () => {

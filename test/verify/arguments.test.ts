@@ -3,6 +3,8 @@ import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-conf
 import { vqganConfig } from "../../src/models/coders/vqgan.ts";
 import { ddpmUNetConfig } from "../../src/models/ddpm-unet/checkpoint.ts";
 import { diffusersDiTConfig, ditConfig } from "../../src/models/dit/checkpoint.ts";
+import { diffusersFluxConfig, fluxConfig } from "../../src/models/flux/checkpoint.ts";
+import { diffusersFlux2Config, flux2Config } from "../../src/models/flux2/checkpoint.ts";
 import { diffusersMMDiTConfig, mmditConfig } from "../../src/models/mmdit/checkpoint.ts";
 import { paellaConfig } from "../../src/models/paella/paella.ts";
 import { paellaV1Config } from "../../src/models/paella/paella-v1.ts";
@@ -10,6 +12,7 @@ import { pixArtConfig } from "../../src/models/pixart/pixart.ts";
 import { clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
 import { t5EncoderConfig } from "../../src/models/text-encoders/t5-encoder.ts";
 import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
+import { zImageConfig } from "../../src/models/z-image/checkpoint.ts";
 import { fieldReader, type FieldReader } from "../../src/weights/config-fields.ts";
 
 /** How the arguments of a constructor are treated. */
@@ -96,6 +99,92 @@ const originals: Readonly<Record<string, Arguments>> = {
     },
     refused: { dims: 3, use_fp16: true, num_heads_upsample: 2, out_channels: 5 },
     ignored: { dropout: 0.1, use_checkpoint: true },
+  },
+  "Flux of black-forest-labs/flux": {
+    read: fluxConfig,
+    base: {
+      in_channels: 16,
+      vec_in_dim: 20,
+      context_in_dim: 24,
+      hidden_size: 48,
+      mlp_ratio: 4,
+      num_heads: 3,
+      depth: 2,
+      depth_single_blocks: 2,
+      axes_dim: [4, 6, 6],
+      theta: 10_000,
+      qkv_bias: true,
+      guidance_embed: true,
+    },
+    honoured: {
+      in_channels: 32,
+      vec_in_dim: 12,
+      context_in_dim: 8,
+      hidden_size: and(96, { num_heads: 6 }),
+      mlp_ratio: 2,
+      num_heads: and(6, { hidden_size: 96 }),
+      depth: 1,
+      depth_single_blocks: 1,
+      axes_dim: [6, 6, 4],
+      theta: 2000,
+      qkv_bias: false,
+      guidance_embed: false,
+    },
+    refused: { out_channels: 8, in_channels: 18, axes_dim: [4, 6] },
+  },
+  "Flux2 of black-forest-labs/flux2": {
+    read: flux2Config,
+    base: {
+      in_channels: 12,
+      context_in_dim: 30,
+      hidden_size: 48,
+      num_heads: 3,
+      depth: 2,
+      depth_single_blocks: 3,
+      axes_dim: [4, 4, 4, 4],
+      theta: 2000,
+      mlp_ratio: 3,
+    },
+    honoured: {
+      in_channels: 16,
+      context_in_dim: 8,
+      hidden_size: and(96, { num_heads: 6 }),
+      num_heads: and(6, { hidden_size: 96 }),
+      depth: 1,
+      depth_single_blocks: 1,
+      axes_dim: [2, 6, 4, 4],
+      theta: 10_000,
+      mlp_ratio: 2,
+      use_guidance_embed: false,
+    },
+    refused: { axes_dim: [8, 4, 4] },
+  },
+  "ZImageTransformer2DModel of Tongyi-MAI/Z-Image": {
+    read: (read) => zImageConfig(read),
+    base: { dim: 48, n_heads: 3, axes_dims: [4, 6, 6] },
+    honoured: {
+      all_patch_size: [4],
+      in_channels: 4,
+      dim: and(96, { n_heads: 6 }),
+      n_layers: 2,
+      n_refiner_layers: 1,
+      n_heads: and(6, { dim: 96 }),
+      norm_eps: 1e-6,
+      qk_norm: false,
+      cap_feat_dim: 20,
+      rope_theta: 100,
+      t_scale: 500,
+      axes_dims: [6, 6, 4],
+      axes_lens: [64, 32, 16],
+    },
+    refused: {
+      all_patch_size: [2, 4],
+      all_f_patch_size: [2],
+      n_kv_heads: 1,
+      siglip_feat_dim: 8,
+      axes_dims: [4, 6],
+      axes_lens: [64],
+    },
   },
   "MMDiTX of Stability-AI/sd3.5": {
     read: (read) => mmditConfig(read),
@@ -264,6 +353,43 @@ const originals: Readonly<Record<string, Arguments>> = {
       use_additional_conditions: true,
     },
     ignored: { dropout: 0.1, norm_num_groups: 8, upcast_attention: true },
+  },
+  "FluxTransformer2DModel of diffusers": {
+    read: diffusersFluxConfig,
+    honoured: {
+      in_channels: 32,
+      num_layers: 2,
+      num_single_layers: 2,
+      attention_head_dim: and(16, { axes_dims_rope: [4, 6, 6] }),
+      num_attention_heads: 2,
+      joint_attention_dim: 64,
+      pooled_projection_dim: 32,
+      guidance_embeds: true,
+      axes_dims_rope: [32, 48, 48],
+    },
+    refused: { patch_size: 2, out_channels: 16, in_channels: 18, axes_dims_rope: [16, 56] },
+  },
+  "Flux2Transformer2DModel of diffusers": {
+    read: diffusersFlux2Config,
+    honoured: {
+      in_channels: 32,
+      num_layers: 2,
+      num_single_layers: 2,
+      attention_head_dim: and(16, { axes_dims_rope: [4, 4, 4, 4] }),
+      num_attention_heads: 2,
+      joint_attention_dim: 64,
+      mlp_ratio: 2,
+      axes_dims_rope: [16, 48, 32, 32],
+      rope_theta: 100,
+      guidance_embeds: false,
+    },
+    refused: {
+      patch_size: 2,
+      out_channels: 16,
+      timestep_guidance_channels: 128,
+      eps: 1e-5,
+      axes_dims_rope: [64, 64],
+    },
   },
   "SD3Transformer2DModel of diffusers": {
     read: diffusersMMDiTConfig,

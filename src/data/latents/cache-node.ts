@@ -125,7 +125,7 @@ async function chooseManifest(
       autoencoder: encoder.hash,
       mirrored: flip,
       form: {
-        channels: encoder.coder.kind === "vq" ? 1 : encoder.coder.config.latentChannels,
+        channels: codecShape(encoder.coder).latents,
         height: shape.height / factor,
         width: shape.width / factor,
         parts,

@@ -8,6 +8,7 @@ import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import {
   autoencoderKLConfig,
   type AutoencoderKLConfig,
+  type AutoencoderKLName,
   autoencoderKLPresets,
 } from "./autoencoder-kl-config.ts";
 import { autoencoderKLKeys, autoencoderKLParams } from "./autoencoder-kl.ts";
@@ -40,7 +41,7 @@ export async function openAutoencoderFolder(folder: ModelFolder): Promise<OpenAu
  */
 export function autoencoderIn(
   file: Weights,
-  config: AutoencoderKLConfig = checkpointConfig(file),
+  config: AutoencoderKLConfig = autoencoderCheckpointConfig(file),
 ): OpenAutoencoder {
   const keys = autoencoderKLKeys(file.entries.keys(), config);
   const weights = checkedWeights(autoencoderKLParams(config), file, keys);
@@ -48,10 +49,15 @@ export function autoencoderIn(
 }
 
 /**
- * Infers widths and depths from a checkpoint, and the scale from its number of latent channels. A checkpoint without an
- * autoencoder gives a config whose weights it lacks.
+ * Infers widths and depths from a checkpoint. The scale of its latents is in no file: it is that of a published autoencoder with
+ * as many channels. A checkpoint without an autoencoder gives a config whose weights it lacks.
+ *
+ * @param wanted the published autoencoder that the model was trained with, where several have as many channels
  */
-function checkpointConfig({ entries }: Weights): AutoencoderKLConfig {
+export function autoencoderCheckpointConfig(
+  { entries }: Pick<Weights, "entries">,
+  wanted?: AutoencoderKLName,
+): AutoencoderKLConfig {
   // All naming schemes number the blocks of a level in the same way.
   const shapeOf = (pattern: RegExp) => {
     for (const [key, { shape }] of entries) if (pattern.test(key)) return shape;
@@ -67,7 +73,13 @@ function checkpointConfig({ entries }: Weights): AutoencoderKLConfig {
     return found;
   };
   const latentChannels = shapeOf(/(^|\.)decoder\.conv_in\.weight$/)?.[1];
-  const preset = autoencoderKLPresets[latentChannels === 16 ? "SD3-VAE" : "SD-VAE"];
+  const packed = shapeOf(/(^|\.)bn\.running_mean$/) !== undefined;
+  const all = Object.entries<AutoencoderKLConfig>(autoencoderKLPresets);
+  const fitting = all.filter(
+    ([, each]) => each.latentChannels === latentChannels && packed === (each.packing !== undefined),
+  );
+  const [, preset] = fitting.find(([name]) => name === wanted) ??
+    fitting[0] ?? ["", autoencoderKLPresets[packed ? "FLUX.2-ae" : "SD-VAE"]];
   const widths = firstOf((index) => level(index));
   if (widths.length === 0 || latentChannels === undefined) return preset;
   const attention = new Array<boolean>(widths.length).fill(false);

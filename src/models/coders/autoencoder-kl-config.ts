@@ -32,6 +32,11 @@ export const autoencoderKLSchema = z
     quantConv: z.boolean(),
     /** Whether a 1×1 convolution precedes the decoder. */
     postQuantConv: z.boolean(),
+    /**
+     * FLUX.2: patches of latents are packed into channels, each of which is normalized by the mean and the variance that the
+     * file stores, with `epsilon` added to the variance.
+     */
+    packing: z.strictObject({ patch: count, epsilon: z.number().positive() }).optional(),
     /** Diffusion models work on (z − shift)·scale, which has unit variance. */
     scale: z.number().positive(),
     shift: z.number(),
@@ -77,15 +82,36 @@ export const autoencoderKLPresets = {
     scale: 1.5305,
     shift: 0.0609,
   },
+  /** FLUX.1 and Z-Image. */
+  "FLUX.1-ae": {
+    ...stableDiffusion,
+    latentChannels: 16,
+    quantConv: false,
+    postQuantConv: false,
+    scale: 0.3611,
+    shift: 0.1159,
+  },
+  /** FLUX.2. */
+  "FLUX.2-ae": {
+    ...stableDiffusion,
+    latentChannels: 32,
+    scale: 1,
+    packing: { patch: 2, epsilon: 1e-4 },
+  },
 } satisfies Record<string, AutoencoderKLConfig>;
 
+/** The name of a published autoencoder. */
+export type AutoencoderKLName = keyof typeof autoencoderKLPresets;
+
 /**
- * Reads the config.json of diffusers' AutoencoderKL; missing fields have the defaults of diffusers.
+ * Reads the config.json of diffusers' AutoencoderKL or AutoencoderKLFlux2; missing fields have the defaults of diffusers.
  *
  * @throws FormatError that names the field at fault
  */
 export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
-  const widths = read.counts("block_out_channels", [64]);
+  const packed = read.text("_class_name", "") === "AutoencoderKLFlux2";
+  const preset = packed ? autoencoderKLPresets["FLUX.2-ae"] : undefined;
+  const widths = read.counts("block_out_channels", preset?.widths ?? [64]);
   const plain = <T>(block: T) => new Array<T>(widths.length).fill(block);
   const [down, attendingDown] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"] as const;
   const [up, attendingUp] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"] as const;
@@ -105,9 +131,9 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
   const config: AutoencoderKLConfig = {
     inputs: read.count("in_channels", 3),
     outputs: read.count("out_channels", 3),
-    latentChannels: read.count("latent_channels", 4),
+    latentChannels: read.count("latent_channels", preset?.latentChannels ?? 4),
     widths,
-    layers: read.count("layers_per_block", 1),
+    layers: read.count("layers_per_block", preset?.layers ?? 1),
     groups: read.count("norm_num_groups", 32),
     activation: read.choice("act_fn", activationNames, "silu"),
     encoderAttention: downBlocks.map((block) => block === attendingDown),
@@ -116,11 +142,22 @@ export function autoencoderKLConfig(read: FieldReader): AutoencoderKLConfig {
     middleAttention: read.flag("mid_block_add_attention", true),
     quantConv: read.flag("use_quant_conv", true),
     postQuantConv: read.flag("use_post_quant_conv", true),
-    scale: read.number("scaling_factor", 0.18215),
-    shift: read.number("shift_factor", 0),
+    ...(packed
+      ? { scale: 1, shift: 0, packing: packingOf(read) }
+      : { scale: read.number("scaling_factor", 0.18215), shift: read.number("shift_factor", 0) }),
   };
-  read.finish("AutoencoderKL");
+  read.finish(packed ? "AutoencoderKLFlux2" : "AutoencoderKL");
   return config;
+}
+
+function packingOf(read: FieldReader): AutoencoderKLConfig["packing"] {
+  // How the statistics followed the batches of its training.
+  read.ignore("batch_norm_momentum");
+  const [patch, across] = read.size("patch_size", 2);
+  if (patch === across) return { patch, epsilon: read.number("batch_norm_eps", 1e-4) };
+  throw new FormatError(
+    `${read.file} has "patch_size" = ${patch}, ${across}, but latents are packed in squares; give one number.`,
+  );
 }
 
 /** The fields that `autoencoderKLConfig` reads, for an autoencoder whose levels have no attention. */
@@ -147,7 +184,12 @@ export function autoencoderKLFields(
   };
 }
 
-/** The downsampling factor: each level but the first halves height and width. */
-export function latentFactor({ widths }: AutoencoderKLConfig): number {
-  return 2 ** (widths.length - 1);
+/** Pixels along a side of one latent as networks see it: each level but the first halves height and width, and packing follows. */
+export function latentFactor({ widths, packing }: AutoencoderKLConfig): number {
+  return 2 ** (widths.length - 1) * (packing?.patch ?? 1);
+}
+
+/** Channels of the latents as networks see them. */
+export function latentWidth({ latentChannels, packing }: AutoencoderKLConfig): number {
+  return latentChannels * (packing?.patch ?? 1) ** 2;
 }

@@ -12,7 +12,7 @@ import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import { groupNorm } from "../../nn/norm.ts";
-import { createParams, type Params, type ParamsRoot } from "../../nn/params.ts";
+import { createParams, type Params, type ParamsRoot, stored } from "../../nn/params.ts";
 import { crossAttention } from "../../nn/attention.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import { type AutoencoderKLConfig, latentFactor } from "./autoencoder-kl-config.ts";
@@ -88,14 +88,31 @@ export function decodeLatents(p: Params, latents: Tensor, config: AutoencoderKLC
   return conv2d(decoder.at("conv_out"), x, config.outputs, 3); // [B, C, f·h, f·w]
 }
 
-/** Latents of the autoencoder → latents of diffusion models. */
-export function scaleLatents(z: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
-  return z.sub(shift).mul(scale);
+/** Latents of the autoencoder [B, latentChannels, h, w] → latents of diffusion models, packed where the config says so. */
+export function scaleLatents(p: Params, z: Tensor, config: AutoencoderKLConfig): Tensor {
+  const { scale, shift, packing } = config;
+  if (!packing) return z.sub(shift).mul(scale);
+  const { patch } = packing;
+  const packed = z.rearrange("b c (h p) (w q) -> b (c p q) h w", { p: patch, q: patch });
+  const { mean, deviation } = statistics(p, packed.size(1), packing.epsilon);
+  return packed.sub(mean).div(deviation).sub(shift).mul(scale);
 }
 
 /** Latents of diffusion models → latents of the autoencoder. */
-export function unscaleLatents(latents: Tensor, { scale, shift }: AutoencoderKLConfig): Tensor {
-  return latents.div(scale).add(shift);
+export function unscaleLatents(p: Params, latents: Tensor, config: AutoencoderKLConfig): Tensor {
+  const { scale, shift, packing } = config;
+  const unscaled = latents.div(scale).add(shift);
+  if (!packing) return unscaled;
+  const { patch } = packing;
+  const { mean, deviation } = statistics(p, unscaled.size(1), packing.epsilon);
+  const packed = unscaled.mul(deviation).add(mean);
+  return packed.rearrange("b (c p q) h w -> b c (h p) (w q)", { p: patch, q: patch });
+}
+
+/** The stored mean and deviation of each channel, [C, 1, 1], under the names of a BatchNorm. */
+function statistics(p: Params, channels: number, epsilon: number) {
+  const of = (name: string) => p.at("bn").param(name, [channels], stored).reshape([channels, 1, 1]);
+  return { mean: of("running_mean"), deviation: of("running_var").add(epsilon).sqrt() };
 }
 
 /** [B, C, h, w] → [B, width, h, w] */
@@ -138,7 +155,12 @@ export function autoencoderKLParams(
 ): ParamsRoot {
   const p = createParams();
   const factor = latentFactor(encoder);
-  encodeImages(p, input("images", [batch, encoder.inputs, factor, factor]), encoder);
+  const { mean } = encodeImages(
+    p,
+    input("images", [batch, encoder.inputs, factor, factor]),
+    encoder,
+  );
+  scaleLatents(p, mean, encoder);
   decodeLatents(p, input("latents", [batch, decoder.latentChannels, 1, 1]), decoder);
   return p;
 }
@@ -185,16 +207,21 @@ export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKL
   const compvis = own.some((key) => /^(en|de)coder\.(mid|down|up)\./.test(key));
   const old = own.some((key) => /\.attentions\.\d+\.(query|proj_attn)\./.test(key));
   const names = compvis ? compvisNames : old ? oldDiffusersNames : [];
+  const inner = own.some((key) => key.startsWith("encoder.quant_conv."));
   const last = decoder.widths.length - 1;
   // CompVis numbers the levels of the decoder by size, diffusers in the order in which they run.
   const leveled = (name: string) =>
     compvis
       ? name.replace(/\.up_blocks\.(\d+)\./, (_, i) => `.up_blocks.${last - Number(i)}.`)
       : name;
+  const placed = (name: string) =>
+    inner ? name.replace(/^quant_/, "encoder.quant_").replace(/^post_/, "decoder.post_") : name;
   return {
     keyOf: (name) =>
-      prefix + names.reduce((key, [ours, theirs]) => key.replace(ours, theirs), leveled(name)),
-    owns: (key) => key.startsWith(prefix),
+      prefix +
+      names.reduce((key, [ours, theirs]) => key.replace(ours, theirs), placed(leveled(name))),
+    // A BatchNorm also counts the batches of its training.
+    owns: (key) => key.startsWith(prefix) && key !== `${prefix}bn.num_batches_tracked`,
   };
 }
 

@@ -8,6 +8,7 @@ import {
   type OpenAutoencoder,
   openAutoencoderFolder,
 } from "../../models/coders/autoencoder-kl-checkpoint.ts";
+import { codecShape } from "../../models/coders/image-codec.ts";
 import { families } from "../../models/families.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
@@ -260,10 +261,10 @@ export interface GivenVAE {
 export async function openVAE(vae: GivenVAE, channels: number): Promise<OpenAutoencoder> {
   const opened = await vae.open();
   return closingOnFailure([opened.file], async () => {
-    const { latentChannels } = opened.config;
-    if (latentChannels === channels) return opened;
+    const { latents } = codecShape(opened);
+    if (latents === channels) return opened;
     throw new FormatError(
-      `${vae.name} decodes latents of ${latentChannels} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
+      `${vae.name} decodes latents of ${latents} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
     );
   });
 }

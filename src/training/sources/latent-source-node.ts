@@ -143,7 +143,7 @@ function latentShape({ height, width }: PictureShape, coder: ImageCodec): ImageS
   const { factor } = codecShape(coder);
   const size = { height: height / factor, width: width / factor };
   return coder.kind === "kl"
-    ? { ...size, channels: coder.config.latentChannels }
+    ? { ...size, channels: codecShape(coder).latents }
     : { ...size, channels: TOKEN_WIDTH, codebook: coder.config.codebook };
 }
 
