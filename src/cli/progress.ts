@@ -2,7 +2,7 @@
  * The progress of a command as one line of text: rewritten in place in a terminal, written again every few seconds elsewhere.
  */
 
-import { printable } from "./terminal.ts";
+import { printable } from "../engine/errors.ts";
 
 /** The part of process.stderr that a progress line needs. */
 export interface ProgressStream {

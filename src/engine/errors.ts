@@ -1,9 +1,14 @@
 /**
- * Errors that a user can cause. Each message is one sentence that names the value, what was expected and what to do.
- * Anything else that is thrown is a bug in this library.
+ * Errors that a user can cause. Each message is one sentence on one line that names the value, what was expected and what to do;
+ * control characters of the files and names that it quotes are shown as escapes, and what is too long to read is shortened. Anything else that is thrown is a bug in this
+ * library.
  */
 export class PatchwiseError extends Error {
   override name = "PatchwiseError";
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(withoutMiddle(printable(message)), options);
+  }
 }
 
 /** A command, an option or an argument is wrong. The command line exits with code 2. */
@@ -90,4 +95,23 @@ export function quote(text: string): string {
 /** Shortens a text to at most 100 characters. */
 export function clip(text: string): string {
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
+}
+
+/** More letters than any sentence needs that does not repeat what a file holds. */
+const LONGEST = 1400;
+
+/** Shortens a message to at most 1,400 characters; its beginning says what is wrong, and its end what to do. */
+export function withoutMiddle(text: string): string {
+  return text.length <= LONGEST ? text : `${text.slice(0, 1000)} … ${text.slice(-300)}`;
+}
+
+/** Control characters, those that change the direction of text or end a line for some programs, and halves of pairs. */
+const controls = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]|\p{Cs}/gu;
+
+/** A text without control characters; they are shown as \u001b, which is valid in JSON, too. */
+export function printable(text: string): string {
+  return text.replace(
+    controls,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }

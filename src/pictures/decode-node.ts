@@ -88,7 +88,7 @@ async function decoded<T>(
     const picture = sharp(bytes, { failOn }).autoOrient();
     const { depth, hasProfile, space } = await picture.metadata();
     const grey = space === "b-w" || space === "grey16";
-    return use(hasProfile && depth !== "uchar" ? await inSrgb(picture) : picture, grey);
+    return use(depth === "uchar" ? picture : await inBytes(picture, hasProfile), grey);
   };
   try {
     return await attempt("warning").catch((cause: Error) => {
@@ -104,11 +104,13 @@ async function decoded<T>(
   }
 }
 
-/** A picture of 16 bits a channel in sRGB. sharp works on those in Display P3, and would leave its numbers in the pixels. */
-async function inSrgb(picture: Sharp): Promise<Sharp> {
-  const { data, info } = await picture
-    .toColourspace("srgb")
-    .withIccProfile("srgb")
+/**
+ * A picture of more than 8 bits a channel in 8 bits of sRGB, before anything else is done to it: rounding comes at one place
+ * whatever follows, and sharp, which works on those with a profile in Display P3, would leave its numbers in the pixels.
+ */
+async function inBytes(picture: Sharp, hasProfile: boolean): Promise<Sharp> {
+  const converted = picture.toColourspace("srgb");
+  const { data, info } = await (hasProfile ? converted.withIccProfile("srgb") : converted)
     .raw({ depth: "uchar" })
     .toBuffer({ resolveWithObject: true });
   return (await loadSharp())(data, { raw: info });

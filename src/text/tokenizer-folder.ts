@@ -63,7 +63,7 @@ async function addedTokens(folder: ModelFolder): Promise<readonly AddedToken[]> 
     id: Number(key),
     ...token,
   }));
-  const plain = (await checked("added_tokens.json", z.record(z.string(), tokenId))) ?? {};
+  const plain = (await checked("added_tokens.json", z.record(z.string().min(1), tokenId))) ?? {};
   const others = Object.entries(plain)
     .filter(([content]) => !described.some((token) => token.content === content))
     .map(([content, own]) => ({ id: own, ...addedSchema.parse({ content }) }));

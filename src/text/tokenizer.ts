@@ -1,5 +1,6 @@
 /** Converts text to token ids by a tokenizer.json in Hugging Face's format. */
 import { Tokenizer as PieceTokenizer } from "@huggingface/tokenizers";
+import { z } from "zod";
 import { FormatError, quote } from "../engine/errors.ts";
 import { charsmapRewrite } from "./charsmap.ts";
 
@@ -49,12 +50,25 @@ export function loadTokenizer(
   given: unknown,
   options: TokenizerOptions & { readonly prepare?: (text: string) => string } = {},
 ): Tokenizer {
-  const { json, rewrite } = withTable(withAdded(given, options.added ?? []));
+  const whole = outline.safeParse(given);
+  if (!whole.success) {
+    const [issue] = whole.error.issues;
+    throw refused(`${issue!.path.join(".") || "the whole"}: ${issue!.message}`);
+  }
+  const { json, rewrite } = withTable(withAdded(whole.data, options.added ?? []));
   const pieces = construct(json);
-  const size = 1 + idsIn(json as TokenizerJson).reduce((a, b) => Math.max(a, b), -1);
+  const size = 1 + idsIn(json).reduce((a, b) => Math.max(a, b), -1);
   const padding = paddingId(json, pieces, options);
   const { prepare = rewrite } = options;
-  const idsOf = (text: string) => pieces.encode(prepare(text)).ids;
+  const idsOf = (text: string, how?: typeof bare): number[] => {
+    try {
+      return pieces.encode(prepare(text), how).ids;
+    } catch (error) {
+      throw refused((error as Error).message, error);
+    }
+  };
+  // Some faults of a file only show when it is used.
+  idsOf("a");
   return {
     size,
     encode(text, length) {
@@ -62,7 +76,7 @@ export function loadTokenizer(
       const read = text.slice(0, Math.max(LONGEST, 64 * length));
       const all = idsOf(read);
       const fits = all.length <= length;
-      const kept = fits ? all : shortened(all, pieces.encode(prepare(read), bare).ids, length);
+      const kept = fits ? all : shortened(all, idsOf(read, bare), length);
       const ids = new Int32Array(length).fill(padding);
       ids.set(kept);
       const mask = new Uint8Array(length).fill(1, 0, kept.length);
@@ -75,15 +89,45 @@ export function loadTokenizer(
       };
     },
     unknownWords(text) {
-      const unknown = unknownId(json as TokenizerJson, pieces);
+      const unknown = unknownId(json, pieces);
       const words = text.slice(0, LONGEST).match(wordPattern) ?? [];
       return [...new Set(words)].filter((word) => {
-        const { ids } = pieces.encode(prepare(word), bare);
+        const ids = idsOf(word, bare);
         return ids.includes(unknown) || (/^\p{L}+$/u.test(word) && isSpelt(word, ids.length));
       });
     },
   };
 }
+
+const anObject = z.custom<object>(
+  (value) => typeof value === "object" && value !== null,
+  "no object",
+);
+const typed = z.looseObject({ type: z.string() });
+const step = typed.nullish();
+
+/** What is read of a tokenizer.json before the library reads the rest, which takes all of it for sound. */
+const outline = z.looseObject({
+  model: z.looseObject({
+    vocab: anObject,
+    unk_id: z.unknown().optional(),
+    unk_token: z.unknown().optional(),
+  }),
+  added_tokens: z.array(z.looseObject({ id: z.number(), content: z.string() })).nullish(),
+  normalizer: z
+    .looseObject({
+      type: z.string(),
+      precompiled_charsmap: z.unknown().optional(),
+      normalizers: z.array(typed).optional(),
+    })
+    .nullish(),
+  pre_tokenizer: step,
+  post_processor: step,
+  decoder: step,
+  padding: z.looseObject({ pad_id: z.unknown().optional() }).nullish(),
+});
+
+type TokenizerJson = z.output<typeof outline>;
 
 /** Words of alphabets, and single characters of scripts without spaces. */
 const wordPattern =
@@ -96,7 +140,8 @@ function isSpelt(word: string, pieces: number): boolean {
 
 function unknownId({ model }: TokenizerJson, pieces: PieceTokenizer): number {
   if (typeof model.unk_id === "number") return model.unk_id;
-  return (model.unk_token ? pieces.token_to_id(model.unk_token) : undefined) ?? -1;
+  const { unk_token: token } = model;
+  return (typeof token === "string" ? pieces.token_to_id(token) : undefined) ?? -1;
 }
 
 /** Letters that are read of any text, even if the tokens end before. */
@@ -105,75 +150,66 @@ const LONGEST = 4096;
 const bare = { add_special_tokens: false };
 
 /** A tokenizer.json with further tokens, where it does not have them itself. */
-function withAdded(json: unknown, added: readonly AddedToken[]): unknown {
-  if (typeof json !== "object" || json === null || added.length === 0) return json;
-  const own = (json as { added_tokens?: readonly AddedToken[] | null }).added_tokens ?? [];
+function withAdded(json: TokenizerJson, added: readonly AddedToken[]): TokenizerJson {
+  const own = json.added_tokens ?? [];
   const further = added.filter(({ content }) => !own.some((token) => token.content === content));
-  return { ...json, added_tokens: [...own, ...further] };
-}
-
-interface Normalizer {
-  readonly type?: unknown;
-  readonly precompiled_charsmap?: unknown;
-  readonly normalizers?: readonly Normalizer[];
+  const all = [...own, ...further.map((token) => ({ ...token }))];
+  return further.length === 0 ? json : { ...json, added_tokens: all };
 }
 
 /** Takes SentencePiece's table of replacements out of a tokenizer.json: the library that reads the rest only knows some of it. */
-function withTable(json: unknown): {
-  readonly json: unknown;
+function withTable(json: TokenizerJson): {
+  readonly json: TokenizerJson;
   readonly rewrite: (text: string) => string;
 } {
   const same = { json, rewrite: (text: string) => text };
-  const { normalizer } = (json ?? {}) as { normalizer?: Normalizer | null };
-  const all = normalizer?.type === "Sequence" ? (normalizer.normalizers ?? []) : [normalizer];
-  const at = all.findIndex((each) => each?.type === "Precompiled");
+  const { normalizer } = json;
+  const own = normalizer ? [normalizer] : [];
+  const all = normalizer?.type === "Sequence" ? (normalizer.normalizers ?? []) : own;
+  const at = all.findIndex(({ type }) => type === "Precompiled");
   if (at < 0) return same;
-  const table = all[at]!.precompiled_charsmap;
-  const rewrite =
-    at === 0 && typeof table === "string"
-      ? charsmapRewrite(Uint8Array.from(atob(table), (each) => each.charCodeAt(0)))
-      : undefined;
+  const table = tableIn(all[at]!["precompiled_charsmap"]);
+  const rewrite = at === 0 && table ? charsmapRewrite(table) : undefined;
   if (!rewrite) {
     throw new FormatError(
       "The precompiled table of this tokenizer.json is damaged, or not the first of its normalizers; use the one that was published with the model.",
     );
   }
   return {
-    json: { ...(json as object), normalizer: { type: "Sequence", normalizers: all.slice(1) } },
+    json: { ...json, normalizer: { type: "Sequence", normalizers: all.slice(1) } },
     rewrite,
   };
 }
 
-interface TokenizerJson {
-  readonly model: {
-    readonly vocab: object;
-    readonly unk_id?: number | null;
-    readonly unk_token?: string | null;
-  };
-  readonly added_tokens?: readonly { readonly id: number }[] | null;
-  readonly padding?: { readonly pad_id?: unknown } | null;
+/** Bytes in base64; undefined for anything else. */
+function tableIn(text: unknown): Uint8Array | undefined {
+  try {
+    return typeof text === "string"
+      ? Uint8Array.from(atob(text), (each) => each.charCodeAt(0))
+      : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** More than any vocabulary has. It bounds the memory that a wrong id can cost. */
 const MAX_SIZE = 2 ** 24;
 
-function construct(json: unknown): PieceTokenizer {
-  const refused = (reason: string, cause?: unknown) =>
-    new FormatError(
-      `This is not a tokenizer.json that Patchwise can read (${reason}); use the one that was published with the model.`,
-      { cause },
-    );
-  const model = (json as Partial<TokenizerJson> | null | undefined)?.model;
-  if (typeof model?.vocab !== "object" || model.vocab === null) {
-    throw refused("it has no model with a vocabulary");
-  }
-  const endless = patternsIn(json as Patterned).find(mayTakeForever);
+function refused(reason: string, cause?: unknown): FormatError {
+  return new FormatError(
+    `This is not a tokenizer.json that Patchwise can read (${reason}); use the one that was published with the model.`,
+    { cause },
+  );
+}
+
+function construct(json: TokenizerJson): PieceTokenizer {
+  const endless = patternsIn(json).find(mayTakeForever);
   if (endless !== undefined) {
     throw refused(`its pattern ${quote(endless)} repeats what is repeated, which may take forever`);
   }
   try {
     const pieces = new PieceTokenizer(json, {});
-    const wrong = idsIn(json as TokenizerJson).find((id) => !isId(id));
+    const wrong = idsIn(json).find((id) => !isId(id));
     if (wrong === undefined) return pieces;
     throw new Error(`it has the invalid id ${JSON.stringify(wrong)}`);
   } catch (error) {
@@ -182,19 +218,20 @@ function construct(json: unknown): PieceTokenizer {
 }
 
 /** All regular expressions of a tokenizer.json. */
-function patternsIn({ normalizer, pre_tokenizer, post_processor, decoder }: Patterned): string[] {
+function patternsIn({
+  normalizer,
+  pre_tokenizer,
+  post_processor,
+  decoder,
+}: TokenizerJson): string[] {
   const found: string[] = [];
-  // JSON.stringify visits every value once, however deep.
+  // JSON.stringify visits every value once.
   JSON.stringify([normalizer, pre_tokenizer, post_processor, decoder], (key, value: unknown) => {
     if (key === "Regex" && typeof value === "string") found.push(value);
     return value;
   });
   return found;
 }
-
-type Patterned = Readonly<
-  Record<"normalizer" | "pre_tokenizer" | "post_processor" | "decoder", unknown>
->;
 
 /**
  * Whether a pattern repeats a group in which there is a repetition or a choice, such as (a+)+, for which matching can take time
@@ -238,7 +275,7 @@ function isId(id: number): boolean {
 
 /** The id of the requested padding token, or of the file's, or 0, which is masked anyway. */
 function paddingId(
-  json: unknown,
+  { padding }: TokenizerJson,
   pieces: PieceTokenizer,
   { padding: wanted }: TokenizerOptions,
 ): number {
@@ -249,7 +286,6 @@ function paddingId(
       `The tokenizer pads with ${quote(wanted)}, which is not in its vocabulary; use all files of the same model.`,
     );
   }
-  const { padding } = json as TokenizerJson;
   return typeof padding?.pad_id === "number" ? padding.pad_id : 0;
 }
 

@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
-import { printable, writeJsonLine, writeLine, writeText } from "../../src/cli/terminal.ts";
+import { printable } from "../../src/engine/errors.ts";
+import { writeJsonLine, writeLine, writeText } from "../../src/cli/terminal.ts";
 
 const hostile = "a\u001b]0;pwned\u0007b\npatchwise: fake\u009b2J\u202e";
 const shown = String.raw`a\u001b]0;pwned\u0007b\u000apatchwise: fake\u009b2J\u202e`;
