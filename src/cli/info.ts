@@ -83,11 +83,12 @@ interface InfoOptions extends OpenModelOptions {
 
 async function info(model: string, options: InfoOptions): Promise<void> {
   const counted = countedPresets().get(model);
-  const costs = counted
-    ? countedCosts(model, counted)
-    : costsOf(await describe(model, modelOptions(options)), options.size);
+  const described = counted ?? (await describe(model, modelOptions(options)));
+  const costs =
+    "graph" in described ? countedCosts(model, described) : costsOf(described, options.size);
+  const drawn = "graph" in described ? described.of : described.network.frames ? "clip" : "image";
   if (options.json) writeJsonLine(process.stdout, costs);
-  else writeText(process.stdout, text(model, costs, counted?.of !== "text"));
+  else writeText(process.stdout, text(model, costs, drawn));
 }
 
 async function describe(
@@ -151,15 +152,12 @@ function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Co
   };
 }
 
-function text(model: string, costs: Costs, draws: boolean): string {
+function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
   const { stages, memory_bytes: together, least_memory_bytes: least } = costs;
   const several = stages.length > 1;
   const rows = [
     ["parameters", costs.parameters.toLocaleString("en")],
-    [
-      "Gflops",
-      `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${draws ? "image" : "text"})`,
-    ],
+    ["Gflops", `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${of})`],
     // A U-Net has no tokens.
     ...(costs.tokens === 0
       ? []
@@ -171,7 +169,7 @@ function text(model: string, costs: Costs, draws: boolean): string {
         ]),
     [
       "memory",
-      `${mebibytes(together)} to ${draws ? "draw one picture" : "read one text"}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,
+      `${mebibytes(together)} to ${uses[of]}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,
     ],
     ...(several ? stages : []).map(({ name, parameters, memory_bytes }) => [
       "",
@@ -180,6 +178,13 @@ function text(model: string, costs: Costs, draws: boolean): string {
   ];
   return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}`;
 }
+
+/** What the memory is for. */
+const uses = {
+  text: "read one text",
+  image: "draw one picture",
+  clip: "draw one clip",
+} as const satisfies Record<CountedPreset["of"], string>;
 
 function mebibytes(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(0)} MiB`;

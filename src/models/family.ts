@@ -236,8 +236,8 @@ export interface TextPart<C> {
 
 /** A graph whose costs can be counted without weights. */
 export interface CountedPreset {
-  /** The input of one forward pass. */
-  readonly of: "text" | "image";
+  /** The input of one forward pass; a clip is as long as the chunks in which it is coded. */
+  readonly of: "text" | "image" | "clip";
   /** Tokens of it. */
   readonly tokens: number;
   readonly graph: () => Graph;

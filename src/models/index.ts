@@ -2,6 +2,12 @@
 export { readTrainedFolder } from "./card-folder.ts";
 export { type AutoencoderKLConfig, autoencoderKLPresets } from "./coders/autoencoder-kl-config.ts";
 export { decodeLatents, encodeImages } from "./coders/autoencoder-kl.ts";
+export { chunkCoder, type ChunkCoder, joinFrames, type RunChunk } from "./coders/video-chunks.ts";
+export {
+  type VideoAutoencoderConfig,
+  videoAutoencoderPresets,
+} from "./coders/video-autoencoder-config.ts";
+export { videoAutoencoderParams } from "./coders/video-autoencoder.ts";
 export {
   decodeQuantized,
   decodeCodes,
@@ -27,6 +33,8 @@ export type {
   NetworkInputs,
   TrainingRequest,
 } from "./family.ts";
+export { latte, type LatteInputs } from "./latte/latte.ts";
+export { type LatteConfig, lattePresets } from "./latte/config.ts";
 export { type MMDiTConfig, mmditPresets } from "./mmdit/config.ts";
 export { mmdit, type MMDiTInputs } from "./mmdit/mmdit.ts";
 export {
@@ -51,3 +59,5 @@ export {
 export { paella, type PaellaConfig, type PaellaInputs, paellaPresets } from "./paella/paella.ts";
 export { type UViTConfig, uViTPresets } from "./u-vit/config.ts";
 export { uViT, type UViTInputs } from "./u-vit/u-vit.ts";
+export { packedWan, wan, type WanClip } from "./wan/wan.ts";
+export { type WanConfig, wanPresets } from "./wan/config.ts";

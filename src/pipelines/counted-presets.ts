@@ -9,6 +9,11 @@ import { clipText, clipTextPresets } from "../models/text-encoders/clip-text.ts"
 import { qwen3, qwen3Presets } from "../models/text-encoders/qwen3.ts";
 import { t5Encoder, t5EncoderPresets } from "../models/text-encoders/t5-encoder.ts";
 import { decodeQuantized, encodeToCodes, vqganPresets } from "../models/coders/vqgan.ts";
+import { roundTripGraph } from "../models/coders/video-autoencoder.ts";
+import {
+  spatialFactor,
+  videoAutoencoderPresets,
+} from "../models/coders/video-autoencoder-config.ts";
 import { createParams } from "../nn/params.ts";
 
 /** The number of tokens that T5 was trained on, and that image models read of Qwen3. */
@@ -56,6 +61,12 @@ export const countedPresets = fromFamilies((all): ReadonlyMap<string, CountedPre
       return graphOf({ images: decodeQuantized(params, quantized, config) });
     },
   }));
+  const videos: Counted = mapValues(videoAutoencoderPresets, (config) => ({
+    of: "clip",
+    tokens: (PICTURE / spatialFactor(config)) ** 2,
+    graph: () => roundTripGraph(config, [PICTURE, PICTURE]),
+  }));
   const own = all.map(({ counted = {} }) => counted);
-  return new Map([clips, t5s, qwens, ...own, vqgans].flatMap((presets) => Object.entries(presets)));
+  const known = [clips, t5s, qwens, ...own, vqgans, videos];
+  return new Map(known.flatMap((presets) => Object.entries(presets)));
 });

@@ -14,6 +14,7 @@ import { samplersFamily } from "./samplers.ts";
 import { clipTextFamily, qwen3Family, t5EncoderFamily } from "./text-encoders.ts";
 import { sd3Sampling } from "./sd3-sampling.ts";
 import { torchRng } from "./torch-rng.ts";
+import { wan22VAE, wanVAE } from "./wan-vae.ts";
 import { wan21, wan22 } from "./wan.ts";
 
 /** The families of recordings: what follows from the model families, and what needs more than a forward pass. */
@@ -42,4 +43,6 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["paella_vqgan", paellaVQGAN],
   ["wan", wan21],
   ["wan22", wan22],
+  ["wan_vae", wanVAE],
+  ["wan22_vae", wan22VAE],
 ];

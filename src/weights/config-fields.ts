@@ -21,6 +21,8 @@ export interface FieldReader {
   bound(name: string, otherwise?: number): number;
   numbers(name: string, otherwise?: readonly number[]): readonly number[];
   flag(name: string, otherwise?: boolean): boolean;
+  /** A list of true and false. */
+  flags(name: string, otherwise?: readonly boolean[]): readonly boolean[];
   text(name: string, otherwise?: string): string;
   /** A list of strings. */
   names(name: string, otherwise?: readonly string[]): readonly string[];
@@ -116,6 +118,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     numbers: (name, otherwise) => read(name, "a list of numbers", isNumbers, otherwise),
     flag: (name, otherwise) =>
       read(name, "true or false", (x) => typeof x === "boolean", otherwise),
+    flags: (name, otherwise) => read(name, "a list of true and false", areFlags, otherwise),
     text: (name, otherwise) => read(name, "a string", isText, otherwise),
     names: (name, otherwise) => read(name, "a list of strings", listOf(isText), otherwise),
     texts: (name, otherwise) => read(name, "an object of strings", areTexts, otherwise),
@@ -170,6 +173,10 @@ function isBound(value: unknown): value is number {
 
 function isNumbers(value: unknown): value is readonly number[] {
   return Array.isArray(value) && value.every(isNumber);
+}
+
+function areFlags(value: unknown): value is readonly boolean[] {
+  return Array.isArray(value) && value.every((each) => typeof each === "boolean");
 }
 
 function isSize(value: unknown): value is number | [number, number] {
