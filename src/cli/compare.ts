@@ -10,11 +10,11 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
 import { contendersOf } from "../comparison/contenders.ts";
-import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
+import { progressLine, progressWriter, type ProgressWriter, untilSignal } from "./progress.ts";
 import { writeResults } from "./output-files.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
-import { collect, readConfig, reportTraining, untilSignal } from "./train.ts";
+import { collect, readConfig, reportTraining } from "./train.ts";
 
 interface CompareCommandOptions {
   readonly out: string;
@@ -72,21 +72,28 @@ async function compareCommand(
   const contenders = contendersOf(configs, { minutes, compute });
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
-  await untilSignal(async (signal) => {
-    const report = (event: CompareEvent) => reportComparison(progress, event);
-    const draw = drawSamples(backend);
-    const run = { backend, out, resume, count, draw, report, signal };
-    const compared = await compare(contenders, run);
-    progress.end();
-    if (!compared) {
-      progress.line("Stopped; to resume, repeat the command with --resume.");
-      process.exitCode = 130;
-      return;
-    }
-    const { comparison, samples } = compared;
-    const results = [comparisonTable(comparison), comparison, await titledGrids(samples)] as const;
-    progress.line(await writeResults(join(out, "compare"), results, options.json));
-  }, progress);
+  await untilSignal(
+    async (signal) => {
+      const report = (event: CompareEvent) => reportComparison(progress, event);
+      const draw = drawSamples(backend);
+      const run = { backend, out, resume, count, draw, report, signal };
+      const compared = await compare(contenders, run);
+      progress.end();
+      if (!compared) {
+        progress.line("Stopped; to resume, repeat the command with --resume.");
+        process.exitCode = 130;
+        return;
+      }
+      const { comparison, samples } = compared;
+      const results = [
+        comparisonTable(comparison),
+        comparison,
+        await titledGrids(samples),
+      ] as const;
+      progress.line(await writeResults(join(out, "compare"), results, options.json));
+    },
+    { progress },
+  );
 }
 
 function reportComparison(progress: ProgressWriter, event: CompareEvent): void {

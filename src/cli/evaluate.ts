@@ -13,11 +13,11 @@ import { firstOfEachKind, readPrompts } from "../evaluation/prompts.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
 import { finished } from "../pipelines/pipeline.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { system } from "../weights/sources/system-error-node.ts";
 import { addModelOptions, deviceNames, modelOptions, numberOption, onDevice } from "./options.ts";
 import { writeResults } from "./output-files.ts";
-import { progressWriter } from "./progress.ts";
-import { untilSignal } from "./train.ts";
+import { progressWriter, untilSignal } from "./progress.ts";
 
 interface EvaluateCommandOptions extends OpenModelOptions {
   readonly prompts?: string;
@@ -84,39 +84,35 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
   const prompts = await promptsOf(options.prompts ?? shippedPrompts, seed, limit);
   const progress = progressWriter(process.stderr);
   progress.update(`opening ${model} to draw ${prompts.length} prompts`);
-  await untilSignal(async (signal) => {
-    const pipeline = await onDevice(device, (name) =>
-      openPipeline(model, { ...modelOptions(options), device: name }),
-    );
-    try {
-      const evaluated = await evaluate({
-        model,
-        prompts,
-        draw: async ({ prompt, seed: own }) => {
-          const request = { prompt, seed: own, steps, guidance, signal };
-          const [picture] = await finished(pipeline.generate(request));
-          return picture!;
-        },
-        styles,
-        backend: nodeBackend("cpu"),
-        out,
-        report: (event) => progress.update(progressOf(event)),
-        signal,
+  await untilSignal(
+    async (signal) => {
+      const pipeline = await onDevice(device, (name) =>
+        openPipeline(model, { ...modelOptions(options), device: name }),
+      );
+      await closing({ close: () => pipeline.dispose() }, async () => {
+        const evaluated = await evaluate({
+          model,
+          prompts,
+          draw: async ({ prompt, seed: own }) => {
+            const request = { prompt, seed: own, steps, guidance, signal };
+            const [picture] = await finished(pipeline.generate(request));
+            return picture!;
+          },
+          styles,
+          backend: nodeBackend("cpu"),
+          out,
+          report: (event) => progress.update(progressOf(event)),
+          signal,
+        });
+        progress.end();
+        const { evaluation } = evaluated;
+        const sheet = await contactSheet(prompts, evaluated);
+        const files = [evaluationTable(evaluation), evaluation, sheet] as const;
+        progress.line(await writeResults(join(out, "evaluation"), files, options.json));
       });
-      progress.end();
-      const { evaluation } = evaluated;
-      const sheet = await contactSheet(prompts, evaluated);
-      const files = [evaluationTable(evaluation), evaluation, sheet] as const;
-      progress.line(await writeResults(join(out, "evaluation"), files, options.json));
-    } catch (error) {
-      if (!signal.aborted || error !== signal.reason) throw error;
-      progress.end();
-      progress.line("Stopped; to resume, repeat the command.");
-      process.exitCode = 130;
-    } finally {
-      await pipeline.dispose();
-    }
-  }, progress);
+    },
+    { progress, stopped: "Stopped; to resume, repeat the command." },
+  );
 }
 
 /** Reads the prompts of a file. The seed of a prompt does not depend on the limit. */

@@ -23,7 +23,7 @@ import {
   onDevice,
 } from "./options.ts";
 import { checkWritable, numbered, unusedName, withSuffix } from "./output-files.ts";
-import { progressWriter } from "./progress.ts";
+import { progressWriter, untilSignal } from "./progress.ts";
 import { addSettingOptions, type OptionValues, requestOf } from "./setting-options.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { showPicture } from "./terminal-picture.ts";
@@ -86,32 +86,25 @@ async function generate(
   const source = await sourceOf(options, recorded);
   if (options.out !== undefined) pictureFormat(options.out);
 
-  const stopped = new AbortController();
-  // Node handles a second Ctrl-C itself and exits at once.
-  const stop = () => stopped.abort();
-  process.once("SIGINT", stop).once("SIGTERM", stop);
-  try {
-    await onDevice(options.device, async (device) => {
-      const pipeline = await showingDownload(source, (onProgress) =>
-        openPipeline(source, {
-          ...modelOptions(options),
-          loras: options.lora ?? recorded?.loras,
-          device,
-          memory: options.memory === undefined ? undefined : options.memory * 2 ** 30,
-          hub: { onProgress, signal: stopped.signal },
-        }),
-      );
-      await closing({ close: () => pipeline.dispose() }, () =>
-        draw(pipeline, { ...request, signal: stopped.signal }, options),
-      );
-    });
-  } catch (error) {
-    if (!stopped.signal.aborted) throw error;
-    writeLine(process.stderr, "Stopped; nothing was written.");
-    process.exitCode = 130;
-  } finally {
-    process.off("SIGINT", stop).off("SIGTERM", stop);
-  }
+  await untilSignal(
+    async (signal) => {
+      await onDevice(options.device, async (device) => {
+        const pipeline = await showingDownload(source, (onProgress) =>
+          openPipeline(source, {
+            ...modelOptions(options),
+            loras: options.lora ?? recorded?.loras,
+            device,
+            memory: options.memory === undefined ? undefined : options.memory * 2 ** 30,
+            hub: { onProgress, signal },
+          }),
+        );
+        await closing({ close: () => pipeline.dispose() }, () =>
+          draw(pipeline, { ...request, signal }, options),
+        );
+      });
+    },
+    { stopped: "Stopped; nothing was written." },
+  );
 }
 
 async function sourceOf(

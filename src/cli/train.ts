@@ -12,7 +12,13 @@ import { type TrainingEvent } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { system } from "../weights/sources/system-error-node.ts";
-import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
+import {
+  encodingLine,
+  progressLine,
+  progressWriter,
+  type ProgressWriter,
+  untilSignal,
+} from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
 import { writeJsonLine } from "./terminal.ts";
@@ -65,55 +71,41 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
-  await untilSignal(async (signal) => {
-    const result = await train(config, {
-      backend,
-      out,
-      resume: options.resume === true,
-      changedData: options.changedData === true,
-      draw: drawSamples(backend),
-      report: (event) => reportTraining(progress, event),
-      signal,
-    });
-    progress.end();
-    const { skipped } = result;
-    if (skipped.length > 0) {
-      const names = skipped.slice(0, 5).map(({ name, reason }) => `${name} (${reason})`);
+  await untilSignal(
+    async (signal) => {
+      const result = await train(config, {
+        backend,
+        out,
+        resume: options.resume === true,
+        changedData: options.changedData === true,
+        draw: drawSamples(backend),
+        report: (event) => reportTraining(progress, event),
+        signal,
+      });
+      progress.end();
+      const { skipped } = result;
+      if (skipped.length > 0) {
+        const names = skipped.slice(0, 5).map(({ name, reason }) => `${name} (${reason})`);
+        progress.line(
+          `Skipped ${skipped.length} unreadable pictures: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
+        );
+      }
       progress.line(
-        `Skipped ${skipped.length} unreadable pictures: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
+        result.finished
+          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out)}`
+          : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
       );
-    }
-    progress.line(
-      result.finished
-        ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out)}`
-        : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
-    );
-    if (options.json) writeJsonLine(process.stdout, { out, ...result });
-    // Shells use 128 + SIGINT for an interrupted process.
-    if (!result.finished) process.exitCode = 130;
-  }, progress);
+      if (options.json) writeJsonLine(process.stdout, { out, ...result });
+      // Shells use 128 + SIGINT for an interrupted process.
+      if (!result.finished) process.exitCode = 130;
+    },
+    { progress },
+  );
 }
 
 export async function readConfig(file: string, settings: readonly string[] = []) {
   const text = await system(`read the config ${file}`, readFile(file, "utf8"), UsageError);
   return readTrainingConfig(file, text, settings);
-}
-
-/** Runs a long task with a signal that aborts at the first Ctrl-C. A second Ctrl-C ends the process at once. */
-export async function untilSignal(
-  work: (signal: AbortSignal) => Promise<void>,
-  progress: ProgressWriter,
-): Promise<void> {
-  const controller = new AbortController();
-  const stop = () => controller.abort();
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const signal of signals) process.once(signal, stop);
-  try {
-    await work(controller.signal);
-  } finally {
-    progress.end();
-    for (const signal of signals) process.off(signal, stop);
-  }
 }
 
 /** A sentence on how to use the result: a command that works as it stands. */

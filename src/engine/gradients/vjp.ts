@@ -9,7 +9,7 @@
 import { convGradients, convTransposeGradients } from "./conv-gradients.ts";
 import { isFloat } from "../arrays/ndarray.ts";
 import { is } from "../graph/graph.ts";
-import type { OpName, Ops, ReduceName } from "../graph/ops.ts";
+import { forEach, type OpName, type Ops, type ReduceName } from "../graph/ops.ts";
 import { type Dim, factorOf, product, quotient, type Shape } from "../graph/shape.ts";
 import { concat, full, scatterSum, where, zerosLike } from "../graph/functional.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
@@ -231,14 +231,13 @@ const convTransposeRule: VjpRule<"convTranspose"> = ([g], { inputs, attributes }
 
 /** The rules of all ops except `recompute`, whose rule needs the walk itself and is in gradient.ts. */
 export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K> } = {
-  input: none,
-  parameter: none,
-  constant: none,
-  full: none,
+  ...forEach(["input", "parameter", "constant", "full"], none),
+  ...forEach(["sign", "floor", "ceil", "round", "detach"], none),
+  ...forEach(["equal", "less", "lessEqual", "not", "and", "or"], none),
+  ...forEach(["extent", "argmax", "argmin", "oneHot"], none),
 
   neg: rule(({ g }) => g.neg()),
   abs: rule(({ g, x }) => g.mul(x.sign())),
-  sign: none,
   relu: rule(({ g, x }) => where(x.greater(0), g, zerosLike(g))),
   exp: rule(({ g, y }) => g.mul(y)),
   log: rule(({ g, x }) => g.div(x)),
@@ -256,10 +255,6 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
   gelu: rule(({ g, x, y }, { approximate }) =>
     g.mul(approximate === "tanh" ? geluTanhSlope(x, y) : geluSlope(x)),
   ),
-  floor: none,
-  ceil: none,
-  round: none,
-  detach: none,
 
   add: (dy) => [dy[0]!, dy[0]!],
   sub: (dy) => [dy[0]!, dy[0]!.neg()],
@@ -292,12 +287,6 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
     const first = a.greaterEqual(b);
     return [where(first, g, zerosLike(g)), where(first, zerosLike(g), g)];
   },
-  equal: none,
-  less: none,
-  lessEqual: none,
-  not: none,
-  and: none,
-  or: none,
   where: (dy, node) => {
     const { x: condition, g } = parts(dy, node);
     return [null, where(condition, g, zerosLike(g)), where(condition, zerosLike(g), g)];
@@ -316,9 +305,6 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
     const largest = p.x.equal(restore(p.y, p.x.shape, attributes.axes)).cast(p.x.dtype);
     return reduced(p, attributes).div(largest.sum(attributes.axes, true)).mul(largest);
   }),
-  extent: none,
-  argmax: none,
-  argmin: none,
   cumsum: rule(({ g }, { axis, reverse }) => g.cumsum(axis, !reverse)),
   softmax: rule(({ g, y }, { axis }) => softmaxGradient(y, g, axis)),
   logSoftmax: rule(({ g, y }, { axis }) => g.sub(y.exp().mul(g.sum(axis, true)))),
@@ -349,7 +335,6 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
 
   gather: gatherRule,
   scatterSum: (dy, { inputs }) => [dy[0]!.gather(inputs[1]!, 0), null],
-  oneHot: none,
 
   conv: convRule,
   convTranspose: convTransposeRule,

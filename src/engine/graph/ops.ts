@@ -5,6 +5,7 @@
  * then the rules that the compiler reports as missing.
  */
 import type { DType, NdArray } from "../arrays/ndarray.ts";
+import { recordOf } from "../records.ts";
 import type { Graph } from "./graph.ts";
 import type { Shape } from "./shape.ts";
 
@@ -82,6 +83,11 @@ export interface ConvAttributes {
   readonly padding: readonly (readonly [number, number])[];
   readonly dilation: readonly number[];
   readonly groups: number;
+}
+
+/** The same rule for several ops, as a part of a rule table. */
+export function forEach<K extends OpName, R>(names: readonly K[], rule: R): Record<K, R> {
+  return recordOf(names, () => rule);
 }
 
 export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOps {

@@ -3,6 +3,14 @@
  * was opened.
  */
 import type { DType, NdArray } from "../arrays/ndarray.ts";
+import type { Graph } from "../graph/graph.ts";
+import { lower } from "../onnx/lower.ts";
+
+/** The plan of a small graph without weights and state, for trying a device. */
+export function trialPlan(graph: Graph): Plan {
+  const outputs = Object.entries(graph.outputs).map(([name, { dtype }]) => ({ name, dtype }));
+  return { ...lower(graph), outputs, state: [], mount: { files: {} }, prepack: false };
+}
 
 /** Everything that is needed to run a program. */
 export interface Plan {

@@ -7,8 +7,7 @@ import { evaluate } from "../reference/evaluate.ts";
 import { attention, input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
 import { ndarray, sizeOf, toNumbers } from "../arrays/ndarray.ts";
-import { lower } from "../onnx/lower.ts";
-import type { OpenExecutor } from "./executor.ts";
+import { type OpenExecutor, trialPlan } from "./executor.ts";
 
 /** More tokens than the kernels for short sequences take, and not a multiple of any tile size. */
 const queries = 41;
@@ -34,15 +33,7 @@ export async function fusedAttentionWorks(open: OpenExecutor): Promise<boolean> 
     const values = Float32Array.from({ length: sizeOf(sides) }, (_, j) => Math.sin(j * (i + 2)));
     return ndarray("float32", sides, values);
   });
-  const { model, feeds } = lower(graph);
-  const executor = await open({
-    model,
-    feeds,
-    outputs: Object.keys(graph.outputs).map((name) => ({ name, dtype: "float32" })),
-    state: [],
-    mount: { files: {} },
-    prepack: false,
-  });
+  const executor = await open(trialPlan(graph));
   try {
     const expected = evaluate(graph, inputs);
     const outputs = await executor.run(inputs);

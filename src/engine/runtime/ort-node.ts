@@ -6,13 +6,14 @@ import { dirname, relative, sep } from "node:path";
 import { DeviceError } from "../errors.ts";
 import { input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
-import { lower } from "../onnx/lower.ts";
 import type { Backend } from "./backend.ts";
-import type { Mount, OpenExecutor } from "./executor.ts";
+import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } from "./executor.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import { compileProgram } from "./program.ts";
-import { openInWorker } from "./worker-node.ts";
+import { fork } from "node:child_process";
+import { moduleFile } from "../package-node.ts";
+import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
 /** What each device requires. */
 const remedies: { readonly [D in NodeDevice]: string } = {
@@ -67,17 +68,9 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
 
 /** Whether the device runs a minimal program. If it does, a failure is due to the program, and otherwise to the machine. */
 async function works(device: NodeDevice): Promise<boolean> {
-  const { model, feeds } = lower(graphOf({ y: input("x", [1]).neg() }));
-  const outputs = [{ name: "y", dtype: "float32" }] as const;
+  const plan = trialPlan(graphOf({ y: input("x", [1]).neg() }));
   try {
-    const executor = await openNodeExecutor(device, {
-      model,
-      feeds,
-      outputs,
-      state: [],
-      mount: { files: {} },
-      prepack: false,
-    });
+    const executor = await openNodeExecutor(device, plan);
     await executor.dispose();
     return true;
   } catch {
@@ -127,4 +120,54 @@ function commonFolder(a: string, b: string): string {
     throw new DeviceError(`Weights in ${a} and ${b} lie on different drives; put them on one.`);
   }
   return shared.join(sep) || sep;
+}
+
+/**
+ * Opens a plan in a separate process. These are processes and not threads, because Node can end a thread only between two calls
+ * into native code and crashes otherwise, and because a crash of the runtime is then limited to its own process.
+ */
+function openInWorker(device: NodeDevice, plan: Plan): Promise<Executor> {
+  return openRemote(() => startWorker(device), plan);
+}
+
+function startWorker(device: NodeDevice): Remote {
+  // "advanced" serialization preserves typed arrays.
+  const child = fork(moduleFile("engine/runtime/worker-entry-node"), [device], {
+    serialization: "advanced",
+  });
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const died = new Promise<never>((_, reject) => {
+    child.once("error", reject);
+    child.once("exit", (code, signal) =>
+      reject(
+        new DeviceError(
+          `The worker process of a program on ${device} ended by itself (${signal ?? `exit code ${code}`}).`,
+        ),
+      ),
+    );
+  });
+  // An idle worker must not keep this process alive, but one that still has to answer must.
+  const hold = (owes: boolean) => {
+    child[owes ? "ref" : "unref"]();
+    child.channel?.[owes ? "ref" : "unref"]();
+  };
+  return {
+    died,
+    port: {
+      post: (message) => {
+        hold(true);
+        child.send(message);
+      },
+      listen: (onMessage) =>
+        child.on("message", (message) => {
+          hold(false);
+          onMessage(message as Response);
+        }),
+    },
+    terminate: async () => {
+      hold(true);
+      child.kill("SIGKILL");
+      await exited;
+    },
+  };
 }

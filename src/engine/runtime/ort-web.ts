@@ -2,9 +2,9 @@
 import type * as Ort from "onnxruntime-common";
 import type { DType } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
-import type { Graph } from "../graph/graph.ts";
-import type { Backend } from "./backend.ts";
-import type { OpenExecutor } from "./executor.ts";
+import { type Graph, leafName } from "../graph/graph.ts";
+import type { Backend, WeightSource } from "./backend.ts";
+import type { Executor, Mount, OpenExecutor, Plan } from "./executor.ts";
 import {
   openWebExecutor,
   type WebDevice,
@@ -13,8 +13,15 @@ import {
 } from "./ort-session-web.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
-import { prepareWeights, type WebFiles } from "./weights-web.ts";
-import { openInWebWorker, type StartWebWorker } from "./worker-web.ts";
+import { toFloat32 } from "../arrays/convert.ts";
+import {
+  fileWeight,
+  type ReadFile,
+  readWeight,
+  type StoredWeight,
+  weightType,
+} from "./stored-weight.ts";
+import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
 export interface WebBackendOptions {
   readonly device: WebDevice;
@@ -112,4 +119,102 @@ async function requireAdapter(graph: Graph): Promise<void> {
       `WebGPU cannot compute in ${output.dtype} here, as ${op}${scope ? ` (at ${scope})` : ""} would; cast to float32, or use the device wasm.`,
     );
   }
+}
+
+/** Finds the content of a file by the `path` of a stored weight. */
+type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
+
+/**
+ * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16 and float64 are converted to float32,
+ * because its WebGPU build has no kernels that read them.
+ *
+ * @returns the weights, and a function that mounts the files behind them
+ * @throws DeviceError if `files` lacks a file whose weights have to be converted
+ */
+async function prepareWeights(
+  graph: Graph,
+  weights: WeightSource = () => undefined,
+  files: WebFiles,
+): Promise<{ weights: WeightSource; mount: (paths: readonly string[]) => Mount }> {
+  const prepared = new Map<string, StoredWeight>();
+  const converted = new Map<string, Blob>();
+  const readFile: ReadFile = async (target, path, offset) => {
+    const range = contentOf(path, files).slice(offset, offset + target.length);
+    target.set(range instanceof Blob ? new Uint8Array(await range.arrayBuffer()) : range);
+  };
+  for (const parameter of graph.parameters) {
+    const name = leafName(parameter);
+    const stored = weights(name);
+    if (!stored) continue;
+    const { dtype, shape } = weightType(stored);
+    if (dtype === parameter.dtype || (dtype !== "bfloat16" && dtype !== "float64")) {
+      prepared.set(name, stored);
+      continue;
+    }
+    const { data } = await readWeight(stored, readFile);
+    const values = new Float32Array(data.length);
+    toFloat32(dtype, data, values);
+    const path = `${name} as float32`;
+    converted.set(path, new Blob([values]));
+    prepared.set(name, fileWeight(path, 0, "float32", shape));
+  }
+  return {
+    weights: (name) => prepared.get(name),
+    mount: (paths) => mountFiles(paths, (path) => converted.get(path) ?? files(path)),
+  };
+}
+
+function mountFiles(paths: readonly string[], files: WebFiles): Mount {
+  return {
+    files: Object.fromEntries(paths.map((path, i) => [`file${i}`, path])),
+    contents: Object.fromEntries(paths.map((path, i) => [`file${i}`, contentOf(path, files)])),
+  };
+}
+
+function contentOf(path: string, files: WebFiles): Blob | Uint8Array<ArrayBuffer> {
+  const content = files(path);
+  if (content) return content;
+  throw new DeviceError(
+    `The weights are in the file ${path}, which the backend was not given; pass it with the option \`files\`.`,
+  );
+}
+
+/** Starts a module worker that runs the entry of the backend's device. */
+type StartWebWorker = () => Worker;
+
+/** Opens a plan in a separate Web Worker. */
+function openInWebWorker(
+  settings: WebRuntimeSettings,
+  plan: Plan,
+  start: StartWebWorker = starts[settings.device],
+): Promise<Executor> {
+  return openRemote(() => connectWorker(start(), settings), plan);
+}
+
+/** Bundlers recognize workers by this form, with the address written out. */
+const starts: { readonly [D in WebDevice]: StartWebWorker } = {
+  wasm: () => new Worker(new URL("./ort-worker-wasm.js", import.meta.url), { type: "module" }),
+  webgpu: () => new Worker(new URL("./ort-worker-webgpu.js", import.meta.url), { type: "module" }),
+};
+
+function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {
+  const died = new Promise<never>((_, reject) => {
+    worker.addEventListener("error", ({ message }) =>
+      reject(
+        new DeviceError(
+          `The worker of a program on ${settings.device} failed${message ? `: ${message}` : " to load its script"}.`,
+        ),
+      ),
+    );
+  });
+  worker.postMessage(settings, []);
+  return {
+    died,
+    port: {
+      post: (message, transfer) => worker.postMessage(message, [...transfer]),
+      listen: (onMessage) =>
+        worker.addEventListener("message", ({ data }: MessageEvent<Response>) => onMessage(data)),
+    },
+    terminate: async () => worker.terminate(),
+  };
 }

@@ -1,5 +1,5 @@
 /**
- * What a Web Worker of `worker-web.ts` does: it receives its settings first, and then requests. Each device has an entry of its own
+ * What a Web Worker of `ort-web.ts` does: it receives its settings first, and then requests. Each device has an entry of its own
  * (`ort-worker-wasm.ts`, `ort-worker-webgpu.ts`) that imports one build of ONNX Runtime statically, since bundlers make one
  * file of a worker and could not split it.
  */

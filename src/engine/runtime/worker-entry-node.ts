@@ -1,4 +1,4 @@
-/** The entry point of the processes that worker-node.ts starts. */
+/** The entry point of the processes that ort-node.ts starts. */
 import { type NodeDevice, openNodeExecutor } from "./ort-session-node.ts";
 import { type Request, serveExecutor } from "./worker-protocol.ts";
 

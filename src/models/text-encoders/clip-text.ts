@@ -42,30 +42,24 @@ const activations = {
 };
 type ClipActivation = keyof typeof activations;
 
-export const clipTextPresets = {
-  "CLIP-L": {
-    vocabulary: 49_408,
-    positions: 77,
-    width: 768,
-    depth: 12,
-    heads: 12,
-    hidden: 3072,
-    activation: "quick_gelu",
-    epsilon: 1e-5,
-    projection: 768,
-  },
-  "CLIP-G": {
-    vocabulary: 49_408,
-    positions: 77,
-    width: 1280,
-    depth: 32,
-    heads: 20,
-    hidden: 5120,
-    activation: "gelu",
-    epsilon: 1e-5,
-    projection: 1280,
-  },
-} satisfies Record<string, ClipTextConfig>;
+const large = {
+  vocabulary: 49_408,
+  positions: 77,
+  width: 768,
+  depth: 12,
+  heads: 12,
+  hidden: 3072,
+  activation: "quick_gelu",
+  epsilon: 1e-5,
+  projection: 768,
+} satisfies ClipTextConfig;
+
+const giant = { width: 1280, depth: 32, heads: 20, hidden: 5120, projection: 1280 };
+
+export const clipTextPresets: Readonly<Record<"CLIP-L" | "CLIP-G", ClipTextConfig>> = {
+  "CLIP-L": large,
+  "CLIP-G": { ...large, ...giant, activation: "gelu" },
+};
 
 export type ClipTextName = keyof typeof clipTextPresets;
 
