@@ -71,7 +71,7 @@ async function used(page, address, expected) {
     await page.click("text=Draw");
     await meanwhile();
     await page.waitForFunction(() => document.querySelector("#message").textContent !== "", null, {
-      timeout: 120_000,
+      timeout: 600_000,
     });
     const message = await page.evaluate(() => document.querySelector("#message").textContent);
     if (message !== expectedMessage) throw new Error([message, ...errors].join("; "));

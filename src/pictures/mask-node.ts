@@ -1,5 +1,5 @@
 /** Reads masks as programs write them: white where a picture is drawn anew, or transparent there. */
-import { readPictureFile } from "./decode-node.ts";
+import { readPicture, readPictureFile } from "./decode-node.ts";
 import type { Picture } from "./picture.ts";
 
 /** Darker pixels are no strokes of a white brush. */
@@ -11,11 +11,17 @@ const WHITE = 250;
  *
  * @throws UsageError if the file cannot be opened; FormatError if it is no picture
  */
-export async function readMaskFile(path: string): Promise<Picture> {
-  const [black, white] = await Promise.all([
-    readPictureFile(path, "black"),
-    readPictureFile(path, "white"),
-  ]);
+export function readMaskFile(path: string): Promise<Picture> {
+  return maskOf((background) => readPictureFile(path, background));
+}
+
+/** Reads a mask as `readMaskFile` does. @throws FormatError if the bytes are no picture */
+export function readMask(bytes: Uint8Array, name: string): Promise<Picture> {
+  return maskOf((background) => readPicture(bytes, { name, background }));
+}
+
+async function maskOf(read: (background: "black" | "white") => Promise<Picture>): Promise<Picture> {
+  const [black, white] = await Promise.all([read("black"), read("white")]);
   const { width, height, channels } = black;
   // Behind a pixel of opacity a, white is brighter than black by 1 − a.
   const clear = white.pixels.map((value, i) => value - black.pixels[i]!);
