@@ -2,6 +2,7 @@
 import { FormatError } from "../../engine/errors.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
+import { type Weights, weightsOf } from "../../weights/safetensors/safetensors.ts";
 import type { MiniT2IConfig } from "./config.ts";
 
 /**
@@ -98,8 +99,74 @@ function sharedFields(
   };
 }
 
-/** The names of the published folders in diffusers' layout. */
+/** The prefix of every name in the published folders in diffusers' layout. */
+const folderPrefix = "model.net.";
+
+/** The names of these folders. */
 export const diffusersMiniT2IKeys: KeyMap = {
-  keyOf: (name) => `model.net.${name}`,
+  keyOf: (name) => folderPrefix + name,
   owns: () => true,
 };
+
+/** A layer that a MiniT2I has and no other model. */
+const firstProjection = "double_blocks.0.img_qkv.weight";
+
+/** Whether the keys are a MiniT2I's, with the prefix of its folders or without. */
+export function isMiniT2I({ entries }: Pick<Weights, "entries">): boolean {
+  return entries.has(firstProjection) || entries.has(folderPrefix + firstProjection);
+}
+
+/** The weights of a file without the prefix of the folders. */
+export function originalMiniT2IWeights(weights: Weights): Weights {
+  if (weights.entries.has(firstProjection)) return weights;
+  const entries = [...weights.entries].map(
+    ([name, entry]) =>
+      [name.startsWith(folderPrefix) ? name.slice(folderPrefix.length) : name, entry] as const,
+  );
+  return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
+}
+
+/** The sides of published pictures in patches, and the tokens of their texts, which show in no shape. */
+const published = { patches: 32, length: 256 };
+
+/** Reads the config of a file from its keys and shapes; who loads the weights checks them in full. */
+export function miniT2ICheckpointConfig({ entries }: Pick<Weights, "entries">): MiniT2IConfig {
+  const size = (key: string, axis: number) => entries.get(key)?.shape[axis] ?? 1;
+  const count = (blocks: string) => {
+    let depth = 0;
+    while (entries.has(`${blocks}.${depth}.q_norm.weight`)) depth++;
+    return depth;
+  };
+  const patch = size("img_embedder.proj1.weight", 2);
+  const hidden = size("txt_embedder.weight", 0);
+  const headSize = size("double_blocks.0.q_norm.weight", 0);
+  const heads = size(firstProjection, 0) / 3 / headSize;
+  const side = published.patches * patch;
+  const config: MiniT2IConfig = {
+    size: [side, side],
+    channels: size("img_embedder.proj1.weight", 1),
+    patch,
+    preamble: count("txt_preamble_blocks"),
+    mlpRatio: size("double_blocks.0.img_mlp.w1.weight", 0) / hidden,
+    bottleneck: size("img_embedder.proj1.weight", 0),
+    condition: { kind: "text", width: size("txt_embedder.weight", 1), length: published.length },
+    learnedVariance: false,
+    hidden,
+    depth: count("double_blocks"),
+    heads,
+    ...(heads * headSize !== hidden && { headSize }),
+    ...(entries.has("pooled_embedder.weight") && {
+      unreadWidth: size("pooled_embedder.weight", 0),
+    }),
+  };
+  if (!entries.has("time_tokens")) return config;
+  return {
+    ...config,
+    meanFlow: {
+      context: size("context_tokens", 1),
+      guidance: size("omega_tokens", 1),
+      interval: size("t_min_tokens", 1),
+      time: size("time_tokens", 1),
+    },
+  };
+}

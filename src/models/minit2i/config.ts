@@ -74,7 +74,8 @@ export const miniT2IPresets = {
     hidden: 1248,
     depth: 23,
     heads: 24,
-    mlpRatio: 2.7,
+    // Published as 2.7, which is rounded up to this width.
+    mlpRatio: 3376 / 1248,
     unreadWidth: 1248,
   },
   "MiniT2I-B/16-MF": {

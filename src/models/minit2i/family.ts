@@ -1,11 +1,28 @@
 /** MiniT2I as a model family. */
 import * as z from "zod";
+import type { Recipe } from "../../diffusion/recipe.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
-import { diffusersMiniT2IKeys, miniT2IConfig } from "./checkpoint.ts";
+import {
+  diffusersMiniT2IKeys,
+  isMiniT2I,
+  miniT2ICheckpointConfig,
+  miniT2IConfig,
+  originalMiniT2IWeights,
+} from "./checkpoint.ts";
 import { checkMiniT2I, type MiniT2IConfig, miniT2IPresets, miniT2ISchema } from "./config.ts";
 import { miniT2I, miniT2IText } from "./minit2i.ts";
+
+/** How MiniT2I was trained; its own times run the other way. */
+export const miniT2IRecipe = {
+  process: "flow",
+  predicts: "x0",
+  weighting: { kind: "space", space: "flow", lowestSigma: 0.05 },
+  times: { kind: "logit-normal", mean: 0.8, std: 0.8 },
+  noiseScale: 2,
+  shift: 1,
+} as const satisfies Recipe;
 
 export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   kind: "minit2i",
@@ -47,6 +64,21 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
     },
     textWidth: ({ hidden }) => hidden,
     loraTargets: ["*_blocks.**qkv", "*_blocks.**attn_proj", "*_blocks.**mlp.**"],
+  },
+  original: {
+    recognises: isMiniT2I,
+    weights: originalMiniT2IWeights,
+    open: (weights) => {
+      const config = miniT2ICheckpointConfig(weights);
+      return {
+        config,
+        recipe: miniT2IRecipe,
+        sampling: config.meanFlow
+          ? { sampler: "euler", steps: 4, guidance: 12 }
+          : { sampler: "euler", steps: 100, guidance: 6 },
+        missing: `${weights.name} takes texts from flan-t5-large, but does not contain this encoder; give the folder of the whole model.`,
+      };
+    },
   },
   diffusers: {
     className: "MiniT2IMMJiTModel",

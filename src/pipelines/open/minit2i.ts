@@ -5,10 +5,10 @@
 import type { Conditions } from "../../diffusion/denoiser.ts";
 import { timesInside } from "../../diffusion/levels.ts";
 import { rowsOf } from "../../diffusion/arrays.ts";
-import type { Recipe } from "../../diffusion/recipe.ts";
 import { recipeLevels } from "../../diffusion/recipe.ts";
 import { zeros } from "../../engine/arrays/ndarray.ts";
 import { FormatError } from "../../engine/errors.ts";
+import { miniT2IRecipe } from "../../models/minit2i/family.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -29,16 +29,6 @@ export const miniT2ITextEncoders = {
     masked: true,
   },
 } satisfies TextEncoderTable;
-
-/** How MiniT2I was trained; its own times run the other way. */
-export const miniT2IRecipe = {
-  process: "flow",
-  predicts: "x0",
-  weighting: { kind: "space", space: "flow", lowestSigma: 0.05 },
-  times: { kind: "logit-normal", mean: 0.8, std: 0.8 },
-  noiseScale: 2,
-  shift: 1,
-} as const satisfies Recipe;
 
 /**
  * The process and the defaults of a folder.

@@ -1,0 +1,85 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { combine } from "../../src/diffusion/arrays.ts";
+import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { full, input } from "../../src/engine/graph/functional.ts";
+import { graphOf } from "../../src/engine/graph/graph.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
+import { miniT2I } from "../../src/models/minit2i/minit2i.ts";
+import { miniT2IConfig } from "../../src/models/minit2i/checkpoint.ts";
+import { createParams } from "../../src/nn/params.ts";
+import { openModel } from "../../src/pipelines/open/open-node.ts";
+import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
+import { picturesOf } from "../../src/pictures/picture.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import { miniT2IWeights, tinyMiniT2I, writeMiniT2IFolder } from "../support/minit2i.ts";
+import { watchedBackend } from "../support/watched-backend.ts";
+
+const folder = mkdtempSync(path.join(tmpdir(), "patchwise-minit2i-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeAll(() => writeMiniT2IFolder(folder, tinyMiniT2I));
+
+const request = { prompt: "a red cat", seed: 3, steps: 3, guidance: 2.5 };
+
+it("a folder draws what its formulas say, and reads each text once", async () => {
+  const { backend, asked } = watchedBackend();
+  const pipeline = imagePipeline(await openModel(folder), backend);
+  const [picture] = await finished(pipeline.generate(request));
+  await finished(pipeline.generate({ ...request, seed: 4 }));
+  await pipeline.dispose();
+  const texts = asked.filter((inputs) => inputs["y"]);
+  const [{ y, mask }, none] = texts as [Record<"y" | "mask", NdArray>, Record<string, NdArray>];
+  expect(texts).toHaveLength(2);
+  expect(new Set(toNumbers(mask))).toEqual(new Set([0, 1]));
+  expect(new Set(toNumbers(none["mask"]!))).toEqual(new Set([0]));
+  expect(asked.filter((inputs) => inputs["x"])).toHaveLength(6);
+
+  const predict = await wholeNetwork();
+  let x: NdArray = combine([2, normal(fork(randomKey(3), "start"), [1, 3, 16, 16])]);
+  for (const time of [0, 1 / 3, 2 / 3]) {
+    const [conditional, unconditional] = [
+      await predict({ x, y, mask }),
+      await predict({ x, y, mask: none["mask"]! }),
+    ];
+    const x0 = combine([2.5, conditional], [1 - 2.5, unconditional]);
+    const step = 1 / 3 / (1 - time);
+    x = combine([1 - step, x], [step, x0]);
+  }
+  const [want] = picturesOf(x);
+  const apart = picture!.pixels.map((value, i) => Math.abs(value - want!.pixels[i]!));
+  expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+  expect(new Set(picture!.pixels).size).toBeGreaterThan(20);
+});
+
+/** The network with the text's part in it. */
+async function wholeNetwork() {
+  const params = createParams();
+  const leaves = {
+    x: input("x", [batch, 3, 16, 16]),
+    y: input("y", [batch, 12, 32]),
+    mask: input("mask", [batch, 12], "bool"),
+  };
+  const config = miniT2IConfig(fieldReader("transformer", tinyMiniT2I.transformer));
+  const output = miniT2I(params, { ...leaves, t: full([], 0) }, config);
+  const weights = arrayWeights(miniT2IWeights(tinyMiniT2I));
+  const program = await nodeBackend("cpu").compile(graphOf({ output }), { weights });
+  return async (inputs: Record<string, NdArray>) => (await program.run(inputs))["output"]!;
+}
+
+it("a folder says how it is drawn, and what it lacks", async () => {
+  const model = await openModel(folder);
+  const { process, defaults, network } = model;
+  await model.close();
+  expect(defaults).toEqual({ steps: 4, guidance: 6 });
+  expect(process.levels(4, { size: [16, 16] }).map(({ sigma }) => sigma)).toEqual([
+    1, 0.75, 0.5, 0.25, 0,
+  ]);
+  expect(network.size).toEqual([16, 16]);
+  rmSync(path.join(folder, "text_encoder"), { recursive: true });
+  await expect(openModel(folder)).rejects.toThrow('there is no "text_encoder/config.json"');
+});
