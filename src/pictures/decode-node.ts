@@ -5,6 +5,7 @@ import { readRegularFile } from "../weights/sources/read-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
+import { clipOfPictures, type TimedClip } from "./clip.ts";
 import { type Picture, type PictureShape, withChannels } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
 import { loadSharp } from "./sharp-node.ts";
@@ -67,6 +68,58 @@ export async function readPictureFile(
     );
   });
   return readPicture(bytes, { name: path, background });
+}
+
+/**
+ * Reads an animated WebP or GIF file in its own size and in colour, or a still picture as a clip of one frame.
+ *
+ * @param background the colour behind transparent pixels
+ * @throws UsageError if the file cannot be opened; FormatError if it is damaged
+ */
+export async function readAnimation(
+  path: string,
+  background: "white" | "black",
+): Promise<TimedClip> {
+  const bytes = await readRegularFile(path).catch((cause: unknown) => {
+    throw new UsageError(
+      `Cannot read the clip ${path}: ${describeSystemError(cause)}; give an animated WebP or GIF file, or a folder of pictures.`,
+      { cause },
+    );
+  });
+  const sharp = await loadSharp();
+  const { pages = 1, delay = [] } = await sharp(bytes)
+    .metadata()
+    .catch((): { pages?: number; delay?: number[] } => ({}));
+  if (pages === 1) {
+    return {
+      clip: clipOfPictures([await readPicture(bytes, { name: path, background })]),
+      fps: undefined,
+    };
+  }
+  try {
+    const { data, info } = await sharp(bytes, { animated: true, failOn: "error" })
+      .flatten({ background })
+      .toColourspace("srgb")
+      .raw({ depth: "uchar" })
+      .toBuffer({ resolveWithObject: true });
+    const duration = delay.reduce((sum, milliseconds) => sum + milliseconds, 0);
+    return {
+      clip: {
+        frames: pages,
+        width: info.width,
+        height: info.height / pages,
+        channels: 3,
+        pixels: new Uint8Array(data),
+      },
+      fps: duration > 0 ? (1000 * pages) / duration : undefined,
+    };
+  } catch (cause) {
+    const [reason] = (cause as Error).message.split("\n");
+    throw new FormatError(
+      `${path} cannot be read as a clip: ${reason}; download it again or remove it.`,
+      { cause },
+    );
+  }
 }
 
 /**

@@ -87,7 +87,8 @@ async function encoded(
   }
 }
 
-function described(image: Sharp, metadata: PictureMetadata | undefined): Sharp {
+/** Adds how a picture was drawn, as XMP. */
+export function described(image: Sharp, metadata: PictureMetadata | undefined): Sharp {
   return metadata ? image.withXmp(xmpOf(metadata)) : image;
 }
 

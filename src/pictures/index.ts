@@ -2,6 +2,8 @@
  * Pictures in memory, and their conversion to PNG bytes, Blobs and ImageData. Runs in Node and in the browser;
  * `patchwise/pictures/node` adds files on disk.
  */
+export { toApng } from "./apng.ts";
+export { type Clip, clipOfPictures, picturesOfClip, type TimedClip } from "./clip.ts";
 export {
   type BlobType,
   type PixelData,

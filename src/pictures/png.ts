@@ -1,7 +1,7 @@
 /** Writes PNG files (PNG specification, third edition) with what every runtime has, a browser included. */
 import { joined } from "../engine/bytes.ts";
 import { parametersText, type PictureMetadata } from "./metadata.ts";
-import type { Picture } from "./picture.ts";
+import type { Picture, PictureShape } from "./picture.ts";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** Bytes around the data of a chunk: its length, type and checksum. */
@@ -23,7 +23,27 @@ export function isPng(bytes: Uint8Array): boolean {
  * @example const url = URL.createObjectURL(new Blob([await toPng(picture)]));
  */
 export async function toPng(
-  { width, height, channels, pixels }: Picture,
+  picture: Picture,
+  metadata?: PictureMetadata,
+): Promise<Uint8Array<ArrayBuffer>> {
+  return pngOf(picture, ([data]) => [{ type: "IDAT", data: data! }], [picture], metadata);
+}
+
+/** A part of a PNG file. */
+export interface PngChunk {
+  readonly type: string;
+  readonly data: Uint8Array<ArrayBuffer>;
+}
+
+/**
+ * Encodes a file of pictures of one size.
+ *
+ * @param chunksOf the chunks between header and end, made of the compressed rows of each picture
+ */
+export async function pngOf(
+  { width, height, channels }: PictureShape,
+  chunksOf: (rows: readonly Uint8Array<ArrayBuffer>[]) => readonly PngChunk[],
+  pictures: readonly Picture[],
   metadata?: PictureMetadata,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const header = new Uint8Array(HEADER_BYTES);
@@ -32,11 +52,13 @@ export async function toPng(
   view.setUint32(4, height);
   // 8 bits a channel; colour type 0 is grey, 2 is RGB.
   header.set([8, channels === 1 ? 0 : 2], 8);
-  const rows = await deflated(filteredRows(pixels, width * channels, channels));
+  const rows = await Promise.all(
+    pictures.map(({ pixels }) => deflated(filteredRows(pixels, width * channels, channels))),
+  );
   const png = joined([
     pngSignature,
     chunk("IHDR", header),
-    chunk("IDAT", rows),
+    ...chunksOf(rows).map(({ type, data }) => chunk(type, data)),
     chunk("IEND", new Uint8Array(0)),
   ]);
   return metadata ? withPngTexts(png, metadataTexts(metadata)) : png;

@@ -1,0 +1,103 @@
+/** Writes clips to animated files, and reads animated files and folders of pictures. */
+import { readdir, stat } from "node:fs/promises";
+import { extname, join } from "node:path";
+import { UsageError } from "../engine/errors.ts";
+import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
+import { system } from "../weights/sources/system-error-node.ts";
+import { toApng } from "./apng.ts";
+import { type Clip, clipOfPictures, frameDelays, type TimedClip } from "./clip.ts";
+import { pictureExtensions, readAnimation, readPictureFile } from "./decode-node.ts";
+import { described } from "./file-node.ts";
+import type { PictureMetadata } from "./metadata.ts";
+import { loadSharp } from "./sharp-node.ts";
+
+const formats = { ".webp": "webp", ".gif": "gif", ".png": "apng" } as const;
+
+export type ClipFormat = (typeof formats)[keyof typeof formats];
+
+/** Milliseconds of the clock of each format. */
+const clocks = { webp: 1, gif: 10, apng: 1 } as const satisfies Record<ClipFormat, number>;
+
+/**
+ * The format of an animated file by its extension: .webp, .gif or .png, which is an animated PNG.
+ *
+ * @throws UsageError if the format cannot hold animation
+ */
+export function clipFormat(path: string): ClipFormat {
+  const extension = extname(path).toLowerCase();
+  if (Object.hasOwn(formats, extension)) return formats[extension as keyof typeof formats];
+  throw new UsageError(
+    `Cannot write a clip to ${path}, because this format holds no animation that is known here; give a name that ends in ${Object.keys(formats).join(", ")}.`,
+  );
+}
+
+export interface ClipOptions {
+  readonly format: ClipFormat;
+  /** Frames a second. */
+  readonly fps: number;
+  /** How the clip was drawn; a GIF file does not hold it. */
+  readonly metadata?: PictureMetadata | undefined;
+}
+
+/**
+ * Encodes a clip as the bytes of a file that repeats for ever. WebP and PNG are lossless, and GIF has at most 256 colours a frame.
+ *
+ * @example await writeFile("heart.webp", await encodeClip(clip, { format: "webp", fps: 12 }));
+ * @throws UsageError if the rate does not fit the format, which shows a frame for at least 1 ms, or 10 ms in GIF
+ */
+export async function encodeClip(
+  clip: Clip,
+  { format, fps, metadata }: ClipOptions,
+): Promise<Uint8Array> {
+  const delay = [...frameDelays(clip.frames, fps, clocks[format])];
+  if (format === "apng") return toApng(clip, fps, metadata);
+  const { width, height, channels, frames, pixels } = clip;
+  const raw = { width, height: height * frames, channels, pageHeight: height };
+  const image = (await loadSharp())(pixels, { raw });
+  return format === "gif"
+    ? image.gif({ delay, loop: 0 }).toBuffer()
+    : described(image, metadata).webp({ lossless: true, delay, loop: 0 }).toBuffer();
+}
+
+/**
+ * Writes a clip in the format of the file's extension. A failure leaves no half-written file.
+ *
+ * @returns the bytes of the file
+ * @throws UsageError if the extension or the rate does not fit; PatchwiseError if the file cannot be written
+ */
+export async function writeClip(
+  path: string,
+  clip: Clip,
+  fps: number,
+  metadata?: PictureMetadata,
+): Promise<Uint8Array> {
+  const bytes = await encodeClip(clip, { format: clipFormat(path), fps, metadata });
+  await writeFileAtomic(path, bytes);
+  return bytes;
+}
+
+/**
+ * Reads an animated WebP or GIF file, a picture, which is a clip of one frame, or a folder of pictures in the order of their names.
+ *
+ * @param background the colour behind transparent pixels
+ * @throws UsageError if there is nothing to read, or frames differ in size; FormatError if a file is damaged
+ */
+export async function readClip(
+  path: string,
+  background: "white" | "black" = "white",
+): Promise<TimedClip> {
+  const status = await stat(path).catch(() => undefined);
+  if (!status?.isDirectory()) return readAnimation(path, background);
+  const names = await system(`read the folder ${path}`, readdir(path), UsageError);
+  const pictures = names
+    .filter((name) => pictureExtensions.some((each) => extname(name).toLowerCase() === `.${each}`))
+    .toSorted((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  if (pictures.length === 0) {
+    throw new UsageError(
+      `${path} has no picture to be a frame of a clip; put pictures (${pictureExtensions.join(", ")}) into it.`,
+    );
+  }
+  const frames = [];
+  for (const name of pictures) frames.push(await readPictureFile(join(path, name), background));
+  return { clip: clipOfPictures(frames), fps: undefined };
+}
