@@ -225,13 +225,15 @@ function shownConfig({ entries }: Weights): Qwen3Config {
   const [keys] = shapeOf("layers.0.self_attn.k_proj.weight");
   const [hidden] = shapeOf("layers.0.mlp.gate_proj.weight");
   if (!vocabulary || !width || !headSize || !queries || !keys || !hidden) return published;
-  let depth = 0;
-  while (entries.has(`${prefix}layers.${depth}.input_layernorm.weight`)) depth++;
+  let layers = 0;
+  while (entries.has(`${prefix}layers.${layers}.input_layernorm.weight`)) layers++;
+  // A file without the final norm was cut behind the last layer that is needed.
+  const isCut = !entries.has(`${prefix}norm.weight`);
   return {
     ...published,
     vocabulary,
     width,
-    depth,
+    depth: isCut ? Math.max(published.depth, layers + 1) : layers,
     heads: Math.max(1, Math.floor(queries / headSize)),
     keyHeads: Math.max(1, Math.floor(keys / headSize)),
     headSize,
