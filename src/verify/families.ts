@@ -3,6 +3,7 @@ import { autoencoderKL, flux2VAE, sd3VAE } from "./autoencoder-kl.ts";
 import { familiesOfCases } from "./cases.ts";
 import { ditDiffusion } from "./dit-diffusion.ts";
 import type { Family } from "./family.ts";
+import { gguf } from "./gguf.ts";
 import { fluxSampling } from "./flux-sampling.ts";
 import { forwardOf, recordedFamilies } from "./forward.ts";
 import { miniT2IMeanFlow } from "./minit2i-mf.ts";
@@ -28,6 +29,7 @@ const others: readonly (readonly [name: string, family: Family])[] = [
   ["autoencoder_kl", autoencoderKL],
   ["sd3_vae", sd3VAE],
   ["flux2_vae", flux2VAE],
+  ["gguf", gguf],
   ["flux_sampling", fluxSampling],
   ["dit_diffusion", ditDiffusion],
   ["samplers", samplersFamily],

@@ -48,7 +48,9 @@ export async function withRecording<T>(
     const model = await modelOf(config.weightsFrom);
     const teacherFrom = config.fields["weights_teacher"];
     const teacher = typeof teacherFrom === "string" ? await modelOf(teacherFrom) : undefined;
-    return await use({ name: basename(resolve(folder)), config, io, model, teacher, gradients });
+    const openBeside = (file: string) => open(join(folder, basename(file)));
+    const name = basename(resolve(folder));
+    return await use({ name, config, io, model, teacher, gradients, openBeside });
   } finally {
     await closeAll(opened);
   }

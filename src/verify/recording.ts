@@ -14,6 +14,8 @@ export interface Recording {
   readonly model: RecordedModel | undefined;
   /** The model of the recording in `weights_teacher`, from which the recorded one learned. */
   readonly teacher?: RecordedModel | undefined;
+  /** Opens a file of weights in its folder, which is closed with the recording. */
+  readonly openBeside?: (file: string) => Promise<Weights>;
   /** The gradient of a scalar with respect to each parameter, and the scalar itself as `__loss__`. */
   readonly gradients: Weights | undefined;
 }

@@ -4,6 +4,7 @@ import { FormatError, quote } from "../engine/errors.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
 import {
   arrayWeight,
+  blocksWeight,
   fileWeight,
   rowsWeight,
   type StoredWeight,
@@ -30,8 +31,12 @@ export function storedWeights(
 }
 
 function storedAt(entry: TensorEntry): StoredWeight {
-  const { tag, dtype, shape, offset, length, source, parts } = entry;
+  const { tag, dtype, shape, offset, length, source, parts, blocks } = entry;
   if (parts) return rowsWeight(parts.map(storedAt));
+  if (blocks && (source.bytes || source.path !== undefined)) {
+    const place = source.path === undefined ? { bytes: source.bytes! } : { path: source.path };
+    return blocksWeight({ ...blocks, ...place, offset, shape });
+  }
   if (dtype !== null && source.bytes) {
     const bytes = source.bytes.subarray(offset, offset + length);
     const aligned = bytes.byteOffset % byteSize(dtype) === 0 ? bytes : new Uint8Array(bytes);

@@ -1,4 +1,6 @@
 /** Views of weights under other names, or with joined, reordered or fewer tensors. No bytes are moved. */
+import { blockFormats, blockRange } from "../engine/arrays/blocks.ts";
+import { sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
 import { weightsOf } from "./safetensors/safetensors.ts";
@@ -76,7 +78,21 @@ export function swapHalves(weights: Weights, swaps: (name: string) => boolean): 
 function rowsOf(entry: TensorEntry, name: string, from: number, count: number): TensorEntry {
   const [rows = 0, ...rest] = entry.shape;
   const rowBytes = entry.length / rows;
-  const { parts: _, ...whole } = entry;
+  const { parts: _, blocks, ...whole } = entry;
+  if (blocks) {
+    const { format } = blocks;
+    const inRow = sizeOf(rest);
+    const first = blocks.first + from * inRow;
+    const { offset, length } = blockRange(format, first, count * inRow);
+    return {
+      ...whole,
+      name,
+      blocks: { format, first: first % blockFormats[format].numbers },
+      shape: [count, ...rest],
+      offset: entry.offset + offset,
+      length,
+    };
+  }
   return {
     ...whole,
     name,
@@ -87,11 +103,12 @@ function rowsOf(entry: TensorEntry, name: string, from: number, count: number): 
 }
 
 function joins(a: TensorEntry, b: TensorEntry): boolean {
-  return a.tag === b.tag && formatShape(a.shape.slice(1)) === formatShape(b.shape.slice(1));
+  const alike = a.tag === b.tag || (a.blocks !== undefined && b.blocks !== undefined);
+  return alike && formatShape(a.shape.slice(1)) === formatShape(b.shape.slice(1));
 }
 
 function joined(name: string, parts: readonly TensorEntry[]): TensorEntry {
-  const { tag, dtype, shape } = parts[0]!;
+  const { tag, dtype, shape, blocks } = parts[0]!;
   const rows = parts.reduce((sum, part) => sum + (part.shape[0] ?? 1), 0);
   const source = joinedSource(parts);
   return {
@@ -103,6 +120,7 @@ function joined(name: string, parts: readonly TensorEntry[]): TensorEntry {
     offset: 0,
     length: source.size,
     aligned: true,
+    ...(blocks && { blocks }),
     parts,
   };
 }

@@ -8,9 +8,11 @@ import { input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
 import type { Backend } from "./backend.ts";
 import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } from "./executor.ts";
+import { expandedWeights } from "./expanded-weights.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import { compileProgram } from "./program.ts";
+import { readFileRange } from "./read-file-node.ts";
 import { fork } from "node:child_process";
 import { moduleFile } from "../package-node.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
@@ -61,8 +63,16 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
     device !== "webgpu" || (attentionWorks ??= fusedAttentionWorks(open));
   return {
     device,
-    compile: (graph, compileOptions = {}) =>
-      compileProgram(graph, compileOptions, open, mountFiles, trustsAttention),
+    async compile(graph, { weights: stored = () => undefined, ...compileOptions } = {}) {
+      const weights = await expandedWeights(graph, stored, readFileRange);
+      return compileProgram(
+        graph,
+        { ...compileOptions, weights },
+        open,
+        mountFiles,
+        trustsAttention,
+      );
+    },
   };
 }
 

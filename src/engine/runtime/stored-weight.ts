@@ -3,7 +3,9 @@
  * quantized numbers, is one more member of `StoredWeight` and one more row of `storages`, and nothing else
  * looks at `kind`.
  */
-import { allocate, byteSize, type DType, type NdArray, sizeOf } from "../arrays/ndarray.ts";
+import { blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
+import { PatchwiseError } from "../errors.ts";
+import { allocate, byteSize, type DType, type NdArray, sizeOf, viewOf } from "../arrays/ndarray.ts";
 
 /** An array in memory. */
 export interface ArrayWeight {
@@ -28,7 +30,21 @@ export interface RowsWeight {
   readonly parts: readonly StoredWeight[];
 }
 
-export type StoredWeight = ArrayWeight | FileWeight | RowsWeight;
+/** Numbers in blocks of a quantized type, in a file or in memory. They are expanded before a runtime sees them. */
+export interface BlocksWeight {
+  readonly kind: "blocks";
+  readonly format: BlockFormat;
+  /** The number, counted from the block at `offset`, with which the weight begins. */
+  readonly first: number;
+  /** A path in Node, or the bytes. */
+  readonly path?: string;
+  readonly bytes?: Uint8Array;
+  /** Where the blocks begin. */
+  readonly offset: number;
+  readonly shape: readonly number[];
+}
+
+export type StoredWeight = ArrayWeight | FileWeight | RowsWeight | BlocksWeight;
 
 /** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
@@ -59,6 +75,8 @@ interface Storage<W extends StoredWeight> {
   reshaped(weight: W, shape: readonly number[]): StoredWeight;
   /** `count` rows from row `start` of `axis`; all axes before it have length 1. */
   slice(weight: W, axis: number, start: number, count: number): StoredWeight;
+  /** Whether runtimes compute with the weight as it is stored; if not, it is read into an array first. */
+  inPlace(weight: W): boolean;
   /** Writes the elements, in the dtype of `type`, into `target`. */
   read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
   emit(weight: W, name: string, emitter: WeightEmitter): string;
@@ -76,6 +94,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const data = array.data.subarray(start * inRow, (start + count) * inRow);
       return arrayWeight({ ...array, shape: array.shape.with(axis, count), data });
     },
+    inPlace: () => true,
     async read({ array: { data } }, target) {
       target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     },
@@ -92,6 +111,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const rowBytes = sizeOf(shape.slice(axis + 1)) * byteSize(dtype);
       return fileWeight(path, offset + start * rowBytes, dtype, shape.with(axis, count));
     },
+    inPlace: () => true,
     read: ({ path, offset }, target, readFile) => readFile(target, path, offset),
     emit: (weight, name, emitter) => emitter.file(name, weight),
   },
@@ -118,6 +138,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       }
       return found.length === 1 ? found[0]! : rowsWeight(found);
     },
+    inPlace: ({ parts }) => parts.every(isInPlace),
     async read({ parts }, target, readFile) {
       let top = 0;
       for (const part of parts) {
@@ -130,7 +151,46 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     emit: ({ parts }, name, emitter) =>
       emitter.concat(parts.map((part, i) => emitWeight(part, `${name}#${i}`, emitter))),
   },
+  blocks: {
+    type: ({ shape }) => ({ dtype: "float32", shape }),
+    bytes: ({ format, first, shape }) => blockRange(format, first, sizeOf(shape)).length,
+    files: ({ path }) => (path === undefined ? [] : [path]),
+    relocated: (weight, rename) =>
+      weight.path === undefined ? weight : { ...weight, path: rename(weight.path) },
+    reshaped: (weight, shape) => ({ ...weight, shape }),
+    slice(weight, axis, start, count) {
+      const { first, shape } = weight;
+      const inRow = sizeOf(shape.slice(axis + 1));
+      return { ...weight, first: first + start * inRow, shape: shape.with(axis, count) };
+    },
+    inPlace: () => false,
+    async read({ format, first, path, bytes, offset, shape }, target, readFile) {
+      const values = viewOf(
+        "float32",
+        target.buffer as ArrayBuffer,
+        target.byteOffset,
+        sizeOf(shape),
+      );
+      for (let done = 0; done < values.length; done += DECODED) {
+        const part = values.subarray(done, done + DECODED);
+        const range = blockRange(format, first + done, part.length);
+        const from = offset + range.offset;
+        let blocks = bytes?.subarray(from, from + range.length);
+        if (!blocks) {
+          blocks = new Uint8Array(range.length);
+          await readFile(blocks, path!, from);
+        }
+        decodeBlocks(format, blocks, first + done, part);
+      }
+    },
+    emit({ format }, name) {
+      throw new PatchwiseError(`The blocks (${format}) of ${name} were not expanded.`);
+    },
+  },
 };
+
+/** Numbers that are decoded at a time. */
+const DECODED = 2 ** 20;
 
 function storageOf(weight: StoredWeight): Storage<StoredWeight> {
   return storages[weight.kind];
@@ -162,6 +222,16 @@ export function fileWeight(
 /** @param parts at least one weight; all have the same dtype and, apart from the first axis, the same shape */
 export function rowsWeight(parts: readonly StoredWeight[]): StoredWeight {
   return { kind: "rows", parts };
+}
+
+/** Numbers in blocks, as GGUF files hold them. */
+export function blocksWeight(weight: Omit<BlocksWeight, "kind">): StoredWeight {
+  return { kind: "blocks", ...weight };
+}
+
+/** Whether runtimes compute with a weight as it is stored. */
+export function isInPlace(weight: StoredWeight): boolean {
+  return storageOf(weight).inPlace(weight);
 }
 
 export function weightType(weight: StoredWeight): WeightType {

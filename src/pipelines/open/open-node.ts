@@ -184,13 +184,14 @@ const pickled = new Set([".pt", ".pth", ".ckpt", ".bin"]);
 
 function checkExtension(path: string): void {
   const extension = extname(path).toLowerCase();
-  if (extension === ".safetensors" || path.endsWith(".safetensors.index.json")) return;
+  if (extension === ".safetensors" || extension === ".gguf") return;
+  if (path.endsWith(".safetensors.index.json")) return;
   if (pickled.has(extension)) {
     throw new FormatError(
       `${path} is a PyTorch pickle, which can run code and is therefore not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
     );
   }
   throw new UsageError(
-    `${path} is not a model file of a known kind; give a .safetensors file, or the folder of a model.`,
+    `${path} is not a model file of a known kind; give a .safetensors or .gguf file, or the folder of a model.`,
   );
 }

@@ -1,5 +1,6 @@
 /** Opens and writes safetensors files on disk. */
 import { dirname, join } from "node:path";
+import { openGGUF } from "../gguf/gguf.ts";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { openSafetensors, type Weights } from "./safetensors.ts";
 import { type Metadata, type NamedArrays, safetensorsChunks } from "./write.ts";
@@ -7,7 +8,7 @@ import { openSharded } from "./sharded.ts";
 import { fileSource } from "../sources/file-node.ts";
 
 /**
- * Opens a `.safetensors` file, or the shards beside a `.safetensors.index.json`. Only headers are read.
+ * Opens a `.safetensors` file, the shards beside a `.safetensors.index.json`, or a `.gguf` file. Only headers are read.
  *
  * @example const weights = await openSafetensorsFile("model.safetensors");
  * @throws FormatError if a file is invalid; PatchwiseError if one cannot be opened
@@ -15,6 +16,7 @@ import { fileSource } from "../sources/file-node.ts";
 export async function openSafetensorsFile(path: string): Promise<Weights> {
   const source = await fileSource(path);
   try {
+    if (path.toLowerCase().endsWith(".gguf")) return await openGGUF(source);
     if (!path.endsWith(".json")) return await openSafetensors(source);
     const sharded = await openSharded(source, (file) => fileSource(join(dirname(path), file)));
     await source.close?.();

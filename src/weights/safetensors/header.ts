@@ -3,6 +3,7 @@
  * numbers must be whole and in range, each tensor must have the length of its dtype and shape, and together
  * the tensors must cover the data exactly.
  */
+import type { BlockFormat } from "../../engine/arrays/blocks.ts";
 import type { DType } from "../../engine/arrays/ndarray.ts";
 import { FormatError, quote } from "../../engine/errors.ts";
 import { JsonScanner } from "../json.ts";
@@ -23,6 +24,8 @@ export interface TensorEntry {
   readonly offset: number;
   /** Length in bytes. */
   readonly length: number;
+  /** Set if the bytes are blocks of quantized numbers: their type, and the number in the blocks with which the tensor begins. */
+  readonly blocks?: { readonly format: BlockFormat; readonly first: number };
   /**
    * Set if the tensor is stored in parts that are concatenated along the first axis; `source` then presents
    * their bytes as one.

@@ -1,6 +1,7 @@
 /** Opens safetensors files without reading their tensors, and reads tensors one at a time. */
+import { blockRange, decodeBlocks } from "../../engine/arrays/blocks.ts";
 import { toFloat32 } from "../../engine/arrays/convert.ts";
-import { byteSize, type DType, type NdArray, viewOf } from "../../engine/arrays/ndarray.ts";
+import { byteSize, type DType, type NdArray, sizeOf, viewOf } from "../../engine/arrays/ndarray.ts";
 import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
@@ -99,6 +100,7 @@ export function weightsOf(
  * @throws FormatError if its dtype can only be listed
  */
 export async function readTensor(entry: TensorEntry): Promise<NdArray> {
+  if (entry.blocks) return readFloat32(entry);
   const dtype = readableDtype(entry);
   const data = await readElements(entry, dtype, 0, entry.length);
   return { dtype, shape: entry.shape, data };
@@ -116,11 +118,16 @@ export async function readFloat32(
 ): Promise<NdArray<"float32">> {
   const dtype = readableDtype(entry);
   const size = byteSize(dtype);
-  const data = target ?? allocateFloat32(entry.source, entry.length / size);
-  if (data.length * size !== entry.length) {
+  const count = sizeOf(entry.shape);
+  const data = target ?? allocateFloat32(entry.source, count);
+  if (data.length !== count) {
     throw new ShapeError(
-      `${entry.source.name}: tensor ${quote(entry.name)} has ${entry.length / size} elements, but the target has ${data.length}.`,
+      `${entry.source.name}: tensor ${quote(entry.name)} has ${count} elements, but the target has ${data.length}.`,
     );
+  }
+  if (entry.blocks) {
+    await readBlocks(entry, data);
+    return { dtype: "float32", shape: entry.shape, data };
   }
   for (let done = 0; done < entry.length; done += CHUNK_BYTES) {
     const length = Math.min(CHUNK_BYTES, entry.length - done);
@@ -128,6 +135,29 @@ export async function readFloat32(
     toFloat32(dtype, chunk, data.subarray(done / size, (done + length) / size));
   }
   return { dtype: "float32", shape: entry.shape, data };
+}
+
+/** Numbers that are decoded at a time. */
+const CHUNK_NUMBERS = 2 ** 20;
+
+/** Decodes a tensor of blocks in chunks; of one that is stored in parts, each part by itself. */
+async function readBlocks(entry: TensorEntry, target: Float32Array): Promise<void> {
+  if (entry.parts) {
+    let top = 0;
+    for (const part of entry.parts) {
+      const end = top + sizeOf(part.shape);
+      await readFloat32(part, target.subarray(top, end));
+      top = end;
+    }
+    return;
+  }
+  const { format, first } = entry.blocks!;
+  for (let done = 0; done < target.length; done += CHUNK_NUMBERS) {
+    const part = target.subarray(done, done + CHUNK_NUMBERS);
+    const { offset, length } = blockRange(format, first + done, part.length);
+    const bytes = await readRange(entry.source, entry.offset + offset, length);
+    decodeBlocks(format, bytes, first + done, part);
+  }
 }
 
 /** Reads all tensors as float32 values. */
