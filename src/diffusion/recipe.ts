@@ -97,6 +97,27 @@ export const recipeSchema = z
 
 export type Recipe = z.output<typeof recipeSchema>;
 
+/** Rectified flow as Stable Diffusion 3 is trained (Esser et al., 2024), at its times or others. */
+export function rectifiedFlow(
+  shift: number,
+  times: z.output<typeof timesSchema> = { kind: "logit-normal", mean: 0, std: 1 },
+): Recipe {
+  const weighting = { kind: "space", space: "flow" } as const;
+  return { process: "flow", predicts: "flow", weighting, times, shift };
+}
+
+/** DDPM in 1000 steps, for a network that predicts the noise (Ho et al., 2020). */
+export function ddpmRecipe(kind: "linear" | "scaled-linear" | "cosine"): Recipe {
+  const zeroTerminalSNR = false;
+  return {
+    process: "discrete",
+    predicts: "epsilon",
+    steps: 1000,
+    schedule: { kind },
+    zeroTerminalSNR,
+  };
+}
+
 /** The network's unit for time 1. */
 export const timeScale = 1000;
 

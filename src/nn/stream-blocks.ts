@@ -4,15 +4,16 @@
  *
  * Parameters have the names of the original code.
  */
+import { ShapeError } from "../engine/errors.ts";
 import { concat } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { mixTokens } from "./attention.ts";
-import type { Streams } from "./blocks.ts";
+import { type BlockOptions, blockScopes, runBlocks, type Streams } from "./blocks.ts";
 import { linear, linearSlices } from "./linear.ts";
 import { adaptiveBranch, type Branch } from "./modulation.ts";
 import type { Norm } from "./norm.ts";
 import { one, type Params } from "./params.ts";
-import { rotate, type RotaryTable } from "./positions.ts";
+import { rotate, type RotaryTable, rotaryTableOf } from "./positions.ts";
 import { embedVector, timestepEmbedding } from "./timestep-embedding.ts";
 
 /** What all blocks of a network have in common. */
@@ -28,6 +29,39 @@ export interface StreamStyle {
   readonly bias: boolean;
   /** The same for the queries, keys and values of the blocks of two streams. */
   readonly qkvBias: boolean;
+}
+
+/** @throws ShapeError if a network that was distilled with guidance is given no scale, or another one */
+export function checkGuidance(given: Tensor | undefined, takes: boolean, network: string): void {
+  if (takes === (given !== undefined)) return;
+  throw new ShapeError(
+    takes
+      ? `This ${network} was distilled with guidance; give its scale as \`guidance\`.`
+      : `This ${network} takes no guidance scale; leave \`guidance\` out.`,
+  );
+}
+
+/** The positions of tokens at places along axes, each of which turns some of the `channels` of a head, and inner channels. */
+export function streamSizesOf(
+  places: readonly (readonly number[])[],
+  { axes, theta, heads, hidden, mlpRatio }: StreamSizes,
+): Pick<StreamStyle, "heads" | "rotary" | "inner"> {
+  const pairs = axes.map((channels) => channels / 2);
+  const inner = Math.trunc(hidden * mlpRatio);
+  return { heads, rotary: rotaryTableOf(places, pairs, { theta }), inner };
+}
+
+/** Sizes in the config of a network of streams. */
+export interface StreamSizes {
+  readonly hidden: number;
+  readonly heads: number;
+  readonly mlpRatio: number;
+  /** Channels of a head that the positions of each axis rotate. */
+  readonly axes: readonly number[];
+  readonly theta: number;
+  /** Blocks of two streams, and of one behind them. */
+  readonly depth: number;
+  readonly singleDepth: number;
 }
 
 /** Tokens of the text [B, L, C] and of the image [B, N, C]. */
@@ -62,7 +96,7 @@ export function streamBranches(p: Params, values: readonly Tensor[]): readonly B
 }
 
 /** A block of two streams, with a branch for the attention and one for the feed-forward part of each. */
-export function doubleStreamBlock(
+function doubleStreamBlock(
   p: Params,
   [text, image]: TextAndImageStreams,
   branches: { readonly text: readonly Branch[]; readonly image: readonly Branch[] },
@@ -88,7 +122,7 @@ export function doubleStreamBlock(
 }
 
 /** A block of one stream [B, L + N, C]: `linear1` gives queries, keys, values and what goes into the feed-forward part. */
-export function singleStreamBlock(
+function singleStreamBlock(
   p: Params,
   [x]: Streams,
   [branch]: readonly Branch[],
@@ -104,6 +138,38 @@ export function singleStreamBlock(
   const output = linear(p.at("linear2"), both, width, { bias });
   return [x.add(branch!.gate(output))];
 }
+
+/** Branches of the blocks of two streams and of one, by their scopes. */
+export interface StreamModulation {
+  double(scope: Params): { readonly text: readonly Branch[]; readonly image: readonly Branch[] };
+  single(scope: Params): readonly Branch[];
+}
+
+/** Runs text and image through the blocks of two streams and then those of one: the image's tokens, [B, N, C]. */
+export function runStreams(
+  p: Params,
+  streams: TextAndImageStreams,
+  { depth, singleDepth }: Pick<StreamSizes, "depth" | "singleDepth">,
+  modulation: StreamModulation,
+  style: StreamStyle,
+  { recompute }: StreamOptions,
+): Tensor {
+  const both = runBlocks(
+    streams,
+    blockScopes(p, "double_blocks", depth),
+    (scope, two) => doubleStreamBlock(scope, two, modulation.double(scope), style),
+    { recompute, outputNames: ["text.output", "image.output"] },
+  );
+  const [all] = runBlocks(
+    [concat(both, 1)] as [Tensor],
+    blockScopes(p, "single_blocks", singleDepth),
+    (scope, joined) => singleStreamBlock(scope, joined, modulation.single(scope), style),
+    { recompute },
+  );
+  return all.slice(1, streams[0].size(1));
+}
+
+export type StreamOptions = Pick<BlockOptions, "recompute">;
 
 /** Queries, keys and values by head, 3 × [B, N, heads, D]. */
 type Heads = [q: Tensor, k: Tensor, v: Tensor];

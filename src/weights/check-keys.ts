@@ -22,6 +22,18 @@ export interface KeyMap {
 /** For checkpoints that hold a single model under its own names. */
 export const sameKeys: KeyMap = { keyOf: (name) => name, owns: () => true };
 
+/** What replaces what in a name, one replacement after another. */
+export type Renaming = readonly (readonly [RegExp, string])[];
+
+export function renamed(name: string, renaming: Renaming): string {
+  return renaming.reduce((key, [from, to]) => key.replace(from, to), name);
+}
+
+/** For checkpoints that hold a single model under other names. */
+export function renamedKeys(renaming: Renaming): KeyMap {
+  return { ...sameKeys, keyOf: (name) => renamed(name, renaming) };
+}
+
 /**
  * Checks that a checkpoint has every declared weight in its shape, and nothing else but copies of fixed
  * tables. A 1×1 convolution [O, I, 1, 1] may be stored as a linear layer [O, I] or the other way round: the

@@ -63,11 +63,12 @@ export function splitRows(
   return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
 }
 
-/** Puts the second half of the rows of some tensors before the first. */
-export function swapHalves(weights: Weights, swaps: (name: string) => boolean): Weights {
+/** Puts the second half of the rows of some layers before the first. */
+export function swapHalves(weights: Weights, swaps: (layer: string) => boolean): Weights {
   const entries = [...weights.entries].map(([name, entry]) => {
     const [rows = 0] = entry.shape;
-    if (!swaps(name) || rows % 2 !== 0) return [name, entry] as const;
+    if (!swaps(name.replace(/\.(weight|bias)$/, "")) || rows % 2 !== 0)
+      return [name, entry] as const;
     const [first, second] = [0, rows / 2].map((from) => rowsOf(entry, name, from, rows / 2));
     return [name, joined(name, [second!, first!])] as const;
   });

@@ -14,7 +14,7 @@ import { conv2d } from "../../nn/convolutions.ts";
 import { groupNorm } from "../../nn/norm.ts";
 import { createParams, type Params, type ParamsRoot, stored } from "../../nn/params.ts";
 import { crossAttention } from "../../nn/attention.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
+import { type KeyMap, renamed, type Renaming } from "../../weights/check-keys.ts";
 import { type AutoencoderKLConfig, latentFactor } from "./autoencoder-kl-config.ts";
 
 const activations: Readonly<Record<AutoencoderKLConfig["activation"], (x: Tensor) => Tensor>> = {
@@ -165,8 +165,6 @@ export function autoencoderKLParams(
   return p;
 }
 
-type Renaming = readonly (readonly [RegExp, string])[];
-
 /** Names of the attention layers in older releases of diffusers. */
 const oldDiffusersNames: Renaming = [
   [/\.to_q\./, ".query."],
@@ -217,9 +215,7 @@ export function autoencoderKLKeys(keys: Iterable<string>, decoder: AutoencoderKL
   const placed = (name: string) =>
     inner ? name.replace(/^quant_/, "encoder.quant_").replace(/^post_/, "decoder.post_") : name;
   return {
-    keyOf: (name) =>
-      prefix +
-      names.reduce((key, [ours, theirs]) => key.replace(ours, theirs), placed(leveled(name))),
+    keyOf: (name) => prefix + renamed(placed(leveled(name)), names),
     // A BatchNorm also counts the batches of its training.
     owns: (key) => key.startsWith(prefix) && key !== `${prefix}bn.num_batches_tracked`,
   };

@@ -1,4 +1,5 @@
 /** The U-Net of denoising diffusion as a model family. */
+import { ddpmRecipe } from "../../diffusion/recipe.ts";
 import { halvings, headWidth } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import { ddpmUNetConfig } from "./checkpoint.ts";
@@ -42,13 +43,7 @@ export const ddpmUNetFamily: NetworkFamily<DDPMUNetConfig> = {
       const cosine = config.learnedVariance && config.size[0] === 64;
       return {
         config,
-        recipe: {
-          process: "discrete",
-          predicts: "epsilon",
-          steps: 1000,
-          schedule: { kind: cosine ? "cosine" : "linear" },
-          zeroTerminalSNR: false,
-        },
+        recipe: ddpmRecipe(cosine ? "cosine" : "linear"),
         sampling: { sampler: "ddpm", steps: 250, guidance: 1 },
       };
     },

@@ -1,6 +1,6 @@
 /** Reads the config of a DiT from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
 import { FormatError, quote } from "../../engine/errors.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
+import { type KeyMap, renamed, type Renaming } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { readFloat32, type Weights } from "../../weights/safetensors/safetensors.ts";
 import { type DiTConfig, ditPaper, ditPresets } from "./config.ts";
@@ -78,7 +78,7 @@ export function diffusersDiTConfig(read: FieldReader): DiTConfig {
 }
 
 /** Ours → diffusers', whose three projections of the attention are read as one, `to_qkv`. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
+const diffusersNames: Renaming = [
   [/^pos_embed$/, "pos_embed.pos_embed"],
   [/^x_embedder\./, "pos_embed."],
   [/^(?=[ty]_embedder\.)/, "blocks.0."],
@@ -100,7 +100,7 @@ const diffusersNames: readonly (readonly [RegExp, string])[] = [
  * the first block's count where they are shared.
  */
 export const diffusersDiTKeys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
+  keyOf: (name) => renamed(name, diffusersNames),
   owns: (key) => !/^transformer_blocks\.[1-9]\d*\.norm1\.emb\./.test(key),
 };
 

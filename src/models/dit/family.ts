@@ -1,4 +1,5 @@
 /** DiT as a model family. */
+import { ddpmRecipe } from "../../diffusion/recipe.ts";
 import { joinQkv } from "../../weights/views.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
@@ -60,13 +61,7 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
     open: (weights, _, heads) => ({
       config: ditCheckpointConfig(weights, heads),
       warning: heads === undefined ? headsWarning(ditCheckpointConfig(weights)) : undefined,
-      recipe: {
-        process: "discrete",
-        predicts: "epsilon",
-        steps: 1000,
-        schedule: { kind: "linear" },
-        zeroTerminalSNR: false,
-      },
+      recipe: ddpmRecipe("linear"),
       // As the original `sample.py` draws.
       sampling: { sampler: "ddpm", steps: 250, guidance: 4, guidedChannels: 3 },
     }),

@@ -1,11 +1,11 @@
 /** Reads the config of FLUX.1 from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
 import { FormatError } from "../../engine/errors.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
-import { blocksUnder, requiredShapes } from "../../weights/checkpoint-shapes.ts";
+import { type KeyMap, renamedKeys, type Renaming } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { joinQkv, joinRows, swapHalves } from "../../weights/views.ts";
 import { rotaryAxes } from "../rotary-axes.ts";
+import { isLastModulation, streamNames, streamSizes } from "../stream-checkpoints.ts";
 import { type FluxConfig, fluxPresets } from "./config.ts";
 
 const published: FluxConfig = fluxPresets["FLUX.1-dev"];
@@ -103,24 +103,14 @@ export function isFlux({ entries }: Pick<Weights, "entries">): boolean {
  * @throws FormatError if its heads are not as wide as those of the published models, so that no shape shows the rotary axes
  */
 export function fluxCheckpointConfig(weights: Pick<Weights, "name" | "entries">): FluxConfig {
-  const { sizeOf } = requiredShapes(weights, "FLUX.1");
-  const hidden = sizeOf("img_in.weight", 0);
-  const head = sizeOf("double_blocks.0.img_attn.norm.query_norm.scale", 0);
-  const ownHead = published.hidden / published.heads;
-  if (head !== ownHead) {
-    throw new FormatError(
-      `${weights.name} is a FLUX.1 with heads of ${head} channels, from which its rotary axes cannot be inferred; give a folder in diffusers' layout, whose config has them.`,
-    );
-  }
+  const { sizeOf, ...sizes } = streamSizes(weights, "FLUX.1", published);
+  const { hidden } = sizes;
   const guidance = weights.entries.has("guidance_in.in_layer.weight");
   const { condition } = fluxPresets[guidance ? "FLUX.1-dev" : "FLUX.1-schnell"];
   return {
     ...published,
     channels: sizeOf("img_in.weight", 1) / patchArea,
-    hidden,
-    depth: blocksUnder(weights, "double_blocks"),
-    singleDepth: blocksUnder(weights, "single_blocks"),
-    heads: hidden / head,
+    ...sizes,
     mlpRatio: sizeOf("double_blocks.0.img_mlp.0.weight", 0) / hidden,
     condition: {
       ...condition,
@@ -133,43 +123,23 @@ export function fluxCheckpointConfig(weights: Pick<Weights, "name" | "entries">)
 }
 
 /** Ours → diffusers', whose projections are joined as `diffusersFluxWeights` does. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
-  [/^img_in\./, "x_embedder."],
-  [/^txt_in\./, "context_embedder."],
+const diffusersNames: Renaming = [
   [/^time_in\./, "time_text_embed.timestep_embedder."],
   [/^guidance_in\./, "time_text_embed.guidance_embedder."],
   [/^vector_in\./, "time_text_embed.text_embedder."],
-  [/\.in_layer\./, ".linear_1."],
-  [/\.out_layer\./, ".linear_2."],
-  [/^final_layer\.adaLN_modulation\.1\./, "norm_out.linear."],
-  [/^final_layer\.linear\./, "proj_out."],
-  [/^double_blocks\./, "transformer_blocks."],
   [/\.img_mod\.lin\./, ".norm1.linear."],
   [/\.txt_mod\.lin\./, ".norm1_context.linear."],
-  [/\.img_attn\.qkv\./, ".attn.to_qkv."],
-  [/\.txt_attn\.qkv\./, ".attn.add_qkv_proj."],
-  [/\.img_attn\.norm\.query_norm\.scale$/, ".attn.norm_q.weight"],
-  [/\.img_attn\.norm\.key_norm\.scale$/, ".attn.norm_k.weight"],
-  [/\.txt_attn\.norm\.query_norm\.scale$/, ".attn.norm_added_q.weight"],
-  [/\.txt_attn\.norm\.key_norm\.scale$/, ".attn.norm_added_k.weight"],
-  [/\.img_attn\.proj\./, ".attn.to_out.0."],
-  [/\.txt_attn\.proj\./, ".attn.to_add_out."],
   [/\.img_mlp\.0\./, ".ff.net.0.proj."],
   [/\.img_mlp\.2\./, ".ff.net.2."],
   [/\.txt_mlp\.0\./, ".ff_context.net.0.proj."],
   [/\.txt_mlp\.2\./, ".ff_context.net.2."],
-  [/^single_blocks\./, "single_transformer_blocks."],
   [/\.modulation\.lin\./, ".norm.linear."],
   [/\.linear2\./, ".proj_out."],
-  [/^(single_\w+\.\d+)\.norm\.query_norm\.scale$/, "$1.attn.norm_q.weight"],
-  [/^(single_\w+\.\d+)\.norm\.key_norm\.scale$/, "$1.attn.norm_k.weight"],
+  ...streamNames,
 ];
 
 /** The names of diffusers' `transformer/` folder, after `diffusersFluxWeights`. */
-export const diffusersFluxKeys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
-  owns: () => true,
-};
+export const diffusersFluxKeys: KeyMap = renamedKeys(diffusersNames);
 
 /** Queries, keys and values of a parallel block, after `joinQkv`. */
 const parallel = /^(single_transformer_blocks\.\d+)\.attn\.to_qkv\.(weight|bias)$/;
@@ -184,10 +154,5 @@ export function diffusersFluxWeights(weights: Weights): Weights {
     if (block === undefined) return undefined;
     return { name: `${block}.linear1.${kind}`, rest: [`${block}.proj_mlp.${kind}`] };
   });
-  return swapHalves(joined, (name) => isSwapped(name.replace(/\.(weight|bias)$/, "")));
-}
-
-/** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
-export function isSwapped(layer: string): boolean {
-  return layer === "norm_out.linear";
+  return swapHalves(joined, isLastModulation);
 }

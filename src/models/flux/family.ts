@@ -1,7 +1,9 @@
 /** FLUX.1 as a model family. */
+import { rectifiedFlow } from "../../diffusion/recipe.ts";
 import { fluxMu } from "../../diffusion/resolution-shift.ts";
 import { ShapeError } from "../../engine/errors.ts";
 import { patchCount, patchGrid, unpatchify } from "../../nn/patches.ts";
+import { isLastModulation } from "../stream-checkpoints.ts";
 import { manyRows, type NetworkFamily } from "../family.ts";
 import {
   diffusersFluxConfig,
@@ -10,7 +12,6 @@ import {
   fluxCheckpointConfig,
   fluxConfig,
   isFlux,
-  isSwapped,
 } from "./checkpoint.ts";
 import { checkFlux, type FluxConfig, fluxPresets, fluxSchema } from "./config.ts";
 import { flux, fluxTokens, imagePlaces, textPlaces } from "./flux.ts";
@@ -36,13 +37,7 @@ export const fluxFamily: NetworkFamily<FluxConfig> = {
       const config = fluxCheckpointConfig(weights);
       return {
         config,
-        recipe: {
-          process: "flow",
-          predicts: "flow",
-          weighting: { kind: "space", space: "flow" },
-          times: { kind: "logit-normal", mean: 0, std: 1 },
-          shift: 1,
-        },
+        recipe: rectifiedFlow(1),
         // As cli.py of the original code: schnell in 4 steps without a shift.
         sampling: config.guidance
           ? { sampler: "euler", steps: 50, guidance: 3.5, mu: fluxMu }
@@ -56,7 +51,7 @@ export const fluxFamily: NetworkFamily<FluxConfig> = {
     config: diffusersFluxConfig,
     keys: diffusersFluxKeys,
     weights: diffusersFluxWeights,
-    swapsHalves: isSwapped,
+    swapsHalves: isLastModulation,
     namesLora: true,
   },
   recordedCases: {

@@ -5,21 +5,22 @@
  *
  * Weights have the names of https://github.com/black-forest-labs/flux.
  */
-import { ShapeError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import type { Params } from "../../nn/params.ts";
 import { type Axes, patchCount, patchGrid, patchify, unpatchify } from "../../nn/patches.ts";
-import { gridPlaces, rotaryTableOf } from "../../nn/positions.ts";
+import { gridPlaces } from "../../nn/positions.ts";
 import {
-  doubleStreamBlock,
+  checkGuidance,
   embedScales,
-  singleStreamBlock,
+  runStreams,
   streamBranches,
   streamLayers as layers,
+  type StreamModulation,
+  type StreamOptions,
   streamOutput,
+  streamSizesOf,
   type StreamStyle,
   type TextAndImageStreams,
 } from "../../nn/stream-blocks.ts";
@@ -41,11 +42,6 @@ export interface FluxInputs {
   readonly references?: readonly Tensor[] | undefined;
 }
 
-export interface FluxOptions {
-  /** Computes each block again in the backward pass instead of keeping its activations. */
-  readonly recompute?: boolean | undefined;
-}
-
 /**
  * Predicts the velocity, noise − image: [B, channels, H, W] → the same shape.
  *
@@ -55,7 +51,7 @@ export function flux(
   p: Params,
   inputs: FluxInputs,
   config: FluxConfig,
-  options: FluxOptions = {},
+  options: StreamOptions = {},
 ): Tensor {
   const grid = patchGrid(inputs.x, config.patch);
   const tokens = fluxTokens(p, inputs, config, options).slice(1, 0, patchCount(grid));
@@ -67,18 +63,18 @@ export function fluxTokens(
   p: Params,
   { x, t, context, pooled, guidance, references = [] }: FluxInputs,
   config: FluxConfig,
-  { recompute }: FluxOptions = {},
+  options: StreamOptions = {},
 ): Tensor {
-  const { hidden, patch, depth, singleDepth } = config;
+  const { hidden, patch } = config;
   checkTimes(t, undefined, "FLUX.1");
-  checkGuidance(guidance, config);
+  checkGuidance(guidance, config.guidance, "FLUX.1");
   const pictures = [x, ...references];
   const tokens = pictures.map((each) => patchify(each, patch, "channels-first"));
-  const style = styleOf(
-    context.size(1),
-    pictures.map((each) => patchGrid(each, patch)),
-    config,
-  );
+  const grids = pictures.map((each) => patchGrid(each, patch));
+  const places = [...textPlaces(context.size(1)), ...imagePlaces(grids)];
+  const { qkvBias } = config;
+  const sizes = streamSizesOf(places, config);
+  const style: StreamStyle = { ...sizes, feedForward: "gelu", bias: true, qkvBias };
   const scales = embedScales(p, { t, guidance }, hidden, style);
   const vector = scales.add(embedVector(p.at("vector_in"), layers, pooled, hidden)); // [B, C]
   const active = vector.silu();
@@ -89,43 +85,15 @@ export function fluxTokens(
     linear(p.at("txt_in"), context, hidden), // [B, L, C]
     linear(p.at("img_in"), concat(tokens, 1), hidden), // [B, N, C]
   ];
-  const both = runBlocks(
-    first,
-    blockScopes(p, "double_blocks", depth),
-    (scope, streams) => {
-      const branches = {
-        image: modulated(scope.at("img_mod"), 6),
-        text: modulated(scope.at("txt_mod"), 6),
-      };
-      return doubleStreamBlock(scope, streams, branches, style);
-    },
-    { recompute, outputNames: ["text.output", "image.output"] },
-  );
-  const [all] = runBlocks(
-    [concat(both, 1)] as [Tensor],
-    blockScopes(p, "single_blocks", singleDepth),
-    (scope, stream) =>
-      singleStreamBlock(scope, stream, modulated(scope.at("modulation"), 3), style),
-    { recompute },
-  );
-  const image = all.slice(1, context.size(1)); // [B, N, C]
-  return streamOutput(p.at("final_layer"), image, vector, tokens[0]!.size(-1), style);
-}
-
-function styleOf(text: number, grids: readonly Axes[], config: FluxConfig): StreamStyle {
-  const { heads, hidden, mlpRatio, qkvBias, axes, theta } = config;
-  return {
-    heads,
-    rotary: rotaryTableOf(
-      [...textPlaces(text), ...imagePlaces(grids)],
-      axes.map((channels) => channels / 2),
-      { theta },
-    ),
-    inner: Math.trunc(hidden * mlpRatio),
-    feedForward: "gelu",
-    bias: true,
-    qkvBias,
+  const modulation: StreamModulation = {
+    double: (scope) => ({
+      image: modulated(scope.at("img_mod"), 6),
+      text: modulated(scope.at("txt_mod"), 6),
+    }),
+    single: (scope) => modulated(scope.at("modulation"), 3),
   };
+  const image = runStreams(p, first, config, modulation, style, options); // [B, N, C]
+  return streamOutput(p.at("final_layer"), image, vector, tokens[0]!.size(-1), style);
 }
 
 /** The places of a text, which is not rotated. */
@@ -136,13 +104,4 @@ export function textPlaces(length: number): readonly (readonly number[])[] {
 /** The places of a picture, (0, row, column), and of the references behind it, (i, row, column) for the i-th from 1. */
 export function imagePlaces(grids: readonly Axes[]): readonly (readonly number[])[] {
   return grids.flatMap((grid, i) => gridPlaces(grid).map((place) => [i, ...place]));
-}
-
-function checkGuidance(guidance: Tensor | undefined, config: FluxConfig): void {
-  if (config.guidance === (guidance !== undefined)) return;
-  throw new ShapeError(
-    config.guidance
-      ? "This FLUX.1 was distilled with guidance; give its scale as `guidance`."
-      : "This FLUX.1 takes no guidance scale; leave `guidance` out.",
-  );
 }

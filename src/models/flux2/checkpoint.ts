@@ -1,11 +1,10 @@
 /** Reads the config of FLUX.2 from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
-import { FormatError } from "../../engine/errors.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
-import { blocksUnder, requiredShapes } from "../../weights/checkpoint-shapes.ts";
+import { type KeyMap, renamedKeys, type Renaming } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { joinQkv, swapHalves } from "../../weights/views.ts";
 import { rotaryAxes } from "../rotary-axes.ts";
+import { isLastModulation, streamNames, streamSizes } from "../stream-checkpoints.ts";
 import { type Flux2Config, flux2Presets } from "./config.ts";
 
 const published: Flux2Config = flux2Presets["FLUX.2-dev"];
@@ -75,22 +74,12 @@ export function isFlux2({ entries }: Pick<Weights, "entries">): boolean {
  * @throws FormatError if its heads are not as wide as those of the published models, so that no shape shows the rotary axes
  */
 export function flux2CheckpointConfig(weights: Pick<Weights, "name" | "entries">): Flux2Config {
-  const { sizeOf } = requiredShapes(weights, "FLUX.2");
-  const hidden = sizeOf("img_in.weight", 0);
-  const head = sizeOf("double_blocks.0.img_attn.norm.query_norm.scale", 0);
-  const ownHead = published.hidden / published.heads;
-  if (head !== ownHead) {
-    throw new FormatError(
-      `${weights.name} is a FLUX.2 with heads of ${head} channels, from which its rotary axes cannot be inferred; give a folder in diffusers' layout, whose config has them.`,
-    );
-  }
+  const { sizeOf, ...sizes } = streamSizes(weights, "FLUX.2", published);
+  const { hidden } = sizes;
   return {
     ...published,
     channels: sizeOf("img_in.weight", 1),
-    hidden,
-    depth: blocksUnder(weights, "double_blocks"),
-    singleDepth: blocksUnder(weights, "single_blocks"),
-    heads: hidden / head,
+    ...sizes,
     mlpRatio: sizeOf("double_blocks.0.img_mlp.0.weight", 0) / hidden / 2,
     condition: { ...published.condition, width: sizeOf("txt_in.weight", 1) },
     guidance: weights.entries.has("guidance_in.in_layer.weight"),
@@ -98,48 +87,23 @@ export function flux2CheckpointConfig(weights: Pick<Weights, "name" | "entries">
 }
 
 /** Ours → diffusers', whose projections of an attention are read as one. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
-  [/^img_in\./, "x_embedder."],
-  [/^txt_in\./, "context_embedder."],
+const diffusersNames: Renaming = [
   [/^time_in\./, "time_guidance_embed.timestep_embedder."],
   [/^guidance_in\./, "time_guidance_embed.guidance_embedder."],
-  [/\.in_layer\./, ".linear_1."],
-  [/\.out_layer\./, ".linear_2."],
   [/_modulation(\w*)\.lin\./, "_modulation$1.linear."],
-  [/^final_layer\.adaLN_modulation\.1\./, "norm_out.linear."],
-  [/^final_layer\.linear\./, "proj_out."],
-  [/^double_blocks\./, "transformer_blocks."],
-  [/\.img_attn\.qkv\./, ".attn.to_qkv."],
-  [/\.txt_attn\.qkv\./, ".attn.add_qkv_proj."],
-  [/\.img_attn\.norm\.query_norm\.scale$/, ".attn.norm_q.weight"],
-  [/\.img_attn\.norm\.key_norm\.scale$/, ".attn.norm_k.weight"],
-  [/\.txt_attn\.norm\.query_norm\.scale$/, ".attn.norm_added_q.weight"],
-  [/\.txt_attn\.norm\.key_norm\.scale$/, ".attn.norm_added_k.weight"],
-  [/\.img_attn\.proj\./, ".attn.to_out.0."],
-  [/\.txt_attn\.proj\./, ".attn.to_add_out."],
   [/\.img_mlp\.0\./, ".ff.linear_in."],
   [/\.img_mlp\.2\./, ".ff.linear_out."],
   [/\.txt_mlp\.0\./, ".ff_context.linear_in."],
   [/\.txt_mlp\.2\./, ".ff_context.linear_out."],
-  [/^single_blocks\./, "single_transformer_blocks."],
   [/\.linear1\./, ".attn.to_qkv_mlp_proj."],
   [/\.linear2\./, ".attn.to_out."],
-  [/^(single_\w+\.\d+)\.norm\.query_norm\.scale$/, "$1.attn.norm_q.weight"],
-  [/^(single_\w+\.\d+)\.norm\.key_norm\.scale$/, "$1.attn.norm_k.weight"],
+  ...streamNames,
 ];
 
 /** The names of diffusers' `transformer/` folder, after `diffusersFlux2Weights`. */
-export const diffusersFlux2Keys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
-  owns: () => true,
-};
+export const diffusersFlux2Keys: KeyMap = renamedKeys(diffusersNames);
 
 /** Weights of diffusers' Flux2Transformer2DModel in the original's layout, where they lie. */
 export function diffusersFlux2Weights(weights: Weights): Weights {
-  return swapHalves(joinQkv(weights), (name) => isSwapped(name.replace(/\.(weight|bias)$/, "")));
-}
-
-/** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
-export function isSwapped(layer: string): boolean {
-  return layer === "norm_out.linear";
+  return swapHalves(joinQkv(weights), isLastModulation);
 }

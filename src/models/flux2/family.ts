@@ -1,7 +1,9 @@
 /** FLUX.2 as a model family. */
+import { rectifiedFlow } from "../../diffusion/recipe.ts";
 import { flux2Mu } from "../../diffusion/resolution-shift.ts";
 import { axesOf, patchCount, unpatchify } from "../../nn/patches.ts";
 import { givenCondition } from "../../nn/conditioning.ts";
+import { isLastModulation } from "../stream-checkpoints.ts";
 import { manyRows, type NetworkFamily } from "../family.ts";
 import {
   diffusersFlux2Config,
@@ -10,7 +12,6 @@ import {
   flux2CheckpointConfig,
   flux2Config,
   isFlux2,
-  isSwapped,
 } from "./checkpoint.ts";
 import { checkFlux2, type Flux2Config, flux2Presets, flux2Schema } from "./config.ts";
 import { flux2, flux2Tokens, imagePlaces, textPlaces } from "./flux2.ts";
@@ -35,13 +36,7 @@ export const flux2Family: NetworkFamily<Flux2Config> = {
       const config = flux2CheckpointConfig(weights);
       return {
         config,
-        recipe: {
-          process: "flow",
-          predicts: "flow",
-          weighting: { kind: "space", space: "flow" },
-          times: { kind: "logit-normal", mean: 0, std: 1 },
-          shift: 1,
-        },
+        recipe: rectifiedFlow(1),
         // As cli.py of the original code; klein was distilled to 4 steps without guidance.
         sampling: config.guidance
           ? { sampler: "euler", steps: 50, guidance: 4, mu: flux2Mu }
@@ -55,7 +50,7 @@ export const flux2Family: NetworkFamily<Flux2Config> = {
     config: diffusersFlux2Config,
     keys: diffusersFlux2Keys,
     weights: diffusersFlux2Weights,
-    swapsHalves: isSwapped,
+    swapsHalves: isLastModulation,
     namesLora: true,
   },
   recordedCases: {

@@ -5,20 +5,20 @@
  *
  * Weights have the names of https://github.com/black-forest-labs/flux2.
  */
-import { ShapeError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import type { Params } from "../../nn/params.ts";
 import { type Axes, axesOf, patchCount, patchify, unpatchify } from "../../nn/patches.ts";
-import { gridPlaces, rotaryTableOf } from "../../nn/positions.ts";
+import { gridPlaces } from "../../nn/positions.ts";
 import {
-  doubleStreamBlock,
+  checkGuidance,
   embedScales,
-  singleStreamBlock,
+  runStreams,
   streamBranches,
+  type StreamOptions,
   streamOutput,
+  streamSizesOf,
   type StreamStyle,
   type TextAndImageStreams,
 } from "../../nn/stream-blocks.ts";
@@ -38,11 +38,6 @@ export interface Flux2Inputs {
   readonly references?: readonly Tensor[] | undefined;
 }
 
-export interface Flux2Options {
-  /** Computes each block again in the backward pass instead of keeping its activations. */
-  readonly recompute?: boolean | undefined;
-}
-
 /**
  * Predicts the velocity, noise − image: [B, channels, H, W] → the same shape.
  *
@@ -52,7 +47,7 @@ export function flux2(
   p: Params,
   inputs: Flux2Inputs,
   config: Flux2Config,
-  options: Flux2Options = {},
+  options: StreamOptions = {},
 ): Tensor {
   const grid = axesOf(inputs.x);
   const tokens = flux2Tokens(p, inputs, config, options).slice(1, 0, patchCount(grid));
@@ -64,13 +59,15 @@ export function flux2Tokens(
   p: Params,
   { x, t, y, guidance, references = [] }: Flux2Inputs,
   config: Flux2Config,
-  { recompute }: Flux2Options = {},
+  options: StreamOptions = {},
 ): Tensor {
-  const { hidden, channels, depth, singleDepth } = config;
+  const { hidden, channels } = config;
   checkTimes(t, undefined, "FLUX.2");
-  checkGuidance(guidance, config);
+  checkGuidance(guidance, config.guidance, "FLUX.2");
   const pictures = [x, ...references];
-  const style = styleOf(y.size(1), pictures.map(axesOf), config);
+  const places = [...textPlaces(y.size(1)), ...imagePlaces(pictures.map(axesOf))];
+  const sizes = streamSizesOf(places, config);
+  const style: StreamStyle = { ...sizes, feedForward: "swiglu", bias: false, qkvBias: false };
   const vector = embedScales(p, { t, guidance }, hidden, style); // [B, C]
   const active = vector.silu();
   const modulated = (name: string, parts: number) => {
@@ -83,49 +80,14 @@ export function flux2Tokens(
     linear(p.at("txt_in"), y, hidden, style), // [B, L, C]
     linear(p.at("img_in"), concat(tokens, 1), hidden, style), // [B, N, C]
   ];
-  const branches = {
+  const double = {
     image: modulated("double_stream_modulation_img", 6),
     text: modulated("double_stream_modulation_txt", 6),
   };
-  const both = runBlocks(
-    first,
-    blockScopes(p, "double_blocks", depth),
-    (scope, streams) => doubleStreamBlock(scope, streams, branches, style),
-    { recompute, outputNames: ["text.output", "image.output"] },
-  );
   const single = modulated("single_stream_modulation", 3);
-  const [all] = runBlocks(
-    [concat(both, 1)] as [Tensor],
-    blockScopes(p, "single_blocks", singleDepth),
-    (scope, stream) => singleStreamBlock(scope, stream, single, style),
-    { recompute },
-  );
-  return streamOutput(p.at("final_layer"), all.slice(1, y.size(1)), vector, channels, style);
-}
-
-function checkGuidance(guidance: Tensor | undefined, config: Flux2Config): void {
-  if (config.guidance === (guidance !== undefined)) return;
-  throw new ShapeError(
-    config.guidance
-      ? "This FLUX.2 was distilled with guidance; give its scale as `guidance`."
-      : "This FLUX.2 takes no guidance scale; leave `guidance` out.",
-  );
-}
-
-function styleOf(text: number, grids: readonly Axes[], config: Flux2Config): StreamStyle {
-  const { heads, hidden, mlpRatio, axes, theta } = config;
-  return {
-    heads,
-    rotary: rotaryTableOf(
-      [...textPlaces(text), ...imagePlaces(grids)],
-      axes.map((channels) => channels / 2),
-      { theta },
-    ),
-    inner: Math.trunc(hidden * mlpRatio),
-    feedForward: "swiglu",
-    bias: false,
-    qkvBias: false,
-  };
+  const modulation = { double: () => double, single: () => single };
+  const image = runStreams(p, first, config, modulation, style, options); // [B, N, C]
+  return streamOutput(p.at("final_layer"), image, vector, channels, style);
 }
 
 /** The places of a text, (0, 0, 0, index). */

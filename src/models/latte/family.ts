@@ -1,4 +1,5 @@
 /** Latte as a model family. */
+import { ddpmRecipe } from "../../diffusion/recipe.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { NetworkFamily } from "../family.ts";
 import { isLatteCheckpoint, latteCheckpointConfig, latteConfig } from "./checkpoint.ts";
@@ -19,13 +20,7 @@ export const latteFamily: NetworkFamily<LatteConfig> = {
     recognises: isLatteCheckpoint,
     open: (weights, _, heads) => ({
       config: latteCheckpointConfig(weights, heads),
-      recipe: {
-        process: "discrete",
-        predicts: "epsilon",
-        steps: 1000,
-        schedule: { kind: "linear" },
-        zeroTerminalSNR: false,
-      },
+      recipe: ddpmRecipe("linear"),
       // As the original `sample.py` draws.
       sampling: { sampler: "ddpm", steps: 250, guidance: 7, guidedChannels: 4 },
     }),

@@ -2,7 +2,7 @@
 import { FormatError, quote } from "../../engine/errors.ts";
 import type { FeedForward } from "../../nn/mlp.ts";
 import type { Norm } from "../../nn/norm.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
+import { type KeyMap, renamedKeys, type Renaming } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { joinQkv, swapHalves } from "../../weights/views.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -223,7 +223,7 @@ function numberOfBlock(key: string): number {
 }
 
 /** Ours → diffusers', whose projections of an attention are read as one each. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
+const diffusersNames: Renaming = [
   [/^pos_embed$/, "pos_embed.pos_embed"],
   [/^x_embedder\./, "pos_embed."],
   [/^t_embedder\.mlp\./, "time_text_embed.timestep_embedder.mlp."],
@@ -248,10 +248,7 @@ const diffusersNames: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** The names of diffusers' `transformer/` folder, after `diffusersMMDiTWeights`. */
-export const diffusersMMDiTKeys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
-  owns: () => true,
-};
+export const diffusersMMDiTKeys: KeyMap = renamedKeys(diffusersNames);
 
 /**
  * Weights of diffusers' SD3Transformer2DModel in the original's layout, where they lie: queries, keys and values in one;
@@ -261,9 +258,7 @@ export function diffusersMMDiTWeights(
   weights: Weights,
   { depth }: Pick<MMDiTConfig, "depth">,
 ): Weights {
-  return swapHalves(joinQkv(weights), (name) =>
-    hasSwappedHalves(name.replace(/\.(weight|bias)$/, ""), { depth }),
-  );
+  return swapHalves(joinQkv(weights), (layer) => hasSwappedHalves(layer, { depth }));
 }
 
 /** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */

@@ -1,4 +1,5 @@
 /** MMDiT as a model family. */
+import { rectifiedFlow } from "../../diffusion/recipe.ts";
 import * as z from "zod";
 import { UsageError } from "../../engine/errors.ts";
 import { count } from "../../nn/transformer-schema.ts";
@@ -61,13 +62,7 @@ export const mmditFamily: NetworkFamily<MMDiTConfig> = {
     recognises: ({ entries }) => entries.has("joint_blocks.0.x_block.attn.qkv.weight"),
     open: (weights) => ({
       config: mmditCheckpointConfig(weights),
-      recipe: {
-        process: "flow",
-        predicts: "flow",
-        weighting: { kind: "space", space: "flow" },
-        times: { kind: "logit-normal", mean: 0, std: 1 },
-        shift: 3,
-      },
+      recipe: rectifiedFlow(3),
       // As Stability's own code draws (sd3_infer.py).
       sampling: { sampler: "dpmpp-2m-sigma", steps: 40, guidance: 4.5 },
       missing: `${weights.name} takes texts as embeddings of CLIP and T5, but does not contain these encoders.`,

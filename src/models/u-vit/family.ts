@@ -1,4 +1,5 @@
 /** U-ViT as a model family. */
+import { ddpmRecipe } from "../../diffusion/recipe.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
 import type { NetworkFamily } from "../family.ts";
 import { uViTConfig } from "./checkpoint.ts";
@@ -39,14 +40,8 @@ export const uViTFamily: NetworkFamily<UViTConfig> = {
       const config = fittingPreset();
       return {
         config,
-        recipe: {
-          process: "discrete",
-          predicts: "epsilon",
-          steps: 1000,
-          // Latents have the noise of Stable Diffusion, pixels that of Song et al.'s VP-SDE, which is DDPM's.
-          schedule: { kind: config.channels === 4 ? "scaled-linear" : "linear" },
-          zeroTerminalSNR: false,
-        },
+        // Latents have the noise of Stable Diffusion, pixels that of Song et al.'s VP-SDE, which is DDPM's.
+        recipe: ddpmRecipe(config.channels === 4 ? "scaled-linear" : "linear"),
         sampling: { sampler: "dpmpp-2m", steps: 50, guidance: 1.4 },
         ...(config.condition.kind === "text" && {
           missing: `${name} takes captions as CLIP's embeddings, but does not contain CLIP; the model can be counted, but not drawn with.`,

@@ -1,6 +1,6 @@
 /** Reads the config of a Wan from the arguments of the original code, the shapes of a checkpoint, or diffusers' config. */
 import { FormatError, quote } from "../../engine/errors.ts";
-import type { KeyMap } from "../../weights/check-keys.ts";
+import { type KeyMap, renamedKeys, type Renaming } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type WanConfig, wanPresets } from "./config.ts";
@@ -139,7 +139,7 @@ export function wanCheckpointConfig({ name, entries }: Weights, heads?: number):
 }
 
 /** Ours → diffusers'. */
-const diffusersNames: readonly (readonly [RegExp, string])[] = [
+const diffusersNames: Renaming = [
   [/^time_embedding\.0\./, "condition_embedder.time_embedder.linear_1."],
   [/^time_embedding\.2\./, "condition_embedder.time_embedder.linear_2."],
   [/^text_embedding\.0\./, "condition_embedder.text_embedder.linear_1."],
@@ -159,7 +159,4 @@ const diffusersNames: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** The names of diffusers' `transformer/` folder. */
-export const diffusersWanKeys: KeyMap = {
-  keyOf: (name) => diffusersNames.reduce((key, [ours, theirs]) => key.replace(ours, theirs), name),
-  owns: () => true,
-};
+export const diffusersWanKeys: KeyMap = renamedKeys(diffusersNames);

@@ -1,4 +1,5 @@
 /** Wan as a model family. */
+import { rectifiedFlow } from "../../diffusion/recipe.ts";
 import type { NetworkFamily } from "../family.ts";
 import {
   diffusersWanConfig,
@@ -27,13 +28,7 @@ export const wanFamily: NetworkFamily<WanConfig> = {
     recognises: isWanCheckpoint,
     open: (weights, _, heads) => ({
       config: wanCheckpointConfig(weights, heads),
-      recipe: {
-        process: "flow",
-        predicts: "flow",
-        weighting: { kind: "space", space: "flow" },
-        times: { kind: "uniform" },
-        shift: 5,
-      },
+      recipe: rectifiedFlow(5, { kind: "uniform" }),
       sampling: { sampler: "unipc", steps: 50, guidance: 5 },
       missing: `${weights.name} takes texts as embeddings of umT5 and draws latents, but contains neither this encoder nor the autoencoder.`,
     }),

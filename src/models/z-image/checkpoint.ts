@@ -1,4 +1,5 @@
 /** Reads the config of a Z-Image from the arguments of its constructor, or from the shapes of a checkpoint. */
+import { renamed, type Renaming } from "../../weights/check-keys.ts";
 import { FormatError } from "../../engine/errors.ts";
 import { blocksUnder, requiredShapes } from "../../weights/checkpoint-shapes.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
@@ -72,7 +73,7 @@ export function isZImage({ entries }: Pick<Weights, "entries">): boolean {
 const fused = /^(.*\.attention)\.qkv\.weight$/;
 
 /** Names of single files → the original's. */
-const singleFileNames: readonly (readonly [RegExp, string])[] = [
+const singleFileNames: Renaming = [
   [/^x_embedder\./, `all_x_embedder.${published.patch}-1.`],
   [/^final_layer\./, `all_final_layer.${published.patch}-1.`],
   [/\.attention\.out\./, ".attention.to_out.0."],
@@ -92,7 +93,7 @@ export function originalZImageWeights(weights: Weights): Weights {
     // A norm that the network does not have, which some files contain.
     .filter(([name]) => name !== "norm_final.weight")
     .map(([name, entry]) => {
-      const own = singleFileNames.reduce((key, [theirs, ours]) => key.replace(theirs, ours), name);
+      const own = renamed(name, singleFileNames);
       // GGUF files have the padding without the axis of length 1.
       const pad = own.endsWith("_pad_token") && entry.shape.length === 1;
       return [own, pad ? { ...entry, shape: [1, ...entry.shape] } : entry] as const;

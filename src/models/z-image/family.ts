@@ -1,4 +1,5 @@
 /** Z-Image as a model family. */
+import { rectifiedFlow } from "../../diffusion/recipe.ts";
 import { givenCondition } from "../../nn/conditioning.ts";
 import { sameKeys } from "../../weights/check-keys.ts";
 import type { NetworkFamily } from "../family.ts";
@@ -32,13 +33,7 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
     weights: originalZImageWeights,
     open: (weights) => ({
       config: zImageCheckpointConfig(weights),
-      recipe: {
-        process: "flow",
-        predicts: "flow",
-        weighting: { kind: "space", space: "flow" },
-        times: { kind: "logit-normal", mean: 0, std: 1 },
-        shift: 3,
-      },
+      recipe: rectifiedFlow(3),
       // As the original code draws with the Turbo model, whose shapes are those of the base model.
       sampling: { sampler: "euler", steps: 8, guidance: 1 },
       missing: `${weights.name} takes texts as hidden states of Qwen3, but does not contain this encoder; give the folder of the whole model.`,
