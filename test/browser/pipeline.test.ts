@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -98,6 +98,27 @@ describe("a model folder at a URL, in Chromium", () => {
       expect(Math.max(...apart)).toBeLessThanOrEqual(1);
     },
   );
+
+  it("is downloaded once where a cache keeps it, and its progress is told", async () => {
+    const { downloads, told, kept, deleted, left } = await page.call("openTwice", "/small/");
+    const files = [...new Set(downloads[0])];
+    expect(files).toContain("/small/model.safetensors");
+    expect(downloads).toEqual([files, []]);
+    expect(kept.map(({ url }) => new URL(url).pathname).toSorted()).toEqual(files.toSorted());
+    for (const { url, bytes } of kept) {
+      const { size } = statSync(path.join(small, path.basename(url)));
+      expect(bytes).toBe(size);
+      const last = told.findLast(({ file }) => url.endsWith(file));
+      expect(last).toMatchObject({ loaded: size, total: size });
+    }
+    expect([deleted, left]).toEqual([files.length, []]);
+  });
+
+  it("names the file of ONNX Runtime that is not served, and the option for its address", async () => {
+    await expect(page.call("drawWithout", "/small/")).rejects.toThrow(
+      /DeviceError: ONNX Runtime could not load ort-wasm-simd-threaded\.wasm \(.+\/nowhere\/.+\); serve this file .+ and give the address of their folder as wasmPaths\./,
+    );
+  });
 
   it("names the address of a missing model", async () => {
     await expect(page.call("draw", "/gone", "wasm", false, {})).rejects.toThrow(

@@ -23,7 +23,13 @@ describe("an image model of the AI SDK", () => {
   it("draws the same pictures as the pipeline by generateImage, and tells their seeds", async () => {
     const model = imageModel(pipeline, { specificationVersion: "v3" });
     const drawn = await generateImage({
-      ...{ model, prompt, providerOptions, n: 2, seed: 7, size: "64x64", aspectRatio: "1:1" },
+      model,
+      prompt,
+      providerOptions,
+      n: 2,
+      seed: 7,
+      size: "64x64",
+      aspectRatio: "1:1",
     });
     const expected = await finished(pipeline.generate({ prompt, steps: 2, count: 2, seed: 7 }));
     for (const [i, { uint8Array, mediaType }] of drawn.images.entries()) {

@@ -160,7 +160,11 @@ async function serve(
       .catch(() => undefined)
       .then((body) => {
         const type = contentTypes[path.extname(pathname) || ".html"] ?? "application/octet-stream";
-        response.writeHead(body === undefined ? 404 : 200, { ...isolation, "Content-Type": type });
+        const headers = { ...isolation, "Content-Type": type };
+        response.writeHead(body === undefined ? 404 : 200, {
+          ...headers,
+          "Content-Length": body === undefined ? 0 : Buffer.byteLength(body),
+        });
         response.end(body);
       }, console.error);
   });

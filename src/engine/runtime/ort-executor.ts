@@ -62,6 +62,7 @@ async function openSession(runtime: OrtRuntime, plan: Plan): Promise<OrtSession>
   try {
     return await runtime.createSession(plan);
   } catch (error) {
+    if (error instanceof DeviceError) throw error;
     throw new DeviceError(`The device ${runtime.device} refused the program: ${messageOf(error)}`, {
       cause: error,
     });

@@ -1,4 +1,5 @@
 /** ONNX Runtime sessions in the browser, which a page and its workers create from a plan. */
+import { DeviceError } from "../errors.ts";
 import { recordOf } from "../records.ts";
 import { turns } from "../turns.ts";
 import type * as Ort from "onnxruntime-common";
@@ -66,8 +67,21 @@ async function createSession(
   device: WebDevice,
   plan: Plan,
 ): Promise<OrtSession> {
-  const session = await sessions.create(plan.model, sessionOptions(device, plan));
+  const session = await sessions
+    .create(plan.model, sessionOptions(device, plan))
+    .catch((error: unknown) => Promise.reject(withRemedy(error, device)));
   return device === "wasm" ? session : withEmptyRuns(session, sessions, plan);
+}
+
+/** ONNX Runtime says "no available backend found" where its file of WebAssembly cannot be loaded, for whatever reason. */
+function withRemedy(error: unknown, device: WebDevice): unknown {
+  const { message } = error as Error;
+  if (!message.includes("no available backend found")) return error;
+  const file = `ort-wasm-simd-threaded${device === "webgpu" ? ".asyncify" : ""}.wasm`;
+  return new DeviceError(
+    `ONNX Runtime could not load ${file} (${message.replace(/^.*?ERR: /s, "")}); serve this file and the .mjs of the same name from node_modules/onnxruntime-web/dist, and give the address of their folder as wasmPaths.`,
+    { cause: error },
+  );
 }
 
 /** Many WebGPU kernels fail on an empty batch. Such a run uses a session on the CPU, which is created when first needed. */

@@ -39,7 +39,10 @@ export function urlFolder(
       `${name} does not serve ${file} (${answer}); use the URL of a complete and readable model folder.`,
     );
   };
-  const read = async (file: string) => new Uint8Array(await (await get(file)).arrayBuffer());
+  const read = async (file: string) => {
+    const response = observed(file, await get(file), options.onProgress);
+    return new Uint8Array(await response.arrayBuffer());
+  };
   const source = async (file: string): Promise<ByteSource> => {
     const size = Number((await get(file, "HEAD")).headers.get("content-length") ?? 0);
     if (size > wholeBytes) return urlSource(urlOf(file), options);
@@ -60,6 +63,28 @@ export function urlFolder(
     },
     folder: (inside) => urlFolder(urlOf(`${inside}/`), options, wholeBytes),
   };
+}
+
+/** A response that tells how much of its body has arrived. */
+function observed(
+  file: string,
+  response: Response,
+  onProgress: UrlOptions["onProgress"],
+): Response {
+  if (!onProgress || !response.body) return response;
+  const { headers } = response;
+  // The length of a compressed body is not that of the file.
+  const size = headers.has("content-encoding") ? null : headers.get("content-length");
+  const total = size === null ? undefined : Number(size);
+  let loaded = 0;
+  const counter = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      loaded += chunk.length;
+      onProgress({ file, loaded, total });
+      controller.enqueue(chunk);
+    },
+  });
+  return new Response(response.body.pipeThrough(counter));
 }
 
 /** Servers of single-page apps answer every address that they do not know with the app's page, and status 200. */

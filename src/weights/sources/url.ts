@@ -8,6 +8,17 @@ export interface UrlOptions {
   /** Sent with each request, such as an Authorization header for a gated model. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
+  /** Called while a file of a folder is downloaded; weights above 256 MiB are read in parts as they are needed, and not told. */
+  readonly onProgress?: (progress: DownloadProgress) => void;
+}
+
+/** How much of a file has arrived. */
+export interface DownloadProgress {
+  readonly file: string;
+  /** Bytes that have arrived. */
+  readonly loaded: number;
+  /** Size of the file in bytes; undefined if the server does not tell it. */
+  readonly total: number | undefined;
 }
 
 /**
