@@ -6,6 +6,9 @@ import type { Command } from "commander";
 import { quote, UsageError } from "../engine/errors.ts";
 import { shippedModels } from "../models/card-node.ts";
 import { pictureFormat, readPictureMetadata, writePicture } from "../pictures/file-node.ts";
+import { picturesOfClip } from "../pictures/clip.ts";
+import { clipFormat, writeClip } from "../pictures/clip-file-node.ts";
+import type { Picture } from "../pictures/picture.ts";
 import { pictureGrid } from "../pictures/grid.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
@@ -43,6 +46,7 @@ interface GenerateOptions extends OpenModelOptions {
 
 const defaultModel = "emoji";
 const defaultFile = "picture.png";
+const defaultClip = "clip.webp";
 
 export function addGenerate(program: Command): void {
   const command = program
@@ -65,9 +69,9 @@ export function addGenerate(program: Command): void {
     .option("--device <name>", deviceNames, "cpu")
     .option(
       "--out <file>",
-      `.png, .jpg, .webp or .gif; several pictures are numbered (default: ${defaultFile}, or the next free name)`,
+      `.png, .jpg, .webp or .gif, and for clips .webp, .gif or an animated .png; several are numbered (default: ${defaultFile} or ${defaultClip}, or the next free name)`,
     )
-    .option("--grid", "also write all pictures side by side")
+    .option("--grid", "also write all pictures side by side, or the frames of clips")
     .option("--from-image <file>", "take the settings that a drawn picture records")
     .option(
       "--json",
@@ -85,6 +89,8 @@ async function generate(
   const request = { ...asked, seed: asked.seed ?? randomInt(2 ** 32) };
   const source = await sourceOf(options, recorded);
   if (options.out !== undefined) pictureFormat(options.out);
+  // What a clip cannot be written to is known before the model is opened.
+  if (options.out !== undefined && (request.frames ?? 1) > 1) clipFormat(options.out);
 
   await untilSignal(
     async (signal) => {
@@ -130,7 +136,10 @@ async function draw(
     ...numbered(path, count),
     ...(options.grid ? [withSuffix(path, "grid")] : []),
   ];
-  const path = options.out ?? (await unusedName(defaultFile, filesOf));
+  const { frames, fps } = resolved;
+  const path =
+    options.out ?? (await unusedName(frames === undefined ? defaultFile : defaultClip, filesOf));
+  if (frames !== undefined) clipFormat(path);
   await checkWritable(filesOf(path));
   for (const warning of resolved.warnings) writeLine(process.stderr, `Warning: ${warning}`);
 
@@ -143,9 +152,11 @@ async function draw(
   for (const [i, file] of files.entries()) {
     const picture = pictures[i]!;
     const recording = recordedSettings(resolved, picture.seed);
-    await writePicture(file, picture, { ...recording, model: pipeline.name, version });
+    const metadata = { ...recording, model: pipeline.name, version };
+    if (picture.clip) await writeClip(file, picture.clip, fps!, metadata);
+    else await writePicture(file, picture, metadata);
   }
-  const sheet = pictureGrid(pictures, Math.ceil(Math.sqrt(count)));
+  const sheet = sheetOf(pictures);
   const grid = options.grid ? withSuffix(path, "grid") : undefined;
   if (grid !== undefined) await writePicture(grid, sheet);
 
@@ -164,6 +175,14 @@ async function draw(
   }
   const seeds = count === 1 ? `seed ${seed}` : `seeds ${seed} to ${seed + count - 1}`;
   writeLine(process.stderr, `Drawn in ${seconds.toFixed(1)} s with ${seeds}.`);
+}
+
+/** All pictures in a square, or of clips all frames, one row a clip. */
+function sheetOf(pictures: readonly DrawnPicture[]): Picture {
+  const clips = pictures.flatMap(({ clip }) => clip ?? []);
+  return clips.length === 0
+    ? pictureGrid(pictures, Math.ceil(Math.sqrt(pictures.length)))
+    : pictureGrid(clips.flatMap(picturesOfClip), clips[0]!.frames);
 }
 
 /** Draws and shows the progress as a line. */

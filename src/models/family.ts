@@ -80,6 +80,8 @@ export interface ImageSizes {
   readonly most?: number;
   /** Whether only the size of the config fits, as with learned positions or a canvas. */
   readonly fixed: boolean;
+  /** For networks of clips: their frames must be a multiple of `unit`, at most so many, or those of the config if `fixed`. */
+  readonly frames?: { readonly unit: number; readonly most?: number; readonly fixed: boolean };
 }
 
 /** The fields of a config that the data does not decide. */

@@ -17,6 +17,12 @@ import {
   type ImageCodec,
 } from "../models/coders/image-codec.ts";
 import {
+  spatialFactor,
+  temporalFactor,
+  type VideoAutoencoderConfig,
+} from "../models/coders/video-autoencoder-config.ts";
+import { type ChunkCoder, chunkCoder } from "../models/coders/video-chunks.ts";
+import {
   imageSizes,
   type NetworkConfig,
   type TracedNetwork,
@@ -39,9 +45,13 @@ export interface ImageModel {
   readonly encoder?: PromptEncoder | undefined;
   /** Decodes latents or tokens to pixels; absent if the network draws pixels. */
   readonly decoder?: LatentDecoder | undefined;
+  /** Decodes latents of clips to pixels, in place of `decoder`. */
+  readonly clipDecoder?: ClipDecoder | undefined;
   /** Settings that a request takes from the model where it gives none. */
   readonly defaults: Omit<Card["sampling"], "sampler"> & {
     readonly guidedChannels?: number | undefined;
+    /** Frames a second of a clip. */
+    readonly fps?: number | undefined;
     readonly guidanceInterval?: readonly [above: number, upTo: number];
   };
   /** The LoRAs that were merged into the weights. */
@@ -58,6 +68,12 @@ export interface ImageModel {
 export interface MergedLora {
   readonly file: string;
   readonly weight: number;
+}
+
+/** A causal video autoencoder. */
+export interface ClipDecoder {
+  readonly config: VideoAutoencoderConfig;
+  readonly weights: WeightSource;
 }
 
 export type LatentDecoder = ImageCodec & { readonly weights: WeightSource };
@@ -105,21 +121,35 @@ type Size = readonly [height: number, width: number];
 /** The stages of one model. */
 export interface Stages {
   readonly encoders: readonly Stage[];
-  /** The network for latents or pixels of a height and width, with layers that single rows may skip. */
-  network(size: Size, skippable?: readonly number[]): Stage;
+  /** The network for latents or pixels of a height and width, with layers that single rows may skip, and clips of some frames. */
+  network(size: Size, skippable?: readonly number[], frames?: number): Stage;
   /** Whether latents larger than a tile are decoded tile by tile. */
   readonly tiled: boolean;
   /** The decoder for latents of a height and width; undefined if the network draws pixels. */
   decoder(size: Size): Stage | undefined;
+  /** The decoder for clips of latents of a height and width, chunk by chunk; undefined for models without one. */
+  clipDecoder(size: Size): ClipStages | undefined;
   /** The encoder for images of a height and width in pixels; undefined if the network draws pixels. */
   imageEncoder(size: Size): Stage | undefined;
 }
 
-/** The fields of a model that its stages depend on. */
-export type StagedModel = Pick<ImageModel, "network" | "weights" | "decoder" | "encoder">;
+/** The programs that decode the chunks of a clip. */
+export interface ClipStages {
+  readonly coder: ChunkCoder;
+  /** The stage of a graph of the coder. */
+  stage(graph: Graph): Stage;
+}
 
-export function stagesOf({ network, weights, decoder, encoder }: StagedModel): Stages {
+/** The fields of a model that its stages depend on. */
+export type StagedModel = Pick<
+  ImageModel,
+  "network" | "weights" | "decoder" | "clipDecoder" | "encoder"
+>;
+
+export function stagesOf(model: StagedModel): Stages {
+  const { network, weights, decoder, clipDecoder, encoder } = model;
   const made = new Map<string, Stage>();
+  const clips = new Map<string, ClipStages>();
   const once = (kind: Stage["kind"], key: string, source: WeightSource, graph: () => Graph) => {
     const name = `the ${kind}`;
     const found = made.get(`${name} ${key}`) ?? { name, kind, graph, weights: source };
@@ -129,10 +159,11 @@ export function stagesOf({ network, weights, decoder, encoder }: StagedModel): S
   return {
     encoders: encoder?.stages ?? [],
     tiled: decoder?.kind === "kl",
-    network(size, skippable = []) {
-      const key = `${size.join("×")} ${skippable.join()}`;
-      return once("network", key, weights, () => networkGraph(network, size, skippable));
+    network(size, skippable = [], frames = network.frames) {
+      const key = `${size.join("×")} ${skippable.join()} ${frames}`;
+      return once("network", key, weights, () => networkGraph(network, size, skippable, frames));
     },
+    clipDecoder: (size) => clipDecoder && clipStages(clipDecoder, size, clips),
     decoder: (size) =>
       decoder &&
       once("decoder", size.join("×"), decoder.weights, () => decoderGraph(decoder, size)),
@@ -140,6 +171,33 @@ export function stagesOf({ network, weights, decoder, encoder }: StagedModel): S
       decoder &&
       once("image encoder", size.join("×"), decoder.weights, () => encoderGraph(decoder, size)),
   };
+}
+
+/** The programs for clips of latents of one size, made once. */
+function clipStages(
+  { config, weights }: ClipDecoder,
+  size: Size,
+  made: Map<string, ClipStages>,
+): ClipStages {
+  const key = size.join("×");
+  const known = made.get(key);
+  if (known) return known;
+  const stages = new Map<Graph, Stage>();
+  const fresh: ClipStages = {
+    coder: chunkCoder(config, "decode", size),
+    stage(graph) {
+      const stage: Stage = stages.get(graph) ?? {
+        name: "the decoder",
+        kind: "decoder",
+        graph: () => graph,
+        weights,
+      };
+      stages.set(graph, stage);
+      return stage;
+    },
+  };
+  made.set(key, fresh);
+  return fresh;
 }
 
 /**
@@ -152,11 +210,12 @@ export function tracedForDrawing(
   network: NetworkConfig,
   size?: Size,
   skippable: readonly number[] = [],
+  frames: number | undefined = network.frames,
 ): TracedNetwork {
   // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
   // network needs an input that drops the condition.
   const drop = network.prompt !== undefined;
-  return traceNetwork(network, { size, drop, skippable, textApart: true });
+  return traceNetwork(network, { size, frames, drop, skippable, textApart: true });
 }
 
 /**
@@ -178,8 +237,9 @@ export function networkGraph(
   network: NetworkConfig,
   size?: Size,
   skippable?: readonly number[],
+  frames?: number,
 ): Graph {
-  return graphOf({ output: tracedForDrawing(network, size, skippable).output });
+  return graphOf({ output: tracedForDrawing(network, size, skippable, frames).output });
 }
 
 /**
@@ -204,7 +264,7 @@ export function encoderGraph(coder: ImageCodec, size: Size): Graph {
 }
 
 /** The fields of a model that the sizes of its pictures depend on. */
-export type SizedModel = Pick<ImageModel, "name" | "network" | "decoder">;
+export type SizedModel = Pick<ImageModel, "name" | "network" | "decoder" | "clipDecoder">;
 
 /** Sides that a request gives; the others are the model's own. */
 interface AskedSize {
@@ -265,6 +325,71 @@ export function latentSize(wanted: AskedSize, model: SizedModel): Size {
 }
 
 /** Pixels along a side for each element of the network's input. */
-function pixelsPerLatent({ decoder }: SizedModel): number {
+function pixelsPerLatent({ decoder, clipDecoder }: SizedModel): number {
+  if (clipDecoder) return spatialFactor(clipDecoder.config);
   return decoder ? codecShape(decoder).factor : 1;
+}
+
+/** Frames for each element of the network's input, all but the first. */
+function framesPerLatent({ clipDecoder }: SizedModel): number {
+  return clipDecoder ? temporalFactor(clipDecoder.config) : 1;
+}
+
+/** The frames of a clip that a model draws unless told otherwise; undefined for models of still pictures. */
+export function ownFrames(model: SizedModel): number | undefined {
+  const { frames } = model.network;
+  return frames === undefined ? undefined : (frames - 1) * framesPerLatent(model) + 1;
+}
+
+/**
+ * Frames of the network's input for a clip of `frames`.
+ *
+ * @throws UsageError if the model draws still pictures, or cannot draw so many frames
+ */
+export function latentFrames(frames: number, model: SizedModel): number {
+  const { name, network } = model;
+  const { frames: sizes } = imageSizes(network);
+  const own = ownFrames(model);
+  if (own === undefined || !sizes) {
+    throw new UsageError(`${name} draws still pictures, which have no frames; leave frames out.`);
+  }
+  if (sizes.fixed && frames !== own) {
+    throw new UsageError(
+      `${name} cannot draw ${frames} frames: it was trained for ${own} only; leave frames out.`,
+    );
+  }
+  const each = framesPerLatent(model);
+  const latents = (frames - 1) / each + 1;
+  if (!Number.isInteger(latents / sizes.unit)) {
+    const near = Math.max(1, Math.round(latents / sizes.unit)) * sizes.unit;
+    const wanted = (near - 1) * each + 1;
+    throw new UsageError(
+      `${name} cannot draw ${frames} frames: after the first, it draws ${each * sizes.unit} at a time; give ${wanted} frames.`,
+    );
+  }
+  const most = sizes.most ?? Infinity;
+  if (latents <= most) return latents;
+  throw new UsageError(
+    `${name} cannot draw ${frames} frames: its positions end at ${(most - 1) * each + 1}; give fewer.`,
+  );
+}
+
+/** `frames`, if the model can draw so many. @throws UsageError as `latentFrames` */
+export function checkedFrames(frames: number, model: SizedModel): number {
+  latentFrames(frames, model);
+  return frames;
+}
+
+/** Frames a second of the clips of a model; undefined for models of still pictures. */
+export function ownRate({ network, defaults }: ImageModel): number | undefined {
+  return network.frames === undefined ? undefined : (defaults.fps ?? USUAL_RATE);
+}
+
+/** Frames a second where a model does not say it. */
+const USUAL_RATE = 16;
+
+/** @throws UsageError if the model draws still pictures */
+export function checkedRate(fps: number, { name, network }: SizedModel): number {
+  if (network.frames !== undefined) return fps;
+  throw new UsageError(`${name} draws still pictures, which have no fps; leave fps out.`);
 }

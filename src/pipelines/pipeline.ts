@@ -12,11 +12,14 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import { networkInput } from "../models/network.ts";
-import { type Picture, picturesOf } from "../pictures/picture.ts";
+import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
+import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
+import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
 import type { Condition } from "./conditions.ts";
 import { encodeGivenImage } from "./given-image.ts";
 import {
   type ImageModel,
+  latentFrames,
   latentSize,
   type RunStage,
   type Stages,
@@ -48,7 +51,10 @@ export interface GenerateStep {
   readonly preview: () => Promise<readonly Picture[]>;
 }
 
+/** A picture, or the first frame of a clip. */
 export interface DrawnPicture extends Picture {
+  /** All frames, if the model draws clips. */
+  readonly clip?: Clip | undefined;
   /** The seed with which this picture is drawn again by itself. */
   readonly seed: number;
 }
@@ -110,7 +116,7 @@ export function imagePipeline(
   { memory, programs: kept }: PipelineOptions = {},
 ): Pipeline {
   const { channels } = model.network;
-  if (!model.decoder && channels !== 1 && channels !== 3) {
+  if (!model.decoder && !model.clipDecoder && channels !== 1 && channels !== 3) {
     throw new UsageError(
       `${model.name} draws latents of ${channels} channels and has no autoencoder to decode them; give Stable Diffusion's as the VAE (--vae), a folder or a .safetensors file.`,
     );
@@ -157,14 +163,16 @@ async function* draw(
   const { seed, count } = settings;
   const seeds = Array.from({ length: count }, (_, i) => seed + i);
   const size = latentSize(settings, model);
-  const [[, ...row]] = networkInput(model.network, size);
+  const frames = settings.frames === undefined ? undefined : latentFrames(settings.frames, model);
+  const [[, ...row]] = networkInput({ ...model.network, frames }, size);
   const shape = [count, ...(row as number[])];
 
   const given = await encodeGivenImage(request, shape, context);
-  const networks = await networksUnder(resolved, size, context, signal);
+  const networks = await networksUnder(resolved, { size, frames }, context, signal);
   const { learnedVariance } = model.network;
   const run: SamplingRun = { settings, seeds, levels, shape, given, learnedVariance, signal };
   const decode = async (drawn: NdArray) => {
+    if (frames !== undefined) return decodeClips(drawn, context, signal);
     const pictures = await decodePictures(drawn, context, signal);
     return given ? pictures.map(given.finish) : pictures;
   };
@@ -183,10 +191,16 @@ async function* draw(
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
 }
 
+/** The size of the network's input, with the number of frames for clips. */
+interface InputSize {
+  readonly size: readonly [height: number, width: number];
+  readonly frames: number | undefined;
+}
+
 /** The network under the conditions of a request. What is asked at the same time is one run of the network. */
 async function networksUnder(
   { settings, condition, negative }: ResolvedRequest,
-  size: readonly [height: number, width: number],
+  { size, frames }: InputSize,
   context: GenerationContext,
   signal: AbortSignal | undefined,
 ): Promise<GuidedNetworks> {
@@ -197,7 +211,7 @@ async function networksUnder(
     Conditions?,
   ];
   const skippable = skippedLayers(settings);
-  const stage = context.stages.network(size, skippable);
+  const stage = context.stages.network(size, skippable, frames);
   const network = batchedNetwork(
     async (inputs) => (await context.run(stage, inputs, signal ? { signal } : {}))["output"]!,
   );
@@ -281,4 +295,47 @@ async function decodePictures(
     pictures.push(...picturesOf(pixels));
   }
   return pictures;
+}
+
+/** Latents or pixels of clips [B, C, F, h, w] → the first frame of each as a picture, and all of them. */
+async function decodeClips(
+  latents: NdArray,
+  context: GenerationContext,
+  signal: AbortSignal | undefined,
+): Promise<(Picture & { readonly clip: Clip })[]> {
+  const drawn: (Picture & { readonly clip: Clip })[] = [];
+  for (let row = 0; row < latents.shape[0]!; row++) {
+    const own = castArray(rowsOf(latents, row, 1), "float32");
+    const clip = await decodeClip(own, context, signal);
+    drawn.push({ ...picturesOfClip(clip)[0]!, clip });
+  }
+  return drawn;
+}
+
+/** One clip, [1, C, F, h, w]: in chunks by a decoder of clips, or frame by frame by one of pictures. */
+async function decodeClip(
+  latents: NdArray<"float32">,
+  context: GenerationContext,
+  signal: AbortSignal | undefined,
+): Promise<Clip> {
+  const { model, stages, run } = context;
+  const [, channels, frames, height, width] = latents.shape as [1, number, number, number, number];
+  const decoder = stages.clipDecoder([height, width]);
+  if (decoder) {
+    const parts: NdArray<"float32">[] = [];
+    const runChunk: RunChunk = (graph, inputs) => run(decoder.stage(graph), inputs);
+    for await (const part of decoder.coder.code(latents, runChunk)) {
+      signal?.throwIfAborted();
+      parts.push(part);
+    }
+    return framesOf(joinFrames(parts))[0]!;
+  }
+  if (!model.decoder) return framesOf(latents)[0]!;
+  const pictures: Picture[] = [];
+  for (let frame = 0; frame < frames; frame++) {
+    const { data } = sliceFrames(latents, frame, frame + 1);
+    const still = ndarray("float32", [1, channels, height, width], data);
+    pictures.push(...(await decodePictures(still, context, signal)));
+  }
+  return clipOfPictures(pictures);
 }

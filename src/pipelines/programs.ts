@@ -14,6 +14,7 @@ import { weightType } from "../engine/runtime/stored-weight.ts";
 import { defaultTile } from "../models/coders/autoencoder-kl.ts";
 import {
   type ImageModel,
+  latentFrames,
   latentSize,
   type RunStage,
   type Stage,
@@ -98,6 +99,8 @@ export interface Load {
   readonly size: readonly [height: number, width: number];
   /** Number of different texts: with guidance, two. */
   readonly texts: number;
+  /** Frames of the network's input, for clips. */
+  readonly frames?: number | undefined;
   /** Rows of one run of the network. */
   readonly rows: number;
   /** Layers that some of the rows skip. */
@@ -109,7 +112,7 @@ export interface Load {
 /** The memory of every stage, in the order of drawing. */
 export function memoryPlan(
   stages: Stages,
-  { size, texts, rows, skippable, image }: Load,
+  { size, frames, texts, rows, skippable, image }: Load,
 ): readonly PlannedStage[] {
   const planned = (stage: Stage, count: number): PlannedStage => ({
     stage,
@@ -118,12 +121,15 @@ export function memoryPlan(
   });
   const most = stages.tiled ? defaultTile : Infinity;
   const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
+  const clips = stages.clipDecoder(size);
+  // All chunks but the first, which is shorter, take the same memory.
+  const clipDecoder = clips?.stage(clips.coder.graph(1, false));
   const imageEncoder = image && stages.imageEncoder(image);
   return [
     ...stages.encoders.map((stage) => planned(stage, texts)),
     ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
-    planned(stages.network(size, skippable), rows),
-    ...(decoder ? [planned(decoder, 1)] : []),
+    planned(stages.network(size, skippable, frames), rows),
+    ...[decoder, clipDecoder].flatMap((stage) => (stage ? [planned(stage, 1)] : [])),
   ];
 }
 
@@ -139,12 +145,14 @@ export function checkMemory(
   stages: Stages,
   memory: number,
 ): void {
-  const { count, guidance, width, height, strength } = settings;
+  const { count, guidance, width, height, strength, frames: asked } = settings;
   const texts = guidance === 1 ? 1 : 2;
   const skippable = skippedLayers(settings);
   const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
   const image = strength === undefined ? undefined : ([height, width] as const);
-  const load = { size: latentSize(settings, model), texts, rows, skippable, image };
+  const size = latentSize(settings, model);
+  const frames = asked === undefined ? undefined : latentFrames(asked, model);
+  const load = { size, frames, texts, rows, skippable, image };
   for (const planned of memoryPlan(stages, load)) {
     const { stage, least } = planned;
     if (least.total <= memory) continue;

@@ -20,7 +20,16 @@ import {
   warningsOf,
 } from "./conditions.ts";
 import { checkGivenImage, maskWarnings } from "./given-image.ts";
-import { type ImageModel, latentSize, type MergedLora, pictureSize } from "./image-model.ts";
+import {
+  type ImageModel,
+  checkedFrames,
+  checkedRate,
+  latentSize,
+  type MergedLora,
+  ownFrames,
+  ownRate,
+  pictureSize,
+} from "./image-model.ts";
 import {
   checkedFields,
   isPicture,
@@ -195,6 +204,22 @@ export const settings = {
     flags: [{ flag: "--height <pixels>", parse: "number" }],
     default: ({ model, image }) => image?.height ?? pictureSize({}, model).height,
   }),
+  frames: setting({
+    ...wholeFrom1,
+    help: "frames of a clip, for models that draw clips; the model's own number unless given",
+    flags: [{ flag: "--frames <n>", parse: "number" }],
+    aliases: ["numFrames", "num_frames"],
+    default: ({ model }) => ownFrames(model),
+    forModel: checkedFrames,
+  }),
+  fps: setting({
+    type: number.gt(0).max(1000),
+    expected: "a number of frames a second above 0, at most 1000",
+    help: "frames a second of a clip; the model's own number unless given",
+    flags: [{ flag: "--fps <n>", parse: "number" }],
+    default: ({ model }) => ownRate(model),
+    forModel: checkedRate,
+  }),
   image: setting({
     type: picture,
     expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
@@ -302,7 +327,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   const resolved = rest as unknown as Omit<GenerateSettings, "warnings">;
   checkGuidance(resolved, canGuide, model);
   checkSeeds(resolved);
-  checkGivenImage(given, resolved);
+  checkGivenImage(given, resolved, model);
   const { steps, shift, strength } = resolved;
   const schedule = model.process.levels(steps, { size: latentSize(resolved, model), shift });
   return {

@@ -14,7 +14,12 @@ import {
   type VideoAutoencoderConfig,
   wanVAEConfig,
 } from "../models/coders/video-autoencoder-config.ts";
-import { chunkCoder, framesOf, joinFrames, type RunChunk } from "../models/coders/video-chunks.ts";
+import {
+  chunkCoder,
+  sliceFrames,
+  joinFrames,
+  type RunChunk,
+} from "../models/coders/video-chunks.ts";
 import { checkedWeights } from "../weights/check-keys.ts";
 import type { BackendSource, Computed, Family } from "./family.ts";
 import { recordedModel } from "./network.ts";
@@ -86,7 +91,7 @@ async function coded(
 function usedFrames(given: NdArray<"float32">, direction: Direction): NdArray<"float32"> {
   const frames = given.shape[2] ?? 0;
   const used = direction === "encode" ? frames - ((frames - 1) % chunkFrames) : frames;
-  return used === frames ? given : framesOf(given, 0, used);
+  return used === frames ? given : sliceFrames(given, 0, used);
 }
 
 /** @throws FormatError when they were not recorded */

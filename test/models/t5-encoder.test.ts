@@ -156,6 +156,7 @@ const tiny: T5EncoderConfig = {
   buckets: 8,
   maxDistance: 6,
   epsilon: 1e-6,
+  biasEachLayer: false,
 };
 
 const weights: Record<string, NdArray> = Object.fromEntries(

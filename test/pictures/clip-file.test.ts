@@ -24,8 +24,14 @@ const frames: Picture[] = Array.from({ length: 5 }, (_, frame) => {
 const clip = clipOfPictures(frames);
 const metadata = {
   prompt: "a square",
-  ...{ seed: 1, steps: 2, guidance: 1, sampler: "euler", width: 12, height: 8 },
-  ...{ model: "it", version: "0" },
+  seed: 1,
+  steps: 2,
+  guidance: 1,
+  sampler: "euler",
+  width: 12,
+  height: 8,
+  model: "it",
+  version: "0",
 };
 
 it.each(["webp", "gif"] as const)(

@@ -53,7 +53,8 @@ export function miniT2IWeights(size: MiniT2ISize, seed = 1): Record<string, NdAr
   return randomWeights(traceNetwork(miniT2INetwork(size)).params, seed);
 }
 
-function randomWeights({ declared }: ParamsRoot, seed: number): Record<string, NdArray> {
+/** Weights of which none is zero, by the names that a model gives them. */
+export function randomWeights({ declared }: ParamsRoot, seed: number): Record<string, NdArray> {
   const key = randomKey(seed);
   return Object.fromEntries(
     [...declared].map(([name, { tensor }]) => {
@@ -65,14 +66,31 @@ function randomWeights({ declared }: ParamsRoot, seed: number): Record<string, N
   );
 }
 
-/** Writes the folder. */
-export async function writeMiniT2IFolder(folder: string, size: MiniT2ISize): Promise<void> {
+/** Writes files into a folder, which is made when it is needed. */
+export function filesIn(folder: string) {
   const text = async (file: string, content: string) => {
     const target = path.join(folder, file);
     await mkdir(path.dirname(target), { recursive: true });
     await writeFileAtomic(target, new TextEncoder().encode(content));
   };
-  const json = (file: string, content: object) => text(file, JSON.stringify(content));
+  return { text, json: (file: string, content: object) => text(file, JSON.stringify(content)) };
+}
+
+/** Writes a T5 or umT5 with random weights, and a tokenizer for it, as transformers does. */
+export async function writeT5Folders(folder: string, encoder: object): Promise<void> {
+  const { text, json } = filesIn(folder);
+  await json("text_encoder/config.json", encoder);
+  const config = t5EncoderConfig(fieldReader("text_encoder", encoder as Record<string, unknown>));
+  const weights = Object.entries(randomWeights(t5EncoderParams(config), 2));
+  await writeSafetensors(path.join(folder, "text_encoder/model.safetensors"), weights);
+  for (const [name, content] of Object.entries(t5TokenizerFiles())) {
+    await text(`tokenizer/${name}`, content);
+  }
+}
+
+/** Writes the folder. */
+export async function writeMiniT2IFolder(folder: string, size: MiniT2ISize): Promise<void> {
+  const { json } = filesIn(folder);
   await json("model_index.json", {
     _class_name: "MiniT2ITextToImagePipeline",
     scheduler: ["pipeline", "MiniT2IFlowMatchScheduler"],
@@ -98,12 +116,5 @@ export async function writeMiniT2IFolder(folder: string, size: MiniT2ISize): Pro
     path.join(folder, "transformer/diffusion_pytorch_model.safetensors"),
     network,
   );
-  const encoder = { ...encoderDefaults, ...size.encoder };
-  await json("text_encoder/config.json", encoder);
-  const config = t5EncoderConfig(fieldReader("text_encoder", encoder));
-  const weights = Object.entries(randomWeights(t5EncoderParams(config), 2));
-  await writeSafetensors(path.join(folder, "text_encoder/model.safetensors"), weights);
-  for (const [name, content] of Object.entries(t5TokenizerFiles())) {
-    await text(`tokenizer/${name}`, content);
-  }
+  await writeT5Folders(folder, { ...encoderDefaults, ...size.encoder });
 }

@@ -68,7 +68,7 @@ export function chunkCoder(
       let cache: Readonly<Record<string, NdArray>> = {};
       for (let start = 0; start < frames;) {
         const end = Math.min(frames, start + (start === 0 ? 1 : length));
-        const chunk = framesOf(clip, start, end);
+        const chunk = sliceFrames(clip, start, end);
         const { coded, ...kept } = await run(graph(end - start, start === 0), { chunk, ...cache });
         yield castArray(coded!, "float32");
         cache = Object.fromEntries(
@@ -95,7 +95,11 @@ function checkLengths(frames: number, length: number, step: number): void {
 }
 
 /** The frames from `start` to before `end` of a clip [B, C, frames, H, W]. */
-export function framesOf(clip: NdArray<"float32">, start: number, end: number): NdArray<"float32"> {
+export function sliceFrames(
+  clip: NdArray<"float32">,
+  start: number,
+  end: number,
+): NdArray<"float32"> {
   const [rows, channels, frames, ...size] = clip.shape as [number, number, number, number, number];
   const area = sizeOf(size);
   const data = new Float32Array(rows * channels * (end - start) * area);

@@ -13,7 +13,7 @@ export const latteFamily: NetworkFamily<LatteConfig> = {
   check: checkLatte,
   presets: lattePresets,
   trace: latte,
-  sizes: ({ patch }) => ({ unit: patch, fixed: false }),
+  sizes: ({ patch }) => ({ unit: patch, fixed: true, frames: { unit: 1, fixed: true } }),
   patches: ({ patch, frames: own }, [height, width], frames = own) =>
     frames * (height / patch) * (width / patch),
   original: {

@@ -34,6 +34,8 @@ export interface T5EncoderConfig {
   /** All distances from this one on share a bucket. */
   readonly maxDistance: number;
   readonly epsilon: number;
+  /** Whether every layer has a bias by distance of its own, as in umT5 (Chung et al., 2023), or all that of the first. */
+  readonly biasEachLayer: boolean;
 }
 
 const extraExtraLarge: T5EncoderConfig = {
@@ -46,10 +48,12 @@ const extraExtraLarge: T5EncoderConfig = {
   buckets: 32,
   maxDistance: 128,
   epsilon: 1e-6,
+  biasEachLayer: false,
 };
 
 export const t5EncoderPresets = {
   "T5-XXL": extraExtraLarge,
+  "umT5-XXL": { ...extraExtraLarge, vocabulary: 256_384, biasEachLayer: true },
   "flan-t5-large": { ...extraExtraLarge, width: 1024, heads: 16, hidden: 2816 },
 } satisfies Record<string, T5EncoderConfig>;
 
@@ -66,13 +70,17 @@ export function t5Encoder(
 ): Tensor {
   const { vocabulary, width, depth } = config;
   const encoder = p.at("encoder");
-  const first = encoder.at("block.0.layer.0.SelfAttention.relative_attention_bias");
-  const distances = distanceBias(first, ids.size(1), config); // [1, heads, L, L]
-  const bias = mask ? distances.add(maskBias(mask)) : distances; // [1 or B, heads, L, L]
+  const biasOf = (layer: number) => {
+    const table = encoder.at(`block.${layer}.layer.0.SelfAttention.relative_attention_bias`);
+    const distances = distanceBias(table, ids.size(1), config); // [1, heads, L, L]
+    return mask ? distances.add(maskBias(mask)) : distances; // [1 or B, heads, L, L]
+  };
+  const first = biasOf(0);
 
   let h = p.at("shared").param("weight", [vocabulary, width], normal(1)).gather(ids); // [B, L, C]
   for (let i = 0; i < depth; i++) {
     const block = encoder.at(`block.${i}`);
+    const bias = config.biasEachLayer && i > 0 ? biasOf(i) : first;
     h = h.add(selfAttention(block.at("layer.0"), h, bias, config)); // [B, L, C]
     h = h.add(feedForward(block.at("layer.1"), h, config)); // [B, L, C]
   }
@@ -140,7 +148,7 @@ export function t5EncoderParams(config: T5EncoderConfig): ParamsRoot {
 }
 
 /**
- * Reads the config.json of transformers' T5EncoderModel; missing fields have the defaults of transformers.
+ * Reads the config.json of transformers' T5EncoderModel, or UMT5EncoderModel; missing fields have the defaults of transformers.
  *
  * @throws FormatError that names the field at fault; the first version of T5, without gates, is not supported
  */
@@ -166,6 +174,7 @@ export function t5EncoderConfig(read: FieldReader): T5EncoderConfig {
     buckets,
     maxDistance,
     epsilon: read.number("layer_norm_epsilon", 1e-6),
+    biasEachLayer: read.text("model_type", "t5") === "umt5",
   };
 }
 
@@ -191,6 +200,9 @@ function shownConfig({ entries }: Weights): T5EncoderConfig {
     headSize: Math.max(1, Math.floor(inner / heads)),
     hidden,
     buckets,
+    biasEachLayer: entries.has(
+      "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
+    ),
   };
 }
 

@@ -5,8 +5,12 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type WanConfig, wanPresets } from "./config.ts";
 
-/** The size for which the published small model is recommended; neither constructor says one. */
-const { size, frames } = wanPresets["Wan2.1-T2V-1.3B"];
+/** The size for which a published model of as many channels is recommended; neither constructor says one. */
+function recommended(channels: number): Pick<WanConfig, "size" | "frames"> {
+  const known = Object.values(wanPresets).find((preset) => preset.channels === channels);
+  const { size, frames } = known ?? wanPresets["Wan2.1-T2V-1.3B"];
+  return { size, frames };
+}
 
 /**
  * The arguments of the original code's constructor; what they leave out has its defaults.
@@ -22,8 +26,7 @@ export function wanConfig(read: FieldReader): WanConfig {
     );
   }
   const config: WanConfig = {
-    size,
-    frames,
+    ...recommended(read.count("in_dim", 16)),
     patch: patchOf(read),
     channels: read.count("in_dim", 16),
     outputs: read.count("out_dim", 16),
@@ -58,8 +61,7 @@ export function diffusersWanConfig(read: FieldReader): WanConfig {
   read.only("qk_norm", "rms_norm_across_heads");
   read.only("rope_max_seq_len", 1024);
   const config: WanConfig = {
-    size,
-    frames,
+    ...recommended(read.count("in_channels", 16)),
     patch: patchOf(read),
     channels: read.count("in_channels", 16),
     outputs: read.count("out_channels", 16),

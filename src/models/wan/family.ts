@@ -17,10 +17,11 @@ export const wanFamily: NetworkFamily<WanConfig> = {
   check: checkWan,
   presets: wanPresets,
   trace: wan,
-  sizes: ({ patch: [, rows, columns] }) => ({
+  sizes: ({ patch: [frames, rows, columns] }) => ({
     unit: leastCommonMultiple(rows, columns),
     most: mostPositions * Math.min(rows, columns),
     fixed: false,
+    frames: { unit: frames, most: mostPositions * frames, fixed: false },
   }),
   patches: ({ patch, frames: own }, [height, width], frames = own) =>
     (frames / patch[0]) * (height / patch[1]) * (width / patch[2]),

@@ -14,6 +14,10 @@ import type { NetworkConfig } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
+import {
+  openVideoAutoencoderFolder,
+  type OpenVideoAutoencoder,
+} from "../../models/coders/video-autoencoder-checkpoint.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, jsonIn, type ModelFolder } from "../../weights/sources/folder.ts";
@@ -22,6 +26,7 @@ import { schedulerProcess } from "../process.ts";
 import { miniT2IModel, miniT2IProcess, miniT2ITextEncoders } from "./minit2i.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
+import { wanModel, wanTextEncoders } from "./wan.ts";
 import {
   openEncoderFolders,
   type OpenTextEncoders,
@@ -46,6 +51,8 @@ interface PipelineClass {
   ) => Pick<ImageModel, "process" | "defaults">;
   /** Whether it draws pixels, without an autoencoder. */
   readonly drawsPixels?: boolean;
+  /** Whether it draws clips, with a causal video autoencoder. */
+  readonly drawsClips?: boolean;
   /** Whether position tables in the file are checked against the network's own. */
   readonly checksTables: boolean;
   /** For models that take prompts: the text encoders, and how the model is put together with them. */
@@ -89,12 +96,22 @@ const miniT2I: PipelineClass = {
   text: { encoders: miniT2ITextEncoders, withEncoders: miniT2IModel },
 };
 
+const wan: PipelineClass = {
+  transformer: "WanTransformer3DModel",
+  options: [],
+  defaults: { steps: 50, guidance: 5 },
+  drawsClips: true,
+  checksTables: false,
+  text: { encoders: wanTextEncoders, withEncoders: wanModel },
+};
+
 const pipelineClasses: Readonly<Record<string, PipelineClass>> = {
   DiTPipeline: dit,
   StableDiffusion3Pipeline: sd3,
   StableDiffusion3Img2ImgPipeline: sd3,
   StableDiffusion3InpaintPipeline: sd3,
   MiniT2ITextToImagePipeline: miniT2I,
+  WanPipeline: wan,
 };
 
 /**
@@ -144,7 +161,8 @@ export async function openDiffusersFolder(
   const wanted = row.text ? await encodersToOpen(folder, row.text.encoders, options) : [];
   const transformer = await component(folder, "transformer", row.transformer);
   const drawing = await processOf(folder, row, transformer.fields);
-  const given = row.drawsPixels ? undefined : (vae ?? (await vaeOf(folder)));
+  if (row.drawsClips) checkSingleTransformer(index, await jsonIn(folder, diffusersIndex));
+  const given = row.drawsPixels || row.drawsClips ? undefined : (vae ?? (await vaeOf(folder)));
   const family = transformerFamily(row);
   const fromFields = family.diffusers.config(transformer.fields);
 
@@ -165,6 +183,8 @@ export async function openDiffusersFolder(
       : {};
     const decoder = given && (await openVAE(given, network.channels));
     if (decoder) opened.push(decoder.file);
+    const clipDecoder = row.drawsClips ? await clipDecoderOf(folder, network.channels) : undefined;
+    if (clipDecoder) opened.push(clipDecoder.file);
     const parts: ImageModel = {
       name: folder.basename,
       network,
@@ -172,6 +192,7 @@ export async function openDiffusersFolder(
       ...drawing,
       classes: network.condition.kind === "class" ? classNames(index) : undefined,
       decoder,
+      clipDecoder,
       close: () => closeAll(opened),
     };
     if (!text) return parts;
@@ -265,6 +286,32 @@ export async function openVAE(vae: GivenVAE, channels: number): Promise<OpenAuto
     if (latents === channels) return opened;
     throw new FormatError(
       `${vae.name} decodes latents of ${latents} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
+    );
+  });
+}
+
+/** Refuses models that hand over from one transformer to another while they draw. */
+function checkSingleTransformer(index: FieldReader, fields: unknown): void {
+  const second = (fields as Record<string, unknown>)["transformer_2"];
+  if (!Array.isArray(second) || second.every((part) => part === null)) return;
+  throw new FormatError(
+    `${index.file} describes two transformers, of which the first draws at high noise only; give a model with one, such as Wan2.1-T2V-1.3B or Wan2.2-TI2V-5B.`,
+  );
+}
+
+/**
+ * Opens the video autoencoder of a folder for latents with a number of channels.
+ *
+ * @throws FormatError if it decodes latents of another number of channels
+ */
+async function clipDecoderOf(whole: ModelFolder, channels: number): Promise<OpenVideoAutoencoder> {
+  const { folder } = await component(whole, "vae", "AutoencoderKLWan");
+  const opened = await openVideoAutoencoderFolder(folder);
+  return closingOnFailure([opened.file], async () => {
+    const { latentChannels } = opened.config;
+    if (latentChannels === channels) return opened;
+    throw new FormatError(
+      `${folder.name} decodes latents of ${latentChannels} channels, but the model draws ${channels}; give the autoencoder that the model was trained with.`,
     );
   });
 }

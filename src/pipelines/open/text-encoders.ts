@@ -97,6 +97,11 @@ export const textEncoderKinds = {
     withConfig: (file, fields) => t5(t5EncoderIn(file, t5EncoderConfig(fields))),
     withoutConfig: (file) => t5(t5EncoderIn(file)),
   },
+  umt5: {
+    modelType: "umt5",
+    withConfig: (file, fields) => t5(t5EncoderIn(file, t5EncoderConfig(fields))),
+    withoutConfig: (file) => t5(t5EncoderIn(file)),
+  },
   qwen3: {
     modelType: "qwen3",
     withConfig: (file, fields, row) =>
