@@ -50,6 +50,9 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
   if (part !== "network" && part !== "decoder") {
     throw new UsageError(`--part is ${quote(part)}; give network or decoder.`);
   }
+  if (!/\.onnx$/i.test(out)) {
+    throw new UsageError(`--out is ${quote(out)}; give a name that ends in .onnx.`);
+  }
   await checkWritable([out]);
   const model = await openModel(source, { ...modelOptions(options), loras: options.lora });
   for (const warning of model.warnings ?? []) writeLine(process.stderr, `Warning: ${warning}`);

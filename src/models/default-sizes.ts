@@ -1,4 +1,5 @@
 /** Sizes of the families' default networks, which a few CPU cores train in an hour. */
+import { UsageError } from "../engine/errors.ts";
 import type { PatchEmbedding } from "../nn/patches.ts";
 
 /** The shape in which a network sees a picture: pixels, latents, or codes. */
@@ -55,8 +56,23 @@ export function halvings(
   );
 }
 
-/** The patch that divides the picture and comes nearest to `fewPatches`. */
+/** More patches than a default network can be trained with on a CPU. */
+const tooManyPatches = 16 * fewPatches;
+
+/** @throws UsageError when the sides have no common divisor that leaves few enough patches, as primes have none */
 function patchFor({ height, width }: ImageShape): number {
+  const patch = bestPatch(height, width);
+  const patches = (height * width) / patch ** 2;
+  if (patches <= tooManyPatches) return patch;
+  const unit = Math.max(1, Math.round(Math.sqrt((height * width) / fewPatches)));
+  const near = [height, width].map((side) => Math.max(1, Math.round(side / unit)) * unit);
+  throw new UsageError(
+    `${height}×${width} can only be cut into ${patches.toLocaleString("en")} patches of ${patch}×${patch}, which takes too long to train on; set picture.size so that it is ${near.join("×")}, or set model.patch.`,
+  );
+}
+
+/** The patch that divides the picture and comes nearest to `fewPatches`. */
+function bestPatch(height: number, width: number): number {
   const shorter = Math.min(height, width);
   const fitting = Array.from({ length: shorter }, (_, i) => i + 1).filter(
     (patch) => height % patch === 0 && width % patch === 0,

@@ -254,6 +254,24 @@ export function skippableLayers(network: NetworkConfig): number {
   return familyOf(network).skippable?.(network) ?? 0;
 }
 
+/** More patches than any network attends to; each takes memory in every layer, and tables of positions grow with them. */
+const MOST_PATCHES = 2 ** 18;
+
+/**
+ * The reason why a network cannot be traced at a size, which is known before anything is; undefined if it can.
+ *
+ * @param size height and width of the network's input
+ */
+export function tooManyPatches(
+  network: NetworkConfig,
+  size: readonly [height: number, width: number],
+): string | undefined {
+  const patches = familyOf(network).patches(network, size);
+  return patches <= MOST_PATCHES
+    ? undefined
+    : `it would consist of ${patches.toLocaleString("en")} patches, but a network takes at most ${MOST_PATCHES.toLocaleString("en")}`;
+}
+
 /** The image sizes that a network accepts. */
 export function imageSizes(network: NetworkConfig): ImageSizes {
   return familyOf(network).sizes(network);

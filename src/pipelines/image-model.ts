@@ -26,6 +26,7 @@ import {
   imageSizes,
   type NetworkConfig,
   type TracedNetwork,
+  tooManyPatches,
   tracedText,
   traceNetwork,
 } from "../models/network.ts";
@@ -310,7 +311,21 @@ export function pictureSize(wanted: AskedSize, model: SizedModel): PictureSize {
       `${name} cannot draw ${width}×${height} pixels: it was trained for ${ownWidth}×${ownHeight} only; leave the size out.`,
     );
   }
-  return { width, height };
+  const reason = tooManyPatches(network, [height / scale, width / scale]);
+  if (reason === undefined) return { width, height };
+  throw new UsageError(
+    `${name} cannot draw ${width}×${height} pixels: ${reason}; give a smaller size.`,
+  );
+}
+
+/** A sentence if a size has more than twice or less than half of the pixels that the model was trained on. */
+export function sizeWarnings({ width, height }: PictureSize, model: SizedModel): string[] {
+  const own = pictureSize({}, model);
+  const share = (width * height) / (own.width * own.height);
+  if (share <= 2 && share >= 1 / 2) return [];
+  return [
+    `${model.name} was trained on pictures of about ${own.width}×${own.height} pixels; at ${width}×${height} expect broken or repeated shapes.`,
+  ];
 }
 
 /**

@@ -25,6 +25,7 @@ import {
   checkedFrames,
   checkedRate,
   latentSize,
+  sizeWarnings,
   type MergedLora,
   ownFrames,
   ownRate,
@@ -115,8 +116,8 @@ export const settings = {
     },
   }),
   guidance: setting({
-    type: nonNegative,
-    expected: "a number of at least 0, where 1 means no guidance",
+    type: nonNegative.max(1000),
+    expected: "a number from 0 to 1000, where 1 means no guidance",
     help: "scale of classifier-free guidance; 1 means none",
     flags: [{ flag: "--guidance <g>", parse: "number" }],
     aliases: ["guidanceScale", "guidance_scale"],
@@ -341,6 +342,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
       ...(model.loras && { loras: model.loras }),
       warnings: [
         ...warningsOf({ condition, negative, ...resolved }, model),
+        ...sizeWarnings(resolved, model),
         ...maskWarnings(given.mask),
       ],
     },

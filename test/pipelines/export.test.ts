@@ -183,6 +183,14 @@ describe("an exported decoder", () => {
 });
 
 describe("patchwise export", () => {
+  it("refuses a name that says something else", () => {
+    expect(patchwise(["export", at("classes"), "--out", at("c.txt")])).toEqual({
+      code: 2,
+      out: "",
+      err: `patchwise: --out is ${JSON.stringify(at("c.txt"))}; give a name that ends in .onnx.\n`,
+    });
+  });
+
   it("writes a file and prints its inputs and outputs", () => {
     const { code, out, err } = patchwise([
       "export",

@@ -132,6 +132,19 @@ describe("a pipeline", () => {
     expect(apart(picture!, guided!)).toBeGreaterThan(10);
   });
 
+  it("warns of sizes that the model was not trained on, and refuses those beyond any network", () => {
+    const at = (side: number) => ({ class: 0, width: side, height: side });
+    expect(pipeline.settings(at(8)).warnings).toEqual([]);
+    for (const side of [4, 16]) {
+      expect(pipeline.settings(at(side)).warnings).toEqual([
+        `${pipeline.name} was trained on pictures of about 8×8 pixels; at ${side}×${side} expect broken or repeated shapes.`,
+      ]);
+    }
+    expect(() => pipeline.settings(at(16384))).toThrow(
+      "cannot draw 16384×16384 pixels: it would consist of 16,777,216 patches, but a network takes at most 262,144",
+    );
+  });
+
   it("leads away from a negative class", async () => {
     asked.length = 0;
     await draw({ class: "cat", negativePrompt: "dog", steps: 1, guidance: 2 });
@@ -241,7 +254,9 @@ describe("numbers that are not finite", () => {
   });
 
   it("cannot come from a guidance beyond float32", async () => {
-    await expect(draw({ class: 0, guidance: 1e39 })).rejects.toThrow("so no picture can be drawn");
+    await expect(draw({ class: 0, guidance: 1e39 })).rejects.toThrow(
+      "guidance must be a number from 0 to 1000",
+    );
   });
 });
 

@@ -73,6 +73,14 @@ describe("the network of a training config", () => {
     expect(networkOf(model({ hidden }), picture, classed, undefined)).toMatchObject({ heads });
   });
 
+  it("refuses sides that only patches of a pixel divide", () => {
+    const prime = { ...picture, height: 61, width: 61 };
+    expect(() => networkOf(model({}), prime, classed, undefined)).toThrow(
+      "61×61 can only be cut into 3,721 patches of 1×1, which takes too long to train on; set picture.size so that it is 64×64, or set model.patch.",
+    );
+    expect(networkOf(model({ patch: 1 }), prime, classed, undefined)).toMatchObject({ patch: 1 });
+  });
+
   it("refuses an MMDiT without a condition, or with sizes that do not fit", () => {
     const plain = { name: "noise", classes: undefined, captioned: false };
     const build = (settings: object) => () =>

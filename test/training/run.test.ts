@@ -67,7 +67,7 @@ describe("validation", () => {
     await classesIn("some", { ant: 10, cat: 220 });
     await classesIn("renamed", { ant: 10, bee: 220 });
     const loss = async (folder: string) =>
-      (await trained(folder, [validation(folder)])).result.validation;
+      (await trained(`${folder}-out`, [validation(folder)])).result.validation;
     expect(await loss("some")).not.toBe(await loss("renamed"));
   });
 
@@ -92,6 +92,12 @@ it.each([
 ])("refuses settings that exclude each other: %s", async (settings, message) => {
   const given = settings.startsWith("diffusion") ? [settings] : settings.split(" ");
   expect(await sentence(trained("excluded", given))).toContain(message);
+});
+
+it("refuses a folder among the pictures", async () => {
+  for (const out of ["photos", "photos/ant/run"]) {
+    expect(await sentence(trained(out))).toMatch(/is inside .*photos, whose pictures it trains on/);
+  }
 });
 
 it("writes a model that is not guided if its condition was never dropped", async () => {

@@ -16,6 +16,7 @@ import { parseHubId } from "../../weights/hub/id.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
+import { fieldsIn } from "../../weights/sources/folder.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
 import { weightsUnder } from "../../weights/views.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
@@ -116,6 +117,14 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
     throw new UsageError(
       `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
     );
+  }
+  if (await folder.has("config.json")) {
+    const name = (await fieldsIn(folder, "config.json")).text("_class_name", "");
+    if (/Autoencoder|VQModel/.test(name)) {
+      throw new UsageError(
+        `${path} holds an autoencoder, which draws nothing by itself; train a model on it with latents.autoencoder, and give the folder of that model.`,
+      );
+    }
   }
   throw new UsageError(
     `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the folder of a model.`,

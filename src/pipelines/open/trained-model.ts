@@ -7,7 +7,7 @@ import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { readTrainedFolder } from "../../models/card-folder.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
 import { codecParams, type ImageCodec } from "../../models/coders/image-codec.ts";
-import { traceNetwork } from "../../models/network.ts";
+import { tooManyPatches, traceNetwork } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -108,6 +108,12 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
 function requirePlausible({ name, network }: Card, { name: file, entries }: Weights): void {
   const sides = [...entries.values()].flatMap(({ shape }) => [...shape]);
   const largest = sides.reduce((a, b) => Math.max(a, b), 0);
+  const reason = tooManyPatches(network, network.size);
+  if (reason !== undefined) {
+    throw new FormatError(
+      `The card of ${name} says that its network draws ${network.size.join("×")}: ${reason}; give the card of a trained model.`,
+    );
+  }
   for (const [field, value] of flatNumbers(network)) {
     const most = /depth|layers|blocks/i.test(field)
       ? entries.size

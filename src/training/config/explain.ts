@@ -108,7 +108,9 @@ interface JsonSchema {
 
 /** All keys that a map at this path may have. */
 function keysAt(schema: z.ZodType, path: readonly string[]): readonly string[] {
-  let places: readonly JsonSchema[] = [z.toJSONSchema(schema, { io: "input" }) as JsonSchema];
+  let places: readonly JsonSchema[] = [
+    z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) as JsonSchema,
+  ];
   for (const part of path) {
     places = alternatives(places).flatMap(({ properties }) => properties?.[part] ?? []);
   }

@@ -1,6 +1,6 @@
 /** `patchwise train`, from a config to the folder of a trained model. */
 import { mkdir } from "node:fs/promises";
-import { basename, join, resolve } from "node:path";
+import { basename, isAbsolute, join, relative, resolve } from "node:path";
 import { packageFile } from "../../engine/package-node.ts";
 import type { DataConfig } from "../../data/config.ts";
 import type { LatentCache } from "../../data/latents/latents.ts";
@@ -118,6 +118,7 @@ export async function train(
       `samples.steps is ${given.samples.steps}, but nothing was given that draws samples; pass draw, such as drawSamples(backend) of patchwise/pipelines, or leave samples.steps out.`,
     );
   }
+  requireOutside(out, given);
   const plan = await planOf(given, options);
   const { config } = plan;
   return closing(plan, async () => {
@@ -157,6 +158,26 @@ export async function train(
       });
     });
   });
+}
+
+/** @throws UsageError when samples would be written among the pictures, which a resumed training would take for data */
+function requireOutside(
+  out: string,
+  {
+    data,
+    validation,
+  }: {
+    readonly data: DataConfig;
+    readonly validation?: { readonly data?: DataConfig } | undefined;
+  },
+): void {
+  for (const each of [data, validation?.data]) {
+    if (each?.kind !== "images" || relative(each.path, out).startsWith("..")) continue;
+    if (isAbsolute(relative(each.path, out))) continue;
+    throw new UsageError(
+      `The training's folder ${out} is inside ${each.path}, whose pictures it trains on, so its samples would be taken for data; choose another folder with --out.`,
+    );
+  }
 }
 
 async function planOf(
