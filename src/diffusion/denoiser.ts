@@ -22,8 +22,10 @@ export type Denoiser = (x: NdArray, level: NoiseLevel) => Promise<Denoised>;
 /**
  * A network under fixed conditions: images [B, C, …] at a level → its prediction [B, C, …], or [B, 2·C, …] with a learned
  * variance; or tokens [B, h, w], int64, → logits [B, codebook, h, w].
+ *
+ * `told` are further inputs of a network that is told more of a step than its level.
  */
-export type Network = (x: NdArray, level: NoiseLevel) => Promise<NdArray>;
+export type Network = (x: NdArray, level: NoiseLevel, told?: Conditions) => Promise<NdArray>;
 
 /**
  * Makes a denoiser of a network.
@@ -86,12 +88,12 @@ export function batchedNetwork(run: RunRows): (conditions: Conditions) => Networ
       for (const { fail } of runs) fail(error);
     }
   };
-  return (conditions) => (x, level) =>
+  return (conditions) => (x, level, told) =>
     new Promise((answer, fail) => {
       const count = x.shape[0]!;
       const t = ndarray("float32", [count], new Array<number>(count).fill(level.time));
       const shown = x.dtype === "int64" ? x : castArray(x, "float32");
-      const inputs = { ...conditions, x: shown, t };
+      const inputs = { ...conditions, ...told, x: shown, t };
       pending.push({ count, inputs, answer, fail });
       // Calls at the same time are made before the next microtask.
       if (pending.length === 1) queueMicrotask(() => void runAll());

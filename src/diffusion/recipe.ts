@@ -3,10 +3,26 @@
  * loss, the random draws of training and the levels of sampling all follow from it, so that sampling fits training.
  */
 import * as z from "zod";
-import { constantOf, input } from "../engine/graph/functional.ts";
-import type { NdArray } from "../engine/arrays/ndarray.ts";
+import {
+  constantOf,
+  detach,
+  full,
+  input,
+  onesLike,
+  where,
+  zerosLike,
+} from "../engine/graph/functional.ts";
+import {
+  guidedVelocity,
+  meanFlowDefaults,
+  meanFlowLoss,
+  type MeanFlowTimes,
+  meanFlowTimes,
+  velocityTo,
+} from "./mean-flow.ts";
+import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
-import { fork, normal, type RandomKey } from "../engine/random/random.ts";
+import { fork, normal, type RandomKey, uniform } from "../engine/random/random.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { checkSteps, flowLevels, type NoiseLevel, refuseShift, shiftAt } from "./levels.ts";
@@ -54,6 +70,18 @@ const flow = z.strictObject({
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
   /** Standard deviation of the noise, 1 unless given; larger pictures need more of it (2 for MiniT2I's 512×512 pixels). */
   noiseScale: z.number().positive().optional(),
+  /**
+   * Learns the mean velocity of whole steps (see mean-flow.ts), with guidance in the network, so that few steps suffice. The
+   * network predicts x0, and is of a family that is told the step; its own unconditional velocity guides it.
+   */
+  meanFlow: z
+    .strictObject({
+      /** Share of the examples whose step has no length. */
+      instantShare: z.number().min(0).max(1).default(meanFlowDefaults.instantShare),
+      /** Guidance is learned from 1 to one more than this. */
+      mostGuidance: z.number().min(0).default(meanFlowDefaults.mostGuidance),
+    })
+    .optional(),
   /** A number, or the value for inputs of `area` = height × width, which is scaled for other sizes. */
   shift: z
     .union([
@@ -85,6 +113,10 @@ const discrete = z.strictObject({
 export const recipeSchema = z
   .discriminatedUnion("process", [flow, discrete])
   .superRefine((recipe, context) => {
+    if (recipe.process === "flow" && recipe.meanFlow && recipe.predicts !== "x0") {
+      const message = `a mean flow is learned by networks that predict x0, not ${recipe.predicts}; leave one of them out`;
+      context.addIssue({ code: "custom", path: ["meanFlow"], message });
+    }
     if (recipe.predicts !== "epsilon") return;
     if (recipe.process === "discrete" && !recipe.zeroTerminalSNR) return;
     context.addIssue({
@@ -181,12 +213,62 @@ export function recipeLoss(
   return withFurther(loss, example, output.split(2, 1)[0]!);
 }
 
-/** Draws the loss's inputs `noise` and `time` for images of a shape [B, …]. */
+/**
+ * Loss [B] of a mean flow, with the inputs of `recipeLoss` and `span`, `guidance`, `from` and `to` [B]. The guided velocity is
+ * that of Geng et al. (2025, eq. 17): the example's own, led away from what the network predicts without its condition. Its value is the mean
+ * squared distance, and its gradient that of the adaptive loss.
+ *
+ * @param network noisy images [B, …], times [B] and the step → predicted images; `unconditional` leaves out every condition
+ * @param drop rows whose condition is dropped, [B] bool; these are not guided
+ */
+export function meanFlowRecipeLoss(
+  recipe: Extract<Recipe, { process: "flow" }>,
+  x0: Tensor,
+  network: (
+    x: Tensor,
+    t: Tensor,
+    step: Pick<MeanFlowTimes<Tensor>, "guidance" | "from" | "to"> & { readonly span: Tensor },
+    options: { readonly unconditional: boolean },
+  ) => Tensor,
+  drop: Tensor,
+): Tensor {
+  const one = (name: string) => input(name, [batch]);
+  const t = one("time");
+  const guidance = where(drop, full([], 1), one("guidance"));
+  const times = { t, r: t.sub(one("span")), guidance, from: one("from"), to: one("to") };
+  const noise = input("noise", x0.shape, x0.dtype).mul(recipe.noiseScale ?? 1);
+  const x = noised({ x0, noise, level: flowLevel(t, x0) });
+  const none = zerosLike(t);
+  const instant = { span: none, guidance: onesLike(t), from: none, to: onesLike(t) };
+  const free = network(x, t.mul(timeScale), instant, { unconditional: true });
+  const velocity = guidedVelocity(
+    { conditional: noise.sub(x0), unconditional: detach(velocityTo(free, x, t)) },
+    times,
+  );
+  const { distance, loss } = meanFlowLoss(x, times, velocity, (at, from, to) =>
+    velocityTo(
+      network(at, from.mul(timeScale), { ...times, span: from.sub(to) }, { unconditional: false }),
+      at,
+      from,
+    ),
+  );
+  const mean = distance.div(x0.shape.slice(1).reduce<number>((all, dim) => all * Number(dim), 1));
+  return loss.add(detach(mean.sub(loss)));
+}
+
+/** Random inputs of a loss by name. */
+export type DrawnExamples = Readonly<Record<"noise" | "time", NdArray>> &
+  Readonly<Record<string, NdArray>>;
+
+/** Draws the loss's inputs `noise` and `time`, and those of a mean flow, for images of a shape [B, …]. */
 export function drawExamples(
   recipe: Recipe,
   key: RandomKey,
   shape: readonly number[],
-): { readonly noise: NdArray; readonly time: NdArray } {
+): DrawnExamples {
+  if (recipe.process === "flow" && recipe.meanFlow) {
+    return { noise: normal(fork(key, "noise"), shape), ...drawnSteps(recipe, key, shape[0]!) };
+  }
   const [count] = shape as readonly [number, ...number[]];
   const size = shape.slice(-2) as [number, number];
   const times = fork(key, "time");
@@ -199,6 +281,39 @@ export function drawExamples(
             shift: shiftAt(recipe.shift, size),
           })
         : uniformSteps(times, count, recipe.steps),
+  };
+}
+
+/** Times, spans and guidance of a mean flow's examples, [B] each. */
+function drawnSteps(
+  { times, meanFlow }: Extract<Recipe, { process: "flow" }>,
+  key: RandomKey,
+  count: number,
+): Readonly<Record<"time" | "span" | "guidance" | "from" | "to", NdArray>> {
+  if (times.kind !== "logit-normal") {
+    throw new UsageError(
+      `diffusion.times is ${times.kind}, but a mean flow draws logit-normal times; give these, or leave meanFlow out.`,
+    );
+  }
+  const numbers = (name: string) => normal(fork(key, name), [count]).data;
+  const shares = (name: string) => uniform(fork(key, name), [count]).data;
+  const [t, r] = [numbers("time"), numbers("end")];
+  const [from, to, guidance] = [shares("from"), shares("to"), shares("guidance")];
+  const draws = Array.from({ length: count }, (_, i) => ({
+    t: t[i]!,
+    r: r[i]!,
+    from: from[i]!,
+    to: to[i]!,
+    guidance: guidance[i]!,
+  }));
+  const drawn = meanFlowTimes(draws, { ...meanFlowDefaults, ...times, ...meanFlow! });
+  const array = (values: readonly number[]) => ndarray("float32", [count], values);
+  return {
+    time: array(drawn.t),
+    span: array(drawn.t.map((first, i) => first - drawn.r[i]!)),
+    guidance: array(drawn.guidance),
+    from: array(drawn.from),
+    to: array(drawn.to),
   };
 }
 

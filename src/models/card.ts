@@ -47,12 +47,13 @@ type Sampling = z.output<typeof samplingSchema>;
 /** Sampling settings with defaults for the fields that are missing. */
 export function wholeSampling(
   given: Sampling,
-  { process }: Pick<AnyRecipe, "process">,
+  recipe: Pick<AnyRecipe, "process"> & { readonly meanFlow?: object | undefined },
 ): CardSampling {
+  const { process } = recipe;
   const defaults: CardSampling =
     process === "tokens"
       ? { sampler: tokenSampler, steps: 8, guidance: 3, temperature: [1, 0.5] }
-      : { sampler: "euler", steps: 30, guidance: 3 };
+      : { sampler: "euler", steps: recipe.meanFlow ? 4 : 30, guidance: 3 };
   return { ...defaults, ...defined(given) };
 }
 

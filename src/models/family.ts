@@ -273,6 +273,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
    * @throws ShapeError when inputs and config do not fit each other
    */
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
+  /** Whether a network of this config is told the steps of a mean flow, as `step`. */
+  isMeanFlow?(config: C): boolean;
   /** The part of the network that reads the text alone, so that drawing runs it once a prompt; present in some families. */
   readonly text?: TextPart<C>;
   /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import type { DType } from "../engine/arrays/ndarray.ts";
 import { input } from "../engine/graph/functional.ts";
-import { recordOf } from "../engine/records.ts";
+import { pick, recordOf } from "../engine/records.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { embedTokens, tokenLogits } from "../nn/conditioning.ts";
@@ -10,7 +10,13 @@ import { createParams, type Params, type ParamsRoot } from "../nn/params.ts";
 import { withTaps } from "../nn/taps.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import { familyOf, fromFamilies } from "./families.ts";
-import type { BlockOptions, ImageSizes, NetworkFamily, NetworkFields } from "./family.ts";
+import type {
+  BlockOptions,
+  ImageSizes,
+  NetworkFamily,
+  NetworkFields,
+  MeanFlowStep,
+} from "./family.ts";
 import {
   encodedPrompt,
   encodedSize,
@@ -129,8 +135,17 @@ export interface TraceOptions extends BlockOptions {
    * weights are declared nevertheless.
    */
   readonly textApart?: boolean;
-  /** Replaces the inputs `x` and `t`. */
-  readonly from?: { readonly x: Tensor; readonly t: Tensor };
+  /**
+   * Replaces the inputs `x` and `t`, and the step of a mean flow. With `inputs` of an earlier trace, its other inputs are those of
+   * that trace; with `drop`, the rows whose condition is dropped.
+   */
+  readonly from?: {
+    readonly x: Tensor;
+    readonly t: Tensor;
+    readonly step?: MeanFlowStep | undefined;
+    readonly inputs?: Readonly<Record<string, Tensor>> | undefined;
+    readonly drop?: Tensor | undefined;
+  };
   /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */
   readonly taps?: readonly string[] | undefined;
 }
@@ -160,7 +175,10 @@ export function traceNetwork(
   const wrapped = family.embedsCodes ? undefined : config.tokens;
   const x = wrapped ? embedTokens(codes, shown, config.channels, wrapped.codebook) : shown;
   const t = from?.t ?? input("t", timePerToken ? [batch, tokens] : [batch]);
-  const drop = drops ? { drop: input("drop", [batch], "bool") } : {};
+  const dropped = from?.drop ?? from?.inputs?.["drop"] ?? (drops && input("drop", [batch], "bool"));
+  const drop = dropped ? { drop: dropped } : {};
+  const asked = isMeanFlow(config) && !from?.step ? stepInputs() : undefined;
+  const step = from?.step ?? asked;
   const skips = (options.skippable ?? []).length > 0;
   const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
   const guides = family.guidanceInput?.(config) ?? false;
@@ -169,20 +187,23 @@ export function traceNetwork(
     input(name, ...networkInput(config, references[i])),
   );
   const apart = textApart ? tracedText(config, params) : undefined;
-  const given: Record<string, Tensor> = apart
-    ? { text: input("text", [batch, ...apart.shape]) }
-    : conditionInputs(config, family);
+  const given: Record<string, Tensor> = from?.inputs
+    ? pick(from.inputs, (name) => name !== "drop")
+    : apart
+      ? { text: input("text", [batch, ...apart.shape]) }
+      : conditionInputs(config, family);
   const { prompt } = config;
   const { ids, mask } = given;
   const condition =
     prompt && ids ? encodedPrompt(params.at(promptScope), ids, mask!, prompt) : given;
-  const beside = { ...drop, ...skip, ...guidance, references: Object.values(pictures) };
+  const beside = { ...drop, ...skip, ...guidance, step, references: Object.values(pictures) };
   const output = family.trace(params, { x, t, ...condition, ...beside }, config, options);
   return {
     params: root,
     taps: tapped.taps(),
     inputs: {
       ...(from ? {} : { x: shown, t }),
+      ...asked,
       ...given,
       ...drop,
       ...skip,
@@ -192,6 +213,17 @@ export function traceNetwork(
     output: wrapped ? tokenLogits(codes, output, wrapped.codebook) : output,
     tokens,
   };
+}
+
+/** Whether a network is told the steps of a mean flow. */
+export function isMeanFlow(config: NetworkConfig): boolean {
+  return familyOf(config).isMeanFlow?.(config) ?? false;
+}
+
+/** The step of a mean flow as inputs `span`, `guidance`, `from` and `to`, [B] each. */
+export function stepInputs(): MeanFlowStep & Record<string, Tensor> {
+  const one = (name: string) => input(name, [batch]);
+  return { span: one("span"), guidance: one("guidance"), from: one("from"), to: one("to") };
 }
 
 /** The names of the inputs of reference pictures. */

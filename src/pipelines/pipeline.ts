@@ -205,7 +205,8 @@ async function networksUnder(
   signal: AbortSignal | undefined,
 ): Promise<GuidedNetworks> {
   const { count, guidance } = settings;
-  const wanted = guidance === 1 ? [condition] : [condition, negative];
+  const { guidesItself } = context.model.process;
+  const wanted = guidance === 1 || guidesItself ? [condition] : [condition, negative];
   const [positive, other = positive] = (await networkInputs(wanted, count, context)) as [
     Conditions,
     Conditions?,

@@ -28,6 +28,7 @@ import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { quote, UsageError } from "../engine/errors.ts";
 import { randomKey } from "../engine/random/random.ts";
 import { tokenSampler } from "../models/card.ts";
+import { meanFlowNetwork, meanFlowSampler } from "./mean-flow.ts";
 import { familyOf } from "../models/families.ts";
 import type { NetworkConfig } from "../models/network.ts";
 import type { GenerateSettings } from "./settings.ts";
@@ -69,6 +70,8 @@ export interface SamplingProcess<Denoise = unknown> {
   readonly kind: "continuous" | "tokens";
   /** Name of the model's own sampler. */
   readonly sampler: string;
+  /** Whether guidance is in the network, which then never draws without its condition. */
+  readonly guidesItself?: boolean;
   /** @throws UsageError if there is no sampler of this name, with the nearest names */
   checkSampler(name: string): void;
   /**
@@ -103,6 +106,8 @@ export interface ContinuousProcessOptions {
   readonly start?: (first: NoiseLevel) => number;
   /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
   readonly noiseScale?: number | undefined;
+  /** Whether the network predicts whole steps (see mean-flow.ts). */
+  readonly meanFlow?: boolean;
   /** The least sigma with which the velocity of a network that predicts x0 is taken (see `withLowestTime`); none unless given. */
   readonly lowestTime?: number;
 }
@@ -117,6 +122,7 @@ export function continuousProcess({
   start = () => 1,
   noiseScale = 1,
   lowestTime,
+  meanFlow = false,
 }: ContinuousProcessOptions): SamplingProcess<Denoiser> {
   const noiseOf = ({ seeds }: SamplingRun): NoiseSource => {
     const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
@@ -134,16 +140,24 @@ export function continuousProcess({
         ? combine([first.alpha, run.given.latents], [first.sigma, noise])
         : combine([start(first), noise]);
     },
+    guidesItself: meanFlow,
     denoise(networks, { settings, levels: own, given, learnedVariance = false }) {
       const { guidance, guidedChannels, guidanceInterval, rescale, skipLayers, steps } = settings;
+      const interval = guidanceInterval && {
+        above: guidanceInterval[0],
+        upTo: guidanceInterval[1],
+      };
       const denoiser = (network: Network) => {
         const bounded = lowestTime === undefined ? network : withLowestTime(network, lowestTime);
         return denoiserOf(bounded, parameterization, { learnedVariance });
       };
-      const combined = guided(denoiser(networks.conditional), denoiser(networks.unconditional), {
-        scale: guidance,
+      const conditional = meanFlow
+        ? meanFlowNetwork(networks.conditional, own, { guidance, interval })
+        : networks.conditional;
+      const combined = guided(denoiser(conditional), denoiser(networks.unconditional), {
+        scale: meanFlow ? 1 : guidance,
         channels: guidedChannels,
-        interval: guidanceInterval && { above: guidanceInterval[0], upTo: guidanceInterval[1] },
+        interval,
         rescale: rescale === undefined ? undefined : { amount: rescale, parameterization },
         skipLayers: skipLayers && {
           scale: skipLayers.scale,
@@ -198,6 +212,10 @@ export function recipeProcess(recipe: Recipe, sampler: SamplerName, mu?: MuAt): 
     sampler,
     levels: (steps, { size, shift = mu && Math.exp(mu(size, steps)) }) =>
       recipeLevels(recipe, steps, { size, shift }),
+    ...(recipe.process === "flow" && {
+      noiseScale: recipe.noiseScale,
+      ...(recipe.meanFlow && { meanFlow: true, samplerNamed: meanFlowSampler }),
+    }),
   });
 }
 

@@ -146,7 +146,7 @@ export function checkMemory(
   memory: number,
 ): void {
   const { count, guidance, width, height, strength, frames: asked } = settings;
-  const texts = guidance === 1 ? 1 : 2;
+  const texts = guidance === 1 || model.process.guidesItself ? 1 : 2;
   const skippable = skippedLayers(settings);
   const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
   const image = strength === undefined ? undefined : ([height, width] as const);

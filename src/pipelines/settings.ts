@@ -20,6 +20,7 @@ import {
   warningsOf,
 } from "./conditions.ts";
 import { checkGivenImage, maskWarnings } from "./given-image.ts";
+import { checkGuidingItself } from "./mean-flow.ts";
 import {
   type ImageModel,
   checkedFrames,
@@ -327,6 +328,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   const { image: _, mask, ...rest } = values;
   const resolved = rest as unknown as Omit<GenerateSettings, "warnings">;
   checkGuidance(resolved, canGuide, model);
+  if (model.process.guidesItself) checkGuidingItself(given, model.name);
   checkSeeds(resolved);
   checkGivenImage(given, resolved, model);
   const { steps, shift, strength } = resolved;

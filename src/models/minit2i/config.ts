@@ -27,7 +27,12 @@ export const miniT2ISchema = z.strictObject({
    * and the last time of its interval, and the span of the step; without them the network takes many small steps.
    */
   meanFlow: z
-    .strictObject({ context: count, guidance: count, interval: count, time: count })
+    .strictObject({
+      context: count.default(8),
+      guidance: count.default(4),
+      interval: count.default(2),
+      time: count.default(4),
+    })
     .optional(),
   /**
    * Width of the embedders of time and pooled text that published files contain though nothing reads them. With it, the

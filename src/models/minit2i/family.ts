@@ -31,6 +31,7 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   check: checkMiniT2I,
   presets: miniT2IPresets,
   trace: miniT2I,
+  isMeanFlow: ({ meanFlow }) => meanFlow !== undefined,
   text: {
     // The tokens of a mean flow tell it the step.
     shape: ({ meanFlow, condition, hidden }) => (meanFlow ? undefined : [condition.length, hidden]),
@@ -39,11 +40,7 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   sizes: ({ patch }) => ({ unit: patch, fixed: false }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   training: {
-    fields: {
-      condition: z.literal("text").optional(),
-      // Weights that nothing reads are in published files only.
-      unreadWidth: z.undefined().optional(),
-    },
+    fields: { condition: z.literal("text").optional() },
     // The published ones at another size: two blocks of the text, and the others for both.
     defaults: (picture, given) => {
       const { patch, hidden, patches } = transformerSizes(picture, given);
@@ -56,7 +53,12 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
         bottleneck: patches.kind === "bottleneck" ? patches.width : patch ** 2 * picture.channels,
       };
     },
-    adapt: ({ unreadWidth: _, ...architecture }, { condition, data }) => {
+    adapt: ({ unreadWidth: _, ...architecture }, { given, condition, data }) => {
+      if (given.unreadWidth !== undefined) {
+        throw new UsageError(
+          `model.unreadWidth is ${given.unreadWidth}, but only published files have weights that nothing reads; leave it out.`,
+        );
+      }
       if (condition === "text") return architecture;
       throw new UsageError(
         `A MiniT2I draws from texts, but ${condition === "none" ? `${data} has no captions` : "the condition is class"}; set model.condition to text, or model.kind to dit.`,
