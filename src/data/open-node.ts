@@ -1,4 +1,5 @@
 /** Opens the data set that a config names. */
+import { closingOnFailure } from "../weights/sources/closing.ts";
 import type { DataConfig } from "./config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import type { DataSet } from "./dataset.ts";
@@ -15,12 +16,9 @@ export async function openData(config: DataConfig, shape: PictureShape): Promise
   // The emoji set applies its limit itself.
   const some =
     config.kind === "emoji" || config.limit === undefined ? data : limited(data, config.limit);
-  try {
-    return await surveyed(some, "undescribed" in config ? config.undescribed : "keep");
-  } catch (error) {
-    await data.close();
-    throw error;
-  }
+  return closingOnFailure([data], () =>
+    surveyed(some, "undescribed" in config ? config.undescribed : "keep"),
+  );
 }
 
 /** Formats are imported on demand, because each brings a library of its own. */

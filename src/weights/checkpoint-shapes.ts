@@ -21,10 +21,11 @@ export function requiredShapes({ name, entries }: Checkpoint, model: string) {
   return { shapeOf, sizeOf: (key: string, axis: number) => shapeOf(key)[axis] ?? 0 };
 }
 
-/** The number of blocks `LIST.0.…`, `LIST.1.…`, … */
+/** The number of blocks `LIST.0.…`, `LIST.1.…`, … up to the first that is missing. */
 export function blocksUnder({ entries }: Pick<Weights, "entries">, list: string): number {
-  const numbers = [...entries.keys()].map((key) =>
-    key.startsWith(`${list}.`) ? Number.parseInt(key.slice(list.length + 1), 10) : -1,
-  );
-  return Math.max(-1, ...numbers) + 1;
+  const own = [...entries.keys()].filter((key) => key.startsWith(`${list}.`));
+  const numbers = new Set(own.map((key) => Number.parseInt(key.slice(list.length + 1), 10)));
+  let count = 0;
+  while (numbers.has(count)) count++;
+  return count;
 }

@@ -1,4 +1,6 @@
 /** Finds the files of a data set. */
+import type { DataSet } from "../dataset.ts";
+import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { readdir, realpath, stat } from "node:fs/promises";
 import { join, basename, extname } from "node:path";
 import { nearestNames, quote, UsageError } from "../../engine/errors.ts";
@@ -87,16 +89,29 @@ export async function findShards(
     .map((file) => join(path, file));
 }
 
-/** Opens a shard and checks that it is not a Git LFS pointer. */
-export async function openShard(path: string): Promise<ByteSource> {
-  const source = await fileSource(path);
-  try {
-    refuseLfsPointer(await source.read(0, Math.min(64, source.size)), path);
-    return source;
-  } catch (error) {
-    await source.close?.();
-    throw error;
-  }
+/**
+ * Opens the shards of a data set, which are closed with it.
+ *
+ * @param read the parts of one shard
+ * @param describe the data set of all parts
+ */
+export function openShards<Part>(
+  { path: folder, split }: { readonly path: string; readonly split?: string | undefined },
+  extension: string,
+  read: (source: ByteSource, path: string) => Promise<readonly Part[]>,
+  describe: (parts: readonly Part[]) => Promise<Omit<DataSet, "close">>,
+): Promise<DataSet> {
+  return closingOnFailure([] as ByteSource[], async (opened) => {
+    const parts: Part[] = [];
+    for (const path of await findShards(folder, extension, split)) {
+      const source = await fileSource(path);
+      opened.push(source);
+      refuseLfsPointer(await source.read(0, Math.min(64, source.size)), path);
+      // Pushed one by one, because the number of arguments of a call is limited by the stack.
+      for (const part of await read(source, path)) parts.push(part);
+    }
+    return { ...(await describe(parts)), close: () => closeAll(opened) };
+  });
 }
 
 /**

@@ -17,7 +17,7 @@ import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
 import { checkPages, chooseColumns, columnRanges, type ParquetColumns } from "./parquet-columns.ts";
 import { decodePicture } from "../../pictures/decode-node.ts";
-import { findShards, openShard } from "./files-node.ts";
+import { openShards } from "./files-node.ts";
 
 type Config = DataConfigOf<"parquet">;
 type Row = Readonly<Record<string, unknown>>;
@@ -45,23 +45,13 @@ interface RowGroup {
 }
 
 /** @throws UsageError if a file or column does not exist; FormatError if a file is damaged */
-export async function openParquet(config: Config, shape: PictureShape): Promise<DataSet> {
-  const sources: ByteSource[] = [];
-  const close = async () => {
-    for (const source of sources) await source.close?.();
-  };
-  try {
-    const shards: Shard[] = [];
-    for (const path of await findShards(config.path, ".parquet", config.split)) {
-      const source = await openShard(path);
-      sources.push(source);
-      shards.push(await readFooter(source, path, config));
-    }
-    return { ...(await describe(config, shape, shards)), close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+export function openParquet(config: Config, shape: PictureShape): Promise<DataSet> {
+  return openShards(
+    config,
+    ".parquet",
+    async (source, path) => [await readFooter(source, path, config)],
+    (shards) => describe(config, shape, shards),
+  );
 }
 
 async function readFooter(source: ByteSource, path: string, config: Config): Promise<Shard> {

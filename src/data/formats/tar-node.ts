@@ -7,7 +7,7 @@ import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
 import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts";
-import { findShards, openShard } from "./files-node.ts";
+import { openShards } from "./files-node.ts";
 import { type TarEntry, tarEntries } from "./tar.ts";
 
 type Config = DataConfigOf<"tar">;
@@ -23,24 +23,13 @@ interface Sample {
 const MAX_TEXT = 2 ** 24;
 
 /** @throws UsageError if there are no samples with pictures; FormatError if an archive is damaged */
-export async function openTar(config: Config, shape: PictureShape): Promise<DataSet> {
-  const archives: ByteSource[] = [];
-  const close = async () => {
-    for (const archive of archives) await archive.close?.();
-  };
-  try {
-    const samples: Sample[] = [];
-    for (const path of await findShards(config.path, ".tar", config.split)) {
-      const archive = await openShard(path);
-      archives.push(archive);
-      // Pushed one by one, because the number of arguments of a call is limited by the stack.
-      for (const sample of samplesOf(archive, await tarEntries(archive))) samples.push(sample);
-    }
-    return { ...(await describe(config, shape, samples)), close };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+export function openTar(config: Config, shape: PictureShape): Promise<DataSet> {
+  return openShards(
+    config,
+    ".tar",
+    async (archive) => samplesOf(archive, await tarEntries(archive)),
+    (samples) => describe(config, shape, samples),
+  );
 }
 
 /** Groups files whose paths are equal up to the first dot of their names. */

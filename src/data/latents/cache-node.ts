@@ -5,10 +5,9 @@
  */
 import { mkdir, stat } from "node:fs/promises";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
-import { float32ToFloat16 } from "../../engine/arrays/convert.ts";
 import { concat, input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
-import { castArray } from "../../engine/arrays/ndarray.ts";
+import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Backend, Program, WeightSource } from "../../engine/runtime/backend.ts";
 import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
@@ -246,11 +245,6 @@ function compileEncoder(
   }
 }
 
-interface Encoded {
-  readonly latents: Uint8Array<ArrayBuffer>;
-  readonly examples: readonly LatentExample[];
-}
-
 /** Computes the latents of the pictures of a file; undefined if the signal stopped the work. */
 async function encodeFile(
   { first, count: pictures }: LatentFile,
@@ -259,7 +253,10 @@ async function encodeFile(
   program: Program,
   { shape, signal }: LatentOptions,
   progress: (encoded: number) => void,
-): Promise<Encoded | undefined> {
+): Promise<
+  | { readonly latents: Uint8Array<ArrayBuffer>; readonly examples: readonly LatentExample[] }
+  | undefined
+> {
   const bytes = latentBytes(form);
   const versions = mirrored ? [false, true] : [false];
   const latents = new Uint8Array(pictures * versions.length * bytes);
@@ -278,8 +275,9 @@ async function encodeFile(
       if (readable.length === 0) break;
       const pixels = readable.map((i) => (outcomes[i] as Example).pixels);
       const values = await encode(pixels, flipped, shape, program);
-      requireNumbers(values, form, (row) => data.nameOf(first + start + readable[row]!));
-      const encoded = stored(values, form);
+      requireNumbers(values.data, form, (row) => data.nameOf(first + start + readable[row]!));
+      const { buffer, byteOffset, byteLength } = castArray(values, form.precision).data;
+      const encoded = new Uint8Array(buffer, byteOffset, byteLength);
       for (const [row, i] of readable.entries()) {
         const place = (start + i) * versions.length + version;
         latents.set(encoded.subarray(row * bytes, (row + 1) * bytes), place * bytes);
@@ -314,7 +312,7 @@ async function encode(
   flipped: boolean,
   shape: PictureShape,
   program: Program,
-): Promise<Float32Array> {
+): Promise<NdArray<"float32">> {
   const layout = pictureLayout(shape);
   const { bytes } = layout;
   const pixels = new Uint8Array(pictures.length * bytes);
@@ -322,7 +320,7 @@ async function encode(
     layout.put(each, flipped, pixels.subarray(i * bytes, (i + 1) * bytes));
   }
   const { latents } = await program.run({ images: valuesOf(pixels, shape) });
-  return castArray(latents!, "float32").data;
+  return castArray(latents!, "float32");
 }
 
 function requireNumbers(
@@ -341,13 +339,4 @@ function requireNumbers(
   throw new PatchwiseError(
     `The autoencoder makes latents of ${nameOf(Math.floor(bad / size))} that are not finite in ${precision}, such as ${values[bad]}; ${way}.`,
   );
-}
-
-function stored(values: Float32Array, { precision }: LatentForm): Uint8Array {
-  if (precision === "float32") {
-    return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  }
-  const halves = new Uint16Array(values.length);
-  float32ToFloat16(values, halves);
-  return new Uint8Array(halves.buffer);
 }

@@ -8,8 +8,9 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod";
 import { FormatError, PatchwiseError } from "../../engine/errors.ts";
-import { ndarray } from "../../engine/arrays/ndarray.ts";
-import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { ndarray, sizeOf, viewOf } from "../../engine/arrays/ndarray.ts";
+import { writeJson } from "../../weights/sources/atomic-node.ts";
+import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import type { TensorEntry } from "../../weights/safetensors/header.ts";
@@ -118,8 +119,7 @@ export async function readManifest(folder: string): Promise<LatentManifest | "ol
 
 /** Starts a new cache in the folder, which invalidates the files of an earlier one. */
 export async function writeManifest(folder: string, manifest: LatentManifest): Promise<void> {
-  const text = `${JSON.stringify(manifest, null, 2)}\n`;
-  await writeFileAtomic(join(folder, manifestFile), new TextEncoder().encode(text));
+  await writeJson(join(folder, manifestFile), manifest);
 }
 
 /** Removes files of other caches and files whose writing was interrupted. */
@@ -141,10 +141,8 @@ export async function writeLatentFile(
 ): Promise<void> {
   const { form } = manifest.made;
   const shape = fileShape(manifest, examples.length);
-  const array =
-    form.precision === "float16"
-      ? ndarray("float16", shape, new Uint16Array(latents.buffer))
-      : ndarray("float32", shape, new Float32Array(latents.buffer));
+  const values = viewOf(form.precision, latents.buffer, 0, sizeOf(shape));
+  const array = ndarray(form.precision, shape, values);
   await writeSafetensors(
     path,
     [[tensor, array]],
@@ -178,7 +176,7 @@ export async function openLatentFile(
   const file = await openSafetensorsFile(path).catch((error: unknown) => {
     throw error instanceof FormatError ? damaged(error.message, error) : error;
   });
-  try {
+  return closingOnFailure([file], async () => {
     if (file.metadata.get("made") !== identity(manifest)) {
       await file.close();
       return undefined;
@@ -193,10 +191,7 @@ export async function openLatentFile(
       throw damaged(`they should be ${manifest.made.form.precision} [${shape.join(", ")}]`);
     }
     return { file, entry, examples: readExamples(file, pictures, damaged) };
-  } catch (error) {
-    await file.close();
-    throw error;
-  }
+  });
 }
 
 function readExamples(
@@ -225,11 +220,8 @@ export async function openLatentFolder(folder: string): Promise<DataSet> {
   if (manifest === undefined || manifest === "older") {
     throw new PatchwiseError(`${folder} has no latents; restart the training.`);
   }
-  const opened: OpenLatentFile[] = [];
-  const close = async () => {
-    for (const { file } of opened) await file.close();
-  };
-  try {
+  return closingOnFailure([] as Weights[], async (open) => {
+    const opened: OpenLatentFile[] = [];
     const files = latentFiles(folder, manifest);
     for (const each of files) {
       const file = await openLatentFile(each, manifest);
@@ -238,6 +230,7 @@ export async function openLatentFolder(folder: string): Promise<DataSet> {
           `${each.path} belongs to another latent cache; remove the folder.`,
         );
       opened.push(file);
+      open.push(file.file);
     }
     const bytes = versionsOf(manifest.made) * latentBytes(manifest.made.form);
     const at = (index: number) => {
@@ -262,12 +255,9 @@ export async function openLatentFolder(folder: string): Promise<DataSet> {
         const { label, captions = [] } = example;
         return { pixels: await source.read(offset, bytes), label, captions };
       },
-      close,
+      close: () => closeAll(open),
     };
-  } catch (error) {
-    await close();
-    throw error;
-  }
+  });
 }
 
 function fileShape({ made: { mirrored, form } }: LatentManifest, pictures: number): number[] {

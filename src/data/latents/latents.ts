@@ -1,6 +1,5 @@
 /** Cached latents of pictures, and how training samples from them. */
-import { float16ToFloat32 } from "../../engine/arrays/convert.ts";
-import { byteSize, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { byteSize, castArray, type NdArray, ndarray, viewOf } from "../../engine/arrays/ndarray.ts";
 import { normal, type RandomKey } from "../../engine/random/random.ts";
 import type { Layout } from "../loading/batches.ts";
 
@@ -88,11 +87,9 @@ export function tokenValues(bytes: Uint8Array, form: LatentForm): NdArray<"int64
 }
 
 function storedValues(bytes: Uint8Array, { precision }: LatentForm): Float32Array {
-  const { buffer, byteOffset, byteLength } = bytes;
-  if (precision === "float32") return new Float32Array(buffer, byteOffset, byteLength / 4);
-  const values = new Float32Array(byteLength / 2);
-  float16ToFloat32(new Uint16Array(buffer, byteOffset, byteLength / 2), values);
-  return values;
+  const count = bytes.byteLength / byteSize(precision);
+  const data = viewOf(precision, bytes.buffer as ArrayBuffer, bytes.byteOffset, count);
+  return castArray(ndarray(precision, [count], data), "float32").data;
 }
 
 /** Progress of a latent cache. */

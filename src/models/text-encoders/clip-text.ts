@@ -13,6 +13,7 @@ import { causalBias } from "../../nn/attention.ts";
 import { linear } from "../../nn/linear.ts";
 import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
+import { blocksUnder } from "../../weights/checkpoint-shapes.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -190,13 +191,11 @@ function shownConfig({ entries }: Weights, name: ClipTextName): ClipTextConfig {
   const preset: ClipTextConfig = clipTextPresets[name];
   const [vocabulary, width] = entries.get(tokenTable)?.shape ?? [];
   if (vocabulary === undefined || width === undefined) return preset;
-  let depth = 0;
-  while (entries.has(`text_model.encoder.layers.${depth}.layer_norm1.weight`)) depth++;
   return {
     ...preset,
     vocabulary,
     width,
-    depth: Math.max(1, depth),
+    depth: Math.max(1, blocksUnder({ entries }, "text_model.encoder.layers")),
     positions: entries.get(positionTable)?.shape[0] ?? preset.positions,
     heads: Math.max(1, Math.floor(width / HEAD_SIZE)),
     hidden: entries.get("text_model.encoder.layers.0.mlp.fc1.weight")?.shape[0] ?? preset.hidden,

@@ -15,6 +15,7 @@ import { linear } from "../../nn/linear.ts";
 import { gatedMlp } from "../../nn/mlp.ts";
 import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
+import { blocksUnder } from "../../weights/checkpoint-shapes.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
@@ -189,13 +190,11 @@ function shownConfig({ entries }: Weights): T5EncoderConfig {
   const [hidden] = shapeOf(`${firstBlock}.1.DenseReluDense.wi_0.weight`);
   const [vocabulary] = shapeOf(tokenTables.find((key) => entries.has(key)) ?? "");
   if (!inner || !width || !buckets || !heads || !hidden || !vocabulary) return extraExtraLarge;
-  let depth = 0;
-  while (entries.has(`encoder.block.${depth}.layer.0.layer_norm.weight`)) depth++;
   return {
     ...extraExtraLarge,
     vocabulary,
     width,
-    depth: Math.max(1, depth),
+    depth: Math.max(1, blocksUnder({ entries }, "encoder.block")),
     heads,
     headSize: Math.max(1, Math.floor(inner / heads)),
     hidden,

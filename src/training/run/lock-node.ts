@@ -3,6 +3,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
+import { tryJson } from "../../engine/bytes.ts";
 import { UsageError } from "../../engine/errors.ts";
 import type { Closable } from "../../weights/sources/closing.ts";
 
@@ -37,21 +38,13 @@ export async function lockFolder(folder: string): Promise<Closable> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     }
-    const holder = lockSchema.safeParse(await read(path)).data;
+    const holder = lockSchema.safeParse(tryJson(await readFile(path, "utf8").catch(() => ""))).data;
     if (holder && (await isAlive(holder))) {
       throw new UsageError(
         `Process ${holder.pid}${holder.host === own.host ? "" : ` on ${holder.host}`} has been at work in ${folder} since ${holder.since}; wait for its end, choose another folder with --out, or remove ${path} if there is no such process.`,
       );
     }
     await rm(path, { force: true });
-  }
-}
-
-async function read(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(path, "utf8"));
-  } catch {
-    return undefined;
   }
 }
 

@@ -272,9 +272,8 @@ async function readLastCheckpoint(folder: string): Promise<Checkpoint | undefine
   const step = (await checkpointSteps(folder)).at(-1);
   if (step === undefined) return undefined;
   const path = join(folder, nameOf(step));
-  const progress = progressSchema.safeParse(
-    await readProgress(join(path, checkpointFiles.progress)),
-  );
+  const text = await readFile(join(path, checkpointFiles.progress), "utf8").catch(() => "");
+  const progress = progressSchema.safeParse(tryJson(text));
   if (!progress.success || progress.data.step !== step) {
     throw new FormatError(
       `${join(path, checkpointFiles.progress)} does not describe step ${step}; remove the folder to resume from the checkpoint before it.`,
@@ -306,9 +305,4 @@ function namesIn(folder: string): Promise<string[]> {
 
 function nameOf(step: number): string {
   return `step-${String(step).padStart(8, "0")}`;
-}
-
-async function readProgress(path: string): Promise<unknown> {
-  const text = await readFile(path, "utf8").catch(() => "");
-  return tryJson(text);
 }

@@ -1,6 +1,7 @@
 /** Opens and writes safetensors files on disk. */
 import { dirname, join } from "node:path";
 import { openGGUF } from "../gguf/gguf.ts";
+import { closingOnFailure } from "../sources/closing.ts";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { openSafetensors, type Weights } from "./safetensors.ts";
 import { type Metadata, type NamedArrays, safetensorsChunks } from "./write.ts";
@@ -15,16 +16,13 @@ import { fileSource } from "../sources/file-node.ts";
  */
 export async function openSafetensorsFile(path: string): Promise<Weights> {
   const source = await fileSource(path);
-  try {
-    if (path.toLowerCase().endsWith(".gguf")) return await openGGUF(source);
-    if (!path.endsWith(".json")) return await openSafetensors(source);
+  return closingOnFailure([source], async () => {
+    if (path.toLowerCase().endsWith(".gguf")) return openGGUF(source);
+    if (!path.endsWith(".json")) return openSafetensors(source);
     const sharded = await openSharded(source, (file) => fileSource(join(dirname(path), file)));
     await source.close?.();
     return sharded;
-  } catch (error) {
-    await source.close?.();
-    throw error;
-  }
+  });
 }
 
 /**

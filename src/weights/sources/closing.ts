@@ -5,9 +5,9 @@ export interface Closable {
 }
 
 /** Calls `use` with a list of open files, to which it may add. If it fails, all of them are closed. */
-export async function closingOnFailure<T>(
-  opened: Closable[],
-  use: (opened: Closable[]) => Promise<T>,
+export async function closingOnFailure<T, C extends Closable = Closable>(
+  opened: C[],
+  use: (opened: C[]) => Promise<T>,
 ): Promise<T> {
   try {
     return await use(opened);
