@@ -16,6 +16,7 @@ import { compileProgram } from "./program.ts";
 import { toFloat32 } from "../arrays/convert.ts";
 import {
   fileWeight,
+  isInPlace,
   type ReadFile,
   readWeight,
   type StoredWeight,
@@ -126,7 +127,7 @@ type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
 
 /**
  * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16 and float64 are converted to float32,
- * because its WebGPU build has no kernels that read them.
+ * because its WebGPU build has no kernels that read them, and so are quantized ones.
  *
  * @returns the weights, and a function that mounts the files behind them
  * @throws DeviceError if `files` lacks a file whose weights have to be converted
@@ -147,7 +148,8 @@ async function prepareWeights(
     const stored = weights(name);
     if (!stored) continue;
     const { dtype, shape } = weightType(stored);
-    if (dtype === parameter.dtype || (dtype !== "bfloat16" && dtype !== "float64")) {
+    const readable = dtype !== "bfloat16" && dtype !== "float64";
+    if (isInPlace(stored) && (dtype === parameter.dtype || readable)) {
       prepared.set(name, stored);
       continue;
     }
