@@ -19,10 +19,7 @@ import { fork, randomKey, type RandomKey, uniform } from "../../src/engine/rando
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import { promptEncoder } from "../../src/models/text-encoders/prompt-encoder.ts";
-import {
-  changedCode,
-  promptChoices,
-} from "../../src/models/text-encoders/prompt-prior.ts";
+import { changedCode, promptChoices } from "../../src/models/text-encoders/prompt-prior.ts";
 import { createParams, initialize, type Params } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
 import { adamW, rateAt } from "../../src/training/optimizers.ts";

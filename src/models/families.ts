@@ -9,6 +9,7 @@ import { latteFamily } from "./latte/family.ts";
 import { miniT2IFamily } from "./minit2i/family.ts";
 import { mmditFamily } from "./mmdit/family.ts";
 import { paellaFamily } from "./paella/family.ts";
+import { sanaFamily } from "./sana/family.ts";
 import { uViTFamily } from "./u-vit/family.ts";
 import { wanFamily } from "./wan/family.ts";
 import { zImageFamily } from "./z-image/family.ts";
@@ -28,6 +29,7 @@ const own = [
   fluxFamily,
   flux2Family,
   zImageFamily,
+  sanaFamily,
 ];
 
 const table = new Map<string, NetworkFamily>(own.map((family) => [family.kind, family]));

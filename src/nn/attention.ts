@@ -154,6 +154,8 @@ function repeatHeads(x: Tensor, size: number, times: number): Tensor {
 export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale"> {
   /** Whether the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
+  /** Channels of a head; by default the heads share those of x. */
+  readonly headSize?: number;
   /** Initial value of the output projection's weight. */
   readonly outputInit?: LinearOptions["init"];
 }
@@ -171,13 +173,36 @@ export function crossAttention(
   context: Tensor,
   options: CrossAttentionOptions,
 ): Tensor {
-  const { qkvBias = true, outputInit, ...rest } = options;
+  const { qkvBias = true, headSize, outputInit, ...rest } = options;
+  const width = headSize ? options.heads * headSize : x.size(-1);
+  const q = linear(p.at("to_q"), x, width, { bias: qkvBias }); // [B, N, width]
+  const k = linear(p.at("to_k"), context, width, { bias: qkvBias }); // [B, M, width]
+  const v = linear(p.at("to_v"), context, width, { bias: qkvBias }); // [B, M, width]
+  const mixed = mixTokens(p, [q, k, v], rest); // [B, N, width]
+  return linear(p.at("to_out.0"), mixed, x.size(-1), outputInit && { init: outputInit }); // [B, N, C]
+}
+
+/**
+ * Linear self-attention (Katharopoulos et al., 2020) with ReLU kernels, as in Sana: relu(q)·(relu(k)ᵀ·v), divided by
+ * relu(q)·Σ relu(k). Keys and values are summed over the tokens before a query looks at them, so the cost is O(N):
+ * [B, N, C] → [B, N, C]. Parameters have diffusers' names.
+ */
+export function linearAttention(
+  p: Params,
+  x: Tensor,
+  { heads, qkvBias = true }: { readonly heads: number; readonly qkvBias?: boolean },
+): Tensor {
   const width = x.size(-1);
-  const q = linear(p.at("to_q"), x, width, { bias: qkvBias }); // [B, N, C]
-  const k = linear(p.at("to_k"), context, width, { bias: qkvBias }); // [B, M, C]
-  const v = linear(p.at("to_v"), context, width, { bias: qkvBias }); // [B, M, C]
-  const mixed = mixTokens(p, [q, k, v], rest); // [B, N, C]
-  return linear(p.at("to_out.0"), mixed, width, outputInit && { init: outputInit }); // [B, N, C]
+  const size = width / heads;
+  const headsOf = (name: string) =>
+    linear(p.at(name), x, width, { bias: qkvBias })
+      .reshape([x.dim(0), x.dim(1), heads, size])
+      .swapAxes(1, 2); // [B, heads, N, D]
+  const [q, k, v] = [headsOf("to_q").relu(), headsOf("to_k").relu(), headsOf("to_v")];
+  const sums = k.swapAxes(2, 3).matmul(v); // [B, heads, D, D]
+  const weights = q.mul(k.sum(2, true)).sum(-1, true); // [B, heads, N, 1]
+  const mixed = q.matmul(sums).div(weights.add(1e-15)); // [B, heads, N, D]
+  return linear(p.at("to_out.0"), mixed.swapAxes(1, 2).reshape(x.shape), width);
 }
 
 /**

@@ -9,6 +9,7 @@ import { diffusersMMDiTConfig, mmditConfig } from "../../src/models/mmdit/checkp
 import { paellaConfig } from "../../src/models/paella/paella.ts";
 import { paellaV1Config } from "../../src/models/paella/paella-v1.ts";
 import { pixArtConfig } from "../../src/models/pixart/pixart.ts";
+import { sanaConfig } from "../../src/models/sana/checkpoint.ts";
 import { clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
 import { t5EncoderConfig } from "../../src/models/text-encoders/t5-encoder.ts";
 import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
@@ -322,6 +323,33 @@ const originals: Readonly<Record<string, Arguments>> = {
       activation_fn: "geglu",
     },
     ignored: { dropout: 0.1, norm_num_groups: 8, num_embeds_ada_norm: 7, upcast_attention: true },
+  },
+  "SanaTransformer2DModel of diffusers": {
+    read: sanaConfig,
+    honoured: {
+      in_channels: and(8, { out_channels: 8 }),
+      out_channels: 64,
+      num_attention_heads: and(35, { cross_attention_dim: 1120 }),
+      attention_head_dim: and(16, { cross_attention_dim: 1120 }),
+      num_layers: 2,
+      num_cross_attention_heads: 10,
+      cross_attention_head_dim: 56,
+      caption_channels: 64,
+      mlp_ratio: 3,
+      attention_bias: true,
+      sample_size: 16,
+      patch_size: 2,
+      norm_elementwise_affine: true,
+      norm_eps: 1e-5,
+      interpolation_scale: 2,
+    },
+    refused: {
+      out_channels: 48,
+      cross_attention_dim: 1120,
+      guidance_embeds: true,
+      qk_norm: "rms_norm_across_heads",
+    },
+    ignored: { dropout: 0.1 },
   },
   "DiTTransformer2DModel of diffusers": {
     read: diffusersDiTConfig,

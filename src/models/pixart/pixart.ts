@@ -6,16 +6,21 @@
  * Weights have the names of diffusers. The text comes from a T5 encoder.
  */
 import { FormatError, ShapeError } from "../../engine/errors.ts";
-import { concat, constant } from "../../engine/graph/functional.ts";
+import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { crossAttention, maskBias } from "../../nn/attention.ts";
 import { blockScopes, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
-import { adaptiveBranch, modulate } from "../../nn/modulation.ts";
-import { normal, type Params, zero } from "../../nn/params.ts";
-import { type Axes, patchEmbedding, patchGrid, unpatchify } from "../../nn/patches.ts";
-import { sinCosTable } from "../../nn/positions.ts";
-import { embedVector, timestepEmbedding } from "../../nn/timestep-embedding.ts";
+import { adaptiveBranch } from "../../nn/modulation.ts";
+import { type Params, zero } from "../../nn/params.ts";
+import { patchEmbedding, patchGrid } from "../../nn/patches.ts";
+import {
+  embedNumber,
+  modulatedOutput,
+  projectCaption,
+  scaledPositions,
+  tableModulation,
+} from "../../nn/shared-modulation.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 
 export interface PixArtConfig {
@@ -118,23 +123,18 @@ export function pixArt(
   const time = embedConditions(p.at("adaln_single.emb"), inputs, config); // [B, C]
   const shared = linear(p.at("adaln_single.linear"), time.silu(), 6 * width); // [B, 6·C]
   const text = config.textProjection
-    ? embedVector(p.at("caption_projection"), layers, inputs.text, width, {
-        activate: (x) => x.gelu("tanh"),
-      })
+    ? projectCaption(p.at("caption_projection"), inputs.text, width)
     : inputs.text; // [B, L, C]
   const bias = inputs.mask && maskBias(inputs.mask); // [B, 1, 1, L]
 
   const patches = patchEmbedding(p.at("pos_embed"), inputs.x, patch, width, { kind: "linear" });
-  let [h] = runBlocks(
-    [patches.add(positions(grid, config))],
+  const [h] = runBlocks(
+    [patches.add(scaledPositions(grid, config.size / patch, config.interpolation, width))],
     blockScopes(p, "transformer_blocks", depth),
     (block, [x]) => [transformerBlock(block, x, { shared, text, bias }, config)],
     options,
   ); // [B, N, C]
-  const [shift, scale] = modulation(p, concat([time, time], -1), 2) as [Tensor, Tensor];
-  h = modulate(h.layerNorm({ epsilon: 1e-6 }), shift, scale);
-  const tokens = linear(p.at("proj_out"), h, patch ** 2 * outputs, { init: zero }); // [B, N, patch²·outputs]
-  return unpatchify(tokens, grid, patch, "channels-last"); // [B, outputs, h, w]
+  return modulatedOutput(p, h, time, { grid, patch, outputs }); // [B, outputs, h, w]
 }
 
 /** The inputs that all blocks share. */
@@ -155,7 +155,7 @@ function transformerBlock(
 ): Tensor {
   const { heads, attentionBias: qkvBias, affineNorms: affine, epsilon } = config;
   const style = { kind: "layer", affine, epsilon } as const;
-  const [shift1, scale1, gate1, shift2, scale2, gate2] = modulation(p, shared, 6) as Six;
+  const [shift1, scale1, gate1, shift2, scale2, gate2] = tableModulation(p, shared, 6) as Six;
   const toPatches = adaptiveBranch(p.at("norm1"), style, [shift1, scale1, gate1]);
   const onward = adaptiveBranch(p.at("norm2"), style, [shift2, scale2, gate2]);
   const normed = toPatches.norm(x);
@@ -168,13 +168,6 @@ function transformerBlock(
 }
 
 type Six = [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
-
-/** Adds a table [parts, C] to the modulation from the time, [B, parts·C], and splits it into parts × [B, C]. */
-function modulation(p: Params, time: Tensor, parts: number): readonly Tensor[] {
-  const width = time.size(-1) / parts;
-  const table = p.param("scale_shift_table", [parts, width], normal(1 / Math.sqrt(width)));
-  return time.add(table.reshape([parts * width])).split(parts, -1);
-}
 
 /** Embeds the time and, if the model has them, size and aspect ratio: [B, C]. */
 function embedConditions(
@@ -201,22 +194,4 @@ function embedConditions(
     embedNumber(p.at(name), numbers, width / 3).reshape([numbers.dim(0), -1]);
   const sizes = rows("resolution_embedder", resolution); // [B, 2·C/3]
   return time.add(concat([sizes, rows("aspect_ratio_embedder", aspectRatio)], -1));
-}
-
-const layers = ["linear_1", "linear_2"] as const;
-
-/** Embeds numbers by sinusoids and two linear layers: [...] → [..., width]. */
-function embedNumber(p: Params, x: Tensor, width: number): Tensor {
-  return embedVector(p, layers, timestepEmbedding(x, 256), width);
-}
-
-/** Positions that span the same range for every size of the latents: [N, C]. */
-function positions(grid: Axes, config: PixArtConfig): Tensor {
-  const span = Math.floor(config.size / config.patch);
-  // Each step is rounded, as in the original, which computes in float32.
-  const along = (count: number) =>
-    Float32Array.from({ length: count }, (_, i) =>
-      Math.fround(Math.fround(i / Math.fround(count / span)) / Math.fround(config.interpolation)),
-    );
-  return constant(sinCosTable(grid.map(along), config.heads * config.headSize));
 }
