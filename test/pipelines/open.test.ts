@@ -64,7 +64,7 @@ async function trained(name: string, network?: NetworkConfig) {
 }
 
 /** A trained folder whose card says something else than its weights. */
-async function lying(name: string, fields: Record<string, number>) {
+async function lying(name: string, fields: Record<string, unknown>) {
   const folder = await trained(name);
   const file = path.join(folder, "model.json");
   const card = JSON.parse(readFileSync(file, "utf8")) as { network: object };
@@ -252,6 +252,12 @@ describe("openPipeline refuses", () => {
     ["another folder", () => at(), UsageError, /neither a model\.json.* nor a model_index\.json/],
     ["a pickle", () => write("a.pt", ""), FormatError, /convert it in Python: safetensors\.torch/],
     ["a picture", () => write("a.png", ""), UsageError, /is not a model file of a known kind/],
+    [
+      "a card of huge pictures",
+      () => lying("huge", { size: [8, 8_000_000] }),
+      FormatError,
+      /draws 8×8000000: it would consist of 4,000,000 patches/,
+    ],
     [
       "a card of another size",
       () => lying("lying", { hidden: 1_000_000_000 }),
