@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { DeviceError, quote, UsageError } from "../engine/errors.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
+import { readSize } from "../pictures/size-text.ts";
 import type { PictureSize } from "../pipelines/image-model.ts";
 import { type OpenModelOptions, openOptions } from "../pipelines/open/options.ts";
 import { pick } from "../engine/records.ts";
@@ -34,11 +35,7 @@ export function pairOption(name: string): (text: string) => readonly [number, nu
 
 /** Parses width and height, "64x48", or one number for both. */
 export function sizeOption(text: string): PictureSize {
-  const [, width, height = width] = /^(\d+)(?:\s*[x×]\s*(\d+))?$/i.exec(text.trim()) ?? [];
-  if (width !== undefined) return { width: Number(width), height: Number(height) };
-  throw new UsageError(
-    `--size is ${quote(text)}; give width and height in pixels, such as 64x48, or one number for both.`,
-  );
+  return readSize(text, "--size");
 }
 
 /** Adds the options of opening a model, one for each row of `openOptions`. */

@@ -5,6 +5,8 @@
  */
 export class PatchwiseError extends Error {
   override name = "PatchwiseError";
+  /** What kind of error it is, for programs that show texts of their own. */
+  readonly code: "usage" | "shape" | "format" | "device" | "failed" = "failed";
 
   constructor(message: string, options?: ErrorOptions) {
     super(withoutMiddle(printable(message)), options);
@@ -14,21 +16,25 @@ export class PatchwiseError extends Error {
 /** A command, an option or an argument is wrong. The command line exits with code 2. */
 export class UsageError extends PatchwiseError {
   override name = "UsageError";
+  override readonly code = "usage";
 }
 
 /** Shapes or dtypes do not match. The message quotes both, and the path of the nearest parameter. */
 export class ShapeError extends PatchwiseError {
   override name = "ShapeError";
+  override readonly code = "shape";
 }
 
 /** The bytes of a file, such as a checkpoint or a data set, do not follow its format. */
 export class FormatError extends PatchwiseError {
   override name = "FormatError";
+  override readonly code = "format";
 }
 
 /** A device or execution provider is not available on this machine, or has failed. */
 export class DeviceError extends PatchwiseError {
   override name = "DeviceError";
+  override readonly code = "device";
 }
 
 /**

@@ -129,18 +129,12 @@ async function requestOf({
     ...providerOptions["patchwise"],
     prompt,
     count: n,
-    ...(size !== undefined && sizeOf(size)),
+    ...(size !== undefined && { size }),
     seed,
     ...(image && { image }),
     ...(mask && { mask: await readMask(bytesIn(mask, "the mask"), "the mask") }),
     signal: abortSignal,
   };
-}
-
-function sizeOf(size: string): { width: number; height: number } {
-  const match = /^(\d+)x(\d+)$/.exec(size);
-  if (!match) throw new UsageError(`size must be WIDTHxHEIGHT in pixels, got ${size}.`);
-  return { width: Number(match[1]), height: Number(match[2]) };
 }
 
 function bytesIn(file: ImageFile, name: string): Uint8Array {

@@ -12,6 +12,7 @@ import { pick } from "../engine/records.ts";
 import { tokenSampler } from "../models/card.ts";
 import { canDrop, skippableLayers } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
+import { readSize } from "../pictures/size-text.ts";
 import {
   type Condition,
   resolveCondition,
@@ -262,6 +263,8 @@ type Given = { readonly [N in SettingName]?: z.input<Rows[N]["type"]> | undefine
 export interface GenerateRequest extends Given {
   /** Ends drawing before the next step, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /** Width and height in pixels in one text, such as "64x48". */
+  readonly size?: string | undefined;
   /** Called after each step. */
   readonly onProgress?:
     | ((progress: { readonly step: number; readonly steps: number }) => void)
@@ -353,7 +356,6 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
 
 /** Option names of other libraries that have no counterpart of a single name here. */
 const elsewhere: Readonly<Record<string, string>> = {
-  size: "width and height",
   generator: "seed",
   callback: "onProgress",
   callback_on_step_end: "onProgress",
@@ -368,9 +370,12 @@ const reported = new Set(["masked", "loras", "warnings"]);
  * @throws UsageError for an unknown name, a setting given twice, or a value of another type or out of range
  */
 export function checkedRequest(request: object): GenerateRequest {
-  const { signal, onProgress, ...fields } = request as Record<string, unknown>;
+  const { signal, onProgress, size, ...fields } = request as Record<string, unknown>;
   const asked = Object.entries(fields).filter(([name]) => !reported.has(name));
-  const given = checkedFields(settings, asked, elsewhere, ["signal", "onProgress"]);
+  const text = typeof size === "string" ? size : JSON.stringify(size);
+  const sides = size === undefined ? [] : Object.entries(readSize(text, "size"));
+  const beside = ["size", "signal", "onProgress"];
+  const given = checkedFields(settings, [...asked, ...sides], elsewhere, beside);
   return { ...given, signal, onProgress } as GenerateRequest;
 }
 

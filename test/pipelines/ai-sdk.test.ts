@@ -70,7 +70,7 @@ describe("an image model of the AI SDK", () => {
   });
 
   it.each([
-    [{ size: "64×64" as "64x64" }, "size must be WIDTHxHEIGHT in pixels, got 64×64."],
+    [{ size: "64 by 64" as "64x64" }, 'size is "64 by 64"; give width and height in pixels'],
     [
       { files: [{ type: "url", url: "https://example.org/cat.png" } as const] },
       "the picture to start from was given as the address https://example.org/cat.png; give its bytes.",

@@ -38,7 +38,7 @@ describe("a request", () => {
     [
       "a size in one option",
       { size: [64, 64] },
-      'There is no option "size"; give width and height.',
+      'size is "[64,64]"; give width and height in pixels, such as 64x48, or one number for both.',
     ],
     [
       "a setting that is given twice",
@@ -62,9 +62,25 @@ describe("a request", () => {
     expect(() => checkedRequest(request)).toThrow(new UsageError(sentence));
   });
 
+  it("takes width and height in one text", () => {
+    expect(checkedRequest({ size: "64x48" })).toEqual({ width: 64, height: 48 });
+    expect(() => checkedRequest({ size: "64x48", width: 64 })).toThrow("width was given twice");
+  });
+
+  it("is refused with a code that programs can read", () => {
+    const refused = (): unknown => {
+      try {
+        return checkedRequest({ steps: 0 });
+      } catch (error) {
+        return error;
+      }
+    };
+    expect(refused()).toMatchObject({ name: "UsageError", code: "usage" });
+  });
+
   it("names all options where no name is near", () => {
     expect(() => checkedRequest({ zzzzzzzz: 1 })).toThrow(
-      /^There is no option "zzzzzzzz"; give one of prompt, class, .*, signal, onProgress\.$/,
+      /^There is no option "zzzzzzzz"; give one of prompt, class, .*, size, signal, onProgress\.$/,
     );
   });
 });

@@ -12,6 +12,7 @@ import { formatShape, matchBatch } from "../graph/shape.ts";
 import { simplify } from "../passes/simplify.ts";
 import type { Tensor } from "../graph/tensor.ts";
 import type { CompileOptions, Program, WeightSource } from "./backend.ts";
+import { otherEvents } from "./other-events.ts";
 import type { Mount, OpenExecutor, StateSlot } from "./executor.ts";
 import { relocated, weightFiles } from "./stored-weight.ts";
 
@@ -33,7 +34,10 @@ export async function compileProgram(
 ): Promise<Program> {
   const { weights = () => undefined, prepack = false, convertEachRun = false, threads } = options;
   const mounted = mount(filesOf(graph, weights));
+  // Each part takes up to a tenth of a second, in which a page would not answer.
+  await otherEvents();
   const simple = simplify(graph);
+  await otherEvents();
   // An input that no output depends on may still be the only one that determines the batch size.
   const attends = simple.nodes.some(({ op }) => op === "attention");
   const { model, feeds } = lower(
@@ -43,6 +47,7 @@ export async function compileProgram(
       fusedAttention: !attends || (await trustsAttention()),
     },
   );
+  await otherEvents();
   const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
   const executor = await open({

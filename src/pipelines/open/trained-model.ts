@@ -3,6 +3,7 @@ import type { SamplerName } from "../../diffusion/samplers/index.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
+import { otherEvents } from "../../engine/runtime/other-events.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { readTrainedFolder } from "../../models/card-folder.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
@@ -34,6 +35,8 @@ export async function openTrainedFolder(
     const file = card.latents ? modelFiles.autoencoder : card.tokens && modelFiles.vqgan;
     const autoencoder = file && (await folder.weights(file));
     if (autoencoder) opened.push(autoencoder);
+    // Tracing the network is a task of its own in a page.
+    await otherEvents();
     return trainedModel({ card, weights, tokenizer, autoencoder });
   });
 }
