@@ -6,11 +6,13 @@ import { diffusersDiTConfig, ditConfig } from "../../src/models/dit/checkpoint.t
 import { diffusersFluxConfig, fluxConfig } from "../../src/models/flux/checkpoint.ts";
 import { diffusersFlux2Config, flux2Config } from "../../src/models/flux2/checkpoint.ts";
 import { diffusersMMDiTConfig, mmditConfig } from "../../src/models/mmdit/checkpoint.ts";
+import { miniT2IConfig, miniT2IMeanFlowConfig } from "../../src/models/minit2i/checkpoint.ts";
 import { paellaConfig } from "../../src/models/paella/paella.ts";
 import { paellaV1Config } from "../../src/models/paella/paella-v1.ts";
 import { pixArtConfig } from "../../src/models/pixart/pixart.ts";
 import { sanaConfig } from "../../src/models/sana/checkpoint.ts";
 import { clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
+import { qwen3Config } from "../../src/models/text-encoders/qwen3.ts";
 import { t5EncoderConfig } from "../../src/models/text-encoders/t5-encoder.ts";
 import { uViTConfig } from "../../src/models/u-vit/checkpoint.ts";
 import { zImageConfig } from "../../src/models/z-image/checkpoint.ts";
@@ -58,6 +60,73 @@ const originals: Readonly<Record<string, Arguments>> = {
       num_classes: 7,
       learn_sigma: false,
     },
+  },
+  "MMJiTConfig of Hope7Happiness/minit2i-torch": {
+    read: miniT2IConfig,
+    honoured: {
+      image_size: 64,
+      patch_size: 8,
+      in_channels: 1,
+      txt_input_size: 20,
+      hidden_size: and(48, { txt_hidden_size: 48 }),
+      cond_vec_size: 36,
+      depth_double: 3,
+      txt_preamble_depth: 0,
+      num_heads: 3,
+      head_dim: 12,
+      mlp_ratio: 4,
+      pca_channels: 20,
+      prompt_length: 7,
+    },
+    refused: { txt_hidden_size: 40, prediction: "v", sampler: "heun" },
+    // How its pipeline samples; the number of guided channels is read by nothing.
+    ignored: { n_T: 4, cfg_channels: 2, cfg_interval: [0.1, 0.9], llm: "google/flan-t5-small" },
+  },
+  "MeanFlowMMJiT of PeppaKing8/minit2i-jax": {
+    read: miniT2IMeanFlowConfig,
+    honoured: {
+      img_input_size: 64,
+      txt_input_length: 7,
+      txt_input_size: 20,
+      patch_size: 8,
+      in_channels: 1,
+      hidden_size: and(48, { txt_hidden_size: 48 }),
+      depth_double: 3,
+      txt_preamble_depth: 0,
+      num_heads: 3,
+      head_dim: 12,
+      mlp_ratio: 4,
+      pca_channels: 20,
+      num_context_tokens: 2,
+      num_time_tokens: 2,
+      num_cfg_tokens: 2,
+      num_interval_tokens: 1,
+    },
+    refused: { txt_hidden_size: 40 },
+  },
+  "Qwen3Config of transformers": {
+    read: qwen3Config,
+    honoured: {
+      vocab_size: 96,
+      hidden_size: 40,
+      intermediate_size: 72,
+      num_hidden_layers: 6,
+      num_attention_heads: 64,
+      num_key_value_heads: 2,
+      head_dim: 16,
+      rms_norm_eps: 1e-5,
+      rope_theta: 1e6,
+      attention_bias: true,
+      pad_token_id: 0,
+    },
+    refused: {
+      hidden_act: "gelu",
+      use_sliding_window: true,
+      rope_scaling: { rope_type: "yarn" },
+      layer_types: ["sliding_attention"],
+    },
+    ignored: { attention_dropout: 0.1, sliding_window: 4096, tie_word_embeddings: true },
+    closed: false,
   },
   "UViT of baofff/U-ViT": {
     read: uViTConfig,

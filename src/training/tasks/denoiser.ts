@@ -5,7 +5,7 @@
 import { type Batch, type Loader, takeBatches } from "../../data/loading/batch-reader.ts";
 import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
 import type { Example } from "../../diffusion/losses.ts";
-import { drawExamples, meanFlowRecipeLoss, recipeLoss } from "../../diffusion/recipe.ts";
+import { drawExamples, recipeLoss } from "../../diffusion/recipe.ts";
 import {
   type AnyRecipe,
   drawTokenExamples,
@@ -15,7 +15,6 @@ import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { quote, UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
-import { batch } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { countElements, countMultiplyAdds } from "../../engine/passes/cost.ts";
 import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
@@ -25,11 +24,9 @@ import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { type Card, wholeSampling } from "../../models/card.ts";
 import {
   canDrop,
-  isMeanFlow,
   type NetworkConfig,
   networkInput,
   promptScope,
-  type TracedNetwork,
   traceNetwork,
 } from "../../models/network.ts";
 import { type LoraOptions, withLora } from "../../nn/lora.ts";
@@ -42,6 +39,7 @@ import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
+import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
 import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import type { WordTable } from "./words.ts";
 
@@ -312,56 +310,17 @@ export function objective(
   const [shape, dtype] = networkInput(network);
   const x0 = input("x0", shape, dtype);
   if (recipe.process === "flow" && recipe.meanFlow) {
-    return { loss: meanFlowLossOf(network, recipe, x0, { recompute, params, features }), params };
+    return {
+      loss: meanFlowObjective(network, recipe, x0, { recompute, params, features }),
+      params,
+    };
   }
-  if (isMeanFlow(network)) {
-    throw new UsageError(
-      "The model is told the steps of a mean flow, but the training has none; give diffusion.meanFlow: {}, or leave model.meanFlow out.",
-    );
-  }
+  checkToldNoStep(network);
   const losses =
     recipe.process === "tokens"
       ? tokenRecipeLoss(recipe, x0, predict)
       : recipeLoss(recipe, x0, predict, network.learnedVariance, further);
   return { loss: losses.mean(), params };
-}
-
-/** The mean loss of a batch under a mean flow. */
-function meanFlowLossOf(
-  network: NetworkConfig,
-  recipe: Extract<AnyRecipe, { process: "flow" }>,
-  x0: Tensor,
-  {
-    recompute,
-    params,
-    features,
-  }: Pick<ObjectiveOptions, "recompute" | "features"> & { readonly params: ParamsRoot },
-): Tensor {
-  if (!isMeanFlow(network) || !canDrop(network)) {
-    throw new UsageError(
-      `diffusion.meanFlow trains a network that is told its step, such as a minit2i with model.meanFlow: {}, but the model is a ${network.kind} without it; set both, or leave diffusion.meanFlow out.`,
-    );
-  }
-  if (features) {
-    throw new UsageError(
-      "diffusion.meanFlow learns velocities of whole steps, to which losses on features do not apply; leave one of them out.",
-    );
-  }
-  let inputs: TracedNetwork["inputs"] | undefined;
-  const drop = input("drop", [batch], "bool");
-  const everyRow = drop.or(drop.not());
-  const losses = meanFlowRecipeLoss(
-    recipe,
-    x0,
-    (x, t, step, { unconditional }) => {
-      const from = { x, t, step, inputs, drop: unconditional ? everyRow : drop };
-      const traced = traceNetwork(network, { from, recompute }, params);
-      inputs ??= traced.inputs;
-      return traced.output;
-    },
-    drop,
-  );
-  return losses.mean();
 }
 
 export interface ExampleOptions {
