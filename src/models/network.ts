@@ -181,8 +181,7 @@ export function traceNetwork(
   const step = from?.step ?? asked;
   const skips = (options.skippable ?? []).length > 0;
   const skip = skips ? { skip: input("skip", [batch], "bool") } : {};
-  const guides = family.guidanceInput?.(config) ?? false;
-  const guidance = guides ? { guidance: input("guidance", [batch]) } : {};
+  const guidance = guidesItself(config) ? { guidance: input("guidance", [batch]) } : {};
   const pictures = recordOf(referenceNames(references.length), (name, i) =>
     input(name, ...networkInput(config, references[i])),
   );
@@ -279,6 +278,11 @@ function conditionInputs(
 /** Whether a network can run without its condition, which classifier-free guidance needs. */
 export function canDrop({ condition }: Pick<NetworkConfig, "condition">): boolean {
   return condition.kind === "text" || (condition.kind === "class" && condition.nullClass);
+}
+
+/** Whether a network takes the guidance scale as an input, instead of being run with and without its condition. */
+export function guidesItself(network: NetworkConfig): boolean {
+  return familyOf(network).guidanceInput?.(network) ?? false;
 }
 
 /** The number of layers that rows may skip, for skip-layer guidance. */

@@ -1,5 +1,6 @@
 /** The conditions of a request: a class, a prompt, or none, checked against what the model takes. */
 import { nearestNames, quote, UsageError } from "../engine/errors.ts";
+import { guidesItself } from "../models/network.ts";
 import type { ImageModel } from "./image-model.ts";
 
 /** What a network is conditioned on, checked against the model. */
@@ -65,6 +66,11 @@ export function resolveNegative(
   model: Pick<ImageModel, "name" | "network" | "classes">,
 ): Condition {
   if (negative === undefined) return unconditional;
+  if (guidesItself(model.network)) {
+    throw new UsageError(
+      `${model.name} was distilled with its guidance and takes no negative prompt such as ${quote(negative)}; leave it out.`,
+    );
+  }
   switch (model.network.condition.kind) {
     case "none":
       throw new UsageError(

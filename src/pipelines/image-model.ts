@@ -10,6 +10,7 @@ import { type Graph, graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
 import type { Card } from "../models/card.ts";
+import { defaultTile } from "../models/coders/autoencoder-kl.ts";
 import {
   codecShape,
   decodeWithCodec,
@@ -124,8 +125,8 @@ export interface Stages {
   readonly encoders: readonly Stage[];
   /** The network for latents or pixels of a height and width, with layers that single rows may skip, and clips of some frames. */
   network(size: Size, skippable?: readonly number[], frames?: number): Stage;
-  /** Whether latents larger than a tile are decoded tile by tile. */
-  readonly tiled: boolean;
+  /** Latents along a side of a tile, by which larger ones are decoded; undefined where they are decoded at once. */
+  readonly tile: number | undefined;
   /** The decoder for latents of a height and width; undefined if the network draws pixels. */
   decoder(size: Size): Stage | undefined;
   /** The decoder for clips of latents of a height and width, chunk by chunk; undefined for models without one. */
@@ -159,7 +160,7 @@ export function stagesOf(model: StagedModel): Stages {
   };
   return {
     encoders: encoder?.stages ?? [],
-    tiled: decoder?.kind === "kl",
+    tile: decoder?.kind === "kl" ? defaultTile / (decoder.config.packing?.patch ?? 1) : undefined,
     network(size, skippable = [], frames = network.frames) {
       const key = `${size.join("×")} ${skippable.join()} ${frames}`;
       return once("network", key, weights, () => networkGraph(network, size, skippable, frames));

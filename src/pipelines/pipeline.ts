@@ -11,7 +11,7 @@ import { mapValues } from "../engine/records.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
-import { networkInput } from "../models/network.ts";
+import { guidesItself, networkInput } from "../models/network.ts";
 import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
@@ -170,7 +170,17 @@ async function* draw(
   const given = await encodeGivenImage(request, shape, context);
   const networks = await networksUnder(resolved, { size, frames }, context, signal);
   const { learnedVariance } = model.network;
-  const run: SamplingRun = { settings, seeds, levels, shape, given, learnedVariance, signal };
+  // A network that is told the scale guides itself.
+  const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
+  const run: SamplingRun = {
+    settings: guiding,
+    seeds,
+    levels,
+    shape,
+    given,
+    learnedVariance,
+    signal,
+  };
   const decode = async (drawn: NdArray) => {
     if (frames !== undefined) return decodeClips(drawn, context, signal);
     const pictures = await decodePictures(drawn, context, signal);
@@ -205,8 +215,10 @@ async function networksUnder(
   signal: AbortSignal | undefined,
 ): Promise<GuidedNetworks> {
   const { count, guidance } = settings;
-  const { guidesItself } = context.model.process;
-  const wanted = guidance === 1 || guidesItself ? [condition] : [condition, negative];
+  const { network: config, process } = context.model;
+  const told = guidesItself(config);
+  const alone = guidance === 1 || told || process.guidesItself;
+  const wanted = alone ? [condition] : [condition, negative];
   const [positive, other = positive] = (await networkInputs(wanted, count, context)) as [
     Conditions,
     Conditions?,
@@ -216,10 +228,12 @@ async function networksUnder(
   const network = batchedNetwork(
     async (inputs) => (await context.run(stage, inputs, signal ? { signal } : {}))["output"]!,
   );
+  const each = (dtype: "bool" | "float32", value: number) =>
+    ndarray(dtype, [count], new Array<number>(count).fill(value));
+  const scale = told ? { guidance: each("float32", guidance) } : {};
   const under = (conditions: Conditions, skips = 0): Network => {
-    if (skippable.length === 0) return network(conditions);
-    const skip = ndarray("bool", [count], new Array<number>(count).fill(skips));
-    return network({ ...conditions, skip });
+    const skip = skippable.length === 0 ? {} : { skip: each("bool", skips) };
+    return network({ ...conditions, ...scale, ...skip });
   };
   return {
     conditional: under(positive),
@@ -289,10 +303,11 @@ async function decodePictures(
       return (await run(stage, { latents: tile }))["pixels"]!;
     };
     const own = rowsOf(latents, row, 1);
+    const { tile } = stages;
     const pixels =
-      decoder.kind === "vq"
+      tile === undefined
         ? await decode(own)
-        : await tiledDecode(decode, castArray(own, "float32"));
+        : await tiledDecode(decode, castArray(own, "float32"), { tile, overlap: tile / 4 });
     pictures.push(...picturesOf(pixels));
   }
   return pictures;

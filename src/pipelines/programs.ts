@@ -11,7 +11,6 @@ import { pick } from "../engine/records.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import { weightType } from "../engine/runtime/stored-weight.ts";
-import { defaultTile } from "../models/coders/autoencoder-kl.ts";
 import {
   type ImageModel,
   latentFrames,
@@ -119,7 +118,7 @@ export function memoryPlan(
     memory: stageMemory(stage, count, layoutOf(stage, count)),
     least: stageMemory(stage, count, "onDemand"),
   });
-  const most = stages.tiled ? defaultTile : Infinity;
+  const most = stages.tile ?? Infinity;
   const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
   const clips = stages.clipDecoder(size);
   // All chunks but the first, which is shorter, take the same memory.

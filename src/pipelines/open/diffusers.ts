@@ -23,6 +23,18 @@ import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, jsonIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { schedulerProcess } from "../process.ts";
+import {
+  fluxDrawing,
+  fluxModel,
+  fluxTextEncoders,
+  type FolderFields,
+  kleinDrawing,
+  kleinModel,
+  kleinTextEncoders,
+  zImageDrawing,
+  zImageModel,
+  zImageTextEncoders,
+} from "./flux.ts";
 import { miniT2IModel, miniT2IProcess, miniT2ITextEncoders } from "./minit2i.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
@@ -44,11 +56,13 @@ interface PipelineClass {
   readonly options: readonly (keyof OpenModelOptions)[];
   /** The settings of diffusers' pipeline, with diffusers' own schedulers. */
   readonly defaults?: { readonly steps: number; readonly guidance: number };
-  /** The process and the settings of a pipeline with a scheduler of its own. */
-  readonly ownProcess?: (
-    transformer: FieldReader,
-    scheduler: FieldReader,
+  /** The process and the settings of a pipeline that decides on more than its scheduler. */
+  readonly drawing?: (
+    fields: FolderFields,
+    network: NetworkConfig,
   ) => Pick<ImageModel, "process" | "defaults">;
+  /** The class of its autoencoder; AutoencoderKL unless given. */
+  readonly autoencoder?: string;
   /** Whether it draws pixels, without an autoencoder. */
   readonly drawsPixels?: boolean;
   /** Whether it draws clips, with a causal video autoencoder. */
@@ -90,7 +104,7 @@ const sd3: PipelineClass = {
 const miniT2I: PipelineClass = {
   transformer: "MiniT2IMMJiTModel",
   options: [],
-  ownProcess: miniT2IProcess,
+  drawing: ({ transformer, scheduler }) => miniT2IProcess(transformer, scheduler),
   drawsPixels: true,
   checksTables: false,
   text: { encoders: miniT2ITextEncoders, withEncoders: miniT2IModel },
@@ -105,6 +119,31 @@ const wan: PipelineClass = {
   text: { encoders: wanTextEncoders, withEncoders: wanModel },
 };
 
+const flux: PipelineClass = {
+  transformer: "FluxTransformer2DModel",
+  options: ["vae", "promptTokens"],
+  drawing: fluxDrawing,
+  checksTables: false,
+  text: { encoders: fluxTextEncoders, withEncoders: fluxModel },
+};
+
+const klein: PipelineClass = {
+  transformer: "Flux2Transformer2DModel",
+  options: ["vae", "promptTokens"],
+  drawing: kleinDrawing,
+  autoencoder: "AutoencoderKLFlux2",
+  checksTables: false,
+  text: { encoders: kleinTextEncoders, withEncoders: kleinModel },
+};
+
+const zImage: PipelineClass = {
+  transformer: "ZImageTransformer2DModel",
+  options: ["vae", "promptTokens"],
+  drawing: zImageDrawing,
+  checksTables: false,
+  text: { encoders: zImageTextEncoders, withEncoders: zImageModel },
+};
+
 const pipelineClasses: Readonly<Record<string, PipelineClass>> = {
   DiTPipeline: dit,
   StableDiffusion3Pipeline: sd3,
@@ -112,6 +151,9 @@ const pipelineClasses: Readonly<Record<string, PipelineClass>> = {
   StableDiffusion3InpaintPipeline: sd3,
   MiniT2ITextToImagePipeline: miniT2I,
   WanPipeline: wan,
+  FluxPipeline: flux,
+  Flux2KleinPipeline: klein,
+  ZImagePipeline: zImage,
 };
 
 /**
@@ -160,9 +202,9 @@ export async function openDiffusersFolder(
   refuseOptions(folder.name, options, row.options);
   const wanted = row.text ? await encodersToOpen(folder, row.text.encoders, options) : [];
   const transformer = await component(folder, "transformer", row.transformer);
-  const drawing = await processOf(folder, row, transformer.fields);
   if (row.drawsClips) checkSingleTransformer(index, await jsonIn(folder, diffusersIndex));
-  const given = row.drawsPixels || row.drawsClips ? undefined : (vae ?? (await vaeOf(folder)));
+  const scheduler = await configOf(folder, "scheduler", "scheduler_config.json");
+  const given = row.drawsPixels || row.drawsClips ? undefined : (vae ?? (await vaeOf(folder, row)));
   const family = transformerFamily(row);
   const fromFields = family.diffusers.config(transformer.fields);
 
@@ -189,7 +231,7 @@ export async function openDiffusersFolder(
       name: folder.basename,
       network,
       weights,
-      ...drawing,
+      ...drawingOf(row, { index, transformer: transformer.fields, scheduler }, network),
       classes: network.condition.kind === "class" ? classNames(index) : undefined,
       decoder,
       clipDecoder,
@@ -249,15 +291,18 @@ export async function component(
   );
 }
 
-async function processOf(
-  whole: ModelFolder,
-  { ownProcess, defaults }: PipelineClass,
-  transformer: FieldReader,
-): Promise<Pick<ImageModel, "process" | "defaults">> {
-  const fields = await configOf(whole, "scheduler", "scheduler_config.json");
-  if (ownProcess) return ownProcess(transformer, fields);
-  const name = fields.text("_class_name");
-  return { process: schedulerProcess(name, diffusersScheduler(name, fields)), defaults: defaults! };
+function drawingOf(
+  { drawing, defaults }: PipelineClass,
+  fields: FolderFields,
+  network: NetworkConfig,
+): Pick<ImageModel, "process" | "defaults"> {
+  if (drawing) return drawing(fields, network);
+  const { scheduler } = fields;
+  const name = scheduler.text("_class_name");
+  return {
+    process: schedulerProcess(name, diffusersScheduler(name, scheduler)),
+    defaults: defaults!,
+  };
 }
 
 async function configOf(whole: ModelFolder, name: string, file: string): Promise<FieldReader> {
@@ -316,7 +361,10 @@ async function clipDecoderOf(whole: ModelFolder, channels: number): Promise<Open
   });
 }
 
-async function vaeOf(whole: ModelFolder): Promise<GivenVAE> {
-  const { folder } = await component(whole, "vae", "AutoencoderKL");
+async function vaeOf(
+  whole: ModelFolder,
+  { autoencoder = "AutoencoderKL" }: PipelineClass,
+): Promise<GivenVAE> {
+  const { folder } = await component(whole, "vae", autoencoder);
   return { name: folder.name, open: () => openAutoencoderFolder(folder) };
 }

@@ -1,0 +1,128 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { openModel } from "../../src/pipelines/open/open-node.ts";
+import type { GenerateRequest } from "../../src/pipelines/settings.ts";
+import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { originalWeights, smallModels, writeSmallFolder } from "../support/flux-folders.ts";
+import { watchedBackend } from "../support/watched-backend.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-flux-"));
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+type Name = keyof typeof smallModels;
+const names = Object.keys(smallModels) as Name[];
+const at = (name: Name) => path.join(scratch, name);
+beforeAll(async () => {
+  for (const name of names) await writeSmallFolder(at(name), smallModels[name]);
+});
+
+const request = { prompt: "a red cat", seed: 3, width: 32, height: 48, promptTokens: 40 };
+
+/** Draws, and returns the picture with what the network was asked. */
+async function drawn(name: Name, more: Partial<GenerateRequest> = {}) {
+  const { backend, asked } = watchedBackend();
+  const { promptTokens, ...own } = request;
+  const pipeline = imagePipeline(await openModel(at(name), { promptTokens }), backend);
+  const [picture] = await finished(pipeline.generate({ ...own, ...more }));
+  const settings = pipeline.settings({ ...own, ...more });
+  await pipeline.dispose();
+  return { picture: picture!, settings, asked: asked.filter((inputs) => inputs["x"]) };
+}
+
+const times = (asked: readonly Record<string, NdArray>[]) =>
+  asked.map(({ t }) => toNumbers(t!)[0]! / 1000);
+
+describe("a small folder in diffusers' layout", () => {
+  it.each<[Name, number, number, readonly number[]]>([
+    ["schnell", 4, 1, [1, 0.75, 0.5, 0.25]],
+    // exp(μ) of the 96 tokens of a picture of 32×48 with factor 2 is 1.6034.
+    ["dev", 28, 3.5, []],
+    ["klein", 4, 1, []],
+    ["zImage", 8, 1, [1, 0.9545, 0.9, 0.8333, 0.75, 0.6429, 0.5, 0.3]],
+  ])("of %s draws with the settings of its pipeline", async (name, steps, guidance, sigmas) => {
+    const { picture, settings, asked } = await drawn(name);
+    expect(picture).toMatchObject({ width: 32, height: 48, channels: 3 });
+    expect(new Set(picture.pixels).size).toBeGreaterThan(20);
+    expect(settings).toMatchObject({ steps, guidance });
+    expect(asked).toHaveLength(steps);
+    // No row without the condition.
+    expect(asked.every(({ x }) => x!.shape[0] === 1)).toBe(true);
+    for (const [i, sigma] of sigmas.entries()) expect(times(asked)[i]).toBeCloseTo(sigma, 3);
+  });
+
+  it("shifts the times of FLUX.1 dev and FLUX.2 by the tokens of the picture", async () => {
+    const { asked } = await drawn("dev", { steps: 4 });
+    const shifted = (mu: number, sigma: number) => 1 / (1 + Math.exp(-mu) * (1 / sigma - 1));
+    const mu = 0.5 + ((96 - 256) * 0.65) / (4096 - 256);
+    for (const [i, sigma] of [1, 0.75, 0.5, 0.25].entries()) {
+      expect(times(asked)[i]).toBeCloseTo(shifted(mu, sigma), 5);
+    }
+    const klein = await drawn("klein");
+    const [at10, at200] = [8.73809524e-5 * 96 + 1.89833333, 0.00016927 * 96 + 0.45666666];
+    const fitted = at10 + ((4 - 10) * (at200 - at10)) / 190;
+    for (const [i, sigma] of [1, 0.75, 0.5, 0.25].entries()) {
+      expect(times(klein.asked)[i]).toBeCloseTo(shifted(fitted, sigma), 5);
+    }
+  });
+
+  it("tells FLUX.1 dev its guidance, which changes the picture", async () => {
+    const [own, strong] = [
+      await drawn("dev", { steps: 2 }),
+      await drawn("dev", { steps: 2, guidance: 9 }),
+    ];
+    expect(toNumbers(own.asked[0]!["guidance"]!)).toEqual([3.5]);
+    expect(toNumbers(strong.asked[0]!["guidance"]!)).toEqual([9]);
+    expect(strong.picture.pixels).not.toEqual(own.picture.pixels);
+    await expect(drawn("dev", { negativePrompt: "a dog" })).rejects.toThrow(
+      "was distilled with its guidance and takes no negative prompt",
+    );
+  });
+
+  it("gives the whole text to FLUX.2, and to Z-Image the mask of its padding", async () => {
+    const [klein, zImage] = [
+      await drawn("klein", { steps: 1 }),
+      await drawn("zImage", { steps: 1 }),
+    ];
+    const [asked] = klein.asked;
+    expect(asked!["y"]!.shape).toEqual([1, 40, 24]);
+    expect(asked).not.toHaveProperty("mask");
+    const { y, mask } = zImage.asked[0]!;
+    expect(y!.shape).toEqual([1, 40, 8]);
+    expect(new Set(toNumbers(mask!))).toEqual(new Set([0, 1]));
+  });
+
+  it("guides a klein and a Z-Image where that is asked for", async () => {
+    for (const name of ["klein", "zImage"] as const) {
+      const { asked } = await drawn(name, { steps: 2, guidance: 4 });
+      expect(asked.map(({ x }) => x!.shape[0])).toEqual([2, 2]);
+    }
+  });
+});
+
+describe("the network alone, under the original names", () => {
+  it.each(names)("of %s has the same weights as the folder", async (name) => {
+    const arrays = originalWeights(smallModels[name]);
+    const file = path.join(scratch, `${name}.safetensors`);
+    const prefixed = Object.entries(arrays).map(
+      ([key, array]) => [`model.diffusion_model.${key}`, array] as const,
+    );
+    await writeSafetensors(file, prefixed);
+    const [single, folder] = [await openModel(file), await openModel(at(name))];
+    const { length: _, ...condition } = folder.network.condition as Record<string, unknown>;
+    expect(single.network).toMatchObject({ ...folder.network, condition });
+    expect(single.missingParts).toContain("does not contain");
+    await Promise.all([single.close(), folder.close()]);
+  });
+
+  it("is refused under names of other models", async () => {
+    const file = path.join(scratch, "sdxl.safetensors");
+    const { "img_in.weight": some } = originalWeights(smallModels.klein);
+    await writeSafetensors(file, [["model.diffusion_model.label_emb.0.0.weight", some!]]);
+    await expect(openModel(file)).rejects.toThrow("is no checkpoint of a known model");
+    const weights = await openSafetensorsFile(file);
+    await weights.close();
+  });
+});

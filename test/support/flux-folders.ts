@@ -1,0 +1,273 @@
+/** Small FLUX.1, FLUX.2 [klein] and Z-Image with random weights: as diffusers saves them, and as single files of the original. */
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import { rowsOf, stackRows } from "../../src/diffusion/arrays.ts";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
+import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
+import { autoencoderKLParams } from "../../src/models/coders/autoencoder-kl.ts";
+import { families } from "../../src/models/families.ts";
+import { traceNetwork } from "../../src/models/network.ts";
+import { clipText, clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
+import { qwen3Config, qwen3Params } from "../../src/models/text-encoders/qwen3.ts";
+import { t5EncoderConfig, t5EncoderParams } from "../../src/models/text-encoders/t5-encoder.ts";
+import { input } from "../../src/engine/graph/functional.ts";
+import { batch } from "../../src/engine/graph/shape.ts";
+import { createParams, type ParamsRoot } from "../../src/nn/params.ts";
+import { fieldReader } from "../../src/weights/config-fields.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
+import { spreadOf } from "./sd3/parts.ts";
+import { clipTokenizerFiles, t5TokenizerFiles } from "./sd3/tokenizers.ts";
+
+type Arrays = Readonly<Record<string, NdArray>>;
+type Fields = Readonly<Record<string, unknown>>;
+
+/** The parts of a folder: configs by folder, as diffusers and transformers write them. */
+export interface SmallModel {
+  readonly family: string;
+  readonly index: Fields;
+  readonly transformer: Fields;
+  readonly vae: Fields;
+  readonly scheduler: Fields;
+  readonly encoders: Readonly<Record<string, Fields>>;
+}
+
+const levels = (widths: readonly number[]) => ({
+  block_out_channels: widths,
+  down_block_types: widths.map(() => "DownEncoderBlock2D"),
+  up_block_types: widths.map(() => "UpDecoderBlock2D"),
+  layers_per_block: 1,
+  norm_num_groups: 4,
+});
+const flow = { _class_name: "FlowMatchEulerDiscreteScheduler", num_train_timesteps: 1000 };
+const fluxVae = {
+  _class_name: "AutoencoderKL",
+  ...levels([8, 8]),
+  latent_channels: 16,
+  scaling_factor: 0.3611,
+  shift_factor: 0.1159,
+  use_quant_conv: false,
+  use_post_quant_conv: false,
+};
+/** A head is as wide as in the published models, whose files show no other width. */
+const oneHead = { num_attention_heads: 1, attention_head_dim: 128, num_layers: 1 };
+const qwen3 = {
+  model_type: "qwen3",
+  vocab_size: 300,
+  hidden_size: 8,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  head_dim: 4,
+  intermediate_size: 12,
+  num_hidden_layers: 36,
+};
+
+const flux1 = (guidance: boolean): SmallModel => ({
+  family: "flux",
+  index: { _class_name: "FluxPipeline" },
+  transformer: {
+    _class_name: "FluxTransformer2DModel",
+    ...oneHead,
+    num_single_layers: 1,
+    joint_attention_dim: 32,
+    pooled_projection_dim: 24,
+    guidance_embeds: guidance,
+  },
+  vae: fluxVae,
+  scheduler: { ...flow, shift: 1, use_dynamic_shifting: guidance },
+  encoders: {
+    text_encoder: {
+      model_type: "clip_text_model",
+      vocab_size: 1000,
+      hidden_size: 24,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+      intermediate_size: 48,
+      max_position_embeddings: 77,
+      eos_token_id: 2,
+    },
+    text_encoder_2: {
+      model_type: "t5",
+      feed_forward_proj: "gated-gelu",
+      relative_attention_num_buckets: 32,
+      vocab_size: 100,
+      d_model: 32,
+      d_kv: 8,
+      d_ff: 48,
+      num_layers: 1,
+      num_heads: 4,
+    },
+  },
+});
+
+export const smallModels = {
+  schnell: flux1(false),
+  dev: flux1(true),
+  klein: {
+    family: "flux2",
+    index: { _class_name: "Flux2KleinPipeline", is_distilled: true },
+    transformer: {
+      _class_name: "Flux2Transformer2DModel",
+      ...oneHead,
+      num_single_layers: 1,
+      in_channels: 32,
+      joint_attention_dim: 24,
+      guidance_embeds: false,
+    },
+    vae: { _class_name: "AutoencoderKLFlux2", ...levels([8, 8]), latent_channels: 8 },
+    scheduler: { ...flow, shift: 3, use_dynamic_shifting: true },
+    encoders: { text_encoder: qwen3 },
+  },
+  zImage: {
+    family: "z-image",
+    index: { _class_name: "ZImagePipeline" },
+    transformer: {
+      _class_name: "ZImageTransformer2DModel",
+      dim: 128,
+      n_heads: 1,
+      n_kv_heads: 1,
+      n_layers: 1,
+      n_refiner_layers: 1,
+      cap_feat_dim: 8,
+      axes_dims: [32, 48, 48],
+      axes_lens: [1536, 512, 512],
+    },
+    vae: fluxVae,
+    scheduler: { ...flow, shift: 3, use_dynamic_shifting: false },
+    encoders: { text_encoder: qwen3 },
+  },
+} satisfies Record<string, SmallModel>;
+
+/** The network's weights under the names of the original code. */
+export function originalWeights({ family, transformer }: SmallModel): Arrays {
+  const { diffusers } = families.get(family)!;
+  const config = diffusers!.config(fieldReader("transformer", transformer));
+  return randomWeights(traceNetwork({ kind: family, ...config }).params, 1);
+}
+
+function randomWeights({ declared }: Pick<ParamsRoot, "declared">, seed: number): Arrays {
+  const key = randomKey(seed);
+  return Object.fromEntries(
+    [...declared].map(([name, { tensor }]) => {
+      const shape = tensor.shape as readonly number[];
+      const [mean, deviation] = spreadOf(name.replace(/scale$/, "norm.weight"), shape);
+      const variance = name.endsWith("running_var");
+      const values = normal(fork(key, name), shape);
+      const value = (x: number) => (variance ? 1 + 0.1 * x * x : mean + deviation * x);
+      return [name, { ...values, data: values.data.map(value) }];
+    }),
+  );
+}
+
+/** The weights as diffusers has them: projections apart, and the last norm's scale before its shift. */
+function diffusersWeights(model: SmallModel): Arrays {
+  const { keys } = families.get(model.family)!.diffusers!;
+  const split: Record<string, NdArray> = {};
+  for (const [own, array] of Object.entries(originalWeights(model))) {
+    const name = keys.keyOf(own);
+    const rows = array.shape[0]!;
+    const third = (part: number, of = rows / 3) => rowsOf(array, part * of, of);
+    if (/\.(to_qkv|add_qkv_proj)\./.test(name)) {
+      for (const [i, part] of ["q", "k", "v"].entries()) {
+        split[name.replace("to_qkv", `to_${part}`).replace("add_qkv", `add_${part}`)] = third(i);
+      }
+    } else if (/^single_\w+\.\d+\.linear1\./.test(name)) {
+      // Queries, keys, values, and four times as much for the feed-forward part.
+      for (const [i, part] of ["attn.to_q", "attn.to_k", "attn.to_v"].entries()) {
+        split[name.replace("linear1", part)] = third(i, rows / 7);
+      }
+      split[name.replace("linear1", "proj_mlp")] = rowsOf(array, (3 * rows) / 7, (4 * rows) / 7);
+    } else if (name.startsWith("norm_out.linear.")) {
+      split[name] = stackRows([rowsOf(array, rows / 2, rows / 2), rowsOf(array, 0, rows / 2)]);
+    } else split[name] = array;
+  }
+  return split;
+}
+
+/** The numbering of bytes as byte-level tokenizers write them, and Qwen3's tokens of conversations. */
+function qwen3TokenizerFiles(): Readonly<Record<string, string>> {
+  const { "vocab.json": clip } = clipTokenizerFiles("end");
+  const bytes = Object.keys(JSON.parse(clip!) as Record<string, number>).slice(0, 256);
+  const special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+  const thoughts = ["<think>", "</think>"];
+  const added = [...special, ...thoughts].map((content, i) => ({
+    id: 256 + i,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: special.includes(content),
+  }));
+  const level = {
+    type: "ByteLevel",
+    add_prefix_space: false,
+    trim_offsets: false,
+    use_regex: true,
+  };
+  return {
+    "tokenizer.json": JSON.stringify({
+      version: "1.0",
+      added_tokens: added,
+      normalizer: { type: "NFC" },
+      pre_tokenizer: level,
+      post_processor: level,
+      decoder: level,
+      model: {
+        type: "BPE",
+        vocab: Object.fromEntries(bytes.map((unit, id) => [unit, id])),
+        merges: [],
+        byte_fallback: false,
+      },
+    }),
+    "tokenizer_config.json": JSON.stringify({
+      tokenizer_class: "Qwen2Tokenizer",
+      pad_token: "<|endoftext|>",
+    }),
+  };
+}
+
+/** Declares the weights of an encoder by its config. */
+function encoderParams(fields: Fields): ParamsRoot {
+  const read = fieldReader("text_encoder", fields);
+  if (fields["model_type"] === "qwen3") return qwen3Params(qwen3Config(read));
+  if (fields["model_type"] === "t5") return t5EncoderParams(t5EncoderConfig(read));
+  const params = createParams();
+  clipText(params, { ids: input("ids", [batch, 77], "int64") }, clipTextConfig(read));
+  return params;
+}
+
+const tokenizersOf: Readonly<Record<string, () => Readonly<Record<string, string>>>> = {
+  clip_text_model: () => clipTokenizerFiles("end"),
+  t5: t5TokenizerFiles,
+  qwen3: qwen3TokenizerFiles,
+};
+
+/** Writes a folder in diffusers' layout. */
+export async function writeSmallFolder(folder: string, model: SmallModel): Promise<void> {
+  const text = async (file: string, content: string) => {
+    const target = path.join(folder, file);
+    await mkdir(path.dirname(target), { recursive: true });
+    await writeFileAtomic(target, new TextEncoder().encode(content));
+  };
+  const json = (file: string, content: object) => text(file, JSON.stringify(content));
+  const weights = (part: string, stem: string, arrays: Arrays) =>
+    writeSafetensors(path.join(folder, part, `${stem}.safetensors`), Object.entries(arrays));
+  const parts = Object.keys(model.encoders).map((name) => [name, ["transformers", "Model"]]);
+  await json("model_index.json", { ...model.index, ...Object.fromEntries(parts) });
+  await json("scheduler/scheduler_config.json", model.scheduler);
+  await json("transformer/config.json", model.transformer);
+  await weights("transformer", "diffusion_pytorch_model", diffusersWeights(model));
+  await json("vae/config.json", model.vae);
+  const coder = autoencoderKLParams(autoencoderKLConfig(fieldReader("vae", model.vae)));
+  await weights("vae", "diffusion_pytorch_model", randomWeights(coder, 2));
+  for (const [name, fields] of Object.entries(model.encoders)) {
+    await json(`${name}/config.json`, fields);
+    await weights(name, "model", randomWeights(encoderParams(fields), 3));
+    const tokenizer = name.replace("text_encoder", "tokenizer");
+    for (const [file, content] of Object.entries(tokenizersOf[String(fields["model_type"])]!())) {
+      await text(`${tokenizer}/${file}`, content);
+    }
+  }
+}
