@@ -2,6 +2,7 @@
  * Compiled programs of a model's stages: how much memory each takes, which is known before anything is loaded, and the cache
  * that compiles a program when it is first run and drops programs when memory runs short.
  */
+import { guidesItself } from "../models/network.ts";
 import { turns } from "../engine/turns.ts";
 import { byteSize, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
@@ -145,7 +146,8 @@ export function checkMemory(
   memory: number,
 ): void {
   const { count, guidance, width, height, strength, frames: asked } = settings;
-  const texts = guidance === 1 || model.process.guidesItself ? 1 : 2;
+  const alone = guidance === 1 || model.process.guidesItself || guidesItself(model.network);
+  const texts = alone ? 1 : 2;
   const skippable = skippedLayers(settings);
   const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
   const image = strength === undefined ? undefined : ([height, width] as const);
