@@ -10,7 +10,8 @@ import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
 import { contendersOf } from "../comparison/contenders.ts";
-import { progressLine, progressWriter, type ProgressWriter, untilSignal } from "./progress.ts";
+import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
+import { untilSignal } from "./signals.ts";
 import { writeResults } from "./output-files.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
@@ -73,8 +74,14 @@ async function compareCommand(
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
   await untilSignal(
-    async (signal) => {
-      const report = (event: CompareEvent) => reportComparison(progress, event);
+    async (signal, guard) => {
+      guard.hold();
+      const report = (event: CompareEvent) => {
+        // A training has nothing to keep until its first step, and other models are kept already.
+        if (event.kind === "training" && event.event.kind === "start") guard.release();
+        else guard.hold();
+        reportComparison(progress, event);
+      };
       const draw = drawSamples(backend);
       const run = { backend, out, resume, count, draw, report, signal };
       const compared = await compare(contenders, run);

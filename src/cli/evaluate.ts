@@ -1,5 +1,4 @@
 /** patchwise evaluate MODEL: measures how well a model draws prompts with known answers. */
-import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { packageFile } from "../engine/package-node.ts";
 import type { Command } from "commander";
@@ -14,10 +13,12 @@ import { openPipeline } from "../pipelines/open/open-node.ts";
 import { finished } from "../pipelines/pipeline.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { closing } from "../weights/sources/closing.ts";
+import { readRegularText } from "../weights/sources/read-node.ts";
 import { system } from "../weights/sources/system-error-node.ts";
 import { addModelOptions, deviceNames, modelOptions, numberOption, onDevice } from "./options.ts";
 import { writeResults } from "./output-files.ts";
-import { progressWriter, untilSignal } from "./progress.ts";
+import { progressWriter } from "./progress.ts";
+import { untilSignal } from "./signals.ts";
 
 interface EvaluateCommandOptions extends OpenModelOptions {
   readonly prompts?: string;
@@ -85,7 +86,7 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
   const progress = progressWriter(process.stderr);
   progress.update(`opening ${model} to draw ${prompts.length} prompts`);
   await untilSignal(
-    async (signal) => {
+    async (signal, guard) => {
       const pipeline = await onDevice(device, (name) =>
         openPipeline(model, { ...modelOptions(options), device: name }),
       );
@@ -101,7 +102,10 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
           styles,
           backend: nodeBackend("cpu"),
           out,
-          report: (event) => progress.update(progressOf(event)),
+          report: (event) => {
+            guard.hold();
+            progress.update(progressOf(event));
+          },
           signal,
         });
         progress.end();
@@ -121,7 +125,7 @@ async function promptsOf(
   seed: number,
   limit: number | undefined,
 ): Promise<readonly SeededPrompt[]> {
-  const text = await system(`read the prompts ${file}`, readFile(file, "utf8"), UsageError);
+  const text = await system(`read the prompts ${file}`, readRegularText(file, 2 ** 26), UsageError);
   const all = readPrompts(text, file).map((prompt, i) => ({ ...prompt, seed: seed + i }));
   return limit === undefined ? all : firstOfEachKind(all, limit);
 }

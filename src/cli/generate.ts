@@ -26,7 +26,8 @@ import {
   onDevice,
 } from "./options.ts";
 import { checkWritable, numbered, unusedName, withSuffix } from "./output-files.ts";
-import { progressWriter, untilSignal } from "./progress.ts";
+import { progressWriter } from "./progress.ts";
+import { type SignalGuard, untilSignal } from "./signals.ts";
 import { addSettingOptions, type OptionValues, requestOf } from "./setting-options.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { showPicture } from "./terminal-picture.ts";
@@ -93,7 +94,7 @@ async function generate(
   if (options.out !== undefined && (request.frames ?? 1) > 1) clipFormat(options.out);
 
   await untilSignal(
-    async (signal) => {
+    async (signal, guard) => {
       await onDevice(options.device, async (device) => {
         const pipeline = await showingDownload(source, (onProgress) =>
           openPipeline(source, {
@@ -101,11 +102,11 @@ async function generate(
             loras: options.lora ?? recorded?.loras,
             device,
             memory: options.memory === undefined ? undefined : options.memory * 2 ** 30,
-            hub: { onProgress, signal },
+            hub: { onProgress },
           }),
         );
         await closing({ close: () => pipeline.dispose() }, () =>
-          draw(pipeline, { ...request, signal }, options),
+          draw(pipeline, { ...request, signal }, options, guard),
         );
       });
     },
@@ -129,6 +130,7 @@ async function draw(
   pipeline: Pipeline,
   request: GenerateRequest,
   options: GenerateOptions,
+  guard: SignalGuard,
 ): Promise<void> {
   const resolved = pipeline.settings(request);
   const { seed, count, width, height } = resolved;
@@ -145,7 +147,7 @@ async function draw(
 
   const begun = performance.now();
   const elapsed = () => (performance.now() - begun) / 1000;
-  const pictures = await drawn(pipeline, { ...request, ...resolved }, elapsed);
+  const pictures = await drawn(pipeline, { ...request, ...resolved }, elapsed, guard);
   const seconds = elapsed();
 
   const files = numbered(path, count);
@@ -190,11 +192,18 @@ async function drawn(
   pipeline: Pipeline,
   request: GenerateRequest,
   elapsed: () => number,
+  guard: SignalGuard,
 ): Promise<readonly DrawnPicture[]> {
   const progress = progressWriter(process.stderr);
   progress.update(`${pipeline.name}: opening`);
+  let last = elapsed();
   const onProgress = ({ step, steps }: { readonly step: number; readonly steps: number }) => {
-    const left = (elapsed() * (steps - step)) / step;
+    const now = elapsed();
+    const left = (now * (steps - step)) / step;
+    // Long steps would keep a signal waiting.
+    if (now - last < 1 && step < steps) guard.hold();
+    else guard.release();
+    last = now;
     progress.update(`${pipeline.name}: step ${step} of ${steps}, ${left.toFixed(0)} s left`);
   };
   try {

@@ -3,7 +3,6 @@
  */
 
 import { printable } from "../engine/errors.ts";
-import { writeLine } from "./terminal.ts";
 
 /** The part of process.stderr that a progress line needs. */
 export interface ProgressStream {
@@ -70,33 +69,6 @@ export function progressWriter(
 
 function clip(text: string, columns: number): string {
   return text.length < columns ? text : `${text.slice(0, columns - 2)}…`;
-}
-
-/**
- * Runs a long task with a signal that aborts at the first Ctrl-C. A second Ctrl-C ends the process at once.
- *
- * @param stopped what is said in place of the error of a task that the signal ended
- * @param progress the line that ends with the task
- */
-export async function untilSignal(
-  work: (signal: AbortSignal) => Promise<void>,
-  { stopped, progress }: { readonly stopped?: string; readonly progress?: ProgressWriter },
-): Promise<void> {
-  const controller = new AbortController();
-  const stop = () => controller.abort();
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const signal of signals) process.once(signal, stop);
-  try {
-    await work(controller.signal);
-  } catch (error) {
-    if (stopped === undefined || !controller.signal.aborted) throw error;
-    progress?.end();
-    writeLine(process.stderr, stopped);
-    process.exitCode = 130;
-  } finally {
-    progress?.end();
-    for (const signal of signals) process.off(signal, stop);
-  }
 }
 
 /** The progress of a task. */

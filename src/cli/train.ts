@@ -1,7 +1,6 @@
 /**
  * patchwise train CONFIG.yaml: trains a model, a LoRA or an autoencoder on pictures.
  */
-import { readFile } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
@@ -11,16 +10,12 @@ import { readTrainingConfig } from "../training/config/config-file.ts";
 import { type TrainingEvent } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
 import { closing } from "../weights/sources/closing.ts";
+import { readRegularText } from "../weights/sources/read-node.ts";
 import { system } from "../weights/sources/system-error-node.ts";
-import {
-  encodingLine,
-  progressLine,
-  progressWriter,
-  type ProgressWriter,
-  untilSignal,
-} from "./progress.ts";
+import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
+import { untilSignal } from "./signals.ts";
 import { writeJsonLine } from "./terminal.ts";
 
 interface TrainCommandOptions {
@@ -72,14 +67,18 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
   await untilSignal(
-    async (signal) => {
+    async (signal, guard) => {
       const result = await train(config, {
         backend,
         out,
         resume: options.resume === true,
         changedData: options.changedData === true,
         draw: drawSamples(backend),
-        report: (event) => reportTraining(progress, event),
+        report: (event) => {
+          // Before the first step there is nothing to keep.
+          if (event.kind === "step") guard.hold();
+          reportTraining(progress, event);
+        },
         signal,
       });
       progress.end();
@@ -104,7 +103,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
 }
 
 export async function readConfig(file: string, settings: readonly string[] = []) {
-  const text = await system(`read the config ${file}`, readFile(file, "utf8"), UsageError);
+  const text = await system(`read the config ${file}`, readRegularText(file, 2 ** 20), UsageError);
   return readTrainingConfig(file, text, settings);
 }
 

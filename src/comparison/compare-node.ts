@@ -20,9 +20,11 @@ import { type DrawSamples } from "../training/tasks/denoiser.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
+import { closing } from "../weights/sources/closing.ts";
+import { lockFolder } from "../weights/sources/lock-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { drawAll, drawSampleGrid, type Prompts } from "./drawing.ts";
-import { realPictures } from "./real-pictures-node.ts";
+import { type RealPictures, realPictures } from "./real-pictures-node.ts";
 import { networkGraph } from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 
@@ -55,17 +57,25 @@ export interface Compared {
  * Trains, draws with and measures all contenders.
  *
  * @returns undefined if it was aborted; finished parts are kept
- * @throws UsageError if the folder belongs to another comparison; also everything that training throws
+ * @throws UsageError if the folder belongs to another comparison, or another process is at work in it; also everything that training throws
  */
 export async function compare(
   contenders: readonly [Contender, ...Contender[]],
   options: CompareOptions,
 ): Promise<Compared | undefined> {
+  const begin = await openFolder(contenders, options);
+  const real = await realPictures(contenders[0].config, options.count);
+  await begin();
+  return closing(await lockFolder(options.out), () => compareAll(contenders, real, options));
+}
+
+async function compareAll(
+  contenders: readonly [Contender, ...Contender[]],
+  real: RealPictures,
+  options: CompareOptions,
+): Promise<Compared | undefined> {
   const { backend, count, report, signal } = options;
   const { config } = contenders[0];
-  const begin = await openFolder(contenders, options);
-  const real = await realPictures(config, count);
-  await begin();
   const trained = await openTrainedExtractor({
     data: config.data,
     config: { shape: pictureShape(config), classes: real.classes?.length },

@@ -2,6 +2,7 @@
 import type { Sharp } from "sharp";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
+import { isDamagedJpeg } from "./jpeg-scans.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
@@ -144,10 +145,12 @@ async function decoded<T>(
     return use(depth === "uchar" ? picture : await inBytes(picture, hasProfile), grey);
   };
   try {
-    return await attempt("warning").catch((cause: Error) => {
+    const picture = await attempt("warning").catch((cause: Error) => {
       if (lost.test(cause.message)) throw cause;
       return attempt("error");
     });
+    if (isDamagedJpeg(bytes)) throw new Error("a part of its data is damaged");
+    return picture;
   } catch (cause) {
     const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
     throw new FormatError(

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readPictureFile } from "../../src/pictures/decode-node.ts";
@@ -121,6 +121,12 @@ describe("patchwise compare", () => {
     expect(compare(...args).err).toContain("resume it with --resume");
     const other = compare(...args.slice(0, -1), "13", "--resume");
     expect(other.err).toMatch(/started with other configs, another budget or another count/);
+    // Another process is at work in the folder.
+    const own = { pid: process.pid, host: hostname(), since: new Date().toISOString() };
+    writeFileSync(at("cut/.lock"), JSON.stringify(own));
+    const beside = compare(...args, "--resume");
+    expect(beside.code).toBe(2);
+    expect(beside.err).toMatch(`Process ${process.pid} has been at work in ${at("cut")} since`);
   });
 
   it("uses and reports an extractor with random weights without classes", () => {

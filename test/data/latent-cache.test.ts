@@ -37,6 +37,7 @@ import { encodeImages } from "../../src/models/coders/autoencoder-kl.ts";
 import type { OpenAutoencoder } from "../../src/models/coders/autoencoder-kl-checkpoint.ts";
 import { openAutoencoder } from "../../src/models/coders/image-codec-node.ts";
 import { createParams } from "../../src/nn/params.ts";
+import { lockFolder } from "../../src/weights/sources/lock-node.ts";
 import { writeVAE } from "../support/model-folders.ts";
 import { configOf, folderOf, messageOf } from "./support.ts";
 
@@ -265,6 +266,17 @@ describe("a latent cache", () => {
     expect(events.at(-1)).toMatchObject({ kind: "encoding" });
     expect(await latentCache(changed)).toEqual(cache);
     expect(events.at(-1)).toMatchObject({ kind: "latents", anew: undefined });
+  });
+
+  it("is locked while it is filled", async () => {
+    const { options } = await optionsFor(configOf({ kind: "images", path: await pictures(1) }));
+    await mkdir(options.folder, { recursive: true });
+    const lock = await lockFolder(options.folder);
+    expect(await messageOf(latentCache(options))).toMatch(
+      new RegExp(`Process ${process.pid} has been at work in .*another folder with latents.cache`),
+    );
+    await lock.close?.();
+    expect(await latentCache(options)).toBeDefined();
   });
 
   it("serves a training that needs less than the cache holds", async () => {

@@ -239,4 +239,37 @@ describe("decodePicture of a damaged file", () => {
       expect(await decoded(odd)).toBe("no error");
     },
   );
+
+  it.each([{}, { progressive: true }, { chromaSubsampling: "4:4:4" }])(
+    "refuses a JPEG in which a part of the data was overwritten (%j)",
+    async (options) => {
+      const values = Array.from({ length: 64 * 64 * 3 }, (_, i) => 128 + 90 * Math.sin(i * i));
+      const file = await raw(values, 64, 64, 3).jpeg(options).toBuffer();
+      const decoded = (bytes: Uint8Array) =>
+        messageOf(decodePicture(bytes, "a.jpg", shape(8, 8), cover));
+      const overwritten = (byte: (i: number) => number) =>
+        file.map((value, i) => (i > file.length * 0.45 && i < file.length * 0.9 ? byte(i) : value));
+      expect(await decoded(overwritten(() => 0))).toContain("cannot be read as a picture");
+      expect(await decoded(overwritten((i) => (i * 7919) % 255))).toContain("cannot be read as");
+    },
+  );
+
+  it("reads whole JPEGs of all kinds", async () => {
+    const kinds = [{}, { progressive: true }, { mozjpeg: true }, { chromaSubsampling: "4:4:4" }];
+    for (const [width, height] of [
+      [1, 1],
+      [17, 33],
+      [64, 40],
+    ] as const) {
+      for (const channels of [1, 3] as const) {
+        for (const value of [() => 200, (i: number) => (i * 7919) % 251]) {
+          const values = Array.from({ length: width * height * channels }, (_, i) => value(i));
+          for (const kind of kinds) {
+            const file = await raw(values, width, height, channels).jpeg(kind).toBuffer();
+            expect(await messageOf(decodePicture(file, "a", shape(8, 8), cover))).toBe("no error");
+          }
+        }
+      }
+    }
+  });
 });

@@ -15,7 +15,7 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 import type { Card } from "../../src/models/card.ts";
 import { openPipeline } from "../../src/pipelines/index-node.ts";
-import { lockFolder } from "../../src/training/run/lock-node.ts";
+import { lockFolder } from "../../src/weights/sources/lock-node.ts";
 import type { TrainingEvent } from "../../src/training/loop.ts";
 import { train, type TrainOptions } from "../../src/training/run/train-node.ts";
 import { png } from "../data/support.ts";

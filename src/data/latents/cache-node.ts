@@ -14,6 +14,8 @@ import type { Tensor } from "../../engine/graph/tensor.ts";
 import { encodeImages } from "../../models/coders/autoencoder-kl.ts";
 import { codecShape, encodeWithCodec, type ImageCodec } from "../../models/coders/image-codec.ts";
 import { createParams } from "../../nn/params.ts";
+import { closing } from "../../weights/sources/closing.ts";
+import { lockFolder } from "../../weights/sources/lock-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { refuseTooMany } from "../loading/batch-reader.ts";
 import { pictureLayout } from "../loading/batches.ts";
@@ -71,40 +73,47 @@ const MAX_BATCH = 64;
  * have no latents, and the loader replaces them as it does without a cache.
  *
  * @returns undefined if the signal stopped the work
- * @throws UsageError if the data or the folder cannot be opened; FormatError if too many pictures are
+ * @throws UsageError if the data or the folder cannot be opened, or another process fills the folder; FormatError if too many pictures are
  *   unreadable, or files of the cache are damaged; PatchwiseError if the encoder gives values that are not
  *   finite
  */
 export async function latentCache(options: LatentOptions): Promise<LatentCache | undefined> {
-  const { folder, report } = options;
+  const { folder } = options;
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new UsageError(
       `Cannot create the folder for latents ${folder}: ${describeSystemError(cause)}; choose another with latents.cache.`,
       { cause },
     );
   });
-  const data = await openData(options.data, options.shape);
-  try {
-    const { manifest, anew } = await chooseManifest(options, data);
-    await removeOthers(folder, manifest);
-    const missing: LatentFile[] = [];
-    const tally = { found: 0, tried: 0, unreadable: [] as number[] };
-    for (const file of latentFiles(folder, manifest)) {
-      const examples = await examplesIn(file, manifest);
-      if (examples) {
-        tally.found += file.count;
-        count(tally, file, examples);
-      } else missing.push(file);
-    }
-    const { found } = tally;
-    report({ kind: "latents", folder, found, pictures: data.count, anew });
-    if (missing.length > 0 && !(await make(missing, manifest, data, tally, options))) {
-      return undefined;
-    }
-    return { folder, form: manifest.made.form, mirrored: manifest.made.mirrored };
-  } finally {
-    await data.close();
+  // Another process would remove files that it does not know.
+  const lock = await lockFolder(folder, "latents.cache");
+  return closing(lock, async () =>
+    closing(await openData(options.data, options.shape), (data) => filledCache(options, data)),
+  );
+}
+
+async function filledCache(
+  options: LatentOptions,
+  data: DataSet,
+): Promise<LatentCache | undefined> {
+  const { manifest, anew } = await chooseManifest(options, data);
+  const { folder, report } = options;
+  await removeOthers(folder, manifest);
+  const missing: LatentFile[] = [];
+  const tally = { found: 0, tried: 0, unreadable: [] as number[] };
+  for (const file of latentFiles(folder, manifest)) {
+    const examples = await examplesIn(file, manifest);
+    if (examples) {
+      tally.found += file.count;
+      count(tally, file, examples);
+    } else missing.push(file);
   }
+  const { found } = tally;
+  report({ kind: "latents", folder, found, pictures: data.count, anew });
+  if (missing.length > 0 && !(await make(missing, manifest, data, tally, options))) {
+    return undefined;
+  }
+  return { folder, form: manifest.made.form, mirrored: manifest.made.mirrored };
 }
 
 /** Returns the manifest of the folder if its latents can be used. Otherwise writes a new one. */

@@ -17,12 +17,12 @@ import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic, writeJson } from "../../weights/sources/atomic-node.ts";
 import { type Closable, closing } from "../../weights/sources/closing.ts";
+import { lockFolder } from "../../weights/sources/lock-node.ts";
 import { describeSystemError, ifThere, system } from "../../weights/sources/system-error-node.ts";
 import { type DenoiserConfig, flattened } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 import type { DenoiserTask } from "../tasks/denoiser.ts";
 import type { TrainedModel } from "../train-model.ts";
-import { lockFolder } from "./lock-node.ts";
 import type { FolderTask, TrainContext } from "./train-node.ts";
 
 export interface RunFolder {

@@ -1,11 +1,12 @@
-/** A lock on a folder that ends with its process: two trainings in one folder would mix their checkpoints. */
+/** A lock on a folder that ends with its process: two trainings in one folder would mix their checkpoints, for example. */
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import * as z from "zod";
 import { tryJson } from "../../engine/bytes.ts";
 import { UsageError } from "../../engine/errors.ts";
-import type { Closable } from "../../weights/sources/closing.ts";
+import type { Closable } from "./closing.ts";
 
 const lockFile = ".lock";
 
@@ -21,9 +22,10 @@ const lockSchema = z.object({
 /**
  * Locks a folder until it is closed, or its process is gone.
  *
+ * @param option with which users choose another folder
  * @throws UsageError that names the process which is at work in the folder
  */
-export async function lockFolder(folder: string): Promise<Closable> {
+export async function lockFolder(folder: string, option = "--out"): Promise<Closable> {
   const path = join(folder, lockFile);
   const own = {
     pid: process.pid,
@@ -38,14 +40,23 @@ export async function lockFolder(folder: string): Promise<Closable> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     }
-    const holder = lockSchema.safeParse(tryJson(await readFile(path, "utf8").catch(() => ""))).data;
+    const holder = lockSchema.safeParse(await written(path)).data;
     if (holder && (await isAlive(holder))) {
       throw new UsageError(
-        `Process ${holder.pid}${holder.host === own.host ? "" : ` on ${holder.host}`} has been at work in ${folder} since ${holder.since}; wait for its end, choose another folder with --out, or remove ${path} if there is no such process.`,
+        `Process ${holder.pid}${holder.host === own.host ? "" : ` on ${holder.host}`} has been at work in ${folder} since ${holder.since}; wait for its end, choose another folder with ${option}, or remove ${path} if there is no such process.`,
       );
     }
     await rm(path, { force: true });
   }
+}
+
+/** The content of a lock; a file that was created just now may still be empty. */
+async function written(path: string): Promise<unknown> {
+  const content = async () => tryJson(await readFile(path, "utf8").catch(() => ""));
+  const first = await content();
+  if (first !== undefined) return first;
+  await setTimeout(300);
+  return content();
 }
 
 /** Processes of other machines cannot be seen from here, so they count as alive. */
