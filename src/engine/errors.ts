@@ -107,7 +107,7 @@ export function clip(text: string): string {
 const LONGEST = 1400;
 
 /** Shortens a message to at most 1,400 characters; its beginning says what is wrong, and its end what to do. */
-export function withoutMiddle(text: string): string {
+function withoutMiddle(text: string): string {
   return text.length <= LONGEST ? text : `${text.slice(0, 1000)} … ${text.slice(-300)}`;
 }
 

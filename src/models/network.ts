@@ -220,13 +220,13 @@ export function isMeanFlow(config: NetworkConfig): boolean {
 }
 
 /** The step of a mean flow as inputs `span`, `guidance`, `from` and `to`, [B] each. */
-export function stepInputs(): MeanFlowStep & Record<string, Tensor> {
+function stepInputs(): MeanFlowStep & Record<string, Tensor> {
   const one = (name: string) => input(name, [batch]);
   return { span: one("span"), guidance: one("guidance"), from: one("from"), to: one("to") };
 }
 
 /** The names of the inputs of reference pictures. */
-export function referenceNames(count: number): readonly string[] {
+function referenceNames(count: number): readonly string[] {
   return Array.from({ length: count }, (_, i) => `reference${i}`);
 }
 

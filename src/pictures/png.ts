@@ -65,7 +65,7 @@ export async function pngOf(
 }
 
 /** The text chunks that describe how a picture was drawn, by their keywords. */
-export function metadataTexts(metadata: PictureMetadata): Record<string, string> {
+function metadataTexts(metadata: PictureMetadata): Record<string, string> {
   return { parameters: parametersText(metadata), [METADATA_KEYWORD]: JSON.stringify(metadata) };
 }
 

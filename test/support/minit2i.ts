@@ -44,7 +44,7 @@ const encoderDefaults = {
 };
 
 /** The network of such a folder. */
-export function miniT2INetwork({ transformer }: MiniT2ISize): NetworkConfig {
+function miniT2INetwork({ transformer }: MiniT2ISize): NetworkConfig {
   return { kind: "minit2i", ...miniT2IConfig(fieldReader("transformer", transformer)) };
 }
 

@@ -13,12 +13,16 @@ function tripBelow(heading: string): string[] {
   return list!.split("\n").map((line) => line.split(/\s/)[0]!);
 }
 
-/** Paths of the files of src/ that a file imports. */
+/** Paths of the files of src/ that a file imports, itself or in a thread that it starts. */
 function importsOf(file: string): string[] {
   const text = readFileSync(path.join(root, file), "utf8");
-  return [...text.matchAll(/(?:from |import\()"(\.{1,2}\/[^"]+)"/g)].map(([, specifier]) =>
+  const own = [...text.matchAll(/(?:from |import\()"(\.{1,2}\/[^"]+)"/g)].map(([, specifier]) =>
     path.posix.join(path.posix.dirname(file), specifier!),
   );
+  const threads = [...text.matchAll(/moduleFile\("([^"]+)"\)/g)].map(
+    ([, name]) => `src/${name}.ts`,
+  );
+  return [...own, ...threads.flatMap(importsOf)];
 }
 
 describe.each<[heading: string, most: number]>([

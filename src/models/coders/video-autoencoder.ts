@@ -30,7 +30,7 @@ import {
 } from "./video-autoencoder-layers.ts";
 
 /** Frames [B, 3, F, H, W] in [−1, 1] → normalized latents [B, latentChannels, f, h, w], the mean of the posterior. */
-export function encodeChunk(
+function encodeChunk(
   p: Params,
   frames: Tensor,
   config: VideoAutoencoderConfig,
@@ -61,7 +61,7 @@ export function encodeChunk(
 }
 
 /** Normalized latents [B, latentChannels, f, h, w] → frames [B, 3, F, H, W], about in [−1, 1]. */
-export function decodeChunk(
+function decodeChunk(
   p: Params,
   latents: Tensor,
   config: VideoAutoencoderConfig,

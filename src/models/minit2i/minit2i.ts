@@ -78,7 +78,7 @@ export function miniT2I(
 type TextAndImage = readonly [text: Tensor, image: Tensor];
 
 /** Number of tokens in front of the text, P. */
-export function prefixTokens({ meanFlow }: Pick<MiniT2IConfig, "meanFlow">): number {
+function prefixTokens({ meanFlow }: Pick<MiniT2IConfig, "meanFlow">): number {
   if (!meanFlow) return 0;
   return meanFlow.context + meanFlow.guidance + 2 * meanFlow.interval + meanFlow.time;
 }
