@@ -9,6 +9,7 @@ import { refuseLfsPointer } from "../weights/sources/source.ts";
 import { clipOfPictures, type TimedClip } from "./clip.ts";
 import { type Picture, type PictureShape, withChannels } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
+import { isAnimatedPng, isPng } from "./png.ts";
 import { loadSharp } from "./sharp-node.ts";
 
 /** The extensions of picture files that `decodePicture` reads. */
@@ -75,7 +76,7 @@ export async function readPictureFile(
  * Reads an animated WebP or GIF file in its own size and in colour, or a still picture as a clip of one frame.
  *
  * @param background the colour behind transparent pixels
- * @throws UsageError if the file cannot be opened; FormatError if it is damaged
+ * @throws UsageError if the file cannot be opened, or is an animated PNG; FormatError if it is damaged
  */
 export async function readAnimation(
   path: string,
@@ -87,6 +88,11 @@ export async function readAnimation(
       { cause },
     );
   });
+  if (isPng(bytes) && isAnimatedPng(bytes)) {
+    throw new UsageError(
+      `${path} is an animated PNG, whose frames cannot be read here; give an animated WebP or GIF file, or a folder of pictures.`,
+    );
+  }
   const sharp = await loadSharp();
   const { pages = 1, delay = [] } = await sharp(bytes)
     .metadata()

@@ -16,6 +16,17 @@ export function isPng(bytes: Uint8Array): boolean {
   return pngSignature.every((byte, i) => bytes[i] === byte);
 }
 
+/** Whether a PNG file says, in front of its pixels, that it is animated. */
+export function isAnimatedPng(png: Uint8Array): boolean {
+  const view = new DataView(png.buffer, png.byteOffset, png.length);
+  for (let at = pngSignature.length; at + CHUNK_FRAME <= png.length;) {
+    const type = new TextDecoder().decode(png.subarray(at + 4, at + 8));
+    if (type === "acTL" || type === "IDAT") return type === "acTL";
+    at += CHUNK_FRAME + view.getUint32(at);
+  }
+  return false;
+}
+
 /**
  * Encodes a picture as a PNG file without loss.
  *

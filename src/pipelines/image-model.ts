@@ -401,8 +401,8 @@ export function ownRate({ network, defaults }: ImageModel): number | undefined {
   return network.frames === undefined ? undefined : (defaults.fps ?? USUAL_RATE);
 }
 
-/** Frames a second where a model does not say it. */
-const USUAL_RATE = 16;
+/** Frames a second where a model does not say it, as Latte's are shown. */
+const USUAL_RATE = 8;
 
 /** @throws UsageError if the model draws still pictures */
 export function checkedRate(fps: number, { name, network }: SizedModel): number {

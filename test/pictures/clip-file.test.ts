@@ -103,6 +103,12 @@ describe("an animated PNG", () => {
   });
 });
 
+it("an animated PNG is not read as the picture that its first frame is", async () => {
+  const file = path.join(scratch, "square.png");
+  await writeClip(file, clip, 10);
+  await expect(readClip(file)).rejects.toThrow("is an animated PNG, whose frames cannot be read");
+});
+
 it("a folder of pictures is a clip in the order of their numbers", async () => {
   const folder = path.join(scratch, "frames");
   mkdirSync(folder);

@@ -10,6 +10,7 @@ import { picturesOfClip } from "../../src/pictures/clip.ts";
 import { readClip } from "../../src/pictures/clip-file-node.ts";
 import { readPictureMetadata } from "../../src/pictures/file-node.ts";
 import { oneSentence, patchwise } from "../support/cli.ts";
+import { writeVAE } from "../support/model-folders.ts";
 import { writeWanFolder } from "../support/wan.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "patchwise-wan-"));
@@ -114,6 +115,17 @@ describe("patchwise generate", () => {
     expect(err).toMatch(oneSentence);
     expect(err).toContain("heart.jpg, because this format holds no animation");
   });
+});
+
+it("a Latte draws a clip whose frames an autoencoder of pictures decodes", async () => {
+  const vae = path.join(folder, "picture-vae");
+  await writeVAE(vae);
+  const weights = path.resolve(import.meta.dirname, "../fixtures/latte/weights.safetensors");
+  await using latte = await openPipeline(weights, { vae, heads: 4 });
+  const asked = { class: 3, steps: 2, seed: 1 };
+  const [drawn] = await finished(latte.generate(asked));
+  expect(drawn!.clip).toMatchObject({ frames: 5, width: 16, height: 16 });
+  expect(() => latte.settings({ ...asked, frames: 7 })).toThrow("it was trained for 5 only");
 });
 
 it.each<GenerateRequest>([{ frames: 4 }, { fps: 4 }])("a still model refuses %o", async (more) => {
