@@ -23,6 +23,7 @@ export function chatTokenizer(tokenizer: Tokenizer, { before, after }: ChatTempl
   return {
     size: tokenizer.size,
     unknownWords: (text) => tokenizer.unknownWords(text),
+    countWords: (text) => tokenizer.countWords(text),
     encode(text, length) {
       const encoded = tokenizer.encode(before + text + after, length);
       const { lost } = encoded;

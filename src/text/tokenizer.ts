@@ -20,6 +20,8 @@ export interface Tokenizer {
   encode(text: string, length: number): EncodedText;
   /** The words of a text that are not in the vocabulary: those with a character it lacks, or spelt from pieces that mean nothing. */
   unknownWords(text: string): readonly string[];
+  /** The number of words of a text, and of those among them with a character that the vocabulary lacks, which is lost. */
+  countWords(text: string): { readonly all: number; readonly lost: number };
 }
 
 /** A token beside the vocabulary, by the names of tokenizer.json. */
@@ -67,6 +69,8 @@ export function loadTokenizer(
       throw refused((error as Error).message, error);
     }
   };
+  const unknown = unknownId(json, pieces);
+  const wordsIn = (text: string) => text.slice(0, LONGEST).match(wordPattern) ?? [];
   // Some faults of a file only show when it is used.
   idsOf("a");
   return {
@@ -88,10 +92,13 @@ export function loadTokenizer(
           : lostPart(text, read.length, (part) => idsOf(part).length <= length),
       };
     },
+    countWords(text) {
+      const words = wordsIn(text);
+      const lost = words.filter((word) => idsOf(word, bare).includes(unknown));
+      return { all: words.length, lost: lost.length };
+    },
     unknownWords(text) {
-      const unknown = unknownId(json, pieces);
-      const words = text.slice(0, LONGEST).match(wordPattern) ?? [];
-      return [...new Set(words)].filter((word) => {
+      return [...new Set(wordsIn(text))].filter((word) => {
         const ids = idsOf(word, bare);
         return ids.includes(unknown) || (/^\p{L}+$/u.test(word) && isSpelt(word, ids.length));
       });

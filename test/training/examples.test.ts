@@ -23,6 +23,7 @@ function dropped(condition: NetworkConfig["condition"]): number[] {
       size: 1,
       encode: () => ({ ids: new Int32Array(length), mask: new Uint8Array(length), lost: "" }),
       unknownWords: () => [],
+      countWords: () => ({ all: 0, lost: 0 }),
     },
     dropCondition: 0,
   });

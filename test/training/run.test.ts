@@ -173,6 +173,27 @@ it("says at its start that captions are cut off", async () => {
   ]);
 });
 
+it("says at its start how many words it does not know, and refuses if they are most", async () => {
+  mkdirSync(at("foreign"));
+  const captions = ["a red cat", "红色的苹果", "a blue dog on the moon"];
+  for (const [i, caption] of captions.entries()) {
+    writeFileSync(at(`foreign/${i}.png`), await png(i));
+    writeFileSync(at(`foreign/${i}.txt`), caption);
+  }
+  const foreign = `data.path=${at("foreign")}`;
+  const some = await trained("some-words", [foreign]);
+  expect(some.warnings).toEqual([
+    '36 % of the words of the captions have characters that the vocabulary lacks, and are all the same to the network (the first such caption is "红色的苹果").',
+  ]);
+  writeFileSync(at("foreign/2.txt"), "蓝色的狗");
+  const refused = await sentence(trained("most-words", [foreign]));
+  expect(refused).toMatch(
+    /^UsageError: 75 % of the words .* set training\.unknownWords to keep\.$/,
+  );
+  const kept = await trained("kept-words", [foreign, "training.unknownWords=keep"]);
+  expect(kept.warnings).toEqual([expect.stringMatching(/^75 % of the words/)]);
+});
+
 it("tells of pictures that cannot be read when they are found", async () => {
   mkdirSync(at("half"));
   for (let i = 0; i < 4; i++) writeFileSync(at("half", `${i}.png`), i < 3 ? "x" : await png(1));

@@ -78,6 +78,8 @@ const trainingFields = {
   ...optimizationFields,
   /** The share of examples whose condition is dropped. */
   dropCondition: share.default(0.1),
+  /** What is done if more than half of the words of the captions are not in the vocabulary: the training is refused unless given. */
+  unknownWords: z.enum(["refuse", "keep"]).optional(),
   /** Recomputes activations in the backward pass, which takes less memory and more time. */
   recompute: z.boolean().default(false),
 };

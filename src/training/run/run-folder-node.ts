@@ -51,9 +51,13 @@ const configFile = "config.json";
  * Fields that may change when a training resumes. A new length also moves the decay of the learning rate, so only the same
  * length gives the same weights.
  */
-const free = ["name", "latents.cache", "training.threads", "data.undescribed"].concat(
-  ["steps", "minutes", "compute"].map((field) => `training.${field}`),
-);
+const free = [
+  "name",
+  "latents.cache",
+  "training.threads",
+  "training.unknownWords",
+  "data.undescribed",
+].concat(["steps", "minutes", "compute"].map((field) => `training.${field}`));
 const freeParts = ["checkpoint.", "samples.", "log.", "validation.", "sampling."];
 
 /**

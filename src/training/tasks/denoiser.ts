@@ -12,7 +12,7 @@ import {
   tokenRecipeLoss,
 } from "../../diffusion/discrete/discrete.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { quote, UsageError } from "../../engine/errors.ts";
+import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
@@ -41,6 +41,7 @@ import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
 import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
+import { captionWarnings } from "./captions.ts";
 import type { WordTable } from "./words.ts";
 
 /** The fields of a config that a denoiser uses; the others say where data comes from and results go. */
@@ -226,7 +227,7 @@ export function denoiserParts(
   }
   return {
     tokenizer,
-    warnings: cutCaptions(source, tokenizer, network),
+    warnings: tokenizer ? captionWarnings(source, tokenizer, network, training) : [],
     allWeights,
     multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
     inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
@@ -253,21 +254,6 @@ export function denoiserParts(
       trained: { steps, images },
     }),
   };
-}
-
-/** A sentence if captions are longer than what the network reads of them. */
-function cutCaptions(
-  { survey }: DataSource,
-  tokenizer: Tokenizer | undefined,
-  { prompt }: NetworkConfig,
-): readonly string[] {
-  if (!survey || !tokenizer || !prompt) return [];
-  const { captions } = survey;
-  const cut = captions.filter((caption) => tokenizer.encode(caption, prompt.length).lost !== "");
-  if (cut.length === 0) return [];
-  return [
-    `${cut.length} of ${captions.length} captions are longer than the ${prompt.length} tokens of model.prompt.length, and are cut off (the first is ${quote(cut[0]!)}).`,
-  ];
 }
 
 export interface Objective {
