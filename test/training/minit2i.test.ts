@@ -1,6 +1,11 @@
 import { expect, it } from "vitest";
 import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { families } from "../../src/models/families.ts";
+import type { MiniT2IConfig } from "../../src/models/minit2i/config.ts";
+import { traceNetwork } from "../../src/models/network.ts";
+import { checkTargets, withLora } from "../../src/nn/lora.ts";
+import { createParams } from "../../src/nn/params.ts";
 import { createPipeline, finished } from "../../src/pipelines/index.ts";
 import {
   trainModel,
@@ -103,4 +108,28 @@ it("network and training must agree on a mean flow", async () => {
   expect(
     await message({ network: { ...network, condition: "class" } } as Partial<TrainModelOptions>),
   ).toContain("condition");
+});
+
+it("a LoRA adapts the projections and feed-forward layers of both kinds of blocks", () => {
+  const { training, presets } = families.get("minit2i")!;
+  const { unreadWidth: _, ...published } = presets["MiniT2I-B/16"] as MiniT2IConfig;
+  const config = { ...published, hidden: 48, heads: 4, depth: 1, preamble: 1 };
+  const params = createParams();
+  const targets = training!.loraTargets!;
+  traceNetwork(
+    { kind: "minit2i", ...config },
+    {},
+    withLora(params, { rank: 2, alpha: 2, targets }),
+  );
+  expect(() => checkTargets(params.declared, targets)).not.toThrow();
+  const adapted = [...params.declared.keys()].filter((name) => name.endsWith("lora_A.weight"));
+  const layers = (scope: string, names: readonly string[]) =>
+    names.map((name) => `${scope}.0.${name}.lora_A.weight`);
+  const mlp = (name: string) => ["w1", "w2", "w3"].map((part) => `${name}.${part}`);
+  expect(adapted.toSorted()).toEqual(
+    [
+      ...layers("txt_preamble_blocks", ["qkv", "attn_proj", ...mlp("mlp")]),
+      ...layers("double_blocks", ["img_qkv", "txt_qkv", "img_attn_proj", ...mlp("img_mlp")]),
+    ].toSorted(),
+  );
 });

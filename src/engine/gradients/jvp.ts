@@ -22,12 +22,16 @@ import { backpropagate } from "./gradient.ts";
  *   another of them
  */
 export function jvp(output: Tensor, at: readonly Tensor[], along: readonly Tensor[]): Tensor {
-  for (const [i, tensor] of at.entries()) {
-    const direction = along[i];
-    const fits = direction && isFloat(direction.dtype) && sameShape(direction.shape, tensor.shape);
-    if (fits && along.length === at.length) continue;
+  if (along.length !== at.length) {
     throw new ShapeError(
-      `jvp: the direction of a ${tensor.dtype} ${formatShape(tensor.shape)} is ${direction ? `${direction.dtype} ${formatShape(direction.shape)}` : "missing"}; give one float tensor of its shape for each tensor.`,
+      `jvp: there are ${along.length} directions for ${at.length} tensors; give one for each.`,
+    );
+  }
+  for (const [i, tensor] of at.entries()) {
+    const direction = along[i]!;
+    if (isFloat(direction.dtype) && sameShape(direction.shape, tensor.shape)) continue;
+    throw new ShapeError(
+      `jvp: the direction of a ${tensor.dtype} ${formatShape(tensor.shape)} is ${direction.dtype} ${formatShape(direction.shape)}; give a float tensor of its shape.`,
     );
   }
   for (const tensor of at) {
