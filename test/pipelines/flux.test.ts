@@ -6,7 +6,7 @@ import { type NdArray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import type { GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
-import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { originalWeights, smallModels, writeSmallFolder } from "../support/flux-folders.ts";
 import { readStored } from "../../src/weights/stored-node.ts";
 import { watchedBackend } from "../support/watched-backend.ts";
@@ -133,12 +133,26 @@ describe("the network alone, under the original names", () => {
     await Promise.all([single.close(), folder.close()]);
   });
 
-  it("is refused under names of other models", async () => {
-    const file = path.join(scratch, "sdxl.safetensors");
-    const { "img_in.weight": some } = originalWeights(smallModels.klein);
-    await writeSafetensors(file, [["model.diffusion_model.label_emb.0.0.weight", some!]]);
-    await expect(openModel(file)).rejects.toThrow("is no checkpoint of a known model");
-    const weights = await openSafetensorsFile(file);
-    await weights.close();
+  it.each<[string, readonly string[]]>([
+    [
+      "Stable Diffusion XL",
+      ["input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight", "label_emb.0.0.weight"],
+    ],
+    [
+      "Stable Diffusion 1 or 2",
+      ["input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"],
+    ],
+    ["Qwen-Image", ["transformer_blocks.0.img_mod.1.weight", "txt_norm.weight"]],
+  ])("says that a file is a %s", async (title, keys) => {
+    const file = path.join(scratch, "other.safetensors");
+    const some = originalWeights(smallModels.klein)["img_in.weight"]!;
+    await writeSafetensors(
+      file,
+      [
+        ...keys.map((key) => `model.diffusion_model.${key}`),
+        "first_stage_model.decoder.conv_in.weight",
+      ].map((key) => [key, some] as const),
+    );
+    await expect(openModel(file)).rejects.toThrow(`is a ${title}, which is not supported`);
   });
 });

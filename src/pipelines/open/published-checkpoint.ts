@@ -6,6 +6,7 @@ import type { NetworkConfig } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
+import { otherModel } from "./other-models.ts";
 import { muOf, recipeProcess } from "../process.ts";
 
 type Published = Pick<
@@ -24,6 +25,12 @@ type Published = Pick<
  *   these heads
  */
 export function publishedModel(weights: Weights, heads?: number): Published {
+  const other = otherModel(weights);
+  if (other !== undefined) {
+    throw new FormatError(
+      `${weights.name} is a ${other}, which is not supported; give one of ${supported().join(", ")}.`,
+    );
+  }
   for (const family of families.values()) {
     if (!family.original?.recognises(weights)) continue;
     const stored = family.original.weights?.(weights) ?? weights;
@@ -57,10 +64,14 @@ export function publishedModel(weights: Weights, heads?: number): Published {
     );
   }
   const found = [...weights.entries.keys()].slice(0, 2).map(quote).join(", ");
-  const known = [...families.values()].filter(({ original }) => original);
   throw new FormatError(
-    `${weights.name} is no checkpoint of a known model under its original names${found && `: it has tensors such as ${found}`}; give a file of a ${known.map(({ title }) => title).join(", ")} as safetensors, or a model's folder.`,
+    `${weights.name} is no checkpoint of a known model under its original names${found && `: it has tensors such as ${found}`}; give a file of a ${supported().join(", ")} as safetensors, or a model's folder.`,
   );
+}
+
+/** Names of the models whose original files can be opened. */
+function supported(): readonly string[] {
+  return [...families.values()].filter(({ original }) => original).map(({ title }) => title);
 }
 
 /** The published size whose weights these are: the shapes alone do not show the number of heads. */
