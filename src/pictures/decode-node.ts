@@ -146,7 +146,8 @@ async function decoded<T>(
   const sharp = await loadSharp();
   const attempt = async (failOn: "warning" | "error") => {
     const picture = sharp(bytes, { failOn }).autoOrient();
-    const { depth, hasProfile, space } = await picture.metadata();
+    const { depth, hasProfile, space, format, width, height } = await picture.metadata();
+    refuseEmptyPromise(bytes, format, width * height);
     const grey = space === "b-w" || space === "grey16";
     return use(depth === "uchar" ? picture : await inBytes(picture, hasProfile), grey);
   };
@@ -162,6 +163,18 @@ async function decoded<T>(
     throw new FormatError(
       `${name} cannot be read as a picture: ${reason}; download it again or remove it.`,
       { cause },
+    );
+  }
+}
+
+/** The most pixels that deflate can put into a byte: of 1 bit each, compressed by 1,032 to 1. */
+const PIXELS_A_BYTE = 8 * 1032;
+
+/** Throws if a PNG file of a few bytes says that it has so many pixels that decoding them would take seconds and gigabytes. */
+function refuseEmptyPromise(bytes: Uint8Array, format: string, pixels: number): void {
+  if (format === "png" && pixels > PIXELS_A_BYTE * bytes.length) {
+    throw new Error(
+      `its header promises ${pixels} pixels, more than ${bytes.length} bytes can hold`,
     );
   }
 }

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { crc32 } from "../../src/pictures/png.ts";
 import sharp, { type Sharp } from "sharp";
 import { describe, expect, it } from "vitest";
 import type { Fitting } from "../../src/pictures/fitting.ts";
@@ -211,6 +212,18 @@ describe("decodePicture of a damaged file", () => {
     );
     const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n";
     expect(await attempt(new TextEncoder().encode(pointer))).toContain("git lfs pull");
+  });
+
+  it("refuses a PNG file of a few bytes that promises many pixels, before it decodes any", async () => {
+    const file = await sharp({ create: { width: 8, height: 8, channels: 3, background: "red" } })
+      .png()
+      .toBuffer();
+    file.writeUInt32BE(15_000, 16);
+    file.writeUInt32BE(15_000, 20);
+    file.writeUInt32BE(crc32(file.subarray(12, 29)), 29);
+    await expect(readPicture(file)).rejects.toThrow(
+      /its header promises 225000000 pixels, more than \d+ bytes can hold/,
+    );
   });
 
   it("refuses a truncated file", async () => {

@@ -6,10 +6,11 @@ import {
   type AsyncBuffer,
   type FileMetaData,
   parquetMetadataAsync,
+  parquetRead,
   parquetReadObjects,
 } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
-import { clip, FormatError, UsageError } from "../../engine/errors.ts";
+import { clip, FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import type { ByteSource } from "../../weights/sources/source.ts";
 import { captionsOf, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
@@ -61,7 +62,8 @@ async function readFooter(source: ByteSource, path: string, config: Config): Pro
       new Uint8Array(await source.read(start, end - start)).buffer,
   };
   const metadata = await sound(path, () => parquetMetadataAsync(file, { geoparquet: false }));
-  return { path, file, metadata, columns: chooseColumns(metadata, config, path) };
+  const columns = await sound(path, async () => chooseColumns(metadata, config, path));
+  return { path, file, metadata, columns };
 }
 
 /** hyparquet throws plain errors, and a damaged length can cause a RangeError. */
@@ -69,6 +71,7 @@ async function sound<T>(path: string, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (cause) {
+    if (cause instanceof PatchwiseError) throw cause;
     throw new FormatError(
       `${path} cannot be read as parquet: ${(cause as Error).message}; download it again.`,
       { cause },
@@ -236,7 +239,7 @@ async function readRows(
     for (const { start, end } of columnRanges(pages, columns, shard.file.byteLength)) {
       checkPages(new Uint8Array(await shard.file.slice(start, end)));
     }
-    return parquetReadObjects({
+    const options = {
       file: shard.file,
       metadata: shard.metadata,
       columns: [...columns],
@@ -246,7 +249,14 @@ async function readRows(
       // Only columns that are declared as text are decoded; pictures must stay bytes.
       utf8: false,
       geoparquet: false,
-    });
+    };
+    // hyparquet waits for the first of several damaged columns only, and the error of another would end the process.
+    for (const column of pages.columns) {
+      if (!columns.includes(column.meta_data?.path_in_schema[0] ?? "")) continue;
+      const alone = { ...shard.metadata, row_groups: [{ ...pages, columns: [column] }] };
+      await parquetRead({ ...options, metadata: alone, rowStart: 0, rowEnd: count });
+    }
+    return parquetReadObjects(options);
   });
   if (rows.length === count) return rows;
   throw new FormatError(
