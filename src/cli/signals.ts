@@ -25,21 +25,30 @@ export async function untilSignal(
   { stopped, progress }: { readonly stopped?: string; readonly progress?: ProgressWriter },
 ): Promise<void> {
   const controller = new AbortController();
+  const off = () => {
+    for (const signal of signals) process.off(signal, stop);
+  };
   const stop = () => {
-    guard.release();
+    off();
     controller.abort();
   };
   let held = false;
+  let releasing: NodeJS.Immediate | undefined;
   const guard = {
     // A handler that is removed and added again would miss the signals in between.
     hold() {
+      clearImmediate(releasing);
       if (held || controller.signal.aborted) return;
       held = true;
       for (const signal of signals) process.on(signal, stop);
     },
+    // Signals that are already there are handled first, when the event loop turns.
     release() {
-      held = false;
-      for (const signal of signals) process.off(signal, stop);
+      clearImmediate(releasing);
+      releasing = setImmediate(() => {
+        held = false;
+        off();
+      });
     },
   };
   try {
@@ -51,6 +60,7 @@ export async function untilSignal(
     process.exitCode = 130;
   } finally {
     progress?.end();
-    guard.release();
+    clearImmediate(releasing);
+    off();
   }
 }
