@@ -14,5 +14,5 @@ export {
   generateRequestSchema,
   type GenerateSettings,
   type SettingName,
-  type SkipLayers,
 } from "./settings.ts";
+export type { SkipLayers } from "./skip-layers.ts";

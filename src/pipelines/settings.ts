@@ -10,7 +10,7 @@ import { samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
 import { tokenSampler } from "../models/card.ts";
-import { canDrop, skippableLayers } from "../models/network.ts";
+import { canDrop } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { readSize } from "../pictures/size-text.ts";
 import {
@@ -33,6 +33,7 @@ import {
   ownRate,
   pictureSize,
 } from "./image-model.ts";
+import { checkedSkipLayers, skipLayersType } from "./skip-layers.ts";
 import {
   checkedFields,
   isPicture,
@@ -48,19 +49,6 @@ const pair = z.tuple([nonNegative, nonNegative]).readonly();
 const wholeFrom1 = { type: z.int().min(1), expected: "a whole number of at least 1" };
 const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 const picture = z.custom<Picture>(isPicture);
-
-const skipLayersType = z
-  .strictObject({
-    layers: z.array(z.int().min(0)).min(1).readonly(),
-    scale: nonNegative.default(2.8),
-    from: nonNegative.default(0.01),
-    to: nonNegative.max(1).default(0.2),
-  })
-  .readonly()
-  .refine(({ from, to }) => from < to);
-
-/** Skip-layer guidance, with which Stable Diffusion 3.5 is drawn. */
-export type SkipLayers = z.output<typeof skipLayersType>;
 
 const seedHelp = "seed of the first picture; random unless given";
 
@@ -438,20 +426,4 @@ function checkSeeds({ seed, count }: Pick<GenerateSettings, "seed" | "count">): 
   throw new UsageError(
     `seed must be a whole number from 0 to ${most} for ${count} pictures, got ${seed}.`,
   );
-}
-
-function checkedSkipLayers(value: SkipLayers, { name, network }: ImageModel): SkipLayers {
-  const count = skippableLayers(network);
-  if (count === 0) {
-    throw new UsageError(
-      `skipLayers does not apply to ${name}: it is a ${network.kind}, and only an mmdit such as Stable Diffusion 3 can skip layers; leave it out.`,
-    );
-  }
-  const wrong = value.layers.find((layer) => layer >= count);
-  if (wrong !== undefined) {
-    throw new UsageError(
-      `skipLayers must be layers from 0 to ${count - 1} for ${name}, got ${wrong}.`,
-    );
-  }
-  return { ...value, layers: [...new Set(value.layers)].toSorted((a, b) => a - b) };
 }

@@ -104,8 +104,8 @@ async function* trajectories(
   const each = (value: number) => ndarray("float32", [rows], new Array<number>(rows).fill(value));
   const sampler = constants.object("sampler");
   const start = combine([constants.number("noise_scale"), await io.read("in.samp.noise")]);
-  const network = batchedNetwork(async (rows) => {
-    const told = pick(rows, (name) => name !== "t");
+  const network = batchedNetwork(async (asked) => {
+    const told = pick(asked, (name) => name !== "t");
     return (await program.run(told))["x0"]!;
   });
   try {

@@ -43,7 +43,7 @@ async function trained(options: Partial<TrainModelOptions>) {
       if (event.kind === "step") losses.push(event.loss);
     },
     ...options,
-  } as TrainModelOptions);
+  });
   return { model, losses };
 }
 
@@ -103,10 +103,10 @@ it("network and training must agree on a mean flow", async () => {
     await message({
       network: { ...network, meanFlow: {} },
       recipe: { process: "flow" },
-    } as Partial<TrainModelOptions>),
+    }),
   ).toContain("diffusion.meanFlow: {}");
   expect(
-    await message({ network: { ...network, condition: "class" } } as Partial<TrainModelOptions>),
+    await message({ network: { ...network, condition: "class" } }),
   ).toContain("condition");
 });
 

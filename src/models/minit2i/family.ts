@@ -53,7 +53,8 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
         bottleneck: patches.kind === "bottleneck" ? patches.width : patch ** 2 * picture.channels,
       };
     },
-    adapt: ({ unreadWidth: _, ...architecture }, { given, condition, data }) => {
+    adapt: (whole, { given, condition, data }) => {
+      const { unreadWidth: _, ...architecture } = whole;
       if (given.unreadWidth !== undefined) {
         throw new UsageError(
           `model.unreadWidth is ${given.unreadWidth}, but only published files have weights that nothing reads; leave it out.`,
