@@ -16,6 +16,7 @@ import type { Refuse } from "../nn/transformer-schema.ts";
 import type { KeyMap } from "../weights/check-keys.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
+import type { AutoencoderKLName } from "./coders/autoencoder-kl-config.ts";
 import type { ImageShape } from "./default-sizes.ts";
 
 /** A condition, or a text that comes with a pooled vector of `pooled` channels, as Stable Diffusion 3's encoders give it. */
@@ -279,6 +280,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   readonly text?: TextPart<C>;
   /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
   readonly embedsCodes?: boolean;
+  /** The published autoencoder whose latents it draws, where others have as many channels. */
+  readonly autoencoder?: AutoencoderKLName;
   /** Whether the guidance scale is an input of the network, `guidance`; it is not unless given. */
   guidanceInput?(config: C): boolean;
   /** Whether the padding of a text is attended to, so that the network takes no mask of it; it is not unless given. */

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -109,6 +109,14 @@ describe("a small folder in diffusers' layout", () => {
   });
 });
 
+it("a file of the autoencoder without a config has the scale of the model's own", async () => {
+  const file = path.join(scratch, "ae.safetensors");
+  copyFileSync(path.join(at("zImage"), "vae/diffusion_pytorch_model.safetensors"), file);
+  const model = await openModel(at("zImage"), { vae: file });
+  expect(model.decoder?.config).toMatchObject({ scale: 0.3611, shift: 0.1159 });
+  await model.close();
+});
+
 describe("the network alone, under the original names", () => {
   it.each(names)("of %s has the same weights as the folder", async (name) => {
     const arrays = originalWeights(smallModels[name]);
@@ -125,10 +133,7 @@ describe("the network alone, under the original names", () => {
       const [own, other] = [single, folder].map(({ weights }) => readStored(weights(key)!));
       const [a, b] = [(await own!).data, (await other!).data];
       // Vitest's own comparison takes seconds for each weight.
-      expect(
-        a.every((value, i) => value === b[i]),
-        key,
-      ).toBe(true);
+      expect([key, a.every((value, i) => value === b[i])]).toEqual([key, true]);
     }
     await Promise.all([single.close(), folder.close()]);
   });

@@ -38,12 +38,12 @@ const levels = (widths: readonly number[]) => ({
   down_block_types: widths.map(() => "DownEncoderBlock2D"),
   up_block_types: widths.map(() => "UpDecoderBlock2D"),
   layers_per_block: 1,
-  norm_num_groups: 4,
+  norm_num_groups: 32,
 });
 const flow = { _class_name: "FlowMatchEulerDiscreteScheduler", num_train_timesteps: 1000 };
 const fluxVae = {
   _class_name: "AutoencoderKL",
-  ...levels([8, 8]),
+  ...levels([32, 32]),
   latent_channels: 16,
   scaling_factor: 0.3611,
   shift_factor: 0.1159,
@@ -115,7 +115,7 @@ export const smallModels = {
       joint_attention_dim: 24,
       guidance_embeds: false,
     },
-    vae: { _class_name: "AutoencoderKLFlux2", ...levels([8, 8]), latent_channels: 8 },
+    vae: { _class_name: "AutoencoderKLFlux2", ...levels([32, 32]), latent_channels: 8 },
     scheduler: { ...flow, shift: 3, use_dynamic_shifting: true },
     encoders: { text_encoder: qwen3 },
   },

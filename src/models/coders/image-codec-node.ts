@@ -9,8 +9,13 @@ import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn, type ModelFolder } from "../../weights/sources/folder.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
-import { autoencoderKLConfig, type AutoencoderKLConfig } from "./autoencoder-kl-config.ts";
 import {
+  autoencoderKLConfig,
+  type AutoencoderKLConfig,
+  type AutoencoderKLName,
+} from "./autoencoder-kl-config.ts";
+import {
+  autoencoderCheckpointConfig,
   autoencoderIn,
   type OpenAutoencoder,
   openAutoencoderFolder,
@@ -28,9 +33,10 @@ export const codecFolders = { kl: "vae", vq: "vqgan" } as const;
  *
  * @param path a folder with config.json, a folder with such a folder as `vae` or `vqgan`, or a `.safetensors`
  *   file; without a config.json beside the file, the config is inferred from the shapes
+ * @param wanted the published autoencoder whose scale a file without a config.json has, where several have as many channels
  * @throws UsageError if there is none; FormatError if its files are invalid
  */
-export async function openCodec(path: string): Promise<OpenCodec> {
+export async function openCodec(path: string, wanted?: AutoencoderKLName): Promise<OpenCodec> {
   const status = await stat(path).catch(() => undefined);
   if (!status) {
     throw new UsageError(
@@ -47,7 +53,7 @@ export async function openCodec(path: string): Promise<OpenCodec> {
   return closingOnFailure([file], async () =>
     [...file.entries.keys()].some((key) => key.startsWith("vquantizer."))
       ? vqganIn(file)
-      : autoencoderIn(file, config),
+      : autoencoderIn(file, config ?? autoencoderCheckpointConfig(file, wanted)),
   );
 }
 
@@ -56,8 +62,11 @@ export async function openCodec(path: string): Promise<OpenCodec> {
  *
  * @throws UsageError also if the path is a VQGAN
  */
-export async function openAutoencoder(path: string): Promise<OpenAutoencoder> {
-  const opened = await openCodec(path);
+export async function openAutoencoder(
+  path: string,
+  wanted?: AutoencoderKLName,
+): Promise<OpenAutoencoder> {
+  const opened = await openCodec(path, wanted);
   if (opened.kind === "kl") return opened;
   await opened.file.close();
   throw new UsageError(

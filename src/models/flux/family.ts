@@ -29,6 +29,7 @@ export const fluxFamily: NetworkFamily<FluxConfig> = {
     return flux(p, { x, t, context, pooled, guidance, references }, config, options);
   },
   guidanceInput: ({ guidance }) => guidance,
+  autoencoder: "FLUX.1-ae",
   sizes: ({ patch }) => ({ unit: patch, fixed: false }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   original: {

@@ -22,6 +22,7 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
     const text = givenCondition(y, config.condition, "Z-Image");
     return zImage(p, { x, t, y: text, mask }, config, options);
   },
+  autoencoder: "FLUX.1-ae",
   sizes: ({ patch, places: [, rows, columns] }) => ({
     unit: patch,
     most: Math.min(rows, columns) * patch,

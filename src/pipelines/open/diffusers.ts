@@ -8,8 +8,9 @@ import {
   type OpenAutoencoder,
   openAutoencoderFolder,
 } from "../../models/coders/autoencoder-kl-checkpoint.ts";
+import type { AutoencoderKLName } from "../../models/coders/autoencoder-kl-config.ts";
 import { codecShape } from "../../models/coders/image-codec.ts";
-import { families } from "../../models/families.ts";
+import { families, familyOf } from "../../models/families.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
@@ -223,7 +224,7 @@ export async function openDiffusersFolder(
     const encoders = text
       ? await openEncoderFolders(text.encoders, wanted, openComponent, opened)
       : {};
-    const decoder = given && (await openVAE(given, network.channels));
+    const decoder = given && (await openVAE(given, network));
     if (decoder) opened.push(decoder.file);
     const clipDecoder = row.drawsClips ? await clipDecoderOf(folder, network.channels) : undefined;
     if (clipDecoder) opened.push(clipDecoder.file);
@@ -316,16 +317,18 @@ async function configOf(whole: ModelFolder, name: string, file: string): Promise
 /** An autoencoder that replaces a model's own. */
 export interface GivenVAE {
   readonly name: string;
-  open(): Promise<OpenAutoencoder>;
+  /** @param wanted the published autoencoder that a file without a config is, where several have as many channels */
+  open(wanted?: AutoencoderKLName): Promise<OpenAutoencoder>;
 }
 
 /**
- * Opens an autoencoder for latents with a number of channels.
+ * Opens an autoencoder for the latents of a network.
  *
  * @throws FormatError if it decodes latents of another number of channels
  */
-export async function openVAE(vae: GivenVAE, channels: number): Promise<OpenAutoencoder> {
-  const opened = await vae.open();
+export async function openVAE(vae: GivenVAE, network: NetworkConfig): Promise<OpenAutoencoder> {
+  const { channels } = network;
+  const opened = await vae.open(familyOf(network).autoencoder);
   return closingOnFailure([opened.file], async () => {
     const { latents } = codecShape(opened);
     if (latents === channels) return opened;

@@ -149,7 +149,7 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
     const source = checkedWeights(params, stored);
     await checkTables(params, stored);
     const vae = vaeAt(options.vae);
-    const decoder = vae && (await openVAE(vae, network.channels));
+    const decoder = vae && (await openVAE(vae, network));
     if (decoder) opened.push(decoder.file);
     return {
       name: basename(path, extname(path)),
@@ -185,7 +185,9 @@ function unwrapped(weights: Weights): Weights {
 
 /** An autoencoder on disk, as `openAutoencoder` takes its path. */
 function vaeAt(path: string | undefined): GivenVAE | undefined {
-  return path === undefined ? undefined : { name: path, open: () => openAutoencoder(path) };
+  return path === undefined
+    ? undefined
+    : { name: path, open: (wanted) => openAutoencoder(path, wanted) };
 }
 
 /** Extensions of PyTorch's pickles. */

@@ -107,7 +107,7 @@ export async function openSD3File(
     ...(await openGivenEncoders(textEncoders, wanted, opened)),
   };
   const decoder = vae
-    ? await openVAE(vae, network.channels)
+    ? await openVAE(vae, network)
     : has(file, autoencoderPrefix)
       ? autoencoderIn(weightsUnder(file, autoencoderPrefix))
       : undefined;
