@@ -17,8 +17,8 @@ export const conditionSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("text"), width: count, length: count }),
 ]);
 
-/** The sizes of the image and of the blocks, and the parts of a block. */
-export const transformerFields = {
+/** The sizes of the image and of the blocks. */
+export const sizeFields = {
   size: z.tuple([count, count]).readonly(),
   channels: count,
   patch: count,
@@ -27,6 +27,11 @@ export const transformerFields = {
   heads: count,
   mlpRatio: z.number().positive(),
   learnedVariance: z.boolean(),
+};
+
+/** The same, and the parts of a block. */
+export const transformerFields = {
+  ...sizeFields,
   patches: z.discriminatedUnion("kind", [
     z.strictObject({ kind: z.literal("linear") }),
     z.strictObject({ kind: z.literal("bottleneck"), width: count }),

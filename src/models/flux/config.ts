@@ -5,22 +5,15 @@ import {
   checkSizes,
   count,
   type Refuse,
-  transformerFields,
+  sizeFields,
 } from "../../nn/transformer-schema.ts";
 
-const { size, channels, patch, hidden, heads, mlpRatio } = transformerFields;
-
 export const fluxSchema = z.strictObject({
-  size,
-  channels,
-  patch,
-  hidden,
+  ...sizeFields,
   /** Blocks in which text and image have weights of their own. */
   depth: count,
   /** Blocks behind them, over all tokens together. */
   singleDepth: count,
-  heads,
-  mlpRatio,
   learnedVariance: z.literal(false),
   /** The tokens of T5 and the pooled text of CLIP. */
   condition: z.strictObject({

@@ -5,24 +5,16 @@ import {
   conditionSchema,
   count,
   type Refuse,
-  transformerFields,
+  sizeFields,
 } from "../../nn/transformer-schema.ts";
-
-const { size, channels, patch, hidden, heads, mlpRatio, learnedVariance } = transformerFields;
 
 /** Positions are fixed tables of one clip size, as in the published checkpoints. */
 export const latteSchema = z.strictObject({
-  size,
+  ...sizeFields,
   /** Frames of a clip; each is cut into patches by itself. */
   frames: count,
-  channels,
-  patch,
-  hidden,
   /** Blocks, an even number: attention within the frames and attention over time take turns. */
   depth: count,
-  heads,
-  mlpRatio,
-  learnedVariance,
   condition: conditionSchema,
 });
 

@@ -1,23 +1,17 @@
 /** The config of a MiniT2I network and its published sizes. */
 import * as z from "zod";
-import { checkSizes, count, type Refuse, transformerFields } from "../../nn/transformer-schema.ts";
-
-const { size, channels, patch, hidden, depth, heads, mlpRatio } = transformerFields;
+import { checkSizes, count, type Refuse, sizeFields } from "../../nn/transformer-schema.ts";
 
 export const miniT2ISchema = z.strictObject({
-  size,
-  channels,
-  patch,
-  hidden,
+  ...sizeFields,
   /** Blocks that text and image go through together. */
-  depth,
+  depth: count,
   /** Blocks that the text goes through alone before them. */
   preamble: z.int().min(0),
-  heads,
   /** Channels of a head, a multiple of 4; the heads share the width unless given. */
   headSize: count.multipleOf(4).optional(),
   /** Width of the feed-forward layers as a multiple of `hidden`, rounded up to a multiple of 8. */
-  mlpRatio,
+  mlpRatio: sizeFields.mlpRatio,
   /** The width through which a patch of pixels is squeezed. */
   bottleneck: count,
   condition: z.strictObject({ kind: z.literal("text"), width: count, length: count }),

@@ -5,22 +5,14 @@ import {
   conditionSchema,
   count,
   type Refuse,
-  transformerFields,
+  sizeFields,
 } from "../../nn/transformer-schema.ts";
-
-const { size, channels, patch, hidden, heads, mlpRatio, learnedVariance } = transformerFields;
 
 /** Positions are learned, so the network accepts no other size than that of its config. */
 export const uViTSchema = z.strictObject({
-  size,
-  channels,
-  patch,
-  hidden,
+  ...sizeFields,
   /** Blocks beside the one in the middle, an even number; the paper counts the middle one, too. */
   depth: count,
-  heads,
-  mlpRatio,
-  learnedVariance,
   condition: conditionSchema,
   /** Whether queries, keys and values have a bias. */
   qkvBias: z.boolean(),
