@@ -36,13 +36,6 @@ const MAX_AXES = 4;
 /** Metadata with a vocabulary takes a few megabytes. */
 const FIRST_READ = 2 ** 20;
 
-/** Whether bytes begin as those of a GGUF file do. */
-export function isGGUF(bytes: Uint8Array): boolean {
-  return (
-    bytes.length >= 4 && new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true) === MAGIC
-  );
-}
-
 /**
  * Opens a GGUF file; only what stands before the tensors is read. Shapes are in PyTorch's order.
  *
