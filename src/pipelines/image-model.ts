@@ -54,7 +54,8 @@ export interface ImageModel {
     readonly guidedChannels?: number | undefined;
     /** Frames a second of a clip. */
     readonly fps?: number | undefined;
-    readonly guidanceInterval?: readonly [above: number, upTo: number];
+    /** Ratios of noise to signal between which it is guided; at all unless given. */
+    readonly guidedBetween?: readonly [above: number, upTo: number];
   };
   /** The LoRAs that were merged into the weights. */
   readonly loras?: readonly MergedLora[] | undefined;

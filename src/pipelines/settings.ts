@@ -133,7 +133,7 @@ export const settings = {
     help: "guide only where the ratio of noise to signal is in this interval",
     flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
     only: "continuous",
-    default: ({ model }) => model.defaults.guidanceInterval,
+    default: ({ model }) => model.defaults.guidedBetween,
   }),
   /** φ of Lin et al., 2024, eq. 16: 0 leaves the guided prediction as it is, 0.7 is the paper's value. */
   rescale: setting({

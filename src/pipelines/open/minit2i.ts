@@ -59,7 +59,7 @@ export function miniT2IProcess(
     defaults: {
       steps: scheduler.count("num_inference_steps", 100),
       guidance: 6,
-      ...((first > 0 || last < 1) && { guidanceInterval: [above, upTo] as const }),
+      ...((first > 0 || last < 1) && { guidedBetween: [above, upTo] as const }),
     },
   };
 }
