@@ -134,19 +134,23 @@ export function rectifiedFlow(
   shift: number,
   times: z.output<typeof timesSchema> = { kind: "logit-normal", mean: 0, std: 1 },
 ): Recipe {
-  const weighting = { kind: "space", space: "flow" } as const;
-  return { process: "flow", predicts: "flow", weighting, times, shift };
+  return {
+    process: "flow",
+    predicts: "flow",
+    weighting: { kind: "space", space: "flow" },
+    times,
+    shift,
+  };
 }
 
 /** DDPM in 1000 steps, for a network that predicts the noise (Ho et al., 2020). */
 export function ddpmRecipe(kind: "linear" | "scaled-linear" | "cosine"): Recipe {
-  const zeroTerminalSNR = false;
   return {
     process: "discrete",
     predicts: "epsilon",
     steps: 1000,
     schedule: { kind },
-    zeroTerminalSNR,
+    zeroTerminalSNR: false,
   };
 }
 
@@ -201,8 +205,10 @@ export function recipeLoss(
   const example = exampleAt(process, discreteExample);
   const output = network(noised(example), times);
   if (!learnedVariance) {
-    const weighting = recipe.weighting as Weighting | undefined;
-    const losses = regressionLoss(output, example, { ...parameterizationOf, weighting });
+    const losses = regressionLoss(output, example, {
+      ...parameterizationOf,
+      weighting: recipe.weighting as Weighting | undefined,
+    });
     return withFurther(losses, example, output);
   }
   const { loss } = hybridLoss(process, output, discreteExample, {

@@ -105,9 +105,7 @@ it("network and training must agree on a mean flow", async () => {
       recipe: { process: "flow" },
     }),
   ).toContain("diffusion.meanFlow: {}");
-  expect(
-    await message({ network: { ...network, condition: "class" } }),
-  ).toContain("condition");
+  expect(await message({ network: { ...network, condition: "class" } })).toContain("condition");
 });
 
 it("a LoRA adapts the projections and feed-forward layers of both kinds of blocks", () => {
