@@ -73,9 +73,9 @@ export function combinedBy(scale: number, positive: NdArray, negative: NdArray):
 }
 
 /** Guided predictions scaled down, image by image, where their norm exceeds `most` times that of the conditional ones (Z-Image). */
-export function limitedTo(most: number, guided: NdArray, conditional: NdArray): NdArray<Real> {
+export function limitedTo(most: number, prediction: NdArray, conditional: NdArray): NdArray<Real> {
   const limits = images(combine([1, conditional])).map((image) => most * normOf(image));
-  const limited = combine([1, guided]);
+  const limited = combine([1, prediction]);
   for (const [i, image] of images(limited).entries()) {
     const factor = limits[i]! / normOf(image);
     if (factor < 1) for (let j = 0; j < image.length; j++) image[j]! *= factor;
