@@ -153,7 +153,7 @@ describe("blocks as weights of a program", () => {
     const parts = (await Promise.all(["a", "b", "c"].map((name) => column(split, name)))).flat();
     expect(parts).toEqual(await column(weights, names[0]!));
 
-    const swapped = swapHalves(weights, (name) => name === "blocks.20.q4_k.weight");
+    const swapped = swapHalves(weights, (layer) => layer === "blocks.20.q4_k");
     const [own, other] = [weights, swapped].map(({ entries }) =>
       entries.get("blocks.20.q4_k.weight")!,
     );
