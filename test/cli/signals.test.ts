@@ -1,6 +1,6 @@
 /** Signals and closed streams of real processes. */
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
@@ -12,15 +12,17 @@ const folder = mkdtempSync(path.join(tmpdir(), "patchwise-signals-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 beforeAll(async () => {
+  const pictures = path.join(folder, "pictures");
+  mkdirSync(pictures);
   const grey = { create: { width: 16, height: 16, channels: 3, background: "grey" } } as const;
   for (const i of [0, 1])
     await sharp(grey)
       .png()
-      .toFile(path.join(folder, `${i}.png`));
+      .toFile(path.join(pictures, `${i}.png`));
   writeFileSync(
     path.join(folder, "deep.yaml"),
     // So deep that tracing and compiling take a while.
-    `data: { kind: images, path: ${folder} }
+    `data: { kind: images, path: ${pictures} }
 picture: { size: 16 }
 model: { kind: dit, patch: 8, hidden: 32, depth: 24, heads: 2 }
 training: { steps: 1, batch: 2, threads: 1 }

@@ -200,7 +200,7 @@ it("tells of pictures that cannot be read when they are found", async () => {
   const half = `data.path=${at("half")}`;
   expect(await sentence(trained("half-out", [half]))).toContain("which is more than one in two");
   for (let i = 0; i < 2; i++) writeFileSync(at("half", `${i}.png`), await png(i));
-  const { warnings } = await trained("some-out", [half]);
+  const { warnings } = await trained("some-unreadable", [half]);
   expect(warnings).toEqual([expect.stringContaining("2.png cannot be read as a picture")]);
 });
 
