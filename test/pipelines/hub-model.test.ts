@@ -156,7 +156,8 @@ describe("a model of the Hub", () => {
 
   it("is refused before the download if its pipeline class is unknown", async () => {
     publish("owner/other", at("diffusers"), {
-      "model_index.json": '{ "_class_name": "KandinskyPipeline", "transformer": ["diffusers", "K"] }',
+      "model_index.json":
+        '{ "_class_name": "KandinskyPipeline", "transformer": ["diffusers", "K"] }',
     });
     await expect(openModel("owner/other")).rejects.toThrow(/KandinskyPipeline/);
     expect(fetched()).toEqual(["model_index.json"]);
