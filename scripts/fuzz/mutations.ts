@@ -8,7 +8,7 @@ export type Random = () => number;
 export type Mutation = (random: Random, input: Uint8Array, other: Uint8Array) => Uint8Array;
 
 /** A stream of random numbers of 32 bits of state (mulberry32). */
-function generator(seed: number): Random {
+export function generator(seed: number): Random {
   let state = seed;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -21,7 +21,7 @@ function generator(seed: number): Random {
 /** A whole number from 0 to `limit` − 1. */
 export const below = (random: Random, limit: number) => Math.floor(random() * limit);
 
-const pick = <T>(random: Random, choices: readonly T[]): T =>
+export const pick = <T>(random: Random, choices: readonly T[]): T =>
   choices[below(random, choices.length)]!;
 
 /** Input number `index` of a run: a damaged file, or now and then one that is damaged several times. */

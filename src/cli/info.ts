@@ -179,7 +179,7 @@ function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
   return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}`;
 }
 
-/** What the memory is for. */
+/** The tasks whose memory is estimated, as phrases. */
 const uses = {
   text: "read one text",
   image: "draw one picture",

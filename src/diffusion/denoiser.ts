@@ -23,7 +23,7 @@ export type Denoiser = (x: NdArray, level: NoiseLevel) => Promise<Denoised>;
  * A network under fixed conditions: images [B, C, …] at a level → its prediction [B, C, …], or [B, 2·C, …] with a learned
  * variance; or tokens [B, h, w], int64, → logits [B, codebook, h, w].
  *
- * `told` are further inputs of a network that is told more of a step than its level.
+ * `told` are inputs of a network that depends on more of a step than its level.
  */
 export type Network = (x: NdArray, level: NoiseLevel, told?: Conditions) => Promise<NdArray>;
 

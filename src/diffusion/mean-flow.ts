@@ -46,7 +46,7 @@ export interface MeanFlowTimes<T> {
   readonly to: T;
 }
 
-/** What the times of one example are made of. */
+/** The random numbers that determine the times of one example. */
 export interface MeanFlowDraw {
   /** Standard normal numbers. */
   readonly t: number;

@@ -5,7 +5,7 @@
  */
 export class PatchwiseError extends Error {
   override name = "PatchwiseError";
-  /** What kind of error it is, for programs that show texts of their own. */
+  /** The kind of the error, for programs that show messages of their own. */
   readonly code: "usage" | "shape" | "format" | "device" | "failed" = "failed";
 
   constructor(message: string, options?: ErrorOptions) {

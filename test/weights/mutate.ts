@@ -1,24 +1,16 @@
 /**
  * Seeded damage to safetensors files: to their bytes, to the tokens of their header, and to its structure.
  */
+import {
+  below,
+  bytes as mutateBytes,
+  generator,
+  pick,
+  type Random,
+} from "../../scripts/fuzz/mutations.ts";
 import { concat, fileOf, lengthField } from "./build.ts";
 
-/** Uniform in [0, 1), 32 bits of state (mulberry32). */
-export function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-type Random = () => number;
-
-const below = (random: Random, limit: number) => Math.floor(random() * limit);
-const pick = <T>(random: Random, choices: readonly T[]): T =>
-  choices[below(random, choices.length)]!;
+export { generator, mutateBytes };
 
 const numbers = [
   "0 1 2 3 4 7 8 16 255 65536 2147483648 4294967296 9007199254740991 9007199254740992".split(" "),
@@ -40,40 +32,6 @@ const values = [
 ].flat();
 
 const lengths = [0n, 1n, 2n, 7n, 8n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
-
-/** Changes, cuts, adds or moves bytes; `other` lends some. */
-export function mutateBytes(random: Random, file: Uint8Array, other: Uint8Array): Uint8Array {
-  const at = below(random, file.length + 1);
-  const length = below(random, Math.min(32, file.length - at + 1));
-  const copy = file.slice();
-  switch (below(random, 8)) {
-    case 0:
-      copy[at] = copy[at]! ^ (1 << below(random, 8));
-      return copy;
-    case 1:
-      copy[at] = below(random, 256);
-      return copy;
-    case 2:
-      return concat([file.subarray(0, at), file.subarray(at + length)]);
-    case 3: {
-      const noise = Uint8Array.from({ length }, () => below(random, 256));
-      return concat([file.subarray(0, at), noise, file.subarray(at)]);
-    }
-    case 4:
-      return file.slice(0, at);
-    case 5:
-      return concat([file, new Uint8Array(1 + below(random, 16))]);
-    case 6: {
-      const from = below(random, other.length + 1);
-      return concat([file.subarray(0, at), other.subarray(from)]);
-    }
-    default: {
-      const target = below(random, file.length + 1);
-      copy.copyWithin(target, at, at + length);
-      return copy;
-    }
-  }
-}
 
 function mutateLength(random: Random, file: Uint8Array): Uint8Array {
   const length = new DataView(file.buffer, file.byteOffset).getBigUint64(0, true);

@@ -12,7 +12,7 @@ export type NodeDevice = (typeof nodeDevices)[number];
 let loaded: typeof Ort | undefined;
 
 /**
- * ONNX Runtime for Node, loaded on first use: a bundler then leaves it alone, and a program without its native files is told so.
+ * ONNX Runtime for Node, loaded on first use: bundlers then leave it alone, and a clear error says when its native files are missing.
  *
  * @throws DeviceError if it cannot be loaded
  */
