@@ -1,0 +1,144 @@
+/**
+ * What the server says over HTTP, for programs that talk to it: plain data, which JSON carries. Requests are the settings of
+ * `pipelines/settings.ts` with the fields of `JobRequest` beside them; `/openapi.json` has their schema.
+ */
+import type { GenerateRequest, GenerateSettings } from "../pipelines/settings.ts";
+
+export const jobStates = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
+
+/** A job is queued, then running, and then has one of the other states for good. After a restart it may be queued again. */
+export type JobState = (typeof jobStates)[number];
+
+export const outputFormats = ["png", "jpeg", "webp"] as const;
+
+/** The format of a job's pictures. Clips are animated: as PNG or WebP. */
+export type OutputFormat = (typeof outputFormats)[number];
+
+/** The name of a LoRA among those of `GET /api/models`, and the scale of its contribution, 1 unless given. */
+export interface LoraChoice {
+  readonly name: string;
+  readonly weight?: number | undefined;
+}
+
+/** The body of `POST /api/jobs`. */
+export interface JobRequest extends Omit<
+  GenerateRequest,
+  "signal" | "onProgress" | "image" | "mask"
+> {
+  /** Name of a model among those of `GET /api/models`; the first of them unless given. */
+  readonly model?: string | undefined;
+  readonly loras?: readonly LoraChoice[] | undefined;
+  /** Base64 of a picture file, or a data URL, to start from. */
+  readonly image?: string | undefined;
+  /** Base64 of a picture file, or a data URL: white, or transparent, where the image is drawn anew. */
+  readonly mask?: string | undefined;
+  /** Number of previews, spread evenly over the steps; 0 unless given. */
+  readonly previews?: number | undefined;
+  /** "png" unless given. */
+  readonly outputFormat?: OutputFormat | undefined;
+}
+
+/** A finished picture of a job. */
+export interface JobPicture {
+  /** Path of the file on the server, such as "/api/jobs/ID/pictures/0". */
+  readonly url: string;
+  /** The seed with which this picture is drawn again by itself. */
+  readonly seed: number;
+  /** In pixels. */
+  readonly width: number;
+  readonly height: number;
+}
+
+/** The answer of `POST /api/jobs` and `GET /api/jobs/:id`; `GET /api/jobs` has `{ jobs: Job[] }`, the newest first. */
+export interface Job {
+  readonly id: string;
+  readonly state: JobState;
+  readonly model: string;
+  readonly loras: readonly LoraChoice[];
+  /** All settings with which it is drawn, defaults filled in. */
+  readonly settings: GenerateSettings;
+  readonly outputFormat: OutputFormat;
+  /** Times in milliseconds since 1970. */
+  readonly created: number;
+  readonly started?: number | undefined;
+  readonly ended?: number | undefined;
+  /** Number of steps that are done, and of all. */
+  readonly step: number;
+  readonly steps: number;
+  /** For queued jobs: how many are before it. */
+  readonly position?: number | undefined;
+  /** Why it failed, in a sentence. */
+  readonly error?: string | undefined;
+  /** Empty until it has succeeded. */
+  readonly pictures: readonly JobPicture[];
+}
+
+/**
+ * The data of the server-sent events of `GET /api/jobs/:id/events`, whose event name is `kind`. The first is always a job; the
+ * stream ends behind the job event whose state is final.
+ */
+export type JobEvent =
+  | { readonly kind: "job"; readonly job: Job }
+  | { readonly kind: "progress"; readonly step: number; readonly steps: number }
+  /** PNG files in base64, one for each picture, or the first frame of each clip. */
+  | {
+      readonly kind: "preview";
+      readonly step: number;
+      readonly steps: number;
+      readonly pictures: readonly string[];
+    };
+
+/** What a model takes, for forms. */
+export interface ModelInfo {
+  readonly name: string;
+  /** What it draws from: "text" for prompts. */
+  readonly condition: "none" | "class" | "text";
+  /** Names of the classes, for models of classes that have names. */
+  readonly classes?: readonly string[] | undefined;
+  /** Whether it draws continuous numbers or discrete tokens, which have samplers and settings of their own. */
+  readonly process: "continuous" | "tokens";
+  /** The samplers that it may be drawn with. */
+  readonly samplers: readonly string[];
+  /** Whether its pictures are clips. */
+  readonly clips: boolean;
+  /** Settings of a request that gives none. */
+  readonly defaults: Pick<
+    GenerateSettings,
+    "steps" | "sampler" | "guidance" | "width" | "height" | "frames" | "fps"
+  >;
+}
+
+/** The answer of `GET /api/models`. */
+export interface ModelList {
+  readonly models: readonly ModelInfo[];
+  /** Names of the LoRAs in the server's folder. */
+  readonly loras: readonly string[];
+  /** The most that one request may ask for. */
+  readonly limits: Limits;
+}
+
+/** The most that one request may ask for. */
+export interface Limits {
+  /** Pixels of one picture, or of all frames of a clip. */
+  readonly pixels: number;
+  readonly steps: number;
+  /** Pictures of one request. */
+  readonly count: number;
+  /** Bytes of a request's body. */
+  readonly body: number;
+  /** Jobs that wait or run; beyond it requests are answered by 429 with Retry-After. */
+  readonly queue: number;
+  /** Characters of a prompt. */
+  readonly prompt: number;
+}
+
+/** The body of every answer that is an error, as in OpenAI's API. */
+export interface ErrorBody {
+  readonly error: {
+    readonly message: string;
+    readonly type: "invalid_request_error" | "rate_limit_error" | "server_error";
+    readonly code: string | null;
+    /** The setting at fault, if it is known. */
+    readonly param: string | null;
+  };
+}
