@@ -15,6 +15,8 @@ import {
 } from "../pipelines/settings.ts";
 import { readPictureFile } from "../pictures/decode-node.ts";
 import { readMaskFile } from "../pictures/mask-node.ts";
+import type { Clip } from "../pictures/clip.ts";
+import { readClip } from "../pictures/clip-file-node.ts";
 import type { Picture } from "../pictures/picture.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { numberOption, numbersOption, pairOption, sizeOption } from "./options.ts";
@@ -28,8 +30,9 @@ const parsers: { readonly [K in SettingFlag["parse"]]?: Parser } = {
   pair: pairOption,
 };
 
-const readers: Partial<Record<SettingFlag["parse"], (path: string) => Promise<Picture>>> = {
+const readers: Partial<Record<SettingFlag["parse"], (path: string) => Promise<Picture | Clip>>> = {
   picture: (path) => readPictureFile(path),
+  clip: async (path) => (await readClip(path)).clip,
   mask: readMaskFile,
 };
 
@@ -106,6 +109,12 @@ function recordedRequest(
   if (recorded.strength !== undefined && typed.image === undefined) {
     throw new UsageError(
       `The picture was drawn from an image, at a strength of ${recorded.strength}, which it does not contain; give the image as --image.`,
+    );
+  }
+  const frames = [typed.image, typed.lastImage, typed.extend];
+  if (fields["aroundFrames"] && frames.every((each) => each === undefined)) {
+    throw new UsageError(
+      "The clip was drawn around given frames, which it does not name; give them as --image, --last-image or --extend.",
     );
   }
   if (fields["masked"] && typed.mask === undefined) {

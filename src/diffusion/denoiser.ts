@@ -23,7 +23,7 @@ export type Denoiser = (x: NdArray, level: NoiseLevel) => Promise<Denoised>;
  * A network under fixed conditions: images [B, C, …] at a level → its prediction [B, C, …], or [B, 2·C, …] with a learned
  * variance; or tokens [B, h, w], int64, → logits [B, codebook, h, w].
  *
- * `told` are inputs of a network that depends on more of a step than its level.
+ * `told` are inputs of a network that depends on more of a step than its level; `t` among them replaces the level's time.
  */
 export type Network = (x: NdArray, level: NoiseLevel, told?: Conditions) => Promise<NdArray>;
 
@@ -93,7 +93,7 @@ export function batchedNetwork(run: RunRows): (conditions: Conditions) => Networ
       const count = x.shape[0]!;
       const t = ndarray("float32", [count], new Array<number>(count).fill(level.time));
       const shown = x.dtype === "int64" ? x : castArray(x, "float32");
-      const inputs = { ...conditions, ...told, x: shown, t };
+      const inputs = { ...conditions, t, ...told, x: shown };
       pending.push({ count, inputs, answer, fail });
       // Calls at the same time are made before the next microtask.
       if (pending.length === 1) queueMicrotask(() => void runAll());

@@ -285,6 +285,11 @@ export function guidesItself(network: NetworkConfig): boolean {
   return familyOf(network).guidanceInput?.(network) ?? false;
 }
 
+/** Whether each token of a network's input may have a time of its own. */
+export function takesTimePerToken(network: NetworkConfig): boolean {
+  return familyOf(network).timePerToken?.(network) ?? false;
+}
+
 /** The number of layers that rows may skip, for skip-layer guidance. */
 export function skippableLayers(network: NetworkConfig): number {
   return familyOf(network).skippable?.(network) ?? 0;

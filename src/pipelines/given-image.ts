@@ -8,20 +8,14 @@ import type { ImageModel, RunStage, Stages } from "./image-model.ts";
 import type { GenerateRequest } from "./settings.ts";
 
 /**
- * Checks that image, mask, strength and size fit one another and the model.
+ * Checks that image, mask, strength and size of a picture fit one another.
  *
- * @throws UsageError if a mask or strength has no image, a size differs, or the model draws clips
+ * @throws UsageError if a mask or strength has no image, or a size differs
  */
 export function checkGivenImage(
   { image, mask, strength }: Pick<GenerateRequest, "image" | "mask" | "strength">,
   { width, height }: { readonly width: number; readonly height: number },
-  { name, network }: Pick<ImageModel, "name" | "network">,
 ): void {
-  if (image && network.frames !== undefined) {
-    throw new UsageError(
-      `${name} draws clips of a text alone and cannot start from an image; leave it out.`,
-    );
-  }
   if (!image) {
     if (strength === undefined && !mask) return;
     throw new UsageError(

@@ -22,6 +22,7 @@ import {
   temporalFactor,
   type VideoAutoencoderConfig,
 } from "../models/coders/video-autoencoder-config.ts";
+import type { Direction } from "../models/coders/video-autoencoder.ts";
 import { type ChunkCoder, chunkCoder } from "../models/coders/video-chunks.ts";
 import {
   imageSizes,
@@ -47,7 +48,7 @@ export interface ImageModel {
   readonly encoder?: PromptEncoder | undefined;
   /** Decodes latents or tokens to pixels; absent if the network draws pixels. */
   readonly decoder?: LatentDecoder | undefined;
-  /** Decodes latents of clips to pixels, in place of `decoder`. */
+  /** Decodes latents of clips to pixels, in place of `decoder`, and encodes frames. */
   readonly clipDecoder?: ClipDecoder | undefined;
   /** Settings that a request takes from the model where it gives none. */
   readonly defaults: Omit<Card["sampling"], "sampler"> & {
@@ -124,19 +125,22 @@ type Size = readonly [height: number, width: number];
 /** The stages of one model. */
 export interface Stages {
   readonly encoders: readonly Stage[];
-  /** The network for latents or pixels of a height and width, with layers that single rows may skip, and clips of some frames. */
-  network(size: Size, skippable?: readonly number[], frames?: number): Stage;
+  /** The network for latents or pixels of a height and width. */
+  network(size: Size, options?: DrawingOptions): Stage;
   /** Latents along a side of a tile, by which larger ones are decoded; undefined where they are decoded at once. */
   readonly tile: number | undefined;
   /** The decoder for latents of a height and width; undefined if the network draws pixels. */
   decoder(size: Size): Stage | undefined;
-  /** The decoder for clips of latents of a height and width, chunk by chunk; undefined for models without one. */
-  clipDecoder(size: Size): ClipStages | undefined;
+  /**
+   * The encoder for clips of frames of a height and width, or the decoder for latents, chunk by chunk; undefined for models without
+   * one.
+   */
+  clipCoder(direction: Direction, size: Size): ClipStages | undefined;
   /** The encoder for images of a height and width in pixels; undefined if the network draws pixels. */
   imageEncoder(size: Size): Stage | undefined;
 }
 
-/** The programs that decode the chunks of a clip. */
+/** The programs that code the chunks of a clip. */
 export interface ClipStages {
   readonly coder: ChunkCoder;
   /** The stage of a graph of the coder. */
@@ -162,11 +166,13 @@ export function stagesOf(model: StagedModel): Stages {
   return {
     encoders: encoder?.stages ?? [],
     tile: decoder?.kind === "kl" ? defaultTile / (decoder.config.packing?.patch ?? 1) : undefined,
-    network(size, skippable = [], frames = network.frames) {
-      const key = `${size.join("×")} ${skippable.join()} ${frames}`;
-      return once("network", key, weights, () => networkGraph(network, size, skippable, frames));
+    network(size, options = {}) {
+      const { skippable = [], frames = network.frames, timePerToken = false } = options;
+      const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken}`;
+      const whole = { skippable, frames, timePerToken };
+      return once("network", key, weights, () => networkGraph(network, size, whole));
     },
-    clipDecoder: (size) => clipDecoder && clipStages(clipDecoder, size, clips),
+    clipCoder: (direction, size) => clipDecoder && clipStages(clipDecoder, direction, size, clips),
     decoder: (size) =>
       decoder &&
       once("decoder", size.join("×"), decoder.weights, () => decoderGraph(decoder, size)),
@@ -176,22 +182,24 @@ export function stagesOf(model: StagedModel): Stages {
   };
 }
 
-/** The programs for clips of latents of one size, made once. */
+/** The programs for clips of one size in one direction, made once. */
 function clipStages(
   { config, weights }: ClipDecoder,
+  direction: Direction,
   size: Size,
   made: Map<string, ClipStages>,
 ): ClipStages {
-  const key = size.join("×");
+  const key = `${direction} ${size.join("×")}`;
   const known = made.get(key);
   if (known) return known;
+  const kind = direction === "decode" ? "decoder" : "image encoder";
   const stages = new Map<Graph, Stage>();
   const fresh: ClipStages = {
-    coder: chunkCoder(config, "decode", size),
+    coder: chunkCoder(config, direction, size),
     stage(graph) {
       const stage: Stage = stages.get(graph) ?? {
-        name: "the decoder",
-        kind: "decoder",
+        name: `the ${kind}`,
+        kind,
         graph: () => graph,
         weights,
       };
@@ -203,22 +211,37 @@ function clipStages(
   return fresh;
 }
 
+/** How a network is traced for a drawing. */
+export interface DrawingOptions {
+  /** Layers that the rows with `skip` pass unchanged; none unless given. */
+  readonly skippable?: readonly number[] | undefined;
+  /** Frames of clips, in the places of the network's input; the config's own unless given. */
+  readonly frames?: number | undefined;
+  /** Whether each token has a time of its own, `t` [B, tokens]. */
+  readonly timePerToken?: boolean | undefined;
+}
+
 /**
  * Traces a network with the inputs that drawing needs.
  *
  * @param size height and width of the network's input; the config's own unless given
- * @param skippable layers that the rows with `skip` pass unchanged
  */
 export function tracedForDrawing(
   network: NetworkConfig,
   size?: Size,
-  skippable: readonly number[] = [],
-  frames: number | undefined = network.frames,
+  { skippable = [], frames = network.frames, timePerToken = false }: DrawingOptions = {},
 ): TracedNetwork {
   // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
   // network needs an input that drops the condition.
   const drop = network.prompt !== undefined;
-  return traceNetwork(network, { size, frames, drop, skippable, textApart: true });
+  return traceNetwork(network, {
+    size,
+    frames,
+    drop,
+    skippable,
+    timePerToken,
+    textApart: true,
+  });
 }
 
 /**
@@ -233,16 +256,11 @@ export function textGraph(network: NetworkConfig): Graph {
 }
 
 /**
- * The network as a graph: `x` [B, C, H, W] or tokens [B, H, W], times `t` [B], the condition, and `skip` [B] if layers are
+ * The network as a graph: `x` [B, C, H, W], a clip [B, C, frames, H, W] or tokens [B, H, W], times `t` [B], the condition, and `skip` [B] if layers are
  * skippable → `output`.
  */
-export function networkGraph(
-  network: NetworkConfig,
-  size?: Size,
-  skippable?: readonly number[],
-  frames?: number,
-): Graph {
-  return graphOf({ output: tracedForDrawing(network, size, skippable, frames).output });
+export function networkGraph(network: NetworkConfig, size?: Size, options?: DrawingOptions): Graph {
+  return graphOf({ output: tracedForDrawing(network, size, options).output });
 }
 
 /**
@@ -348,7 +366,7 @@ function pixelsPerLatent({ decoder, clipDecoder }: SizedModel): number {
 }
 
 /** Frames for each element of the network's input, all but the first. */
-function framesPerLatent({ clipDecoder }: SizedModel): number {
+export function framesPerLatent({ clipDecoder }: SizedModel): number {
   return clipDecoder ? temporalFactor(clipDecoder.config) : 1;
 }
 

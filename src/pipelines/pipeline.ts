@@ -16,8 +16,15 @@ import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-c
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
 import type { Condition } from "./conditions.ts";
+import {
+  encodeGivenFrames,
+  givesFrames,
+  type KeptFrames,
+  withoutLastFrame,
+} from "./given-frames.ts";
 import { encodeGivenImage } from "./given-image.ts";
 import {
+  type DrawingOptions,
   type ImageModel,
   latentFrames,
   latentSize,
@@ -167,8 +174,12 @@ async function* draw(
   const [[, ...row]] = networkInput({ ...model.network, frames }, size);
   const shape = [count, ...(row as number[])];
 
-  const given = await encodeGivenImage(request, shape, context);
-  const networks = await networksUnder(resolved, { size, frames }, context, signal);
+  const kept = frames === undefined ? undefined : yield* keptFrames(request, settings, context);
+  const around = kept && (await encodeGivenFrames(kept, shape, context));
+  const image = await encodeGivenImage(kept ? {} : request, shape, context);
+  const given = around ?? image;
+  const input = { size, frames, timePerToken: around?.clean !== undefined };
+  const networks = await networksUnder(resolved, input, context, signal);
   const { learnedVariance } = model.network;
   // A network that is told the scale guides itself.
   const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
@@ -182,9 +193,16 @@ async function* draw(
     signal,
   };
   const decode = async (drawn: NdArray) => {
-    if (frames !== undefined) return decodeClips(drawn, context, signal);
-    const pictures = await decodePictures(drawn, context, signal);
-    return given ? pictures.map(given.finish) : pictures;
+    if (frames === undefined) {
+      const pictures = await decodePictures(drawn, context, signal);
+      return image ? pictures.map(image.finish) : pictures;
+    }
+    const clips = await decodeClips(drawn, context, signal);
+    return clips.map((drawnClip, i) => {
+      const whole = around ? around.finish(drawnClip, i) : drawnClip;
+      const clip = settings.loop ? withoutLastFrame(whole) : whole;
+      return { ...picturesOfClip(clip)[0]!, clip };
+    });
   };
 
   const denoise = process.denoise(networks, run);
@@ -201,16 +219,38 @@ async function* draw(
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
 }
 
-/** The size of the network's input, with the number of frames for clips. */
-interface InputSize {
+/**
+ * The frames that each clip is drawn around; undefined if there are none. A loop without a first frame begins with one that is drawn
+ * as a still picture, in as many steps.
+ */
+async function* keptFrames(
+  request: GenerateRequest,
+  { count }: GenerateSettings,
+  context: GenerationContext,
+): AsyncGenerator<GenerateStep, readonly KeptFrames[] | undefined> {
+  const { image, lastImage, extend, loop } = request;
+  if (!givesFrames(request)) return undefined;
+  const first = extend ?? (image && clipOfPictures([image]));
+  const leading = first
+    ? new Array<Clip>(count).fill(first)
+    : loop
+      ? (yield* draw({ ...request, frames: 1, loop: false }, context)).map(({ clip }) => clip)
+      : [];
+  return Array.from({ length: count }, (_, row) => ({
+    leading: leading[row],
+    last: loop ? picturesOfClip(leading[row]!)[0] : lastImage,
+  }));
+}
+
+/** The input of the network. */
+interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken"> {
   readonly size: readonly [height: number, width: number];
-  readonly frames: number | undefined;
 }
 
 /** The network under the conditions of a request. What is asked at the same time is one run of the network. */
 async function networksUnder(
   { settings, condition, negative }: ResolvedRequest,
-  { size, frames }: InputSize,
+  { size, frames, timePerToken }: InputForm,
   context: GenerationContext,
   signal: AbortSignal | undefined,
 ): Promise<GuidedNetworks> {
@@ -224,7 +264,7 @@ async function networksUnder(
     Conditions?,
   ];
   const skippable = skippedLayers(settings);
-  const stage = context.stages.network(size, skippable, frames);
+  const stage = context.stages.network(size, { skippable, frames, timePerToken });
   const network = batchedNetwork(
     async (inputs) => (await context.run(stage, inputs, signal ? { signal } : {}))["output"]!,
   );
@@ -313,19 +353,17 @@ async function decodePictures(
   return pictures;
 }
 
-/** Latents or pixels of clips [B, C, F, h, w] → the first frame of each as a picture, and all of them. */
+/** Decodes latents or pixels of clips [B, C, F, h, w]. */
 async function decodeClips(
   latents: NdArray,
   context: GenerationContext,
   signal: AbortSignal | undefined,
-): Promise<(Picture & { readonly clip: Clip })[]> {
-  const drawn: (Picture & { readonly clip: Clip })[] = [];
+): Promise<Clip[]> {
+  const clips: Clip[] = [];
   for (let row = 0; row < latents.shape[0]!; row++) {
-    const own = castArray(rowsOf(latents, row, 1), "float32");
-    const clip = await decodeClip(own, context, signal);
-    drawn.push({ ...picturesOfClip(clip)[0]!, clip });
+    clips.push(await decodeClip(castArray(rowsOf(latents, row, 1), "float32"), context, signal));
   }
-  return drawn;
+  return clips;
 }
 
 /** One clip, [1, C, F, h, w]: in chunks by a decoder of clips, or frame by frame by one of pictures. */
@@ -336,7 +374,7 @@ async function decodeClip(
 ): Promise<Clip> {
   const { model, stages, run } = context;
   const [, channels, frames, height, width] = latents.shape as [1, number, number, number, number];
-  const decoder = stages.clipDecoder([height, width]);
+  const decoder = stages.clipCoder("decode", [height, width]);
   if (decoder) {
     const parts: NdArray<"float32">[] = [];
     const runChunk: RunChunk = (graph, inputs) => run(decoder.stage(graph), inputs);

@@ -14,7 +14,7 @@ import {
 } from "../diffusion/discrete/discrete.ts";
 import { sampleTokens, tokenDraws } from "../diffusion/discrete/token-sampling.ts";
 import { guided } from "../diffusion/guidance.ts";
-import { inpaint } from "../diffusion/inpainting.ts";
+import { type CleanTokens, inpaint, withCleanTokens } from "../diffusion/inpainting.ts";
 import { type NoiseLevel, noiseOfSteps, refuseShift } from "../diffusion/levels.ts";
 import { withLowestTime } from "../diffusion/lowest-time.ts";
 import { keyedNoise, type NoiseSource } from "../diffusion/noise.ts";
@@ -42,11 +42,20 @@ export interface SamplingRun {
   readonly levels: readonly NoiseLevel[];
   /** Shape of the network's input: [count, channels, height, width], or [count, height, width] of tokens. */
   readonly shape: readonly number[];
-  /** The image to start from as the network sees it; where the mask is 0, it is kept. Both are of the shape above. */
-  readonly given?: { readonly latents: NdArray; readonly mask: NdArray | undefined } | undefined;
+  /** The image or frames to start from as the network sees them. */
+  readonly given?: GivenLatents | undefined;
   /** Whether the second half of the network's output channels is a variance. */
   readonly learnedVariance?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What a drawing starts from; arrays are of the shape of the network's input. */
+export interface GivenLatents {
+  readonly latents: NdArray;
+  /** Where it is 0, the latents are kept. */
+  readonly mask: NdArray | undefined;
+  /** Tokens that the network sees as they are, without noise. */
+  readonly clean?: CleanTokens | undefined;
 }
 
 /** One network under the conditions that guidance compares. */
@@ -148,7 +157,8 @@ export function continuousProcess({
         upTo: guidanceInterval[1],
       };
       const denoiser = (network: Network) => {
-        const bounded = lowestTime === undefined ? network : withLowestTime(network, lowestTime);
+        const shown = given?.clean ? withCleanTokens(network, given.latents, given.clean) : network;
+        const bounded = lowestTime === undefined ? shown : withLowestTime(shown, lowestTime);
         return denoiserOf(bounded, parameterization, { learnedVariance });
       };
       const conditional = meanFlow

@@ -2,6 +2,7 @@
  * Compiled programs of a model's stages: how much memory each takes, which is known before anything is loaded, and the cache
  * that compiles a program when it is first run and drops programs when memory runs short.
  */
+import { chunkFrames } from "../models/coders/video-autoencoder-config.ts";
 import { guidesItself } from "../models/network.ts";
 import { turns } from "../engine/turns.ts";
 import { byteSize, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
@@ -121,14 +122,17 @@ export function memoryPlan(
   });
   const most = stages.tile ?? Infinity;
   const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
-  const clips = stages.clipDecoder(size);
+  const clips = stages.clipCoder("decode", size);
   // All chunks but the first, which is shorter, take the same memory.
   const clipDecoder = clips?.stage(clips.coder.graph(1, false));
-  const imageEncoder = image && stages.imageEncoder(image);
+  const encoded = image && stages.clipCoder("encode", image);
+  const imageEncoder =
+    image &&
+    (encoded ? encoded.stage(encoded.coder.graph(chunkFrames, false)) : stages.imageEncoder(image));
   return [
     ...stages.encoders.map((stage) => planned(stage, texts)),
     ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
-    planned(stages.network(size, skippable, frames), rows),
+    planned(stages.network(size, { skippable, frames }), rows),
     ...[decoder, clipDecoder].flatMap((stage) => (stage ? [planned(stage, 1)] : [])),
   ];
 }
@@ -145,12 +149,13 @@ export function checkMemory(
   stages: Stages,
   memory: number,
 ): void {
-  const { count, guidance, width, height, strength, frames: asked } = settings;
+  const { count, guidance, width, height, strength, aroundFrames, loop, frames: asked } = settings;
   const alone = guidance === 1 || model.process.guidesItself || guidesItself(model.network);
   const texts = alone ? 1 : 2;
   const skippable = skippedLayers(settings);
   const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
-  const image = strength === undefined ? undefined : ([height, width] as const);
+  const encodes = strength !== undefined || aroundFrames || loop;
+  const image = encodes ? ([height, width] as const) : undefined;
   const size = latentSize(settings, model);
   const frames = asked === undefined ? undefined : latentFrames(asked, model);
   const load = { size, frames, texts, rows, skippable, image };

@@ -4,14 +4,15 @@
  */
 import * as z from "zod";
 import { nearestNames, quote, UsageError } from "../engine/errors.ts";
-import type { Picture } from "../pictures/picture.ts";
+import type { Clip } from "../pictures/clip.ts";
+import type { Picture, PictureShape } from "../pictures/picture.ts";
 import type { ImageModel } from "./image-model.ts";
 
 /** A command-line option of a setting. */
 export interface SettingFlag {
   /** As commander takes it, such as "--steps <n>". */
   readonly flag: string;
-  readonly parse: "text" | "number" | "numbers" | "pair" | "picture" | "mask";
+  readonly parse: "text" | "number" | "numbers" | "pair" | "picture" | "mask" | "clip" | "flag";
   /** The setting's own help unless given. */
   readonly help?: string;
   /** The members of the setting that the option's numbers become, where the setting is an object. */
@@ -23,6 +24,8 @@ export interface SettingDefaults {
   readonly model: ImageModel;
   readonly image: Picture | undefined;
   readonly mask: Picture | undefined;
+  /** The image or frames whose size is drawn. */
+  readonly like: PictureShape | undefined;
   /** Whether guidance can have an effect: there is a condition, and something to lead away from. */
   readonly guidable: boolean;
 }
@@ -116,6 +119,13 @@ export function isPicture(value: unknown): boolean {
     pixels instanceof Uint8Array &&
     pixels.length === width * height * channels
   );
+}
+
+/** Whether a value is a `Clip` with all of its bytes. */
+export function isClip(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const { frames, height, ...frame } = value as Clip;
+  return Number.isInteger(frames) && frames > 0 && isPicture({ ...frame, height: height * frames });
 }
 
 /** The rows as a JSON schema of an object with an optional property for each. */

@@ -20,17 +20,15 @@ import {
   unconditional,
   warningsOf,
 } from "./conditions.ts";
+import { clipSettings } from "./clip-settings.ts";
+import { checkGivenFrames } from "./given-frames.ts";
 import { checkGivenImage, maskWarnings } from "./given-image.ts";
 import { checkGuidingItself } from "./mean-flow.ts";
 import {
   type ImageModel,
-  checkedFrames,
-  checkedRate,
   latentSize,
   sizeWarnings,
   type MergedLora,
-  ownFrames,
-  ownRate,
   pictureSize,
 } from "./image-model.ts";
 import { checkedSkipLayers, skipLayersType } from "./skip-layers.ts";
@@ -187,43 +185,22 @@ export const settings = {
     ...side,
     help: "width in pixels; the model's own unless given",
     flags: [{ flag: "--width <pixels>", parse: "number" }],
-    default: ({ model, image }) => image?.width ?? pictureSize({}, model).width,
+    default: ({ model, like }) => like?.width ?? pictureSize({}, model).width,
   }),
   height: setting({
     ...side,
     help: "height in pixels; the model's own unless given",
     flags: [{ flag: "--height <pixels>", parse: "number" }],
-    default: ({ model, image }) => image?.height ?? pictureSize({}, model).height,
+    default: ({ model, like }) => like?.height ?? pictureSize({}, model).height,
   }),
-  frames: setting({
-    ...wholeFrom1,
-    help: "frames of a clip, for models that draw clips; the model's own number unless given",
-    flags: [{ flag: "--frames <n>", parse: "number" }],
-    aliases: ["numFrames", "num_frames"],
-    default: ({ model }) => ownFrames(model),
-    forModel: checkedFrames,
-  }),
-  fps: setting({
-    type: number.gt(0).max(1000),
-    expected: "a number of frames a second above 0, at most 1000",
-    help: "frames a second of a clip; the model's own number unless given",
-    flags: [{ flag: "--fps <n>", parse: "number" }],
-    default: ({ model }) => ownRate(model),
-    forModel: checkedRate,
-  }),
-  image: setting({
-    type: picture,
-    expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
-    help: "picture to start from, of the size that is drawn",
-    flags: [{ flag: "--image <file>", parse: "picture" }],
-    unrecorded: true,
-  }),
+  ...clipSettings,
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
     help: "share of the steps by which the image is noised and drawn anew: above 0, which keeps the image, up to 1, which draws all of it anew (default: 0.6, or 1 with a mask)",
     flags: [{ flag: "--strength <s>", parse: "number" }],
-    default: ({ image, mask }) => (image ? (mask ? 1 : 0.6) : undefined),
+    default: ({ model, image, mask }) =>
+      image && model.network.frames === undefined ? (mask ? 1 : 0.6) : undefined,
   }),
   mask: setting({
     type: picture,
@@ -268,7 +245,7 @@ type AlwaysKnown = {
     : never;
 }[SettingName];
 type Value<N extends SettingName> = z.output<Rows[N]["type"]>;
-type Shown = Exclude<SettingName, "image" | "mask" | "class">;
+type Shown = Exclude<SettingName, "image" | "lastImage" | "extend" | "mask" | "class">;
 
 /** A request with all its settings resolved: the same settings give the same pictures. */
 export type GenerateSettings = {
@@ -277,6 +254,8 @@ export type GenerateSettings = {
   readonly class?: string;
   /** Whether a mask says which part of the image is drawn anew. */
   readonly masked?: boolean;
+  /** Whether frames of the clip were given. */
+  readonly aroundFrames?: boolean;
   /** The LoRAs that were merged into the model when it was opened. */
   readonly loras?: readonly MergedLora[];
   /** Sentences about parts of the request that have no effect, such as text past the token limit. */
@@ -306,6 +285,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
     model,
     image: given.image,
     mask: given.mask,
+    like: given.image ?? given.extend ?? given.lastImage,
     guidable: canGuide && condition !== unconditional,
   };
   const values: Record<string, unknown> = {};
@@ -316,12 +296,15 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
     if (value === undefined) continue;
     values[name] = row.forModel ? row.forModel(value, model) : value;
   }
-  const { image: _, mask, ...rest } = values;
+  const { image, lastImage, extend, mask, ...rest } = values;
   const resolved = rest as unknown as Omit<GenerateSettings, "warnings">;
   checkGuidance(resolved, canGuide, model);
   if (model.process.guidesItself) checkGuidingItself(given, model.name);
   checkSeeds(resolved);
-  checkGivenImage(given, resolved, model);
+  checkGivenFrames(given, resolved, model);
+  const ofClip = model.network.frames !== undefined;
+  if (!ofClip) checkGivenImage(given, resolved);
+  const aroundFrames = ofClip && [image, lastImage, extend].some((each) => each !== undefined);
   const { steps, shift, strength } = resolved;
   const schedule = model.process.levels(steps, { size: latentSize(resolved, model), shift });
   return {
@@ -332,6 +315,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
       ...resolved,
       ...(condition.kind === "class" && { class: condition.name }),
       ...(mask !== undefined && { masked: true }),
+      ...(aroundFrames && { aroundFrames: true }),
       ...(model.loras && { loras: model.loras }),
       warnings: [
         ...warningsOf({ condition, negative, ...resolved }, model),
@@ -350,7 +334,7 @@ const elsewhere: Readonly<Record<string, string>> = {
 };
 
 /** Fields of resolved settings that report something and ask for nothing. */
-const reported = new Set(["masked", "loras", "warnings"]);
+const reported = new Set(["masked", "aroundFrames", "loras", "warnings"]);
 
 /**
  * A request under the settings' own names, each value checked by its row.

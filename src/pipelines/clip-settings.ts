@@ -1,0 +1,60 @@
+/** The settings of clips: rows of the table in `settings.ts`. */
+import * as z from "zod";
+import type { Clip } from "../pictures/clip.ts";
+import type { Picture } from "../pictures/picture.ts";
+import { checkedFrames, checkedRate, ownFrames, ownRate } from "./image-model.ts";
+import { isClip, isPicture, setting } from "./setting.ts";
+
+const pictureExpected =
+  "a picture: width, height, channels (1 or 3) and one byte for each in pixels";
+
+export const clipSettings = {
+  frames: setting({
+    type: z.int().min(1),
+    expected: "a whole number of at least 1",
+    help: "frames of a clip, for models that draw clips; the model's own number unless given",
+    flags: [{ flag: "--frames <n>", parse: "number" }],
+    aliases: ["numFrames", "num_frames"],
+    default: ({ model }) => ownFrames(model),
+    forModel: checkedFrames,
+  }),
+  fps: setting({
+    type: z.number().gt(0).max(1000),
+    expected: "a number of frames a second above 0, at most 1000",
+    help: "frames a second of a clip; the model's own number unless given",
+    flags: [{ flag: "--fps <n>", parse: "number" }],
+    default: ({ model }) => ownRate(model),
+    forModel: checkedRate,
+  }),
+  lastImage: setting({
+    type: z.custom<Picture>(isPicture),
+    expected: pictureExpected,
+    help: "last frame of a clip; with --image, what lies between the two is drawn",
+    flags: [{ flag: "--last-image <file>", parse: "picture" }],
+    aliases: ["last_image"],
+    only: "continuous",
+    unrecorded: true,
+  }),
+  extend: setting({
+    type: z.custom<Clip>(isClip),
+    expected: "a clip: frames, width, height, channels (1 or 3) and one byte for each in pixels",
+    help: "clip to go on from, an animated file or a folder of frames: the first of --frames",
+    flags: [{ flag: "--extend <file|dir>", parse: "clip" }],
+    only: "continuous",
+    unrecorded: true,
+  }),
+  loop: setting({
+    type: z.boolean(),
+    expected: "true or false",
+    help: "end with the first frame, which is drawn first unless given; the last frame, its repetition, is left out",
+    flags: [{ flag: "--loop", parse: "flag" }],
+    only: "continuous",
+  }),
+  image: setting({
+    type: z.custom<Picture>(isPicture),
+    expected: pictureExpected,
+    help: "picture to start from, of the size that is drawn; for models of clips the first frame, which is kept",
+    flags: [{ flag: "--image <file>", parse: "picture" }],
+    unrecorded: true,
+  }),
+};
