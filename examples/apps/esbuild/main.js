@@ -17,6 +17,7 @@ async function draw({ prompt, seed }) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  message.textContent = "";
   draw(Object.fromEntries(new FormData(form))).then(
     () => (message.textContent = "done"),
     (error) => (message.textContent = error.message),

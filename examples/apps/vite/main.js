@@ -35,6 +35,7 @@ async function draw({ prompt, seed }, { signal }) {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  message.textContent = "";
   const stopping = new AbortController();
   cancel.addEventListener("click", () => stopping.abort(), { once: true });
   void draw(Object.fromEntries(new FormData(form)), stopping);

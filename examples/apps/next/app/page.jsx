@@ -13,6 +13,7 @@ export default function Page() {
   const [message, setMessage] = useState("");
 
   async function draw(fields) {
+    setMessage("");
     try {
       const pipeline = await (opening ??= openPipelineUrl("/models/emoji/", { backend }));
       const onProgress = ({ step, steps }) => setProgress(step / steps);
