@@ -12,7 +12,7 @@ import { resolve } from "../engine/graph/shape.ts";
 import { pick } from "../engine/records.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
-import { weightType } from "../engine/runtime/stored-weight.ts";
+import { isInPlace, weightBytes } from "../engine/runtime/stored-weight.ts";
 import {
   type ImageModel,
   latentFrames,
@@ -56,14 +56,14 @@ export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): M
   let [whole, stored, largest] = [0, 0, 0];
   for (const parameter of graph.parameters) {
     const found = stage.weights(leafName(parameter));
-    const dtype = found ? weightType(found).dtype : parameter.dtype;
     const { node } = parameter;
+    const bytes = sizeOf(resolve(parameter.shape, undefined)) * byteSize(parameter.dtype);
+    const own = found && isInPlace(found, () => true) ? weightBytes(found) : bytes;
     // Fixed tables are never converted as a whole.
-    if (dtype === parameter.dtype || (is(node, "parameter") && node.attributes.fixed)) continue;
-    const count = sizeOf(resolve(parameter.shape, undefined));
-    whole += count * byteSize(parameter.dtype);
-    stored += count * byteSize(dtype);
-    largest = Math.max(largest, count * byteSize(parameter.dtype));
+    if (own === bytes || (is(node, "parameter") && node.attributes.fixed)) continue;
+    whole += bytes;
+    stored += own;
+    largest = Math.max(largest, bytes);
   }
   const [weights, activations] =
     layout === "onDemand"

@@ -7,6 +7,7 @@ import {
   blocksWeight,
   fileWeight,
   rowsWeight,
+  scaledWeight,
   type StoredWeight,
 } from "../engine/runtime/stored-weight.ts";
 import type { Weights } from "./safetensors/safetensors.ts";
@@ -31,7 +32,9 @@ export function storedWeights(
 }
 
 function storedAt(entry: TensorEntry): StoredWeight {
-  const { tag, dtype, shape, offset, length, source, parts, blocks } = entry;
+  const { scale, ...numbers } = entry;
+  if (scale) return scaledWeight(storedAt(numbers), storedAt(scale));
+  const { tag, dtype, shape, offset, length, source, parts, blocks } = numbers;
   if (parts) return rowsWeight(parts.map(storedAt));
   if (blocks && (source.bytes || source.path !== undefined)) {
     const place = source.path === undefined ? { bytes: source.bytes! } : { path: source.path };

@@ -75,11 +75,12 @@ export function swapHalves(weights: Weights, swaps: (layer: string) => boolean):
   return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
 }
 
-/** `count` rows from row `from` of a tensor that lies in one piece. */
+/** `count` rows from row `from` of a tensor. */
 function rowsOf(entry: TensorEntry, name: string, from: number, count: number): TensorEntry {
   const [rows = 0, ...rest] = entry.shape;
   const rowBytes = entry.length / rows;
-  const { parts: _, blocks, ...whole } = entry;
+  const { parts, blocks, ...whole } = entry;
+  if (parts) return rowsOfParts(parts, name, from, count);
   if (blocks) {
     const { format } = blocks;
     const inRow = sizeOf(rest);
@@ -94,17 +95,33 @@ function rowsOf(entry: TensorEntry, name: string, from: number, count: number): 
       length,
     };
   }
+  const { scale } = whole;
   return {
     ...whole,
     name,
     shape: [count, ...rest],
     offset: entry.offset + from * rowBytes,
     length: count * rowBytes,
+    ...(scale && sizeOf(scale.shape) > 1 && { scale: rowsOf(scale, scale.name, from, count) }),
   };
 }
 
+function rowsOfParts(parts: readonly TensorEntry[], name: string, from: number, count: number) {
+  const found: TensorEntry[] = [];
+  let top = 0;
+  for (const part of parts) {
+    const [rows = 0] = part.shape;
+    const [first, last] = [Math.max(from, top), Math.min(from + count, top + rows)];
+    if (first < last) found.push(rowsOf(part, name, first - top, last - first));
+    top += rows;
+  }
+  return found.length === 1 ? found[0]! : joined(name, found);
+}
+
 function joins(a: TensorEntry, b: TensorEntry): boolean {
-  const alike = a.tag === b.tag || (a.blocks !== undefined && b.blocks !== undefined);
+  const bothScaled = (a.scale === undefined) === (b.scale === undefined);
+  const alike =
+    (a.tag === b.tag && bothScaled) || (a.blocks !== undefined && b.blocks !== undefined);
   return alike && formatShape(a.shape.slice(1)) === formatShape(b.shape.slice(1));
 }
 

@@ -11,6 +11,8 @@ const tolerances: { readonly [D in DType]: number } = {
   float32: 1e-5,
   float16: 2 ** -9,
   bfloat16: 2 ** -6,
+  float8_e4m3fn: 2 ** -3,
+  float8_e5m2: 2 ** -2,
   int64: 0,
   int32: 0,
   uint8: 0,

@@ -3,11 +3,13 @@ import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import {
   arrayWeight,
   fileWeight,
+  isInPlace,
   type ReadFile,
   readWeight,
   relocated,
   reshaped,
   rowsWeight,
+  scaledWeight,
   sliceRows,
   weightBytes,
   weightFiles,
@@ -34,6 +36,42 @@ const kinds = {
     fileWeight("w.bin", 8 + 36, "float32", [1, 3]),
   ]),
 };
+
+/** Rows of 8-bit floats and a scale for each, or for all; both read as the same rows 0 to 11. */
+const eighths = ndarray("float8_e4m3fn", [4, 3], values);
+const scaled = {
+  "8-bit floats and one scale": scaledWeight(
+    arrayWeight(ndarray("float8_e5m2", [4, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14])),
+    arrayWeight(ndarray("float32", [], [0.75])),
+  ),
+  "8-bit floats and a scale for each row": scaledWeight(
+    arrayWeight(eighths),
+    arrayWeight(ndarray("float32", [4, 1], [1, 0.5, 3, 7])),
+  ),
+};
+
+describe.each(Object.entries(scaled))("a weight stored as %s", (kind, weight) => {
+  const expected = kind.includes("one")
+    ? [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14].map((value) => 0.75 * value)
+    : values.map((value, i) => value * [1, 0.5, 3, 7][Math.floor(i / 3)]!);
+
+  it("is read as float32, whole, by rows and in another shape", async () => {
+    expect(weightType(weight)).toEqual({ dtype: "float32", shape: [4, 3] });
+    expect(await readWeight(weight, readFile)).toEqual(ndarray("float32", [4, 3], expected));
+    expect(await readWeight(sliceRows(weight, 0, 1, 2), readFile)).toEqual(
+      ndarray("float32", [2, 3], expected.slice(3, 9)),
+    );
+    expect(await readWeight(sliceRows(reshaped(weight, [4, 3, 1, 1]), 0, 2, 1), readFile)).toEqual(
+      ndarray("float32", [1, 3, 1, 1], expected.slice(6, 9)),
+    );
+  });
+
+  it("is computed with in place where a runtime reads 8-bit floats", () => {
+    expect(isInPlace(weight, () => true)).toBe(true);
+    expect(isInPlace(weight, (dtype) => dtype === "float32")).toBe(false);
+    expect(weightBytes(weight)).toBe(kind.includes("one") ? 16 : 28);
+  });
+});
 
 describe.each(Object.entries(kinds))("a weight stored as %s", (kind, weight) => {
   it("has a type and a size, and is read as one array", async () => {

@@ -15,7 +15,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tinySD3, writeSD3File, writeSD3Folder } from "../support/sd3/parts.ts";
 import { FormatError, UsageError } from "../../src/engine/errors.ts";
-import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { imagePipeline } from "../../src/pipelines/pipeline.ts";
 import {
   openModel,
@@ -173,6 +173,40 @@ describe("Stable Diffusion 3", () => {
       expect(await drawn(at("file/renamed.safetensors"))).toEqual(folderPixels);
     },
   );
+
+  it("draws from 8-bit floats, plain or scaled, what it draws from the same numbers in float32", async () => {
+    const whole = await openSafetensorsFile(at("file/sd3.safetensors"));
+    const eighths: [string, NdArray][] = [];
+    const widened: [string, NdArray][] = [];
+    for (const name of whole.entries.keys()) {
+      const array = await whole.read(name);
+      // T5 as Stability publishes it, and the network as ComfyUI does.
+      const plain = name.startsWith("text_encoders.t5xxl.");
+      const scaled = /^model\.diffusion_model\..*\.(qkv|proj|fc1|fc2)\.weight$/.test(name);
+      const scale = scaled ? 2 ** -9 * 1.5 : 1;
+      const times = (values: NdArray, by: number) =>
+        ndarray(
+          "float32",
+          array.shape,
+          toNumbers(values).map((value) => value * by),
+        );
+      const stored =
+        plain || scaled
+          ? castArray(times(array, 1 / scale), scaled ? "float8_e4m3fn" : "float8_e5m2")
+          : array;
+      eighths.push([name, stored]);
+      if (scaled)
+        eighths.push([name.replace(/weight$/, "scale_weight"), ndarray("float32", [], [scale])]);
+      widened.push([name, stored === array ? array : times(stored, scale)]);
+    }
+    eighths.push(["model.diffusion_model.scaled_fp8", ndarray("float8_e4m3fn", [2], [0, 0])]);
+    await writeSafetensors(at("file/eighths.safetensors"), eighths);
+    await writeSafetensors(at("file/widened.safetensors"), widened);
+    await whole.close();
+    const pixels = await drawn(at("file/eighths.safetensors"));
+    expect(pixels).toEqual(await drawn(at("file/widened.safetensors")));
+    expect(pixels).not.toEqual(folderPixels);
+  });
 
   it("takes parts that its file lacks from other files and folders", async () => {
     const { t5, clips } = await encoderFiles();

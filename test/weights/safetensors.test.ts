@@ -125,6 +125,8 @@ describe("writing", () => {
       "I32",
       "BF16",
       "F16",
+      "F8_E4M3",
+      "F8_E5M2",
       "U8",
       "BOOL",
     ]);
@@ -278,17 +280,17 @@ describe("reading", () => {
   it("lists unsupported dtypes, and fails to read them", async () => {
     const weights = await open(
       fileOf(
-        '{"a":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F4","shape":[2,3],"data_offsets":[3,6]},"c":{"dtype":"U8","shape":[],"data_offsets":[6,7]}}',
+        '{"a":{"dtype":"F8_E8M0","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F4","shape":[2,3],"data_offsets":[3,6]},"c":{"dtype":"U8","shape":[],"data_offsets":[6,7]}}',
         7,
       ),
     );
     expect([...weights.entries.values()].map(({ tag, dtype }) => [tag, dtype])).toEqual([
-      ["F8_E4M3", null],
+      ["F8_E8M0", null],
       ["F4", null],
       ["U8", "uint8"],
     ]);
     const message =
-      'm.safetensors: tensor "a" has the dtype F8_E4M3, which cannot be read here; convert it to one of BOOL, U8, F16, BF16, I32, F32, F64, I64.';
+      'm.safetensors: tensor "a" has the dtype F8_E8M0, which cannot be read here; convert it to one of BOOL, U8, F8_E5M2, F8_E4M3, F16, BF16, I32, F32, F64, I64.';
     await expect(weights.read("a")).rejects.toThrow(message);
     await expect(readFloat32(weights.entries.get("a")!)).rejects.toThrow(message);
   });

@@ -1,5 +1,5 @@
 /**
- * Conversion between numbers and the 16-bit floats that JavaScript lacks: of one number, and in bulk. The bulk functions give
+ * Conversion between numbers and the floats of 8 and 16 bits that JavaScript lacks: of one number, and in bulk. The bulk functions give
  * the same results and are fast enough for checkpoints of gigabytes. They work on any part of a tensor, so a caller can convert
  * chunk by chunk.
  */
@@ -64,6 +64,69 @@ function float16Table(): Float32Array {
   return halfValues;
 }
 
+/** "OCP 8-bit Floating Point Specification" (Open Compute Project, 2023). */
+const float8Formats = {
+  /** Four bits of exponent and no infinities, so that the largest number is 448. */
+  float8_e4m3fn: { mantissa: 3, bias: 7, special: (bits: number) => bits === 0x7f && NaN },
+  /** The upper half of a binary16. */
+  float8_e5m2: {
+    mantissa: 2,
+    bias: 15,
+    special: (bits: number) => bits >= 0x7c && (bits === 0x7c ? Infinity : NaN),
+  },
+} as const;
+
+type Float8 = keyof typeof float8Formats;
+
+export function isFloat8(dtype: DType): dtype is Float8 {
+  return dtype in float8Formats;
+}
+
+const float8Values = new Map<Float8, Float32Array>();
+
+/** The values of all 256 patterns of an 8-bit float. */
+function float8Table(format: Float8): Float32Array {
+  let table = float8Values.get(format);
+  if (!table) {
+    const { mantissa, bias, special } = float8Formats[format];
+    const unit = 2 ** mantissa;
+    table = Float32Array.from({ length: 256 }, (_, pattern) => {
+      const bits = pattern & 0x7f;
+      const sign = pattern & 0x80 ? -1 : 1;
+      const other = special(bits);
+      if (other !== false) return sign * other;
+      const exponent = bits >> mantissa;
+      const whole = (bits % unit) + (exponent === 0 ? 0 : unit);
+      return sign * whole * 2 ** (Math.max(exponent, 1) - bias - mantissa);
+    });
+    float8Values.set(format, table);
+  }
+  return table;
+}
+
+/** Returns the number that the bits of an 8-bit float represent. */
+export function fromFloat8(format: Float8, bits: number): number {
+  return float8Table(format)[bits]!;
+}
+
+/** Returns the bits of the nearest 8-bit float, ties to even. Numbers beyond the range become NaN in E4M3 and infinite in E5M2. */
+export function toFloat8(format: Float8, value: number): number {
+  const table = float8Table(format);
+  const sign = value < 0 || Object.is(value, -0) ? 0x80 : 0;
+  const magnitude = Math.abs(value);
+  let low = 0;
+  while (low < 0x7f && table[low + 1]! <= magnitude) low++;
+  if (Number.isNaN(magnitude)) return 0x7f;
+  if (table[low] === magnitude) return sign | low;
+  // Beyond the largest number, the next would follow at the same distance as the one before.
+  const next = Number.isFinite(table[low + 1])
+    ? table[low + 1]!
+    : 2 * table[low]! - table[low - 1]!;
+  const middle = (table[low]! + next) / 2;
+  const up = magnitude > middle || (magnitude === middle && low % 2 === 1);
+  return sign | (up ? low + 1 : low);
+}
+
 /**
  * Converts binary16 bits to float32 values without rounding.
  *
@@ -122,7 +185,7 @@ export function float32ToFloat16(values: Float32Array, target: Uint16Array): voi
 }
 
 /**
- * Converts host data of any dtype to float32 values. 16-bit floats, uint8 and bool convert exactly; the rest is rounded.
+ * Converts host data of any dtype to float32 values. Floats of 8 and 16 bits, uint8 and bool convert exactly; the rest is rounded.
  *
  * @throws ShapeError when the arrays differ in length
  */
@@ -130,8 +193,19 @@ export function toFloat32(dtype: DType, source: TypedArray, target: Float32Array
   checkLengths(source.length, target.length);
   if (dtype === "float16") float16ToFloat32(source as Uint16Array, target);
   else if (dtype === "bfloat16") bfloat16ToFloat32(source as Uint16Array, target);
-  else if (dtype !== "int64") target.set(source as Exclude<TypedArray, BigInt64Array>);
+  else if (isFloat8(dtype)) {
+    const table = float8Table(dtype);
+    for (let i = 0; i < source.length; i++) target[i] = table[source[i] as number]!;
+  } else if (dtype !== "int64") target.set(source as Exclude<TypedArray, BigInt64Array>);
   else for (let i = 0; i < source.length; i++) target[i] = Number(source[i]);
+}
+
+/** Multiplies values by one scale, or each of as many rows as there are scales by its own. */
+export function scaleRows(values: Float32Array, scales: Float32Array): void {
+  const inRow = values.length / scales.length;
+  for (const [row, scale] of scales.entries()) {
+    for (let i = row * inRow; i < (row + 1) * inRow; i++) values[i] = values[i]! * scale;
+  }
 }
 
 function bitsOf(values: Float32Array): Uint32Array {

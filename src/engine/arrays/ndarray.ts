@@ -3,17 +3,22 @@ import {
   float32ToFloat16,
   fromBfloat16,
   fromFloat16,
+  fromFloat8,
+  isFloat8,
   toBfloat16,
   toFloat16,
   toFloat32,
+  toFloat8,
 } from "./convert.ts";
 import { ShapeError } from "../errors.ts";
 
-/** Element types. bfloat16 is a storage type: checkpoints hold it, arithmetic happens in float32. */
+/** Element types. bfloat16 and the 8-bit floats are storage types: checkpoints hold them, arithmetic happens in float32. */
 export const dtypes = [
   "float32",
   "float16",
   "bfloat16",
+  "float8_e4m3fn",
+  "float8_e5m2",
   "float64",
   "int64",
   "int32",
@@ -23,11 +28,13 @@ export const dtypes = [
 
 export type DType = (typeof dtypes)[number];
 
-/** The array type of each dtype. float16 and bfloat16 are stored as raw 16-bit patterns, and bool as one byte that is 0 or 1. */
+/** The array type of each dtype. Floats of 8 and 16 bits are stored as raw bit patterns, and bool as one byte that is 0 or 1. */
 export interface DataOf {
   float32: Float32Array;
   float16: Uint16Array;
   bfloat16: Uint16Array;
+  float8_e4m3fn: Uint8Array;
+  float8_e5m2: Uint8Array;
   float64: Float64Array;
   int64: BigInt64Array;
   int32: Int32Array;
@@ -41,6 +48,8 @@ const arrayTypes = {
   float32: Float32Array,
   float16: Uint16Array,
   bfloat16: Uint16Array,
+  float8_e4m3fn: Uint8Array,
+  float8_e5m2: Uint8Array,
   float64: Float64Array,
   int64: BigInt64Array,
   int32: Int32Array,
@@ -54,7 +63,7 @@ export function byteSize(dtype: DType): number {
 }
 
 export function isFloat(dtype: DType): boolean {
-  return dtype === "float32" || dtype === "float16" || dtype === "bfloat16" || dtype === "float64";
+  return dtype.startsWith("float") || dtype === "bfloat16";
 }
 
 /** Creates a zero-filled array of `length` elements. */
@@ -75,7 +84,7 @@ export function viewOf<D extends DType>(
 export interface NdArray<D extends DType = DType> {
   readonly dtype: D;
   readonly shape: readonly number[];
-  /** The elements in row-major order; float16 and bfloat16 are raw bits. */
+  /** The elements in row-major order; floats of 8 and 16 bits are raw bits. */
   readonly data: DataOf[D];
 }
 
@@ -166,6 +175,7 @@ function fromNumbers<D extends DType>(dtype: D, values: readonly number[]): Data
 function decoder(dtype: DType): (element: number | bigint) => number {
   if (dtype === "float16") return (bits) => fromFloat16(bits as number);
   if (dtype === "bfloat16") return (bits) => fromBfloat16(bits as number);
+  if (isFloat8(dtype)) return (bits) => fromFloat8(dtype, bits as number);
   return Number;
 }
 
@@ -176,6 +186,9 @@ function encoder(dtype: DType): (value: number) => number | bigint {
       return toFloat16;
     case "bfloat16":
       return toBfloat16;
+    case "float8_e4m3fn":
+    case "float8_e5m2":
+      return (value) => toFloat8(dtype, value);
     case "int64":
       return (value) => BigInt(Math.trunc(value));
     case "bool":

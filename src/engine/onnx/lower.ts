@@ -2,6 +2,7 @@
  * Converts a graph to an ONNX model, with one rule for each op. This model is what runs on every device and what `patchwise export`
  * writes.
  */
+import type { DType } from "../arrays/ndarray.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
@@ -177,15 +178,15 @@ function lowerWeight(
   graph: Graph,
   emitter: Emitter,
 ): Map<Tensor, string> {
-  const { shape, dtype } = weightType(stored);
+  const { shape } = weightType(stored);
   if (!sameShape(shape, parameter.shape)) {
     throw new ShapeError(
       `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
     );
   }
   const { whole, cuts } = readsOf(parameter, graph);
-  // Half-precision checkpoints stay as they are stored and are converted to the dtype of the model.
-  const converted = (as: string): string => {
+  // Checkpoints in floats of 8 and 16 bits stay as they are stored and are converted to the dtype of the model.
+  const converted = (as: string, dtype: DType): string => {
     if (dtype === parameter.dtype) return as;
     emitter.scope = parameter.node.scope;
     return emitter.emit("Cast", [as], { to: dataTypes[parameter.dtype] });
@@ -193,15 +194,19 @@ function lowerWeight(
   const target: WeightEmitter = {
     array(as, array) {
       emitter.initializer(as, array);
-      return converted(as);
+      return converted(as, array.dtype);
     },
     file(as, weight) {
       emitter.external(as, weight);
-      return converted(as);
+      return converted(as, weight.dtype);
     },
     concat(parts) {
       emitter.scope = parameter.node.scope;
       return emitter.emit("Concat", parts, { axis: 0 });
+    },
+    multiply(numbers, scale) {
+      emitter.scope = parameter.node.scope;
+      return emitter.emit("Mul", [numbers, scale]);
     },
   };
 

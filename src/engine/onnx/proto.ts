@@ -69,6 +69,8 @@ export const dataTypes = {
   float16: 10,
   float64: 11,
   bfloat16: 16,
+  float8_e4m3fn: 17,
+  float8_e5m2: 19,
 } as const satisfies { readonly [D in DType]: number };
 
 type Scalar = "int64" | "int32" | "float" | "string" | "bytes";

@@ -3,6 +3,7 @@
  * state between runs.
  */
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
+import { isFloat8 } from "../arrays/convert.ts";
 import { type DataOf, type DType, type NdArray, viewOf, zeros } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
@@ -132,9 +133,9 @@ function copyIn({ data }: OrtTensor): ArrayBufferView<ArrayBuffer> {
 }
 
 function toOrt(runtime: OrtRuntime, array: NdArray): OrtTensor {
-  if (array.dtype === "bfloat16") {
+  if (array.dtype === "bfloat16" || isFloat8(array.dtype)) {
     throw new DeviceError(
-      "bfloat16 can be stored but not fed to a program; cast the array to float32.",
+      `${array.dtype} can be stored but not fed to a program; cast the array to float32.`,
     );
   }
   return new runtime.Tensor(array.dtype, array.data as Float32Array, array.shape);

@@ -13,14 +13,13 @@ import {
 } from "./ort-session-web.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
-import { toFloat32 } from "../arrays/convert.ts";
+import { isFloat8, toFloat32 } from "../arrays/convert.ts";
 import {
   fileWeight,
   isInPlace,
   type ReadFile,
   readWeight,
   type StoredWeight,
-  weightType,
 } from "./stored-weight.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
@@ -111,7 +110,7 @@ async function requireAdapter(graph: Graph): Promise<void> {
       "The browser offers no WebGPU adapter: turn on hardware acceleration, or use the device wasm.",
     );
   }
-  const lacking: DType[] = ["float64", "bfloat16"];
+  const lacking: DType[] = ["float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"];
   if (!adapter.features.has("shader-f16")) lacking.push("float16");
   for (const { op, scope, outputs } of graph.nodes) {
     const output = outputs.find(({ dtype }) => lacking.includes(dtype));
@@ -126,8 +125,8 @@ async function requireAdapter(graph: Graph): Promise<void> {
 type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
 
 /**
- * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16 and float64 are converted to float32,
- * because its WebGPU build has no kernels that read them, and so are quantized ones.
+ * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16, float64 and 8-bit floats are converted to float32,
+ * because its builds have no kernels that read them, and so are quantized ones.
  *
  * @returns the weights, and a function that mounts the files behind them
  * @throws DeviceError if `files` lacks a file whose weights have to be converted
@@ -147,13 +146,14 @@ async function prepareWeights(
     const name = leafName(parameter);
     const stored = weights(name);
     if (!stored) continue;
-    const { dtype, shape } = weightType(stored);
-    const readable = dtype !== "bfloat16" && dtype !== "float64";
-    if (isInPlace(stored) && (dtype === parameter.dtype || readable)) {
+    const readable = (dtype: DType) =>
+      dtype === parameter.dtype ||
+      !(dtype === "bfloat16" || dtype === "float64" || isFloat8(dtype));
+    if (isInPlace(stored, readable)) {
       prepared.set(name, stored);
       continue;
     }
-    const { data } = await readWeight(stored, readFile);
+    const { dtype, shape, data } = await readWeight(stored, readFile);
     const values = new Float32Array(data.length);
     toFloat32(dtype, data, values);
     const path = `${name} as float32`;

@@ -4,8 +4,17 @@
  * looks at `kind`.
  */
 import { blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
+import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
-import { allocate, byteSize, type DType, type NdArray, sizeOf, viewOf } from "../arrays/ndarray.ts";
+import {
+  allocate,
+  byteSize,
+  castArray,
+  type DType,
+  type NdArray,
+  sizeOf,
+  viewOf,
+} from "../arrays/ndarray.ts";
 
 /** An array in memory. */
 export interface ArrayWeight {
@@ -44,7 +53,15 @@ export interface BlocksWeight {
   readonly shape: readonly number[];
 }
 
-export type StoredWeight = ArrayWeight | FileWeight | RowsWeight | BlocksWeight;
+/** Numbers that are to be multiplied by a scale of their own, as checkpoints in 8-bit floats have them. */
+export interface ScaledWeight {
+  readonly kind: "scaled";
+  readonly numbers: StoredWeight;
+  /** One number, or one for each row: of one element, or of shape [rows, 1, …]. */
+  readonly scale: StoredWeight;
+}
+
+export type StoredWeight = ArrayWeight | FileWeight | RowsWeight | BlocksWeight | ScaledWeight;
 
 /** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
@@ -60,6 +77,7 @@ export interface WeightEmitter {
   array(name: string, array: NdArray): string;
   file(name: string, weight: FileWeight): string;
   concat(parts: readonly string[]): string;
+  multiply(numbers: string, scale: string): string;
 }
 
 /** What the engine has to know about one kind of storage. */
@@ -75,8 +93,12 @@ interface Storage<W extends StoredWeight> {
   reshaped(weight: W, shape: readonly number[]): StoredWeight;
   /** `count` rows from row `start` of `axis`; all axes before it have length 1. */
   slice(weight: W, axis: number, start: number, count: number): StoredWeight;
-  /** Whether runtimes compute with the weight as it is stored; if not, it is read into an array first. */
-  inPlace(weight: W): boolean;
+  /**
+   * Whether a runtime computes with the weight as it is stored; if not, it is read into an array first.
+   *
+   * @param readable whether the runtime reads weights of a dtype
+   */
+  inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
   /** Writes the elements, in the dtype of `type`, into `target`. */
   read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
   emit(weight: W, name: string, emitter: WeightEmitter): string;
@@ -94,7 +116,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const data = array.data.subarray(start * inRow, (start + count) * inRow);
       return arrayWeight({ ...array, shape: array.shape.with(axis, count), data });
     },
-    inPlace: () => true,
+    inPlace: ({ array }, readable) => readable(array.dtype),
     async read({ array: { data } }, target) {
       target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     },
@@ -111,7 +133,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const rowBytes = sizeOf(shape.slice(axis + 1)) * byteSize(dtype);
       return fileWeight(path, offset + start * rowBytes, dtype, shape.with(axis, count));
     },
-    inPlace: () => true,
+    inPlace: ({ dtype }, readable) => readable(dtype),
     read: ({ path, offset }, target, readFile) => readFile(target, path, offset),
     emit: (weight, name, emitter) => emitter.file(name, weight),
   },
@@ -138,7 +160,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       }
       return found.length === 1 ? found[0]! : rowsWeight(found);
     },
-    inPlace: ({ parts }) => parts.every(isInPlace),
+    inPlace: ({ parts }, readable) => parts.every((part) => isInPlace(part, readable)),
     async read({ parts }, target, readFile) {
       let top = 0;
       for (const part of parts) {
@@ -187,7 +209,44 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       throw new PatchwiseError(`The blocks (${format}) of ${name} were not expanded.`);
     },
   },
+  scaled: {
+    type: ({ numbers }) => ({ dtype: "float32", shape: weightType(numbers).shape }),
+    bytes: ({ numbers, scale }) => weightBytes(numbers) + weightBytes(scale),
+    files: ({ numbers, scale }) => [...weightFiles(numbers), ...weightFiles(scale)],
+    relocated: ({ numbers, scale }, rename) =>
+      scaledWeight(relocated(numbers, rename), relocated(scale, rename)),
+    reshaped: ({ numbers, scale }, shape) =>
+      scaledWeight(
+        reshaped(numbers, shape),
+        isSingle(scale) ? scale : reshaped(scale, [rowsIn(scale), ...shape.slice(1).map(() => 1)]),
+      ),
+    slice({ numbers, scale }, axis, start, count) {
+      const own = axis > 0 || isSingle(scale) ? scale : sliceRows(scale, 0, start, count);
+      return scaledWeight(sliceRows(numbers, axis, start, count), own);
+    },
+    inPlace: ({ numbers, scale }, readable) =>
+      isInPlace(numbers, readable) && isInPlace(scale, readable),
+    async read({ numbers, scale }, target, readFile) {
+      const [stored, scales] = [
+        await readWeight(numbers, readFile),
+        castArray(await readWeight(scale, readFile), "float32").data,
+      ];
+      const { length } = stored.data;
+      const values = viewOf("float32", target.buffer as ArrayBuffer, target.byteOffset, length);
+      toFloat32(stored.dtype, stored.data, values);
+      scaleRows(values, scales);
+    },
+    emit: ({ numbers, scale }, name, emitter) =>
+      emitter.multiply(
+        emitWeight(numbers, `${name}#numbers`, emitter),
+        emitWeight(scale, `${name}#scale`, emitter),
+      ),
+  },
 };
+
+function isSingle(weight: StoredWeight): boolean {
+  return sizeOf(weightType(weight).shape) === 1;
+}
 
 /** Numbers that are decoded at a time. */
 const DECODED = 2 ** 20;
@@ -229,9 +288,18 @@ export function blocksWeight(weight: Omit<BlocksWeight, "kind">): StoredWeight {
   return { kind: "blocks", ...weight };
 }
 
-/** Whether runtimes compute with a weight as it is stored. */
-export function isInPlace(weight: StoredWeight): boolean {
-  return storageOf(weight).inPlace(weight);
+/** Numbers times a scale: one number, or one for each row of shape [rows, 1, …]. They are read as float32. */
+export function scaledWeight(numbers: StoredWeight, scale: StoredWeight): StoredWeight {
+  return { kind: "scaled", numbers, scale };
+}
+
+/**
+ * Whether a runtime computes with a weight as it is stored.
+ *
+ * @param readable whether the runtime reads weights of a dtype
+ */
+export function isInPlace(weight: StoredWeight, readable: (dtype: DType) => boolean): boolean {
+  return storageOf(weight).inPlace(weight, readable);
 }
 
 export function weightType(weight: StoredWeight): WeightType {

@@ -5,6 +5,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
+import { isFloat8 } from "../../engine/arrays/convert.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { pick } from "../../engine/records.ts";
 import { autoencoderIn } from "../../models/coders/autoencoder-kl-checkpoint.ts";
@@ -186,13 +187,13 @@ async function openGivenEncoders(
 /** @throws UsageError if there is another such encoder already */
 function addEncoder(found: Record<string, Weights>, name: string, own: Weights): void {
   const other = found[name];
-  if (other && isReadable(other) === isReadable(own)) {
+  if (other && isFloat8Model(other) === isFloat8Model(own)) {
     throw new UsageError(
       `Both ${other.name} and ${own.name} are a ${table[name]!.title}; give one of them as the text encoder.`,
     );
   }
-  // Stability's folder also has a T5 in 8-bit floats, which cannot be computed with.
-  if (!other || isReadable(own)) found[name] = own;
+  // Stability's folder also has a T5 in 8-bit floats, which is less exact.
+  if (!other || isFloat8Model(other)) found[name] = own;
 }
 
 async function weightFiles(folder: string): Promise<string[]> {
@@ -200,6 +201,6 @@ async function weightFiles(folder: string): Promise<string[]> {
   return names.toSorted().map((name) => join(folder, name));
 }
 
-function isReadable({ entries }: Weights): boolean {
-  return [...entries.values()].every(({ dtype }) => dtype !== null);
+function isFloat8Model({ entries }: Weights): boolean {
+  return [...entries.values()].some(({ dtype }) => dtype !== null && isFloat8(dtype));
 }

@@ -15,7 +15,7 @@ export interface TensorEntry {
   readonly name: string;
   /** The element type as written in the file, such as "BF16". */
   readonly tag: string;
-  /** The dtype after reading; null for types that can only be listed, such as "F8_E4M3". */
+  /** The dtype after reading; null for types that can only be listed, such as "F4". */
   readonly dtype: DType | null;
   readonly shape: readonly number[];
   /** The file that holds the tensor; `source.path` is set if it is a file on disk. */
@@ -26,6 +26,8 @@ export interface TensorEntry {
   readonly length: number;
   /** Set if the bytes are blocks of quantized numbers: their type, and the number in the blocks with which the tensor begins. */
   readonly blocks?: { readonly format: BlockFormat; readonly first: number };
+  /** Set if the numbers are to be multiplied by a scale: one number, or one for each row. They are then read as float32. */
+  readonly scale?: TensorEntry;
   /**
    * Set if the tensor is stored in parts that are concatenated along the first axis; `source` then presents
    * their bytes as one.

@@ -1,10 +1,11 @@
 /** Opens safetensors files without reading their tensors, and reads tensors one at a time. */
 import { blockRange, decodeBlocks } from "../../engine/arrays/blocks.ts";
-import { toFloat32 } from "../../engine/arrays/convert.ts";
+import { scaleRows, toFloat32 } from "../../engine/arrays/convert.ts";
 import { byteSize, type DType, type NdArray, sizeOf, viewOf } from "../../engine/arrays/ndarray.ts";
 import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
+import { joinScales } from "../scales.ts";
 import type { ByteSource } from "../sources/source.ts";
 
 /** Named tensors in one file or in several. */
@@ -44,6 +45,17 @@ const lookalikes: readonly (readonly [string, string])[] = [
  * @throws FormatError if the bytes are not a valid safetensors file
  */
 export async function openSafetensors(source: ByteSource): Promise<Weights> {
+  return withScales(await openShard(source));
+}
+
+/** Weights in 8-bit floats with their scales. */
+export function withScales(weights: Weights): Weights {
+  const { name, metadata, entries } = weights;
+  return weightsOf(name, metadata, joinScales(entries), () => weights.close());
+}
+
+/** Opens one of several files, whose scales of weights may be in another. */
+export async function openShard(source: ByteSource): Promise<Weights> {
   const { name, size } = source;
   if (size < 8) {
     throw new FormatError(
@@ -100,7 +112,7 @@ export function weightsOf(
  * @throws FormatError if its dtype can only be listed
  */
 export async function readTensor(entry: TensorEntry): Promise<NdArray> {
-  if (entry.blocks) return readFloat32(entry);
+  if (entry.blocks || isScaled(entry)) return readFloat32(entry);
   const dtype = readableDtype(entry);
   const data = await readElements(entry, dtype, 0, entry.length);
   return { dtype, shape: entry.shape, data };
@@ -125,32 +137,34 @@ export async function readFloat32(
       `${entry.source.name}: tensor ${quote(entry.name)} has ${count} elements, but the target has ${data.length}.`,
     );
   }
+  const values = { dtype: "float32", shape: entry.shape, data } as const;
+  if (entry.parts) {
+    let top = 0;
+    for (const part of entry.parts) {
+      const end = top + sizeOf(part.shape);
+      await readFloat32(part, data.subarray(top, end));
+      top = end;
+    }
+    return values;
+  }
   if (entry.blocks) {
     await readBlocks(entry, data);
-    return { dtype: "float32", shape: entry.shape, data };
+    return values;
   }
   for (let done = 0; done < entry.length; done += CHUNK_BYTES) {
     const length = Math.min(CHUNK_BYTES, entry.length - done);
     const chunk = await readElements(entry, dtype, done, length);
     toFloat32(dtype, chunk, data.subarray(done / size, (done + length) / size));
   }
-  return { dtype: "float32", shape: entry.shape, data };
+  if (entry.scale) scaleRows(data, (await readFloat32(entry.scale)).data);
+  return values;
 }
 
 /** Numbers that are decoded at a time. */
 const CHUNK_NUMBERS = 2 ** 20;
 
-/** Decodes a tensor of blocks in chunks; of one that is stored in parts, each part by itself. */
+/** Decodes a tensor of blocks in chunks. */
 async function readBlocks(entry: TensorEntry, target: Float32Array): Promise<void> {
-  if (entry.parts) {
-    let top = 0;
-    for (const part of entry.parts) {
-      const end = top + sizeOf(part.shape);
-      await readFloat32(part, target.subarray(top, end));
-      top = end;
-    }
-    return;
-  }
   const { format, first } = entry.blocks!;
   for (let done = 0; done < target.length; done += CHUNK_NUMBERS) {
     const part = target.subarray(done, done + CHUNK_NUMBERS);
@@ -167,6 +181,10 @@ export async function readAllFloat32({
   const values: Record<string, NdArray<"float32">> = {};
   for (const [name, entry] of entries) values[name] = await readFloat32(entry);
   return values;
+}
+
+function isScaled({ scale, parts }: TensorEntry): boolean {
+  return scale !== undefined || (parts?.some(isScaled) ?? false);
 }
 
 function readableDtype(entry: TensorEntry): DType {

@@ -4,7 +4,7 @@
  */
 import { FormatError, quote } from "../../engine/errors.ts";
 import { JsonScanner } from "../json.ts";
-import { openSafetensors, type Weights, weightsOf } from "./safetensors.ts";
+import { openShard, type Weights, weightsOf, withScales } from "./safetensors.ts";
 import { MAX_HEADER_BYTES } from "./format.ts";
 import type { TensorEntry } from "./header.ts";
 import type { ByteSource } from "../sources/source.ts";
@@ -18,12 +18,12 @@ const CONCURRENT_OPENS = 6;
 /**
  * Opens all shards as one set of weights. Tensors of a shard that the index does not list are left out.
  *
- * @param openShard opens a shard by its file name, which is in the folder of the index
+ * @param openFile opens a shard by its file name, which is in the folder of the index
  * @throws FormatError if the index is invalid, or a shard lacks a tensor that the index lists
  */
 export async function openSharded(
   index: ByteSource,
-  openShard: (fileName: string) => Promise<ByteSource>,
+  openFile: (fileName: string) => Promise<ByteSource>,
 ): Promise<Weights> {
   const weightMap = await readShardIndex(index);
   const shards = new Map<string, Weights>();
@@ -34,7 +34,7 @@ export async function openSharded(
     const names = [...new Set(weightMap.values())];
     const openNext = async () => {
       for (let name = names.pop(); name !== undefined; name = names.pop()) {
-        shards.set(name, await openOne(name, index.name, openShard));
+        shards.set(name, await openOne(name, index.name, openFile));
       }
     };
     // close() knows all opened shards only after all workers have stopped.
@@ -47,7 +47,7 @@ export async function openSharded(
     const failed = (await Promise.allSettled(workers)).find((end) => end.status === "rejected");
     if (failed) throw failed.reason;
     const entries = gather(index.name, weightMap, shards);
-    return weightsOf(index.name, sharedMetadata(shards), entries, close);
+    return withScales(weightsOf(index.name, sharedMetadata(shards), entries, close));
   } catch (error) {
     await close();
     throw error;
@@ -97,15 +97,15 @@ function checkShardName(index: string, tensor: string, file: string): void {
 async function openOne(
   name: string,
   index: string,
-  openShard: (fileName: string) => Promise<ByteSource>,
+  openFile: (fileName: string) => Promise<ByteSource>,
 ): Promise<Weights> {
-  const source = await openShard(name).catch((cause: unknown) => {
+  const source = await openFile(name).catch((cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new FormatError(`${index}: the shard ${quote(name)} cannot be opened: ${reason}`, {
       cause,
     });
   });
-  return openSafetensors(source).catch(async (error: unknown) => {
+  return openShard(source).catch(async (error: unknown) => {
     await source.close?.();
     throw error;
   });
