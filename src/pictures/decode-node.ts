@@ -4,6 +4,8 @@ import { FormatError, UsageError } from "../engine/errors.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
 import { isDamagedJpeg } from "./jpeg-scans.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { type ColourSpace, toSrgb } from "./colour-space.ts";
+import { fileColourSpace } from "./file-colours-node.ts";
 import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
 import { clipOfPictures, type TimedClip } from "./clip.ts";
@@ -149,7 +151,12 @@ async function decoded<T>(
     const { depth, hasProfile, space, format, width, height } = await picture.metadata();
     refuseEmptyPromise(bytes, format, width * height);
     const grey = space === "b-w" || space === "grey16";
-    return use(depth === "uchar" ? picture : await inBytes(picture, hasProfile), grey);
+    const colours = fileColourSpace(bytes, hasProfile);
+    if (colours) {
+      const plain = sharp(bytes, { failOn, ignoreIcc: true }).autoOrient();
+      return use(await fromSpace(plain, depth === "uchar" ? "uchar" : "ushort", colours), grey);
+    }
+    return use(depth === "uchar" ? picture : await inBytes(picture, hasProfile, grey), grey);
   };
   try {
     const picture = await attempt("warning").catch((cause: Error) => {
@@ -183,12 +190,27 @@ function refuseEmptyPromise(bytes: Uint8Array, format: string, pixels: number): 
  * A picture of more than 8 bits a channel in 8 bits of sRGB, before anything else is done to it: rounding comes at one place
  * whatever follows, and sharp, which works on those with a profile in Display P3, would leave its numbers in the pixels.
  */
-async function inBytes(picture: Sharp, hasProfile: boolean): Promise<Sharp> {
-  const converted = picture.toColourspace("srgb");
+async function inBytes(picture: Sharp, hasProfile: boolean, grey: boolean): Promise<Sharp> {
+  // Of grey pictures, sharp converts those of 8 bits only.
+  const converted = (grey ? picture.pipelineColourspace("b-w") : picture).toColourspace("srgb");
   const { data, info } = await (hasProfile ? converted.withIccProfile("srgb") : converted)
     .raw({ depth: "uchar" })
     .toBuffer({ resolveWithObject: true });
   return (await loadSharp())(data, { raw: info });
+}
+
+/** A picture of another colour space in 8 bits of sRGB. */
+async function fromSpace(
+  picture: Sharp,
+  depth: "uchar" | "ushort",
+  colours: ColourSpace,
+): Promise<Sharp> {
+  const { data, info } = await picture
+    .toColourspace(depth === "uchar" ? "srgb" : "rgb16")
+    .raw({ depth })
+    .toBuffer({ resolveWithObject: true });
+  const values = depth === "uchar" ? data : new Uint16Array(new Uint8Array(data).buffer);
+  return (await loadSharp())(toSrgb(values, info.channels, colours), { raw: info });
 }
 
 /** Fits a picture to `shape`, as `decodePicture` does with a file. */

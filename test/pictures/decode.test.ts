@@ -147,6 +147,127 @@ describe("decodePicture", () => {
     },
   );
 
+  it("converts grey profiles alike at 8 and 16 bits, with alpha and without", async () => {
+    for (const [name, gamma] of [
+      ["grey8-gamma1", 1],
+      ["grey16-gamma1", 1],
+      ["greyalpha8-gamma18", 461 / 256],
+      ["greyalpha16-gamma18", 461 / 256],
+    ] as const) {
+      const bytes = readFileSync(new URL(`../fixtures/pictures/${name}.png`, import.meta.url));
+      const want = encoded((150 / 255) ** gamma);
+      const values = [
+        ...(await decodePicture(bytes, name, shape(1, 1), cover)),
+        ...(await decodePicture(bytes, name, shape(1, 1, 1), cover)),
+        ...(await readPicture(bytes)).pixels,
+      ];
+      for (const value of values) expect(Math.abs(value - want)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  describe.each([8, 16] as const)("of a PNG file of %i bits without a profile", (depth) => {
+    const [r, g, b] = [200, 60, 30];
+    /** A file with chunks behind its header. */
+    async function withChunks(chunks: Readonly<Record<string, Uint8Array>>, channels: 3 | 4 = 3) {
+      const values = Array.from({ length: 4 }, () => [r, g, b, 255].slice(0, channels)).flat();
+      const file = await (
+        depth === 8
+          ? raw(values, 2, 2, channels)
+          : sharp(
+              Uint16Array.from(values, (value) => 257 * value),
+              {
+                raw: { width: 2, height: 2, channels },
+              },
+            ).toColourspace("rgb16")
+      )
+        .png()
+        .toBuffer();
+      const added = Object.entries(chunks).map(([type, data]) => {
+        const chunk = Buffer.alloc(12 + data.length);
+        chunk.writeUInt32BE(data.length, 0);
+        chunk.write(type, 4, "latin1");
+        chunk.set(data, 8);
+        chunk.writeUInt32BE(crc32(chunk.subarray(4, 8 + data.length)), 8 + data.length);
+        return chunk;
+      });
+      return Buffer.concat([file.subarray(0, 33), ...added, file.subarray(33)]);
+    }
+    const numbers = (...values: number[]) => {
+      const bytes = Buffer.alloc(4 * values.length);
+      for (const [i, value] of values.entries()) bytes.writeUInt32BE(value, 4 * i);
+      return bytes;
+    };
+    const srgbPoints = numbers(31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000);
+    const p3Points = numbers(31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000);
+    const adobePoints = numbers(31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000);
+    const inP3 = srgbOf([r, g, b].map(linearOf), p3);
+
+    it.each<[string, Record<string, Uint8Array>, number[]]>([
+      ["gAMA and cHRM of sRGB", { gAMA: numbers(45455), cHRM: srgbPoints }, [r, g, b]],
+      ["gAMA of 1", { gAMA: numbers(100000) }, [r, g, b].map((value) => encoded(value / 255))],
+      ["cHRM of Display P3", { gAMA: numbers(45455), cHRM: p3Points }, inP3],
+      [
+        "gAMA and cHRM of Adobe RGB",
+        { gAMA: numbers(45470), cHRM: adobePoints },
+        srgbOf([r, g, b].map(linearOf), adobeRgb),
+      ],
+      ["sRGB in front of gAMA", { sRGB: Buffer.of(0), gAMA: numbers(100000) }, [r, g, b]],
+      ["cICP of sRGB", { cICP: Buffer.of(1, 13, 0, 1) }, [r, g, b]],
+      ["cICP of Display P3", { cICP: Buffer.of(12, 13, 0, 1) }, inP3],
+      ["cICP in front of sRGB", { cICP: Buffer.of(12, 13, 0, 1), sRGB: Buffer.of(0) }, inP3],
+      ["points that are no colours", { cHRM: numbers(0, 0, 0, 0, 0, 0, 0, 0) }, [r, g, b]],
+    ])("converts from %s", async (_, chunks, want) => {
+      for (const channels of [3, 4] as const) {
+        const bytes = await withChunks(chunks, channels);
+        const fitted = await decodePicture(bytes, "a.png", shape(1, 1), cover);
+        const own = await readPicture(bytes);
+        for (const [i, value] of want.entries()) {
+          expect(Math.abs(fitted[i]! - value)).toBeLessThanOrEqual(1);
+          expect(Math.abs(own.pixels[i]! - value)).toBeLessThanOrEqual(1);
+        }
+      }
+    });
+
+    it.each([
+      [16, "PQ"],
+      [18, "HLG"],
+    ])("refuses the transfer function %i of high dynamic range", async (transfer, name) => {
+      const bytes = await withChunks({ cICP: Buffer.of(9, transfer, 0, 1) });
+      expect(await messageOf(readPicture(bytes, { name: "a.png" }))).toBe(
+        `FormatError: a.png cannot be read as a picture: it is of high dynamic range (${name}) and has to be converted to sRGB first; download it again or remove it.`,
+      );
+    });
+  });
+
+  it.each([8, 10] as const)(
+    "converts an AVIF file of %i bits by its nclx box",
+    async (bitdepth) => {
+      const values = Array.from({ length: 16 * 16 }, () => [200, 60, 30]).flat();
+      const file = await raw(values, 16, 16, 3).avif({ lossless: true, bitdepth }).toBuffer();
+      const box = file.indexOf("nclx");
+      const tagged = (primaries: number, transfer: number) => {
+        const copy = Buffer.from(file);
+        copy.writeUInt16BE(primaries, box + 4);
+        copy.writeUInt16BE(transfer, box + 6);
+        return copy;
+      };
+      const light = [200, 60, 30].map(linearOf);
+      for (const [bytes, want] of [
+        [file, [200, 60, 30]],
+        [tagged(2, 2), [200, 60, 30]],
+        [tagged(1, 1), [200, 60, 30]],
+        [tagged(12, 13), srgbOf(light, p3)],
+        [tagged(1, 8), [200, 60, 30].map((value) => encoded(value / 255))],
+      ] as const) {
+        const pixels = await decodePicture(bytes, "a.avif", shape(1, 1), cover);
+        for (const [i, value] of want.entries())
+          expect(Math.abs(pixels[i]! - value)).toBeLessThanOrEqual(1.5);
+      }
+      await expect(readPicture(tagged(9, 16))).rejects.toThrow(/of high dynamic range \(PQ\)/);
+      await expect(readPicture(tagged(99, 13))).rejects.toThrow(/the primaries 99 and/);
+    },
+  );
+
   it("makes the grey that withChannels makes", async () => {
     const red = await raw(Array.from({ length: 4 }, () => [255, 0, 0]).flat(), 2, 2, 3)
       .png()
