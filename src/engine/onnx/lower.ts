@@ -10,7 +10,7 @@ import { formatDim, formatShape, sameShape, type Shape } from "../graph/shape.ts
 import type { Node, Tensor } from "../graph/tensor.ts";
 import { Emitter } from "./emitter.ts";
 import { lowerRules } from "./lower-rules.ts";
-import { dataTypes, encodeModel, type ValueInfoProto } from "./proto.ts";
+import { dataTypes, encodeModel, type ModelProto, type ValueInfoProto } from "./proto.ts";
 import { ShapeError } from "../errors.ts";
 import {
   emitWeight,
@@ -44,11 +44,17 @@ export interface LowerOptions {
  * @param weights parameters that become initializers; the others become inputs
  * @throws ShapeError if a stored weight has another shape than its parameter
  */
-export function lower(
+export function lower(graph: Graph, weights?: WeightSource, options?: LowerOptions): Lowered {
+  const { message, feeds } = lowerToMessage(graph, weights, options);
+  return { model: encodeModel(message), feeds };
+}
+
+/** The first half of `lower`: the model before it is serialized. */
+export function lowerToMessage(
   graph: Graph,
   weights: WeightSource = () => undefined,
   { fusedAttention = true, standardNames = false }: LowerOptions = {},
-): Lowered {
+): Pick<Lowered, "feeds"> & { readonly message: ModelProto } {
   const emitter = new Emitter({ batchInput: findBatch(graph), fusedAttention });
   const names = new Map<Tensor, string>();
   const used = new Set(graph.nodes.flatMap((node) => node.inputs));
@@ -96,7 +102,7 @@ export function lower(
       node.opType = "RMSNormalization";
     }
   }
-  const model = encodeModel({
+  const message: ModelProto = {
     irVersion: IR_VERSION,
     producerName: "patchwise",
     opsetImport: [
@@ -110,8 +116,8 @@ export function lower(
       input: feeds.map((tensor) => valueInfo(leafName(tensor), tensor)),
       output: outputs,
     },
-  });
-  return { model, feeds: feeds.map(leafName) };
+  };
+  return { message, feeds: feeds.map(leafName) };
 }
 
 function applyRule<K extends OpName>(

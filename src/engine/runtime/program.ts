@@ -6,7 +6,8 @@ import { turns } from "../turns.ts";
 import { PatchwiseError, ShapeError } from "../errors.ts";
 import { type Graph, is, leafName } from "../graph/graph.ts";
 import type { NdArray } from "../arrays/ndarray.ts";
-import { lower } from "../onnx/lower.ts";
+import { lowerToMessage } from "../onnx/lower.ts";
+import { encodeModel } from "../onnx/proto.ts";
 import { mayOverwrite } from "../passes/reads.ts";
 import { formatShape, matchBatch } from "../graph/shape.ts";
 import { simplify } from "../passes/simplify.ts";
@@ -40,13 +41,15 @@ export async function compileProgram(
   await otherEvents();
   // An input that no output depends on may still be the only one that determines the batch size.
   const attends = simple.nodes.some(({ op }) => op === "attention");
-  const { model, feeds } = lower(
+  const { message, feeds } = lowerToMessage(
     { ...simple, inputs: graph.inputs },
     mountedWeights(weights, mounted),
     {
       fusedAttention: !attends || (await trustsAttention()),
     },
   );
+  await otherEvents();
+  const model = encodeModel(message);
   await otherEvents();
   const state = stateSlots(graph, simple, options);
   const replaced = new Set(state.map(({ output }) => output));
