@@ -32,9 +32,22 @@ const DEFINED = -0.1;
 export function loadSentencePiece(
   bytes: Uint8Array,
   name: string,
+  options: TokenizerOptions = {},
+): Tokenizer {
+  return sentencePieceTokenizer(decoded(bytes, name), name, options);
+}
+
+/**
+ * The tokenizer of a "unigram" model.
+ *
+ * @param name how errors name its file
+ * @throws FormatError if the model uses a feature that is not supported, or its table is damaged
+ */
+export function sentencePieceTokenizer(
+  model: SentencePieceProto,
+  name: string,
   { padding = PADDING, added = [] }: TokenizerOptions = {},
 ): Tokenizer {
-  const model = decoded(bytes, name);
   checkKind(model, name);
   const unknown = added.find(
     ({ content }) =>

@@ -3,9 +3,10 @@ import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { rowsOf, stackRows } from "../../src/diffusion/arrays.ts";
 import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { mapValues, prefixed } from "../../src/engine/records.ts";
 import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
 import { autoencoderKLConfig } from "../../src/models/coders/autoencoder-kl-config.ts";
-import { autoencoderKLParams } from "../../src/models/coders/autoencoder-kl.ts";
+import { autoencoderKLKeys, autoencoderKLParams } from "../../src/models/coders/autoencoder-kl.ts";
 import { families } from "../../src/models/families.ts";
 import { traceNetwork } from "../../src/models/network.ts";
 import { clipText, clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
@@ -14,7 +15,9 @@ import { t5EncoderConfig, t5EncoderParams } from "../../src/models/text-encoders
 import { input } from "../../src/engine/graph/functional.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { createParams, type ParamsRoot } from "../../src/nn/params.ts";
+import { renamed, type Renaming } from "../../src/weights/check-keys.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
+import { ggufChunks, type GGUFMetadata, type GGUFTensor } from "../../src/weights/gguf/write.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { spreadOf } from "./sd3/parts.ts";
@@ -52,7 +55,8 @@ const fluxVae = {
 };
 /** A head is as wide as in the published models, whose files show no other width. */
 const oneHead = { num_attention_heads: 1, attention_head_dim: 128, num_layers: 1 };
-const qwen3 = {
+/** Sizes that shapes do not show are those of Qwen3-4B. */
+const qwen3 = (layers: number) => ({
   model_type: "qwen3",
   vocab_size: 300,
   hidden_size: 8,
@@ -60,8 +64,9 @@ const qwen3 = {
   num_key_value_heads: 1,
   head_dim: 4,
   intermediate_size: 12,
-  num_hidden_layers: 36,
-};
+  num_hidden_layers: layers,
+  rope_theta: 1e6,
+});
 
 const flux1 = (guidance: boolean): SmallModel => ({
   family: "flux",
@@ -71,7 +76,7 @@ const flux1 = (guidance: boolean): SmallModel => ({
     ...oneHead,
     num_single_layers: 1,
     joint_attention_dim: 32,
-    pooled_projection_dim: 24,
+    pooled_projection_dim: 64,
     guidance_embeds: guidance,
   },
   vae: fluxVae,
@@ -80,9 +85,9 @@ const flux1 = (guidance: boolean): SmallModel => ({
     text_encoder: {
       model_type: "clip_text_model",
       vocab_size: 1000,
-      hidden_size: 24,
+      hidden_size: 64,
       num_hidden_layers: 1,
-      num_attention_heads: 2,
+      num_attention_heads: 1,
       intermediate_size: 48,
       max_position_embeddings: 77,
       eos_token_id: 2,
@@ -117,7 +122,7 @@ export const smallModels = {
     },
     vae: { _class_name: "AutoencoderKLFlux2", ...levels([32, 32]), latent_channels: 8 },
     scheduler: { ...flow, shift: 3, use_dynamic_shifting: true },
-    encoders: { text_encoder: qwen3 },
+    encoders: { text_encoder: qwen3(28) },
   },
   zImage: {
     family: "z-image",
@@ -135,16 +140,36 @@ export const smallModels = {
     },
     vae: fluxVae,
     scheduler: { ...flow, shift: 3, use_dynamic_shifting: false },
-    encoders: { text_encoder: qwen3 },
+    encoders: { text_encoder: qwen3(3) },
   },
 } satisfies Record<string, SmallModel>;
 
+/** Computes what depends on a model once. */
+function once<T>(compute: (model: SmallModel) => T): (model: SmallModel) => T {
+  const known = new WeakMap<SmallModel, T>();
+  return (model) => {
+    const found = known.get(model) ?? compute(model);
+    known.set(model, found);
+    return found;
+  };
+}
+
 /** The network's weights under the names of the original code. */
-export function originalWeights({ family, transformer }: SmallModel): Arrays {
+export const originalWeights = once(({ family, transformer }: SmallModel): Arrays => {
   const { diffusers } = families.get(family)!;
   const config = diffusers!.config(fieldReader("transformer", transformer));
   return randomWeights(traceNetwork({ kind: family, ...config }).params, 1);
-}
+});
+
+/** The numbers of each part, whatever the layout in which they are written. */
+const partsOf = once((model: SmallModel) => {
+  const coder = autoencoderKLConfig(fieldReader("vae", model.vae));
+  return {
+    coder,
+    vae: randomWeights(autoencoderKLParams(coder), 2),
+    encoders: mapValues(model.encoders, (fields) => randomWeights(encoderParams(fields), 3)),
+  };
+});
 
 function randomWeights({ declared }: Pick<ParamsRoot, "declared">, seed: number): Arrays {
   const key = randomKey(seed);
@@ -244,30 +269,162 @@ const tokenizersOf: Readonly<Record<string, () => Readonly<Record<string, string
   qwen3: qwen3TokenizerFiles,
 };
 
-/** Writes a folder in diffusers' layout. */
-export async function writeSmallFolder(folder: string, model: SmallModel): Promise<void> {
-  const text = async (file: string, content: string) => {
+/** Writes files whose folders are made where they lack. */
+function writerIn(folder: string) {
+  const made = async (file: string) => {
     const target = path.join(folder, file);
     await mkdir(path.dirname(target), { recursive: true });
-    await writeFileAtomic(target, new TextEncoder().encode(content));
+    return target;
   };
-  const json = (file: string, content: object) => text(file, JSON.stringify(content));
-  const weights = (part: string, stem: string, arrays: Arrays) =>
-    writeSafetensors(path.join(folder, part, `${stem}.safetensors`), Object.entries(arrays));
-  const parts = Object.keys(model.encoders).map((name) => [name, ["transformers", "Model"]]);
-  await json("model_index.json", { ...model.index, ...Object.fromEntries(parts) });
-  await json("scheduler/scheduler_config.json", model.scheduler);
-  await json("transformer/config.json", model.transformer);
-  await weights("transformer", "diffusion_pytorch_model", diffusersWeights(model));
-  await json("vae/config.json", model.vae);
-  const coder = autoencoderKLParams(autoencoderKLConfig(fieldReader("vae", model.vae)));
-  await weights("vae", "diffusion_pytorch_model", randomWeights(coder, 2));
+  const text = async (file: string, content: string) =>
+    writeFileAtomic(await made(file), new TextEncoder().encode(content));
+  return {
+    text,
+    json: (file: string, content: object) => text(file, JSON.stringify(content)),
+    weights: async (file: string, arrays: Arrays) =>
+      writeSafetensors(await made(`${file}.safetensors`), Object.entries(arrays)),
+    gguf: async (file: string, arrays: Arrays, metadata: GGUFMetadata) =>
+      writeFileAtomic(await made(`${file}.gguf`), ggufChunks(metadata, float32Tensors(arrays))),
+  };
+}
+
+function float32Tensors(arrays: Arrays): readonly GGUFTensor[] {
+  return Object.entries(arrays).map(([name, { shape, data }]) => ({
+    name,
+    type: "F32",
+    shape,
+    bytes: () => [new Uint8Array(data.buffer, data.byteOffset, data.byteLength)],
+  }));
+}
+
+type Writer = ReturnType<typeof writerIn>;
+
+/** The tokenizers' folders, as diffusers names them. */
+async function writeTokenizers({ text }: Writer, model: SmallModel): Promise<void> {
   for (const [name, fields] of Object.entries(model.encoders)) {
-    await json(`${name}/config.json`, fields);
-    await weights(name, "model", randomWeights(encoderParams(fields), 3));
     const tokenizer = name.replace("text_encoder", "tokenizer");
     for (const [file, content] of Object.entries(tokenizersOf[String(fields["model_type"])]!())) {
       await text(`${tokenizer}/${file}`, content);
     }
   }
+}
+
+/** Writes a folder in diffusers' layout. */
+export async function writeSmallFolder(folder: string, model: SmallModel): Promise<void> {
+  const writer = writerIn(folder);
+  const { json, weights } = writer;
+  const { vae, encoders } = partsOf(model);
+  const parts = Object.keys(model.encoders).map((name) => [name, ["transformers", "Model"]]);
+  await json("model_index.json", { ...model.index, ...Object.fromEntries(parts) });
+  await json("scheduler/scheduler_config.json", model.scheduler);
+  await json("transformer/config.json", model.transformer);
+  await weights("transformer/diffusion_pytorch_model", diffusersWeights(model));
+  await json("vae/config.json", model.vae);
+  await weights("vae/diffusion_pytorch_model", vae);
+  for (const [name, fields] of Object.entries(model.encoders)) {
+    await json(`${name}/config.json`, fields);
+    await weights(`${name}/model`, encoders[name]!);
+  }
+  await writeTokenizers(writer, model);
+}
+
+/** The names of the encoders' files, by their architecture. */
+const encoderFiles: Readonly<Record<string, string>> = {
+  clip_text_model: "clip_l",
+  t5: "t5xxl_fp16",
+  qwen3: "qwen_3_4b",
+};
+
+/**
+ * Writes the folders of ComfyUI, which hold the numbers of `writeSmallFolder`, with the folders of the tokenizers beside them.
+ *
+ * @param form.prefix of the names of the network
+ * @param form.gguf writes the network and a Qwen3 as GGUF, and no tokenizer for the latter but that in its metadata
+ */
+export async function writeSmallSplit(
+  folder: string,
+  model: SmallModel,
+  form: { readonly prefix?: string; readonly gguf?: boolean } = {},
+): Promise<void> {
+  const writer = writerIn(folder);
+  const { weights, gguf } = writer;
+  const { coder, vae, encoders } = partsOf(model);
+  const network = prefixed(form.prefix ?? "", comfyWeights(model));
+  const networkFile = `diffusion_models/${model.family}`;
+  if (form.gguf) await gguf(networkFile, network, { "general.architecture": model.family });
+  else await weights(networkFile, network);
+  // The names of the original autoencoders; that of FLUX.2 keeps its 1×1 convolutions inside.
+  const inside = coder.packing ? ["encoder.quant_conv.weight"] : [];
+  const { keyOf } = autoencoderKLKeys(["encoder.mid.block_1.norm1.weight", ...inside], coder);
+  await weights(
+    "vae/ae",
+    Object.fromEntries(Object.entries(vae).map(([name, array]) => [keyOf(name), array])),
+  );
+  let whole = true;
+  for (const [name, { model_type: type }] of Object.entries(model.encoders)) {
+    const file = `text_encoders/${encoderFiles[String(type)]!}`;
+    const own = prefixed(type === "qwen3" ? "model." : "", encoders[name]!);
+    if (form.gguf && type === "qwen3") {
+      whole = false;
+      await gguf(file, llamaWeights(own), qwen3Metadata());
+    } else await weights(file, own);
+  }
+  if (whole) await writeTokenizers(writer, model);
+}
+
+/** The network as ComfyUI has it; only the names of Z-Image, whose projections are joined, are not the original's. */
+function comfyWeights(model: SmallModel): Arrays {
+  const original = originalWeights(model);
+  if (model.family !== "z-image") return original;
+  const found: Record<string, NdArray> = {};
+  for (const [own, array] of Object.entries(original)) {
+    const name = renamed(own, [
+      [/^all_(x_embedder|final_layer)\.2-1\./, "$1."],
+      [/\.to_out\.0\./, ".out."],
+      [/\.norm_(q|k)\./, ".$1_norm."],
+      [/\.to_q\./, ".qkv."],
+    ]);
+    if (/\.to_[kv]\./.test(own)) continue;
+    const parts = ["to_q", "to_k", "to_v"].map((part) => original[own.replace("to_q", part)]!);
+    found[name] = name.includes(".qkv.") ? stackRows(parts) : array;
+  }
+  return found;
+}
+
+/** A Qwen3 under the names of llama.cpp. */
+function llamaWeights(weights: Arrays): Arrays {
+  const names: Renaming = [
+    [/^model\.embed_tokens\./, "token_embd."],
+    [/^model\.norm\./, "output_norm."],
+    [/^model\.layers\./, "blk."],
+    [/input_layernorm/, "attn_norm"],
+    [/post_attention_layernorm/, "ffn_norm"],
+    [/self_attn\.(q|k)_norm/, "attn_$1_norm"],
+    [/self_attn\.o_proj/, "attn_output"],
+    [/self_attn\.(q|k|v)_proj/, "attn_$1"],
+    [/mlp\.(\w+)_proj/, "ffn_$1"],
+  ];
+  return Object.fromEntries(
+    Object.entries(weights).map(([name, array]) => [renamed(name, names), array]),
+  );
+}
+
+/** The metadata with which llama.cpp describes Qwen3's tokenizer. */
+function qwen3Metadata(): GGUFMetadata {
+  const { "tokenizer.json": text } = qwen3TokenizerFiles();
+  const { model, added_tokens: added } = JSON.parse(text!) as {
+    model: { vocab: Record<string, number> };
+    added_tokens: readonly { content: string; special: boolean }[];
+  };
+  const bytes = Object.keys(model.vocab);
+  const types = [...bytes.map(() => 1), ...added.map(({ special }) => (special ? 3 : 4))];
+  return {
+    "general.architecture": "qwen3",
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "qwen2",
+    "tokenizer.ggml.tokens": [...bytes, ...added.map(({ content }) => content)],
+    "tokenizer.ggml.token_type": Int32Array.from(types),
+    "tokenizer.ggml.merges": [],
+    "tokenizer.ggml.padding_token_id": bytes.length,
+  };
 }

@@ -43,7 +43,6 @@ export const fluxFamily: NetworkFamily<FluxConfig> = {
         sampling: config.guidance
           ? { sampler: "euler", steps: 50, guidance: 3.5, mu: fluxMu }
           : { sampler: "euler", steps: 4, guidance: 1 },
-        missing: `${weights.name} takes texts as embeddings of CLIP-L and T5, but does not contain these encoders; give the folder of the whole model.`,
       };
     },
   },

@@ -41,7 +41,9 @@ export const flux2Family: NetworkFamily<Flux2Config> = {
         sampling: config.guidance
           ? { sampler: "euler", steps: 50, guidance: 4, mu: flux2Mu }
           : { sampler: "euler", steps: 4, guidance: 1, mu: flux2Mu },
-        missing: `${weights.name} takes texts as hidden states of ${config.guidance ? "Mistral" : "Qwen3"}, but does not contain this encoder; give the folder of the whole model.`,
+        ...(config.guidance && {
+          missing: `${weights.name} takes texts as hidden states of Mistral, which cannot be opened; give a FLUX.2 [klein], which reads Qwen3.`,
+        }),
       };
     },
   },

@@ -79,7 +79,6 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
         sampling: config.meanFlow
           ? { sampler: "euler", steps: 4, guidance: 12 }
           : { sampler: "euler", steps: 100, guidance: 6 },
-        missing: `${weights.name} takes texts from flan-t5-large, but does not contain this encoder; give the folder of the whole model.`,
       };
     },
   },

@@ -196,14 +196,21 @@ export function qwen3Keys({ entries }: Pick<Weights, "entries">, used: number): 
 /**
  * Opens the encoder in a checkpoint of Qwen3, for some of its hidden states: layers behind the last of them need not be there.
  *
+ * @param wanted indices of the hidden states; negative ones count from the end, so that −2 is that before the last layer
  * @param config inferred from the shapes by default, with the frequencies of Qwen3-4B
+ * @returns also the indices as `qwen3` takes them
  * @throws FormatError if the checkpoint is of another model, or has no such state
  */
 export function qwen3In(
   file: Weights,
-  states: readonly number[],
+  wanted: readonly number[],
   config: Qwen3Config = shownConfig(file),
-): { readonly config: Qwen3Config; readonly weights: WeightSource } {
+): {
+  readonly config: Qwen3Config;
+  readonly weights: WeightSource;
+  readonly states: readonly number[];
+} {
+  const states = wanted.map((state) => (state < 0 ? config.depth + 1 + state : state));
   const last = Math.max(...states);
   if (last > config.depth) {
     throw new FormatError(
@@ -211,7 +218,7 @@ export function qwen3In(
     );
   }
   const asked = qwen3Params(config, states);
-  return { config, weights: checkedWeights(asked, file, qwen3Keys(file, last)) };
+  return { config, weights: checkedWeights(asked, file, qwen3Keys(file, last)), states };
 }
 
 /** Infers a config from the shapes of a checkpoint; one of another model gives a config whose weights it lacks. */

@@ -37,7 +37,6 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
       recipe: rectifiedFlow(3),
       // As the original code draws with the Turbo model, whose shapes are those of the base model.
       sampling: { sampler: "euler", steps: 8, guidance: 1 },
-      missing: `${weights.name} takes texts as hidden states of Qwen3, but does not contain this encoder; give the folder of the whole model.`,
     }),
   },
   diffusers: {

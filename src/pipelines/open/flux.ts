@@ -122,8 +122,8 @@ const qwen3Row = (states: readonly number[], thinking: boolean): TextEncoderRow 
 const kleinStates = [9, 18, 27];
 export const kleinTextEncoders: TextEncoderTable = { qwen3: qwen3Row(kleinStates, false) };
 
-/** The last hidden state but one of Qwen3-4B. */
-const zImageState = 35;
+/** The last hidden state but one. */
+const zImageState = -2;
 export const zImageTextEncoders: TextEncoderTable = { qwen3: qwen3Row([zImageState], true) };
 
 /** Adds its text encoders to a FLUX.1. @throws as `withText` does */

@@ -8,7 +8,6 @@ import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
 import { shippedModel, shippedModels } from "../../models/card-node.ts";
 import { modelFiles } from "../../models/card.ts";
-import { openAutoencoder } from "../../models/coders/image-codec-node.ts";
 import { networkPresets } from "../../models/network.ts";
 import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { HubOptions } from "../../weights/hub/hub-node.ts";
@@ -27,6 +26,8 @@ import { type ChosenLora, withLoras } from "./lora-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
 import { isSD3, openSD3File } from "./sd3-file-node.ts";
+import { splitModels } from "./split-models.ts";
+import { openSplitModel, splitNetworkFile, vaeAt } from "./split-node.ts";
 import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenPipelineOptions extends OpenModelOptions {
@@ -111,8 +112,11 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
   const folder = diskFolder(path);
   if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
   if (await folder.has(diffusersIndex)) {
-    return openDiffusersFolder(folder, options, vaeAt(options.vae));
+    return openDiffusersFolder(folder, options, givenVAE(options));
   }
+  const networkFile = await splitNetworkFile(path);
+  if (networkFile !== undefined)
+    return { ...(await openFile(networkFile, options)), name: folder.basename };
   if (await folder.has(modelFiles.lora)) {
     throw new UsageError(
       `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
@@ -141,14 +145,17 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   }
   const weights = unwrapped(await openSafetensorsFile(path));
   return closingOnFailure([weights], async (opened) => {
-    if (isSD3(weights)) return openSD3File(path, weights, options, vaeAt(options.vae), opened);
-    refuseOptions(path, options, ["vae", "heads"]);
+    if (isSD3(weights)) return openSD3File(path, weights, options, givenVAE(options), opened);
     const { stored, ...published } = publishedModel(weights, options.heads);
     const { network } = published;
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, stored);
+    const row = published.missingParts === undefined ? splitModels[network.kind] : undefined;
+    const close = () => closeAll(opened);
+    if (row) return openSplitModel(row, path, { network, weights: source, close }, options, opened);
+    refuseOptions(path, options, ["vae", "heads"]);
     await checkTables(params, stored);
-    const vae = vaeAt(options.vae);
+    const vae = givenVAE(options);
     const decoder = vae && (await openVAE(vae, network));
     if (decoder) opened.push(decoder.file);
     return {
@@ -156,7 +163,7 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
       ...published,
       weights: source,
       decoder,
-      close: () => closeAll(opened),
+      close,
     };
   });
 }
@@ -183,11 +190,9 @@ function unwrapped(weights: Weights): Weights {
   return prefix === undefined ? weights : unwrapped(weightsUnder(weights, prefix));
 }
 
-/** An autoencoder on disk, as `openAutoencoder` takes its path. */
-function vaeAt(path: string | undefined): GivenVAE | undefined {
-  return path === undefined
-    ? undefined
-    : { name: path, open: (wanted) => openAutoencoder(path, wanted) };
+/** The autoencoder that an option gives. */
+function givenVAE({ vae }: OpenModelOptions): GivenVAE | undefined {
+  return vae === undefined ? undefined : vaeAt(vae);
 }
 
 /** Extensions of PyTorch's pickles. */

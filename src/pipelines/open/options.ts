@@ -28,6 +28,7 @@ export interface OpenModelOptions {
 }
 
 const sd3 = "Stable Diffusion 3";
+const single = "single files of Stable Diffusion 3, FLUX, Z-Image and MiniT2I";
 
 export const openOptions: { readonly [K in keyof Required<OpenModelOptions>]: OpenOption } = {
   vae: {
@@ -37,13 +38,13 @@ export const openOptions: { readonly [K in keyof Required<OpenModelOptions>]: Op
   },
   textEncoders: {
     flag: "--text-encoders <dir|file...>",
-    help: "text encoders for a Stable Diffusion 3 file without them: files, or a folder of them",
-    models: sd3,
+    help: "text encoders for a single file without them: files, or a folder of them",
+    models: single,
   },
   tokenizers: {
     flag: "--tokenizers <dir>",
-    help: "a folder with tokenizer, tokenizer_2 and tokenizer_3",
-    models: sd3,
+    help: "a folder with the tokenizers' folders: tokenizer, tokenizer_2, tokenizer_3",
+    models: single,
   },
   without: {
     flag: "--without <encoder...>",
@@ -52,9 +53,9 @@ export const openOptions: { readonly [K in keyof Required<OpenModelOptions>]: Op
   },
   promptTokens: {
     flag: "--prompt-tokens <n>",
-    help: "tokens of a prompt that T5 reads (default: 256 for folders, 77 for single files)",
+    help: "tokens of a prompt that T5 or Qwen3 reads (default: the model's own)",
     isNumber: true,
-    models: sd3,
+    models: "models that read prompts with T5 or Qwen3",
   },
   heads: {
     flag: "--heads <n>",

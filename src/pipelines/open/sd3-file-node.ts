@@ -2,23 +2,20 @@
  * Stable Diffusion 3 in a single file under Stability's names, which holds the network alone, the autoencoder too, or also the
  * text encoders; keys and shapes show which. What the file lacks comes from elsewhere on disk.
  */
-import { readdir, stat } from "node:fs/promises";
-import { basename, dirname, extname, join, resolve } from "node:path";
+import { basename, dirname, extname, resolve } from "node:path";
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
-import { isFloat8 } from "../../engine/arrays/convert.ts";
-import { UsageError } from "../../engine/errors.ts";
 import { pick } from "../../engine/records.ts";
 import { autoencoderIn } from "../../models/coders/autoencoder-kl-checkpoint.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { fieldReader } from "../../weights/config-fields.ts";
-import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { weightsUnder, weightsWhere } from "../../weights/views.ts";
 import { type Closable, closeAll } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { continuousProcess } from "../process.ts";
-import { component, type GivenVAE, openVAE } from "./diffusers.ts";
+import { type GivenVAE, openVAE } from "./diffusers.ts";
+import { enumerated, openGivenEncoders } from "./given-encoders-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
@@ -26,14 +23,15 @@ import {
   encodersOfWeights,
   encoderWeightsIn,
   missingTokenizers,
-  openEncoderFolders,
-  type OpenTextEncoders,
   readTokenizers,
   type TextEncoderTable,
   wantedEncoders,
 } from "./text-encoders.ts";
 
 const table: TextEncoderTable = sd3TextEncoders;
+
+/** The files of its text encoders, as they are published. */
+const usual = ["clip_l.safetensors", "clip_g.safetensors", "t5xxl_fp16.safetensors"];
 
 /** The settings of Stability's own code (sd3_infer.py). */
 const defaults = { steps: 40, guidance: 4.5 };
@@ -103,9 +101,14 @@ export async function openSD3File(
   const own = networkWeights(file);
   const { network } = publishedModel(own);
   const weights = checkedWeights(tracedForDrawing(network).params, own);
+  const given = await openGivenEncoders(
+    { title: "Stable Diffusion 3", table, wanted, usual },
+    textEncoders,
+    opened,
+  );
   const encoders = {
     ...encodersOfWeights(table, pick(encoderWeightsIn(table, file), isWanted)),
-    ...(await openGivenEncoders(textEncoders, wanted, opened)),
+    ...given.encoders,
   };
   const decoder = vae
     ? await openVAE(vae, network)
@@ -118,7 +121,7 @@ export async function openSD3File(
   const missing = wanted.filter((each) => !encoders[each]);
   if (missing.length > 0) {
     const titles = missing.map((each) => table[each]!.title).join(", ");
-    const missingParts = `${path} holds no ${titles}; give the text encoders as --text-encoders (textEncoders), such as clip_l.safetensors, clip_g.safetensors and t5xxl_fp16.safetensors, or draw with --without ${missing.join(" ")} (without).`;
+    const missingParts = `${path} holds no ${titles}; give the text encoders as --text-encoders (textEncoders), such as ${enumerated(usual)}, or draw with --without ${missing.join(" ")} (without).`;
     return { ...parts, missingParts };
   }
   const unread = await missingTokenizers(table, encoders, diskFolder(tokenizers));
@@ -132,75 +135,4 @@ export async function openSD3File(
     promptTokens: options.promptTokens ?? PROMPT_TOKENS,
     projectedL: false,
   });
-}
-
-/**
- * Opens encoders by their paths: files, folders of such files as Stability publishes them, or folders in diffusers' layout.
- *
- * @throws UsageError if a path has none, or one of them is given twice
- */
-async function openGivenEncoders(
-  paths: readonly string[],
-  wanted: readonly string[],
-  opened: Closable[],
-): Promise<OpenTextEncoders> {
-  const found: Record<string, Weights> = {};
-  let inFolders: OpenTextEncoders = {};
-  for (const path of paths) {
-    const status = await stat(path).catch(() => undefined);
-    if (!status) {
-      throw new UsageError(
-        `There are no text encoders ${path}; give .safetensors files, or a folder that holds them.`,
-      );
-    }
-    const folder = diskFolder(path);
-    const names: string[] = [];
-    for (const name of wanted) {
-      if (await folder.has(table[name]!.folder)) names.push(name);
-    }
-    const openComponent = (name: string, modelType: string) => component(folder, name, modelType);
-    const here = await openEncoderFolders(table, names, openComponent, opened);
-    inFolders = { ...inFolders, ...here };
-    let count = names.length;
-    for (const file of status.isDirectory() ? await weightFiles(path) : [path]) {
-      const weights = await openSafetensorsFile(file);
-      opened.push(weights);
-      for (const [name, own] of Object.entries(encoderWeightsIn(table, weights))) {
-        count++;
-        addEncoder(found, name, own);
-      }
-    }
-    if (count > 0) continue;
-    throw new UsageError(
-      `${path} holds no text encoder of Stable Diffusion 3; give clip_l.safetensors, clip_g.safetensors and t5xxl_fp16.safetensors, a folder that holds them, or one in diffusers' layout.`,
-    );
-  }
-  return {
-    ...inFolders,
-    ...encodersOfWeights(
-      table,
-      pick(found, (name) => wanted.includes(name)),
-    ),
-  };
-}
-
-/** @throws UsageError if there is another such encoder already */
-function addEncoder(found: Record<string, Weights>, name: string, own: Weights): void {
-  const other = found[name];
-  if (other && isFloat8Model(other) === isFloat8Model(own)) {
-    throw new UsageError(
-      `Both ${other.name} and ${own.name} are a ${table[name]!.title}; give one of them as the text encoder.`,
-    );
-  }
-  // Stability's folder also has a T5 in 8-bit floats, which is less exact.
-  if (!other || isFloat8Model(other)) found[name] = own;
-}
-
-async function weightFiles(folder: string): Promise<string[]> {
-  const names = (await readdir(folder)).filter((name) => name.endsWith(".safetensors"));
-  return names.toSorted().map((name) => join(folder, name));
-}
-
-function isFloat8Model({ entries }: Weights): boolean {
-  return [...entries.values()].some(({ dtype }) => dtype !== null && isFloat8(dtype));
 }

@@ -25,6 +25,7 @@ import { tokenizerIn } from "../../text/tokenizer-folder.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
+import { withoutLlamaNames } from "../../weights/gguf/llama-names.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { weightsUnder } from "../../weights/views.ts";
 import type { Closable } from "../../weights/sources/closing.ts";
@@ -68,17 +69,18 @@ const t5 = ({ config, weights }: ReturnType<typeof t5EncoderIn>): OpenTextEncode
   trace: (ids, mask) => ({ hidden: t5Encoder(createParams(), { ids, mask }, config) }),
 });
 
-const qwen3Of = (
-  { config, weights }: ReturnType<typeof qwen3In>,
-  states: readonly number[],
-): OpenTextEncoder => ({
-  width: config.width,
-  weights,
-  trace(ids, mask) {
-    const traced = qwen3(createParams(), { ids, mask }, config, states);
-    return Object.fromEntries(states.map((state, i) => [state, traced[i]!]));
-  },
-});
+const qwen3Of = (file: Weights, row: TextEncoderRow, fields?: FieldReader): OpenTextEncoder => {
+  const asked = statesOf(row);
+  const { config, weights, states } = qwen3In(file, asked, fields && qwen3Config(fields));
+  return {
+    width: config.width,
+    weights,
+    trace(ids, mask) {
+      const traced = qwen3(createParams(), { ids, mask }, config, states);
+      return Object.fromEntries(asked.map((state, i) => [state, traced[i]!]));
+    },
+  };
+};
 
 function statesOf({ title, states = [] }: TextEncoderRow): readonly number[] {
   if (states.length > 0) return states;
@@ -104,9 +106,8 @@ export const textEncoderKinds = {
   },
   qwen3: {
     modelType: "qwen3",
-    withConfig: (file, fields, row) =>
-      qwen3Of(qwen3In(file, statesOf(row), qwen3Config(fields)), statesOf(row)),
-    withoutConfig: (file, row) => qwen3Of(qwen3In(file, statesOf(row)), statesOf(row)),
+    withConfig: (file, fields, row) => qwen3Of(file, row, fields),
+    withoutConfig: (file, row) => qwen3Of(file, row),
   },
 } satisfies Readonly<Record<string, TextEncoderKind>>;
 
@@ -128,7 +129,10 @@ export interface TextEncoderRow {
   readonly remedy?: string;
   /** Whether padding is masked; encoders of Stable Diffusion 3 attend to it. */
   readonly masked?: boolean;
-  /** The hidden states that are read of a language model, which is opened no further than the last of them. */
+  /**
+   * The hidden states that are read of a language model, which is opened no further than the last of them; negative ones count from
+   * the end, as in `qwen3In`.
+   */
   readonly states?: readonly number[];
   /** What stands before and behind a prompt. */
   readonly template?: ChatTemplate;
@@ -207,8 +211,9 @@ export function encodersOfWeights(
 /** The encoders' weights in a file: those inside a whole model, or the one that the file is; empty for any other file. */
 export function encoderWeightsIn(
   table: TextEncoderTable,
-  file: Weights,
+  given: Weights,
 ): Readonly<Record<string, Weights>> {
+  const file = withoutLlamaNames(given);
   const keys = [...file.entries.keys()];
   const inside = pick(table, (name) => keys.some((key) => key.startsWith(table[name]!.prefix)));
   if (Object.keys(inside).length > 0) {
@@ -216,6 +221,20 @@ export function encoderWeightsIn(
   }
   const alone = Object.entries(table).find(([, row]) => row.isAlone(file));
   return alone ? { [alone[0]]: file } : {};
+}
+
+/** The tables of tokens of all architectures, whose rows are as wide as the encoder. */
+const tokenTables = [
+  "text_model.embeddings.token_embedding.weight",
+  "shared.weight",
+  "encoder.embed_tokens.weight",
+  "model.embed_tokens.weight",
+];
+
+/** Channels of the encoder in a file; undefined if it has no table of tokens. */
+export function encoderWidth({ entries }: Weights): number | undefined {
+  const table = tokenTables.find((key) => entries.has(key));
+  return table === undefined ? undefined : entries.get(table)!.shape[1];
 }
 
 /** Names of the tokenizers' folders that a folder lacks for these encoders. */
@@ -238,12 +257,15 @@ export async function readTokenizers(
   whole: ModelFolder,
 ): Promise<Readonly<Record<string, Tokenizer>>> {
   const found: Record<string, Tokenizer> = {};
-  for (const [name, { tokenizer, template }] of Object.entries(table)) {
-    if (!encoders[name]) continue;
-    const read = await tokenizerIn(whole.folder(tokenizer));
-    found[name] = template ? chatTokenizer(read, template) : read;
+  for (const [name, row] of Object.entries(table)) {
+    if (encoders[name]) found[name] = prompted(await tokenizerIn(whole.folder(row.tokenizer)), row);
   }
   return found;
+}
+
+/** A tokenizer that puts what the encoder expects before and behind a prompt. */
+export function prompted(tokenizer: Tokenizer, { template }: TextEncoderRow): Tokenizer {
+  return template ? chatTokenizer(tokenizer, template) : tokenizer;
 }
 
 /** An encoder that is ready to read texts. */

@@ -2,32 +2,15 @@
  * GGUF, the files of ggml (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): metadata, names and shapes of tensors, then
  * the tensors, many of them quantized in blocks. Everything before the tensors is checked before any of them is read.
  */
-import { blockFormats, type BlockFormat } from "../../engine/arrays/blocks.ts";
-import { byteSize, type DType, sizeOf } from "../../engine/arrays/ndarray.ts";
+import { blockFormats } from "../../engine/arrays/blocks.ts";
+import { byteSize, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { FormatError, quote } from "../../engine/errors.ts";
 import { formatShape } from "../../engine/graph/shape.ts";
 import type { TensorEntry } from "../safetensors/header.ts";
 import { type Weights, weightsOf } from "../safetensors/safetensors.ts";
 import type { ByteSource } from "../sources/source.ts";
 import { EndOfBytes, GGUFReader, type MetadataValue } from "./reader.ts";
-
-/** Types of tensors by their number in the file. Others that ggml has are named, so that errors can say what a file holds. */
-const tensorTypes: Readonly<Record<number, string>> = Object.assign(
-  { 0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1" },
-  { 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K" },
-  { 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S" },
-  { 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64" },
-  { 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4" },
-);
-
-const plainTypes: Readonly<Record<string, DType>> = {
-  F32: "float32",
-  F16: "float16",
-  BF16: "bfloat16",
-  F64: "float64",
-  I32: "int32",
-  I64: "int64",
-};
+import { blockFormatOf, plainTypeOf, tensorBytes, type GGUFType, tensorTypes } from "./types.ts";
 
 const MAGIC = 0x46_55_47_47; // "GGUF"
 const VERSIONS = [2, 3];
@@ -137,21 +120,20 @@ function entryOf(
   metadata: ReadonlyMap<string, MetadataValue>,
   source: ByteSource,
 ): TensorEntry {
-  const blocks = Object.hasOwn(blockFormats, type) ? (type as BlockFormat) : undefined;
-  const dtype = blocks ? "float32" : (plainTypes[type] ?? null);
-  if (dtype === null) {
+  const blocks = blockFormatOf(type);
+  const dtype = blocks ? "float32" : plainTypeOf(type);
+  if (dtype === undefined) {
     throw new FormatError(
       `${source.name}: the tensor ${quote(name)} has the type ${type}, which cannot be read; give a file in ${[...Object.keys(blockFormats), "F16", "BF16"].join(", ")}.`,
     );
   }
-  const count = sizeOf(stored);
   const rule = blocks && blockFormats[blocks];
   if (rule && (stored.at(-1) ?? 1) % rule.numbers !== 0) {
     throw new FormatError(
       `${source.name}: the tensor ${quote(name)} is ${formatShape(stored)} in ${type}, whose blocks of ${rule.numbers} numbers do not divide its rows; make the file again.`,
     );
   }
-  const length = rule ? (count / rule.numbers) * rule.bytes : count * byteSize(dtype);
+  const length = tensorBytes(type as GGUFType, stored);
   const at = start + offset;
   if (!Number.isSafeInteger(at + length) || at + length > source.size) {
     throw new FormatError(
