@@ -31,6 +31,7 @@ const commands: Readonly<Record<string, () => Promise<(program: Command) => void
   export: async () => (await import("./export.ts")).addExport,
   generate: async () => (await import("./generate.ts")).addGenerate,
   info: async () => (await import("./info.ts")).addInfo,
+  serve: async () => (await import("./serve.ts")).addServe,
   train: async () => (await import("./train.ts")).addTrain,
   verify: async () => (await import("./verify.ts")).addVerify,
 };

@@ -1,5 +1,6 @@
 /** Denoisers, which estimate the clean image that a noisy one comes from: all that a sampler asks of a network. */
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
+import { mapValues } from "../engine/records.ts";
 import { combine, type Real, rowsOf, splitChannels, stackRows } from "./arrays.ts";
 import type { NoiseLevel } from "./levels.ts";
 import { estimatesOf, type Parameterization } from "./parameterization.ts";
@@ -53,8 +54,28 @@ export type Conditions = Readonly<Record<string, NdArray>>;
 /** Runs a network on rows: `x` and times `t` [B], float32, and conditions → its prediction. */
 export type RunRows = (inputs: Readonly<Record<string, NdArray>>) => Promise<NdArray>;
 
+/**
+ * Runs several inputs, which have the same names and rows of the same shapes, as one run of all their rows.
+ *
+ * @returns the outputs of each
+ */
+export async function runTogether<O extends Conditions>(
+  run: (inputs: Conditions) => Promise<O>,
+  parts: readonly Conditions[],
+): Promise<O[]> {
+  const names = Object.keys(parts[0]!);
+  const stacked = names.map((name) => stackRows(parts.map((inputs) => inputs[name]!)));
+  const outputs = await run(Object.fromEntries(names.map((name, i) => [name, stacked[i]!])));
+  let from = 0;
+  return parts.map((inputs) => {
+    const count = inputs[names[0]!]!.shape[0]!;
+    const own = mapValues(outputs, (array) => rowsOf(array, from, count)) as unknown as O;
+    from += count;
+    return own;
+  });
+}
+
 interface PendingRun {
-  readonly count: number;
   readonly inputs: Readonly<Record<string, NdArray>>;
   readonly answer: (output: NdArray) => void;
   readonly fail: (error: unknown) => void;
@@ -76,14 +97,11 @@ export function batchedNetwork(run: RunRows): (conditions: Conditions) => Networ
     const runs = pending;
     pending = [];
     try {
-      const names = Object.keys(runs[0]!.inputs);
-      const rows = names.map((name) => stackRows(runs.map(({ inputs }) => inputs[name]!)));
-      const output = await run(Object.fromEntries(names.map((name, i) => [name, rows[i]!])));
-      let from = 0;
-      for (const { count, answer } of runs) {
-        answer(rowsOf(output, from, count));
-        from += count;
-      }
+      const outputs = await runTogether(
+        async (inputs) => ({ output: await run(inputs) }),
+        runs.map(({ inputs }) => inputs),
+      );
+      for (const [i, { answer }] of runs.entries()) answer(outputs[i]!.output);
     } catch (error) {
       for (const { fail } of runs) fail(error);
     }
@@ -94,7 +112,7 @@ export function batchedNetwork(run: RunRows): (conditions: Conditions) => Networ
       const t = ndarray("float32", [count], new Array<number>(count).fill(level.time));
       const shown = x.dtype === "int64" ? x : castArray(x, "float32");
       const inputs = { ...conditions, t, ...told, x: shown };
-      pending.push({ count, inputs, answer, fail });
+      pending.push({ inputs, answer, fail });
       // Calls at the same time are made before the next microtask.
       if (pending.length === 1) queueMicrotask(() => void runAll());
     });

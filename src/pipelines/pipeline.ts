@@ -33,7 +33,7 @@ import {
   stagesOf,
 } from "./image-model.ts";
 import { type GuidedNetworks, mapSteps, type SamplingRun } from "./process.ts";
-import { checkFinite, checkMemory, stagePrograms } from "./programs.ts";
+import { checkFinite, checkMemory, rowsWithin, stagePrograms } from "./programs.ts";
 import {
   type GenerateRequest,
   type GenerateSettings,
@@ -41,6 +41,7 @@ import {
   resolveRequest,
   skippedLayers,
 } from "./settings.ts";
+import { type Participant, sharedRuns } from "./shared-runs.ts";
 
 declare global {
   // As `lib.esnext.disposable.d.ts` has it, which apps need not include.
@@ -110,7 +111,11 @@ export interface PipelineOptions {
    * dropped, and compiled anew when they are needed. 8 by default.
    */
   readonly programs?: number | undefined;
+  /** The most rows of the network that several generations share a run of; one by itself may have more. 32 by default. */
+  readonly sharedRows?: number | undefined;
 }
+
+const SHARED_ROWS = 32;
 
 /**
  * A pipeline on a model. Programs are compiled when they are first needed, and cached.
@@ -120,7 +125,7 @@ export interface PipelineOptions {
 export function imagePipeline(
   model: ImageModel,
   backend: Backend,
-  { memory, programs: kept }: PipelineOptions = {},
+  { memory, programs: kept, sharedRows = SHARED_ROWS }: PipelineOptions = {},
 ): Pipeline {
   const { channels } = model.network;
   if (!model.decoder && !model.clipDecoder && channels !== 1 && channels !== 3) {
@@ -137,7 +142,9 @@ export function imagePipeline(
     if (memory !== undefined) checkMemory(resolved.settings, model, stages, memory);
     return resolved;
   };
-  const context = { model, stages, run, resolve, encode: cachedEncoder(model, run) };
+  const takePart = sharedRuns(run, (stage) => rowsWithin(stage, sharedRows, memory));
+  const encode = cachedEncoder(model, run);
+  const context = { model, stages, run, takePart, resolve, encode };
   let disposed: Promise<void> | undefined;
   const dispose = () => (disposed ??= programs.dispose().then(() => model.close()));
   return {
@@ -154,6 +161,8 @@ interface GenerationContext {
   readonly model: ImageModel;
   readonly stages: Stages;
   readonly run: RunStage;
+  /** Shares the runs of the network with other generations. */
+  readonly takePart: () => Participant;
   readonly resolve: (request: GenerateRequest) => ResolvedRequest;
   readonly encode: (texts: readonly string[]) => Promise<readonly Conditions[]>;
 }
@@ -179,7 +188,8 @@ async function* draw(
   const image = await encodeGivenImage(kept ? {} : request, shape, context);
   const given = around ?? image;
   const input = { size, frames, timePerToken: around?.clean !== undefined };
-  const networks = await networksUnder(resolved, input, context, signal);
+  const shared = context.takePart();
+  const networks = await networksUnder(resolved, input, { ...context, shared }, signal);
   const { learnedVariance } = model.network;
   // A network that is told the scale guides itself.
   const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
@@ -207,16 +217,26 @@ async function* draw(
 
   const denoise = process.denoise(networks, run);
   const sampling = process.step(denoise, process.begin(run), run);
-  const result = yield* mapSteps(sampling, async ({ step, steps, estimate }) => {
+  const reported = mapSteps(sampling, async ({ step, steps, estimate }) => {
     onProgress?.({ step, steps });
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
     return { step, steps, preview: () => decode(estimate) };
   });
+  const result = yield* closingAfter(reported, shared.leave);
   checkFinite("the last step", [result]);
   const pictures = await decode(result);
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
+}
+
+/** Yields and returns what steps do, and calls `close` once they are over: done, failed, or not asked for again. */
+async function* closingAfter<T, R>(steps: AsyncGenerator<T, R>, close: () => void) {
+  try {
+    return yield* steps;
+  } finally {
+    close();
+  }
 }
 
 /**
@@ -251,7 +271,7 @@ interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken"> {
 async function networksUnder(
   { settings, condition, negative }: ResolvedRequest,
   { size, frames, timePerToken }: InputForm,
-  context: GenerationContext,
+  context: GenerationContext & { readonly shared: Participant },
   signal: AbortSignal | undefined,
 ): Promise<GuidedNetworks> {
   const { count, guidance } = settings;
@@ -266,7 +286,8 @@ async function networksUnder(
   const skippable = skippedLayers(settings);
   const stage = context.stages.network(size, { skippable, frames, timePerToken });
   const network = batchedNetwork(
-    async (inputs) => (await context.run(stage, inputs, signal ? { signal } : {}))["output"]!,
+    async (inputs) =>
+      (await context.shared.run(stage, inputs, signal ? { signal } : {}))["output"]!,
   );
   const each = (dtype: "bool" | "float32", value: number) =>
     ndarray(dtype, [count], new Array<number>(count).fill(value));

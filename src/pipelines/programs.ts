@@ -168,6 +168,15 @@ export function checkMemory(
   }
 }
 
+/** The most rows, up to `most`, with which a stage fits in memory; at least one. */
+export function rowsWithin(stage: Stage, most: number, memory: number | undefined): number {
+  const fits = (rows: number) =>
+    memory === undefined || stageMemory(stage, rows, "onDemand").total <= memory;
+  let rows = most;
+  while (rows > 1 && !fits(rows)) rows = Math.floor(rows / 2);
+  return rows;
+}
+
 function wayOut({ stage, memory: fast, least }: PlannedStage, memory: number, count: number) {
   if (stage.remedy !== undefined) return stage.remedy;
   // Everything but the weights shrinks with the picture.

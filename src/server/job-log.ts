@@ -1,0 +1,72 @@
+/** What happened to a job, numbered, for those who follow it, also after a lost connection. */
+import type { JobEvent } from "./wire.ts";
+
+export interface NumberedEvent {
+  readonly id: number;
+  readonly event: JobEvent;
+}
+
+export interface JobLog {
+  /** Adds an event. A preview takes the place of the one before it, and the end of a job that of everything. */
+  add(event: JobEvent): void;
+  /** Says that nothing follows. */
+  end(): void;
+  /** Events behind the one of a number, then those that come, until the job is over or the signal aborts. */
+  follow(after: number, signal: AbortSignal): AsyncGenerator<NumberedEvent>;
+  /** The last preview, if there is one. */
+  preview(): Extract<JobEvent, { kind: "preview" }> | undefined;
+}
+
+export function jobLog(): JobLog {
+  let events: NumberedEvent[] = [];
+  let last = 0;
+  let isOver = false;
+  let waking = new Set<() => void>();
+  const wake = () => {
+    const all = waking;
+    waking = new Set();
+    for (const each of all) each();
+  };
+  const happened = (signal: AbortSignal) =>
+    new Promise<void>((resolve) => {
+      const done = () => {
+        signal.removeEventListener("abort", done);
+        waking.delete(done);
+        resolve();
+      };
+      waking.add(done);
+      signal.addEventListener("abort", done);
+    });
+  return {
+    add(event) {
+      if (event.kind === "preview") events = events.filter((each) => each.event.kind !== "preview");
+      events.push({ id: ++last, event });
+      wake();
+    },
+    end() {
+      isOver = true;
+      const final = events.findLast(({ event }) => event.kind === "job");
+      events = final ? [final] : [];
+      wake();
+    },
+    preview: () =>
+      events.map(({ event }) => event).find((event) => event.kind === "preview") as
+        | Extract<JobEvent, { kind: "preview" }>
+        | undefined,
+    async *follow(after, signal) {
+      // A number from before a restart says nothing.
+      let seen = after > last ? 0 : after;
+      while (!signal.aborted) {
+        const next = events.find(({ id }) => id > seen);
+        if (next) {
+          seen = next.id;
+          yield next;
+        } else if (isOver) {
+          return;
+        } else {
+          await happened(signal);
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,183 @@
+/**
+ * From the settings of a request, whichever interface it came by, to a job: every setting is checked by its row and for the model,
+ * so that what cannot be drawn is refused before it is accepted.
+ */
+import { randomInt } from "node:crypto";
+import * as z from "zod";
+import { FormatError } from "../engine/errors.ts";
+import { fitPicture, readPicture } from "../pictures/decode-node.ts";
+import { readMask } from "../pictures/mask-node.ts";
+import { type Picture, withChannels } from "../pictures/picture.ts";
+import { toPng } from "../pictures/png.ts";
+import { loadSharp } from "../pictures/sharp-node.ts";
+import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
+import { checkedRequest, resolveRequest } from "../pipelines/settings.ts";
+import type { Catalogue } from "./catalogue.ts";
+import type { Draft } from "./job-table.ts";
+import { checkLimits, checkPrompt } from "./limits.ts";
+import { Problem } from "./problem.ts";
+import { type Limits, type LoraChoice, outputFormats } from "./wire.ts";
+
+/** What a request says beside the settings of `pipelines/settings.ts`. */
+export const besideSettings = z.object({
+  model: z.string().optional(),
+  loras: z
+    .array(z.strictObject({ name: z.string(), weight: z.number().min(-10).max(10).optional() }))
+    .max(8)
+    .optional(),
+  previews: z.int().min(0).max(1000).optional(),
+  outputFormat: z.enum(outputFormats).optional(),
+});
+
+export interface RequestOptions {
+  /** The fields of the request: those above, and settings by any of their names. Pictures are in `image` and `mask`. */
+  readonly fields: Readonly<Record<string, unknown>>;
+  readonly image?: Uint8Array | undefined;
+  readonly mask?: Uint8Array | undefined;
+  /** Whether the image is resized and cropped to the size that is asked for, and else refused if it differs. */
+  readonly fits: boolean;
+  readonly attached: boolean;
+}
+
+/**
+ * Checks a request.
+ *
+ * @throws Problem, UsageError or FormatError that says what is wrong
+ */
+export async function draftOf(
+  { fields, image, mask, fits, attached }: RequestOptions,
+  catalogue: Catalogue,
+  limits: Limits,
+): Promise<Draft> {
+  const { model: name, loras = [], previews = 0, outputFormat = "png" } = checkedBeside(fields);
+  const { model, name: listed } = catalogue.model(name);
+  await catalogue.loras(loras);
+  const settings = Object.fromEntries(
+    Object.entries(fields).filter(([field]) => !(field in besideSettings.shape)),
+  );
+  const asked = checkedRequest(settings);
+  checkPrompt("prompt", asked.prompt, limits);
+  checkPrompt("negativePrompt", asked.negativePrompt, limits);
+  const given = await givenPictures({ image, mask }, limits);
+  const fitted = fits && given.image ? await fittedTo(given, asked, model) : given;
+  const seed = asked.seed ?? randomInt(2 ** 32);
+  const resolved = resolveRequest(
+    { ...asked, seed, image: fitted.image, mask: fitted.mask },
+    model,
+  ).settings;
+  checkLimits(resolved, limits);
+  if (resolved.frames !== undefined && outputFormat === "jpeg") {
+    throw new Problem(400, `${listed} draws clips, which JPEG cannot hold; ask for webp or png.`, {
+      param: "outputFormat",
+    });
+  }
+  return {
+    model: listed,
+    loras,
+    settings: loras.length === 0 ? resolved : { ...resolved, loras: loras.map(recorded) },
+    outputFormat,
+    previews,
+    attached,
+    files: {
+      image: fitted === given ? image : fitted.image && (await toPng(fitted.image)),
+      mask: fitted === given ? mask : fitted.mask && (await toPng(fitted.mask)),
+    },
+  };
+}
+
+/** The fields that are no settings. @throws Problem that names the one at fault */
+function checkedBeside(fields: object): z.output<typeof besideSettings> {
+  const result = besideSettings.safeParse(fields);
+  if (result.success) return result.data;
+  const { path, message } = result.error.issues[0]!;
+  const param = path.join(".");
+  throw new Problem(400, `${param} is not as expected: ${message}.`, { param });
+}
+
+/** A LoRA as metadata name it: by its name here, not by a path of this machine. */
+const recorded = ({ name, weight = 1 }: LoraChoice) => ({ file: name, weight });
+
+interface GivenPictures {
+  readonly image: Picture | undefined;
+  readonly mask: Picture | undefined;
+}
+
+async function givenPictures(
+  { image, mask }: Pick<RequestOptions, "image" | "mask">,
+  limits: Limits,
+): Promise<GivenPictures> {
+  if (image) await checkPixels(image, "image", limits);
+  if (mask) await checkPixels(mask, "mask", limits);
+  return {
+    image: image && (await readPicture(image, { name: "image" })),
+    mask: mask && (await readMask(mask, "mask")),
+  };
+}
+
+/** @throws Problem if a picture file says that it has too many pixels, before any is decoded */
+async function checkPixels(bytes: Uint8Array, param: string, limits: Limits): Promise<void> {
+  const sharp = await loadSharp();
+  const { width, height } = await sharp(bytes)
+    .metadata()
+    .catch((cause: unknown) => {
+      throw new FormatError(
+        `${param} cannot be read as a picture; give a PNG, JPEG, WebP, AVIF or GIF file.`,
+        { cause },
+      );
+    });
+  if (width * height <= limits.pixels) return;
+  throw new Problem(
+    400,
+    `${param} has ${width}×${height} pixels, but this server takes at most ${limits.pixels}; make it smaller.`,
+    { param, code: "limit_exceeded" },
+  );
+}
+
+/** The pictures in the size that is asked for, or the image's own if the model draws it, or else the model's. */
+async function fittedTo(
+  { image, mask }: GivenPictures,
+  asked: { readonly width?: number | undefined; readonly height?: number | undefined },
+  model: ImageModel,
+): Promise<GivenPictures> {
+  const size = sizeFor(image!, asked, model);
+  const fit = async (picture: Picture): Promise<Picture> => {
+    const { channels } = picture;
+    const shape = { ...size, channels };
+    const isSo = picture.width === size.width && picture.height === size.height;
+    if (isSo) return picture;
+    const whole = withChannels(picture, 3);
+    const pixels = await fitPicture(whole, shape, { fit: "cover", background: "white" });
+    return { ...shape, pixels };
+  };
+  return { image: await fit(image!), mask: mask && (await fit(mask)) };
+}
+
+function sizeFor(
+  { width, height }: Picture,
+  asked: { readonly width?: number | undefined; readonly height?: number | undefined },
+  model: ImageModel,
+): { width: number; height: number } {
+  if (asked.width !== undefined || asked.height !== undefined) return pictureSize(asked, model);
+  try {
+    return pictureSize({ width, height }, model);
+  } catch {
+    return pictureSize({}, model);
+  }
+}
+
+/**
+ * The bytes of a picture in a JSON body.
+ *
+ * @param text base64, or a data URL
+ * @throws Problem unless it is one of them
+ */
+export function pictureBytes(text: unknown, param: string): Uint8Array | undefined {
+  if (text === undefined || text === null) return undefined;
+  const base64 = typeof text === "string" ? text.replace(/^data:[^,;]*;base64,/, "") : "";
+  const bytes = Buffer.from(base64, "base64");
+  // Buffer skips what is no base64.
+  if (bytes.length > 0 && Math.ceil(base64.replace(/=+$/, "").length * 0.75) - bytes.length < 3) {
+    return bytes;
+  }
+  throw new Problem(400, `${param} must be a picture file in base64.`, { param });
+}

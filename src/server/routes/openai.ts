@@ -1,0 +1,244 @@
+/**
+ * OpenAI's interface for images (https://platform.openai.com/docs/api-reference/images), with every setting of Patchwise beside its
+ * own fields.
+ */
+import { readFile } from "node:fs/promises";
+import { type Context, Hono } from "hono";
+import { streamSSE } from "hono/streaming";
+import * as z from "zod";
+import { tryJson } from "../../engine/bytes.ts";
+import { settingNames, settingRow } from "../../pipelines/settings.ts";
+import type { Services } from "../app.ts";
+import { jsonBody, withoutNulls } from "../body.ts";
+import { type Entry, isOver } from "../job-table.ts";
+import { errorBody, Problem, problemOf } from "../problem.ts";
+import { draftOf, type RequestOptions } from "../requests.ts";
+import { type OutputFormat, outputFormats } from "../wire.ts";
+
+/** The fields of OpenAI's API that are no settings here. Where only one value has a meaning, others are refused. */
+const ownFields = z.object({
+  model: z.string().optional(),
+  output_format: z.enum(outputFormats).default("png"),
+  response_format: z.enum(["b64_json", "url"]).default("b64_json"),
+  stream: z.boolean().default(false),
+  partial_images: z.int().min(0).max(3).default(0),
+  /** The number of steps is what quality depends on here. */
+  quality: z.enum(["auto", "standard"]).optional(),
+  background: z.enum(["auto", "opaque"]).optional(),
+  /** There is none, which is the least. */
+  moderation: z.enum(["auto", "low"]).optional(),
+  /** The name of the caller's own user, which is not kept. */
+  user: z.string().optional(),
+});
+
+type OwnFields = z.output<typeof ownFields>;
+
+export function openAiRoutes(services: Services): Hono {
+  const { catalogue } = services;
+  const app = new Hono();
+  const modelOf = (name: string) => ({
+    id: name,
+    object: "model",
+    created: 0,
+    owned_by: "patchwise",
+  });
+  app.get("/v1/models", (c) =>
+    c.json({ object: "list", data: catalogue.models.map(({ name }) => modelOf(name)) }),
+  );
+  // Names on the Hub hold a slash.
+  app.get("/v1/models/:name{.+}", (c) =>
+    c.json(modelOf(catalogue.model(c.req.param("name")).name)),
+  );
+  app.post("/v1/images/generations", async (c) => {
+    const fields = withoutNulls(await jsonBody(c));
+    for (const name of ["image", "mask"]) {
+      if (fields[name] === undefined) continue;
+      throw new Problem(400, `${name} is a field of /v1/images/edits; send the request there.`, {
+        param: name,
+      });
+    }
+    return draw(c, services, "image_generation", { fields });
+  });
+  app.post("/v1/images/edits", async (c) => {
+    const { fields, image, mask } = await formBody(c);
+    if (!image)
+      throw new Problem(400, "image is missing; send a picture file.", { param: "image" });
+    return draw(c, services, "image_edit", { fields, image, mask });
+  });
+  return app;
+}
+
+type Given = Pick<RequestOptions, "fields" | "image" | "mask">;
+
+async function draw(
+  c: Context,
+  { catalogue, jobs, limits }: Services,
+  kind: "image_generation" | "image_edit",
+  { fields, image, mask }: Given,
+): Promise<Response> {
+  const own = ownFields.safeParse(fields);
+  if (!own.success) {
+    const { path, message } = own.error.issues[0]!;
+    throw new Problem(400, `${path.join(".")} is not as expected: ${message}.`, {
+      param: path.join("."),
+    });
+  }
+  const { model, stream, partial_images: previews, output_format: outputFormat } = own.data;
+  const settings = Object.fromEntries(
+    Object.entries(fields).filter(
+      ([name, value]) => !(name in ownFields.shape) && !(name === "size" && value === "auto"),
+    ),
+  );
+  const draft = await draftOf(
+    {
+      fields: {
+        ...settings,
+        outputFormat,
+        ...(model !== undefined && { model }),
+        ...(stream && { previews }),
+      },
+      image,
+      mask,
+      fits: true,
+      attached: true,
+    },
+    catalogue,
+    limits,
+  );
+  const entry = await jobs.submit(draft);
+  if (stream) return streamed(c, jobs, entry, kind);
+  const done = await jobs.ended(entry.record.id, c.req.raw.signal);
+  return c.json(await pictures(done, own.data, jobs, new URL(c.req.url).origin));
+}
+
+async function pictures(
+  { record }: Entry,
+  own: OwnFields,
+  jobs: Services["jobs"],
+  origin: string,
+): Promise<object> {
+  if (record.state !== "succeeded") throw failed(record);
+  const data: object[] = [];
+  for (const [i, { file, seed }] of record.pictures.entries()) {
+    const shown =
+      own.response_format === "url"
+        ? { url: `${origin}/api/jobs/${record.id}/pictures/${i}` }
+        : { b64_json: await readFile(jobs.path(record.id, file), "base64") };
+    data.push({ ...shown, seed });
+  }
+  return { ...described(record.settings, own.output_format), created: seconds(), data };
+}
+
+function failed({ state, error }: Entry["record"]): Problem {
+  return new Problem(500, error ?? `The job was ${state}.`);
+}
+
+const seconds = () => Math.floor(Date.now() / 1000);
+
+function described({ width, height }: Entry["record"]["settings"], outputFormat: OutputFormat) {
+  return {
+    background: "opaque",
+    output_format: outputFormat,
+    quality: "auto",
+    size: `${width}x${height}`,
+  };
+}
+
+/** The job as OpenAI's events: partial pictures, and each picture once it is complete. */
+function streamed(
+  c: Context,
+  jobs: Services["jobs"],
+  { record, log }: Entry,
+  kind: "image_generation" | "image_edit",
+): Response {
+  const { id, settings, outputFormat } = record;
+  return streamSSE(c, async (stream) => {
+    const gone = new AbortController();
+    stream.onAbort(() => {
+      gone.abort();
+      void jobs.cancel(id).catch(() => undefined);
+    });
+    const send = (event: string, data: object) =>
+      stream.writeSSE({ event, data: JSON.stringify({ type: event, ...data }) });
+    try {
+      let index = 0;
+      for await (const { event } of log.follow(0, gone.signal)) {
+        if (event.kind === "preview") {
+          for (const b64_json of event.pictures) {
+            await send(`${kind}.partial_image`, {
+              b64_json,
+              created_at: seconds(),
+              partial_image_index: index,
+              // Previews are PNG files, whatever the pictures are.
+              ...described(settings, "png"),
+            });
+          }
+          index++;
+        }
+        if (event.kind !== "job" || !isOver(event.job)) continue;
+        const { record: done } = jobs.get(id);
+        if (done.state !== "succeeded") throw failed(done);
+        for (const { file, seed } of done.pictures) {
+          await send(`${kind}.completed`, {
+            b64_json: await readFile(jobs.path(id, file), "base64"),
+            created_at: seconds(),
+            seed,
+            ...described(settings, outputFormat),
+            usage: unmetered,
+          });
+        }
+      }
+    } catch (error) {
+      await stream.writeSSE({ event: "error", data: JSON.stringify(errorBody(problemOf(error))) });
+    }
+  });
+}
+
+/** Clients read this field. Nothing is counted in tokens here. */
+const unmetered = {
+  input_tokens: 0,
+  input_tokens_details: { image_tokens: 0, text_tokens: 0 },
+  output_tokens: 0,
+  total_tokens: 0,
+};
+
+/** Settings whose value is a text, by all of their names; forms have texts only. */
+const textFields = new Set([
+  ...settingNames
+    .filter((name) => settingRow(name).type.safeParse("text").success)
+    .flatMap((name) => [name, ...(settingRow(name).aliases ?? [])]),
+  ...["model", "size", "user", "quality", "background", "moderation"],
+]);
+
+/** @throws Problem unless the body is a form with at most one image and one mask */
+async function formBody(c: Context): Promise<Given> {
+  const type = c.req.header("content-type") ?? "";
+  if (!/^multipart\/form-data\b/i.test(type)) {
+    throw new Problem(
+      415,
+      `The body is of the type ${JSON.stringify(type)}; send multipart/form-data.`,
+    );
+  }
+  const form = await c.req.formData().catch((cause: unknown) => {
+    throw new Problem(400, "The form in the body is damaged; send it again.", { cause });
+  });
+  const fields: Record<string, unknown> = {};
+  const files: { image?: Uint8Array; mask?: Uint8Array } = {};
+  for (const [spelled, value] of form) {
+    const name = spelled.replace(/\[\]$/, "");
+    if (name === "image" || name === "mask") {
+      if (typeof value === "string") {
+        throw new Problem(400, `${name} must be a picture file.`, { param: name });
+      }
+      if (files[name]) {
+        throw new Problem(400, `There are several files as ${name}; send one.`, { param: name });
+      }
+      files[name] = new Uint8Array(await value.arrayBuffer());
+    } else if (typeof value !== "string") {
+      throw new Problem(400, `${name} must be a text, not a file.`, { param: name });
+    } else {
+      fields[name] = textFields.has(name) ? value : (tryJson(value) ?? value);
+    }
+  }
+  return { fields, ...files };
+}

@@ -1,0 +1,113 @@
+/** The server as a whole: opens models and jobs, listens, and ends in good order. */
+import type { AddressInfo } from "node:net";
+import type { Server } from "node:http";
+import { createAdaptorServer } from "@hono/node-server";
+import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { accessTo } from "./access.ts";
+import { serverApp } from "./app.ts";
+import { openCatalogue } from "./catalogue.ts";
+import { openJobStore } from "./job-store.ts";
+import { openJobTable } from "./job-table.ts";
+import { defaultLimits } from "./limits.ts";
+import { requestCounter } from "./metrics.ts";
+import type { Limits } from "./wire.ts";
+
+export interface ServerOptions {
+  /** Names, folders or files of models, as `openPipeline` takes them. */
+  readonly models: readonly string[];
+  /** The folder whose entries are LoRAs that requests may name; none unless given. */
+  readonly loras?: string | undefined;
+  /** The folder of jobs and their pictures. */
+  readonly output: string;
+  /** The address to listen on; any but a loopback address needs a token. */
+  readonly host: string;
+  /** 0 for any free port. */
+  readonly port: number;
+  readonly token?: string | undefined;
+  /** Processes that draw at the same time, each with one model. */
+  readonly processes: number;
+  /** Pictures that a process draws at the same time. */
+  readonly batch: number;
+  /** Bytes that each of these processes may take; the machine's available memory unless given. */
+  readonly memory?: number | undefined;
+  readonly limits?: Partial<Limits> | undefined;
+  /** What pictures record. */
+  readonly version: string;
+  /** Is told of what the operator should know. */
+  readonly log: (text: string) => void;
+}
+
+export interface RunningServer {
+  /** Such as "http://127.0.0.1:7860". */
+  readonly url: string;
+  /** Takes no more jobs, lets those that are drawn end within a time in milliseconds, keeps those that wait, and stops listening. */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Starts a server.
+ *
+ * @throws UsageError if a model is missing, the address needs a token, or the port is taken
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { host, port, version, log } = options;
+  const access = accessTo(host, options.token);
+  const limits = { ...defaultLimits, ...options.limits };
+  const catalogue = await openCatalogue(options.models, options.loras);
+  const store = await openJobStore(options.output);
+  // Before the jobs, so that a second server on the same port changes none of them.
+  const requests = requestCounter();
+  let answer: (request: Request, env: object) => Response | Promise<Response> = () =>
+    new Response("The server is starting.", { status: 503, headers: { "Retry-After": "1" } });
+  const server = createAdaptorServer({ fetch: (request, env) => answer(request, env) }) as Server;
+  const closeAll = async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    requests.close();
+    await catalogue.close();
+  };
+  try {
+    await listening(server, host, port);
+    const jobs = await openJobTable({
+      store,
+      queue: limits.queue,
+      processes: options.processes,
+      batch: options.batch,
+      memory: options.memory,
+      version,
+      locate: async ({ model, loras }) => ({
+        source: catalogue.model(model).source,
+        loras: await catalogue.loras(loras),
+      }),
+      log,
+    });
+    const app = serverApp({ catalogue, jobs, limits, version, access, requests, log });
+    answer = (request, env) => app.fetch(request, env);
+    const { port: taken } = server.address() as AddressInfo;
+    return {
+      url: `http://${host.includes(":") ? `[${host}]` : host}:${taken}`,
+      async close(graceMs) {
+        await jobs.close(graceMs);
+        await closeAll();
+      },
+    };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+function listening(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const message = `Cannot listen on ${host}, port ${port}: ${error.code === "EADDRINUSE" ? "another program does" : describeSystemError(error)}; give another --port.`;
+      reject(
+        error.code === "EADDRINUSE"
+          ? new UsageError(message, { cause: error })
+          : new PatchwiseError(message, { cause: error }),
+      );
+    });
+    server.listen(port, host, resolve);
+  });
+}
