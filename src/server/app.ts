@@ -78,6 +78,8 @@ export function serverApp(options: AppOptions): Hono {
 function answer(c: Context, problem: Problem): Response {
   const { retryAfter } = problem.options;
   if (retryAfter !== undefined) c.header("Retry-After", String(retryAfter));
+  // The rest of the body is not read, so the connection ends; a client must not send more by it.
+  if (problem.status === 413) c.header("Connection", "close");
   if (problem.status === 401) c.header("WWW-Authenticate", 'Bearer realm="patchwise"');
   return c.json(errorBody(problem), problem.status);
 }

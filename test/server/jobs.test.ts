@@ -79,7 +79,7 @@ describe("jobs", () => {
       }
     };
     const killProcess = () => {
-      const children = execFileSync("ps", ["-o", "pid=,args=", "--ppid", String(process.pid)]);
+      const children = execFileSync("ps", ["-ww", "-o", "pid=,args=", "--ppid", String(process.pid)]);
       const line = children
         .toString()
         .split("\n")
