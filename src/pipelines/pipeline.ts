@@ -224,7 +224,7 @@ async function* draw(
     signal?.throwIfAborted();
     return { step, steps, preview: () => decode(estimate) };
   });
-  const result = yield* closingAfter(reported, shared.leave);
+  const result = yield* closingAfter(reported, () => shared.leave());
   checkFinite("the last step", [result]);
   const pictures = await decode(result);
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));

@@ -210,7 +210,8 @@ export async function openJobTable(options: JobTableOptions): Promise<JobTable> 
 
   /** Gives waiting jobs to processes, as far as these have room. */
   const dispatch = () => {
-    while (!isClosing) {
+    for (;;) {
+      if (isClosing) return;
       const waiting = open().filter(({ record }) => record.state === "queued");
       const next = nextJobs(waiting, pool, options.batch);
       if (next.length === 0) return;

@@ -1,14 +1,20 @@
 /** The interfaces in the form of OpenAPI 3.1. The settings are the rows of `pipelines/settings.ts`. */
 import * as z from "zod";
+import { pick } from "../engine/records.ts";
 import { generateRequestSchema } from "../pipelines/settings.ts";
-import { besideSettings } from "./requests.ts";
+import { besideSettings, notTaken } from "./requests.ts";
+
+interface Described {
+  readonly properties: Readonly<Record<string, unknown>>;
+}
 
 export function openApi(version: string): object {
-  const settings = generateRequestSchema() as { readonly properties: object };
-  const beside = z.toJSONSchema(besideSettings) as { readonly properties: object };
+  const settings = generateRequestSchema() as Described;
+  const beside = z.toJSONSchema(besideSettings) as Described;
+  const isTaken = (name: string) => !notTaken.some((each) => each === name);
   const request = {
     type: "object",
-    properties: { ...settings.properties, ...beside.properties },
+    properties: { ...pick<unknown>(settings.properties, isTaken), ...beside.properties },
     additionalProperties: false,
   };
   const json = (description: string, schema: object = {}) => ({

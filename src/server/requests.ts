@@ -11,7 +11,7 @@ import { type Picture, withChannels } from "../pictures/picture.ts";
 import { toPng } from "../pictures/png.ts";
 import { loadSharp } from "../pictures/sharp-node.ts";
 import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
-import { checkedRequest, resolveRequest } from "../pipelines/settings.ts";
+import { checkedRequest, resolveRequest, type SettingName } from "../pipelines/settings.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Draft } from "./job-table.ts";
 import { checkLimits, checkPrompt } from "./limits.ts";
@@ -28,6 +28,9 @@ export const besideSettings = z.object({
   previews: z.int().min(0).max(1000).optional(),
   outputFormat: z.enum(outputFormats).optional(),
 });
+
+/** Settings of the library that a request to the server cannot give. */
+export const notTaken: readonly SettingName[] = ["lastImage", "extend"];
 
 export interface RequestOptions {
   /** The fields of the request: those above, and settings by any of their names. Pictures are in `image` and `mask`. */
@@ -55,6 +58,12 @@ export async function draftOf(
   const settings = Object.fromEntries(
     Object.entries(fields).filter(([field]) => !(field in besideSettings.shape)),
   );
+  for (const field of notTaken) {
+    if (settings[field] === undefined) continue;
+    throw new Problem(400, `${field} is not taken over HTTP; use patchwise generate for it.`, {
+      param: field,
+    });
+  }
   const asked = checkedRequest(settings);
   checkPrompt("prompt", asked.prompt, limits);
   checkPrompt("negativePrompt", asked.negativePrompt, limits);

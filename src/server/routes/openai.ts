@@ -207,7 +207,12 @@ const textFields = new Set([
   ...settingNames
     .filter((name) => settingRow(name).type.safeParse("text").success)
     .flatMap((name) => [name, ...(settingRow(name).aliases ?? [])]),
-  ...["model", "size", "user", "quality", "background", "moderation"],
+  "model",
+  "size",
+  "user",
+  "quality",
+  "background",
+  "moderation",
 ]);
 
 /** @throws Problem unless the body is a form with at most one image and one mask */

@@ -173,7 +173,6 @@ function asked(
 ) {
   const {
     seed,
-    sampler_name,
     sampler_index,
     sampler_name: sampler = sampler_index,
     batch_size = 1,
