@@ -167,9 +167,9 @@ export function stagesOf(model: StagedModel): Stages {
     encoders: encoder?.stages ?? [],
     tile: decoder?.kind === "kl" ? defaultTile / (decoder.config.packing?.patch ?? 1) : undefined,
     network(size, options = {}) {
-      const { skippable = [], frames = network.frames, timePerToken = false } = options;
-      const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken}`;
-      const whole = { skippable, frames, timePerToken };
+      const { skippable = [], frames = network.frames, timePerToken = false, taps = [] } = options;
+      const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken} ${taps.join()}`;
+      const whole = { skippable, frames, timePerToken, taps };
       return once("network", key, weights, () => networkGraph(network, size, whole));
     },
     clipCoder: (direction, size) => clipDecoder && clipStages(clipDecoder, direction, size, clips),
@@ -219,6 +219,8 @@ export interface DrawingOptions {
   readonly frames?: number | undefined;
   /** Whether each token has a time of its own, `t` [B, tokens]. */
   readonly timePerToken?: boolean | undefined;
+  /** Names of intermediate tensors that the network returns too; none unless given. */
+  readonly taps?: readonly string[] | undefined;
 }
 
 /**
@@ -229,7 +231,7 @@ export interface DrawingOptions {
 export function tracedForDrawing(
   network: NetworkConfig,
   size?: Size,
-  { skippable = [], frames = network.frames, timePerToken = false }: DrawingOptions = {},
+  { skippable = [], frames = network.frames, timePerToken = false, taps = [] }: DrawingOptions = {},
 ): TracedNetwork {
   // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
   // network needs an input that drops the condition.
@@ -241,6 +243,7 @@ export function tracedForDrawing(
     skippable,
     timePerToken,
     textApart: true,
+    taps,
   });
 }
 
@@ -257,10 +260,11 @@ export function textGraph(network: NetworkConfig): Graph {
 
 /**
  * The network as a graph: `x` [B, C, H, W], a clip [B, C, frames, H, W] or tokens [B, H, W], times `t` [B], the condition, and `skip` [B] if layers are
- * skippable → `output`.
+ * skippable → `output`, and the intermediate tensors of `taps` by their names.
  */
 export function networkGraph(network: NetworkConfig, size?: Size, options?: DrawingOptions): Graph {
-  return graphOf({ output: tracedForDrawing(network, size, options).output });
+  const { output, taps } = tracedForDrawing(network, size, options);
+  return graphOf({ output, ...taps });
 }
 
 /**

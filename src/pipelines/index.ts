@@ -6,6 +6,7 @@ export { type ImageModel, networkGraph } from "./image-model.ts";
 export { openPipelineBytes, openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
 export { type CachedFile, type ModelCache, modelCache } from "../weights/sources/url-cache.ts";
 export type { DownloadProgress } from "../weights/sources/url.ts";
+export type { InspectedNetwork, InspectOptions, StepInspection } from "./inspect.ts";
 export { drawSamples } from "./training-samples.ts";
 export { createPipeline, type ModelParts } from "./open/trained-model.ts";
 export { type DrawnPicture, finished, type GenerateStep, type Pipeline } from "./pipeline.ts";

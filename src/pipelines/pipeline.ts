@@ -3,11 +3,9 @@
  * functions below it are its parts. It is the same for continuous numbers and for discrete tokens, which differ in their
  * `SamplingProcess` only.
  */
-import { rowsOf, stackRows } from "../diffusion/arrays.ts";
-import { batchedNetwork, type Conditions, type Network } from "../diffusion/denoiser.ts";
+import { rowsOf } from "../diffusion/arrays.ts";
 import { castArray, type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { UsageError } from "../engine/errors.ts";
-import { mapValues } from "../engine/records.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
@@ -15,7 +13,12 @@ import { guidesItself, networkInput } from "../models/network.ts";
 import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
-import type { Condition } from "./conditions.ts";
+import {
+  cachedEncoder,
+  guidable,
+  type NetworkContext,
+  networksUnder,
+} from "./conditioned-networks.ts";
 import {
   encodeGivenFrames,
   givesFrames,
@@ -23,23 +26,15 @@ import {
   withoutLastFrame,
 } from "./given-frames.ts";
 import { encodeGivenImage } from "./given-image.ts";
-import {
-  type DrawingOptions,
-  type ImageModel,
-  latentFrames,
-  latentSize,
-  type RunStage,
-  type Stages,
-  stagesOf,
-} from "./image-model.ts";
-import { type GuidedNetworks, mapSteps, type SamplingRun } from "./process.ts";
+import { type ImageModel, latentFrames, latentSize, stagesOf } from "./image-model.ts";
+import { type InspectOptions, inspectStep, type StepInspection } from "./inspect.ts";
+import { mapSteps, type SamplingRun } from "./process.ts";
 import { checkFinite, checkMemory, rowsWithin, stagePrograms } from "./programs.ts";
 import {
   type GenerateRequest,
   type GenerateSettings,
   type ResolvedRequest,
   resolveRequest,
-  skippedLayers,
 } from "./settings.ts";
 import { type Participant, sharedRuns } from "./shared-runs.ts";
 
@@ -57,6 +52,16 @@ export interface GenerateStep {
   readonly steps: number;
   /** Decodes the current estimate; nothing is computed unless it is called. */
   readonly preview: () => Promise<readonly Picture[]>;
+  /**
+   * Runs the network once more on what the step began with, and returns what guidance compared and the intermediate tensors asked
+   * for. It may be called later, until the pipeline is disposed.
+   *
+   * @example
+   * const { conditional } = await step.inspect({ taps: ["blocks.*.attn.probabilities"] });
+   * conditional.taps["blocks.0.attn.probabilities"]; // [count, heads, tokens, tokens], whose rows sum to 1
+   * @throws UsageError if a tap does not exist, or the model draws discrete tokens
+   */
+  readonly inspect: (options?: InspectOptions) => Promise<StepInspection>;
 }
 
 /** A picture, or the first frame of a clip. */
@@ -157,14 +162,10 @@ export function imagePipeline(
 }
 
 /** What all generations of a pipeline share. */
-interface GenerationContext {
-  readonly model: ImageModel;
-  readonly stages: Stages;
-  readonly run: RunStage;
+interface GenerationContext extends NetworkContext {
   /** Shares the runs of the network with other generations. */
   readonly takePart: () => Participant;
   readonly resolve: (request: GenerateRequest) => ResolvedRequest;
-  readonly encode: (texts: readonly string[]) => Promise<readonly Conditions[]>;
 }
 
 async function* draw(
@@ -189,7 +190,7 @@ async function* draw(
   const given = around ?? image;
   const input = { size, frames, timePerToken: around?.clean !== undefined };
   const shared = context.takePart();
-  const networks = await networksUnder(resolved, input, { ...context, shared }, signal);
+  const networks = await networksUnder(resolved, input, { ...context, run: shared.run }, signal);
   const { learnedVariance } = model.network;
   // A network that is told the scale guides itself.
   const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
@@ -215,14 +216,32 @@ async function* draw(
     });
   };
 
+  const inspect = async (
+    begun: NdArray,
+    step: number,
+    x0: NdArray,
+    options: InspectOptions = {},
+  ) => {
+    const tapped = await networksUnder(resolved, input, context, undefined, options);
+    const moment = { level: levels[step - 1]!, x: begun, x0 };
+    return inspectStep(moment, process, run, tapped, guidable(context));
+  };
   const denoise = process.denoise(networks, run);
-  const sampling = process.step(denoise, process.begin(run), run);
-  const reported = mapSteps(sampling, async ({ step, steps, estimate }) => {
+  let x = process.begin(run);
+  const sampling = process.step(denoise, x, run);
+  const reported = mapSteps(sampling, async ({ step, steps, estimate, x: reached }) => {
+    const begun = x;
+    x = reached;
     onProgress?.({ step, steps });
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
-    return { step, steps, preview: () => decode(estimate) };
+    return {
+      step,
+      steps,
+      preview: () => decode(estimate),
+      inspect: (options?: InspectOptions) => inspect(begun, step, estimate, options),
+    };
   });
   const result = yield* closingAfter(reported, () => shared.leave());
   checkFinite("the last step", [result]);
@@ -260,92 +279,6 @@ async function* keptFrames(
     leading: leading[row],
     last: loop ? picturesOfClip(leading[row]!)[0] : lastImage,
   }));
-}
-
-/** The input of the network. */
-interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken"> {
-  readonly size: readonly [height: number, width: number];
-}
-
-/** The network under the conditions of a request. What is asked at the same time is one run of the network. */
-async function networksUnder(
-  { settings, condition, negative }: ResolvedRequest,
-  { size, frames, timePerToken }: InputForm,
-  context: GenerationContext & { readonly shared: Participant },
-  signal: AbortSignal | undefined,
-): Promise<GuidedNetworks> {
-  const { count, guidance } = settings;
-  const { network: config, process } = context.model;
-  const told = guidesItself(config);
-  const alone = guidance === 1 || told || process.guidesItself;
-  const wanted = alone ? [condition] : [condition, negative];
-  const [positive, other = positive] = (await networkInputs(wanted, count, context)) as [
-    Conditions,
-    Conditions?,
-  ];
-  const skippable = skippedLayers(settings);
-  const stage = context.stages.network(size, { skippable, frames, timePerToken });
-  const network = batchedNetwork(
-    async (inputs) =>
-      (await context.shared.run(stage, inputs, signal ? { signal } : {}))["output"]!,
-  );
-  const each = (dtype: "bool" | "float32", value: number) =>
-    ndarray(dtype, [count], new Array<number>(count).fill(value));
-  const scale = told ? { guidance: each("float32", guidance) } : {};
-  const under = (conditions: Conditions, skips = 0): Network => {
-    const skip = skippable.length === 0 ? {} : { skip: each("bool", skips) };
-    return network({ ...conditions, ...scale, ...skip });
-  };
-  return {
-    conditional: under(positive),
-    unconditional: under(other),
-    weakened: under(positive, 1),
-  };
-}
-
-/** The network's inputs for `count` pictures of each condition. */
-async function networkInputs(
-  conditions: readonly Condition[],
-  count: number,
-  { model, encode }: GenerationContext,
-): Promise<readonly Conditions[]> {
-  const { condition: kind } = model.network;
-  switch (kind.kind) {
-    case "none":
-      return conditions.map(() => ({}));
-    case "class":
-      return conditions.map((each) => {
-        // Index `classes` is the null class.
-        const index = each.kind === "class" ? each.index : kind.classes;
-        return { y: ndarray("int64", [count], new Array<number>(count).fill(index)) };
-      });
-    case "text": {
-      const rows = await encode(conditions.map((each) => (each.kind === "text" ? each.text : "")));
-      return rows.map((row) =>
-        mapValues(row, (array) => stackRows(new Array<NdArray>(count).fill(array))),
-      );
-    }
-  }
-}
-
-/** Number of texts whose encodings are cached; a long prompt takes some megabytes. */
-const CACHED_TEXTS = 8;
-
-/** The model's prompt encoder, run only for texts that were not encoded lately. */
-function cachedEncoder({ encoder }: ImageModel, run: RunStage): GenerationContext["encode"] {
-  /** Least recently used first. */
-  const cache = new Map<string, Conditions>();
-  return async (texts) => {
-    const unknown = [...new Set(texts)].filter((text) => !cache.has(text));
-    const made = unknown.length > 0 ? await encoder!.encode(unknown, run) : [];
-    const found = new Map([...cache, ...unknown.map((text, i) => [text, made[i]!] as const)]);
-    for (const text of texts) {
-      cache.delete(text);
-      cache.set(text, found.get(text)!);
-    }
-    for (const text of [...cache.keys()].slice(0, -CACHED_TEXTS)) cache.delete(text);
-    return texts.map((text) => found.get(text)!);
-  };
 }
 
 /** Latents, tokens, or pixels in [−1, 1] → pictures, decoded one by one, since decoding takes the most memory. */

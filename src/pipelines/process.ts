@@ -72,6 +72,15 @@ export interface ProcessStep {
   readonly steps: number;
   /** The current estimate of the result, for a preview. */
   readonly estimate: NdArray;
+  /** What the next step begins with. */
+  readonly x: NdArray;
+}
+
+/** The denoisers that guidance compares, each by itself. */
+export interface SeparateDenoisers {
+  readonly conditional: Denoiser;
+  readonly unconditional: Denoiser;
+  readonly weakened: Denoiser;
 }
 
 /** `Denoise` is the process's own kind of denoiser, which `denoise` makes and `step` asks. */
@@ -93,6 +102,8 @@ export interface SamplingProcess<Denoise = unknown> {
   begin(run: SamplingRun): NdArray;
   /** A denoiser with guidance by the run's settings; where no guidance applies, the unconditional network is not run. */
   denoise(networks: GuidedNetworks, run: SamplingRun): Denoise;
+  /** The denoisers before they are guided; absent for tokens. */
+  separate?(networks: GuidedNetworks, run: SamplingRun): SeparateDenoisers;
   /** Takes x through all levels, yields after each step and returns the result. */
   step(denoise: Denoise, x: NdArray, run: SamplingRun): AsyncGenerator<ProcessStep, NdArray>;
 }
@@ -137,6 +148,27 @@ export function continuousProcess({
     const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
     return noiseScale === 1 ? unit : (step, shape) => combine([noiseScale, unit(step, shape)]);
   };
+  const intervalOf = ({ settings: { guidanceInterval } }: SamplingRun) =>
+    guidanceInterval && { above: guidanceInterval[0], upTo: guidanceInterval[1] };
+  const separate = (networks: GuidedNetworks, run: SamplingRun): SeparateDenoisers => {
+    const { levels: own, given, learnedVariance = false } = run;
+    const { guidance } = run.settings;
+    const denoiser = (network: Network) => {
+      const shown = given?.clean ? withCleanTokens(network, given.latents, given.clean) : network;
+      const bounded = lowestTime === undefined ? shown : withLowestTime(shown, lowestTime);
+      return denoiserOf(bounded, parameterization, { learnedVariance });
+    };
+    const { conditional, unconditional, weakened } = networks;
+    return {
+      conditional: denoiser(
+        meanFlow
+          ? meanFlowNetwork(conditional, own, { guidance, interval: intervalOf(run) })
+          : conditional,
+      ),
+      unconditional: denoiser(unconditional),
+      weakened: denoiser(weakened),
+    };
+  };
   return {
     kind: "continuous",
     sampler: ownSampler,
@@ -150,28 +182,19 @@ export function continuousProcess({
         : combine([start(first), noise]);
     },
     guidesItself: meanFlow,
-    denoise(networks, { settings, levels: own, given, learnedVariance = false }) {
-      const { guidance, guidedChannels, guidanceInterval, rescale, skipLayers, steps } = settings;
-      const interval = guidanceInterval && {
-        above: guidanceInterval[0],
-        upTo: guidanceInterval[1],
-      };
-      const denoiser = (network: Network) => {
-        const shown = given?.clean ? withCleanTokens(network, given.latents, given.clean) : network;
-        const bounded = lowestTime === undefined ? shown : withLowestTime(shown, lowestTime);
-        return denoiserOf(bounded, parameterization, { learnedVariance });
-      };
-      const conditional = meanFlow
-        ? meanFlowNetwork(networks.conditional, own, { guidance, interval })
-        : networks.conditional;
-      const combined = guided(denoiser(conditional), denoiser(networks.unconditional), {
+    separate,
+    denoise(networks, run) {
+      const { settings, levels: own, given } = run;
+      const { guidance, guidedChannels, rescale, skipLayers, steps } = settings;
+      const { conditional, unconditional, weakened } = separate(networks, run);
+      const combined = guided(conditional, unconditional, {
         scale: meanFlow ? 1 : guidance,
         channels: guidedChannels,
-        interval,
+        interval: intervalOf(run),
         rescale: rescale === undefined ? undefined : { amount: rescale, parameterization },
         skipLayers: skipLayers && {
           scale: skipLayers.scale,
-          weakened: denoiser(networks.weakened),
+          weakened,
           interval: noiseOfSteps(own, steps, skipLayers),
         },
       });
@@ -182,10 +205,11 @@ export function continuousProcess({
       const { settings, levels: own, signal } = run;
       const sampler = named(settings.sampler, settings.steps);
       const sampling = sampler(denoise, x, own, { noise: noiseOf(run), signal });
-      return yield* mapSteps(sampling, ({ step, x0 }) => ({
+      return yield* mapSteps(sampling, ({ step, x, x0 }) => ({
         step,
         steps: own.length - 1,
         estimate: x0,
+        x,
       }));
     },
   };
@@ -352,6 +376,7 @@ export function tokenProcess(
         step,
         steps,
         estimate: drawn,
+        x: drawn,
       }));
     },
   };

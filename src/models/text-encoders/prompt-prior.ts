@@ -60,7 +60,9 @@ export function promptChoices(
     const own = p.at(name);
     const weights = linear(own.at("query"), tokens, 1).add(padding).softmax(1); // [B, L, 1]
     const pooled = tokens.mul(weights).sum(1); // [B, C]
-    return [name, linear(own.at("head"), pooled, size)] as const;
+    const chosen = linear(own.at("head"), pooled, size);
+    own.tap("shares", sharp(chosen));
+    return [name, chosen] as const;
   });
   return Object.fromEntries(logits) as { [K in keyof PromptChoices]: Tensor };
 }
