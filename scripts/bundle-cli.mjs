@@ -27,7 +27,11 @@ await writeFile(`${bundled}/LICENSES.txt`, (await Promise.all(inside.map(licence
 await rm("dist/cli", { recursive: true });
 await rename(bundled, "dist/cli");
 
-/** The licence of a package, under its name. */
+/**
+ * The licence of a package, under its name.
+ *
+ * @param {string} name
+ */
 async function licence(name) {
   const folder = `node_modules/${name}`;
   const file = (await readdir(folder)).find((each) => /^licen[cs]e/i.test(each));

@@ -10,6 +10,7 @@ const floors = [
   "cli",
   "server",
   "index.ts",
+  "web",
   "comparison",
   "verify",
   "pipelines",

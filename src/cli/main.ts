@@ -32,6 +32,7 @@ const commands: Readonly<Record<string, () => Promise<(program: Command) => void
   generate: async () => (await import("./generate.ts")).addGenerate,
   info: async () => (await import("./info.ts")).addInfo,
   serve: async () => (await import("./serve.ts")).addServe,
+  studio: async () => (await import("./studio.ts")).addStudio,
   train: async () => (await import("./train.ts")).addTrain,
   verify: async () => (await import("./verify.ts")).addVerify,
 };

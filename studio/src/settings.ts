@@ -1,0 +1,101 @@
+/** The settings of the form, in the address of the page and in requests. */
+import type { GenerateRequest } from "../../src/pipelines/settings.ts";
+import type { Picture } from "../../src/pictures/picture.ts";
+import { keptStore, store } from "./store.ts";
+
+export interface Settings {
+  readonly prompt: string;
+  readonly negativePrompt: string;
+  readonly seed: number;
+  readonly count: number;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly sampler: string;
+  readonly width: number;
+  readonly height: number;
+  /** The picture to start from, which is in no address. */
+  readonly image?: Picture | undefined;
+  readonly mask?: Picture | undefined;
+  readonly strength: number;
+}
+
+export const firstSettings: Settings = {
+  prompt: "ghost with a crown",
+  negativePrompt: "",
+  seed: 7,
+  count: 1,
+  steps: 20,
+  guidance: 1,
+  sampler: "euler",
+  width: 64,
+  height: 64,
+  strength: 0.6,
+};
+
+type Plain = Omit<Settings, "image" | "mask">;
+
+const kept = keptStore<Plain>("patchwise-settings", firstSettings, isSettings);
+
+export const settings = store<Settings>({ ...kept.get(), ...settingsOfHash(location.hash) });
+settings.subscribe(() => {
+  const { image: _image, mask: _mask, ...plain } = settings.get();
+  kept.set(plain);
+});
+
+/** Largest seed that "another seed" gives: easy to read and to type. */
+const MOST_SEED = 99_999;
+
+export function randomSeed(): number {
+  return Math.floor(Math.random() * (MOST_SEED + 1));
+}
+
+/** A request of these settings; what is the model's own is left out. */
+export function requestOf(given: Settings): GenerateRequest {
+  const { negativePrompt, image, mask, strength, guidance, ...rest } = given;
+  return {
+    ...rest,
+    guidance,
+    ...(negativePrompt.trim() !== "" && guidance !== 1 && { negativePrompt }),
+    ...(image && { image, strength, ...(mask && { mask }) }),
+  };
+}
+
+/** The part of the address behind "#": a view, and settings. */
+export function hashOf(view: string, given: Settings): string {
+  const fields = Object.entries(given).filter(([name, value]) => isShared(name, value));
+  return `#/${view}?${new URLSearchParams(fields.map(([name, value]) => [name, String(value)]))}`;
+}
+
+function isShared(name: string, value: unknown): boolean {
+  const isOwn = value === firstSettings[name as keyof Settings] && name !== "prompt";
+  return typeof value !== "object" && value !== undefined && value !== "" && !isOwn;
+}
+
+/** The settings that an address names; those that are damaged are left out. */
+export function settingsOfHash(hash: string): Partial<Settings> {
+  const given = new URLSearchParams(hash.split("?")[1] ?? "");
+  const found: Record<string, unknown> = {};
+  for (const [name, own] of Object.entries(firstSettings)) {
+    const text = given.get(name);
+    if (text === null) continue;
+    const value = typeof own === "number" ? Number(text) : text;
+    if (typeof value === "string" || Number.isFinite(value)) found[name] = value;
+  }
+  return found;
+}
+
+/** The settings in the metadata of a picture. */
+export function settingsOfMetadata(metadata: Readonly<Record<string, unknown>>): Partial<Settings> {
+  const found: Record<string, unknown> = { count: 1, image: undefined, mask: undefined };
+  for (const [name, own] of Object.entries(firstSettings)) {
+    const value = metadata[name];
+    if (typeof value === typeof own) found[name] = value;
+  }
+  return found;
+}
+
+function isSettings(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const given = value as Record<string, unknown>;
+  return Object.entries(firstSettings).every(([name, own]) => typeof given[name] === typeof own);
+}
