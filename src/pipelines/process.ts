@@ -205,11 +205,11 @@ export function continuousProcess({
       const { settings, levels: own, signal } = run;
       const sampler = named(settings.sampler, settings.steps);
       const sampling = sampler(denoise, x, own, { noise: noiseOf(run), signal });
-      return yield* mapSteps(sampling, ({ step, x, x0 }) => ({
+      return yield* mapSteps(sampling, ({ step, x: reached, x0 }) => ({
         step,
         steps: own.length - 1,
         estimate: x0,
-        x,
+        x: reached,
       }));
     },
   };

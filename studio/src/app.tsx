@@ -116,7 +116,7 @@ function Tabs({ current }: { readonly current: ViewName }) {
 
 function DevicePicker() {
   const { device, hasWebGpu, status } = useStore(model);
-  const names_: Readonly<Record<Device, string>> = {
+  const deviceNames: Readonly<Record<Device, string>> = {
     wasm: t("device.wasm", { threads }),
     webgpu: "WebGPU",
   };
@@ -128,8 +128,8 @@ function DevicePicker() {
         value={device}
         onInput={({ currentTarget }) => void chooseDevice(currentTarget.value as Device)}
       >
-        <option value="wasm">{names_.wasm}</option>
-        {hasWebGpu && <option value="webgpu">{names_.webgpu}</option>}
+        <option value="wasm">{deviceNames.wasm}</option>
+        {hasWebGpu && <option value="webgpu">{deviceNames.webgpu}</option>}
       </select>
     </label>
   );

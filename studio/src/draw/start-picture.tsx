@@ -80,7 +80,7 @@ function Brush({ image, onMask }: BrushProps) {
   const above = useRef<HTMLCanvasElement>(null);
   const last = useRef<readonly [number, number] | undefined>(undefined);
   useEffect(() => {
-    below.current!.getContext("2d")!.putImageData(toImageData(image) as ImageData, 0, 0);
+    below.current!.getContext("2d")!.putImageData(toImageData(image), 0, 0);
     above.current!.getContext("2d")!.clearRect(0, 0, width, height);
   }, [image]);
   const paint = (event: PointerEvent) => {

@@ -102,7 +102,7 @@ function lookOf(inspected: StepInspection, picture: number): Look {
   const row = ({ shape, data }: NdArray): NdArray => {
     const size = data.length / shape[0]!;
     const own = (data as Float32Array).slice(picture * size, (picture + 1) * size);
-    return { ...x, dtype: "float32", shape: [1, ...shape.slice(1)], data: own } as NdArray;
+    return { ...x, dtype: "float32", shape: [1, ...shape.slice(1)], data: own };
   };
   const pictureOf = (values: NdArray) => picturesOf(values)[0]!;
   const moved = row(velocity);
@@ -136,7 +136,7 @@ function attentionOf(layer: number, { shape, data }: NdArray): Attention {
 }
 
 function mapped(array: NdArray, f: (value: number, i: number) => number): NdArray {
-  return { ...array, data: (array.data as Float32Array).map(f) } as NdArray;
+  return { ...array, data: (array.data as Float32Array).map(f) };
 }
 
 function scaled(array: NdArray, factor: number): NdArray {

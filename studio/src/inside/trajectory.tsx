@@ -53,13 +53,17 @@ export function FilmStrip({ looks, previews, picture, step, playing, onStep, onP
             class={`pair-frame${i === step ? " current" : ""}`}
             onClick={() => onStep(i)}
           >
-            {looks[i] ? <Pixels picture={looks[i]!.x} /> : <span class="pending" />}
+            <Begun look={looks[i]} />
             <Pixels picture={each[picture]!} />
           </div>
         ))}
       </div>
     </div>
   );
+}
+
+function Begun({ look }: { readonly look: Look | undefined }) {
+  return look ? <Pixels picture={look.x} /> : <span class="pending" />;
 }
 
 export function StepTiles({ look }: { readonly look: Look }) {

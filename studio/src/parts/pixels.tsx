@@ -14,7 +14,7 @@ export function Pixels({ picture, label, class: name = "" }: PixelsProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const { width, height } = picture;
   useLayoutEffect(() => {
-    canvas.current!.getContext("2d")!.putImageData(toImageData(picture) as ImageData, 0, 0);
+    canvas.current!.getContext("2d")!.putImageData(toImageData(picture), 0, 0);
   }, [picture]);
   const spoken =
     label === undefined ? { "aria-hidden": true } : { role: "img" as const, "aria-label": label };

@@ -135,5 +135,5 @@ export async function saveZip(): Promise<void> {
     Object.entries(files).map(([file, bytes]) => [`${plan!.name}/${file}`, bytes]),
   );
   // Weights do not get smaller by compression.
-  download(zipSync(folder, { level: 0 }) as BlobPart, `${plan!.name}.zip`, "application/zip");
+  download(zipSync(folder, { level: 0 }), `${plan!.name}.zip`, "application/zip");
 }

@@ -164,7 +164,9 @@ function optionsOf({ plan, backend, words }: Prepared): TrainModelOptions {
   return {
     backend: webBackend(backend),
     name,
-    pictures: captioned ? pictures : pictures.map(({ caption: _, ...picture }) => picture),
+    pictures: captioned
+      ? pictures
+      : pictures.map((picture) => ({ ...picture, caption: undefined })),
     network: { hidden, depth, patch, ...(captioned && { prompt: { length: 8, depth: 1 } }) },
     words,
     steps,
