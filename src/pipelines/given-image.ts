@@ -90,7 +90,10 @@ function maskFor(mask: Picture, shape: readonly number[]): NdArray<"float32"> {
   return ndarray("float32", shape, values);
 }
 
-/** Sentences about a mask that keeps all of its image, or nothing. */
+/** Of a picture that is drawn anew, from which on its mask may be the wrong way round. */
+const MOST_DRAWN = 0.9;
+
+/** Sentences about a mask that keeps all of its image, nothing, or so little that it may be inverted. */
 export function maskWarnings(mask: Picture | undefined): string[] {
   if (!mask) return [];
   const shares = sharesOf(mask);
@@ -99,6 +102,12 @@ export function maskWarnings(mask: Picture | undefined): string[] {
   }
   if (shares.every((share) => share === 1)) {
     return ["The mask is white everywhere, so nothing of the image is kept; make it black there."];
+  }
+  const drawn = shares.reduce((sum, share) => sum + share, 0) / shares.length;
+  if (drawn > MOST_DRAWN) {
+    return [
+      `The mask is white, and the picture drawn anew, on ${Math.round(100 * drawn)} % of it; if only the black part was to be drawn, invert the mask.`,
+    ];
   }
   return [];
 }

@@ -99,6 +99,10 @@ describe("a mask", () => {
     expect(warnings(black)).toEqual([expect.stringMatching(/^The mask is black everywhere/)]);
     expect(warnings(white)).toEqual([expect.stringMatching(/^The mask is white everywhere/)]);
     expect(warnings(rightHalf)).toEqual([]);
+    const spot = maskOf(8, (row, column) => (row < 2 && column < 3 ? 0 : 1));
+    expect(warnings(spot)).toEqual([
+      "The mask is white, and the picture drawn anew, on 91 % of it; if only the black part was to be drawn, invert the mask.",
+    ]);
   });
 });
 
