@@ -1,6 +1,7 @@
 /** Networks that denoise, of every family, by their configs: the schema of a config, and tracing it with its condition. */
 import * as z from "zod";
 import type { DType } from "../engine/arrays/ndarray.ts";
+import { FormatError } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
 import { pick, recordOf } from "../engine/records.ts";
 import { batch, type Shape } from "../engine/graph/shape.ts";
@@ -311,6 +312,18 @@ export function tooManyPatches(
   return patches <= MOST_PATCHES
     ? undefined
     : `it would consist of ${patches.toLocaleString("en")} patches, but a network takes at most ${MOST_PATCHES.toLocaleString("en")}`;
+}
+
+/**
+ * @param owner how the message names the config
+ * @throws FormatError if the pictures of a config would consist of more patches than any network takes
+ */
+export function requireFewPatches(owner: string, network: NetworkConfig): void {
+  const reason = tooManyPatches(network, network.size);
+  if (reason === undefined) return;
+  throw new FormatError(
+    `${owner} says that its network draws ${network.size.join("×")}: ${reason}; give the config of a trained model.`,
+  );
 }
 
 /** The image sizes that a network accepts. */

@@ -1,5 +1,5 @@
 /** Multi-head attention (Vaswani et al., 2017). */
-import { attention, constantOf, full, where } from "../engine/graph/functional.ts";
+import { attention, constant, full, where } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { linear, type LinearOptions, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
@@ -216,7 +216,8 @@ export function maskBias(mask: Tensor): Tensor {
 
 /** The causal mask as a bias [1, 1, L, L]: −10⁴, after which a softmax gives exactly 0, for later tokens. */
 export function causalBias(length: number): Tensor {
-  const places = [...new Array(length).keys()];
-  const rows = places.flatMap((row) => places.map((column) => (column > row ? -10_000 : 0)));
-  return constantOf(rows, [1, 1, length, length]);
+  const data = new Float32Array(length * length);
+  for (let row = 0; row < length; row++)
+    data.fill(-10_000, row * length + row + 1, (row + 1) * length);
+  return constant({ dtype: "float32", shape: [1, 1, length, length], data });
 }

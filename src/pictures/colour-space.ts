@@ -74,9 +74,7 @@ const UNSPECIFIED = 2;
 export function cicpSpace(primaries: number, transfer: number): ColourSpace | undefined {
   const range = highRange[transfer];
   if (range) {
-    throw new Error(
-      `it is of high dynamic range (${range}) and has to be converted to sRGB first`,
-    );
+    throw new Error(`it is of high dynamic range (${range}) and has to be converted to sRGB first`);
   }
   const points = cicpPrimaries[primaries === UNSPECIFIED ? 1 : primaries];
   const linear = cicpCurves[transfer === UNSPECIFIED ? 1 : transfer];

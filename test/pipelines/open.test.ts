@@ -1,5 +1,6 @@
 import {
   copyFileSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -18,6 +19,9 @@ import {
   type OpenPipelineOptions,
 } from "../../src/pipelines/open/open-node.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
+import type { LoraTrainingConfig } from "../../src/training/config/config.ts";
+import type { TrainContext } from "../../src/training/run/train-node.ts";
+import { loraPlan } from "../../src/training/tasks/lora-node.ts";
 import { type GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
 import { writeSafetensors } from "../../src/weights/index-node.ts";
@@ -31,6 +35,7 @@ import {
   writeVAE,
 } from "../support/model-folders.ts";
 import { randomWeights, tinyNetwork, tinyTextNetwork } from "../support/tiny-model.ts";
+import { smallModels, writeSmallFolder } from "../support/flux-folders.ts";
 import { writeTrained } from "../support/trained-folder.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-open-"));
@@ -71,6 +76,88 @@ async function lying(name: string, fields: Record<string, unknown>) {
   writeFileSync(file, JSON.stringify({ ...card, network: { ...card.network, ...fields } }));
   return folder;
 }
+
+/** Sets one field of a config in a copy of a folder. */
+function withField(from: string, folder: string, file: string, field: string, value: number) {
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(from, folder, { recursive: true });
+  const config = JSON.parse(readFileSync(path.join(folder, file), "utf8")) as object;
+  writeFileSync(path.join(folder, file), JSON.stringify({ ...config, [field]: value }));
+  return folder;
+}
+
+describe("a config that asks for far more than its weights are", () => {
+  beforeAll(() => writeSmallFolder(at("flux"), smallModels.dev));
+
+  it.each([
+    [
+      "diffusers",
+      "transformer/config.json",
+      "num_layers",
+      /config\.json says that its model has a depth of 1000000000/,
+    ],
+    [
+      "diffusers",
+      "transformer/config.json",
+      "attention_head_dim",
+      /config\.json says that its model has a hidden of/,
+    ],
+    [
+      "diffusers",
+      "transformer/config.json",
+      "sample_size",
+      /config\.json says that its network draws 1000000000×1000000000: it would consist of/,
+    ],
+    [
+      "diffusers",
+      "vae/config.json",
+      "layers_per_block",
+      /vae.* says that its model has a layers of 1000000000/,
+    ],
+    [
+      "flux",
+      "transformer/config.json",
+      "num_single_layers",
+      /says that its model has a singleDepth of/,
+    ],
+    [
+      "flux",
+      "transformer/config.json",
+      "joint_attention_dim",
+      /says that its model has a condition\.width of/,
+    ],
+    [
+      "flux",
+      "text_encoder/config.json",
+      "num_hidden_layers",
+      /text_encoder.* says that its model has a depth of/,
+    ],
+    [
+      "flux",
+      "text_encoder/config.json",
+      "max_position_embeddings",
+      /text_encoder.* has a positions of/,
+    ],
+    [
+      "flux",
+      "text_encoder_2/config.json",
+      "num_layers",
+      /text_encoder_2.* says that its model has a depth of/,
+    ],
+    ["flux", "text_encoder_2/config.json", "num_heads", /text_encoder_2.* has a heads of/],
+  ])("is refused before anything is traced: %s, %s, %s", async (from, file, field, sentence) => {
+    const opened = openModel(withField(at(from), at("evil"), file, field, 1e9), {});
+    await expect(opened).rejects.toThrow(sentence);
+    await expect(opened).rejects.toBeInstanceOf(FormatError);
+  });
+
+  it("is refused by LoRA trainings", async () => {
+    const base = await lying("lora-base", { depth: 10_000_000 });
+    const config = { base, data: { kind: "images", path: at("nowhere") } };
+    const planned = loraPlan(config as unknown as LoraTrainingConfig, {} as TrainContext);
+    await expect(planned).rejects.toThrow(/says that its model has a depth of 10000000/);
+  });
+});
 
 describe("a trained folder", () => {
   it("draws classes", async () => {
@@ -262,13 +349,13 @@ describe("openPipeline refuses", () => {
       "a card of another size",
       () => lying("lying", { hidden: 1_000_000_000 }),
       FormatError,
-      /says that its network has a hidden of 1000000000/,
+      /says that its model has a hidden of 1000000000/,
     ],
     [
       "a card of another depth",
       () => lying("deep", { depth: 10_000_000 }),
       FormatError,
-      /says that its network has a depth of 10000000/,
+      /says that its model has a depth of 10000000/,
     ],
     ["no card", () => path.dirname(write("b/model.json", "{")), FormatError, /not valid JSON/],
     [

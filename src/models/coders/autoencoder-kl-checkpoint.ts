@@ -1,6 +1,7 @@
 /** Opens Stable Diffusion's autoencoder in a checkpoint; without a config, it is inferred from keys and shapes. */
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
@@ -43,6 +44,7 @@ export function autoencoderIn(
   file: Weights,
   config: AutoencoderKLConfig = autoencoderCheckpointConfig(file),
 ): OpenAutoencoder {
+  requirePlausible(`The config of ${file.name}`, config, file);
   const keys = autoencoderKLKeys(file.entries.keys(), config);
   const weights = checkedWeights(autoencoderKLParams(config), file, keys);
   return { kind: "kl", config, weights, file, keyOf: keys.keyOf };

@@ -2,6 +2,7 @@
 import { FormatError, quote } from "../../engine/errors.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights, type KeyMap, sameKeys } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
@@ -39,6 +40,7 @@ export function videoAutoencoderIn(
   file: Weights,
   config: VideoAutoencoderConfig = publishedConfig(file),
 ): OpenVideoAutoencoder {
+  requirePlausible(`The config of ${file.name}`, config, file);
   const keys = videoAutoencoderKeys(file.entries.keys(), config);
   return { config, weights: checkedWeights(videoAutoencoderParams(config), file, keys), file };
 }

@@ -28,6 +28,7 @@ import {
   zero,
 } from "../../nn/params.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { openDiffusersWeights } from "../../weights/diffusers-weights.ts";
@@ -324,6 +325,7 @@ export function diffusersVQGANFields(config: VQGANConfig): Readonly<Record<strin
  * @throws FormatError if the file is of another model
  */
 export function vqganIn(file: Weights, config: VQGANConfig = checkpointConfig(file)): OpenVQGAN {
+  requirePlausible(`The config of ${file.name}`, config, file);
   const keys = vqganKeys(file.entries.keys());
   const weights = checkedWeights(vqganParams(config), file, keys);
   return { kind: "vq", config, weights, file, keyOf: keys.keyOf };

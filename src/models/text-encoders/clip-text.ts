@@ -15,6 +15,7 @@ import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { blocksUnder } from "../../weights/checkpoint-shapes.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 
@@ -221,5 +222,6 @@ export function clipTextIn(
   config: ClipTextConfig | ClipTextName,
 ): { readonly config: ClipTextConfig; readonly weights: WeightSource } {
   const known = typeof config === "string" ? shownConfig(file, config) : config;
+  requirePlausible(`The config of ${file.name}`, known, file);
   return { config: known, weights: checkedWeights(clipTextParams(known), file, keys) };
 }

@@ -15,6 +15,7 @@ import { type Norm, norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { rotaryTable } from "../../nn/positions.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 
@@ -210,6 +211,7 @@ export function qwen3In(
   readonly weights: WeightSource;
   readonly states: readonly number[];
 } {
+  requirePlausible(`The config of ${file.name}`, config, file);
   const states = wanted.map((state) => (state < 0 ? config.depth + 1 + state : state));
   const last = Math.max(...states);
   if (last > config.depth) {

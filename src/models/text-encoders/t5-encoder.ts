@@ -17,6 +17,7 @@ import { norm } from "../../nn/norm.ts";
 import { createParams, normal, type Params, type ParamsRoot } from "../../nn/params.ts";
 import { blocksUnder } from "../../weights/checkpoint-shapes.ts";
 import { checkedWeights, type KeyMap } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 
@@ -227,5 +228,6 @@ export function t5EncoderIn(
   file: Weights,
   config: T5EncoderConfig = shownConfig(file),
 ): { readonly config: T5EncoderConfig; readonly weights: WeightSource } {
+  requirePlausible(`The config of ${file.name}`, config, file);
   return { config, weights: checkedWeights(t5EncoderParams(config), file, t5EncoderKeys(file)) };
 }

@@ -11,10 +11,11 @@ import {
 import type { AutoencoderKLName } from "../../models/coders/autoencoder-kl-config.ts";
 import { codecShape } from "../../models/coders/image-codec.ts";
 import { families, familyOf } from "../../models/families.ts";
-import type { NetworkConfig } from "../../models/network.ts";
+import { type NetworkConfig, requireFewPatches } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import {
   openVideoAutoencoderFolder,
   type OpenVideoAutoencoder,
@@ -212,6 +213,9 @@ export async function openDiffusersFolder(
   const file = await openDiffusersWeights(transformer.folder);
   return closingOnFailure([file], async (opened) => {
     const { keys } = family.diffusers;
+    const owner = transformer.fields.file;
+    requireFewPatches(owner, { kind: family.kind, ...fromFields });
+    requirePlausible(owner, fromFields, file);
     const completed = family.diffusers.complete?.(fromFields, transformer.fields, file);
     const config = (await completed) ?? fromFields;
     const network: NetworkConfig = { kind: family.kind, ...config };

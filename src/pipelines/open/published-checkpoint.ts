@@ -2,8 +2,9 @@
 import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { families } from "../../models/families.ts";
 import type { NetworkFamily } from "../../models/family.ts";
-import type { NetworkConfig } from "../../models/network.ts";
+import { type NetworkConfig, requireFewPatches } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { otherModel } from "./other-models.ts";
@@ -41,6 +42,8 @@ export function publishedModel(weights: Weights, heads?: number): Published {
     );
     const { sampler, mu, ...defaults } = sampling;
     const network: NetworkConfig = { kind: family.kind, ...config };
+    requireFewPatches(weights.name, network);
+    requirePlausible(weights.name, config, stored);
     if (heads !== undefined && (!("heads" in network) || network.heads !== heads)) {
       throw new UsageError(`--heads (heads) does not apply to ${weights.name}; leave it out.`);
     }

@@ -1,16 +1,17 @@
 /** Models that `patchwise train` made: opened from their folder, or made of parts that are in memory. */
 import type { SamplerName } from "../../diffusion/samplers/index.ts";
 import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
-import { FormatError, UsageError } from "../../engine/errors.ts";
+import { UsageError } from "../../engine/errors.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { otherEvents } from "../../engine/runtime/other-events.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
-import { readTrainedFolder } from "../../models/card-folder.ts";
+import { readTrainedFolder, requirePlausibleCard } from "../../models/card-folder.ts";
 import { type Card, modelFiles } from "../../models/card.ts";
 import { codecParams, type ImageCodec } from "../../models/coders/image-codec.ts";
-import { tooManyPatches, traceNetwork } from "../../models/network.ts";
+import { traceNetwork } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights, checkKeys } from "../../weights/check-keys.ts";
+import { requirePlausible } from "../../weights/plausible.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import type { ModelFolder } from "../../weights/sources/folder.ts";
@@ -82,7 +83,7 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
       `${name} takes ${prompt ? "prompts, but there is no tokenizer to read them" : "embeddings of a text encoder that it does not hold"}; give ${prompt ? "the tokenizer.json that was written with it" : "a model that reads prompts itself"}.`,
     );
   }
-  if (isOpened(weights)) requirePlausible(card, weights);
+  if (isOpened(weights)) requirePlausibleCard(card, weights);
   const { params } = traceNetwork(network, { drop: condition.kind === "text" });
   if (!isOpened(weights)) {
     checkKeys(params, { name, entries: new Map(Object.entries(weights)) });
@@ -101,42 +102,6 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
       await autoencoder?.close();
     },
   };
-}
-
-/**
- * Holds the card against the header of the weights, before a network of its size is traced: what a card asks for may be anything.
- *
- * @throws FormatError if the weights cannot be those of such a network
- */
-function requirePlausible({ name, network }: Card, { name: file, entries }: Weights): void {
-  const sides = [...entries.values()].flatMap(({ shape }) => [...shape]);
-  const largest = sides.reduce((a, b) => Math.max(a, b), 0);
-  const reason = tooManyPatches(network, network.size);
-  if (reason !== undefined) {
-    throw new FormatError(
-      `The card of ${name} says that its network draws ${network.size.join("×")}: ${reason}; give the card of a trained model.`,
-    );
-  }
-  for (const [field, value] of flatNumbers(network)) {
-    const most = /depth|layers|blocks/i.test(field)
-      ? entries.size
-      : /hidden|width|channels|vocabulary|classes$/i.test(field)
-        ? 16 * largest
-        : 2 ** 24;
-    if (value <= most) continue;
-    throw new FormatError(
-      `The card of ${name} says that its network has a ${field} of ${value}, but ${file} has ${entries.size} weights with sides of up to ${largest}; give the card and the weights of one model.`,
-    );
-  }
-}
-
-/** All numbers of plain data by path, such as "prompt.depth". */
-function flatNumbers(value: unknown, path = ""): (readonly [string, number])[] {
-  if (typeof value === "number") return [[path, value]];
-  if (typeof value !== "object" || value === null) return [];
-  return Object.entries(value).flatMap(([key, inner]) =>
-    flatNumbers(inner, path === "" ? key : `${path}.${key}`),
-  );
 }
 
 /** Token ids for a network that has a prompt encoder inside. */
@@ -179,6 +144,7 @@ function decoderOf(
       `${name} draws ${latents ? "latents, but there is no autoencoder" : "tokens, but there is no VQGAN"} to decode them; give the ${latents ? modelFiles.autoencoder : modelFiles.vqgan} that was written with it.`,
     );
   }
+  requirePlausible(`The card of ${name}`, coder.config, weights);
   return { ...coder, weights: checkedWeights(codecParams(coder), weights) };
 }
 

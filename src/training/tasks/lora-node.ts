@@ -18,7 +18,7 @@ import { initialize } from "../../nn/params.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
-import { readTrainedFolder } from "../../models/card-folder.ts";
+import { readTrainedFolder, requirePlausibleCard } from "../../models/card-folder.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { loraFile, mergeLora } from "../../weights/lora.ts";
 import { product } from "../../weights/lora-forms.ts";
@@ -72,12 +72,11 @@ async function openBase(source: string): Promise<Base> {
       `The base ${source} takes text embeddings of an encoder that is not in its folder; give a model with a prompt encoder of its own.`,
     );
   }
-  return {
-    folder,
-    card,
-    tokenizer,
-    weights: await openSafetensorsFile(join(folder, modelFiles.weights)),
-  };
+  const weights = await openSafetensorsFile(join(folder, modelFiles.weights));
+  return closingOnFailure([weights], async () => {
+    requirePlausibleCard(card, weights);
+    return { folder, card, tokenizer, weights };
+  });
 }
 
 async function sha256(path: string): Promise<string> {
