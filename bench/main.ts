@@ -40,6 +40,8 @@ const usage = `npm run bench -- SUITE [options]
 
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
 
+The suite serve measures the server instead, and takes --json alone: see serve.ts.
+
   --only NAME,…   runs these contenders alone: ${contenderNames.join(", ")}.
                   --only ours leaves out the peers, which take most of the time
   --rounds N      timed steps of each contender
@@ -195,6 +197,10 @@ async function bench(options: Options, workDir: string): Promise<number> {
 }
 
 async function main(): Promise<number> {
+  if (process.argv[2] === "serve") {
+    const { benchServer } = await import("./serve.ts");
+    return benchServer(process.argv.includes("--json"));
+  }
   let options: Options | undefined;
   try {
     options = readOptions();

@@ -36,7 +36,7 @@ export function serverApp(options: AppOptions): Hono {
   });
   app.onError((error, c) => {
     const problem = problemOf(error);
-    if (problem.status === 500) log((error as Error).stack ?? String(error));
+    if (problem.status === 500) log(error.stack ?? error.message);
     return answer(c, problem);
   });
   app.notFound((c) =>

@@ -27,7 +27,7 @@ describe("OpenAI's client", () => {
     const { data } = await client.images.generate({
       prompt: "red heart",
       n: 2,
-      size: "64x64" as "auto",
+      size: "64x64",
       output_format: "webp",
       ...more({ ...settings, negative_prompt: "blue" }),
     });

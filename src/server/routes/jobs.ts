@@ -49,7 +49,12 @@ export function nativeRoutes({ catalogue, jobs, limits }: Services): Hono {
     if (!Number.isInteger(limit) || limit < 1) {
       throw new Problem(400, "limit must be a whole number of at least 1.", { param: "limit" });
     }
-    return c.json({ jobs: jobs.list().slice(0, limit).map(jobs.asJob) });
+    return c.json({
+      jobs: jobs
+        .list()
+        .slice(0, limit)
+        .map((each) => jobs.asJob(each)),
+    });
   });
   app.get("/api/jobs/:id", (c) => c.json(jobs.asJob(jobs.get(c.req.param("id")))));
   app.delete("/api/jobs/:id", async (c) =>

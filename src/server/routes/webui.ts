@@ -159,7 +159,7 @@ export function webUiRoutes(services: Services): Hono {
     if (other !== undefined) {
       throw new Problem(422, `There is no option ${quote(other)} here; give sd_model_checkpoint.`);
     }
-    if (name !== undefined) checkpoint = catalogue.model(String(name)).name;
+    if (name !== undefined) checkpoint = catalogue.model(textIn("sd_model_checkpoint", name)).name;
     return c.json({});
   });
   return app;
@@ -191,9 +191,9 @@ function asked(
     if (own !== undefined) settings[own] = value;
     else checkNeutral(name, value);
   }
-  if (sampler !== undefined) settings["sampler"] = samplerOf(String(sampler));
-  if (typeof seed === "number" && seed >= 0) settings["seed"] = seed;
-  else if (seed !== undefined && seed !== -1) settings["seed"] = seed;
+  if (sampler !== undefined) settings["sampler"] = samplerOf(textIn("sampler_name", sampler));
+  // Their way of asking for a random one.
+  if (seed !== undefined && seed !== -1) settings["seed"] = seed;
   // An empty text is their way of giving none.
   if (settings["negativePrompt"] === "") delete settings["negativePrompt"];
   const image = isFromImage ? firstOf(images) : undefined;
@@ -214,6 +214,11 @@ function asked(
     image: pictureBytes(image, "init_images"),
     mask: pictureBytes(mask, "mask"),
   };
+}
+
+function textIn(param: string, value: unknown): string {
+  if (typeof value === "string") return value;
+  throw new Problem(422, `${param} must be a text.`, { param });
 }
 
 function checkNeutral(name: string, value: unknown): void {
