@@ -51,7 +51,8 @@ export async function networksUnder(
   ];
   const skippable = skippedLayers(settings);
   const { taps: asked } = inspected ?? {};
-  const stage = context.stages.network(size, { skippable, frames, timePerToken, taps: asked });
+  const form = { skippable, frames, timePerToken, taps: asked, compute: settings.compute };
+  const stage = context.stages.network(size, form);
   let taps: Readonly<Record<string, NdArray>> = {};
   const network = batchedNetwork(async (inputs) => {
     const { output, ...others } = await run(stage, inputs, signal ? { signal } : {});

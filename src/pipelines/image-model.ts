@@ -33,6 +33,7 @@ import {
   traceNetwork,
 } from "../models/network.ts";
 import { createParams } from "../nn/params.ts";
+import { type Computation, quantizedStage } from "./compute.ts";
 import type { SamplingProcess } from "./process.ts";
 
 export interface ImageModel {
@@ -126,7 +127,10 @@ type Size = readonly [height: number, width: number];
 export interface Stages {
   readonly encoders: readonly Stage[];
   /** The network for latents or pixels of a height and width. */
-  network(size: Size, options?: DrawingOptions): Stage;
+  network(
+    size: Size,
+    options?: DrawingOptions & { readonly compute?: Computation | undefined },
+  ): Stage;
   /** Latents along a side of a tile, by which larger ones are decoded; undefined where they are decoded at once. */
   readonly tile: number | undefined;
   /** The decoder for latents of a height and width; undefined if the network draws pixels. */
@@ -157,6 +161,7 @@ export function stagesOf(model: StagedModel): Stages {
   const { network, weights, decoder, clipDecoder, encoder } = model;
   const made = new Map<string, Stage>();
   const clips = new Map<string, ClipStages>();
+  const quantized = new Map<Stage, Stage>();
   const once = (kind: Stage["kind"], key: string, source: WeightSource, graph: () => Graph) => {
     const name = `the ${kind}`;
     const found = made.get(`${name} ${key}`) ?? { name, kind, graph, weights: source };
@@ -167,10 +172,20 @@ export function stagesOf(model: StagedModel): Stages {
     encoders: encoder?.stages ?? [],
     tile: decoder?.kind === "kl" ? defaultTile / (decoder.config.packing?.patch ?? 1) : undefined,
     network(size, options = {}) {
-      const { skippable = [], frames = network.frames, timePerToken = false, taps = [] } = options;
+      const {
+        skippable = [],
+        frames = network.frames,
+        timePerToken = false,
+        taps = [],
+        compute,
+      } = options;
       const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken} ${taps.join()}`;
       const whole = { skippable, frames, timePerToken, taps };
-      return once("network", key, weights, () => networkGraph(network, size, whole));
+      const stage = once("network", key, weights, () => networkGraph(network, size, whole));
+      if (compute !== "int8") return stage;
+      const int8 = quantized.get(stage) ?? quantizedStage(stage);
+      quantized.set(stage, int8);
+      return int8;
     },
     clipCoder: (direction, size) => clipDecoder && clipStages(clipDecoder, direction, size, clips),
     decoder: (size) =>

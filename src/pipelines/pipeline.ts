@@ -13,6 +13,7 @@ import { guidesItself, networkInput } from "../models/network.ts";
 import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
+import { checkComputation } from "./compute.ts";
 import {
   cachedEncoder,
   guidable,
@@ -144,6 +145,7 @@ export function imagePipeline(
   const { run } = programs;
   const resolve = (request: GenerateRequest): ResolvedRequest => {
     const resolved = resolveRequest(request, model);
+    checkComputation(resolved.settings.compute, backend.device);
     if (memory !== undefined) checkMemory(resolved.settings, model, stages, memory);
     return resolved;
   };

@@ -13,6 +13,7 @@ import { pick } from "../engine/records.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import { isInPlace, weightBytes } from "../engine/runtime/stored-weight.ts";
+import type { Computation } from "./compute.ts";
 import {
   type ImageModel,
   latentFrames,
@@ -106,6 +107,7 @@ export interface Load {
   readonly rows: number;
   /** Layers that some of the rows skip. */
   readonly skippable?: readonly number[] | undefined;
+  readonly compute?: Computation | undefined;
   /** Height and width in pixels of the image to start from, if there is one. */
   readonly image?: readonly [height: number, width: number] | undefined;
 }
@@ -113,7 +115,7 @@ export interface Load {
 /** The memory of every stage, in the order of drawing. */
 export function memoryPlan(
   stages: Stages,
-  { size, frames, texts, rows, skippable, image }: Load,
+  { size, frames, texts, rows, skippable, compute, image }: Load,
 ): readonly PlannedStage[] {
   const planned = (stage: Stage, count: number): PlannedStage => ({
     stage,
@@ -132,7 +134,7 @@ export function memoryPlan(
   return [
     ...stages.encoders.map((stage) => planned(stage, texts)),
     ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
-    planned(stages.network(size, { skippable, frames }), rows),
+    planned(stages.network(size, { skippable, frames, compute }), rows),
     ...[decoder, clipDecoder].flatMap((stage) => (stage ? [planned(stage, 1)] : [])),
   ];
 }
@@ -149,7 +151,17 @@ export function checkMemory(
   stages: Stages,
   memory: number,
 ): void {
-  const { count, guidance, width, height, strength, aroundFrames, loop, frames: asked } = settings;
+  const {
+    count,
+    guidance,
+    width,
+    height,
+    strength,
+    aroundFrames,
+    loop,
+    frames: asked,
+    compute,
+  } = settings;
   const alone = guidance === 1 || model.process.guidesItself || guidesItself(model.network);
   const texts = alone ? 1 : 2;
   const skippable = skippedLayers(settings);
@@ -158,7 +170,7 @@ export function checkMemory(
   const image = encodes ? ([height, width] as const) : undefined;
   const size = latentSize(settings, model);
   const frames = asked === undefined ? undefined : latentFrames(asked, model);
-  const load = { size, frames, texts, rows, skippable, image };
+  const load = { size, frames, texts, rows, skippable, compute, image };
   for (const planned of memoryPlan(stages, load)) {
     const { stage, least } = planned;
     if (least.total <= memory) continue;

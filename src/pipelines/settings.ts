@@ -13,6 +13,7 @@ import { tokenSampler } from "../models/card.ts";
 import { canDrop } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { readSize } from "../pictures/size-text.ts";
+import { computations } from "./compute.ts";
 import {
   type Condition,
   resolveCondition,
@@ -180,6 +181,13 @@ export const settings = {
     expected: "a number above 0, where 1 means no shift",
     help: "time shift of rectified flow, above 1 for more steps at high noise; the model's own unless given",
     flags: [{ flag: "--shift <s>", parse: "number" }],
+  }),
+  compute: setting({
+    type: z.enum(computations),
+    expected: `one of ${computations.join(", ")}`,
+    help: `numbers that the network's layers are computed in: ${computations.join(" or ")}, which is faster on cpu and wasm and changes pictures a little`,
+    flags: [{ flag: "--compute <numbers>", parse: "text" }],
+    default: () => "float32" as const,
   }),
   width: setting({
     ...side,

@@ -16,6 +16,7 @@ const tolerances: { readonly [D in DType]: number } = {
   int64: 0,
   int32: 0,
   uint8: 0,
+  int8: 0,
   bool: 0,
 };
 

@@ -43,6 +43,12 @@ function valueOf(y: Tensor) {
 const x = array(rows([1, -2, 3], [-4, 5, -6]));
 const near = array([-1.5, -0.5, 0, 0.5, 1.5, 2.5]);
 const image = array([[rows([1, 2], [3, 4])]]);
+const [quantizedRows, rowScale] = applyMany(
+  "quantizeRows",
+  [constantOf([127, 2.5, -0.5, -254, 0, 1], [2, 3])],
+  {},
+);
+const quantized = { rows: quantizedRows!, scale: rowScale! };
 const [below, left] = [[0, 1] as const, [2, 0] as const];
 const { E, LN2, SQRT2 } = Math;
 const phi1 = 0.8413447460685429;
@@ -153,6 +159,28 @@ const known: {
   ],
   linear: [
     [array([1, 2]).linear(array(rows([3, 4], [5, 6], [7, 8])), array([1, 0, -1])), [12, 17, 22]],
+  ],
+  quantizeRows: [
+    // The scales are 1 and 2; 2.5 and −0.5 are halves, which go to the even integer.
+    [quantized.rows, rows([255, 130, 128], [1, 128, 128])],
+    [quantized.scale, rows([1], [2])],
+  ],
+  // (1, 2) · 0.5 · [[3, −4], [5, 6]] · (2, 1) + (1, 0)
+  quantizedLinear: [
+    [
+      apply(
+        "quantizedLinear",
+        [
+          constantOf([129, 130], [2], "uint8"),
+          constantOf([0.5], [1]),
+          constantOf([3, -4, 5, 6], [2, 2], "int8"),
+          constantOf([2, 1], [2]),
+          constantOf([1, 0], [2]),
+        ],
+        {},
+      ),
+      [14, 4],
+    ],
   ],
   reshape: [[x.reshape([3, -1]), rows([1, -2], [3, -4], [5, -6])]],
   transpose: [[x.transpose([1, 0]), rows([1, -4], [-2, 5], [3, -6])]],

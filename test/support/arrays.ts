@@ -2,6 +2,7 @@
 import {
   castArray,
   type DType,
+  isFloat,
   type NdArray,
   ndarray,
   sizeOf,
@@ -27,7 +28,7 @@ export function randomArray(
   high = 2,
 ): NdArray {
   const next = randomNumbers(seed);
-  const whole = dtype === "int64" || dtype === "int32" || dtype === "uint8" || dtype === "bool";
+  const whole = !isFloat(dtype);
   const values = Array.from({ length: sizeOf(shape) }, () => {
     const value = low + (high - low) * next();
     return whole ? Math.floor(value) : value;

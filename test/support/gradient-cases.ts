@@ -19,7 +19,7 @@ import { apply, applyMany, type Tensor } from "../../src/engine/graph/tensor.ts"
 
 export interface LeafSpec {
   readonly shape: Shape;
-  readonly dtype?: "float32" | "float64" | "int64" | "bool";
+  readonly dtype?: "float32" | "float64" | "int64" | "uint8" | "int8" | "bool";
   readonly low?: number;
   readonly high?: number;
   readonly parameter?: boolean;
@@ -449,6 +449,25 @@ export const gradientCases: { readonly [K in OpName]: readonly GradientCase[] } 
       `${JSON.stringify(x)}, bias ${bias}`,
       bias ? { x, w: [4, 3], b: [4] } : { x, w: [4, 3] },
       (t) => t.x.linear(t.w, bias ? t.b : undefined),
+    ),
+  ),
+  quantizeRows: [
+    testCase("integers without a gradient", { x: { shape: [2, 3], dtype: "float32" } }, ({ x }) => [
+      applyMany("quantizeRows", [x], {})[0]!.cast("float32"),
+      x.mul(x),
+    ]),
+  ],
+  quantizedLinear: [false, true].map((bias) =>
+    testCase(
+      `its scales, bias ${bias}`,
+      {
+        x: { shape: [batch, 2, 3], dtype: "uint8", low: 0, high: 256 },
+        y: { shape: [batch, 2, 1], dtype: "float32", low: 1, high: 2 },
+        w: { shape: [3, 4], dtype: "int8", low: -127, high: 128 },
+        z: { shape: [4], dtype: "float32", low: 1, high: 2 },
+        ...(bias && { b: { shape: [4], dtype: "float32" } as const }),
+      },
+      ({ x, y, w, z, b }) => apply("quantizedLinear", [x, y, w, z, ...(bias ? [b] : [])], {}),
     ),
   ),
 

@@ -302,6 +302,23 @@ export const opSamples: { readonly [K in OpName]: Sampler<K> } = {
       attributes: {},
     };
   },
+  quantizeRows: ({ shape, int }) => ({
+    inputs: [ordinary([...shape(0, 3), int(1, 3)], "float32")],
+    attributes: {},
+  }),
+  quantizedLinear: ({ shape, int, bool }) => {
+    const [leading, inner, outputs] = [shape(0, 3), int(0, 3), int(1, 3)];
+    return {
+      inputs: [
+        { shape: [...leading, inner], dtype: "uint8", low: 0, high: 256 },
+        ordinary([...leading, 1], "float32"),
+        { shape: [inner, outputs], dtype: "int8", low: -127, high: 128 },
+        ordinary([outputs], "float32"),
+        ...(bool() ? [ordinary([outputs], "float32")] : []),
+      ],
+      attributes: {},
+    };
+  },
 
   reshape: ({ shape, number, bool }) => {
     const [outer, inner] = [shape(0, 2), [2, 6]];

@@ -127,6 +127,7 @@ describe("writing", () => {
       "F16",
       "F8_E4M3",
       "F8_E5M2",
+      "I8",
       "U8",
       "BOOL",
     ]);
@@ -290,7 +291,7 @@ describe("reading", () => {
       ["U8", "uint8"],
     ]);
     const message =
-      'm.safetensors: tensor "a" has the dtype F8_E8M0, which cannot be read here; convert it to one of BOOL, U8, F8_E5M2, F8_E4M3, F16, BF16, I32, F32, F64, I64.';
+      'm.safetensors: tensor "a" has the dtype F8_E8M0, which cannot be read here; convert it to one of BOOL, U8, I8, F8_E5M2, F8_E4M3, F16, BF16, I32, F32, F64, I64.';
     await expect(weights.read("a")).rejects.toThrow(message);
     await expect(readFloat32(weights.entries.get("a")!)).rejects.toThrow(message);
   });

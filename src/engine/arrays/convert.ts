@@ -185,7 +185,7 @@ export function float32ToFloat16(values: Float32Array, target: Uint16Array): voi
 }
 
 /**
- * Converts host data of any dtype to float32 values. Floats of 8 and 16 bits, uint8 and bool convert exactly; the rest is rounded.
+ * Converts host data of any dtype to float32 values. Floats of 8 and 16 bits, 8-bit integers and bool convert exactly; the rest is rounded.
  *
  * @throws ShapeError when the arrays differ in length
  */

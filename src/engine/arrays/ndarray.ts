@@ -23,6 +23,7 @@ export const dtypes = [
   "int64",
   "int32",
   "uint8",
+  "int8",
   "bool",
 ] as const;
 
@@ -39,6 +40,7 @@ export interface DataOf {
   int64: BigInt64Array;
   int32: Int32Array;
   uint8: Uint8Array;
+  int8: Int8Array;
   bool: Uint8Array;
 }
 
@@ -54,6 +56,7 @@ const arrayTypes = {
   int64: BigInt64Array,
   int32: Int32Array,
   uint8: Uint8Array,
+  int8: Int8Array,
   bool: Uint8Array,
 } as const satisfies { [D in DType]: unknown };
 

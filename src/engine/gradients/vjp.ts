@@ -8,6 +8,7 @@
  */
 import { convGradients, convTransposeGradients } from "./conv-gradients.ts";
 import { isFloat } from "../arrays/ndarray.ts";
+import { ShapeError } from "../errors.ts";
 import { is } from "../graph/graph.ts";
 import { forEach, type OpName, type Ops, type ReduceName } from "../graph/ops.ts";
 import { type Dim, factorOf, product, quotient, type Shape } from "../graph/shape.ts";
@@ -100,6 +101,27 @@ const linearRule: VjpRule<"linear"> = ([g], { inputs }) => {
   const dx = dy.matmul(weight).reshape(x.shape);
   const dWeight = dy.matmul(rows(x), { transposeA: true });
   return bias ? [dx, dWeight, dy.sum(0)] : [dx, dWeight];
+};
+
+const quantizeRowsRule: VjpRule<"quantizeRows"> = () => {
+  throw new ShapeError(
+    "quantizeRows has no gradient, since rounding has none: take gradients of the graph before its linear layers are quantized.",
+  );
+};
+
+/** Integers have no gradient; y − bias is proportional to both scales. */
+const quantizedLinearRule: VjpRule<"quantizedLinear"> = ([g], node) => {
+  const [, scale, , weightScale, bias] = node.inputs as [
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor,
+    Tensor | undefined,
+  ];
+  const y = node.outputs[0]!;
+  const product = g!.mul(bias ? y.sub(bias) : y);
+  const scales = [product.div(scale), null, product.div(weightScale)];
+  return bias ? [null, ...scales, g!] : [null, ...scales];
 };
 
 /**
@@ -311,6 +333,8 @@ export const vjpRules: { readonly [K in Exclude<OpName, "recompute">]: VjpRule<K
 
   matmul: matmulRule,
   linear: linearRule,
+  quantizeRows: quantizeRowsRule,
+  quantizedLinear: quantizedLinearRule,
 
   reshape: rule(({ g, x }) => g.reshape(x.shape)),
   transpose: rule(({ g }, { permutation }) =>

@@ -4,7 +4,7 @@
 import { type DType, type NdArray, ndarray } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
 import { normalizeAxis, type Shape } from "./shape.ts";
-import { apply, type Tensor } from "./tensor.ts";
+import { apply, applyMany, type Tensor } from "./tensor.ts";
 
 /** Declares data that every run is given under this name. */
 export function input(name: string, shape: Shape, dtype: DType = "float32"): Tensor {
@@ -98,4 +98,23 @@ export function attention(
   const { heads, bias } = options;
   const scale = options.scale ?? 1 / Math.sqrt(q.size(-1) / heads);
   return apply("attention", bias ? [q, k, v, bias] : [q, k, v], { heads, scale });
+}
+
+/**
+ * A linear layer by products of 8-bit integers: the rows of x are quantized as the program runs.
+ *
+ * @param x float32 [..., in]
+ * @param weight int8 [in, out]
+ * @param weightScale float32 [out]: the layer's weight is weight · weightScale
+ * @param bias float32 [out]
+ */
+export function quantizedLinear(
+  x: Tensor,
+  weight: Tensor,
+  weightScale: Tensor,
+  bias?: Tensor,
+): Tensor {
+  const [q, scale] = applyMany("quantizeRows", [x], {}) as [Tensor, Tensor];
+  const operands = [q, scale, weight, weightScale];
+  return apply("quantizedLinear", bias ? [...operands, bias] : operands, {});
 }

@@ -8,6 +8,7 @@ import {
   type InferRules,
   requireCount,
   requireCounts,
+  requireDtype,
   requireFloat,
   requireRank,
   requireSameDtype,
@@ -155,6 +156,29 @@ export const reduceRules: Pick<InferRules, CombineName> = {
     }
     requireType("bias", bias, { shape: [outputs], dtype: x.dtype });
     return [{ shape: [...x.shape.slice(0, -1), outputs], dtype: x.dtype }];
+  },
+  quantizeRows: (inputs) => {
+    const { shape } = requireDtype(at(inputs, 0), "float32");
+    requireRank({ shape, dtype: "float32" }, 1);
+    return [
+      { shape, dtype: "uint8" },
+      { shape: [...shape.slice(0, -1), 1], dtype: "float32" },
+    ];
+  },
+  quantizedLinear: (inputs) => {
+    const [q, weight] = [requireDtype(at(inputs, 0), "uint8"), requireDtype(at(inputs, 2), "int8")];
+    requireRank(q, 1);
+    const leading = q.shape.slice(0, -1);
+    requireType("scale", at(inputs, 1), { shape: [...leading, 1], dtype: "float32" });
+    if (weight.shape.length !== 2 || weight.shape[0] !== dimAt(q.shape, -1)) {
+      fail(
+        `weight is ${formatShape(weight.shape)}, expected [in, out] for ${formatShape(q.shape)}`,
+      );
+    }
+    const row = { shape: [weight.shape[1]!], dtype: "float32" } as const;
+    requireType("weightScale", at(inputs, 3), row);
+    requireType("bias", inputs[4], row);
+    return [{ shape: [...leading, weight.shape[1]!], dtype: "float32" }];
   },
 
   conv: (inputs, attributes) => {

@@ -125,6 +125,10 @@ export interface Ops extends UnaryOps, BinaryOps, CompareOps, LogicOps, ReduceOp
   matmul: { readonly transposeA: boolean; readonly transposeB: boolean };
   /** (x [..., in], weight [out, in], bias [out]?) → x · weightᵀ + bias, [..., out]. */
   linear: None;
+  /** (x [..., n]) → [uint8 [..., n], scale [..., 1]] with x ≈ scale·(uint8 − 128): scale = max |x| / 127 over the last axis, rounded to the nearest, and halves to the even one. */
+  quantizeRows: None;
+  /** (q uint8 [..., in], scale [..., 1], weight int8 [in, out], weightScale [out], bias [out]?) → scale · ((q − 128) · weight) · weightScale + bias. The sums are exact. */
+  quantizedLinear: None;
 
   // Shape
   reshape: { readonly shape: Shape };
@@ -208,6 +212,8 @@ export type CombineName =
   | "logSoftmax"
   | "matmul"
   | "linear"
+  | "quantizeRows"
+  | "quantizedLinear"
   | "conv"
   | "convTranspose"
   | "layerNorm"

@@ -8,6 +8,7 @@ import { isStatic, product, sameShape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 import type { Emitter } from "./emitter.ts";
 import { attention } from "./lower-attention.ts";
+import { quantizedLinear, quantizeRows } from "./lower-quantized.ts";
 import { dataTypes } from "./proto.ts";
 
 export interface LowerContext<K extends OpName> {
@@ -355,6 +356,8 @@ export const lowerRules: { readonly [K in OpName]: LowerRule<K> } = {
 
   matmul,
   linear,
+  quantizeRows,
+  quantizedLinear,
 
   reshape: ({ node, inputs, emitter }) => {
     const { shape } = node.attributes;

@@ -63,6 +63,7 @@ export interface DimensionProto {
 export const dataTypes = {
   float32: 1,
   uint8: 2,
+  int8: 3,
   int32: 6,
   int64: 7,
   bool: 9,

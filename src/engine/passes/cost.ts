@@ -34,6 +34,8 @@ const costRules: { readonly [K in OpName]?: CostRule<K> } = {
   },
   linear: ({ inputs, outputs }, size) =>
     sizeOf(size(outputs[0]!.shape)) * size(inputs[1]!.shape)[1]!,
+  quantizedLinear: ({ inputs, outputs }, size) =>
+    sizeOf(size(outputs[0]!.shape)) * size(inputs[2]!.shape)[0]!,
   // Every output of a convolution reads one whole kernel, and every input of a transposed convolution writes one.
   conv: ({ inputs, outputs }, size) =>
     sizeOf(size(outputs[0]!.shape)) * sizeOf(size(inputs[1]!.shape).slice(1)),

@@ -27,6 +27,19 @@ export function readsOf(weight: Tensor, { nodes, outputs }: Graph): WeightReads 
   return { whole: cuts.length < readers.length || readers.length === 0 || isOutput, cuts };
 }
 
+/** Returns the rows of a parameter that a tensor consists of, or undefined if it is computed in another way. */
+export function rowRangeOf(
+  tensor: Tensor,
+): { readonly parameter: Tensor; readonly start: number; readonly rows: number } | undefined {
+  if (is(tensor.node, "parameter")) {
+    return { parameter: tensor, start: 0, rows: resolve(tensor.shape, undefined)[0]! };
+  }
+  const [parameter] = tensor.node.inputs;
+  if (!parameter || !is(parameter.node, "parameter")) return undefined;
+  const range = rangesOf(tensor.node, parameter.shape)?.find(({ output }) => output === tensor);
+  return range && { parameter, start: range.start, rows: range.rows };
+}
+
 /** Returns the axis whose slices are contiguous in memory: the first that is longer than 1. */
 export function rowAxis(shape: Shape): number {
   const axis = shape.findIndex((size) => size !== 1);

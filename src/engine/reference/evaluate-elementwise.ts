@@ -35,7 +35,7 @@ const gelu = (x: number) => (x / 2) * erfc(-x * Math.SQRT1_2);
 const geluTanh = (x: number) =>
   (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 
-function roundHalfEven(x: number): number {
+export function roundHalfEven(x: number): number {
   const low = Math.floor(x);
   if (x - low !== 0.5) return Math.round(x);
   return low % 2 === 0 ? low : low + 1;

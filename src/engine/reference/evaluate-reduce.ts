@@ -12,6 +12,7 @@ import {
   transposed,
   type Value,
 } from "./evaluate-values.ts";
+import { roundHalfEven } from "./evaluate-elementwise.ts";
 import { sizeOf, stridesOf } from "../arrays/ndarray.ts";
 import type { CombineName, ConvAttributes, Ops, ReduceName } from "../graph/ops.ts";
 
@@ -267,6 +268,32 @@ export const reduceRules: Pick<EvaluateRules, CombineName> = {
     const { data } = matmul({ shape: [rows, size], data: x.data }, swapLastAxes(weight));
     const y = { shape: [...x.shape.slice(0, -1), weight.shape[0]!], data };
     return [affine(y, undefined, inputs[2])];
+  },
+  quantizeRows: (inputs) => {
+    const x = at(inputs, 0);
+    const { outer: rows, size } = aroundAxis(x.shape, x.shape.length - 1);
+    const scales = Float64Array.from({ length: rows }, (_, row) => {
+      const magnitudes = x.data.subarray(row * size, (row + 1) * size).map(Math.abs);
+      return magnitudes.reduce((most, value) => Math.max(most, value), 0) / 127;
+    });
+    const data = x.data.map((value, i) => {
+      const scale = scales[Math.floor(i / size)]!;
+      return scale === 0 ? 128 : roundHalfEven(value / scale) + 128;
+    });
+    return [
+      { shape: x.shape, data },
+      { shape: [...x.shape.slice(0, -1), 1], data: scales },
+    ];
+  },
+  quantizedLinear: (inputs) => {
+    const [q, scale, weight] = [at(inputs, 0), at(inputs, 1), at(inputs, 2)];
+    const { outer: rows, size } = aroundAxis(q.shape, q.shape.length - 1);
+    const outputs = weight.shape[1]!;
+    const centred = { shape: [rows, size], data: q.data.map((value) => value - 128) };
+    const sums = matmul(centred, weight);
+    const data = sums.data.map((value, i) => value * scale.data[Math.floor(i / outputs)]!);
+    const y = { shape: [...q.shape.slice(0, -1), outputs], data };
+    return [affine(y, at(inputs, 3), inputs[4])];
   },
 
   conv: convRule,

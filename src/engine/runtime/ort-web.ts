@@ -1,6 +1,6 @@
 /** ONNX Runtime in the browser, with WebGPU or with WebAssembly on the CPU. */
 import type * as Ort from "onnxruntime-common";
-import type { DType } from "../arrays/ndarray.ts";
+import { castArray, type DType } from "../arrays/ndarray.ts";
 import { DeviceError } from "../errors.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
 import type { Backend, WeightSource } from "./backend.ts";
@@ -13,7 +13,7 @@ import {
 } from "./ort-session-web.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
-import { isFloat8, toFloat32 } from "../arrays/convert.ts";
+import { isFloat8 } from "../arrays/convert.ts";
 import {
   fileWeight,
   isInPlace,
@@ -153,12 +153,11 @@ async function prepareWeights(
       prepared.set(name, stored);
       continue;
     }
-    const { dtype, shape, data } = await readWeight(stored, readFile);
-    const values = new Float32Array(data.length);
-    toFloat32(dtype, data, values);
-    const path = `${name} as float32`;
-    converted.set(path, new Blob([values]));
-    prepared.set(name, fileWeight(path, 0, "float32", shape));
+    const array = await readWeight(stored, readFile);
+    const { data, dtype, shape } = array.dtype === "int8" ? array : castArray(array, "float32");
+    const path = `${name} as ${dtype}`;
+    converted.set(path, new Blob([data as Uint8Array<ArrayBuffer>]));
+    prepared.set(name, fileWeight(path, 0, dtype, shape));
   }
   return {
     weights: (name) => prepared.get(name),

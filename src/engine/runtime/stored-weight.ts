@@ -6,6 +6,7 @@
 import { blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
+import { channelScales, quantizeChannels } from "../arrays/channels.ts";
 import {
   allocate,
   byteSize,
@@ -61,7 +62,23 @@ export interface ScaledWeight {
   readonly scale: StoredWeight;
 }
 
-export type StoredWeight = ArrayWeight | FileWeight | RowsWeight | BlocksWeight | ScaledWeight;
+/**
+ * The weight [out, in] of a linear layer in 8 bits: `values`, int8 [in, out], times `scale`, float32 [out], is the weight. It is
+ * quantized as it is read, some rows at a time.
+ */
+export interface ChannelsWeight {
+  readonly kind: "channels";
+  readonly part: "values" | "scale";
+  readonly of: StoredWeight;
+}
+
+export type StoredWeight =
+  | ArrayWeight
+  | FileWeight
+  | RowsWeight
+  | BlocksWeight
+  | ScaledWeight
+  | ChannelsWeight;
 
 /** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
@@ -242,17 +259,63 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
         emitWeight(scale, `${name}#scale`, emitter),
       ),
   },
+  channels: {
+    type({ part, of }) {
+      const [outputs, inputs] = weightType(of).shape as readonly [number, number];
+      return part === "scale"
+        ? { dtype: "float32", shape: [outputs] }
+        : { dtype: "int8", shape: [inputs, outputs] };
+    },
+    bytes(weight) {
+      const { dtype, shape } = weightType(weight);
+      return sizeOf(shape) * byteSize(dtype);
+    },
+    files: ({ of }) => weightFiles(of),
+    relocated: (weight, rename) => ({ ...weight, of: relocated(weight.of, rename) }),
+    reshaped: refuseCut,
+    slice: refuseCut,
+    inPlace: () => false,
+    async read({ part, of }, target, readFile) {
+      const [outputs, inputs] = weightType(of).shape as readonly [number, number];
+      const scales = new Float32Array(outputs);
+      const values = new Int8Array(target.buffer, target.byteOffset);
+      const count = Math.max(1, Math.floor(DECODED / Math.max(1, inputs)));
+      for (let start = 0; start < outputs; start += count) {
+        const size = Math.min(count, outputs - start);
+        const rows = await readWeight(sliceRows(of, 0, start, size), readFile);
+        const floats = castArray(rows, "float32").data;
+        scales.set(channelScales(floats, inputs), start);
+        if (part === "values") quantizeChannels(floats, inputs, scales, { start, values });
+      }
+      if (part === "scale") target.set(new Uint8Array(scales.buffer));
+    },
+    emit(_, name) {
+      throw new PatchwiseError(`The channels of ${name} were not quantized.`);
+    },
+  },
 };
 
 function isSingle(weight: StoredWeight): boolean {
   return sizeOf(weightType(weight).shape) === 1;
 }
 
-/** Numbers that are decoded at a time. */
+function refuseCut(): never {
+  throw new PatchwiseError("Weights that are quantized by channel are read as a whole.");
+}
+
+/** Numbers that are decoded or quantized at a time. */
 const DECODED = 2 ** 20;
 
 function storageOf(weight: StoredWeight): Storage<StoredWeight> {
   return storages[weight.kind];
+}
+
+/** The weight [out, in] of a linear layer in 8 bits, each channel of the output with a scale of its own. */
+export function channelsWeight(of: StoredWeight): { values: StoredWeight; scale: StoredWeight } {
+  return {
+    values: { kind: "channels", part: "values", of },
+    scale: { kind: "channels", part: "scale", of },
+  };
 }
 
 export function arrayWeight(array: NdArray): StoredWeight {

@@ -30,7 +30,7 @@ export const tags: ReadonlyMap<string, TagInfo> = new Map<string, TagInfo>([
   ["F6_E2M3", { bits: 6, dtype: null }],
   ["F6_E3M2", { bits: 6, dtype: null }],
   ["U8", { bits: 8, dtype: "uint8" }],
-  ["I8", { bits: 8, dtype: null }],
+  ["I8", { bits: 8, dtype: "int8" }],
   ["F8_E5M2", { bits: 8, dtype: "float8_e5m2" }],
   ["F8_E4M3", { bits: 8, dtype: "float8_e4m3fn" }],
   ["F8_E8M0", { bits: 8, dtype: null }],

@@ -1,5 +1,7 @@
 /** Matrix products: transposes, leading axes, thin and prime sizes. */
 import type { OpName } from "../../../src/engine/graph/ops.ts";
+import { concat, full } from "../../../src/engine/graph/functional.ts";
+import { apply, applyMany, type Tensor } from "../../../src/engine/graph/tensor.ts";
 import { batch, batchTimes, type Shape } from "../../../src/engine/graph/shape.ts";
 import type { Case, CaseData } from "../case.ts";
 
@@ -98,5 +100,73 @@ export const productCases = {
           .uniform([batch, 5, 7], { dtype })
           .linear(data.uniform([3, 7], { dtype }), data.uniform([3], { dtype })),
     })),
+  ],
+  quantizeRows: [
+    {
+      name: "quantizeRows of whole multiples",
+      // A row whose largest magnitude is 127 has a scale of exactly 1, so nothing depends on how a device rounds.
+      build: (data) => {
+        const rows = (outer: Shape, width: number) => {
+          const whole = data.uniform([...outer, width - 1], {
+            low: -127,
+            high: 128,
+            whole: true,
+          });
+          return concat([whole, full([...outer, 1], -127)], -1);
+        };
+        const parts = {
+          matrix: rows([batch], 7),
+          tokens: rows([batch, 5], 33),
+          vector: rows([], 4),
+        };
+        const zeros = data.uniform([2, 5]).mul(0);
+        return Object.fromEntries(
+          Object.entries({ ...parts, zeros }).flatMap(([name, x]) => {
+            const [q, scale] = applyMany("quantizeRows", [x], {}) as [Tensor, Tensor];
+            return [
+              [name, q],
+              [`${name} scale`, scale],
+            ];
+          }),
+        );
+      },
+    },
+  ],
+  quantizedLinear: [
+    {
+      name: "quantizedLinear of rank 1 to 4",
+      build: (data) => {
+        const q = (shape: Shape) => data.uniform(shape, { dtype: "uint8", high: 256 });
+        const w = data.uniform([7, 3], { dtype: "int8", low: -127, high: 128 });
+        const [scale, bias] = [data.uniform([3]), data.uniform([3])];
+        const of = (shape: Shape, ...rest: Tensor[]) =>
+          apply(
+            "quantizedLinear",
+            [q([...shape, 7]), data.uniform([...shape, 1]), w, scale, ...rest],
+            {},
+          );
+        return {
+          vector: of([], bias),
+          matrix: of([batch], bias),
+          tokens: of([batch, 5], bias),
+          plain: of([batchTimes(2), 2, 1]),
+        };
+      },
+    },
+    {
+      name: "quantizedLinear with weights inside of the program",
+      build: (data) =>
+        apply(
+          "quantizedLinear",
+          [
+            data.uniform([batch, 5, 64], { dtype: "uint8", high: 256 }),
+            data.uniform([batch, 5, 1]),
+            data.weight([64, 48], { dtype: "int8", low: -127, high: 128 }),
+            data.weight([48]),
+            data.weight([48]),
+          ],
+          {},
+        ),
+    },
   ],
 } satisfies { readonly [K in OpName]?: readonly Case[] };
