@@ -18,6 +18,7 @@ import { system } from "../weights/sources/system-error-node.ts";
 import { addModelOptions, deviceNames, modelOptions, numberOption, onDevice } from "./options.ts";
 import { writeResults } from "./output-files.ts";
 import { progressWriter } from "./progress.ts";
+import { addOptionsOf, requestOf } from "./setting-options.ts";
 import { untilSignal } from "./signals.ts";
 
 interface EvaluateCommandOptions extends OpenModelOptions {
@@ -25,8 +26,6 @@ interface EvaluateCommandOptions extends OpenModelOptions {
   readonly out?: string;
   readonly limit?: number;
   readonly seed: number;
-  readonly steps?: number;
-  readonly guidance?: number;
   readonly styles: readonly EmojiStyle[];
   readonly device: string;
   readonly json?: true;
@@ -34,6 +33,9 @@ interface EvaluateCommandOptions extends OpenModelOptions {
 
 /** The prompts that are bundled with the package. */
 const shippedPrompts = packageFile("models/prompts/emoji.jsonl");
+
+/** The settings that every prompt is drawn with. */
+const drawnWith = ["steps", "guidance", "compute"] as const;
 
 export function addEvaluate(program: Command): void {
   const command = program
@@ -59,12 +61,6 @@ export function addEvaluate(program: Command): void {
       numberOption("--seed"),
       0,
     )
-    .option("--steps <n>", "sampling steps; the model's own unless given", numberOption("--steps"))
-    .option(
-      "--guidance <g>",
-      "guidance scale; the model's own by default",
-      numberOption("--guidance"),
-    )
     .option(
       "--styles <names>",
       "styles that the model was trained on, separated by commas",
@@ -73,16 +69,17 @@ export function addEvaluate(program: Command): void {
     )
     .option("--device <name>", deviceNames, "cpu")
     .option("--json", "print evaluation.json on stdout at the end");
-  addModelOptions(command).action(evaluateCommand);
+  addModelOptions(addOptionsOf(drawnWith, command)).action(evaluateCommand);
 }
 
 async function evaluateCommand(model: string, options: EvaluateCommandOptions): Promise<void> {
-  const { limit, seed, steps, guidance, styles, device } = options;
+  const { limit, seed, styles, device } = options;
   const { out = join("runs", "evaluate", basename(model).replaceAll(/[^\w.-]/g, "-")) } = options;
   if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 1)) {
     throw new UsageError(`--limit is ${limit}; give a whole number of at least 1.`);
   }
   const prompts = await promptsOf(options.prompts ?? shippedPrompts, seed, limit);
+  const settings = await requestOf(undefined, { ...options }, undefined);
   const progress = progressWriter(process.stderr);
   progress.update(`opening ${model} to draw ${prompts.length} prompts`);
   await untilSignal(
@@ -95,7 +92,7 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
           model,
           prompts,
           draw: async ({ prompt, seed: own }) => {
-            const request = { prompt, seed: own, steps, guidance, signal };
+            const request = { ...settings, prompt, seed: own, signal };
             const [picture] = await finished(pipeline.generate(request));
             return picture!;
           },

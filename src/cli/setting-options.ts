@@ -39,8 +39,9 @@ const readers: Partial<Record<SettingFlag["parse"], (path: string) => Promise<Pi
 /** Values of the options by commander's names. */
 export type OptionValues = Readonly<Record<string, unknown>>;
 
-export function addSettingOptions(command: Command): Command {
-  for (const name of settingNames) {
+/** Adds the options of some settings. */
+export function addOptionsOf(names: readonly SettingName[], command: Command): Command {
+  for (const name of names) {
     const { help, flags } = settingRow(name);
     for (const { flag, parse, help: own = help } of flags) {
       const option = new Option(flag, own);
@@ -48,6 +49,11 @@ export function addSettingOptions(command: Command): Command {
       command.addOption(parser ? option.argParser(parser) : option);
     }
   }
+  return command;
+}
+
+export function addSettingOptions(command: Command): Command {
+  addOptionsOf(settingNames, command);
   return command.option("--size <WxH>", "width and height in pixels, such as 64x48", sizeOption);
 }
 

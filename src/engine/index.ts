@@ -58,6 +58,7 @@ export type {
   WeightSource,
 } from "./runtime/backend.ts";
 export { batch, type BatchDim, batchTimes, type Dim, type Shape } from "./graph/shape.ts";
+export { type QuantizedGraph, quantizeLinears } from "./passes/quantize.ts";
 export { simplify } from "./passes/simplify.ts";
 export type { Tensor } from "./graph/tensor.ts";
 export { rand, randint, randn, randperm, torchGenerator } from "./random/torch-random.ts";

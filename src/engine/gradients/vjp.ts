@@ -119,8 +119,8 @@ const quantizedLinearRule: VjpRule<"quantizedLinear"> = ([g], node) => {
     Tensor | undefined,
   ];
   const y = node.outputs[0]!;
-  const product = g!.mul(bias ? y.sub(bias) : y);
-  const scales = [product.div(scale), null, product.div(weightScale)];
+  const part = g!.mul(bias ? y.sub(bias) : y);
+  const scales = [part.div(scale), null, part.div(weightScale)];
   return bias ? [null, ...scales, g!] : [null, ...scales];
 };
 
