@@ -11,8 +11,8 @@ export type Computation = (typeof computations)[number];
 const int8Devices: readonly string[] = ["cpu", "wasm"];
 
 /** @throws UsageError if the device has no kernels for it */
-export function checkComputation(compute: Computation, device: string): void {
-  if (compute === "float32" || int8Devices.includes(device)) return;
+export function checkComputation(compute: Computation | undefined, device: string): void {
+  if (compute !== "int8" || int8Devices.includes(device)) return;
   throw new UsageError(
     `compute int8 does not apply to the device ${device}, which has no products of 8-bit integers here; use ${int8Devices.join(" or ")}, or leave it out.`,
   );

@@ -185,9 +185,8 @@ export const settings = {
   compute: setting({
     type: z.enum(computations),
     expected: `one of ${computations.join(", ")}`,
-    help: `numbers that the network's layers are computed in: ${computations.join(" or ")}, which is faster on cpu and wasm and changes pictures a little`,
+    help: `numbers that the network's layers are computed in: float32 unless given, or int8, which is faster on cpu and wasm and changes pictures a little`,
     flags: [{ flag: "--compute <numbers>", parse: "text" }],
-    default: () => "float32" as const,
   }),
   width: setting({
     ...side,
