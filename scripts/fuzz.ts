@@ -73,6 +73,7 @@ interface Tally {
   accepted: number;
   kinds: number;
   memory: number;
+  cpu: number;
   findings: number;
   add(finding: Finding): void;
 }
@@ -83,6 +84,7 @@ function newTally(keep: (finding: Finding) => void): Tally {
     accepted: 0,
     kinds: 0,
     memory: 0,
+    cpu: 0,
     findings: 0,
     add(finding: Finding) {
       tally.findings++;
@@ -108,6 +110,7 @@ async function runChild(task: Task, tally: Tally): Promise<number> {
       tally.accepted += report.accepted;
       tally.kinds = Math.max(tally.kinds, report.kinds);
       tally.memory = Math.max(tally.memory, report.memory);
+      tally.cpu += report.cpu;
     }
   });
   child.send(task);
@@ -182,15 +185,11 @@ for (const name of chosen) {
   const count = numberOf("count", Number.MAX_SAFE_INTEGER);
   const seconds = numberOf("seconds", values.count === undefined ? HOUR : Infinity);
   const begun = Date.now();
-  const { inputs, accepted, kinds, memory, findings } = await fuzz(
-    name,
-    seed,
-    count,
-    seconds / chosen.length,
-  );
+  const tally = await fuzz(name, seed, count, seconds / chosen.length);
+  const { inputs, accepted, kinds, memory, cpu, findings } = tally;
   found += findings;
   console.log(
-    `${name}: ${inputs} inputs (seed ${seed}) in ${((Date.now() - begun) / 1000).toFixed(0)} s, ${accepted} read, ${kinds} kinds of refusals, ${(memory / 2 ** 20).toFixed(0)} MiB, ${findings} findings`,
+    `${name}: ${inputs} inputs (seed ${seed}) in ${((Date.now() - begun) / 1000).toFixed(0)} s, ${((1000 * cpu) / inputs).toFixed(1)} ms of processor time each, ${accepted} read, ${kinds} kinds of refusals, ${(memory / 2 ** 20).toFixed(0)} MiB, ${findings} findings`,
   );
 }
 process.exitCode = found > 0 ? 1 : 0;

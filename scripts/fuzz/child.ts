@@ -27,6 +27,7 @@ async function work(task: Task): Promise<void> {
       throw new Error(`sound file ${i} of ${task.target} is refused`, { cause: error });
     }
   }
+  const before = process.cpuUsage();
   for (; index < task.from + task.count && Date.now() < task.until; index++) {
     place[0] = index;
     writeSync(progress, place, 0, 8, 0);
@@ -48,7 +49,9 @@ async function work(task: Task): Promise<void> {
       break;
     }
   }
-  send({ kind: "end", next: index, accepted, kinds: kinds.size, memory: peakMemory() });
+  const { user, system } = process.cpuUsage(before);
+  const cpu = (user + system) / 1e6;
+  send({ kind: "end", next: index, accepted, kinds: kinds.size, memory: peakMemory(), cpu });
 }
 
 process.once("message", (task: Task) => {

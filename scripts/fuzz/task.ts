@@ -27,6 +27,8 @@ export type Report =
       readonly kinds: number;
       /** Most memory that the process ever had, in bytes. */
       readonly memory: number;
+      /** Seconds of processor time that the inputs took. */
+      readonly cpu: number;
     };
 
 /** The exit code of a child whose target cannot be opened, or refuses sound files. */
