@@ -2,14 +2,15 @@
  * patchwise generate PROMPT: draws pictures of a prompt or class, and writes them as files that record how they were drawn.
  */
 import { randomInt } from "node:crypto";
+import { extname } from "node:path";
 import type { Command } from "commander";
 import { quote, UsageError } from "../engine/errors.ts";
 import { shippedModels } from "../models/card-node.ts";
 import { pictureFormat, readPictureMetadata, writePicture } from "../pictures/file-node.ts";
-import { picturesOfClip } from "../pictures/clip.ts";
-import { clipFormat, writeClip } from "../pictures/clip-file-node.ts";
+import { clipFormat, isFilm, writeClip } from "../pictures/clip-file-node.ts";
+import { requireFfmpeg } from "../pictures/ffmpeg-node.ts";
 import type { Picture } from "../pictures/picture.ts";
-import { pictureGrid } from "../pictures/grid.ts";
+import { clipSheet, pictureGrid } from "../pictures/grid.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
@@ -70,7 +71,7 @@ export function addGenerate(program: Command): void {
     .option("--device <name>", deviceNames, "cpu")
     .option(
       "--out <file>",
-      `.png, .jpg, .webp or .gif, and for clips .webp, .gif or an animated .png; several are numbered (default: ${defaultFile} or ${defaultClip}, or the next free name)`,
+      `.png, .jpg, .webp or .gif, and for clips .webp, .gif, an animated .png, or .mp4 or .webm by an installed ffmpeg; several are numbered (default: ${defaultFile} or ${defaultClip}, or the next free name)`,
     )
     .option("--grid", "also write all pictures side by side, or the frames of clips")
     .option("--from-image <file>", "take the settings that a drawn picture records")
@@ -89,7 +90,8 @@ async function generate(
   const asked = await requestOf(prompt, options, recorded);
   const request = { ...asked, seed: asked.seed ?? randomInt(2 ** 32) };
   const source = await sourceOf(options, recorded);
-  if (options.out !== undefined) pictureFormat(options.out);
+  if (options.out !== undefined && isFilm(options.out)) await requireFfmpeg(options.out);
+  else if (options.out !== undefined) pictureFormat(options.out);
   // What a clip cannot be written to is known before the model is opened.
   if (options.out !== undefined && (request.frames ?? 1) > 1) clipFormat(options.out);
 
@@ -136,12 +138,13 @@ async function draw(
   const { seed, count, width, height } = resolved;
   const filesOf = (path: string) => [
     ...numbered(path, count),
-    ...(options.grid ? [withSuffix(path, "grid")] : []),
+    ...(options.grid ? [gridName(path)] : []),
   ];
   const { frames, fps } = resolved;
   const path =
     options.out ?? (await unusedName(frames === undefined ? defaultFile : defaultClip, filesOf));
-  if (frames !== undefined) clipFormat(path);
+  if (frames === undefined) pictureFormat(path);
+  else clipFormat(path);
   await checkWritable(filesOf(path));
   for (const warning of resolved.warnings) writeLine(process.stderr, `Warning: ${warning}`);
 
@@ -159,7 +162,7 @@ async function draw(
     else await writePicture(file, picture, metadata);
   }
   const sheet = sheetOf(pictures);
-  const grid = options.grid ? withSuffix(path, "grid") : undefined;
+  const grid = options.grid ? gridName(path) : undefined;
   if (grid !== undefined) await writePicture(grid, sheet);
 
   if (options.json) {
@@ -179,12 +182,17 @@ async function draw(
   writeLine(process.stderr, `Drawn in ${seconds.toFixed(1)} s with ${seeds}.`);
 }
 
-/** All pictures in a square, or of clips all frames, one row a clip. */
+/** The name of the sheet beside a file; a film has none of its own format. */
+function gridName(path: string): string {
+  return withSuffix(isFilm(path) ? `${path.slice(0, -extname(path).length)}.png` : path, "grid");
+}
+
+/** All pictures in a square, or of clips the frames, one row a clip. */
 function sheetOf(pictures: readonly DrawnPicture[]): Picture {
   const clips = pictures.flatMap(({ clip }) => clip ?? []);
   return clips.length === 0
     ? pictureGrid(pictures, Math.ceil(Math.sqrt(pictures.length)))
-    : pictureGrid(clips.flatMap(picturesOfClip), clips[0]!.frames);
+    : clipSheet(clips);
 }
 
 /** Draws and shows the progress as a line. */

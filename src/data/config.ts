@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { fittingFields } from "../pictures/fitting.ts";
 import { emojiFields } from "./formats/emoji/config.ts";
+import { motionNames } from "./motions.ts";
 
 const path = z.string().min(1, "a path cannot be empty");
 
@@ -24,6 +25,13 @@ const commonFields = {
   flip: z.boolean().default(false),
 };
 
+/** The fields of every kind of data set of still pictures. */
+const stillFields = {
+  ...commonFields,
+  /** Makes clips of the pictures, each in every one of these motions, with the word for it in front of the captions. */
+  motions: z.array(z.enum(motionNames)).min(1).optional(),
+};
+
 /** How pictures without a caption or label are treated if others have one: fail, leave them out, or keep them. */
 const undescribed = z.enum(["refuse", "skip", "keep"]).default("refuse");
 
@@ -43,6 +51,25 @@ const images = z.strictObject({
   classes: z.boolean().optional(),
   undescribed,
   ...fittingFields,
+  ...stillFields,
+});
+
+const clips = z.strictObject({
+  kind: z.literal("clips"),
+  /**
+   * A folder of clips, searched with all its subfolders: animated WebP, GIF and PNG files, MP4 and WebM where ffmpeg is installed, folders
+   * of numbered frames, and still pictures, which are clips of one frame. Captions and classes are given as for images.
+   */
+  path,
+  caption: column.optional(),
+  label: column.optional(),
+  classes: z.boolean().optional(),
+  undescribed,
+  /** The frames a second that are taken of files which say their own rate; their own unless given. */
+  fps: z.number().positive().optional(),
+  /** Takes every so many frames. */
+  stride: z.int().min(1).default(1),
+  ...fittingFields,
   ...commonFields,
 });
 
@@ -56,7 +83,7 @@ const idx = z.strictObject({
   /** `pad` centres the picture at its own size, as 28×28 is often padded to 32×32. */
   fit: z.enum(["cover", "contain", "pad"]).default("cover"),
   background: fittingFields.background.removeDefault().default("black"),
-  ...commonFields,
+  ...stillFields,
 });
 
 const parquet = z.strictObject({
@@ -73,7 +100,7 @@ const parquet = z.strictObject({
   classes: classNames,
   undescribed,
   ...fittingFields,
-  ...commonFields,
+  ...stillFields,
 });
 
 const tar = z.strictObject({
@@ -90,17 +117,24 @@ const tar = z.strictObject({
   classes: classNames,
   undescribed,
   ...fittingFields,
-  ...commonFields,
+  ...stillFields,
 });
 
 /** Captioned emoji in several drawing styles, from npm packages. */
 export const emojiSchema = z.strictObject({
   kind: z.literal("emoji"),
   ...emojiFields,
-  ...commonFields,
+  ...stillFields,
 });
 
-export const dataSchema = z.discriminatedUnion("kind", [images, idx, parquet, tar, emojiSchema]);
+export const dataSchema = z.discriminatedUnion("kind", [
+  images,
+  clips,
+  idx,
+  parquet,
+  tar,
+  emojiSchema,
+]);
 
 export type DataConfig = z.output<typeof dataSchema>;
 

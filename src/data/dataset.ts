@@ -9,7 +9,7 @@ export interface Described {
 }
 
 export interface Example extends Described {
-  /** [height, width, channels] in the requested shape, row-major. */
+  /** [height, width, channels] in the requested shape, row-major; for clips any number of frames of them, one after another. */
   readonly pixels: Uint8Array;
 }
 

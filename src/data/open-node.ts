@@ -1,31 +1,42 @@
 /** Opens the data set that a config names. */
 import { closingOnFailure } from "../weights/sources/closing.ts";
 import type { DataConfig } from "./config.ts";
-import type { PictureShape } from "../pictures/picture.ts";
+import type { FramesShape } from "../pictures/picture.ts";
+import { UsageError } from "../engine/errors.ts";
 import type { DataSet } from "./dataset.ts";
+import { animated } from "./motions.ts";
 import { picked, surveyed } from "./survey-node.ts";
 
 /**
- * Opens a data set and fits its pictures to `shape`.
+ * Opens a data set and fits its pictures, or the frames of its clips, to `shape`. With `frames`, examples are clips of any length.
  *
- * @throws UsageError if the data set does not exist or lacks what the config names; FormatError if it is
- *   damaged
+ * @throws UsageError if the data set does not exist or lacks what the config names, or has clips where pictures are wanted;
+ *   FormatError if it is damaged
  */
-export async function openData(config: DataConfig, shape: PictureShape): Promise<DataSet> {
+export async function openData(config: DataConfig, shape: FramesShape): Promise<DataSet> {
+  const motions = "motions" in config ? config.motions : undefined;
+  if (shape.frames === undefined && (config.kind === "clips" || motions)) {
+    throw new UsageError(
+      `The data has ${motions ? "motions" : "clips"}, but the model learns still pictures; set picture.frames to the frames of a clip.`,
+    );
+  }
   const data = await open(config, shape);
   // The emoji set applies its limit itself.
   const some =
     config.kind === "emoji" || config.limit === undefined ? data : limited(data, config.limit);
+  const moving = motions ? animated(some, motions, shape) : some;
   return closingOnFailure([data], () =>
-    surveyed(some, "undescribed" in config ? config.undescribed : "keep"),
+    surveyed(moving, "undescribed" in config ? config.undescribed : "keep"),
   );
 }
 
 /** Formats are imported on demand, because each brings a library of its own. */
-async function open(config: DataConfig, shape: PictureShape): Promise<DataSet> {
+async function open(config: DataConfig, shape: FramesShape): Promise<DataSet> {
   switch (config.kind) {
     case "images":
       return (await import("./formats/image-folder-node.ts")).openImageFolder(config, shape);
+    case "clips":
+      return (await import("./formats/clips-node.ts")).openClips(config, shape);
     case "idx":
       return (await import("./formats/idx-node.ts")).openIdx(config, shape);
     case "parquet":

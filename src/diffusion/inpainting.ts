@@ -26,7 +26,7 @@ export function inpaint(denoise: Denoiser, known: NdArray, mask: NdArray): Denoi
 export interface CleanTokens {
   /** Of x's shape: 0 in the places of these tokens, 1 elsewhere. */
   readonly mask: NdArray;
-  /** The time of each token at a level, [B, tokens]: that of the level, or for a clean token that of no noise. */
+  /** The times at a level, one for each token or frame, [B, times]: that of the level, or where it is clean that of no noise. */
   readonly timesAt: (level: NoiseLevel) => NdArray;
 }
 

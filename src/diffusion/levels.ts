@@ -43,13 +43,17 @@ export function shiftTime(time: number, shift: number): number {
   return time === 1 ? 1 : (shift * time) / (1 + (shift - 1) * time);
 }
 
-/** A shift s, or one that grows with the image: value·√(height·width / area). */
+/** A shift s, or one that grows with the image or clip: value·√(frames·height·width / area). */
 export type Shift = number | { readonly value: number; readonly area: number };
 
-/** The shift for a height and width of the network's input (Esser et al., 2024, eq. 23: s = √(m/n)). */
-export function shiftAt(shift: Shift, [height, width]: readonly [number, number]): number {
+/** The shift for a height and width of the network's input, and for clips its frames (Esser et al., 2024, eq. 23: s = √(m/n)). */
+export function shiftAt(
+  shift: Shift,
+  [height, width]: readonly [number, number],
+  frames = 1,
+): number {
   if (typeof shift === "number") return shift;
-  return shift.value * Math.sqrt((height * width) / shift.area);
+  return shift.value * Math.sqrt((frames * height * width) / shift.area);
 }
 
 /** Refuses a shift for a process that is not a rectified flow. @throws UsageError if one is given */

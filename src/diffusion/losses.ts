@@ -14,8 +14,16 @@ export interface Example {
   readonly level: SignalAndNoise<Tensor>;
 }
 
-/** Reshapes numbers [B] to [B, 1, …], for products with images of x's rank. */
+/**
+ * Reshapes numbers [B] to [B, 1, …], for products with images of x's rank; numbers of the frames of clips [B, C, F, …], one for each or
+ * for each few, [B, times], become [B, 1, F, 1, …].
+ */
 export function perImage(values: Tensor, x: Tensor): Tensor {
+  if (values.rank === 2) {
+    const [rows, frames] = [values.dim(0), x.size(2)];
+    const each = values.unsqueeze(-1).expand([rows, values.size(1), frames / values.size(1)]);
+    return each.reshape([rows, 1, frames, ...x.shape.slice(3).map(() => 1)]);
+  }
   return values.reshape([values.dim(0), ...x.shape.slice(1).map(() => 1)]);
 }
 
@@ -24,7 +32,7 @@ export function noised({ x0, noise, level }: Example): Tensor {
   return x0.mul(level.alpha).add(noise.mul(level.sigma));
 }
 
-/** Levels of rectified flow from times [B] in [0, 1]: alpha = 1 − time, sigma = time. */
+/** Levels of rectified flow from times [B], or of frames [B, times], in [0, 1]: alpha = 1 − time, sigma = time. */
 export function flowLevel(times: Tensor, x: Tensor): SignalAndNoise<Tensor> {
   const sigma = perImage(times, x);
   return { alpha: sigma.neg().add(1), sigma };
@@ -33,6 +41,12 @@ export function flowLevel(times: Tensor, x: Tensor): SignalAndNoise<Tensor> {
 /** Mean over all but the batch: [B, …] → [B]. */
 export function meanOfImage(x: Tensor): Tensor {
   return x.mean(x.shape.slice(1).map((_, i) => i + 1));
+}
+
+/** Mean over the axes along which the level is the same, all but the batch and for clips the frames: [B, …] → [B] or [B, F]. */
+function meanAtLevel(x: Tensor, { sigma }: SignalAndNoise<Tensor>): Tensor {
+  const axes = x.shape.map((_, axis) => axis).slice(1);
+  return x.mean(axes.filter((axis) => sigma.shape[axis] === 1));
 }
 
 /** Weight of each noise level in the loss. */
@@ -53,7 +67,7 @@ export interface RegressionOptions {
 }
 
 /**
- * Mean squared distance between prediction and target, [B]. Without a weighting it is the simple loss of Ho et al. (2020,
+ * Mean squared distance between prediction and target, [B], or [B, F] where frames have levels of their own. Without a weighting it is the simple loss of Ho et al. (2020,
  * eq. 14); on levels of rectified flow with "flow" it is flow matching.
  *
  * @param output of the network on `noised(example)`, of its shape
@@ -64,7 +78,7 @@ export function regressionLoss(
   { parameterization, weighting }: RegressionOptions,
 ): Tensor {
   const target = targetOf(parameterization, level, { x0, noise });
-  const loss = meanOfImage(output.sub(target).square());
+  const loss = meanAtLevel(output.sub(target).square(), level);
   if (!weighting) return loss;
   // At the same x, the errors of two kinds of predictions are multiples of each other.
   if (weighting.kind === "space") {
@@ -87,7 +101,7 @@ function square(value: number | Tensor): number | Tensor {
   return typeof value === "number" ? value ** 2 : value.square();
 }
 
-/** Losses [B] times weights [B, 1, …], or a number. */
+/** Losses times weights of the levels' shape, or a number. */
 function weighted(loss: Tensor, weight: number | Tensor): Tensor {
   if (typeof weight === "number") return weight === 1 ? loss : loss.mul(weight);
   return loss.mul(weight.reshape(loss.shape));

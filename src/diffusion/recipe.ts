@@ -26,6 +26,7 @@ import { fork, normal, type RandomKey, uniform } from "../engine/random/random.t
 import { batch } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { checkSteps, flowLevels, type NoiseLevel, refuseShift, shiftAt } from "./levels.ts";
+import { drawFrameTimes, frameLevelsSchema } from "./frame-times.ts";
 import { type Example, flowLevel, noised, regressionLoss, type Weighting } from "./losses.ts";
 import { x0Of } from "./parameterization.ts";
 import { diffusionProcess, type DiffusionProcess, levelsOf, respaced } from "./process.ts";
@@ -82,7 +83,9 @@ const flow = z.strictObject({
       mostGuidance: z.number().min(0).default(meanFlowDefaults.mostGuidance),
     })
     .optional(),
-  /** A number, or the value for inputs of `area` = height × width, which is scaled for other sizes. */
+  /** For clips: whether their frames have one noise level or several in training; the usual mixture unless given. */
+  frameLevels: frameLevelsSchema.optional(),
+  /** A number, or the value for inputs of `area` = height × width, times the frames of a clip, which is scaled for other sizes. */
   shift: z
     .union([
       z.number().positive(),
@@ -164,6 +167,7 @@ export const timeScale = 1000;
  * @param network x [B, …] and its times [B], in the network's unit → its prediction
  * @param learnedVariance whether the prediction has a variance in a second half of its channels
  * @param further another loss [B] to add, given the example and the clean images that the network predicts
+ * @param times of a clip, one for each patch along the axis of time, where the network takes them: `time` and another input, `counts`, are [B, times]
  * @throws UsageError when a discrete process has a weighting and a learned variance
  */
 export function recipeLoss(
@@ -172,6 +176,7 @@ export function recipeLoss(
   network: (x: Tensor, t: Tensor) => Tensor,
   learnedVariance: boolean,
   further?: (example: Example, predicted: Tensor) => Tensor,
+  times?: number,
 ): Tensor {
   const noise = input("noise", x0.shape, x0.dtype);
   const parameterizationOf = { parameterization: recipe.predicts };
@@ -187,7 +192,7 @@ export function recipeLoss(
         )
       : losses;
   if (recipe.process === "flow") {
-    const time = input("time", [batch]);
+    const time = input("time", times === undefined ? [batch] : [batch, times]);
     const scaled = recipe.noiseScale === undefined ? noise : noise.mul(recipe.noiseScale);
     const example = { x0, noise: scaled, level: flowLevel(time, x0) };
     const output = network(noised(example), time.mul(timeScale));
@@ -196,14 +201,15 @@ export function recipeLoss(
       ...parameterizationOf,
       weighting: recipe.weighting as Weighting,
     });
+    if (times !== undefined) return meanOfCounted(losses, input("counts", [batch, times]), x0);
     return withFurther(losses, example, prediction!);
   }
   const process = processOf(recipe);
   const steps = input("time", [batch], "int64");
-  const times = constantOf([...process.times], [process.times.length]).gather(steps);
+  const processTimes = constantOf([...process.times], [process.times.length]).gather(steps);
   const discreteExample = { x0, noise, steps };
   const example = exampleAt(process, discreteExample);
-  const output = network(noised(example), times);
+  const output = network(noised(example), processTimes);
   if (!learnedVariance) {
     const losses = regressionLoss(output, example, {
       ...parameterizationOf,
@@ -217,6 +223,16 @@ export function recipeLoss(
     objective: "mse",
   });
   return withFurther(loss, example, output.split(2, 1)[0]!);
+}
+
+/** Mean of the losses [B, F] of a clip's frames that count: [B]. */
+function meanOfCounted(losses: Tensor, counts: Tensor, x0: Tensor): Tensor {
+  const [rows, frames, times] = [losses.dim(0), x0.size(2), counts.size(1)];
+  const each = counts
+    .unsqueeze(-1)
+    .expand([rows, times, frames / times])
+    .reshape([rows, frames]);
+  return losses.reshape([rows, frames]).mul(each).sum(1).div(each.sum(1));
 }
 
 /**
@@ -266,11 +282,24 @@ export function meanFlowRecipeLoss(
 export type DrawnExamples = Readonly<Record<"noise" | "time", NdArray>> &
   Readonly<Record<string, NdArray>>;
 
-/** Draws the loss's inputs `noise` and `time`, and those of a mean flow, for images of a shape [B, …]. */
+/** The frames of a batch of clips. */
+export interface DrawnFrames {
+  /** Times of a clip, one for each patch along the axis of time. */
+  readonly times: number;
+  /** The times that each clip has, where some are shorter. */
+  readonly lengths?: readonly number[] | undefined;
+}
+
+/**
+ * Draws the loss's inputs `noise` and `time`, and those of a mean flow, for images of a shape [B, …].
+ *
+ * @param frames for networks that take times of frames, with the input `counts`
+ */
 export function drawExamples(
   recipe: Recipe,
   key: RandomKey,
   shape: readonly number[],
+  frames?: DrawnFrames,
 ): DrawnExamples {
   if (recipe.process === "flow" && recipe.meanFlow) {
     return { noise: normal(fork(key, "noise"), shape), ...drawnSteps(recipe, key, shape[0]!) };
@@ -278,16 +307,15 @@ export function drawExamples(
   const [count] = shape as readonly [number, ...number[]];
   const size = shape.slice(-2) as [number, number];
   const times = fork(key, "time");
-  return {
-    noise: normal(fork(key, "noise"), shape),
-    time:
-      recipe.process === "flow"
-        ? flowTimes(times, count, {
-            distribution: recipe.times,
-            shift: shiftAt(recipe.shift, size),
-          })
-        : uniformSteps(times, count, recipe.steps),
-  };
+  const noise = normal(fork(key, "noise"), shape);
+  if (recipe.process !== "flow") return { noise, time: uniformSteps(times, count, recipe.steps) };
+  const shift = shiftAt(recipe.shift, size, shape.length === 5 ? shape[2] : 1);
+  const draw = (own: RandomKey, wanted: number) =>
+    flowTimes(own, wanted, { distribution: recipe.times, shift });
+  if (!frames) return { noise, time: draw(times, count) };
+  const { lengths } = frames;
+  const levels = recipe.frameLevels;
+  return { noise, ...drawFrameTimes(times, [count, frames.times], draw, { levels, lengths }) };
 }
 
 /** Times, spans and guidance of a mean flow's examples, [B] each. */
@@ -327,6 +355,8 @@ function drawnSteps(
 export interface LevelOptions {
   /** Height and width of the network's input. */
   readonly size: readonly [height: number, width: number];
+  /** Frames of the network's input, for clips. */
+  readonly frames?: number | undefined;
   /** Time shift of a flow; the recipe's own unless given. */
   readonly shift?: number | undefined;
 }
@@ -340,10 +370,10 @@ export interface LevelOptions {
 export function recipeLevels(
   recipe: Recipe,
   steps: number,
-  { size, shift }: LevelOptions,
+  { size, frames, shift }: LevelOptions,
 ): NoiseLevel[] {
   if (recipe.process === "flow") {
-    return flowLevels(steps, { shift: shiftAt(shift ?? recipe.shift, size), timeScale });
+    return flowLevels(steps, { shift: shiftAt(shift ?? recipe.shift, size, frames), timeScale });
   }
   refuseShift(shift);
   checkSteps(steps, recipe.steps);

@@ -38,6 +38,8 @@ export const samplingSchema = z.strictObject({
     .optional(),
   steps: z.int().min(1).optional(),
   guidance: z.number().min(0).optional(),
+  /** Frames a second of clips. */
+  fps: z.number().positive().max(1000).optional(),
   /** Temperature of codes in the first and in the last step. */
   temperature: z.tuple([z.number().min(0), z.number().min(0)]).optional(),
 });

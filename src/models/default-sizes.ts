@@ -10,6 +10,8 @@ export interface ImageShape {
   readonly channels: number;
   /** Number of codes; undefined for pixels and latents. */
   readonly codebook?: number | undefined;
+  /** Frames of a clip; undefined for still pictures. */
+  readonly frames?: number | undefined;
 }
 
 /** Head width that is common from ViT on. */
@@ -19,12 +21,17 @@ const fewPatches = 64;
 /** The width through which JiT (Li & He, 2025) squeezes a patch of pixels, for a network of this size. */
 const bottleneckWidth = 96;
 
-/** Patch and width of a small transformer for a picture, and how it embeds the patches. */
+/**
+ * Patch and width of a small transformer for a picture, and how it embeds the patches.
+ *
+ * @param wanted number of patches that the patch should come near to
+ */
 export function transformerSizes(
   picture: ImageShape,
   given: { readonly patch?: number; readonly hidden?: number },
+  wanted = fewPatches,
 ): { readonly patch: number; readonly hidden: number; readonly patches: PatchEmbedding } {
-  const { patch = patchFor(picture), hidden = 192 } = given;
+  const { patch = patchFor(picture, wanted), hidden = 192 } = given;
   const values = patch * patch * picture.channels;
   return {
     patch,
@@ -60,8 +67,8 @@ export function halvings(
 const tooManyPatches = 16 * fewPatches;
 
 /** @throws UsageError when the sides have no common divisor that leaves few enough patches, as primes have none */
-function patchFor({ height, width }: ImageShape): number {
-  const patch = bestPatch(height, width);
+function patchFor({ height, width }: ImageShape, wanted: number): number {
+  const patch = bestPatch(height, width, wanted);
   const patches = (height * width) / patch ** 2;
   if (patches <= tooManyPatches) return patch;
   const unit = Math.max(1, Math.round(Math.sqrt((height * width) / fewPatches)));
@@ -71,13 +78,13 @@ function patchFor({ height, width }: ImageShape): number {
   );
 }
 
-/** The patch that divides the picture and comes nearest to `fewPatches`. */
-function bestPatch(height: number, width: number): number {
+/** The patch that divides the picture and comes nearest to the wanted number. */
+function bestPatch(height: number, width: number, wanted: number): number {
   const shorter = Math.min(height, width);
   const fitting = Array.from({ length: shorter }, (_, i) => i + 1).filter(
     (patch) => height % patch === 0 && width % patch === 0,
   );
   const distance = (patch: number) =>
-    Math.abs(Math.log((height * width) / (patch * patch) / fewPatches));
+    Math.abs(Math.log((height * width) / (patch * patch) / wanted));
   return fitting.reduce((best, patch) => (distance(patch) < distance(best) ? patch : best));
 }

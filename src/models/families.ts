@@ -11,6 +11,7 @@ import { mmditFamily } from "./mmdit/family.ts";
 import { paellaFamily } from "./paella/family.ts";
 import { sanaFamily } from "./sana/family.ts";
 import { uViTFamily } from "./u-vit/family.ts";
+import { videoDiTFamily } from "./video-dit/family.ts";
 import { wanFamily } from "./wan/family.ts";
 import { zImageFamily } from "./z-image/family.ts";
 
@@ -26,6 +27,7 @@ const own = [
   miniT2IFamily,
   latteFamily,
   wanFamily,
+  videoDiTFamily,
   fluxFamily,
   flux2Family,
   zImageFamily,

@@ -293,8 +293,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
    * @param frames of a clip, in the places of the network's input
    */
   patches(config: C, size: readonly [height: number, width: number], frames?: number): number;
-  /** Whether each token may have a time of its own, so that a clip is drawn around given frames; it may not unless given. */
-  timePerToken?(config: C): boolean;
+  /** What may have a time of its own, so that a clip is drawn around given frames: each token, or each patch of time. */
+  timePer?(config: C): "token" | "frame";
   /** Layers that rows may skip, for skip-layer guidance; none unless given. */
   skippable?(config: C): number;
   /** Present if the family can be trained from scratch. */

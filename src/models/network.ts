@@ -127,7 +127,10 @@ export interface TraceOptions extends BlockOptions {
   readonly frames?: number | undefined;
   /** Adds an input `drop` [B] bool: rows whose condition is dropped. */
   readonly drop?: boolean;
-  /** Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks, MMDiT and Wan take that. */
+  /**
+   * Makes `t` [B, tokens], a time for each patch, in place of [B]; DiT with adaLN blocks, MMDiT and Wan take that. A video DiT has
+   * [B, frames], one for each patch of time.
+   */
   readonly timePerToken?: boolean;
   /** Sizes of reference pictures as the network sees them, each an input `reference0`, `reference1`, …; none by default. */
   readonly references?: readonly (readonly [height: number, width: number])[] | undefined;
@@ -175,7 +178,8 @@ export function traceNetwork(
   const codes = params.at(codeScope);
   const wrapped = family.embedsCodes ? undefined : config.tokens;
   const x = wrapped ? embedTokens(codes, shown, config.channels, wrapped.codebook) : shown;
-  const t = from?.t ?? input("t", timePerToken ? [batch, tokens] : [batch]);
+  const times = family.timePer?.(config) ? separateTimes(config, size, frames) : tokens;
+  const t = from?.t ?? input("t", timePerToken ? [batch, times] : [batch]);
   const dropped = from?.drop ?? from?.inputs?.["drop"] ?? (drops && input("drop", [batch], "bool"));
   const drop = dropped ? { drop: dropped } : {};
   const asked = isMeanFlow(config) && !from?.step ? stepInputs() : undefined;
@@ -286,9 +290,23 @@ export function guidesItself(network: NetworkConfig): boolean {
   return familyOf(network).guidanceInput?.(network) ?? false;
 }
 
-/** Whether each token of a network's input may have a time of its own. */
-export function takesTimePerToken(network: NetworkConfig): boolean {
-  return familyOf(network).timePerToken?.(network) ?? false;
+/**
+ * How many times of its own a clip may have: one for each token, or one for each patch along the axis of time; 1 for networks that take
+ * one for the whole.
+ *
+ * @param size height and width of the network's input
+ */
+export function separateTimes(
+  network: NetworkConfig,
+  size: readonly [height: number, width: number] = network.size,
+  frames: number | undefined = network.frames,
+): number {
+  const family = familyOf(network);
+  const per = family.timePer?.(network);
+  if (per === undefined || frames === undefined) return 1;
+  return per === "token"
+    ? family.patches(network, size, frames)
+    : frames / (family.sizes(network).frames?.unit ?? 1);
 }
 
 /** The number of layers that rows may skip, for skip-layer guidance. */

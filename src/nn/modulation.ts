@@ -70,10 +70,18 @@ export function adaptiveBranches(
   scopes: readonly Params[],
   vector: Tensor,
   styles: Norm | readonly Norm[],
-  { gates, ...options }: ModulationOptions & { readonly gates: boolean },
+  {
+    gates,
+    spread = (values) => values,
+    ...options
+  }: ModulationOptions & {
+    readonly gates: boolean;
+    /** Gives the modulations the rows of the tokens, where several tokens share one. */
+    readonly spread?: ((values: Tensor) => Tensor) | undefined;
+  },
 ): readonly Branch[] {
   const each = gates ? 3 : 2;
-  const values = modulation(p, vector, each * scopes.length, options);
+  const values = modulation(p, vector, each * scopes.length, options).map(spread);
   return scopes.map((scope, i) => {
     const [shift, scale, gate] = values.slice(i * each, (i + 1) * each);
     const style = "kind" in styles ? styles : styles[i]!;

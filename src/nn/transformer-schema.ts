@@ -45,6 +45,41 @@ export const transformerFields = {
   modulationRank: count.optional(),
 };
 
+const textRoute = z.enum(["in-context", "cross-attention"]);
+
+/** The fields of a patch transformer. Fixed and rotary positions let it draw other sizes than the one it was trained for. */
+export const patchTransformerFields = {
+  ...transformerFields,
+  condition: conditionSchema,
+  /**
+   * How time and condition reach the blocks: as tokens among the patches, by attention to tokens beside them, or by norms
+   * whose scale and shift depend on one vector. "adaLN-zero" gates each branch as well, with 0 at first. With adaLN a text
+   * enters as the mean of its tokens, and with `text` also as the tokens themselves.
+   */
+  block: z.discriminatedUnion("kind", [
+    z.strictObject({ kind: z.literal("in-context") }),
+    z.strictObject({ kind: z.literal("cross-attention") }),
+    z.strictObject({ kind: z.literal("adaLN"), text: textRoute.optional() }),
+    z.strictObject({ kind: z.literal("adaLN-zero"), text: textRoute.optional() }),
+  ]),
+  /**
+   * Where time and class are embedded: once for all blocks, as in the original, or in each block for itself and at the frequencies
+   * of diffusers, as in a DiT that was trained there. Shared unless given.
+   */
+  embeddings: z.enum(["shared", "per-block"]).optional(),
+  /** The norm before each feed-forward layer, if it is not `norm`. */
+  feedForwardNorm: normSchema.optional(),
+  /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
+  positions: z.strictObject({ kind: z.enum(["sin-cos", "learned", "none"]) }),
+  /**
+   * Adds to each patch's token a vector that depends on its place and on the condition: one linear layer draws a map of `width`
+   * channels from the condition, and another brings each place of it to the width of the tokens. A map fits one picture size.
+   */
+  canvas: z.strictObject({ width: count }).optional(),
+  /** Rotates queries and keys by row and column. */
+  rotary: z.strictObject({ theta: z.number().positive() }).nullable(),
+};
+
 /** Reports a field that does not fit the others. Messages name the value and what to use instead. */
 export type Refuse = (field: string, message: string) => void;
 
@@ -55,7 +90,7 @@ export function checkSizes(
     readonly patch: number;
     readonly hidden: number;
     readonly heads: number;
-    readonly positions?: { readonly kind: string };
+    readonly positions?: { readonly kind: string } | undefined;
   },
   refuse: Refuse,
 ): void {

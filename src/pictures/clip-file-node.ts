@@ -1,4 +1,4 @@
-/** Writes clips to animated files, and reads animated files and folders of pictures. */
+/** Writes clips to animated files and films, and reads these and folders of pictures. */
 import { readdir, stat } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { UsageError } from "../engine/errors.ts";
@@ -7,19 +7,29 @@ import { system } from "../weights/sources/system-error-node.ts";
 import { toApng } from "./apng.ts";
 import { type Clip, clipOfPictures, frameDelays, type TimedClip } from "./clip.ts";
 import { pictureExtensions, readAnimation, readPictureFile } from "./decode-node.ts";
+import { encodeFilm, readFilm } from "./ffmpeg-node.ts";
 import { described } from "./file-node.ts";
 import type { PictureMetadata } from "./metadata.ts";
 import { loadSharp } from "./sharp-node.ts";
 
-const formats = { ".webp": "webp", ".gif": "gif", ".png": "apng" } as const;
+const formats = {
+  ".webp": "webp",
+  ".gif": "gif",
+  ".png": "apng",
+  ".mp4": "mp4",
+  ".webm": "webm",
+} as const;
+
+/** The extensions of files that `readClip` reads: animations, films, and pictures as clips of one frame. */
+export const clipExtensions: readonly string[] = [...pictureExtensions, "apng", "mp4", "webm"];
 
 export type ClipFormat = (typeof formats)[keyof typeof formats];
 
 /** Milliseconds of the clock of each format. */
-const clocks = { webp: 1, gif: 10, apng: 1 } as const satisfies Record<ClipFormat, number>;
+const clocks = { webp: 1, gif: 10, apng: 1 } as const;
 
 /**
- * The format of an animated file by its extension: .webp, .gif or .png, which is an animated PNG.
+ * The format of a clip's file by its extension: .webp, .gif, .png, which is an animated PNG, .mp4 or .webm.
  *
  * @throws UsageError if the format cannot hold animation
  */
@@ -31,24 +41,31 @@ export function clipFormat(path: string): ClipFormat {
   );
 }
 
+/** Whether a file is a film, by its extension, which ffmpeg reads and writes. */
+export function isFilm(path: string): boolean {
+  return [".mp4", ".webm"].includes(extname(path).toLowerCase());
+}
+
 export interface ClipOptions {
   readonly format: ClipFormat;
   /** Frames a second. */
   readonly fps: number;
-  /** How the clip was drawn; a GIF file does not hold it. */
+  /** How the clip was drawn; GIF, MP4 and WebM files do not hold it. */
   readonly metadata?: PictureMetadata | undefined;
 }
 
 /**
- * Encodes a clip as the bytes of a file that repeats for ever. WebP and PNG are lossless, and GIF has at most 256 colours a frame.
+ * Encodes a clip as the bytes of a file. WebP, GIF and PNG repeat for ever; WebP and PNG are lossless, and GIF has at most 256 colours a
+ * frame. MP4 and WebM are encoded by an installed ffmpeg, with some loss.
  *
  * @example await writeFile("heart.webp", await encodeClip(clip, { format: "webp", fps: 12 }));
- * @throws UsageError if the rate does not fit the format, which shows a frame for at least 1 ms, or 10 ms in GIF
+ * @throws UsageError if the rate does not fit the format, which shows a frame for at least 1 ms, or 10 ms in GIF, or ffmpeg is missing
  */
 export async function encodeClip(
   clip: Clip,
   { format, fps, metadata }: ClipOptions,
 ): Promise<Uint8Array> {
+  if (format === "mp4" || format === "webm") return encodeFilm(clip, format, fps);
   const delay = [...frameDelays(clip.frames, fps, clocks[format])];
   if (format === "apng") return toApng(clip, fps, metadata);
   const { width, height, channels, frames, pixels } = clip;
@@ -77,7 +94,8 @@ export async function writeClip(
 }
 
 /**
- * Reads an animated WebP or GIF file, a picture, which is a clip of one frame, or a folder of pictures in the order of their names.
+ * Reads an animated WebP, GIF or PNG file, a film through an installed ffmpeg, a picture, which is a clip of one frame, or a folder of
+ * pictures in the order of their names.
  *
  * @param background the colour behind transparent pixels
  * @throws UsageError if there is nothing to read, or frames differ in size; FormatError if a file is damaged
@@ -87,6 +105,7 @@ export async function readClip(
   background: "white" | "black" = "white",
 ): Promise<TimedClip> {
   const status = await stat(path).catch(() => undefined);
+  if (status?.isFile() && isFilm(path)) return readFilm(path);
   if (!status?.isDirectory()) return readAnimation(path, background);
   const names = await system(`read the folder ${path}`, readdir(path), UsageError);
   const pictures = names

@@ -11,7 +11,9 @@ import { refuseLfsPointer } from "../weights/sources/source.ts";
 import { clipOfPictures, type TimedClip } from "./clip.ts";
 import { type Picture, type PictureShape, withChannels } from "./picture.ts";
 import type { ReadPictureOptions } from "./convert.ts";
+import { readApng } from "./apng-node.ts";
 import { isAnimatedPng, isPng } from "./png.ts";
+import { pngShape } from "./png-node.ts";
 import { loadSharp } from "./sharp-node.ts";
 
 /** The extensions of picture files that `decodePicture` reads. */
@@ -75,10 +77,10 @@ export async function readPictureFile(
 }
 
 /**
- * Reads an animated WebP or GIF file in its own size and in colour, or a still picture as a clip of one frame.
+ * Reads an animated WebP, GIF or PNG file in its own size and in colour, or a still picture as a clip of one frame.
  *
  * @param background the colour behind transparent pixels
- * @throws UsageError if the file cannot be opened, or is an animated PNG; FormatError if it is damaged
+ * @throws UsageError if the file cannot be opened; FormatError if it is damaged
  */
 export async function readAnimation(
   path: string,
@@ -86,14 +88,14 @@ export async function readAnimation(
 ): Promise<TimedClip> {
   const bytes = await readRegularFile(path).catch((cause: unknown) => {
     throw new UsageError(
-      `Cannot read the clip ${path}: ${describeSystemError(cause)}; give an animated WebP or GIF file, or a folder of pictures.`,
+      `Cannot read the clip ${path}: ${describeSystemError(cause)}; give an animated WebP, GIF or PNG file, or a folder of pictures.`,
       { cause },
     );
   });
   if (isPng(bytes) && isAnimatedPng(bytes)) {
-    throw new UsageError(
-      `${path} is an animated PNG, whose frames cannot be read here; give an animated WebP or GIF file, or a folder of pictures.`,
-    );
+    const { width, height } = pngShape(bytes, path);
+    refuseEmptyPromise(bytes, "png", width * height);
+    return readApng(bytes, path, background);
   }
   const sharp = await loadSharp();
   const { pages = 1, delay = [] } = await sharp(bytes)

@@ -1,5 +1,6 @@
 /** Arranges pictures in a grid. */
 import { UsageError } from "../engine/errors.ts";
+import { type Clip, clipOfPictures, picturesOfClip } from "./clip.ts";
 import type { Picture } from "./picture.ts";
 
 export interface GridOptions {
@@ -50,6 +51,42 @@ export function pictureGrid(
     }
   }
   return { ...total, channels, pixels };
+}
+
+/** The most frames of a clip that a contact sheet shows. */
+const SHEET_FRAMES = 16;
+
+/**
+ * A contact sheet: one row a clip, of its frames or, for long clips, of some at even distances.
+ *
+ * @throws UsageError if clips differ in size, length or channels
+ */
+export function clipSheet(clips: readonly Clip[]): Picture {
+  const rows = clips.map((clip) => {
+    const shown = Math.min(clip.frames, SHEET_FRAMES);
+    const frames = picturesOfClip(clip);
+    return Array.from({ length: shown }, (_, i) =>
+      shown === 1 ? frames[0]! : frames[Math.round((i * (clip.frames - 1)) / (shown - 1))]!,
+    );
+  });
+  return pictureGrid(rows.flat(), rows[0]?.length ?? 1);
+}
+
+/**
+ * One clip that shows several of one length side by side.
+ *
+ * @throws UsageError as `pictureGrid`
+ */
+export function clipGrid(clips: readonly Clip[], columns: number): Clip {
+  const frames = clips.map(picturesOfClip);
+  return clipOfPictures(
+    (frames[0] ?? []).map((_, i) =>
+      pictureGrid(
+        frames.map((each) => each[i]!),
+        columns,
+      ),
+    ),
+  );
 }
 
 function shapeOf({ width, height, channels }: Picture): string {

@@ -9,10 +9,14 @@ export interface PictureShape {
   readonly channels: 1 | 3;
 }
 
-/** Frames of one size in memory: a clip, or a picture, which is one frame without an axis of time. */
-export interface Frames extends PictureShape {
+/** The shape of a clip, or of a picture. */
+export interface FramesShape extends PictureShape {
   /** Number of frames of a clip, at least 1; pictures leave it out. */
   readonly frames?: number | undefined;
+}
+
+/** Frames of one size in memory: a clip, or a picture, which is one frame without an axis of time. */
+export interface Frames extends FramesShape {
   /** [frames, height, width, channels] or [height, width, channels], row-major, sRGB or grey values from 0 to 255. */
   readonly pixels: Uint8Array;
 }
@@ -28,7 +32,7 @@ export interface Picture extends Frames {
  */
 export function valuesOf(
   pixels: Uint8Array,
-  { height, width, channels, frames }: Omit<Frames, "pixels">,
+  { height, width, channels, frames }: FramesShape,
 ): NdArray<"float32"> {
   const axes = frames === undefined ? [height, width] : [frames, height, width];
   const places = sizeOf(axes);

@@ -33,7 +33,7 @@ export function pngShape(
   bytes: Uint8Array,
   name: string,
 ): { width: number; height: number; channels: number } {
-  const [first] = chunks(bytes, name);
+  const [first] = pngChunks(bytes, name);
   const { data } = first!;
   const view = new DataView(data.buffer, data.byteOffset, data.length);
   const channels = data.length === 13 ? channelsOf.get(data[9]!) : undefined;
@@ -48,7 +48,7 @@ export function pngShape(
  */
 export function pngTexts(bytes: Uint8Array, name: string): Map<string, string> {
   const texts = new Map<string, string>();
-  for (const chunk of chunks(bytes, name)) {
+  for (const chunk of pngChunks(bytes, name)) {
     if (!/^(?:tEXt|zTXt|iTXt)$/.test(chunk.type)) continue;
     const [keyword, text] = textOf(chunk, name);
     if (!texts.has(keyword)) texts.set(keyword, text);
@@ -56,7 +56,12 @@ export function pngTexts(bytes: Uint8Array, name: string): Map<string, string> {
   return texts;
 }
 
-function* chunks(bytes: Uint8Array, name: string): Generator<Chunk> {
+/**
+ * The chunks of a PNG file in order.
+ *
+ * @throws FormatError if the file ends inside a chunk or a checksum is wrong
+ */
+export function* pngChunks(bytes: Uint8Array, name: string): Generator<Chunk> {
   if (!isPng(bytes)) damaged(name, "it does not begin with the PNG signature");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = pngSignature.length; ;) {

@@ -43,7 +43,7 @@ export async function toPng(
 /** A part of a PNG file. */
 export interface PngChunk {
   readonly type: string;
-  readonly data: Uint8Array<ArrayBuffer>;
+  readonly data: Uint8Array;
 }
 
 /**
@@ -66,13 +66,17 @@ export async function pngOf(
   const rows = await Promise.all(
     pictures.map(({ pixels }) => deflated(filteredRows(pixels, width * channels, channels))),
   );
-  const png = joined([
-    pngSignature,
-    chunk("IHDR", header),
-    ...chunksOf(rows).map(({ type, data }) => chunk(type, data)),
-    chunk("IEND", new Uint8Array(0)),
+  const png = pngOfChunks([
+    { type: "IHDR", data: header },
+    ...chunksOf(rows),
+    { type: "IEND", data: new Uint8Array(0) },
   ]);
   return metadata ? withPngTexts(png, metadataTexts(metadata)) : png;
+}
+
+/** A PNG file of chunks, whose lengths and checksums are added. */
+export function pngOfChunks(chunks: readonly PngChunk[]): Uint8Array<ArrayBuffer> {
+  return joined([pngSignature, ...chunks.map(({ type, data }) => chunk(type, data))]);
 }
 
 /** The text chunks that describe how a picture was drawn, by their keywords. */

@@ -7,7 +7,7 @@ import { UsageError } from "../engine/errors.ts";
 import type { CleanTokens } from "../diffusion/inpainting.ts";
 import { codecShape } from "../models/coders/image-codec.ts";
 import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
-import { takesTimePerToken } from "../models/network.ts";
+import { imageSizes, separateTimes } from "../models/network.ts";
 import { familyOf } from "../models/families.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { type Picture, valuesOf, withChannels } from "../pictures/picture.ts";
@@ -167,7 +167,7 @@ export async function encodeGivenFrames(
   return {
     latents: stacked(parts),
     mask: byFrame(shape, (frame) => (given(frame) ? 0 : 1)),
-    clean: takesTimePerToken(network) ? cleanTokens(shape, given, model) : undefined,
+    clean: familyOf(network).timePer ? cleanTokens(shape, given, model) : undefined,
     finish: (drawn, row) => withFrames(drawn, kept[row]!),
   };
 }
@@ -227,22 +227,21 @@ function cleanTokens(
   { network }: ImageModel,
 ): CleanTokens {
   const [rows, , frames, height, width] = shape as [number, number, number, number, number];
-  const family = familyOf(network);
   // Frames that a token is made of.
-  const unit = family.sizes(network).frames?.unit ?? 1;
+  const unit = imageSizes(network).frames?.unit ?? 1;
   const groups = frames / unit;
   const isClean = Array.from({ length: groups }, (_, group) =>
     Array.from({ length: unit }, (_frame, i) => given(group * unit + i)).every(Boolean),
   );
-  const tokens = family.patches(network, [height, width], frames);
-  const own = tokens / groups;
+  const count = separateTimes(network, [height, width], frames);
+  const own = count / groups;
   return {
     mask: byFrame(shape, (frame) => (isClean[Math.floor(frame / unit)]! ? 0 : 1)),
     timesAt: ({ time }) => {
-      const times = Float32Array.from({ length: rows * tokens }, (_, i) =>
-        isClean[Math.floor((i % tokens) / own)]! ? 0 : time,
+      const times = Float32Array.from({ length: rows * count }, (_, i) =>
+        isClean[Math.floor((i % count) / own)]! ? 0 : time,
       );
-      return ndarray("float32", [rows, tokens], times);
+      return ndarray("float32", [rows, count], times);
     },
   };
 }

@@ -244,8 +244,8 @@ export function recipeProcess(recipe: Recipe, sampler: SamplerName, mu?: MuAt): 
   return continuousProcess({
     parameterization: recipe.predicts,
     sampler,
-    levels: (steps, { size, shift = mu && Math.exp(mu(size, steps)) }) =>
-      recipeLevels(recipe, steps, { size, shift }),
+    levels: (steps, { size, frames, shift = mu && Math.exp(mu(size, steps)) }) =>
+      recipeLevels(recipe, steps, { size, frames, shift }),
     ...(recipe.process === "flow" && {
       noiseScale: recipe.noiseScale,
       ...(recipe.meanFlow && { meanFlow: true, samplerNamed: meanFlowSampler }),

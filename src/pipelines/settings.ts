@@ -27,6 +27,7 @@ import { checkGivenImage, maskWarnings } from "./given-image.ts";
 import { checkGuidingItself } from "./mean-flow.ts";
 import {
   type ImageModel,
+  latentFrames,
   latentSize,
   sizeWarnings,
   type MergedLora,
@@ -313,7 +314,11 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   if (!ofClip) checkGivenImage(given, resolved);
   const aroundFrames = ofClip && [image, lastImage, extend].some((each) => each !== undefined);
   const { steps, shift, strength } = resolved;
-  const schedule = model.process.levels(steps, { size: latentSize(resolved, model), shift });
+  const schedule = model.process.levels(steps, {
+    size: latentSize(resolved, model),
+    frames: resolved.frames === undefined ? undefined : latentFrames(resolved.frames, model),
+    shift,
+  });
   return {
     condition,
     negative,

@@ -1,14 +1,13 @@
 /** Sample grids of a model in training. */
 import type { Backend } from "../engine/runtime/backend.ts";
-import { pictureGrid } from "../pictures/grid.ts";
-import type { Picture } from "../pictures/picture.ts";
-import type { DrawSamples } from "../training/tasks/denoiser.ts";
+import { clipGrid, clipSheet, pictureGrid } from "../pictures/grid.ts";
+import type { DrawSamples } from "../training/tasks/samples.ts";
 import { closing, closingOnFailure } from "../weights/sources/closing.ts";
 import { createPipeline } from "./open/trained-model.ts";
-import { finished } from "./pipeline.ts";
+import { type DrawnPicture, finished } from "./pipeline.ts";
 
 /**
- * Returns a function that draws one row for each prompt or class, always with the same seeds: the `draw` that `train` of
+ * Returns a function that draws one row for each prompt or class, of clips one row for each clip, always with the same seeds: the `draw` that `train` of
  * `patchwise/training/node` takes.
  *
  * @example await train(config, { backend, out: "runs/garden", draw: drawSamples(backend) });
@@ -21,13 +20,18 @@ export function drawSamples(backend: Backend): DrawSamples {
     );
     const byText = card.network.condition.kind === "text";
     const conditions = of ?? card.classes ?? [undefined];
+    const askedOf = (condition: string | undefined) =>
+      byText ? { prompt: condition ?? "" } : { class: condition };
     return closing({ close: () => pipeline.dispose() }, async () => {
-      const pictures: Picture[] = [];
+      const pictures: DrawnPicture[] = [];
       for (const condition of conditions) {
-        const asked = byText ? { prompt: condition ?? "" } : { class: condition };
+        const asked = askedOf(condition);
         pictures.push(...(await finished(pipeline.generate({ ...asked, count: each, seed }))));
       }
-      return pictureGrid(pictures, each);
+      const clips = pictures.flatMap(({ clip }) => clip ?? []);
+      if (clips.length === 0) return pictureGrid(pictures, each);
+      const { fps } = pipeline.settings({ ...askedOf(conditions[0]), count: each, seed });
+      return { ...clipSheet(clips), clip: { clip: clipGrid(clips, each), fps } };
     });
   };
 }

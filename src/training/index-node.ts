@@ -5,7 +5,7 @@ export {
   trainingConfigSchema,
 } from "./config/config.ts";
 export { readTrainingConfig } from "./config/config-file.ts";
-export type { DrawSamples } from "./tasks/denoiser.ts";
+export type { DrawnSamples, DrawSamples } from "./tasks/samples.ts";
 export type { TrainingEvent, TrainingResult } from "./loop.ts";
 export { saveModel } from "./run/run-folder-node.ts";
 export { openWords, train, type TrainOptions } from "./run/train-node.ts";

@@ -1,14 +1,16 @@
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
-import { afterAll, describe, expect, it } from "vitest";
-import { UsageError } from "../../src/engine/errors.ts";
+import { afterAll, describe, expect, it, vi } from "vitest";
+import { PatchwiseError, UsageError } from "../../src/engine/errors.ts";
 import { clipOfPictures, frameDelays, picturesOfClip } from "../../src/pictures/clip.ts";
 import { clipFormat, encodeClip, readClip, writeClip } from "../../src/pictures/clip-file-node.ts";
 import { readPictureMetadata, writePicture } from "../../src/pictures/file-node.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
-import { crc32 } from "../../src/pictures/png.ts";
+import { crc32, pngOfChunks } from "../../src/pictures/png.ts";
+import { pngChunks } from "../../src/pictures/png-node.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-clips-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -103,10 +105,96 @@ describe("an animated PNG", () => {
   });
 });
 
-it("an animated PNG is not read as the picture that its first frame is", async () => {
+it("an animated PNG gives back the frames and the rate", async () => {
   const file = path.join(scratch, "square.png");
-  await writeClip(file, clip, 10);
-  await expect(readClip(file)).rejects.toThrow("is an animated PNG, whose frames cannot be read");
+  await writeClip(file, clip, 12.5);
+  const read = await readClip(file);
+  expect(read.clip).toEqual(clip);
+  expect(read.fps).toBeCloseTo(12.5, 9);
+});
+
+it("an animated PNG of parts of the canvas is composed as its frames say", async () => {
+  // A red canvas of 3×1, then a green pixel at 1 which goes again, then half of a blue one at 2 over the red.
+  const still = (pixels: readonly number[], width: number) =>
+    sharp(Uint8Array.from(pixels), { raw: { width, height: 1, channels: 4 } })
+      .png()
+      .toBuffer();
+  const parts = [
+    {
+      png: await still([255, 0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255], 3),
+      left: 0,
+      dispose: 0,
+      blend: 0,
+    },
+    { png: await still([0, 255, 0, 255], 1), left: 1, dispose: 2, blend: 0 },
+    { png: await still([0, 0, 255, 128], 1), left: 2, dispose: 0, blend: 1 },
+  ];
+  const header = [...pngChunks(parts[0]!.png, "it")][0]!;
+  let sequence = 0;
+  const chunks = parts.flatMap(({ png, left, dispose, blend }, i) => {
+    const control = new DataView(new ArrayBuffer(26));
+    control.setUint32(0, sequence++);
+    control.setUint32(4, i === 0 ? 3 : 1);
+    control.setUint32(8, 1);
+    control.setUint32(12, left);
+    control.setUint16(20, 1);
+    control.setUint16(22, 0);
+    control.setUint8(24, dispose);
+    control.setUint8(25, blend);
+    const data = [...pngChunks(png, "it")].filter(({ type }) => type === "IDAT");
+    const rows = data.map((chunk) =>
+      i === 0
+        ? chunk
+        : { type: "fdAT", data: Uint8Array.from([0, 0, 0, sequence++, ...chunk.data]) },
+    );
+    return [{ type: "fcTL", data: new Uint8Array(control.buffer) }, ...rows];
+  });
+  const animation = { type: "acTL", data: Uint8Array.from([0, 0, 0, 3, 0, 0, 0, 0]) };
+  const end = { type: "IEND", data: new Uint8Array(0) };
+  const file = path.join(scratch, "parts.png");
+  writeFileSync(file, pngOfChunks([header, animation, ...chunks, end]));
+  const read = await readClip(file);
+  expect(read.fps).toBe(100);
+  const red = [255, 0, 0];
+  expect(picturesOfClip(read.clip).map(({ pixels }) => [...pixels])).toEqual([
+    [...red, ...red, ...red],
+    [...red, 0, 255, 0, ...red],
+    [...red, ...red, 127, 0, 128],
+  ]);
+  writeFileSync(file, pngOfChunks([header, animation, end]));
+  await expect(readClip(file)).rejects.toThrow("a part of its frames is missing");
+});
+
+describe.each(["mp4", "webm"] as const)("a film in %s", (format) => {
+  const installed = spawnSync("ffmpeg", ["-version"]).status === 0;
+  const file = path.join(scratch, `square.${format}`);
+
+  it("has the frames and the rate, or one sentence says that ffmpeg is missing", async () => {
+    const written = await writeClip(file, clip, 12.5).then(
+      () => readClip(file),
+      (error: Error) => error.message,
+    );
+    const missing = `${file} needs ffmpeg, which is not installed; install it, or give a name that ends in .webp, .gif or .png.`;
+    const film = { fps: 12.5, clip: { frames: 5, width: 12, height: 8, channels: 3 } };
+    expect(installed ? written : { written }).toMatchObject(
+      installed ? film : { written: missing },
+    );
+    const shown = typeof written === "string" ? clip : written.clip;
+    const far = shown.pixels.filter((value, i) => Math.abs(value - clip.pixels[i]!) > 100);
+    // Colours have a quarter of the resolution.
+    expect(far.length).toBeLessThan(clip.pixels.length / 20);
+    writeFileSync(file, "no film");
+    await expect(readClip(file)).rejects.toThrow(PatchwiseError);
+  });
+
+  it("needs an ffmpeg in the path", async () => {
+    vi.stubEnv("PATH", scratch);
+    const writing = writeClip(path.join(scratch, `none.${format}`), clip, 10);
+    await expect(writing).rejects.toThrow(
+      "needs ffmpeg, which is not installed; install it, or give a name",
+    );
+    vi.unstubAllEnvs();
+  });
 });
 
 it("a folder of pictures is a clip in the order of their numbers", async () => {

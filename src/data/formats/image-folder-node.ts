@@ -16,6 +16,9 @@ import { decodePicture, pictureExtensions } from "../../pictures/decode-node.ts"
 
 type Config = DataConfigOf<"images">;
 
+/** The fields of a folder that say where captions and classes are. */
+type FolderConfig = Pick<Config, "path" | "caption" | "label" | "classes" | "undescribed">;
+
 /** A path relative to the folder, with "/". */
 type RelativePath = string;
 
@@ -45,12 +48,34 @@ const splits = new Set([
   "dev",
 ]);
 
+/** What the examples in a folder are. */
+export interface FolderMedia {
+  /** The examples and other files, made of the files of the folder; the files themselves unless given. */
+  readonly list?: (files: readonly RelativePath[]) => readonly RelativePath[];
+  /** Whether a file, or what stands for several, is an example. */
+  readonly isItem: (file: RelativePath) => boolean;
+  /** What the folder should hold, for messages. */
+  readonly kinds: string;
+  /** Reads an example: [height, width, channels], or frames of them. */
+  readonly read: (path: string) => Promise<Uint8Array>;
+}
+
 /** @throws UsageError if the folder has no pictures, or its captions and labels contradict each other */
 export async function openImageFolder(config: Config, shape: PictureShape): Promise<DataSet> {
-  const files = await listFiles(config.path);
+  return openMediaFolder(config, {
+    isItem: isPicture,
+    kinds: "PNG, JPEG, WebP, AVIF or GIF files",
+    read: async (path) => decodePicture(await read(path), path, shape, config),
+  });
+}
+
+/** Opens a folder of examples. @throws UsageError if it has none, or its captions and labels contradict each other */
+export async function openMediaFolder(config: FolderConfig, media: FolderMedia): Promise<DataSet> {
+  const all = await listFiles(config.path);
+  const files = media.list?.(all) ?? all;
   const tables = files.filter((file) => /^metadata\.(?:jsonl|csv)$/i.test(basename(file)));
-  const pictures = files.filter(isPicture);
-  if (pictures.length === 0) throw noPictures(config.path, files);
+  const pictures = files.filter(media.isItem);
+  if (pictures.length === 0) throw noPictures(config.path, files, media.kinds);
   if (!tables.some((file) => dirname(file) === ".")) refuseSplits(config, pictures);
 
   const { captions, labels } = {
@@ -91,8 +116,8 @@ export async function openImageFolder(config: Config, shape: PictureShape): Prom
     described,
     example: async (index) => {
       const path = pathOf(chosen[index]!.file);
-      const [bytes, rest] = await Promise.all([read(path), described(index)]);
-      return { pixels: await decodePicture(bytes, path, shape, config), ...rest };
+      const [pixels, rest] = await Promise.all([media.read(path), described(index)]);
+      return { pixels, ...rest };
     },
     close: async () => {},
   };
@@ -112,15 +137,13 @@ function othersNote(path: string, others: readonly RelativePath[]): string {
   return `${others.length} pictures in ${path} are left out, because they end in ${endings.join(", ")} (the first is ${others[0]}); convert them to PNG, JPEG, WebP, AVIF or GIF.`;
 }
 
-function noPictures(path: string, files: readonly RelativePath[]): UsageError {
+function noPictures(path: string, files: readonly RelativePath[], kinds: string): UsageError {
   const others = files.length > 0 ? `, only ${files.length} other files such as ${files[0]}` : "";
-  return new UsageError(
-    `${path} holds no pictures${others}; give a folder with PNG, JPEG, WebP, AVIF or GIF files.`,
-  );
+  return new UsageError(`${path} holds no pictures${others}; give a folder with ${kinds}.`);
 }
 
 /** Fails if the subfolders are splits: they are not classes, and training on test pictures is rarely intended. */
-function refuseSplits({ path, classes }: Config, pictures: readonly RelativePath[]): void {
+function refuseSplits({ path, classes }: FolderConfig, pictures: readonly RelativePath[]): void {
   const folders = [...new Set(pictures.map(topFolder))];
   if (classes !== undefined || !folders.every((name) => splits.has(name.toLowerCase()))) return;
   throw new UsageError(
@@ -136,7 +159,7 @@ function topFolder(file: RelativePath): string {
 
 /** Finds text files beside pictures: cat.txt beside cat.png. */
 function sidecars(
-  { caption }: Config,
+  { caption }: FolderConfig,
   files: readonly RelativePath[],
   pictures: readonly RelativePath[],
 ): Annotations {
@@ -147,7 +170,7 @@ function sidecars(
       .map((file) => [file.slice(0, -".txt".length), file]),
   );
   const found = pictures.flatMap((file) => {
-    const text = texts.get(file.slice(0, -extname(file).length));
+    const text = texts.get(file.slice(0, file.length - extname(file).length));
     return text === undefined ? [] : [[file, text] as const];
   });
   const none = found.length === 0 || caption === false;
@@ -156,7 +179,7 @@ function sidecars(
 
 /** Reads all metadata files together. A picture that occurs in several rows has several captions. */
 async function readTables(
-  config: Config,
+  config: FolderConfig,
   tables: readonly RelativePath[],
   files: readonly RelativePath[],
 ): Promise<Partial<Annotations>> {
@@ -203,7 +226,7 @@ async function readTables(
 }
 
 function folderLabels(
-  { path, classes }: Config,
+  { path, classes }: FolderConfig,
   pictures: readonly RelativePath[],
   captioned: boolean,
 ): ReadonlyMap<RelativePath, string> | undefined {
@@ -224,7 +247,7 @@ function folderLabels(
 
 /** Applies `undescribed` to pictures without a caption or label, if other pictures have one. */
 function withDescription(
-  { path, undescribed }: Config,
+  { path, undescribed }: FolderConfig,
   items: readonly Item[],
   expected: { readonly caption: boolean; readonly label: boolean },
 ): readonly Item[] {

@@ -49,8 +49,10 @@ export function latentLayout({ form }: LatentCache): Layout {
   const bytes = latentBytes(form);
   return {
     bytes,
-    put: (versions, flipped, target) =>
-      target.set(versions.subarray(flipped ? bytes : 0, flipped ? 2 * bytes : bytes)),
+    put(versions, flipped, target) {
+      target.set(versions.subarray(flipped ? bytes : 0, flipped ? 2 * bytes : bytes));
+      return 1;
+    },
   };
 }
 

@@ -7,8 +7,10 @@ import type { DataSet, Example, Survey } from "../dataset.ts";
 /** Pictures with their labels and captions. */
 export interface Batch {
   readonly index: number;
-  /** [batch, height, width, channels]; for a latent cache, the bytes of the latents. */
+  /** [batch, height, width, channels], or [batch, frames, …] of clips; for a latent cache, the bytes of the latents. */
   readonly pixels: Uint8Array;
+  /** The frames that each clip has, the others repeating its last one; undefined for pictures. */
+  readonly lengths?: Int32Array | undefined;
   /** Class indices, −1 for unknown labels; undefined for a data set without classes. */
   readonly labels: Int32Array | undefined;
   /** One caption per picture, "" for none; undefined for a data set without captions. */
@@ -94,17 +96,22 @@ export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
     async read(index) {
       const pixels = new Uint8Array(size * bytes);
       const labels = data.classes && new Int32Array(size);
+      const lengths = layout.frames === undefined ? undefined : new Int32Array(size);
       const captions = data.captioned ? Array.from({ length: size }, () => "") : undefined;
       await inParallel(size, async (i) => {
         signal.throwIfAborted();
         const drawn = draw(index * size + i);
         const example = await readable.example(drawn.index);
         const target = pixels.subarray(i * bytes, (i + 1) * bytes);
-        layout.put(example.pixels, drawn.flipped, target);
+        const shown = layout.put(example.pixels, drawn.flipped, target, drawn.start);
+        if (lengths) lengths[i] = shown;
         if (labels) labels[i] = example.label ?? -1;
         if (captions) captions[i] = example.captions[drawn.caption(example.captions.length)] ?? "";
       });
-      return { batch: { index, pixels, labels, captions }, skipped: readable.newlySkipped() };
+      return {
+        batch: { index, pixels, lengths, labels, captions },
+        skipped: readable.newlySkipped(),
+      };
     },
   };
 }

@@ -9,13 +9,15 @@ import {
   randomKey,
   type RandomKey,
 } from "../../engine/random/random.ts";
-import type { PictureShape } from "../../pictures/picture.ts";
+import type { FramesShape } from "../../pictures/picture.ts";
 
 /** What is shown at one position of the endless sequence of examples. */
 export interface Draw {
   /** The example, before an unreadable one is replaced. */
   readonly index: number;
   readonly flipped: boolean;
+  /** Where a part of a longer clip begins, as a share of where it could, in [0, 1). */
+  readonly start: number;
   /** Index of the caption to use. */
   readonly caption: (count: number) => number;
 }
@@ -32,12 +34,15 @@ export function drawing(
   const key = fork(randomKey(seed), "data");
   const orderOf = lastUsed((epoch: number) => permutation(fork(fork(key, "epoch"), epoch), count));
   const choices: RandomKey = fork(key, "choices");
+  const starts: RandomKey = fork(key, "starts");
   return (position) => {
     const order = orderOf(Math.floor(position / count));
     const [mirror, text] = randomBits(choices, 2, 2 * position);
+    const [start] = randomBits(starts, 1, position);
     return {
       index: order[position % count]!,
       flipped: options.flip && mirror! % 2 === 1,
+      start: start! / 2 ** 32,
       caption: (texts) => Math.floor((text! / 2 ** 32) * texts),
     };
   };
@@ -58,15 +63,35 @@ function lastUsed<T>(make: (n: number) => T): (n: number) => T {
 export interface Layout {
   /** Bytes of one example in the batch. */
   readonly bytes: number;
-  /** Writes the example to `target`, mirrored if `flip` is true. */
-  put(pixels: Uint8Array, flipped: boolean, target: Uint8Array): void;
+  /** Frames of it, for clips. */
+  readonly frames?: number | undefined;
+  /**
+   * Writes the example to `target`, mirrored if `flip` is true.
+   *
+   * @param start for clips that are longer, where the part that is written begins; see `Draw`
+   * @returns the frames that were written, fewer than those of the layout where the clip is shorter
+   */
+  put(pixels: Uint8Array, flipped: boolean, target: Uint8Array, start?: number): number;
 }
 
-/** The layout of pictures. */
-export function pictureLayout({ height, width, channels }: PictureShape): Layout {
+/** The layout of pictures, or of clips. */
+export function pictureLayout({ height, width, channels, frames }: FramesShape): Layout {
+  const size = height * width * channels;
   return {
-    bytes: height * width * channels,
-    put: (pixels, flipped, target) => copyPicture(pixels, width, channels, flipped, target),
+    bytes: size * (frames ?? 1),
+    frames,
+    put(pixels, flipped, target, start = 0) {
+      const all = pixels.length / size;
+      const shown = Math.min(all, frames ?? 1);
+      const from = Math.floor(start * (all - shown + 1)) * size;
+      const part = pixels.subarray(from, from + shown * size);
+      copyPicture(part, width, channels, flipped, target);
+      // So that a patch of time which the clip fills in part holds no black frames.
+      for (let at = shown; at < (frames ?? 1); at++) {
+        target.copyWithin(at * size, (shown - 1) * size, shown * size);
+      }
+      return shown;
+    },
   };
 }
 

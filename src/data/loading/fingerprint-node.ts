@@ -54,6 +54,7 @@ async function dataFiles(config: Exclude<DataConfig, { kind: "emoji" }>): Promis
   const { path } = config;
   switch (config.kind) {
     case "images":
+    case "clips":
       return (await listFiles(path)).map((file) => join(path, file));
     case "idx":
       return (await listFiles(path))

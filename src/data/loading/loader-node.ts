@@ -9,12 +9,12 @@ import { type Failure, revive } from "../../engine/runtime/worker-protocol.ts";
 import { type Batch, EXAMPLE_BYTES, type Loader, type Skipped } from "./batch-reader.ts";
 import { pictureLayout } from "./batches.ts";
 import type { DataConfig } from "../config.ts";
-import type { PictureShape } from "../../pictures/picture.ts";
+import type { FramesShape } from "../../pictures/picture.ts";
 import { type LatentCache, latentLayout } from "../latents/latents.ts";
 
 export interface LoaderOptions {
   readonly data: DataConfig;
-  readonly shape: PictureShape;
+  readonly shape: FramesShape;
   /** Pictures per batch. */
   readonly batch: number;
   readonly seed: number;

@@ -1,48 +1,9 @@
 /** The config of a DiT and the sizes that the paper publishes. */
 import * as z from "zod";
-import {
-  checkSizes,
-  conditionSchema,
-  count,
-  normSchema,
-  type Refuse,
-  transformerFields,
-} from "../../nn/transformer-schema.ts";
-
-const textRoute = z.enum(["in-context", "cross-attention"]);
+import { checkSizes, patchTransformerFields, type Refuse } from "../../nn/transformer-schema.ts";
 
 /** Fixed and rotary positions let a DiT draw other sizes than the one it was trained for. */
-export const ditSchema = z.strictObject({
-  ...transformerFields,
-  condition: conditionSchema,
-  /**
-   * How time and condition reach the blocks: as tokens among the patches, by attention to tokens beside them, or by norms
-   * whose scale and shift depend on one vector. "adaLN-zero" gates each branch as well, with 0 at first. With adaLN a text
-   * enters as the mean of its tokens, and with `text` also as the tokens themselves.
-   */
-  block: z.discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("in-context") }),
-    z.strictObject({ kind: z.literal("cross-attention") }),
-    z.strictObject({ kind: z.literal("adaLN"), text: textRoute.optional() }),
-    z.strictObject({ kind: z.literal("adaLN-zero"), text: textRoute.optional() }),
-  ]),
-  /**
-   * Where time and class are embedded: once for all blocks, as in the original, or in each block for itself and at the frequencies
-   * of diffusers, as in a DiT that was trained there. Shared unless given.
-   */
-  embeddings: z.enum(["shared", "per-block"]).optional(),
-  /** The norm before each feed-forward layer, if it is not `norm`. */
-  feedForwardNorm: normSchema.optional(),
-  /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
-  positions: z.strictObject({ kind: z.enum(["sin-cos", "learned", "none"]) }),
-  /**
-   * Adds to each patch's token a vector that depends on its place and on the condition: one linear layer draws a map of `width`
-   * channels from the condition, and another brings each place of it to the width of the tokens. A map fits one picture size.
-   */
-  canvas: z.strictObject({ width: count }).optional(),
-  /** Rotates queries and keys by row and column. */
-  rotary: z.strictObject({ theta: z.number().positive() }).nullable(),
-});
+export const ditSchema = z.strictObject(patchTransformerFields);
 
 export type DiTConfig = z.output<typeof ditSchema>;
 export type BlockDesign = DiTConfig["block"];

@@ -25,7 +25,7 @@ export const wanFamily: NetworkFamily<WanConfig> = {
   }),
   patches: ({ patch, frames: own }, [height, width], frames = own) =>
     (frames / patch[0]) * (height / patch[1]) * (width / patch[2]),
-  timePerToken: () => true,
+  timePer: () => "token",
   original: {
     recognises: isWanCheckpoint,
     open: (weights, _, heads) => ({

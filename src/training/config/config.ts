@@ -1,7 +1,7 @@
 /** The fields of a training config, as in its YAML file, with their ranges and defaults. */
 import * as z from "zod";
 import { dataSchema } from "../../data/config.ts";
-import type { PictureShape } from "../../pictures/picture.ts";
+import type { FramesShape, PictureShape } from "../../pictures/picture.ts";
 import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/discrete.ts";
 import { samplingSchema } from "../../models/card.ts";
@@ -198,11 +198,20 @@ const picture = z.strictObject({
   channels: z.union([z.literal(1), z.literal(3)]).default(3),
 });
 
+/** The same for the frames of clips. */
+const frames = z.strictObject({
+  ...picture.shape,
+  /** Frames of the clips that a model of clips learns; a still picture is a clip of one. */
+  frames: count.max(2 ** 12).optional(),
+  /** Frames a second with which drawn clips are shown. */
+  fps: z.number().positive().max(1000).optional(),
+});
+
 /** The config of a training from scratch; the schema follows `registerFamily`. */
 export const trainingConfigSchema = fromFamilies(() =>
   z.strictObject({
     ...denoiserFields,
-    picture,
+    picture: frames,
     latents: latentsSchema.optional(),
     model: modelSchema().prefault({}),
     diffusion: anyRecipeSchema.prefault({ process: "flow" }),
@@ -319,6 +328,14 @@ export interface RunConfig extends Pick<
   readonly latents?: TrainingConfig["latents"];
 }
 
+/** A config whose pictures may be frames of clips. */
+export interface FramesConfig {
+  readonly picture: RunConfig["picture"] & {
+    readonly frames?: number | undefined;
+    readonly fps?: number | undefined;
+  };
+}
+
 /** The config of a denoiser, whole or as a LoRA. */
 export type DenoiserConfig = Omit<TrainingConfig, "model">;
 
@@ -328,6 +345,12 @@ export function pictureShape({
 }: Pick<RunConfig, "picture">): PictureShape {
   const [height, width] = typeof side === "number" ? [side, side] : side;
   return { height, width, channels };
+}
+
+/** The shape of what a model learns: pictures, or clips of frames. */
+export function framesShape(config: FramesConfig): FramesShape {
+  const { frames: count } = config.picture;
+  return { ...pictureShape(config), ...(count !== undefined && { frames: count }) };
 }
 
 /** Lists the leaves of plain data by path, as JSON. A list is a leaf, and undefined values are omitted. */

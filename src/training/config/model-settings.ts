@@ -29,7 +29,7 @@ export interface ModelSettings {
 }
 
 /** The data decides these fields, not the config. */
-const ofData = ["size", "channels", "condition", "tokens"];
+const ofData = ["size", "frames", "channels", "condition", "tokens"];
 
 /** The schema of every family that can be trained; it follows `registerFamily`. */
 export const modelSchema = fromFamilies((all): z.ZodType<ModelSettings> => {

@@ -48,6 +48,7 @@ export function networkOf(
     kind,
     size: [picture.height, picture.width],
     channels: picture.channels,
+    ...(picture.frames !== undefined && { frames: picture.frames }),
     learnedVariance: settings["learnedVariance"] ?? false,
     condition: conditionConfig(condition, data, encoder),
     ...(encoder && { prompt: encoder }),
@@ -66,9 +67,15 @@ function architectureOf(
   condition: NetworkCondition["kind"],
   { name: data }: DataFacts,
 ): { readonly architecture: Architecture<NetworkFields>; readonly textWidth: number } {
-  const { title, presets, training } = familyOf({ kind });
+  const family = familyOf({ kind });
+  const { title, presets, training } = family;
   if (!training) {
     throw new UsageError(`A ${title} cannot be trained from scratch; set model.kind to another.`);
+  }
+  if (picture.frames !== undefined && !family.timePer) {
+    throw new UsageError(
+      `A ${title} draws still pictures, but picture.frames is ${picture.frames}; set model.kind to video-dit, or leave frames out.`,
+    );
   }
   const present = Object.entries(fields).filter(([, value]) => value !== undefined);
   const given = Object.fromEntries(present) as Partial<NetworkFields>;

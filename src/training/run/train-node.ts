@@ -11,7 +11,7 @@ import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { modelFiles } from "../../models/card.ts";
 import { writePicture } from "../../pictures/file-node.ts";
-import type { Picture } from "../../pictures/picture.ts";
+import { writeClip } from "../../pictures/clip-file-node.ts";
 import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readAllFloat32 } from "../../weights/safetensors/safetensors.ts";
@@ -19,12 +19,17 @@ import { closing } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
   type AutoencoderTrainingConfig,
+  framesShape,
   type LoraTrainingConfig,
-  pictureShape,
   type RunConfig,
   type TrainingConfig,
 } from "../config/config.ts";
-import { conditionIn, type DrawSamples, wholeModelTask } from "../tasks/denoiser.ts";
+import {
+  conditionIn,
+  type DrawnSamples,
+  type DrawSamples,
+  wholeModelTask,
+} from "../tasks/denoiser.ts";
 import {
   type Batches,
   type DataSource,
@@ -79,7 +84,7 @@ export interface FolderTask extends Task {
   /** Writes the files that do not change during the training. */
   begin?(): Promise<void>;
   /** Draws a picture that shows what the averaged weights can do. */
-  sample(trained: Trained, averages: Arrays): Promise<Picture>;
+  sample(trained: Trained, averages: Arrays): Promise<DrawnSamples>;
   /** Writes the result. */
   write(trained: Trained, averages: Arrays): Promise<void>;
 }
@@ -172,7 +177,8 @@ function requireOutside(
   },
 ): void {
   for (const each of [data, validation?.data]) {
-    if (each?.kind !== "images" || relative(each.path, out).startsWith("..")) continue;
+    if (each?.kind !== "images" && each?.kind !== "clips") continue;
+    if (relative(each.path, out).startsWith("..")) continue;
     if (isAbsolute(relative(each.path, out))) continue;
     throw new UsageError(
       `The training's folder ${out} is inside ${each.path}, whose pictures it trains on, so its samples would be taken for data; choose another folder with --out.`,
@@ -260,7 +266,7 @@ export interface Loaders {
 
 function loadersOf(config: RunConfig): Loaders {
   const { batch, accumulate } = config.training;
-  const shape = pictureShape(config);
+  const shape = framesShape(config);
   const opened: Loader[] = [];
   const open = async (data: DataConfig, seed: number, from: number, latents?: LatentCache) => {
     const loader = await openLoader({ data, shape, batch, seed, from, latents });
@@ -289,7 +295,7 @@ async function openPictureSource(
   return {
     info: loader.info,
     survey: loader.survey,
-    image: pictureShape(config),
+    image: framesShape(config),
     coder: undefined,
     begin: async () => ({
       loader,
@@ -320,8 +326,11 @@ async function folderRecorder(
     async samples(trained, averages) {
       const picture = await task.sample(trained, averages);
       await mkdir(folder.samples, { recursive: true });
-      const path = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}.png`);
+      const name = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}`);
+      const path = `${name}.png`;
       await metrics.image(trained.steps, "samples", await writePicture(path, picture));
+      const { clip } = picture;
+      if (clip) await writeClip(`${name}.webp`, clip.clip, clip.fps!);
       return path;
     },
     async checkpoint({ step, seconds, state }, trained, averages) {

@@ -27,18 +27,24 @@ import {
   type NetworkConfig,
   networkInput,
   promptScope,
+  separateTimes,
   traceNetwork,
 } from "../../models/network.ts";
 import { type LoraOptions, withLora } from "../../nn/lora.ts";
 import { createParams, initialize, type ParamsRoot } from "../../nn/params.ts";
-import { type Picture, valuesOf } from "../../pictures/picture.ts";
+import { valuesOf } from "../../pictures/picture.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
-import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { type DenoiserConfig, pictureShape, type TrainingConfig } from "../config/config.ts";
+import {
+  type DenoiserConfig,
+  type FramesConfig,
+  pictureShape,
+  type TrainingConfig,
+} from "../config/config.ts";
 import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
+import { clipRows, requireLearnableClips } from "./clips.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
 import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import { captionWarnings } from "./captions.ts";
@@ -47,8 +53,9 @@ import type { WordTable } from "./words.ts";
 /** The fields of a config that a denoiser uses; the others say where data comes from and results go. */
 export type DenoiserSettings = Pick<
   DenoiserConfig,
-  "name" | "seed" | "picture" | "latents" | "diffusion" | "sampling" | "training"
+  "name" | "seed" | "latents" | "diffusion" | "sampling" | "training"
 > & {
+  readonly picture: FramesConfig["picture"];
   readonly samples: Pick<DenoiserConfig["samples"], "of">;
   readonly validation?:
     | Pick<NonNullable<DenoiserConfig["validation"]>, "batches" | "times">
@@ -63,24 +70,6 @@ export interface DenoiserTask extends Task {
   /** All weights of the network, given the averages of the trained ones. */
   allWeights(averages: Arrays): Promise<Arrays>;
 }
-
-/** Draws a grid of samples with a model in training: one row for each prompt or class. */
-export type DrawSamples = (
-  model: {
-    readonly card: Card;
-    readonly weights: Arrays;
-    readonly tokenizer: Tokenizer | undefined;
-    /** The open autoencoder of a model of latents or codes; the function closes it. */
-    readonly autoencoder: Weights | undefined;
-  },
-  samples: {
-    /** Prompts or classes; all classes by default. */
-    readonly of?: readonly string[] | undefined;
-    /** Pictures of each. */
-    readonly each: number;
-    readonly seed: number;
-  },
-) => Promise<Picture>;
 
 export interface WholeModelOptions {
   readonly backend: Backend;
@@ -111,6 +100,7 @@ export async function wholeModelTask(
 ): Promise<DenoiserTask> {
   const { model, training, diffusion } = config;
   requireProcess(config, source);
+  requireLearnableClips(config, source);
   const network =
     given.network ??
     networkOf(
@@ -249,6 +239,7 @@ export function denoiserParts(
       ...(network.condition.kind === "class" && classNames && { classes: [...classNames] }),
       sampling: {
         ...wholeSampling(sampling, recipe),
+        ...(config.picture.fps !== undefined && { fps: config.picture.fps }),
         ...(neverDropped && { guidance: 1, guidable: false as const }),
       },
       trained: { steps, images },
@@ -305,8 +296,13 @@ export function objective(
   const losses =
     recipe.process === "tokens"
       ? tokenRecipeLoss(recipe, x0, predict)
-      : recipeLoss(recipe, x0, predict, network.learnedVariance, further);
+      : recipeLoss(recipe, x0, predict, network.learnedVariance, further, timesOf(network));
   return { loss: losses.mean(), params };
+}
+
+/** The times of a clip that a network takes; undefined for one time a picture. */
+function timesOf(network: NetworkConfig): number | undefined {
+  return network.frames === undefined ? undefined : separateTimes(network);
 }
 
 export interface ExampleOptions {
@@ -324,19 +320,21 @@ export interface ExampleOptions {
 
 /** The inputs of `objective` for a batch. Latents, noise, times and drops depend on the key alone. */
 export function examplesOf(
-  batch: Pick<Batch, "pixels" | "labels" | "captions">,
+  batch: Pick<Batch, "pixels" | "lengths" | "labels" | "captions">,
   key: RandomKey,
   options: ExampleOptions,
 ): Record<string, NdArray> {
   const { network, recipe, dropCondition } = options;
   const x0 = cleanExamples(batch.pixels, key, options);
   const [count] = x0.shape as readonly [number];
+  const times = timesOf(network);
+  const frames = times === undefined ? undefined : clipRows(batch, network, times);
   const labels = network.condition.kind === "class" ? batch.labels : undefined;
   return {
     x0,
     ...(recipe.process === "tokens"
       ? drawTokenExamples(key, x0.shape, network.tokens!.codebook)
-      : drawExamples(recipe, key, x0.shape)),
+      : drawExamples(recipe, key, x0.shape, frames)),
     ...conditionInputs(batch, count, options),
     ...(canDrop(network) && {
       drop: droppedRows(fork(key, "drop"), labels, count, dropCondition),
@@ -351,8 +349,9 @@ function cleanExamples(
   { network, latents }: ExampleOptions,
 ): NdArray {
   if (!latents) {
-    const [height, width] = network.size;
-    return valuesOf(pixels, { height, width, channels: network.channels as 1 | 3 });
+    const { size, channels, frames } = network;
+    const [height, width] = size;
+    return valuesOf(pixels, { height, width, channels: channels as 1 | 3, frames });
   }
   return latents.form.parts === "tokens"
     ? tokenValues(pixels, latents.form)

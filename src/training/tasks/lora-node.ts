@@ -86,11 +86,15 @@ async function sha256(path: string): Promise<string> {
 }
 
 function configOn({ folder, card }: Base, config: LoraTrainingConfig): DenoiserConfig {
-  const { picture, diffusion, sampling, latents, tokens } = card;
+  const { picture, diffusion, sampling, latents, tokens, network } = card;
   const { height, width, channels } = picture;
   return {
     ...config,
-    picture: { size: [height, width], channels },
+    picture: {
+      size: [height, width],
+      channels,
+      ...(network.frames !== undefined && { frames: network.frames, fps: sampling.fps }),
+    },
     diffusion,
     sampling,
     ...(latents && {
