@@ -16,7 +16,7 @@ import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape } from "../training/config/config.ts";
 import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
-import { type DrawSamples } from "../training/tasks/denoiser.ts";
+import type { DrawSamples } from "../training/tasks/samples.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
 import { train } from "../training/run/train-node.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";

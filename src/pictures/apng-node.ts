@@ -144,7 +144,8 @@ function put(
 function over(below: Uint8Array, above: Uint8Array): void {
   const [a, b] = [above[3]! / 255, below[3]! / 255];
   const alpha = a + b * (1 - a);
-  for (let c = 0; c < 3 && alpha > 0; c++) {
+  if (alpha === 0) return;
+  for (let c = 0; c < 3; c++) {
     below[c] = Math.round((above[c]! * a + below[c]! * b * (1 - a)) / alpha);
   }
   below[3] = Math.round(255 * alpha);

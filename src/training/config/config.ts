@@ -199,7 +199,7 @@ const picture = z.strictObject({
 });
 
 /** The same for the frames of clips. */
-const frames = z.strictObject({
+const clips = z.strictObject({
   ...picture.shape,
   /** Frames of the clips that a model of clips learns; a still picture is a clip of one. */
   frames: count.max(2 ** 12).optional(),
@@ -211,7 +211,7 @@ const frames = z.strictObject({
 export const trainingConfigSchema = fromFamilies(() =>
   z.strictObject({
     ...denoiserFields,
-    picture: frames,
+    picture: clips,
     latents: latentsSchema.optional(),
     model: modelSchema().prefault({}),
     diffusion: anyRecipeSchema.prefault({ process: "flow" }),
@@ -349,8 +349,8 @@ export function pictureShape({
 
 /** The shape of what a model learns: pictures, or clips of frames. */
 export function framesShape(config: FramesConfig): FramesShape {
-  const { frames: count } = config.picture;
-  return { ...pictureShape(config), ...(count !== undefined && { frames: count }) };
+  const { frames: own } = config.picture;
+  return { ...pictureShape(config), ...(own !== undefined && { frames: own }) };
 }
 
 /** Lists the leaves of plain data by path, as JSON. A list is a leaf, and undefined values are omitted. */

@@ -24,12 +24,8 @@ import {
   type RunConfig,
   type TrainingConfig,
 } from "../config/config.ts";
-import {
-  conditionIn,
-  type DrawnSamples,
-  type DrawSamples,
-  wholeModelTask,
-} from "../tasks/denoiser.ts";
+import { conditionIn, wholeModelTask } from "../tasks/denoiser.ts";
+import type { DrawnSamples, DrawSamples } from "../tasks/samples.ts";
 import {
   type Batches,
   type DataSource,
