@@ -1,7 +1,7 @@
 /** patchwise studio: serves the studio, a page that draws, looks inside the model and trains, on this machine. */
 import { createReadStream } from "node:fs";
 import { cp, mkdir, stat } from "node:fs/promises";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { dirname, extname, join, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
@@ -38,7 +38,7 @@ async function studio({ port = usualPort, write }: StudioOptions): Promise<void>
   if (!Number.isInteger(port) || port < 0 || port > 65_535) {
     throw new UsageError(`--port must be a whole number from 0 to 65535, got ${port}.`);
   }
-  const server = createServer((request, response) => void answer(request, response));
+  const server = studioServer();
   await new Promise<void>((opened, failed) => {
     server.once("error", (error: NodeJS.ErrnoException) =>
       failed(
@@ -52,6 +52,11 @@ async function studio({ port = usualPort, write }: StudioOptions): Promise<void>
   const address = server.address();
   const used = typeof address === "object" && address ? address.port : port;
   writeLine(process.stdout, `The studio is at http://127.0.0.1:${used}/ until Ctrl-C.`);
+}
+
+/** A server of the page, its models and ONNX Runtime, which listens nowhere yet. */
+export function studioServer(): Server {
+  return createServer((request, response) => void answer(request, response));
 }
 
 /** The folders of the page by their addresses. */

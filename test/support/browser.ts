@@ -24,7 +24,7 @@ export interface BrowserPage<M extends PageModule> {
   close(): Promise<void>;
 }
 
-const chromiumFlags = [
+export const chromiumFlags = [
   // Gives a WebGPU adapter (SwiftShader) on machines without a GPU.
   "--enable-unsafe-webgpu",
   "--no-sandbox",
