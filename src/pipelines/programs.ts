@@ -11,6 +11,7 @@ import { type Graph, is, leafName } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import { pick } from "../engine/records.ts";
 import { estimateMemory, estimateTogether, type MemoryEstimate } from "../engine/passes/cost.ts";
+import { gathersOf } from "../engine/passes/reads.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import { isInPlace, weightBytes } from "../engine/runtime/stored-weight.ts";
 import type { Computation } from "./compute.ts";
@@ -47,16 +48,13 @@ function tracedOnce(stage: Stage): Graph {
   return graph;
 }
 
-/** Bytes of a process that runs only this stage, on a number of rows. */
-export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
-  const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
-  estimates.set(stage, known);
-  const graph = tracedOnce(stage);
-  const memory = known.get(rows) ?? estimateMemory(graph, rows);
-  known.set(rows, memory);
+/** Bytes of the weights that are not stored in the type of the graph: in that type, as they are stored, and of the largest. */
+function convertedWeights(stage: Stage) {
+  const { parameters, nodes } = tracedOnce(stage);
+  const { weights } = stage;
   let [whole, stored, largest] = [0, 0, 0];
-  for (const parameter of graph.parameters) {
-    const found = stage.weights(leafName(parameter));
+  for (const parameter of parameters) {
+    const found = weights(leafName(parameter));
     const { node } = parameter;
     const bytes = sizeOf(resolve(parameter.shape, undefined)) * byteSize(parameter.dtype);
     const own = found && isInPlace(found, () => true) ? weightBytes(found) : bytes;
@@ -64,8 +62,21 @@ export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): M
     if (own === bytes || (is(node, "parameter") && node.attributes.fixed)) continue;
     whole += bytes;
     stored += own;
-    largest = Math.max(largest, bytes);
+    // Of a vocabulary, only the rows of a text are converted.
+    const readers = nodes.filter(({ inputs }) => inputs.includes(parameter));
+    if (gathersOf(parameter, { nodes }).length < readers.length) largest = Math.max(largest, bytes);
   }
+  return { whole, stored, largest };
+}
+
+/** Bytes of a process that runs only this stage, on a number of rows. */
+export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): MemoryEstimate {
+  const known = estimates.get(stage) ?? new Map<number, MemoryEstimate>();
+  estimates.set(stage, known);
+  const graph = tracedOnce(stage);
+  const memory = known.get(rows) ?? estimateMemory(graph, rows);
+  known.set(rows, memory);
+  const { whole, stored, largest } = convertedWeights(stage);
   const [weights, activations] =
     layout === "onDemand"
       ? [stored - whole + overhead.convertedEachRun * stored, largest]
@@ -79,12 +90,17 @@ export function stageMemory(stage: Stage, rows: number, layout: WeightLayout): M
   };
 }
 
+/** Bytes to which quantized weights may be expanded; more would take the memory for whose sake they were quantized. */
+const MOST_EXPANDED = 2 ** 31;
+
 /**
  * The layout of a stage's weights. Encoders run once a drawing, which is too rarely to pay for another copy; other stages are
- * prepacked if that fits in memory.
+ * prepacked if that fits in memory, but for large quantized ones.
  */
 function layoutOf(stage: Stage, rows: number, memory = Infinity): WeightLayout {
   if (stage.kind === "text encoder" || stage.kind === "image encoder") return "onDemand";
+  const { whole, stored } = convertedWeights(stage);
+  if (whole > MOST_EXPANDED && stored < 0.4 * whole) return "onDemand";
   return stageMemory(stage, rows, "prepacked").total <= memory ? "prepacked" : "onDemand";
 }
 

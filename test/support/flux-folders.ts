@@ -391,26 +391,32 @@ function comfyWeights(model: SmallModel): Arrays {
   return found;
 }
 
+/** Names of transformers → those of llama.cpp. */
+const llamaNames: Renaming = [
+  [/^model\.embed_tokens\./, "token_embd."],
+  [/^model\.norm\./, "output_norm."],
+  [/^model\.layers\./, "blk."],
+  [/input_layernorm/, "attn_norm"],
+  [/post_attention_layernorm/, "ffn_norm"],
+  [/self_attn\.(q|k)_norm/, "attn_$1_norm"],
+  [/self_attn\.o_proj/, "attn_output"],
+  [/self_attn\.(q|k|v)_proj/, "attn_$1"],
+  [/mlp\.(\w+)_proj/, "ffn_$1"],
+];
+
+/** The name that llama.cpp gives a weight of Qwen3. */
+export const llamaWeightNames = (name: string): string =>
+  renamed(name.startsWith("model.") ? name : `model.${name}`, llamaNames);
+
 /** A Qwen3 under the names of llama.cpp. */
 function llamaWeights(weights: Arrays): Arrays {
-  const names: Renaming = [
-    [/^model\.embed_tokens\./, "token_embd."],
-    [/^model\.norm\./, "output_norm."],
-    [/^model\.layers\./, "blk."],
-    [/input_layernorm/, "attn_norm"],
-    [/post_attention_layernorm/, "ffn_norm"],
-    [/self_attn\.(q|k)_norm/, "attn_$1_norm"],
-    [/self_attn\.o_proj/, "attn_output"],
-    [/self_attn\.(q|k|v)_proj/, "attn_$1"],
-    [/mlp\.(\w+)_proj/, "ffn_$1"],
-  ];
   return Object.fromEntries(
-    Object.entries(weights).map(([name, array]) => [renamed(name, names), array]),
+    Object.entries(weights).map(([name, array]) => [llamaWeightNames(name), array]),
   );
 }
 
 /** The metadata with which llama.cpp describes Qwen3's tokenizer. */
-function qwen3Metadata(): GGUFMetadata {
+export function qwen3Metadata(): GGUFMetadata {
   const { "tokenizer.json": text } = qwen3TokenizerFiles();
   const { model, added_tokens: added } = JSON.parse(text!) as {
     model: { vocab: Record<string, number> };

@@ -13,6 +13,7 @@ import { openGGUF } from "../../src/weights/gguf/gguf.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { readFloat32, type Weights } from "../../src/weights/safetensors/safetensors.ts";
 import { bytesSource } from "../../src/weights/sources/source.ts";
+import { isInPlace } from "../../src/engine/runtime/stored-weight.ts";
 import { storedWeights } from "../../src/weights/stored.ts";
 import { joinRows, splitRows, swapHalves } from "../../src/weights/views.ts";
 
@@ -129,16 +130,54 @@ describe("blocks as weights of a program", () => {
     return Array.from({ length: shape[0]! }, (_, row) => data[row * shape[1]! + 300]!);
   };
 
-  it.each(["a file", "memory"])(
-    "from %s are expanded row by row, whole and in slices",
-    async (where) => {
-      const weights = where === "memory" ? await open(bytes) : await openSafetensorsFile(file);
-      for (const name of names) {
-        expect(await multiplied(weights, name)).toEqual(await column(weights, name));
-      }
-      await weights.close();
-    },
-  );
+  it.each(["a file", "memory"])("from %s are computed with where they lie", async (where) => {
+    const weights = where === "memory" ? await open(bytes) : await openSafetensorsFile(file);
+    const inBlocks = [...weights.entries.values()].filter(
+      ({ blocks, shape }) => blocks && shape.length === 2,
+    );
+    expect(new Set(inBlocks.map(({ tag }) => tag)).size).toBe(10);
+    const widths = new Set(inBlocks.map(({ shape }) => shape[1]!));
+    const inputOf = new Map(
+      [...widths].map((width) => [width, input(`x${width}`, [batch, width])]),
+    );
+    const outputs = inBlocks.map(({ name, shape }) => {
+      return [name, inputOf.get(shape[1]!)!.linear(parameter(name, shape))] as const;
+    });
+    const stored = storedWeights(weights);
+    const sources = inBlocks.map(({ name }) => stored(name)!);
+    expect(sources.every((each) => isInPlace(each, () => true))).toBe(true);
+    const program = await nodeBackend("cpu").compile(graphOf(Object.fromEntries(outputs)), {
+      weights: stored,
+      convertEachRun: true,
+    });
+    // Takes some numbers of each row, at the ends and inside of blocks.
+    const places = [0, 1, 15, 16, 31, 32, 63, 64, 95];
+    const rows = (width: number) =>
+      places.flatMap((place) =>
+        Array.from({ length: width }, (_, i) => Number(i === place || i === width - 1 - place)),
+      );
+    const results = await program.run(
+      Object.fromEntries(
+        [...widths].map((width) => [
+          `x${width}`,
+          ndarray("float32", [places.length, width], rows(width)),
+        ]),
+      ),
+    );
+    await program.dispose();
+    for (const { name, shape } of inBlocks) {
+      const [count = 0, width = 0] = shape;
+      const { data } = await readFloat32(weights.entries.get(name)!);
+      const at = (row: number, place: number) => data[row * width + place]!;
+      const expected = places.flatMap((place) =>
+        Array.from({ length: count }, (_, row) =>
+          Math.fround(at(row, place) + at(row, width - 1 - place)),
+        ),
+      );
+      expect([name, toNumbers(results[name]!)]).toEqual([name, expected]);
+    }
+    await weights.close();
+  });
 
   it("of different types are joined, and others split and swapped", async () => {
     const weights = await openSafetensorsFile(file);

@@ -2,24 +2,28 @@
  * Converts a graph to an ONNX model, with one rule for each op. This model is what runs on every device and what `patchwise export`
  * writes.
  */
-import type { DType } from "../arrays/ndarray.ts";
+import { blockFormats, blockRange } from "../arrays/blocks.ts";
+import { type DType, sizeOf, viewOf } from "../arrays/ndarray.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
 import { formatDim, formatShape, sameShape, type Shape } from "../graph/shape.ts";
 import type { Node, Tensor } from "../graph/tensor.ts";
 import { Emitter } from "./emitter.ts";
+import { lowerBlocks } from "./lower-blocks.ts";
 import { lowerRules } from "./lower-rules.ts";
 import { dataTypes, encodeModel, type ModelProto, type ValueInfoProto } from "./proto.ts";
-import { ShapeError } from "../errors.ts";
+import { PatchwiseError, ShapeError } from "../errors.ts";
 import {
+  type BlocksWeight,
   emitWeight,
+  isGatherable,
   sliceRows,
   type StoredWeight,
   type WeightEmitter,
   weightType,
 } from "../runtime/stored-weight.ts";
-import { readsOf, rowAxis } from "../passes/reads.ts";
+import { gathersOf, readsOf, rowAxis } from "../passes/reads.ts";
 
 /** The ONNX opset and IR version that the rules are written for. */
 const OPSET = 23;
@@ -60,6 +64,8 @@ export function lowerToMessage(
   const used = new Set(graph.nodes.flatMap((node) => node.inputs));
   for (const output of Object.values(graph.outputs)) used.add(output);
   const feeds: Tensor[] = [...graph.inputs];
+  /** Nodes that read rows of a table, which are converted after they were chosen. */
+  const tables = new Map<Node, Table>();
 
   for (const input of graph.inputs) names.set(input, leafName(input));
   for (const parameter of graph.parameters) {
@@ -70,7 +76,10 @@ export function lowerToMessage(
       feeds.push(parameter);
       continue;
     }
-    for (const entry of lowerWeight(name, parameter, stored, graph, emitter)) names.set(...entry);
+    const rows = isGatherable(stored) ? gathersOf(parameter, graph) : [];
+    for (const node of rows) tables.set(node, { name, stored });
+    for (const entry of lowerWeight(name, parameter, stored, graph, rows, emitter))
+      names.set(...entry);
   }
 
   for (const node of graph.nodes) {
@@ -79,6 +88,11 @@ export function lowerToMessage(
     if (node.outputs.every((output) => names.has(output))) continue;
     emitter.scope = node.scope || node.op;
     const inputs = node.inputs.map((tensor) => names.get(tensor)!);
+    const table = tables.get(node);
+    if (table) {
+      names.set(node.outputs[0]!, lowerRows(table, inputs[1]!, node, emitter));
+      continue;
+    }
     const outputs = applyRule(node, inputs, emitter, (tensor) => used.has(tensor));
     for (const [i, output] of node.outputs.entries()) names.set(output, outputs[i] ?? "");
   }
@@ -182,6 +196,7 @@ function lowerWeight(
   parameter: Tensor,
   stored: StoredWeight,
   graph: Graph,
+  gathers: readonly Node[],
   emitter: Emitter,
 ): Map<Tensor, string> {
   const { shape } = weightType(stored);
@@ -190,7 +205,11 @@ function lowerWeight(
       `The stored weight ${name} is ${formatShape(shape)}, the model expects ${formatShape(parameter.shape)}.`,
     );
   }
-  const { whole, cuts } = readsOf(parameter, graph);
+  const others = { ...graph, nodes: graph.nodes.filter((node) => !gathers.includes(node)) };
+  const { whole, cuts } =
+    gathers.length === 0 || others.nodes.some(({ inputs }) => inputs.includes(parameter))
+      ? readsOf(parameter, others)
+      : { whole: false, cuts: [] };
   // Checkpoints in floats of 8 and 16 bits stay as they are stored and are converted to the dtype of the model.
   const converted = (as: string, dtype: DType): string => {
     if (dtype === parameter.dtype) return as;
@@ -210,6 +229,11 @@ function lowerWeight(
       emitter.scope = parameter.node.scope;
       return emitter.emit("Concat", parts, { axis: 0 });
     },
+    blocks(as, weight) {
+      emitter.scope = parameter.node.scope;
+      const numbers = lowerBlocks(emitter, weight.format, blockViews(as, weight, emitter));
+      return converted(emitter.emit("Reshape", [numbers, emitter.ints(weight.shape)]), "float32");
+    },
     multiply(numbers, scale) {
       emitter.scope = parameter.node.scope;
       return emitter.emit("Mul", [numbers, scale]);
@@ -225,4 +249,72 @@ function lowerWeight(
     }
   }
   return names;
+}
+
+/** A weight of which a node takes some rows. */
+interface Table {
+  readonly name: string;
+  readonly stored: StoredWeight;
+}
+
+/** Adds some rows of a weight, which alone are converted: of a vocabulary, a text needs few. */
+function lowerRows({ name, stored }: Table, ids: string, node: Node, emitter: Emitter): string {
+  const [output] = node.outputs as [Tensor];
+  const taken = (matrix: string) => emitter.emit("Gather", [matrix, ids], { axis: 0 });
+  const converted = (rows: string, dtype: DType) =>
+    dtype === output.dtype ? rows : emitter.emit("Cast", [rows], { to: dataTypes[output.dtype] });
+  return emitWeight(stored, name, {
+    array(as, array) {
+      emitter.initializer(as, array);
+      return converted(taken(as), array.dtype);
+    },
+    file(as, weight) {
+      emitter.external(as, weight);
+      return converted(taken(as), weight.dtype);
+    },
+    blocks(as, weight) {
+      const [rows] = weight.shape;
+      const views = blockViews(as, weight, emitter);
+      const chosen = new Map<DType, string>();
+      const numbers = lowerBlocks(emitter, weight.format, (dtype, columns) => {
+        const table = () =>
+          emitter.emit("Reshape", [views(dtype, columns), emitter.ints([rows!, -1])]);
+        const found =
+          chosen.get(dtype) ??
+          emitter.emit("Reshape", [taken(table()), emitter.ints([-1, columns])]);
+        chosen.set(dtype, found);
+        return found;
+      });
+      const shaped = emitter.emit("Reshape", [numbers, emitter.reshapeDims(output.shape)]);
+      return converted(shaped, "float32");
+    },
+    concat: refused,
+    multiply: refused,
+  });
+}
+
+/** `isGatherable` excludes the weights that this would be called for. */
+function refused(): never {
+  throw new PatchwiseError("The rows of this weight cannot be chosen before they are computed.");
+}
+
+/** Adds blocks of quantized numbers to the ONNX graph, as matrices of several types that read the same bytes. */
+function blockViews(name: string, weight: BlocksWeight, emitter: Emitter) {
+  const { format, first, path, bytes, offset, shape } = weight;
+  const range = blockRange(format, first, sizeOf(shape));
+  const count = range.length / blockFormats[format].bytes;
+  const added = new Set<string>();
+  return (dtype: DType, columns: number): string => {
+    const as = `${name} as ${dtype}`;
+    if (added.has(as)) return as;
+    added.add(as);
+    const at = { offset: offset + range.offset, length: range.length };
+    const whole = { dtype, shape: [count, columns] };
+    if (path !== undefined) emitter.external(as, { path, ...at, ...whole });
+    else {
+      const own = bytes!.slice(at.offset, at.offset + at.length);
+      emitter.initializer(as, { ...whole, data: viewOf(dtype, own.buffer, 0, count * columns) });
+    }
+    return as;
+  };
 }

@@ -40,6 +40,14 @@ export function rowRangeOf(
   return range && { parameter, start: range.start, rows: range.rows };
 }
 
+/** The nodes that take rows of a matrix by their indices. */
+export function gathersOf(weight: Tensor, { nodes }: Pick<Graph, "nodes">): readonly Node[] {
+  if (weight.rank !== 2) return [];
+  return nodes.filter(
+    (node) => node.inputs[0] === weight && is(node, "gather") && node.attributes.axis === 0,
+  );
+}
+
 /** Returns the axis whose slices are contiguous in memory: the first that is longer than 1. */
 export function rowAxis(shape: Shape): number {
   const axis = shape.findIndex((size) => size !== 1);

@@ -3,7 +3,7 @@
  * quantized numbers, is one more member of `StoredWeight` and one more row of `storages`, and nothing else
  * looks at `kind`.
  */
-import { blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
+import { blockFormats, blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
 import { channelScales, quantizeChannels } from "../arrays/channels.ts";
@@ -40,7 +40,7 @@ export interface RowsWeight {
   readonly parts: readonly StoredWeight[];
 }
 
-/** Numbers in blocks of a quantized type, in a file or in memory. They are expanded before a runtime sees them. */
+/** Numbers in blocks of a quantized type, in a file or in memory. Programs compute them from the bytes in each run. */
 export interface BlocksWeight {
   readonly kind: "blocks";
   readonly format: BlockFormat;
@@ -95,6 +95,7 @@ export interface WeightEmitter {
   file(name: string, weight: FileWeight): string;
   concat(parts: readonly string[]): string;
   multiply(numbers: string, scale: string): string;
+  blocks(name: string, weight: BlocksWeight): string;
 }
 
 /** What the engine has to know about one kind of storage. */
@@ -116,6 +117,8 @@ interface Storage<W extends StoredWeight> {
    * @param readable whether the runtime reads weights of a dtype
    */
   inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
+  /** Whether rows of a matrix can be chosen before the numbers are computed. */
+  gatherable(weight: W): boolean;
   /** Writes the elements, in the dtype of `type`, into `target`. */
   read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
   emit(weight: W, name: string, emitter: WeightEmitter): string;
@@ -134,6 +137,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       return arrayWeight({ ...array, shape: array.shape.with(axis, count), data });
     },
     inPlace: ({ array }, readable) => readable(array.dtype),
+    gatherable: () => true,
     async read({ array: { data } }, target) {
       target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     },
@@ -151,6 +155,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       return fileWeight(path, offset + start * rowBytes, dtype, shape.with(axis, count));
     },
     inPlace: ({ dtype }, readable) => readable(dtype),
+    gatherable: () => true,
     read: ({ path, offset }, target, readFile) => readFile(target, path, offset),
     emit: (weight, name, emitter) => emitter.file(name, weight),
   },
@@ -178,6 +183,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       return found.length === 1 ? found[0]! : rowsWeight(found);
     },
     inPlace: ({ parts }, readable) => parts.every((part) => isInPlace(part, readable)),
+    gatherable: () => false,
     async read({ parts }, target, readFile) {
       let top = 0;
       for (const part of parts) {
@@ -202,7 +208,10 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const inRow = sizeOf(shape.slice(axis + 1));
       return { ...weight, first: first + start * inRow, shape: shape.with(axis, count) };
     },
-    inPlace: () => false,
+    inPlace: ({ format, first, shape }, readable) =>
+      readable("uint8") &&
+      [first, sizeOf(shape)].every((count) => count % blockFormats[format].numbers === 0),
+    gatherable: ({ format, shape }) => shape.at(-1)! % blockFormats[format].numbers === 0,
     async read({ format, first, path, bytes, offset, shape }, target, readFile) {
       const values = viewOf(
         "float32",
@@ -222,9 +231,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
         decodeBlocks(format, blocks, first + done, part);
       }
     },
-    emit({ format }, name) {
-      throw new PatchwiseError(`The blocks (${format}) of ${name} were not expanded.`);
-    },
+    emit: (weight, name, emitter) => emitter.blocks(name, weight),
   },
   scaled: {
     type: ({ numbers }) => ({ dtype: "float32", shape: weightType(numbers).shape }),
@@ -243,6 +250,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: ({ numbers, scale }, readable) =>
       isInPlace(numbers, readable) && isInPlace(scale, readable),
+    gatherable: () => false,
     async read({ numbers, scale }, target, readFile) {
       const [stored, scales] = [
         await readWeight(numbers, readFile),
@@ -275,6 +283,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     reshaped: refuseCut,
     slice: refuseCut,
     inPlace: () => false,
+    gatherable: () => false,
     async read({ part, of }, target, readFile) {
       const [outputs, inputs] = weightType(of).shape as readonly [number, number];
       const scales = new Float32Array(outputs);
@@ -363,6 +372,11 @@ export function scaledWeight(numbers: StoredWeight, scale: StoredWeight): Stored
  */
 export function isInPlace(weight: StoredWeight, readable: (dtype: DType) => boolean): boolean {
   return storageOf(weight).inPlace(weight, readable);
+}
+
+/** Whether rows of a matrix can be chosen before its numbers are computed. */
+export function isGatherable(weight: StoredWeight): boolean {
+  return storageOf(weight).gatherable(weight);
 }
 
 export function weightType(weight: StoredWeight): WeightType {
