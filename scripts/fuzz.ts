@@ -11,6 +11,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readFileSync,
   readSync,
   readdirSync,
   rmSync,
@@ -25,6 +26,8 @@ import { damaged } from "./fuzz/mutations.ts";
 import type { OpenTarget } from "./fuzz/target.ts";
 
 const HANG = 5000;
+/** A process that waits without working may wait for a busy machine. */
+const STILL = 60_000;
 const MEMORY = 1e9;
 const HOUR = 3600;
 /** After so many, a target is broken rather than damaged files unlucky. */
@@ -94,6 +97,17 @@ function newTally(keep: (finding: Finding) => void): Tally {
   return tally;
 }
 
+/** Milliseconds for which a process has worked, in the 10 ms of Linux; undefined elsewhere. */
+function processorTime(pid: number): number | undefined {
+  try {
+    // The name of the program, in parentheses, may hold spaces.
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)!.split(" ");
+    return 10 * (Number(fields[11]) + Number(fields[12]));
+  } catch {
+    return undefined;
+  }
+}
+
 /** Runs one child from `task.from` on. Returns where the next one has to begin. */
 async function runChild(task: Task, tally: Tally): Promise<number> {
   writeFileSync(task.progress, new Uint8Array(new Float64Array([task.from]).buffer));
@@ -120,13 +134,16 @@ async function runChild(task: Task, tally: Tally): Promise<number> {
     readSync(progress, place, 0, 8, 0);
     return place[0]!;
   };
-  let [seen, since, started] = [-1, Date.now(), false];
+  let [seen, since, worked, started] = [-1, Date.now(), 0, false];
   const watch = setInterval(() => {
     const index = current();
     // Before the first input a child only loads modules.
     started ||= index > task.from;
-    if (index !== seen || next >= 0) [seen, since] = [index, Date.now()];
-    if (Date.now() - since < (started ? HANG : 6 * HANG)) return;
+    const work = processorTime(child.pid!);
+    if (index !== seen || next >= 0) [seen, since, worked] = [index, Date.now(), work ?? 0];
+    const waited = Date.now() - since;
+    const limit = started ? HANG : 6 * HANG;
+    if (waited < STILL && (work === undefined ? waited : work - worked) < limit) return;
     hung = true;
     child.kill("SIGKILL");
   }, 250);

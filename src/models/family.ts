@@ -133,12 +133,12 @@ export interface OriginalCheckpoint<C> {
   };
   /** Why the model cannot be drawn with, as a sentence; it can be counted nevertheless. */
   readonly missing?: string | undefined;
-  /** A warning, as one sentence, if a field of the config could not be read from the weights. */
-  readonly warning?: string | undefined;
 }
 
 /** The single files of a family's original repository. */
 export interface OriginalFiles<C> {
+  /** Whether no shape shows the number of heads, so that it is taken from the published sizes. */
+  readonly headsUnshown?: boolean;
   /** Whether the keys are those of this family. */
   recognises(weights: Weights): boolean;
   /** The weights under the family's own names, where files have others too; as they are unless given. */

@@ -27,9 +27,9 @@ export function requirePlausible(
   { name, entries }: Pick<Weights, "name" | "entries">,
 ): void {
   let largest = 0;
-  // A tensor of no bytes can have sides of any length.
-  for (const { shape, length } of entries.values()) {
-    if (length > 0) for (const side of shape) largest = Math.max(largest, side);
+  // A tensor with an empty side takes no bytes, however long its others are.
+  for (const { shape } of entries.values()) {
+    if (!shape.includes(0)) for (const side of shape) largest = Math.max(largest, side);
   }
   for (const [field, value] of flatNumbers(config)) {
     const most = counts.test(field)

@@ -65,6 +65,23 @@ describe("a file of original weights", () => {
     expect(() => publishedModel(other, 3)).toThrow("--heads (heads) does not apply");
   });
 
+  it.each([
+    ["Sana", "Sana-1.6B", /^transformer_blocks\.([2-9]|\d\d)\./, 70],
+    ["Wan", "Wan2.1-T2V-1.3B", /^blocks\.([2-9]|\d\d)\./, 12],
+  ])(
+    "of another %s than is published is opened with such a warning",
+    (title, name, deeper, heads) => {
+      const shapes = publishedShapes(name);
+      const shallow = Object.entries(shapes).filter(([key]) => !deeper.test(key));
+      expect(publishedModel(shapedWeights(shapes)).warnings).toBeUndefined();
+      const weights = shapedWeights(Object.fromEntries(shallow));
+      expect(publishedModel(weights).warnings).toEqual([
+        `No shape of this ${title} shows its number of heads, for which ${heads} is taken; if it was trained with others, give --heads (heads).`,
+      ]);
+      expect(publishedModel(weights, heads / 2).warnings).toBeUndefined();
+    },
+  );
+
   it("under diffusers' names is asked for as a folder", () => {
     const shapes = { "transformer_blocks.0.norm1.linear.weight": [8, 8] };
     expect(() => publishedModel(shapedWeights(shapes))).toThrow(

@@ -155,13 +155,6 @@ function sizeOf(positions: readonly number[] | undefined, patch: number): [numbe
   return [side, side];
 }
 
-/** A sentence about the number of heads, for a DiT that is none of the published ones. */
-export function headsWarning({ hidden, depth, heads }: DiTConfig): string | undefined {
-  const all = Object.values(ditPresets);
-  if (all.some((preset) => preset.hidden === hidden && preset.depth === depth)) return undefined;
-  return `No shape of this DiT shows its number of heads, for which ${heads} is taken; if it was trained with others, give --heads (heads).`;
-}
-
 function likelyHeads(hidden: number, name: string): number {
   const published = Object.values(ditPresets).find((preset) => preset.hidden === hidden);
   if (published) return published.heads;

@@ -9,7 +9,6 @@ import {
   diffusersDiTKeys,
   ditCheckpointConfig,
   ditConfig,
-  headsWarning,
   isDiTCheckpoint,
 } from "./checkpoint.ts";
 import { checkDiT, type DiTConfig, ditPresets, ditSchema } from "./config.ts";
@@ -58,9 +57,9 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
   },
   original: {
     recognises: isDiTCheckpoint,
+    headsUnshown: true,
     open: (weights, _, heads) => ({
       config: ditCheckpointConfig(weights, heads),
-      warning: heads === undefined ? headsWarning(ditCheckpointConfig(weights)) : undefined,
       recipe: ddpmRecipe("linear"),
       // As the original `sample.py` draws.
       sampling: { sampler: "ddpm", steps: 250, guidance: 4, guidedChannels: 3 },

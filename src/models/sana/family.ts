@@ -36,6 +36,7 @@ export const sanaFamily: NetworkFamily<SanaConfig> = {
   },
   original: {
     recognises: isSana,
+    headsUnshown: true,
     open: (weights, _, heads) => ({
       config: sanaCheckpointConfig(weights, heads),
       recipe: {

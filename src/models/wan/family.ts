@@ -28,6 +28,7 @@ export const wanFamily: NetworkFamily<WanConfig> = {
   timePer: () => "token",
   original: {
     recognises: isWanCheckpoint,
+    headsUnshown: true,
     open: (weights, _, heads) => ({
       config: wanCheckpointConfig(weights, heads),
       recipe: rectifiedFlow(5, { kind: "uniform" }),

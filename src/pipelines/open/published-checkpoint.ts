@@ -35,7 +35,7 @@ export function publishedModel(weights: Weights, heads?: number): Published {
   for (const family of families.values()) {
     if (!family.original?.recognises(weights)) continue;
     const stored = family.original.weights?.(weights) ?? weights;
-    const { config, recipe, sampling, missing, warning } = family.original.open(
+    const { config, recipe, sampling, missing } = family.original.open(
       stored,
       () => fittingPreset(family, stored),
       heads,
@@ -52,6 +52,7 @@ export function publishedModel(weights: Weights, heads?: number): Published {
         `${heads} heads (heads) do not divide the width of ${weights.name}, ${Number(network.hidden)}; give the number that it was trained with.`,
       );
     }
+    const warning = heads === undefined ? headsWarning(family, network) : undefined;
     return {
       stored,
       network,
@@ -70,6 +71,15 @@ export function publishedModel(weights: Weights, heads?: number): Published {
   throw new FormatError(
     `${weights.name} is no checkpoint of a known model under its original names${found && `: it has tensors such as ${found}`}; give a file of a ${supported().join(", ")} as safetensors, or a model's folder.`,
   );
+}
+
+/** A sentence about the number of heads where it is that of no published model, and no shape shows it. */
+function headsWarning({ title, presets, original }: NetworkFamily, network: NetworkConfig) {
+  const { heads, hidden, depth } = network as { heads?: number; hidden?: number; depth?: number };
+  const all = Object.values(presets) as { hidden?: number; depth?: number }[];
+  if (!original?.headsUnshown) return undefined;
+  if (all.some((preset) => preset.hidden === hidden && preset.depth === depth)) return undefined;
+  return `No shape of this ${title} shows its number of heads, for which ${heads} is taken; if it was trained with others, give --heads (heads).`;
 }
 
 /** Names of the models whose original files can be opened. */
