@@ -10,6 +10,7 @@ import { FormatError } from "../engine/errors.ts";
 import type { GenerateSettings } from "../pipelines/settings.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
+import { lockFolder } from "../weights/sources/lock-node.ts";
 import { jobStates, outputFormats } from "./wire.ts";
 
 const pictureSchema = z.strictObject({
@@ -62,15 +63,21 @@ export interface JobStore {
   remove(id: string): Promise<void>;
   /** The folder of a job. */
   folder(id: string): string;
+  /** Lets another server have the folder. */
+  close(): Promise<void>;
 }
 
 const recordFile = "job.json";
 export const imageFile = "image";
 export const maskFile = "mask";
 
-/** @param output the folder that holds the folder of each job; it is made if it is missing */
+/**
+ * @param output the folder that holds the folder of each job; it is made if it is missing
+ * @throws UsageError if another server is at work in it
+ */
 export async function openJobStore(output: string): Promise<JobStore> {
   await mkdir(output, { recursive: true });
+  const lock = await lockFolder(output, "--output");
   const folder = (id: string) => join(output, id);
   const save = (record: JobRecord) => writeJson(join(folder(record.id), recordFile), record);
   const remove = (id: string) => rm(folder(id), { recursive: true, force: true });
@@ -78,6 +85,7 @@ export async function openJobStore(output: string): Promise<JobStore> {
     folder,
     save,
     remove,
+    close: async () => lock.close?.(),
     async load() {
       const records: JobRecord[] = [];
       for (const name of await readdir(output)) {

@@ -12,9 +12,20 @@ export const defaultLimits: Limits = {
   prompt: 4000,
 };
 
-/** @throws Problem that names the setting and the limit */
-export function checkLimits(settings: GenerateSettings, limits: Limits): void {
-  const { width, height, frames = 1, steps, count, prompt, negativePrompt } = settings;
+type Limited = {
+  readonly [N in keyof Pick<
+    GenerateSettings,
+    "width" | "height" | "frames" | "steps" | "count" | "prompt" | "negativePrompt"
+  >]?: GenerateSettings[N] | undefined;
+};
+
+/**
+ * Checks the settings that a request gives, before anything is computed from them, or all that it is drawn with.
+ *
+ * @throws Problem that names the setting and the limit
+ */
+export function checkLimits(settings: Limited, limits: Limits): void {
+  const { width = 1, height = 1, frames = 1, steps = 1, count = 1 } = settings;
   const most = (param: string, value: number, limit: number, unit = "") => {
     if (value <= limit) return;
     throw new Problem(
@@ -26,16 +37,13 @@ export function checkLimits(settings: GenerateSettings, limits: Limits): void {
   most("size", width * height * frames, limits.pixels, " pixels");
   most("steps", steps, limits.steps);
   most("count", count, limits.count);
-  checkPrompt("prompt", prompt, limits);
-  checkPrompt("negativePrompt", negativePrompt, limits);
-}
-
-/** @throws Problem if a prompt is too long; known before anything is done with it */
-export function checkPrompt(param: string, text: unknown, { prompt }: Limits): void {
-  if (typeof text !== "string" || text.length <= prompt) return;
-  throw new Problem(
-    400,
-    `${param} has ${text.length} characters, but this server takes at most ${prompt}; shorten it.`,
-    { param, code: "limit_exceeded" },
-  );
+  for (const param of ["prompt", "negativePrompt"] as const) {
+    const { length } = settings[param] ?? "";
+    if (length <= limits.prompt) continue;
+    throw new Problem(
+      400,
+      `${param} has ${length} characters, but this server takes at most ${limits.prompt}; shorten it.`,
+      { param, code: "limit_exceeded" },
+    );
+  }
 }

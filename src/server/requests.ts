@@ -14,7 +14,7 @@ import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
 import { checkedRequest, resolveRequest, type SettingName } from "../pipelines/settings.ts";
 import type { Catalogue } from "./catalogue.ts";
 import type { Draft } from "./job-table.ts";
-import { checkLimits, checkPrompt } from "./limits.ts";
+import { checkLimits } from "./limits.ts";
 import { Problem } from "./problem.ts";
 import { type Limits, type LoraChoice, outputFormats } from "./wire.ts";
 
@@ -65,8 +65,7 @@ export async function draftOf(
     });
   }
   const asked = checkedRequest(settings);
-  checkPrompt("prompt", asked.prompt, limits);
-  checkPrompt("negativePrompt", asked.negativePrompt, limits);
+  checkLimits(asked, limits);
   const given = await givenPictures({ image, mask }, limits);
   const fitted = fits && given.image ? await fittedTo(given, asked, model) : given;
   const seed = asked.seed ?? randomInt(2 ** 32);

@@ -3,11 +3,12 @@ import type { AddressInfo } from "node:net";
 import type { Server } from "node:http";
 import { createAdaptorServer } from "@hono/node-server";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { closingOnFailure } from "../weights/sources/closing.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { accessTo } from "./access.ts";
 import { serverApp } from "./app.ts";
 import { openCatalogue } from "./catalogue.ts";
-import { openJobStore } from "./job-store.ts";
+import { type JobStore, openJobStore } from "./job-store.ts";
 import { openJobTable } from "./job-table.ts";
 import { defaultLimits } from "./limits.ts";
 import { requestCounter } from "./metrics.ts";
@@ -55,8 +56,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const access = accessTo(host, options.token);
   const limits = { ...defaultLimits, ...options.limits };
   const catalogue = await openCatalogue(options.models, options.loras);
-  const store = await openJobStore(options.output);
-  // Before the jobs, so that a second server on the same port changes none of them.
+  const store = await closingOnFailure<JobStore>([catalogue], () => openJobStore(options.output));
   const requests = requestCounter();
   let answer: (request: Request, env: object) => Response | Promise<Response> = () =>
     new Response("The server is starting.", { status: 503, headers: { "Retry-After": "1" } });
@@ -65,6 +65,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
     requests.close();
+    await store.close();
     await catalogue.close();
   };
   try {

@@ -1,0 +1,277 @@
+/**
+ * Attacks a running server: node scripts/run.mjs scripts/attack-server.ts [--seconds 60] [--kills 0]
+ *
+ * Sends drawings at four times of what the queue takes, with malformed bodies, huge sizes, wrong types, path tricks and dropped
+ * connections, and kills processes that draw. With --kills the server itself is killed so many times at random moments, and started
+ * again. At the end every job that was accepted must be over, no file may lie outside the server's folder, and the slope of the
+ * server's memory is printed.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import type { Job } from "../src/server/wire.ts";
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "60" },
+    kills: { type: "string", default: "0" },
+  },
+});
+const seconds = Number(values.seconds);
+const kills = Number(values.kills);
+
+const QUEUE = 8;
+const CLIENTS = 4 * QUEUE;
+
+const parent = await mkdtemp(join(tmpdir(), "patchwise-attacked-"));
+const output = join(parent, "served");
+const port = 20_000 + Math.floor(Math.random() * 20_000);
+const url = `http://127.0.0.1:${port}`;
+
+const accepted = new Set<string>();
+const answers = new Map<string, number>();
+const surprises: string[] = [];
+const memory: { readonly at: number; readonly bytes: number }[] = [];
+let isOver = false;
+let server: ChildProcess;
+let expectsEnd = false;
+
+function count(what: string): void {
+  answers.set(what, (answers.get(what) ?? 0) + 1);
+}
+
+async function start(): Promise<void> {
+  const args = [
+    "src/cli/main.ts",
+    "serve",
+    "--port",
+    String(port),
+    "--output",
+    output,
+    "--queue",
+    String(QUEUE),
+  ];
+  const child = spawn(process.execPath, [...process.execArgv, ...args], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  server = child;
+  child.once("exit", (code, signal) => {
+    if (!expectsEnd) surprises.push(`The server ended by itself: ${signal ?? code}.`);
+  });
+  for (;;) {
+    const response = await fetch(`${url}/api/jobs`).catch(() => undefined);
+    if (response?.ok) return;
+    if (child.exitCode !== null) throw new Error("The server does not start.");
+    await sleep(200);
+  }
+}
+
+async function end(signal: NodeJS.Signals): Promise<void> {
+  expectsEnd = true;
+  const exited = new Promise((resolve) => server.once("exit", resolve));
+  server.kill(signal);
+  await exited;
+  expectsEnd = false;
+}
+
+const json = (body: unknown, path = "/api/jobs") =>
+  fetch(url + path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  });
+
+const anyOf = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!;
+
+/** What the server must answer with 4xx. */
+const refused: readonly (() => Promise<Response>)[] = [
+  ...["", "{", "[]", "null", "5", '"x"', '{"prompt":', "\0\0", "{".repeat(50_000)].map(
+    (body) => () => json(body),
+  ),
+  ...[
+    { prompt: 5 },
+    { prompt: ["a"] },
+    { prompt: "a", steps: "many" },
+    { prompt: "a", steps: 1e9 },
+    { prompt: "a", steps: -1 },
+    { prompt: "a", count: 1e6 },
+    { prompt: "a", width: 1e9, height: 1e9 },
+    { prompt: "a", size: "99999999x99999999" },
+    { prompt: "a", guidance: "NaN" },
+    { prompt: "a", seed: 1.5 },
+    { prompt: "a", image: "AAAA" },
+    { prompt: "a", image: "data:image/png;base64,%%%" },
+    { prompt: "a", mask: "iVBORw0KGgo=" },
+    { prompt: "x".repeat(100_000) },
+    { prompt: "a", outputFormat: "exe" },
+    { prompt: "a", previews: 1e9 },
+    { prompt: "a", __proto__x: 1 },
+    { prompt: "a", constructor: 1 },
+  ].map((body) => () => json(body)),
+  ...[
+    "../../etc/passwd",
+    "/etc/passwd",
+    "emoji/../emoji",
+    "models/emoji",
+    "file:///etc/passwd",
+    "__proto__",
+    "",
+    "emoji\0",
+  ].flatMap((model) => [
+    () => json({ prompt: "a", model }),
+    () => json({ prompt: "a", loras: [{ name: model }] }),
+    () => json({ prompt: "a", model: model || "x" }, "/v1/images/generations"),
+  ]),
+  () => json("x".repeat(30 * 2 ** 20)),
+  () => fetch(`${url}/api/jobs/..%2f..%2fetc%2fpasswd`),
+  () => fetch(`${url}/api/jobs/__proto__/events`),
+  () => fetch(`${url}/api/jobs?limit=-5`),
+  () => fetch(`${url}/v1/images/edits`, { method: "POST", body: new FormData() }),
+  () =>
+    fetch(`${url}/v1/images/edits`, {
+      method: "POST",
+      headers: { "Content-Type": "multipart/form-data; boundary=x" },
+      body: "--x\r\nnonsense",
+    }),
+  () => fetch(`${url}/healthz`, { headers: { Origin: "https://evil.example" } }),
+  () => json({ prompt: "a", enable_hr: true }, "/sdapi/v1/txt2img"),
+  () => json({ prompt: "a", init_images: [] }, "/sdapi/v1/img2img"),
+];
+
+/** One request of a client that means well: a job, followed, sometimes cancelled or left. */
+async function drawing(): Promise<void> {
+  const response = await json({
+    prompt: anyOf(["a dog", "red heart", "猫"]),
+    steps: 1 + Math.floor(Math.random() * 8),
+    previews: 2,
+  });
+  count(String(response.status));
+  if (response.status === 429) {
+    await response.body?.cancel();
+    return void (await sleep(200));
+  }
+  if (response.status !== 202) return void surprises.push(await response.text());
+  const { id } = (await response.json()) as Job;
+  accepted.add(id);
+  const luck = Math.random();
+  if (luck < 0.2) await fetch(`${url}/api/jobs/${id}`, { method: "DELETE" });
+  else if (luck < 0.4) {
+    const leaving = AbortSignal.timeout(Math.random() * 1000);
+    await fetch(`${url}/api/jobs/${id}/events`, { signal: leaving }).then((each) => each.text());
+  }
+}
+
+/** A client that leaves before the answer. */
+async function dropped(): Promise<void> {
+  await fetch(`${url}/v1/images/generations`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({
+      prompt: "a cat",
+      steps: 50,
+      stream: Math.random() < 0.5,
+      partial_images: 2,
+    }),
+    signal: AbortSignal.timeout(Math.random() * 2000),
+  }).then((response) => response.text());
+}
+
+async function client(): Promise<void> {
+  while (!isOver) {
+    try {
+      const luck = Math.random();
+      if (luck < 0.5) await drawing();
+      else if (luck < 0.6) await dropped();
+      else {
+        const attack = anyOf(refused);
+        const response = await attack();
+        count(String(response.status));
+        const text = await response.text();
+        if (response.status >= 500 || response.status < 400) {
+          surprises.push(`${response.status} for ${attack.toString()}: ${text.slice(0, 200)}`);
+        }
+      }
+    } catch {
+      // Timeouts, and connections that end with the server.
+      count("no answer");
+      await sleep(50);
+    }
+  }
+}
+
+/** Kills a process that draws now and then, and watches the server's memory. */
+async function disturb(): Promise<void> {
+  const begun = Date.now();
+  for (let i = 1; !isOver; i++) {
+    await sleep(1000);
+    const { pid } = server;
+    if (pid === undefined || server.exitCode !== null) continue;
+    try {
+      const rss = execFileSync("ps", ["-o", "rss=", "-p", String(pid)]).toString();
+      memory.push({ at: (Date.now() - begun) / 1000, bytes: 1024 * Number(rss) });
+      if (i % 10 !== 0) continue;
+      const children = execFileSync("ps", ["-o", "pid=", "--ppid", String(pid)]).toString();
+      const child = Number.parseInt(children, 10);
+      if (child > 0) process.kill(child, "SIGKILL");
+      count("killed process");
+    } catch {
+      // It has just ended.
+    }
+  }
+}
+
+/** The slope of a line through the memory in the second half, in bytes a minute. */
+function slope(): number {
+  const points = memory.slice(Math.floor(memory.length / 2));
+  const mean = (values_: readonly number[]) => values_.reduce((a, b) => a + b, 0) / values_.length;
+  const [x, y] = [mean(points.map(({ at }) => at)), mean(points.map(({ bytes }) => bytes))];
+  const over = points.reduce((sum, each) => sum + (each.at - x) * (each.bytes - y), 0);
+  const under = points.reduce((sum, each) => sum + (each.at - x) ** 2, 0);
+  return (60 * over) / under;
+}
+
+await start();
+const clients = Promise.all([...Array.from({ length: CLIENTS }, client), disturb()]);
+for (let i = 0; i < kills; i++) {
+  await sleep(Math.random() * ((1000 * seconds) / kills));
+  await end("SIGKILL");
+  count("killed server");
+  await start();
+}
+if (kills === 0) await sleep(1000 * seconds);
+isOver = true;
+await clients;
+
+// What was accepted is drawn to its end.
+let jobs: readonly Job[] = [];
+for (let i = 0; i < 600; i++) {
+  ({ jobs } = (await (await fetch(`${url}/api/jobs?limit=100000`)).json()) as { jobs: Job[] });
+  if (!jobs.some(({ state }) => state === "queued" || state === "running")) break;
+  await sleep(500);
+}
+const states = new Map(jobs.map(({ id, state }) => [id, state]));
+const lost = [...accepted].filter((id) => !states.has(id));
+const stuck = jobs.filter(({ state }) => state === "queued" || state === "running");
+const outside = (await readdir(parent)).filter((name) => name !== "served");
+await end("SIGTERM");
+await rm(parent, { recursive: true, force: true });
+
+const ended: Record<string, number> = {};
+for (const { state } of jobs) ended[state] = (ended[state] ?? 0) + 1;
+const report = {
+  answers: Object.fromEntries(answers),
+  accepted: accepted.size,
+  ended,
+  lost: lost.length,
+  stuck: stuck.length,
+  outside,
+  memoryMiB: memory.length > 0 ? Math.round(memory.at(-1)!.bytes / 2 ** 20) : 0,
+  slopeMiBPerMinute: kills === 0 ? Number((slope() / 2 ** 20).toFixed(1)) : undefined,
+  surprises: [...new Set(surprises)],
+};
+process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+const isFine = lost.length + stuck.length + outside.length + surprises.length === 0;
+process.exitCode = isFine ? 0 : 1;
