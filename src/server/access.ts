@@ -39,7 +39,7 @@ export function accessTo(host: string, token: string | undefined): Access {
           `This server is for its own machine, not for the host ${asked}; ask localhost, or start it with --token.`,
         );
       }
-      if (origin === undefined || origin === "null") return;
+      if (origin === undefined) return;
       const from = URL.canParse(origin) ? new URL(origin).host : "";
       if (from === asked || loopback.test(nameIn(from))) return;
       throw new Problem(403, `Pages of ${origin} may not ask this server.`);

@@ -13,10 +13,12 @@ export const defaultLimits: Limits = {
 };
 
 type Limited = {
-  readonly [N in keyof Pick<
-    GenerateSettings,
-    "width" | "height" | "frames" | "steps" | "count" | "prompt" | "negativePrompt"
-  >]?: GenerateSettings[N] | undefined;
+  readonly [
+    N in keyof Pick<
+      GenerateSettings,
+      "width" | "height" | "frames" | "steps" | "count" | "prompt" | "negativePrompt"
+    >
+  ]?: GenerateSettings[N] | undefined;
 };
 
 /**
