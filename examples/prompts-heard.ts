@@ -27,9 +27,10 @@ const config = trainingConfigSchema().parse(
   JSON.parse(await readFile(join(folder, "config.json"), "utf8")),
 );
 const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
-if (!config.validation) throw new Error(`${folder} was trained without held-out pictures.`);
+const { data: held } = config.validation;
+if (!held) throw new Error(`${folder} was trained without held-out pictures.`);
 const loader = await openLoader({
-  data: config.validation.data,
+  data: held,
   shape: card.picture,
   batch: config.training.batch,
   seed: 0,

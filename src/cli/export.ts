@@ -3,6 +3,7 @@
  */
 import type { Command } from "commander";
 import { quote, UsageError } from "../engine/errors.ts";
+import { decoderMetadata, networkMetadata } from "../pipelines/export-metadata.ts";
 import { type Exported, exportGraph } from "../pipelines/export-node.ts";
 import {
   decoderGraph,
@@ -17,6 +18,7 @@ import { closing } from "../weights/sources/closing.ts";
 import { addLoraOption, addModelOptions, modelOptions, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
 import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
+import { version } from "./version.ts";
 
 interface ExportCommandOptions extends OpenModelOptions {
   readonly out: string;
@@ -24,6 +26,7 @@ interface ExportCommandOptions extends OpenModelOptions {
   readonly size?: PictureSize;
   readonly part: string;
   readonly half?: true;
+  readonly plain?: true;
   readonly json?: true;
 }
 
@@ -34,19 +37,24 @@ export function addExport(program: Command): void {
       "Writes a program of a model as ONNX, with the weights inside, or from 2 GiB on beside it as X.onnx.data. The network " +
         "takes images, latents or codes x, times t (0 to 1000) and its condition: classes y, where the index after the last " +
         "class is the null class, or ids and mask of a text's tokens and drop, which says whether the text is dropped. Its " +
-        "output is the prediction, with the variance in a second half of the channels if the network learns one.",
+        "output is the prediction, with the variance in a second half of the channels if the network learns one. The metadata of the " +
+        "file say what the numbers mean and at which times to draw; see docs/onnx.md.",
     )
     .argument("<model>", "name of a bundled model, a folder, or a file")
     .requiredOption("--out <file>", "an .onnx file")
     .option("--size <WxH>", "size of pictures in pixels; the model's own unless given", sizeOption)
     .option("--part <name>", "network, or the decoder of latents", "network")
     .option("--half", "store weights in float16; computation stays in float32")
-    .option("--json", "print one JSON object: { files, inputs, outputs }")
+    .option(
+      "--plain",
+      "use operators of the ONNX standard only, in place of ONNX Runtime's attention",
+    )
+    .option("--json", "print one JSON object: { files, inputs, outputs, metadata }")
     .action(exportModel);
 }
 
 async function exportModel(source: string, options: ExportCommandOptions): Promise<void> {
-  const { out, part, half } = options;
+  const { out, part, half, plain } = options;
   if (part !== "network" && part !== "decoder") {
     throw new UsageError(`--part is ${quote(part)}; give network or decoder.`);
   }
@@ -66,8 +74,16 @@ async function exportModel(source: string, options: ExportCommandOptions): Promi
     }
     const exported =
       part === "network"
-        ? await exportGraph(networkGraph(network, size), weights, out, { half })
-        : await exportGraph(decoderGraph(decoder!, size), decoder!.weights, out, { half });
+        ? await exportGraph(networkGraph(network, size), weights, out, {
+            half,
+            plain,
+            metadata: { patchwise: version, ...networkMetadata(model, size) },
+          })
+        : await exportGraph(decoderGraph(decoder!, size), decoder!.weights, out, {
+            half,
+            plain,
+            metadata: { patchwise: version, ...decoderMetadata(model) },
+          });
     if (options.json) writeJsonLine(process.stdout, exported);
     else writeText(process.stdout, text(exported));
   });

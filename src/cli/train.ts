@@ -66,6 +66,8 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
+  /** What the last samples show. */
+  let shown: readonly string[] | undefined;
   await untilSignal(
     async (signal, guard) => {
       const result = await train(config, {
@@ -77,6 +79,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
         report: (event) => {
           // Before the first step there is nothing to keep.
           if (event.kind === "step") guard.hold();
+          if (event.kind === "samples") shown = event.of;
           reportTraining(progress, event);
         },
         signal,
@@ -91,7 +94,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
       }
       progress.line(
         result.finished
-          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out)}`
+          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out, shown)}`
           : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
       );
       if (options.json) writeJsonLine(process.stdout, { out, ...result });
@@ -107,20 +110,24 @@ export async function readConfig(file: string, settings: readonly string[] = [])
   return readTrainingConfig(file, text, settings);
 }
 
-/** A sentence on how to use the result: a command that works as it stands. */
+/** A sentence on how to use the result: a command, or the lines of a config, that work as they stand. */
 async function nextStep(
   config: ReturnType<typeof readTrainingConfig>,
   out: string,
+  shown: readonly string[] = [],
 ): Promise<string> {
-  if ("autoencoder" in config) return `train a model on it with latents.autoencoder: ${out}`;
+  if ("autoencoder" in config) {
+    const process = config.autoencoder.kind === "vq" ? ", diffusion: { process: tokens }" : "";
+    return `train a model on what it encodes by adding to its config: { latents: { autoencoder: ${JSON.stringify(out)} }${process} }`;
+  }
   const [model, others] = "lora" in config ? [config.base, ["--lora", out]] : [out, []];
   const { network, classes } = await closing(await openModel(model), async (opened) => opened);
   const subject = {
-    text: ["a picture"],
-    class: ["--class", classes?.keys().next().value ?? "0"],
+    text: ["--", shown[0] ?? "a picture"],
+    class: [`--class=${shown[0] ?? classes?.keys().next().value ?? "0"}`],
     none: [],
   }[network.condition.kind];
-  const words = ["generate", ...subject, "--model", model, ...others];
+  const words = ["generate", "--model", model, ...others, ...subject];
   return `draw with: ${["patchwise", ...words.map(quotedForShell)].join(" ")}`;
 }
 
@@ -148,6 +155,9 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
       break;
     case "warning":
       progress.line(`Warning: ${event.message}`);
+      break;
+    case "note":
+      progress.line(event.message);
       break;
     case "checkpoint":
       break;

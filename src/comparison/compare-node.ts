@@ -14,7 +14,7 @@ import type { Extractor } from "../evaluation/extractor.ts";
 import { type Features, measuresOf } from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
-import { pictureShape } from "../training/config/config.ts";
+import { pictureShape, trainingData } from "../training/config/config.ts";
 import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
 import type { DrawSamples } from "../training/tasks/samples.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
@@ -77,7 +77,7 @@ async function compareAll(
   const { backend, count, report, signal } = options;
   const { config } = contenders[0];
   const trained = await openTrainedExtractor({
-    data: config.data,
+    data: trainingData(config),
     config: { shape: pictureShape(config), classes: real.classes?.length },
     seed: config.seed,
     backend,

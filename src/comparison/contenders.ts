@@ -38,7 +38,9 @@ export function contendersOf(
     }
     const none = { steps: undefined, minutes: undefined, compute: undefined };
     const training = { ...config.training, ...none, ...given };
-    return { name, file, config: { ...config, name, training } };
+    // The comparison draws samples of all models side by side.
+    const samples = { ...config.samples, grids: 0 };
+    return { name, file, config: { ...config, name, samples, training } };
   });
   const [first, ...others] = contenders as [Contender, ...Contender[]];
   for (const [i, { name, file }] of contenders.entries()) {
@@ -86,7 +88,7 @@ function requireSameData(first: Contender, other: Contender): void {
   const fields = ({ config: { data, picture, validation } }: Contender) => ({
     data,
     picture,
-    validation: validation?.data,
+    validation: validation.data ?? { share: validation.share },
   });
   const [a, b] = [flattened(fields(first)), flattened(fields(other))];
   const field = [...a.keys(), ...b.keys()].find((key) => a.get(key) !== b.get(key));

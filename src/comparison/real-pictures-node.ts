@@ -1,11 +1,16 @@
 /** Real pictures for a comparison: the reference set of the measures, and further ones that show how well real pictures score. */
-import type { DataConfig } from "../data/config.ts";
+import { type DataConfig, limitedTo } from "../data/config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { openData } from "../data/open-node.ts";
 import { joined } from "../engine/bytes.ts";
 import { FormatError, UsageError } from "../engine/errors.ts";
 import type { NetworkConfig } from "../models/network.ts";
-import { pictureShape, type TrainingConfig } from "../training/config/config.ts";
+import {
+  pictureShape,
+  type TrainingConfig,
+  trainingData,
+  validationData,
+} from "../training/config/config.ts";
 import { matchCondition } from "../training/tasks/checks.ts";
 import type { Prompts } from "./drawing.ts";
 
@@ -30,17 +35,13 @@ export interface Labelled {
 /** The largest size of the reference: more pictures change the FID by less than another seed does. */
 const MOST = 5000;
 
-/** Reads training pictures and, if the config names a validation set, held-out ones as the reference. */
-export async function realPictures(
-  { data, validation, picture }: TrainingConfig,
-  count: number,
-): Promise<RealPictures> {
-  const shape = pictureShape({ picture });
-  const held = validation?.data;
-  const [others, reference] = [
-    await read(data, shape, count),
-    await read(held ?? data, shape, MOST),
-  ];
+/** Reads training pictures and held-out ones as the reference, if there are some. */
+export async function realPictures(config: TrainingConfig, count: number): Promise<RealPictures> {
+  const shape = pictureShape(config);
+  const data = trainingData(config);
+  const others = await read(data, shape, count);
+  const held = validationData(config, others.heldOut ?? 0)?.data;
+  const reference = await read(held ?? data, shape, MOST);
   // The extractor and the drawings know the classes by their places in the training data.
   const places = matchCondition(
     { condition: conditionBy(others.classes) },
@@ -65,10 +66,9 @@ function conditionBy(classes: readonly string[] | undefined): NetworkConfig["con
 }
 
 async function read(config: DataConfig, shape: PictureShape, most: number) {
-  const limit = Math.min(config.limit ?? most, most);
-  const data = await openData({ ...config, limit, flip: false }, shape);
+  const data = await openData({ ...limitedTo(config, most), flip: false }, shape);
   try {
-    const { name, count, classes, captioned } = data;
+    const { name, count, classes, captioned, heldOut } = data;
     const [pixels, labels, captions] = [[] as Uint8Array[], [] as number[], [] as string[]];
     for (let i = 0; i < count; i++) {
       const example = await data.example(i).catch((error: unknown) => {
@@ -85,7 +85,7 @@ async function read(config: DataConfig, shape: PictureShape, most: number) {
         `${name} has ${pixels.length} readable pictures, but a comparison needs at least 4; add more.`,
       );
     }
-    return { name, classes, captioned, labels, captions, pixels: joined(pixels) };
+    return { name, classes, captioned, heldOut, labels, captions, pixels: joined(pixels) };
   } finally {
     await data.close();
   }

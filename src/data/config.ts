@@ -136,7 +136,25 @@ export const dataSchema = z.discriminatedUnion("kind", [
   emojiSchema,
 ]);
 
-export type DataConfig = z.output<typeof dataSchema>;
+/** One of the two parts of a data set that is divided by the names of its pictures. */
+export interface DataPart {
+  /** The share of the pictures that is held out, in (0, 1). */
+  readonly share: number;
+  /** "held" for what is held out, "rest" for the others. */
+  readonly of: "held" | "rest";
+  /** The most pictures of the part; all by default. */
+  readonly limit?: number;
+}
+
+export type DataConfig = z.output<typeof dataSchema> & { readonly part?: DataPart };
 
 /** The config of one kind of data set. */
 export type DataConfigOf<K extends DataConfig["kind"]> = Extract<DataConfig, { kind: K }>;
+
+/** The data set, or the part of it, with at most so many pictures at even distances. */
+export function limitedTo(data: DataConfig, most: number): DataConfig {
+  const { part, limit = most } = data;
+  return part
+    ? { ...data, part: { ...part, limit: most } }
+    : { ...data, limit: Math.min(limit, most) };
+}

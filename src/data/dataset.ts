@@ -29,6 +29,8 @@ export interface DataSet {
   readonly count: number;
   readonly classes: readonly string[] | undefined;
   readonly captioned: boolean;
+  /** The number of pictures held out of all, for a part of a data set; 0 if they are too few for that. */
+  readonly heldOut?: number | undefined;
   /** The most bytes of pictures that the data set keeps in memory; lists of files are not counted. */
   readonly memory?: number;
   readonly notes?: Survey["notes"];

@@ -5,6 +5,7 @@ import type { FramesShape } from "../pictures/picture.ts";
 import { UsageError } from "../engine/errors.ts";
 import type { DataSet } from "./dataset.ts";
 import { animated } from "./motions.ts";
+import { partOf } from "./part-node.ts";
 import { picked, surveyed } from "./survey-node.ts";
 
 /**
@@ -25,9 +26,10 @@ export async function openData(config: DataConfig, shape: FramesShape): Promise<
   const some =
     config.kind === "emoji" || config.limit === undefined ? data : limited(data, config.limit);
   const moving = motions ? animated(some, motions, shape) : some;
-  return closingOnFailure([data], () =>
-    surveyed(moving, "undescribed" in config ? config.undescribed : "keep"),
-  );
+  return closingOnFailure([data], async () => {
+    const all = await surveyed(moving, "undescribed" in config ? config.undescribed : "keep");
+    return config.part ? partOf(all, config.part) : all;
+  });
 }
 
 /** Formats are imported on demand, because each brings a library of its own. */

@@ -100,6 +100,14 @@ export function gain(
   return from === to ? 1 : plus(times(p, x0[1]), times(q, noise[1]));
 }
 
+/** The weights of x and of the prediction in x0, at a level of numbers. */
+export function x0Weights(
+  name: Parameterization,
+  level: SignalAndNoise<number>,
+): readonly [ofX: number, ofPrediction: number] {
+  return numeric(name, level).x0;
+}
+
 /** Estimates of x0 and noise from a prediction, on host data. */
 export function estimatesOf(
   name: Parameterization,

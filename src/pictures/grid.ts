@@ -2,6 +2,7 @@
 import { UsageError } from "../engine/errors.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "./clip.ts";
 import type { Picture } from "./picture.ts";
+import { LETTER, writeText } from "./text.ts";
 
 export interface GridOptions {
   /** Pixels between two pictures; 2 by default. */
@@ -10,6 +11,13 @@ export interface GridOptions {
   readonly scale?: number;
   /** Grey value of the gaps and of empty places, from 0 to 255; 255 (white) by default. */
   readonly background?: number;
+  /** A line of text above each row. */
+  readonly titles?: readonly string[] | undefined;
+}
+
+/** A scale at which samples of a training are large enough to look at. */
+export function sampleScale({ width }: Pick<Picture, "width">): number {
+  return Math.max(1, Math.round(64 / width));
 }
 
 /**
@@ -20,7 +28,7 @@ export interface GridOptions {
 export function pictureGrid(
   pictures: readonly Picture[],
   columns: number,
-  { gap = 2, scale = 1, background = 255 }: GridOptions = {},
+  { gap = 2, scale = 1, background = 255, titles }: GridOptions = {},
 ): Picture {
   const first = pictures[0];
   if (!first) throw new UsageError("A grid needs at least one picture, got none.");
@@ -34,11 +42,16 @@ export function pictureGrid(
   const across = Math.min(columns, pictures.length);
   const down = Math.ceil(pictures.length / columns);
   const [wide, high] = [width * scale, height * scale];
-  const total = { width: across * (wide + gap) - gap, height: down * (high + gap) - gap };
+  const above = titles ? LETTER + 2 : 0;
+  const total = { width: across * (wide + gap) - gap, height: down * (high + gap + above) - gap };
   const pixels = new Uint8Array(total.width * total.height * channels).fill(background);
+  for (const [row, title] of (titles ?? []).slice(0, down).entries()) {
+    const top = row * (high + gap + above) + 1;
+    writeText({ ...total, channels, pixels }, title, { left: 0, top, width: total.width });
+  }
   for (const [i, picture] of pictures.entries()) {
     const left = (i % columns) * (wide + gap);
-    const top = Math.floor(i / columns) * (high + gap);
+    const top = Math.floor(i / columns) * (high + gap + above) + above;
     for (let y = 0; y < high; y++) {
       const row = Math.floor(y / scale) * width;
       const target = (top + y) * total.width + left;

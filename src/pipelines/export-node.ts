@@ -19,6 +19,10 @@ import { readStored } from "../weights/stored-node.ts";
 export interface ExportOptions {
   /** Stores float32 weights as float16 in half the space, but for those with numbers beyond its range; computation stays in float32, with nearly the same results. */
   readonly half?: boolean | undefined;
+  /** Uses the operators of the ONNX standard only, in place of ONNX Runtime's fused attention; false by default. */
+  readonly plain?: boolean | undefined;
+  /** Texts that describe the model, by key. */
+  readonly metadata?: Readonly<Record<string, string>> | undefined;
   /** The largest size of weights in bytes that is stored inside the model file; what a protobuf message can hold unless given. */
   readonly inside?: number | undefined;
 }
@@ -35,6 +39,8 @@ export interface Exported {
   readonly files: readonly string[];
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
+  /** The texts in the file that describe the model. */
+  readonly metadata: Readonly<Record<string, string>>;
 }
 
 /** 2 GiB, the limit of a protobuf message, minus room for the graph. */
@@ -51,7 +57,7 @@ export async function exportGraph(
   graph: Graph,
   weights: WeightSource,
   path: string,
-  { half = false, inside = INSIDE }: ExportOptions = {},
+  { half = false, plain = false, metadata = {}, inside = INSIDE }: ExportOptions = {},
 ): Promise<Exported> {
   const names = graph.parameters.map(leafName);
   const stored = new Map(names.map((name) => [name, weights(name)!] as const));
@@ -80,9 +86,11 @@ export async function exportGraph(
   }
   const simple = simplify(graph);
   const whole = { ...simple, inputs: graph.inputs };
-  await writeFileAtomic(path, lower(whole, source, { standardNames: true }).model);
+  const options = { standardNames: true, fusedAttention: !plain, metadata };
+  await writeFileAtomic(path, lower(whole, source, options).model);
   return {
     files,
+    metadata,
     inputs: graph.inputs.map((leaf) => portOf(leafName(leaf), leaf)),
     outputs: Object.entries(graph.outputs).map(([name, tensor]) => portOf(name, tensor)),
   };

@@ -87,6 +87,8 @@ export type LatentDecoder = ImageCodec & { readonly weights: WeightSource };
 export interface PromptEncoder {
   /** Programs that run before the network; empty if the network's own graph reads token ids. */
   readonly stages: readonly Stage[];
+  /** The content of tokenizer.json, if the network's own graph reads token ids. */
+  readonly tokenizer?: object;
   /** The parts of a text that are past the token limit of an encoder; empty if the whole text is read. */
   truncated(text: string): readonly TruncatedText[];
   /** The words of a text that the model was not trained to read; left out where every word may be known. */

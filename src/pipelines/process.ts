@@ -88,6 +88,10 @@ export interface SamplingProcess<Denoise = unknown> {
   readonly kind: "continuous" | "tokens";
   /** Name of the model's own sampler. */
   readonly sampler: string;
+  /** What the network predicts; undefined for tokens. */
+  readonly predicts?: Parameterization;
+  /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
+  readonly noiseScale?: number;
   /** Whether guidance is in the network, which then never draws without its condition. */
   readonly guidesItself?: boolean;
   /** @throws UsageError if there is no sampler of this name, with the nearest names */
@@ -172,6 +176,8 @@ export function continuousProcess({
   return {
     kind: "continuous",
     sampler: ownSampler,
+    predicts: parameterization,
+    noiseScale,
     checkSampler: (name) => void named(name, 1),
     levels,
     begin(run) {

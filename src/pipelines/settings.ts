@@ -205,10 +205,10 @@ export const settings = {
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
-    help: "share of the steps by which the image is noised and drawn anew: above 0, which keeps the image, up to 1, which draws all of it anew (default: 0.6, or 1 with a mask)",
+    help: "share of the steps by which the image is noised and drawn anew: above 0, which keeps the image, up to 1, which draws all of it anew (default: 0.8, or 1 with a mask)",
     flags: [{ flag: "--strength <s>", parse: "number" }],
     default: ({ model, image, mask }) =>
-      image && model.network.frames === undefined ? (mask ? 1 : 0.6) : undefined,
+      image && model.network.frames === undefined ? (mask ? 1 : 0.8) : undefined,
   }),
   mask: setting({
     type: picture,

@@ -1,6 +1,6 @@
 /** Sample grids of a model in training. */
 import type { Backend } from "../engine/runtime/backend.ts";
-import { clipGrid, clipSheet, pictureGrid } from "../pictures/grid.ts";
+import { clipGrid, clipSheet, pictureGrid, sampleScale } from "../pictures/grid.ts";
 import type { DrawSamples } from "../training/tasks/samples.ts";
 import { closing, closingOnFailure } from "../weights/sources/closing.ts";
 import { createPipeline } from "./open/trained-model.ts";
@@ -19,7 +19,7 @@ export function drawSamples(backend: Backend): DrawSamples {
       createPipeline({ backend, ...model }),
     );
     const byText = card.network.condition.kind === "text";
-    const conditions = of ?? card.classes ?? [undefined];
+    const conditions = of ?? [undefined];
     const askedOf = (condition: string | undefined) =>
       byText ? { prompt: condition ?? "" } : { class: condition };
     return closing({ close: () => pipeline.dispose() }, async () => {
@@ -29,7 +29,9 @@ export function drawSamples(backend: Backend): DrawSamples {
         pictures.push(...(await finished(pipeline.generate({ ...asked, count: each, seed }))));
       }
       const clips = pictures.flatMap(({ clip }) => clip ?? []);
-      if (clips.length === 0) return pictureGrid(pictures, each);
+      if (clips.length === 0) {
+        return pictureGrid(pictures, each, { scale: sampleScale(card.picture), titles: of });
+      }
       const { fps } = pipeline.settings({ ...askedOf(conditions[0]), count: each, seed });
       return { ...clipSheet(clips), clip: { clip: clipGrid(clips, each), fps } };
     });

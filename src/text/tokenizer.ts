@@ -14,6 +14,8 @@ export interface EncodedText {
 }
 
 export interface Tokenizer {
+  /** The content of its tokenizer.json, with the tokens that were added; undefined for one of another kind. */
+  readonly json?: object;
   /** All ids are smaller than this. */
   readonly size: number;
   /** Encodes a text as `length` tokens. Shorter texts are padded and longer ones truncated. */
@@ -74,6 +76,7 @@ export function loadTokenizer(
   // Some faults of a file only show when it is used.
   idsOf("a");
   return {
+    json: withAdded(whole.data, options.added ?? []),
     size,
     encode(text, length) {
       // Pieces have few letters, and the time and the stack that a text takes grow with it.

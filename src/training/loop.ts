@@ -20,6 +20,7 @@ import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { besideTraining, type Warning } from "./beside.ts";
+import { isSampled, wantsSamples } from "./sample-times.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
@@ -47,6 +48,8 @@ export interface Batches {
   readonly loader: Loader;
   /** Batches of other pictures, always in the same order. */
   readonly validation: Loader | undefined;
+  /** Whether these are pictures that are trained on; false by default. */
+  readonly own?: boolean;
   /** Describes the examples of batches that hold latents or codes in place of pixels. */
   readonly latents: LatentDraw | undefined;
   /** Bytes that making batches takes beside the loaders' own memory. */
@@ -75,6 +78,8 @@ export interface Task {
   readonly fixed: WeightSource;
   /** Sentences about the data that the training begins with. */
   readonly warnings?: readonly string[];
+  /** Prompts or classes that samples show. */
+  readonly sampled?: readonly string[] | undefined;
   /** The number of parameters to report. */
   readonly parameters: number;
   /** The multiply-adds of one image's forward pass. */
@@ -114,8 +119,14 @@ export type TrainingEvent =
       /** Further measurements. */
       readonly measures: Readonly<Record<string, number>>;
     }
-  | { readonly kind: "samples"; readonly path: string }
+  | {
+      readonly kind: "samples";
+      readonly path: string;
+      /** Prompts or classes that they show, if the network takes some. */
+      readonly of: readonly string[] | undefined;
+    }
   | Warning
+  | { readonly kind: "note"; readonly message: string }
   | { readonly kind: "checkpoint"; readonly step: number };
 
 export interface StepReport {
@@ -164,8 +175,8 @@ export interface Recorder {
 export interface LoopOptions {
   readonly backend: Backend;
   readonly config: Pick<RunConfig, "seed" | "training" | "log" | "samples" | "checkpoint"> & {
-    /** The steps between validations, and whether they use the training's own pictures. */
-    readonly validation?: { readonly steps: number; readonly own?: boolean } | undefined;
+    /** The steps between validations. */
+    readonly validation?: { readonly steps: number } | undefined;
   };
   readonly source: DataSource;
   readonly task: Task;
@@ -177,6 +188,10 @@ export interface LoopOptions {
   /** Used in place of the optimizer that the config names. */
   readonly optimizer?: Optimizer | undefined;
   readonly reduce?: ReduceGradients | undefined;
+  /** Sentences on the data and on what to expect, for the start. */
+  readonly notes?: readonly string[];
+  /** Whether the recorder draws samples; false by default. */
+  readonly draws?: boolean;
   /** Called once the step is compiled. */
   openRecorder(): Promise<Recorder>;
   readonly report: (event: TrainingEvent) => void;
@@ -208,7 +223,7 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
-  const memory = memoryOf(step, batches, config);
+  const memory = memoryOf(step, batches, config, options.draws ?? false);
   if (memory > (options.memory ?? Infinity)) {
     throw new UsageError(
       `The training needs up to ${gibibytes(memory)} of memory, but ${gibibytes(options.memory!)} are available; lower training.batch, picture.size or the size of the model, or raise model.patch.`,
@@ -223,6 +238,7 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     data: source.info.name,
     memory,
   });
+  for (const message of options.notes ?? []) report({ kind: "note", message });
   for (const message of [...(source.survey?.notes ?? []), ...(task.warnings ?? [])]) {
     report({ kind: "warning", message });
   }
@@ -258,10 +274,11 @@ function memoryOf(
   { graph, state }: TrainingStep,
   { loader, validation, overhead }: Batches,
   { training, samples }: LoopOptions["config"],
+  drawn: boolean,
 ): number {
   const { total, weights } = estimateMemory(graph, training.batch, state);
   // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
-  const drawing = samples.steps === undefined ? 0 : 3 * weights;
+  const drawing = drawn && wantsSamples(samples) ? 3 * weights : 0;
   return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
 }
 
@@ -281,17 +298,21 @@ async function runSteps(run: Run): Promise<TrainingResult> {
   let count = from?.step ?? 0;
   let saved = { step: count, seconds: elapsed() };
   let validated: { readonly step: number; readonly loss: number } | undefined;
+  let drawn = count;
   const aside = besideTraining(report);
   const measure = aside("The validation", async () => {
     if (!validate) return;
     const { loss, ...measures } = await validate(averagesIn(await trainer.readState()));
     await recorder.log?.(count, { validation: loss, ...measures });
-    report({ kind: "validation", step: count, loss, own: validation?.own ?? false, measures });
+    report({ kind: "validation", step: count, loss, own: batches.own ?? false, measures });
     validated = { step: count, loss };
   });
   const draw = aside("Drawing samples", async () => {
+    if (!recorder.samples) return;
     const averages = averagesIn(await trainer.readState());
-    report({ kind: "samples", path: await recorder.samples!(trainedBy(run, count), averages) });
+    const path = await recorder.samples(trainedBy(run, count), averages);
+    report({ kind: "samples", path, of: task.sampled });
+    drawn = count;
   });
   const note = aside("Writing metrics", async (values: Readonly<Record<string, number>>) =>
     recorder.log?.(count, values),
@@ -306,6 +327,7 @@ async function runSteps(run: Run): Promise<TrainingResult> {
   const all = stepsOf(training, task);
   const progress = () => (all === undefined ? elapsed() / (60 * training.minutes!) : count / all);
   const stopped = () => signal?.aborted === true;
+  let shown = progress();
   while (progress() < 1 && !stopped()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
     const began = performance.now();
@@ -334,12 +356,14 @@ async function runSteps(run: Run): Promise<TrainingResult> {
       await note({ ...measured, rate, ...norm });
     }
     if (count % (validation?.steps ?? Infinity) === 0) await measure();
-    if (samples.steps && count % samples.steps === 0 && recorder.samples) await draw();
+    if (done < 1 && isSampled(samples, count, shown, done)) await draw();
+    shown = done;
     if (isDue(config.checkpoint, count, elapsed() - saved.seconds)) await save();
     // Signals and messages arrive only between steps, since a run occupies the thread.
     await otherEvents();
   }
   if (progress() >= 1 && validated?.step !== count) await measure();
+  if (progress() >= 1 && drawn !== count && wantsSamples(samples)) await draw();
   if (saved.step !== count || count === 0) await save();
   return {
     steps: count,

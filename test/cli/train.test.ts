@@ -42,6 +42,7 @@ model: { patch: 2, hidden: 32, depth: 2 }
 training: { steps: 40, batch: 4, optimizer: { kind: muon }, warmUp: 5, threads: 1 }
 checkpoint: { steps: 3 }
 log: { steps: 2 }
+samples: { grids: 0 }
 `;
 const file = path.join(folder, "stripes.yaml");
 writeFileSync(file, config);

@@ -1,4 +1,12 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
@@ -8,10 +16,14 @@ import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeight, arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
-import { exportGraph } from "../../src/pipelines/export-node.ts";
+import { keyedNoise } from "../../src/diffusion/noise.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
+import { picturesOf } from "../../src/pictures/picture.ts";
+import { type Exported, exportGraph } from "../../src/pipelines/export-node.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
 import { decoderGraph, networkGraph, tracedForDrawing } from "../../src/pipelines/image-model.ts";
 import type { ImageModel } from "../../src/pipelines/image-model.ts";
-import { openModel } from "../../src/pipelines/open/open-node.ts";
+import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { readStored } from "../../src/weights/stored-node.ts";
 import { randomArray } from "../support/arrays.ts";
 import { patchwise } from "../support/cli.ts";
@@ -85,6 +97,7 @@ describe("an exported network", () => {
       at("a.onnx"),
     );
     expect(exported).toEqual({
+      metadata: {},
       files: [at("a.onnx")],
       inputs: [
         { name: "x", dtype: "float32", shape: "[B, 3, 8, 8]" },
@@ -142,6 +155,41 @@ describe("an exported network", () => {
     const got = await runFile(at("large.onnx"), ofClass);
     expect(got.every((value) => Number.isFinite(value))).toBe(true);
     expect(Math.max(...got)).toBeGreaterThan(65_520);
+  });
+
+  it("has no operators but the standard's if it is plain, with the same output", async () => {
+    await exportGraph(networkGraph(classes.network), classes.weights, at("fused.onnx"));
+    await exportGraph(networkGraph(classes.network), classes.weights, at("plain.onnx"), {
+      plain: true,
+    });
+    const domain = (file: string) => readFileSync(at(file), "latin1").includes("com.microsoft");
+    expect(domain("fused.onnx")).toBe(true);
+    expect(domain("plain.onnx")).toBe(false);
+    const got = await runFile(at("plain.onnx"), ofClass);
+    expect(farthest(got, await runHere(classes, ofClass))).toBeLessThan(1e-5);
+  });
+
+  it("is drawn with by the sampler of the guide, as generate draws", async () => {
+    const guide = readFileSync("docs/onnx.md", "utf8");
+    symlinkSync(path.resolve("node_modules"), at("node_modules"));
+    writeFileSync(at("sampler.mjs"), /^```js\n([^]*?)^```/m.exec(guide)![1]!);
+    const run = patchwise(["export", at("classes"), "--out", at("drawn.onnx"), "--json"]);
+    const exported = JSON.parse(run.out) as Exported;
+    const dims = [3, 8, 8];
+    const noise = keyedNoise([randomKey(5)])("start", [1, ...dims]).data as Float32Array;
+    const { draw } = (await import(at("sampler.mjs"))) as {
+      draw: (...given: readonly unknown[]) => Promise<Float32Array>;
+    };
+    const values = await draw(at("drawn.onnx"), exported, 2, dims, Float32Array.from(noise));
+    const pipeline = await openPipeline(at("classes"));
+    const [picture] = await finished(pipeline.generate({ class: 2, seed: 5 }));
+    await pipeline.dispose();
+    const [own] = picturesOf({ dtype: "float32", shape: [1, ...dims], data: values });
+    const most = own!.pixels.reduce(
+      (a, value, i) => Math.max(a, Math.abs(value - picture!.pixels[i]!)),
+      0,
+    );
+    expect(most).toBeLessThanOrEqual(1);
   });
 
   it("names its norms as ONNX does", async () => {

@@ -154,7 +154,7 @@ describe("image-to-image", () => {
   it("takes the size from the image, and default strengths", () => {
     const settings = (request: GenerateRequest) => flow.settings({ class: "cat", ...request });
     const wide = { ...image, width: 16, height: 4 };
-    expect(settings({ image: wide })).toMatchObject({ width: 16, height: 4, strength: 0.6 });
+    expect(settings({ image: wide })).toMatchObject({ width: 16, height: 4, strength: 0.8 });
     expect(settings({ image, mask: rightHalf })).toMatchObject({ strength: 1, masked: true });
     expect(settings({ image, mask: rightHalf, strength: 0.3 })).toMatchObject({ strength: 0.3 });
     expect(settings({})).not.toHaveProperty("strength");

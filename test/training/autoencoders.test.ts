@@ -153,7 +153,8 @@ describe.each([
 
   it("writes sample grids of pictures above their reconstructions", async () => {
     const grid = await readPictureFile(at(kind, "samples/step-00000040.png"), "white");
-    expect(grid).toMatchObject({ width: 4 * 18 - 2, height: 2 * 18 - 2 });
+    // At four times their size, with a line of text above each row.
+    expect(grid).toMatchObject({ width: 4 * 66 - 2, height: 2 * 76 - 2 });
   });
 
   it("resumes bit for bit after an interruption", async () => {

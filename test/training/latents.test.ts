@@ -94,6 +94,7 @@ describe("training on latents", () => {
       "latents",
       "encoding",
       "start",
+      "note",
       "step",
       "samples",
       "checkpoint",
@@ -128,8 +129,8 @@ describe("training on latents", () => {
     expect(wide).toMatchObject({ width: 16, height: 8 });
     await pipeline.dispose();
     const grid = await sharp(at("whole/samples/step-00000006.png")).metadata();
-    // One row a class, two pixels apart.
-    expect(grid).toMatchObject({ width: 8, height: 18 });
+    // One row a class at eight times its size, each with a line of text above it, two pixels apart.
+    expect(grid).toMatchObject({ width: 64, height: 2 * (64 + 10 + 2) - 2 });
   });
 
   it("copies the autoencoder in its stored type, under diffusers' names", async () => {
@@ -146,7 +147,7 @@ describe("training on latents", () => {
     await trained("parted", ["training.steps=3"]);
     expect(model("parted").equals(model("whole"))).toBe(false);
     const { events } = await trained("parted", [], { resume: true });
-    expect(kinds(events)).toEqual(["latents", "start", "step", "checkpoint"]);
+    expect(kinds(events)).toEqual(["latents", "start", "step", "samples", "checkpoint"]);
     expect(model("parted").equals(model("whole"))).toBe(true);
   });
 

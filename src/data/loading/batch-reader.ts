@@ -25,7 +25,7 @@ export interface Skipped {
 
 /** The batches of a training, in order. */
 export interface Loader {
-  readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned">;
+  readonly info: Pick<DataSet, "name" | "count" | "classes" | "captioned" | "heldOut">;
   readonly survey?: Survey | undefined;
   /** The most bytes that it holds: decoded pictures, batches made ahead, and what the data set itself keeps. */
   readonly memory: number;
@@ -123,11 +123,11 @@ export function directLoader(
 ): Loader {
   const reader = batchReader(data, { ...options, cache: 0, signal: new AbortController().signal });
   const skipped: Skipped[] = [];
-  const { name, count, classes, captioned, survey, memory = 0 } = data;
+  const { name, count, classes, captioned, heldOut, survey, memory = 0 } = data;
   let index = from;
   return {
     survey,
-    info: { name, count, classes, captioned },
+    info: { name, count, classes, captioned, heldOut },
     memory: memory + options.batch * options.layout.bytes,
     async next() {
       const read = await reader.read(index++);

@@ -28,8 +28,8 @@ async function produce(settings: LoaderSettings, port: MessagePort) {
     const data = latents ? await openLatentFolder(latents.folder) : await openData(config, shape);
     const layout = latents ? latentLayout(latents) : pictureLayout(shape);
     try {
-      const { name, count, classes, captioned, survey, memory = 0 } = data;
-      post({ kind: "open", info: { name, count, classes, captioned }, survey, memory });
+      const { name, count, classes, captioned, heldOut, survey, memory = 0 } = data;
+      post({ kind: "open", info: { name, count, classes, captioned, heldOut }, survey, memory });
       const { flip } = config;
       const reader = batchReader(data, { ...settings, layout, flip, signal: closing.signal });
       for (let index = from; !closing.signal.aborted;) {

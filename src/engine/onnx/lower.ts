@@ -40,6 +40,8 @@ export interface LowerOptions {
   readonly fusedAttention?: boolean;
   /** Uses the operator names of the ONNX standard, where ONNX Runtime has names of its own with more kernels; false by default. */
   readonly standardNames?: boolean;
+  /** Texts that describe the model, by key; none by default. */
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -57,7 +59,7 @@ export function lower(graph: Graph, weights?: WeightSource, options?: LowerOptio
 export function lowerToMessage(
   graph: Graph,
   weights: WeightSource = () => undefined,
-  { fusedAttention = true, standardNames = false }: LowerOptions = {},
+  { fusedAttention = true, standardNames = false, metadata = {} }: LowerOptions = {},
 ): Pick<Lowered, "feeds"> & { readonly message: ModelProto } {
   const emitter = new Emitter({ batchInput: findBatch(graph), fusedAttention });
   const names = new Map<Tensor, string>();
@@ -121,8 +123,9 @@ export function lowerToMessage(
     producerName: "patchwise",
     opsetImport: [
       { domain: "", version: OPSET },
-      { domain: "com.microsoft", version: 1 },
+      ...(fusedAttention ? [{ domain: "com.microsoft", version: 1 }] : []),
     ],
+    metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     graph: {
       name: "patchwise",
       node: nameOutputs(emitter),

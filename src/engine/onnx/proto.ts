@@ -10,6 +10,7 @@ export interface ModelProto {
   producerName: string;
   opsetImport: { domain: string; version: number }[];
   graph: GraphProto;
+  metadataProps?: { key: string; value: string }[];
 }
 
 export interface GraphProto {
@@ -118,6 +119,7 @@ const model: Fields = {
   producerName: [2, "string"],
   graph: [7, graph],
   opsetImport: [8, { domain: [1, "string"], version: [2, "int64"] }],
+  metadataProps: [14, { key: [1, "string"], value: [2, "string"] }],
 };
 
 /** Serializes a model. */

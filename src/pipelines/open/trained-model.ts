@@ -108,6 +108,7 @@ function trainedModel({ card, weights, tokenizer, autoencoder }: ModelParts): Im
 function tokenEncoder(name: string, tokenizer: Tokenizer, length: number): PromptEncoder {
   return {
     stages: [],
+    ...(tokenizer.json && { tokenizer: tokenizer.json }),
     truncated(text) {
       const { lost } = tokenizer.encode(text, length);
       return lost === "" ? [] : [{ encoder: name, tokens: length, text: lost.trim() }];

@@ -1,6 +1,6 @@
 /** The fields of a training config, as in its YAML file, with their ranges and defaults. */
 import * as z from "zod";
-import { dataSchema } from "../../data/config.ts";
+import { type DataConfig, dataSchema } from "../../data/config.ts";
 import type { FramesShape, PictureShape } from "../../pictures/picture.ts";
 import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/discrete.ts";
@@ -144,11 +144,18 @@ const checkpointFields = {
 
 const precision = z.enum(["float32", "float16"]);
 
-/** Steps between sample grids; none are drawn by default. */
-const sampleSteps = unset(count);
+const sampleFields = {
+  /** Steps between sample grids; by default they are drawn at even distances. A last one is drawn at the end. */
+  steps: unset(count),
+  /** The number of sample grids of the whole training unless `steps` is given; 0 for none. */
+  grids: z.int().min(0).max(1000).default(5),
+};
 
 const validationFields = {
-  data: dataSchema,
+  /** The pictures to measure the loss on; by default some that are held out of the training's own. */
+  data: unset(dataSchema),
+  /** The share of the pictures that is held out, by their names, unless `data` is given; 0 for none. */
+  share: z.number().min(0).max(0.5).default(0.1),
   /** Steps between validations. */
   steps: count.default(500),
   /** Batches per validation. */
@@ -175,8 +182,8 @@ const denoiserFields = {
   ...commonFields,
   samples: z
     .strictObject({
-      steps: sampleSteps,
-      /** Prompts or class names; by default every class, or no condition. */
+      ...sampleFields,
+      /** Prompts or class names; by default the first captions or classes of the data. */
       of: z.array(z.string()).optional(),
       /** Pictures of each prompt or class. */
       each: count.default(4),
@@ -189,7 +196,7 @@ const denoiserFields = {
       /** The distribution of times of a flow; that of the training by default. */
       times: timesSchema.optional(),
     })
-    .optional(),
+    .prefault({}),
 };
 
 /** The size and channels to which every picture is converted. */
@@ -299,12 +306,12 @@ export const autoencoderConfigSchema = z.strictObject({
   training: z.strictObject({ ...optimizationFields, from }).refine(...stepsOrMinutes),
   samples: z
     .strictObject({
-      steps: sampleSteps,
+      ...sampleFields,
       /** The number of pictures, each shown above its reconstruction. */
       pictures: count.default(12),
     })
     .prefault({}),
-  validation: z.strictObject(validationFields).optional(),
+  validation: z.strictObject(validationFields).prefault({}),
   checkpoint: z
     .strictObject({ ...checkpointFields, weights: precision.default("float32") })
     .prefault({}),
@@ -318,13 +325,11 @@ export interface RunConfig extends Pick<
   "name" | "seed" | "data" | "log" | "picture" | "training"
 > {
   readonly checkpoint: Omit<AutoencoderTrainingConfig["checkpoint"], "weights">;
-  readonly samples: { readonly steps?: number | undefined };
-  readonly validation?:
-    | (NonNullable<AutoencoderTrainingConfig["validation"]> & {
-        /** Whether the pictures are those that are trained on. */
-        readonly own?: boolean;
-      })
-    | undefined;
+  readonly samples: Pick<AutoencoderTrainingConfig["samples"], "steps" | "grids">;
+  readonly validation: AutoencoderTrainingConfig["validation"] & {
+    /** Whether the training's own pictures are used if there are no others. */
+    readonly own?: boolean;
+  };
   readonly latents?: TrainingConfig["latents"];
 }
 
@@ -338,6 +343,30 @@ export interface FramesConfig {
 
 /** The config of a denoiser, whole or as a LoRA. */
 export type DenoiserConfig = Omit<TrainingConfig, "model">;
+
+type DataFields = Pick<RunConfig, "data" | "validation">;
+
+/** The pictures to train on: without those that are held out, unless the config names others to measure the loss on. */
+export function trainingData({ data, validation }: DataFields): DataConfig {
+  if (validation.data || validation.share === 0) return data;
+  return { ...data, part: { share: validation.share, of: "rest" } };
+}
+
+/**
+ * The pictures to measure the loss on, if there are some.
+ *
+ * @param heldOut the number of pictures that are held out of the training data; 0 if they are too few for that
+ */
+export function validationData(
+  { data, validation }: DataFields,
+  heldOut: number,
+): { readonly data: DataConfig; readonly own: boolean } | undefined {
+  if (validation.data) return { data: validation.data, own: false };
+  if (heldOut > 0) {
+    return { data: { ...data, part: { share: validation.share, of: "held" } }, own: false };
+  }
+  return validation.own ? { data, own: true } : undefined;
+}
 
 /** The shape of the pictures, even if the network sees their latents. */
 export function pictureShape({

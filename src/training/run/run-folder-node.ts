@@ -208,7 +208,7 @@ export function sampleGrid(
       tokenizer: task.tokenizer,
       autoencoder: coder && (await openSafetensorsFile(join(out, codecFiles[coder.kind]))),
     };
-    return draw!(model, samples);
+    return draw!(model, { ...samples, of: task.sampled });
   };
 }
 

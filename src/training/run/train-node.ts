@@ -23,7 +23,10 @@ import {
   type LoraTrainingConfig,
   type RunConfig,
   type TrainingConfig,
+  trainingData,
+  validationData,
 } from "../config/config.ts";
+import { startNotes } from "./notes.ts";
 import { conditionIn, wholeModelTask } from "../tasks/denoiser.ts";
 import type { DrawnSamples, DrawSamples } from "../tasks/samples.ts";
 import {
@@ -51,7 +54,7 @@ export interface TrainContext {
   readonly backend: Backend;
   /** The folder of the training and of the model. */
   readonly out: string;
-  /** Draws the samples of `samples.steps`; a config that asks for samples needs it. */
+  /** Draws sample grids; without it there are none, and `samples.steps` is refused. */
   readonly draw?: DrawSamples | undefined;
 }
 
@@ -119,6 +122,7 @@ export async function train(
       `samples.steps is ${given.samples.steps}, but nothing was given that draws samples; pass draw, such as drawSamples(backend) of patchwise/pipelines, or leave samples.steps out.`,
     );
   }
+  const draws = draw !== undefined || "autoencoder" in given;
   requireOutside(out, given);
   const plan = await planOf(given, options);
   const { config } = plan;
@@ -152,7 +156,9 @@ export async function train(
           batches,
           from,
           memory: backend.device === "cpu" ? availableMemory() : undefined,
-          openRecorder: () => folderRecorder(folder, task, config),
+          notes: startNotes(config, source, from?.step),
+          draws,
+          openRecorder: () => folderRecorder(folder, task, config, draws),
           report,
           signal,
         });
@@ -169,10 +175,10 @@ function requireOutside(
     validation,
   }: {
     readonly data: DataConfig;
-    readonly validation?: { readonly data?: DataConfig } | undefined;
+    readonly validation: { readonly data?: DataConfig | undefined };
   },
 ): void {
-  for (const each of [data, validation?.data]) {
+  for (const each of [data, validation.data]) {
     if (each?.kind !== "images" && each?.kind !== "clips") continue;
     if (relative(each.path, out).startsWith("..")) continue;
     if (isAbsolute(relative(each.path, out))) continue;
@@ -255,8 +261,8 @@ export async function openWords(path: string = bundledWords): Promise<WordTable>
 export interface Loaders {
   /** Batches to train on, starting from those of a step. */
   training(step: number, latents?: LatentCache): Promise<Loader>;
-  /** Batches to validate on, always in the same order; undefined without validation in the config. */
-  validation(latents?: LatentCache): Promise<Loader | undefined>;
+  /** Batches to validate on, always in the same order. */
+  validation(data: DataConfig, latents?: LatentCache): Promise<Loader>;
   close(): Promise<void>;
 }
 
@@ -270,11 +276,9 @@ function loadersOf(config: RunConfig): Loaders {
     return loader;
   };
   return {
-    training: (step, latents) => open(config.data, config.seed, step * accumulate, latents),
-    validation: async (latents) => {
-      const data = config.validation?.data;
-      return data && open(data, 0, 0, latents);
-    },
+    training: (step, latents) =>
+      open(trainingData(config), config.seed, step * accumulate, latents),
+    validation: (data, latents) => open(data, 0, 0, latents),
     close: async () => {
       for (const loader of opened) await loader.close();
     },
@@ -293,12 +297,16 @@ async function openPictureSource(
     survey: loader.survey,
     image: framesShape(config),
     coder: undefined,
-    begin: async () => ({
-      loader,
-      validation: await loaders.validation(),
-      latents: undefined,
-      overhead: loaderThreadBytes,
-    }),
+    begin: async () => {
+      const held = validationData(config, loader.info.heldOut ?? 0);
+      return {
+        loader,
+        validation: held && (await loaders.validation(held.data)),
+        own: held?.own ?? false,
+        latents: undefined,
+        overhead: loaderThreadBytes,
+      };
+    },
     close: () => loaders.close(),
   };
 }
@@ -314,21 +322,24 @@ async function folderRecorder(
   folder: RunFolder,
   task: FolderTask,
   config: RunConfig,
+  draws: boolean,
 ): Promise<Recorder> {
   const metrics = await openMetrics(folder.path, { resumeFrom: folder.from?.step });
   return {
     folder,
     log: (step, values) => metrics.log(step, values),
-    async samples(trained, averages) {
-      const picture = await task.sample(trained, averages);
-      await mkdir(folder.samples, { recursive: true });
-      const name = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}`);
-      const path = `${name}.png`;
-      await metrics.image(trained.steps, "samples", await writePicture(path, picture));
-      const { clip } = picture;
-      if (clip) await writeClip(`${name}.webp`, clip.clip, clip.fps!);
-      return path;
-    },
+    ...(draws && {
+      async samples(trained, averages) {
+        const picture = await task.sample(trained, averages);
+        await mkdir(folder.samples, { recursive: true });
+        const name = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}`);
+        const path = `${name}.png`;
+        await metrics.image(trained.steps, "samples", await writePicture(path, picture));
+        const { clip } = picture;
+        if (clip) await writeClip(`${name}.webp`, clip.clip, clip.fps!);
+        return path;
+      },
+    }),
     async checkpoint({ step, seconds, state }, trained, averages) {
       await folder.save({ step, seconds }, state, config.checkpoint.keep);
       await task.write(trained, averages);

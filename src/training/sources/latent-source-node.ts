@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
-import type { DataConfig } from "../../data/config.ts";
+import { type DataConfig, limitedTo } from "../../data/config.ts";
 import type { LatentDraw, LatentEvent } from "../../data/latents/latents.ts";
 import { loaderThreadBytes } from "../../data/loading/loader-node.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
@@ -22,7 +22,7 @@ import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { exists } from "../../weights/sources/folder-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
-import { pictureShape, type RunConfig } from "../config/config.ts";
+import { pictureShape, type RunConfig, trainingData, validationData } from "../config/config.ts";
 import { requireWholeLatents } from "../tasks/checks.ts";
 import type { ImageShape } from "../../models/default-sizes.ts";
 import { codecFiles } from "../run/run-folder-node.ts";
@@ -73,14 +73,15 @@ export async function openLatentSource(
         `The training in ${out} started with another autoencoder than ${latents.autoencoder}; set latents.autoencoder to the one that it started with, such as ${copy}, or start a new training in another folder.`,
       );
     }
-    const data = await openData(config.data, shape);
-    const { name, count, classes, captioned, survey } = data;
+    const pictures = trainingData(config);
+    const data = await openData(pictures, shape);
+    const { name, count, classes, captioned, heldOut, survey } = data;
     await data.close();
 
-    const cached = (pictures: DataConfig, folder: string) =>
+    const cached = (of: DataConfig, folder: string) =>
       latentCache({
         ...running,
-        data: pictures,
+        data: of,
         shape,
         encoder: { coder, weights: opened.weights, hash },
         ...(coder.kind === "vq"
@@ -90,20 +91,23 @@ export async function openLatentSource(
         threads: config.training.threads,
       });
     return {
-      info: { name, count, classes, captioned },
+      info: { name, count, classes, captioned, heldOut },
       survey,
       image: latentShape(shape, coder),
       coder,
       async begin() {
         if (before === undefined) await writeAutoencoder(copy, opened, hash);
-        const own = await cached(config.data, cache);
-        const { validation } = config;
-        const other =
-          own && validation && (await cached(shown(validation, config), join(cache, "validation")));
-        if (!own || (validation && !other)) return undefined;
+        const own = await cached(pictures, cache);
+        const held = validationData(config, heldOut ?? 0);
+        // No others than those that are used are encoded.
+        const others =
+          held && limitedTo(held.data, config.validation.batches * config.training.batch);
+        const other = own && others && (await cached(others, join(cache, "validation")));
+        if (!own || (others && !other)) return undefined;
         return {
           loader: await loaders.training(step, own),
-          validation: await loaders.validation(other),
+          validation: others && (await loaders.validation(others, other)),
+          own: held?.own ?? false,
           latents: { form: own.form, posterior, ...scalesOf(coder) },
           overhead: loaderThreadBytes,
         };
@@ -145,15 +149,6 @@ function latentShape({ height, width }: PictureShape, coder: ImageCodec): ImageS
   return coder.kind === "kl"
     ? { ...size, channels: codecShape(coder).latents }
     : { ...size, channels: TOKEN_WIDTH, codebook: coder.config.codebook };
-}
-
-/** The validation data, limited to the pictures that are used, so that no others are encoded. */
-function shown(
-  { data, batches }: NonNullable<RunConfig["validation"]>,
-  { training }: RunConfig,
-): DataConfig {
-  const all = batches * training.batch;
-  return { ...data, limit: Math.min(data.limit ?? all, all) };
 }
 
 /** A hash of an autoencoder's config and weights, without the scale of its latents. */

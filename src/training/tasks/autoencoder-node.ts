@@ -6,7 +6,7 @@ import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Picture, picturesOf, valuesOf } from "../../pictures/picture.ts";
-import { pictureGrid } from "../../pictures/grid.ts";
+import { pictureGrid, sampleScale } from "../../pictures/grid.ts";
 import { type Batch, takeBatches } from "../../data/loading/batch-reader.ts";
 import { openLoader } from "../../data/loading/loader-node.ts";
 import { input } from "../../engine/graph/functional.ts";
@@ -21,7 +21,7 @@ import type { Backend } from "../../engine/runtime/backend.ts";
 import { codecFolders } from "../../models/coders/image-codec-node.ts";
 import { writeJson } from "../../weights/sources/atomic-node.ts";
 import { writeSafetensors } from "../../weights/safetensors/file-node.ts";
-import { type AutoencoderTrainingConfig, pictureShape } from "../config/config.ts";
+import { type AutoencoderTrainingConfig, pictureShape, trainingData } from "../config/config.ts";
 import type { Measures, Trained } from "../loop.ts";
 import type { FolderTask, TaskPlan, TrainContext } from "../run/train-node.ts";
 import type { Arrays } from "../step.ts";
@@ -54,25 +54,20 @@ import { createParams, type ParamsRoot } from "../../nn/params.ts";
 
 export function autoencoderPlan(given: AutoencoderTrainingConfig, context: TrainContext): TaskPlan {
   // The reconstruction is always measured, on the training's own pictures if there are no others.
-  const { validation = { data: given.data, steps: 500, batches: 8, own: true }, ...rest } = given;
-  const config = { ...rest, validation };
+  const config = { ...given, validation: { ...given.validation, own: true } };
   return {
     config,
     recorded: given,
-    task: () => autoencoderTask(config, context),
+    task: () => autoencoderTask(given, context),
     close: () => Promise.resolve(),
   };
 }
-
-type ValidatedConfig = AutoencoderTrainingConfig & {
-  readonly validation: NonNullable<AutoencoderTrainingConfig["validation"]>;
-};
 
 /** The number of batches of training pictures from which statistics are gathered. */
 const GATHERED = 8;
 
 async function autoencoderTask(
-  config: ValidatedConfig,
+  config: AutoencoderTrainingConfig,
   { backend, out }: TrainContext,
 ): Promise<FolderTask> {
   const { seed, training } = config;
@@ -89,7 +84,7 @@ async function autoencoderTask(
     ? await readInitialWeights(params, from, { file, keyOf: publishedName })
     : drawnWeights(params, fork(randomKey(seed), "weights"), undefined);
   // Pictures of the training set, the same each time.
-  const first = { data: config.data, shape, batch: training.batch, seed: 0, from: 0 };
+  const first = { data: trainingData(config), shape, batch: training.batch, seed: 0, from: 0 };
   const shown = await takeBatches(await openLoader(first), GATHERED);
   const measured = measuredAutoencoder(autoencoder, images, shown, config, backend);
   return {
@@ -129,7 +124,7 @@ function measuredAutoencoder(
   autoencoder: Autoencoder,
   images: Tensor,
   shown: readonly Batch[],
-  config: ValidatedConfig,
+  config: AutoencoderTrainingConfig,
   backend: Backend,
 ) {
   const { threads } = config.training;
@@ -217,11 +212,13 @@ function comparison(truth: readonly Picture[], made: readonly Picture[], count: 
   const shown = Math.min(count, truth.length);
   const columns = Math.min(shown, 12);
   const rows: Picture[] = [];
+  const titles: string[] = [];
   // Only full rows, so that each picture stands above its own reconstruction.
   for (let from = 0; from + columns <= shown; from += columns) {
     rows.push(...truth.slice(from, from + columns), ...made.slice(from, from + columns));
+    titles.push("pictures", "as reconstructed");
   }
-  return pictureGrid(rows, columns);
+  return pictureGrid(rows, columns, { scale: sampleScale(truth[0]!), titles });
 }
 
 interface Autoencoder {

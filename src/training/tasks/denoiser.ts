@@ -48,6 +48,7 @@ import { clipRows, requireLearnableClips } from "./clips.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
 import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import { captionWarnings } from "./captions.ts";
+import { sampledConditions } from "./samples.ts";
 import type { WordTable } from "./words.ts";
 
 /** The fields of a config that a denoiser uses; the others say where data comes from and results go. */
@@ -57,14 +58,14 @@ export type DenoiserSettings = Pick<
 > & {
   readonly picture: FramesConfig["picture"];
   readonly samples: Pick<DenoiserConfig["samples"], "of">;
-  readonly validation?:
-    | Pick<NonNullable<DenoiserConfig["validation"]>, "batches" | "times">
-    | undefined;
+  readonly validation?: Pick<DenoiserConfig["validation"], "batches" | "times"> | undefined;
 };
 
 /** A denoiser in training, and what follows from its averaged weights. */
 export interface DenoiserTask extends Task {
   readonly tokenizer: Tokenizer | undefined;
+  /** Prompts or classes that its samples show; undefined for a network that takes neither. */
+  readonly sampled: readonly string[] | undefined;
   /** The card of the model after a length of training. */
   cardAt(trained: Trained): Card;
   /** All weights of the network, given the averages of the trained ones. */
@@ -196,7 +197,14 @@ export function denoiserParts(
   { backend, name }: { readonly backend: Backend; readonly name: string },
 ): Pick<
   DenoiserTask,
-  "inputs" | "validator" | "multiplyAdds" | "cardAt" | "allWeights" | "tokenizer" | "warnings"
+  | "inputs"
+  | "validator"
+  | "multiplyAdds"
+  | "cardAt"
+  | "allWeights"
+  | "tokenizer"
+  | "warnings"
+  | "sampled"
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
   requireKnownSamples(samples.of, network, classNames);
@@ -217,6 +225,7 @@ export function denoiserParts(
   }
   return {
     tokenizer,
+    sampled: samples.of ?? sampledConditions(network, source),
     warnings: tokenizer ? captionWarnings(source, tokenizer, network, training) : [],
     allWeights,
     multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),

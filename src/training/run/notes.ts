@@ -1,0 +1,47 @@
+/** What a training says at its start about its pictures, and what to expect of it. */
+import type { RunConfig } from "../config/config.ts";
+import type { DataSource } from "../loop.ts";
+
+/** The pictures seen from which models of the examples drew rough shapes, and details. */
+const [ROUGH, FINE] = [20_000, 200_000];
+
+/** Sentences for the start of a training. */
+export function startNotes(
+  config: Pick<RunConfig, "training" | "validation"> & object,
+  { info }: Pick<DataSource, "info">,
+  resumedAt: number | undefined,
+): readonly string[] {
+  if (resumedAt !== undefined) return [];
+  return [
+    ...heldOutNote(config, info),
+    ...("lora" in config || "autoencoder" in config ? [] : [expectation(config)]),
+  ];
+}
+
+function heldOutNote(
+  { validation: { data, share, own } }: Pick<RunConfig, "validation">,
+  { count, heldOut }: DataSource["info"],
+): readonly string[] {
+  if (data || share === 0) return [];
+  if (heldOut) {
+    return [
+      `${number(heldOut)} of ${number(count + heldOut)} pictures are held out to measure the loss on (validation.share).`,
+    ];
+  }
+  const measured = own
+    ? "the loss is measured on the pictures that it learns"
+    : "there is no validation loss";
+  return [`${number(count)} pictures are too few to hold some out, so ${measured}.`];
+}
+
+function expectation({ training }: Pick<RunConfig, "training">): string {
+  const { batch, accumulate, steps } = training;
+  const stepsTo = (pictures: number) => number(Math.ceil(pictures / (batch * accumulate)));
+  const all =
+    steps === undefined ? "" : `; this training sees ${number(steps * batch * accumulate)}`;
+  return `Samples are noise and blurs at first. In our examples rough shapes appear after ${number(ROUGH)} pictures seen (${stepsTo(ROUGH)} steps of this batch), and details after ${number(FINE)} (${stepsTo(FINE)} steps)${all}.`;
+}
+
+function number(value: number): string {
+  return value.toLocaleString("en");
+}
