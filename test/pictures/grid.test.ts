@@ -78,4 +78,28 @@ describe("pictureGrid", () => {
       ),
     );
   });
+
+  it("writes a line above each row, cut off where the row ends", () => {
+    const pictures = [0, 1].map(() => grey(20, 3, new Array<number>(60).fill(9)));
+    const grid = (...titles: string[]) => pictureGrid(pictures, 1, { gap: 0, titles });
+    const { width, height, pixels } = grid("I", "dé");
+    expect({ width, height }).toEqual({ width: 20, height: 2 * (3 + 10) });
+    const rows = Array.from({ length: 9 }, (_, y) =>
+      Array.from(pixels.slice(20 * y, 20 * y + 8), (value) => (value === 0 ? "#" : ".")).join(""),
+    );
+    expect(rows).toEqual([
+      "........",
+      ".####...",
+      "..##....",
+      "..##....",
+      "..##....",
+      "..##....",
+      "..##....",
+      ".####...",
+      "........",
+    ]);
+    // Room for two letters, and the two dots that say that there were more.
+    expect(grid("abc", "").pixels).toEqual(grid("..", "").pixels);
+    expect(grid("狗", "").pixels).not.toEqual(grid("", "").pixels);
+  });
 });

@@ -83,6 +83,25 @@ describe("validation", () => {
   });
 });
 
+it("holds pictures out to measure the loss, if there are enough, and says so", async () => {
+  const notes = (events: readonly TrainingEvent[]) =>
+    events.flatMap((event) => (event.kind === "note" ? [event.message] : []));
+  const few = await trained("few");
+  expect(few.result).not.toHaveProperty("validation");
+  expect(notes(few.events)[0]).toBe(
+    "12 pictures are too few to hold some out, so there is no validation loss.",
+  );
+  expect(notes(few.events)[1]).toContain("this training sees 8.");
+  await classesIn("many", { ant: 10, bee: 60, cat: 110, dog: 160, eel: 210 });
+  const data = `data={ kind: images, path: ${JSON.stringify(at("many"))} }`;
+  const many = await trained("held-out", [data, "validation.batches=1"]);
+  expect(many.result.validation).toBeGreaterThan(0);
+  expect(notes(many.events)[0]).toMatch(/^2 of 20 pictures are held out/);
+  const all = await trained("all", [data, "validation={ share: 0 }"]);
+  expect(all.result).not.toHaveProperty("validation");
+  expect(all.events).toContainEqual(expect.objectContaining({ kind: "start", pictures: 20 }));
+});
+
 it.each([
   [
     "diffusion={ process: discrete, predicts: v, zeroTerminalSNR: true, weighting: { kind: min-snr, gamma: 5 } }",
