@@ -9,6 +9,7 @@ const pictureExpected =
   "a picture: width, height, channels (1 or 3) and one byte for each in pixels";
 
 export const clipSettings = {
+  /** Number of frames, a whole number from 1, for models that draw clips. The model's own number by default. */
   frames: setting({
     type: z.int().min(1),
     expected: "a whole number of at least 1",
@@ -18,6 +19,7 @@ export const clipSettings = {
     default: ({ model }) => ownFrames(model),
     forModel: checkedFrames,
   }),
+  /** Frames a second of a clip, above 0 and at most 1000. The model's own number by default. */
   fps: setting({
     type: z.number().gt(0).max(1000),
     expected: "a number of frames a second above 0, at most 1000",
@@ -26,6 +28,7 @@ export const clipSettings = {
     default: ({ model }) => ownRate(model),
     forModel: checkedRate,
   }),
+  /** Last frame of a clip; with `image`, what lies between the two is drawn. None by default. */
   lastImage: setting({
     type: z.custom<Picture>(isPicture),
     expected: pictureExpected,
@@ -35,6 +38,7 @@ export const clipSettings = {
     only: "continuous",
     unrecorded: true,
   }),
+  /** Clip to go on from: its frames are the first of `frames`. None by default. */
   extend: setting({
     type: z.custom<Clip>(isClip),
     expected: "a clip: frames, width, height, channels (1 or 3) and one byte for each in pixels",
@@ -43,6 +47,9 @@ export const clipSettings = {
     only: "continuous",
     unrecorded: true,
   }),
+  /**
+   * Whether a clip ends with its first frame, which is drawn first unless given; the last frame, its repetition, is left out. False by default.
+   */
   loop: setting({
     type: z.boolean(),
     expected: "true or false",
@@ -50,6 +57,7 @@ export const clipSettings = {
     flags: [{ flag: "--loop", parse: "flag" }],
     only: "continuous",
   }),
+  /** Picture to start from, of the size that is drawn; for models of clips the first frame, which is kept. None by default. */
   image: setting({
     type: z.custom<Picture>(isPicture),
     expected: pictureExpected,

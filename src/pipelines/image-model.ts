@@ -8,6 +8,7 @@ import { UsageError } from "../engine/errors.ts";
 import { input } from "../engine/graph/functional.ts";
 import { type Graph, graphOf } from "../engine/graph/graph.ts";
 import { batch } from "../engine/graph/shape.ts";
+import { type RecentlyUsed, recentlyUsed } from "../engine/recent.ts";
 import type { RunOptions, WeightSource } from "../engine/runtime/backend.ts";
 import type { Card } from "../models/card.ts";
 import { defaultTile } from "../models/coders/autoencoder-kl.ts";
@@ -159,10 +160,13 @@ export type StagedModel = Pick<
   "network" | "weights" | "decoder" | "clipDecoder" | "encoder"
 >;
 
+/** Sizes of clips, in each direction, whose graphs are remembered. */
+const KEPT_CLIP_SIZES = 8;
+
 export function stagesOf(model: StagedModel): Stages {
   const { network, weights, decoder, clipDecoder, encoder } = model;
   const made = new Map<string, Stage>();
-  const clips = new Map<string, ClipStages>();
+  const clips = recentlyUsed<ClipStages>(KEPT_CLIP_SIZES);
   const quantized = new Map<Stage, Stage>();
   const once = (kind: Stage["kind"], key: string, source: WeightSource, graph: () => Graph) => {
     const name = `the ${kind}`;
@@ -199,33 +203,30 @@ export function stagesOf(model: StagedModel): Stages {
   };
 }
 
-/** The programs for clips of one size in one direction, made once. */
+/** The programs for clips of one size in one direction. */
 function clipStages(
   { config, weights }: ClipDecoder,
   direction: Direction,
   size: Size,
-  made: Map<string, ClipStages>,
+  recent: RecentlyUsed<ClipStages>,
 ): ClipStages {
-  const key = `${direction} ${size.join("×")}`;
-  const known = made.get(key);
-  if (known) return known;
   const kind = direction === "decode" ? "decoder" : "image encoder";
-  const stages = new Map<Graph, Stage>();
-  const fresh: ClipStages = {
-    coder: chunkCoder(config, direction, size),
-    stage(graph) {
-      const stage: Stage = stages.get(graph) ?? {
-        name: `the ${kind}`,
-        kind,
-        graph: () => graph,
-        weights,
-      };
-      stages.set(graph, stage);
-      return stage;
-    },
-  };
-  made.set(key, fresh);
-  return fresh;
+  return recent(`${direction} ${size.join("×")}`, () => {
+    const stages = new Map<Graph, Stage>();
+    return {
+      coder: chunkCoder(config, direction, size),
+      stage(graph) {
+        const stage: Stage = stages.get(graph) ?? {
+          name: `the ${kind}`,
+          kind,
+          graph: () => graph,
+          weights,
+        };
+        stages.set(graph, stage);
+        return stage;
+      },
+    };
+  });
 }
 
 /** How a network is traced for a drawing. */

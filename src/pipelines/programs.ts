@@ -275,6 +275,8 @@ export function stagePrograms(
   const drop = async (stage: Stage) => {
     const { program } = cached.get(stage)!;
     cached.delete(stage);
+    // A graph holds the network's tables, which would add up over many picture sizes.
+    graphs.delete(stage);
     await program.dispose();
   };
   /** A program that must be dropped before the stage is run. */

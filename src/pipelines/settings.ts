@@ -6,7 +6,7 @@
  */
 import * as z from "zod";
 import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
-import { samplers } from "../diffusion/samplers/index.ts";
+import { type SamplerName, samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
 import { tokenSampler } from "../models/card.ts";
@@ -33,7 +33,7 @@ import {
   type MergedLora,
   pictureSize,
 } from "./image-model.ts";
-import { checkedSkipLayers, skipLayersType } from "./skip-layers.ts";
+import { skipLayersSetting } from "./skip-layers.ts";
 import {
   checkedFields,
   isPicture,
@@ -50,21 +50,27 @@ const wholeFrom1 = { type: z.int().min(1), expected: "a whole number of at least
 const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 const picture = z.custom<Picture>(isPicture);
 
+/** Any text as far as this table checks: the model's process knows its samplers, and names the nearest one. */
+const samplerName: z.ZodType<SamplerName | typeof tokenSampler> = z.string() as never;
+
 const seedHelp = "seed of the first picture; random unless given";
 
 export const settings = {
+  /** What to draw: the prompt. Models that take prompts need one, and others take none. */
   prompt: setting({
     type: z.string(),
     expected: "a text",
     help: "what to draw, for models that take prompts",
     flags: [],
   }),
+  /** What to draw: the name of a class, or its number from 0. Models that draw classes need one, and others take none. */
   class: setting({
     type: z.union([z.string(), z.int().min(0)]),
     expected: "the name or number of a class",
     help: "what to draw, for models that draw classes",
     flags: [{ flag: "--class <name|number>", parse: "text" }],
   }),
+  /** What guidance leads away from: a prompt, or the name of a class for models that draw classes. No condition by default. */
   negativePrompt: setting({
     type: z.string(),
     expected: "a prompt or a class to lead away from",
@@ -72,6 +78,7 @@ export const settings = {
     flags: [{ flag: "--negative <text>", parse: "text" }],
     aliases: ["negative", "negative_prompt"],
   }),
+  /** Seed of the first picture, a whole number from 0; each further picture has the next one. 0 by default. */
   seed: setting({
     type: z.int().min(0),
     expected: `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`,
@@ -79,6 +86,7 @@ export const settings = {
     flags: [{ flag: "--seed <n>", parse: "number", help: seedHelp }],
     default: () => 0,
   }),
+  /** Number of pictures, a whole number from 1, whose seeds follow one another. 1 by default. */
   count: setting({
     ...wholeFrom1,
     help: "number of pictures, whose seeds follow one another",
@@ -87,6 +95,7 @@ export const settings = {
     unrecorded: true,
     default: () => 1,
   }),
+  /** Sampling steps, a whole number from 1: more take longer and give finer pictures. The model's own number by default. */
   steps: setting({
     ...wholeFrom1,
     help: "sampling steps; the model's own number unless given",
@@ -94,8 +103,9 @@ export const settings = {
     aliases: ["numInferenceSteps", "num_inference_steps"],
     default: ({ model }) => model.defaults.steps,
   }),
+  /** Sampling method: the name of a sampler, or `renoise`, the only one for models of codes. The model's own by default. */
   sampler: setting({
-    type: z.string(),
+    type: samplerName,
     expected: "the name of a sampler",
     help: `sampling method, the model's own unless given: ${Object.keys(samplers).join(", ")}; ${tokenSampler} for models of codes`,
     flags: [{ flag: "--sampler <name>", parse: "text" }],
@@ -105,6 +115,9 @@ export const settings = {
       return name;
     },
   }),
+  /**
+   * Scale of classifier-free guidance from 0 to 1000: higher values follow the prompt or class more closely, 1 means none. The model's own by default.
+   */
   guidance: setting({
     type: nonNegative.max(1000),
     expected: "a number from 0 to 1000, where 1 means no guidance",
@@ -113,6 +126,7 @@ export const settings = {
     aliases: ["guidanceScale", "guidance_scale"],
     default: ({ model, guidable }) => (guidable ? model.defaults.guidance : 1),
   }),
+  /** Number of channels, from the first, that guidance applies to: from 1 to those of the model, and its own number by default. */
   guidedChannels: setting({
     ...wholeFrom1,
     help: "number of channels, from the first, that guidance applies to",
@@ -126,7 +140,10 @@ export const settings = {
       );
     },
   }),
-  /** Limits guidance to ratios sigma / alpha in (above, upTo] (Kynkäänniemi et al., 2024). */
+  /**
+   * Guides only where the ratio of noise to signal, sigma / alpha, is in the interval (above, upTo], both at least 0 (Kynkäänniemi et al., 2024).
+   * The model's own by default, which for most models is everywhere.
+   */
   guidanceInterval: setting({
     type: pair.refine(([above, upTo]) => above < upTo),
     expected: "two numbers of at least 0, the smaller one first",
@@ -135,7 +152,10 @@ export const settings = {
     only: "continuous",
     default: ({ model }) => model.defaults.guidedBetween,
   }),
-  /** φ of Lin et al., 2024, eq. 16: 0 leaves the guided prediction as it is, 0.7 is the paper's value. */
+  /**
+   * How far guided predictions get the contrast of unguided ones back, from 0 (not at all, the default) to 1: φ of Lin et al., 2024, eq. 16,
+   * where the paper's value is 0.7.
+   */
   rescale: setting({
     type: nonNegative.max(1),
     expected: "a number from 0 (not at all) to 1 (fully)",
@@ -144,30 +164,15 @@ export const settings = {
     aliases: ["guidanceRescale", "guidance_rescale"],
     only: "continuous",
   }),
-  /** Applies in the steps whose number, from 0, is between `from` and `to` times all steps. */
-  skipLayers: setting({
-    type: skipLayersType,
-    expected:
-      "an object of layers (numbers from 0), a scale of at least 0, and the shares of the steps from and to, the smaller one first",
-    help: "lead away from the prediction without these layers (Stable Diffusion 3.5), such as 7,8,9",
-    flags: [
-      { flag: "--skip-layers <n,n…>", parse: "numbers", members: ["layers"] },
-      {
-        flag: "--skip-guidance <g>",
-        parse: "number",
-        members: ["scale"],
-        help: "scale of leading away from --skip-layers (default: 2.8)",
-      },
-      {
-        flag: "--skip-steps <from,to>",
-        parse: "pair",
-        members: ["from", "to"],
-        help: "the shares of the steps between which --skip-layers applies (default: 0.01,0.2)",
-      },
-    ],
-    only: "continuous",
-    forModel: checkedSkipLayers,
-  }),
+  /**
+   * Leads away from the prediction without these layers (numbers from 0), by `scale` (2.8 by default), in the steps between the shares `from` and
+   * `to` of all steps (0.01 and 0.2 by default), as for Stable Diffusion 3.5. No layers by default.
+   */
+  skipLayers: skipLayersSetting,
+  /**
+   * Temperatures in the first and the last step, each at least 0, for models of codes: 0 takes the likeliest ones. The model's own by default, or
+   * [1, 1].
+   */
   temperature: setting({
     type: pair,
     expected: "two numbers of at least 0, for the first and the last step",
@@ -177,24 +182,28 @@ export const settings = {
     default: ({ model: { process, defaults } }) =>
       process.kind === "tokens" ? (defaults.temperature ?? ([1, 1] as const)) : undefined,
   }),
+  /** Time shift of rectified flow, above 0: values above 1 spend more steps at high noise, 1 means none. The model's own by default. */
   shift: setting({
     type: number.positive(),
     expected: "a number above 0, where 1 means no shift",
     help: "time shift of rectified flow, above 1 for more steps at high noise; the model's own unless given",
     flags: [{ flag: "--shift <s>", parse: "number" }],
   }),
+  /** Numbers that the network's layers are computed in: `int8` is faster on cpu and wasm, and changes pictures a little. float32 by default. */
   compute: setting({
     type: z.enum(computations),
     expected: `one of ${computations.join(", ")}`,
     help: `numbers that the network's layers are computed in: float32 unless given, or int8, which is faster on cpu and wasm and changes pictures a little`,
     flags: [{ flag: "--compute <numbers>", parse: "text" }],
   }),
+  /** Width in pixels, a multiple of what the model asks for. That of a given image by default, or the model's own. */
   width: setting({
     ...side,
     help: "width in pixels; the model's own unless given",
     flags: [{ flag: "--width <pixels>", parse: "number" }],
     default: ({ model, like }) => like?.width ?? pictureSize({}, model).width,
   }),
+  /** Height in pixels, a multiple of what the model asks for. That of a given image by default, or the model's own. */
   height: setting({
     ...side,
     help: "height in pixels; the model's own unless given",
@@ -202,6 +211,7 @@ export const settings = {
     default: ({ model, like }) => like?.height ?? pictureSize({}, model).height,
   }),
   ...clipSettings,
+  /** Share of the steps by which a given image is drawn anew: above 0, which keeps it, up to 1. 0.6 by default, or 1 with a mask. */
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
@@ -210,6 +220,7 @@ export const settings = {
     default: ({ model, image, mask }) =>
       image && model.network.frames === undefined ? (mask ? 1 : 0.8) : undefined,
   }),
+  /** Where a given image is drawn anew: a picture of its size, white on black. Everywhere by default. */
   mask: setting({
     type: picture,
     expected: "a picture of the image's size, white where the image is drawn anew",
@@ -230,7 +241,8 @@ export function settingRow(name: SettingName): SettingRow {
   return settings[name];
 }
 
-type Given = { readonly [N in SettingName]?: z.input<Rows[N]["type"]> | undefined };
+/** Over `keyof`, so that editors show each row's comment. */
+type Given = { readonly [N in keyof Rows]?: z.input<Rows[N]["type"]> | undefined };
 
 /** What to draw and how. Settings that are not given have the model's own values; see `settings` for each. */
 export interface GenerateRequest extends Given {
@@ -257,8 +269,10 @@ type Shown = Exclude<SettingName, "image" | "lastImage" | "extend" | "mask" | "c
 
 /** A request with all its settings resolved: the same settings give the same pictures. */
 export type GenerateSettings = {
-  readonly [N in Extract<Shown, AlwaysKnown>]: Value<N>;
-} & { readonly [N in Exclude<Shown, AlwaysKnown>]?: Value<N> } & {
+  readonly [N in keyof Rows as N extends Shown & AlwaysKnown ? N : never]: Value<N>;
+} & {
+  readonly [N in keyof Rows as N extends Exclude<Shown, AlwaysKnown> ? N : never]?: Value<N>;
+} & {
   readonly class?: string;
   /** Whether a mask says which part of the image is drawn anew. */
   readonly masked?: boolean;
@@ -338,7 +352,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   };
 }
 
-/** Option names of other libraries that have no counterpart of a single name here. */
+/** Option names of other libraries whose counterpart has another form. */
 const elsewhere: Readonly<Record<string, string>> = {
   generator: "seed",
   callback: "onProgress",
