@@ -1,9 +1,9 @@
 /**
- * Attacks a running server: node scripts/run.mjs scripts/attack-server.ts [--seconds 60] [--kills 0]
+ * Attacks a running server: node scripts/run.mjs scripts/attack-server.ts [--seconds 60] [--kills 0] [--built]
  *
  * Sends drawings at four times of what the queue takes, with malformed bodies, huge sizes, wrong types, path tricks and dropped
  * connections, and kills processes that draw. With --kills the server itself is killed so many times at random moments, and started
- * again. At the end every job that was accepted must be over, no file may lie outside the server's folder, and the slope of the
+ * again. With --built the server is that of dist/. At the end every job that was accepted must be over, no file may lie outside the server's folder, and the slope of the
  * server's memory is printed.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -18,6 +18,7 @@ const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "60" },
     kills: { type: "string", default: "0" },
+    built: { type: "boolean", default: false },
   },
 });
 const seconds = Number(values.seconds);
@@ -35,7 +36,8 @@ const accepted = new Set<string>();
 const answers = new Map<string, number>();
 const surprises: string[] = [];
 const memory: { readonly at: number; readonly bytes: number }[] = [];
-let isOver = false;
+/** Aborts when the attack is over. */
+const over = new AbortController();
 let server: ChildProcess;
 let expectsEnd = false;
 
@@ -45,7 +47,7 @@ function count(what: string): void {
 
 async function start(): Promise<void> {
   const args = [
-    "src/cli/main.ts",
+    values.built ? "dist/cli/main.js" : "src/cli/main.ts",
     "serve",
     "--port",
     String(port),
@@ -151,7 +153,8 @@ async function drawing(): Promise<void> {
   count(String(response.status));
   if (response.status === 429) {
     await response.body?.cancel();
-    return void (await sleep(200));
+    await sleep(200);
+    return;
   }
   if (response.status !== 202) return void surprises.push(await response.text());
   const { id } = (await response.json()) as Job;
@@ -180,7 +183,7 @@ async function dropped(): Promise<void> {
 }
 
 async function client(): Promise<void> {
-  while (!isOver) {
+  while (!over.signal.aborted) {
     try {
       const luck = Math.random();
       if (luck < 0.5) await drawing();
@@ -205,7 +208,7 @@ async function client(): Promise<void> {
 /** Kills a process that draws now and then, and watches the server's memory. */
 async function disturb(): Promise<void> {
   const begun = Date.now();
-  for (let i = 1; !isOver; i++) {
+  for (let i = 1; !over.signal.aborted; i++) {
     await sleep(1000);
     const { pid } = server;
     if (pid === undefined || server.exitCode !== null) continue;
@@ -213,8 +216,12 @@ async function disturb(): Promise<void> {
       const rss = execFileSync("ps", ["-o", "rss=", "-p", String(pid)]).toString();
       memory.push({ at: (Date.now() - begun) / 1000, bytes: 1024 * Number(rss) });
       if (i % 10 !== 0) continue;
-      const children = execFileSync("ps", ["-o", "pid=", "--ppid", String(pid)]).toString();
-      const child = Number.parseInt(children, 10);
+      const args = ["-ww", "-o", "pid=,args=", "--ppid", String(pid)];
+      const children = execFileSync("ps", args).toString().split("\n");
+      const child = Number.parseInt(
+        children.find((each) => each.includes("drawing-process"))!,
+        10,
+      );
       if (child > 0) process.kill(child, "SIGKILL");
       count("killed process");
     } catch {
@@ -242,7 +249,7 @@ for (let i = 0; i < kills; i++) {
   await start();
 }
 if (kills === 0) await sleep(1000 * seconds);
-isOver = true;
+over.abort();
 await clients;
 
 // What was accepted is drawn to its end.

@@ -49,10 +49,7 @@ export function jobLog(): JobLog {
       events = final ? [final] : [];
       wake();
     },
-    preview: () =>
-      events.map(({ event }) => event).find((event) => event.kind === "preview") as
-        | Extract<JobEvent, { kind: "preview" }>
-        | undefined,
+    preview: () => events.map(({ event }) => event).find((event) => event.kind === "preview"),
     async *follow(after, signal) {
       // A number from before a restart says nothing.
       let seen = after > last ? 0 : after;
