@@ -45,7 +45,7 @@ export type MotionName = keyof typeof motions;
 export const motionNames = Object.keys(motions) as [MotionName, ...MotionName[]];
 
 /** The word for a motion in captions. */
-export function wordOf(motion: MotionName): string {
+function wordOf(motion: MotionName): string {
   return motions[motion].word;
 }
 

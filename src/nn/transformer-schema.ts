@@ -4,7 +4,7 @@ import { type Axes, formatAxes, nearestMultiples } from "./patches.ts";
 
 export const count = z.int().min(1);
 
-export const normSchema = z.strictObject({
+const normSchema = z.strictObject({
   kind: z.enum(["layer", "rms"]),
   affine: z.boolean(),
   epsilon: z.number().positive().default(1e-6),

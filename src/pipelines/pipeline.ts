@@ -10,9 +10,10 @@ import type { Backend } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import { guidesItself, networkInput } from "../models/network.ts";
-import { joinFrames, type RunChunk, sliceFrames } from "../models/coders/video-chunks.ts";
+import { sliceFrames } from "../models/coders/video-chunks.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
+import { decodeClipLatents } from "./decode-clip.ts";
 import { checkComputation } from "./compute.ts";
 import {
   cachedEncoder,
@@ -330,15 +331,9 @@ async function decodeClip(
 ): Promise<Clip> {
   const { model, stages, run } = context;
   const [, channels, frames, height, width] = latents.shape as [1, number, number, number, number];
-  const decoder = stages.clipCoder("decode", [height, width]);
-  if (decoder) {
-    const parts: NdArray<"float32">[] = [];
-    const runChunk: RunChunk = (graph, inputs) => run(decoder.stage(graph), inputs);
-    for await (const part of decoder.coder.code(latents, runChunk)) {
-      signal?.throwIfAborted();
-      parts.push(part);
-    }
-    return framesOf(joinFrames(parts))[0]!;
+  if (model.clipDecoder) {
+    const stagesOf = (size: readonly [number, number]) => stages.clipCoder("decode", size)!;
+    return decodeClipLatents(latents, { stagesOf, run, signal });
   }
   if (!model.decoder) return framesOf(latents)[0]!;
   const pictures: Picture[] = [];

@@ -4,6 +4,7 @@
  */
 import { chunkFrames } from "../models/coders/video-autoencoder-config.ts";
 import { guidesItself } from "../models/network.ts";
+import { clipTile } from "./decode-clip.ts";
 import { turns } from "../engine/turns.ts";
 import { byteSize, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError, UsageError } from "../engine/errors.ts";
@@ -140,7 +141,10 @@ export function memoryPlan(
   });
   const most = stages.tile ?? Infinity;
   const decoder = stages.decoder(size.map((side) => Math.min(side, most)) as [number, number]);
-  const clips = stages.clipCoder("decode", size);
+  const clips = stages.clipCoder(
+    "decode",
+    size.map((side) => Math.min(side, clipTile)) as [number, number],
+  );
   // All chunks but the first, which is shorter, take the same memory.
   const clipDecoder = clips?.stage(clips.coder.graph(1, false));
   const encoded = image && stages.clipCoder("encode", image);
