@@ -35,7 +35,7 @@ interface EvaluateCommandOptions extends OpenModelOptions {
 const shippedPrompts = packageFile("models/prompts/emoji.jsonl");
 
 /** The settings that every prompt is drawn with. */
-const drawnWith = ["steps", "guidance", "compute"] as const;
+const drawnWith = ["steps", "guidance", "compute", "cache"] as const;
 
 export function addEvaluate(program: Command): void {
   const command = program

@@ -12,9 +12,11 @@ import { requireFfmpeg } from "../pictures/ffmpeg-node.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { clipSheet, pictureGrid } from "../pictures/grid.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
+import type { DrawingProgress } from "../pipelines/compute.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
+import { psnr } from "../evaluation/psnr.ts";
 import { type DrawnPicture, finished, type Pipeline } from "../pipelines/pipeline.ts";
 import { type GenerateRequest, recordedSettings, settings } from "../pipelines/settings.ts";
 import { showingDownload } from "./download-progress.ts";
@@ -43,6 +45,7 @@ interface GenerateOptions extends OpenModelOptions {
   readonly out?: string;
   readonly grid?: true;
   readonly fromImage?: string;
+  readonly compareExact?: true;
   readonly json?: true;
 }
 
@@ -75,6 +78,10 @@ export function addGenerate(program: Command): void {
     )
     .option("--grid", "also write all pictures side by side, or the frames of clips")
     .option("--from-image <file>", "take the settings that a drawn picture records")
+    .option(
+      "--compare-exact",
+      "with --json, also draw without --cache and --compute, and state how near each picture is (psnr, in dB)",
+    )
     .option(
       "--json",
       "print one JSON object: { files, seeds, model, steps, guidance, sampler, width, height, size: [height, width], seconds, … }",
@@ -150,7 +157,8 @@ async function draw(
 
   const begun = performance.now();
   const elapsed = () => (performance.now() - begun) / 1000;
-  const pictures = await drawn(pipeline, { ...request, ...resolved }, elapsed, guard);
+  const whole = { ...request, ...resolved };
+  const { pictures, cached } = await drawn(pipeline, whole, elapsed, guard);
   const seconds = elapsed();
 
   const files = numbered(path, count);
@@ -171,7 +179,14 @@ async function draw(
     const { warnings } = resolved;
     const size = [height, width];
     const report = { files, seeds, model: pipeline.name, ...recording, size, seconds, warnings };
-    writeJsonLine(process.stdout, grid === undefined ? report : { ...report, grid });
+    const exact = options.compareExact && { ...whole, cache: undefined, compute: undefined };
+    const compared = exact && (await drawn(pipeline, exact, elapsed, guard)).pictures;
+    writeJsonLine(process.stdout, {
+      ...report,
+      ...(cached && { cached }),
+      ...(compared && { psnr: compared.map((picture, i) => psnrShown(pictures[i]!, picture)) }),
+      ...(grid !== undefined && { grid }),
+    });
     return;
   }
   await showPicture(sheet, process.stdout);
@@ -185,6 +200,12 @@ async function draw(
 /** The name of the sheet beside a file; a film has none of its own format. */
 function gridName(path: string): string {
   return withSuffix(isFilm(path) ? `${path.slice(0, -extname(path).length)}.png` : path, "grid");
+}
+
+/** The PSNR of two pictures in dB to a hundredth; null if they are equal, since JSON has no infinity. */
+function psnrShown(a: Picture, b: Picture): number | null {
+  const decibels = psnr(a, b);
+  return Number.isFinite(decibels) ? Math.round(100 * decibels) / 100 : null;
 }
 
 /** All pictures in a square, or of clips the frames, one row a clip. */
@@ -201,11 +222,14 @@ async function drawn(
   request: GenerateRequest,
   elapsed: () => number,
   guard: SignalGuard,
-): Promise<readonly DrawnPicture[]> {
+): Promise<{ pictures: readonly DrawnPicture[]; cached: DrawingProgress["cached"] }> {
   const progress = progressWriter(process.stderr);
   progress.update(`${pipeline.name}: opening`);
   let last = elapsed();
-  const onProgress = ({ step, steps }: { readonly step: number; readonly steps: number }) => {
+  let cached: DrawingProgress["cached"];
+  const onProgress = (at: DrawingProgress) => {
+    const { step, steps } = at;
+    cached = at.cached;
     const now = elapsed();
     const left = (now * (steps - step)) / step;
     // Long steps would keep a signal waiting.
@@ -215,7 +239,8 @@ async function drawn(
     progress.update(`${pipeline.name}: step ${step} of ${steps}, ${left.toFixed(0)} s left`);
   };
   try {
-    return await finished(pipeline.generate({ ...request, onProgress }));
+    const pictures = await finished(pipeline.generate({ ...request, onProgress }));
+    return { pictures, cached };
   } finally {
     progress.end();
   }

@@ -1,7 +1,8 @@
-/** The numbers in which a network's linear layers are computed when it draws. */
+/** How a network is computed when it draws: in which numbers, and whether steps are skipped. */
+import type { CacheCount, CacheMode } from "../diffusion/step-cache.ts";
 import { UsageError } from "../engine/errors.ts";
 import { quantizeLinears } from "../engine/passes/quantize.ts";
-import type { Stage } from "./image-model.ts";
+import type { ImageModel, Stage } from "./image-model.ts";
 
 /** "int8" takes the products of the inner linear layers in 8-bit integers, by scales for each channel and each row. */
 export const computations = ["float32", "int8"] as const;
@@ -27,4 +28,21 @@ export function quantizedStage(stage: Stage): Stage {
     graph: () => quantized().graph,
     weights: (name) => quantized().weights(name),
   };
+}
+
+/** @throws UsageError if the model's network cannot be extrapolated */
+export function checkedCache(mode: CacheMode, { name, process }: ImageModel): CacheMode {
+  if (mode === "off" || !process.guidesItself) return mode;
+  throw new UsageError(
+    `cache does not apply to ${name}, whose network predicts whole steps, which do not follow from one another; leave it out.`,
+  );
+}
+
+/** How far a drawing is. */
+export interface DrawingProgress {
+  /** Number of steps that are done, from 1. */
+  readonly step: number;
+  readonly steps: number;
+  /** With the setting `cache`: how many of the network's outputs were asked for so far, and how many of them were not computed. */
+  readonly cached?: CacheCount | undefined;
 }

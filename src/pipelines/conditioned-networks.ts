@@ -1,5 +1,6 @@
 /** The network of a model under the conditions of a request: its prompts are encoded, and what guidance compares is run at once. */
 import { stackRows } from "../diffusion/arrays.ts";
+import { cachedNetwork, cacheLimits, pickAll } from "../diffusion/step-cache.ts";
 import { batchedNetwork, type Conditions, type Network } from "../diffusion/denoiser.ts";
 import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { mapValues } from "../engine/records.ts";
@@ -33,7 +34,7 @@ export function guidable({ model: { network, process, defaults } }: NetworkConte
  * @param inspected returns intermediate tensors, and has the unconditional network whether or not the request is guided
  */
 export async function networksUnder(
-  { settings, condition, negative }: ResolvedRequest,
+  { settings, condition, negative, levels }: ResolvedRequest,
   { size, frames, timePerToken }: InputForm,
   context: NetworkContext,
   signal: AbortSignal | undefined,
@@ -62,15 +63,22 @@ export async function networksUnder(
   const each = (dtype: "bool" | "float32", value: number) =>
     ndarray(dtype, [count], new Array<number>(count).fill(value));
   const scale = told ? { guidance: each("float32", guidance) } : {};
+  const { cache = "off" } = settings;
+  const reuse = { asked: 0, reused: 0 };
   const under = (conditions: Conditions, skips = 0): Network => {
     const skip = skippable.length === 0 ? {} : { skip: each("bool", skips) };
-    return network({ ...conditions, ...scale, ...skip });
+    const whole = { ...conditions, ...scale, ...skip };
+    if (cache === "off" || inspected) return network(whole);
+    // The sampler ends at the last level, and asks the network last at the one before.
+    const limits = { ...cacheLimits[cache], last: levels.at(-2)!.time };
+    return cachedNetwork((rows) => network(pickAll(whole, rows)), limits, reuse);
   };
   return {
     conditional: under(positive),
     unconditional: under(other),
     weakened: under(positive, 1),
     taps: () => taps,
+    cached: cache === "off" ? undefined : reuse,
   };
 }
 

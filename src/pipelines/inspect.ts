@@ -1,4 +1,5 @@
 /** What happened in one step of a drawing: the estimates that guidance compared, the velocity, and intermediate tensors. */
+import type { CacheCount } from "../diffusion/step-cache.ts";
 import { combine, rowsOf } from "../diffusion/arrays.ts";
 import type { NoiseLevel } from "../diffusion/levels.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
@@ -48,6 +49,8 @@ export interface Moment {
 export interface TappedNetworks extends GuidedNetworks {
   /** Rows of the conditional network, followed by those of the unconditional one. */
   readonly taps: () => Readonly<Record<string, NdArray>>;
+  /** How often the cache, if there is one, stood in for the network so far. */
+  readonly cached: CacheCount | undefined;
 }
 
 /**

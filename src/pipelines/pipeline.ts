@@ -14,7 +14,7 @@ import { sliceFrames } from "../models/coders/video-chunks.ts";
 import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
 import { decodeClipLatents } from "./decode-clip.ts";
-import { checkComputation } from "./compute.ts";
+import { checkComputation, type DrawingProgress } from "./compute.ts";
 import {
   cachedEncoder,
   guidable,
@@ -48,10 +48,7 @@ declare global {
 }
 
 /** The state of a generation after a step. */
-export interface GenerateStep {
-  /** Number of steps that are done, from 1. */
-  readonly step: number;
-  readonly steps: number;
+export interface GenerateStep extends DrawingProgress {
   /** Decodes the current estimate; nothing is computed unless it is called. */
   readonly preview: () => Promise<readonly Picture[]>;
   /**
@@ -235,13 +232,15 @@ async function* draw(
   const reported = mapSteps(sampling, async ({ step, steps, estimate, x: reached }) => {
     const begun = x;
     x = reached;
-    onProgress?.({ step, steps });
+    const cached = networks.cached && { ...networks.cached };
+    onProgress?.({ step, steps, cached });
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
     return {
       step,
       steps,
+      cached,
       preview: () => decode(estimate),
       inspect: (options?: InspectOptions) => inspect(begun, step, estimate, options),
     };

@@ -6,6 +6,7 @@
  */
 import * as z from "zod";
 import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
+import { cacheModes } from "../diffusion/step-cache.ts";
 import { type SamplerName, samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
@@ -13,7 +14,7 @@ import { tokenSampler } from "../models/card.ts";
 import { canDrop } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { readSize } from "../pictures/size-text.ts";
-import { computations } from "./compute.ts";
+import { checkedCache, computations, type DrawingProgress } from "./compute.ts";
 import {
   type Condition,
   resolveCondition,
@@ -196,6 +197,15 @@ export const settings = {
     help: `numbers that the network's layers are computed in: float32 unless given, or int8, which is faster on cpu and wasm and changes pictures a little`,
     flags: [{ flag: "--compute <numbers>", parse: "text" }],
   }),
+  /** How freely the network's output is extrapolated from earlier steps instead of computed (see `step-cache.ts`); off by default. */
+  cache: setting({
+    type: z.enum(cacheModes),
+    expected: `one of ${cacheModes.join(", ")}`,
+    help: "how freely the network's output is extrapolated from earlier steps instead of computed: off unless given, careful or fast",
+    flags: [{ flag: "--cache <mode>", parse: "text" }],
+    only: "continuous",
+    forModel: checkedCache,
+  }),
   /** Width in pixels, a multiple of what the model asks for. That of a given image by default, or the model's own. */
   width: setting({
     ...side,
@@ -251,9 +261,7 @@ export interface GenerateRequest extends Given {
   /** Width and height in pixels in one text, such as "64x48". */
   readonly size?: string | undefined;
   /** Called after each step. */
-  readonly onProgress?:
-    | ((progress: { readonly step: number; readonly steps: number }) => void)
-    | undefined;
+  readonly onProgress?: ((progress: DrawingProgress) => void) | undefined;
 }
 
 /** Settings with a default that every model has; the values of others may be undefined. */
