@@ -19,15 +19,20 @@ export function checkComputation(compute: Computation | undefined, device: strin
   );
 }
 
+/** The quantized form of each stage, which must be the same object each time. */
+const quantizedStages = new WeakMap<Stage, Stage>();
+
 /** A stage with its inner linear layers in 8-bit integers. */
 export function quantizedStage(stage: Stage): Stage {
   let made: ReturnType<typeof quantizeLinears> | undefined;
   const quantized = () => (made ??= quantizeLinears(stage.graph(), stage.weights));
-  return {
+  const int8: Stage = quantizedStages.get(stage) ?? {
     ...stage,
     graph: () => quantized().graph,
     weights: (name) => quantized().weights(name),
   };
+  quantizedStages.set(stage, int8);
+  return int8;
 }
 
 /** @throws UsageError if the model's network cannot be extrapolated */

@@ -167,7 +167,6 @@ export function stagesOf(model: StagedModel): Stages {
   const { network, weights, decoder, clipDecoder, encoder } = model;
   const made = new Map<string, Stage>();
   const clips = recentlyUsed<ClipStages>(KEPT_CLIP_SIZES);
-  const quantized = new Map<Stage, Stage>();
   const once = (kind: Stage["kind"], key: string, source: WeightSource, graph: () => Graph) => {
     const name = `the ${kind}`;
     const found = made.get(`${name} ${key}`) ?? { name, kind, graph, weights: source };
@@ -188,10 +187,7 @@ export function stagesOf(model: StagedModel): Stages {
       const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken} ${taps.join()}`;
       const whole = { skippable, frames, timePerToken, taps };
       const stage = once("network", key, weights, () => networkGraph(network, size, whole));
-      if (compute !== "int8") return stage;
-      const int8 = quantized.get(stage) ?? quantizedStage(stage);
-      quantized.set(stage, int8);
-      return int8;
+      return compute === "int8" ? quantizedStage(stage) : stage;
     },
     clipCoder: (direction, size) => clipDecoder && clipStages(clipDecoder, direction, size, clips),
     decoder: (size) =>
