@@ -42,3 +42,47 @@ export async function read(bytes: number[], background?: "black"): Promise<Plain
   const { width, height, channels, pixels } = await readPicture(Uint8Array.from(bytes), options);
   return { width, height, channels, pixels: [...pixels] };
 }
+
+/** What a browser sees of a media file. */
+interface Played {
+  readonly width: number;
+  readonly height: number;
+  readonly frames: number;
+  /** Seconds. */
+  readonly duration: number;
+}
+
+/** Loads an animated picture and decodes all of its frames. */
+export async function animation(bytes: number[], type: string): Promise<Played> {
+  const data = Uint8Array.from(bytes);
+  const shown = document.createElement("img");
+  shown.src = URL.createObjectURL(new Blob([data], { type }));
+  await shown.decode();
+  const decoder = new ImageDecoder({ data, type });
+  await decoder.tracks.ready;
+  const frames = decoder.tracks.selectedTrack?.frameCount ?? 0;
+  let microseconds = 0;
+  for (let frameIndex = 0; frameIndex < frames; frameIndex++) {
+    const { image } = await decoder.decode({ frameIndex });
+    microseconds += image.duration ?? 0;
+    image.close();
+  }
+  const { naturalWidth: width, naturalHeight: height } = shown;
+  return { width, height, frames, duration: microseconds / 1e6 };
+}
+
+/** Loads a film and plays it to its end. */
+export async function film(bytes: number[], type: string): Promise<Played> {
+  const video = document.createElement("video");
+  video.muted = true;
+  video.src = URL.createObjectURL(new Blob([Uint8Array.from(bytes)], { type }));
+  document.body.append(video);
+  const ended = new Promise((resolve, reject) => {
+    video.onended = resolve;
+    video.onerror = () => reject(new Error(video.error?.message));
+  });
+  await video.play();
+  await ended;
+  const { videoWidth: width, videoHeight: height, duration } = video;
+  return { width, height, duration, frames: video.getVideoPlaybackQuality().totalVideoFrames };
+}

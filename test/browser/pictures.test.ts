@@ -1,7 +1,13 @@
+import { spawnSync } from "node:child_process";
 import path from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { readPicture } from "../../src/pictures/index-node.ts";
+import {
+  type ClipFormat,
+  clipOfPictures,
+  encodeClip,
+  readPicture,
+} from "../../src/pictures/index-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import type * as pageModule from "./pictures-page.ts";
 
@@ -78,5 +84,37 @@ describe("pictures in a page", () => {
 
   it("are named when they cannot be decoded", async () => {
     await expect(page.call("read", [1, 2, 3])).rejects.toThrow("cat.png cannot be decoded");
+  });
+});
+
+describe("files of clips in a page", () => {
+  const frames = Array.from({ length: 5 }, (_, i) => ({
+    width: 16,
+    height: 8,
+    channels: 3 as const,
+    pixels: new Uint8Array(16 * 8 * 3).fill(40 * i),
+  }));
+  const bytesOf = async (format: ClipFormat) => [
+    ...(await encodeClip(clipOfPictures(frames), { format, fps: 12.5 })),
+  ];
+
+  it.each<[ClipFormat, string]>([
+    ["webp", "image/webp"],
+    ["gif", "image/gif"],
+    ["apng", "image/png"],
+  ])("as %s are animated in their size, frames and duration", async (format, type) => {
+    const played = await page.call("animation", await bytesOf(format), type);
+    expect(played).toMatchObject({ width: 16, height: 8, frames: 5 });
+    expect(played.duration).toBeCloseTo(0.4, 2);
+  });
+
+  // Without ffmpeg there is no such file; clip-file.test.ts checks the sentence that says so.
+  const films = spawnSync("ffmpeg", ["-version"]).status === 0 ? (["mp4", "webm"] as const) : [];
+  it("as films play to their end", async () => {
+    for (const format of films) {
+      const played = await page.call("film", await bytesOf(format), `video/${format}`);
+      expect(played).toMatchObject({ width: 16, height: 8, frames: 5 });
+      expect(played.duration).toBeCloseTo(0.4, 1);
+    }
   });
 });
