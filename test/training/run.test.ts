@@ -108,6 +108,11 @@ it.each([
     "min-snr gives pure noise a weight of 0",
   ],
   ["training.dropCondition=0 sampling.guidance=3", "training.dropCondition is 0"],
+  [
+    "model.condition=none sampling.guidance=3",
+    "sampling.guidance is 3, but the model takes neither",
+  ],
+  ["training.unknownWords=keep", "training.unknownWords is keep, but the model takes no prompts"],
 ])("refuses settings that exclude each other: %s", async (settings, message) => {
   const given = settings.startsWith("diffusion") ? [settings] : settings.split(" ");
   expect(await sentence(trained("excluded", given))).toContain(message);

@@ -35,6 +35,23 @@ export function requireKnownSamples(
   );
 }
 
+/** @throws UsageError for settings that would have no effect on a network with this condition */
+export function requireCondition(
+  { sampling, training }: Pick<DenoiserConfig, "sampling" | "training">,
+  { condition }: Pick<NetworkConfig, "condition">,
+): void {
+  if (condition.kind === "none" && (sampling.guidance ?? 1) !== 1) {
+    throw new UsageError(
+      `sampling.guidance is ${sampling.guidance}, but the model takes neither prompts nor classes that it could be guided by; leave it out.`,
+    );
+  }
+  if (condition.kind !== "text" && training.unknownWords !== undefined) {
+    throw new UsageError(
+      `training.unknownWords is ${training.unknownWords}, but the model takes no prompts; leave it out.`,
+    );
+  }
+}
+
 /** @throws UsageError when a codec would have to encode a part of a latent */
 export function requireWholeLatents(
   { height, width }: PictureShape,

@@ -46,7 +46,7 @@ import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
 import { clipRows, requireLearnableClips } from "./clips.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
-import { matchCondition, requireKnownSamples, requireProcess } from "./checks.ts";
+import { matchCondition, requireCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import { captionWarnings } from "./captions.ts";
 import { sampledConditions } from "./samples.ts";
 import type { WordTable } from "./words.ts";
@@ -208,6 +208,8 @@ export function denoiserParts(
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
   requireKnownSamples(samples.of, network, classNames);
+  // A LoRA draws with the settings of its base.
+  if (owner === undefined) requireCondition(config, network);
   const examples = {
     network,
     recipe,
