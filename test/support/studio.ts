@@ -65,6 +65,7 @@ export async function openStudio(): Promise<Studio> {
 /** Draws with the settings of the form, to the end. */
 export async function drawIn(page: Page): Promise<void> {
   await page.locator("button[type=submit]").click();
+  await page.locator("button[type=submit]:enabled").waitFor();
   await page.locator(".picture-actions").waitFor();
 }
 
