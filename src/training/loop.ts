@@ -136,6 +136,8 @@ export interface StepReport {
   readonly steps: number | undefined;
   /** The mean loss of the last steps. */
   readonly loss: number;
+  /** The loss of this step alone. */
+  readonly lossOfStep: number;
   readonly imagesPerSecond: number;
   /** Infinity before the first estimate. */
   readonly secondsLeft: number;
@@ -350,7 +352,7 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     const done = progress();
     const secondsLeft = done > 0 ? (elapsed() * (1 - done)) / done : Infinity;
     const measured = { loss: mean(recent), imagesPerSecond };
-    report({ kind: "step", step: count, steps: all, secondsLeft, ...measured });
+    report({ kind: "step", step: count, steps: all, secondsLeft, lossOfStep: loss, ...measured });
     if (count % log.steps === 0) {
       const norm = gradientNorm !== undefined && { gradientNorm };
       await note({ ...measured, rate, ...norm });

@@ -1,4 +1,5 @@
 /** Draws inside a page for pipeline.test.ts, with a folder that `patchwise train` wrote. */
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
 import type { WebDevice } from "../../src/engine/runtime/ort-session-web.ts";
 import { webBackend } from "../../src/engine/runtime/ort-web.ts";
 import {
@@ -9,6 +10,9 @@ import {
   openPipelineUrl,
   type OpenUrlOptions,
 } from "../../src/pipelines/index.ts";
+import type { Picture } from "../../src/pictures/picture.ts";
+import { modelBytes } from "../../src/training/index.ts";
+import { defineImageElement, openInWorker, trainInWorker } from "../../src/web/index.ts";
 
 /** Values [H · W · C] of each picture. */
 export async function draw(
@@ -59,6 +63,75 @@ export async function openTwice(folder: string) {
   } finally {
     globalThis.fetch = fetch;
   }
+}
+
+/** Draws as `patchwise/web` does, in a worker: the values of the picture, the steps that were told, and a row of its attention. */
+export async function drawInWorker(folder: string, request: GenerateRequest) {
+  const pipeline = await openInWorker(folder, workerOptions);
+  const told: number[] = [];
+  const drawing = pipeline.generate({ ...request, onProgress: ({ step }) => void told.push(step) });
+  let row: number[] = [];
+  for (;;) {
+    const next = await drawing.next();
+    if (next.done) {
+      await pipeline.dispose();
+      return { pixels: [...next.value[0]!.pixels], told, row };
+    }
+    const { conditional } = await next.value.inspect({ taps: ["blocks.0.attn.probabilities"] });
+    const [{ shape, data }] = Object.values(conditional.taps) as [NdArray];
+    row = Array.from(data as Float32Array).slice(0, shape.at(-1));
+  }
+}
+
+const workerOptions = {
+  wasmPaths: "/ort/",
+  worker: () => new Worker("/web-worker.js", { type: "module" }),
+};
+
+/** Draws by the element, and again after its prompt has changed: the values of both pictures. */
+export async function drawInElement(folder: string, prompts: readonly string[]) {
+  defineImageElement(workerOptions);
+  const element = document.createElement("patchwise-image");
+  const drawn: number[][] = [];
+  for (const [name, value] of Object.entries({ model: folder, steps: "2", seed: "4" })) {
+    element.setAttribute(name, value);
+  }
+  for (const prompt of prompts) {
+    const picture = new Promise<Picture>((resolve, reject) => {
+      element.addEventListener("load", (event) => resolve((event as CustomEvent<Picture>).detail), {
+        once: true,
+      });
+      element.addEventListener(
+        "error",
+        (event) => reject((event as unknown as CustomEvent<Error>).detail),
+        { once: true },
+      );
+    });
+    element.setAttribute("prompt", prompt);
+    document.body.append(element);
+    drawn.push([...(await picture).pixels]);
+  }
+  return { drawn, label: element.shadowRoot!.querySelector("canvas")!.getAttribute("aria-label") };
+}
+
+/** Trains in a worker for some steps: the losses and the names of the model's files. */
+export async function trainInOne(steps: number) {
+  const pictures = [0, 255].map((value) => ({
+    width: 8,
+    height: 8,
+    channels: 3 as const,
+    pixels: new Uint8Array(192).fill(value),
+  }));
+  const losses: number[] = [];
+  const model = await trainInWorker({
+    ...workerOptions,
+    pictures,
+    network: { hidden: 32, depth: 1, heads: 2, patch: 4 },
+    steps,
+    batch: 4,
+    onEvent: (event) => event.kind === "step" && losses.push(event.lossOfStep),
+  });
+  return { losses, files: Object.keys(modelBytes(model)), finished: model.finished };
 }
 
 /** Draws in a worker that looks for ONNX Runtime's files where there are none. */

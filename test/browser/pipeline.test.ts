@@ -40,6 +40,7 @@ beforeAll(async () => {
     {
       "/worker-wasm.js": path.join(root, "src/engine/runtime/ort-worker-wasm.ts"),
       "/worker-webgpu.js": path.join(root, "src/engine/runtime/ort-worker-webgpu.ts"),
+      "/web-worker.js": path.join(root, "src/web/worker.ts"),
     },
     folders,
   );
@@ -112,6 +113,34 @@ describe("a model folder at a URL, in Chromium", () => {
       expect(last).toMatchObject({ loaded: size, total: size });
     }
     expect([deleted, left]).toEqual([files.length, []]);
+  });
+
+  it("draws with the pipeline of patchwise/web what Node draws, and its steps can be inspected", async () => {
+    const request = { prompt: "a red cat", steps: 2, seed: 4 };
+    const { pixels, told, row } = await page.call("drawInWorker", "/small/", request);
+    expect(told).toEqual([1, 2]);
+    expect(row.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 5);
+    const [expected] = await drawnInNode(small, request);
+    const apart = pixels.map((value, i) => Math.abs(value - expected![i]!));
+    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+  });
+
+  it("draws in an element, and anew when its prompt changes", async () => {
+    const prompts = ["a red cat", "a blue dog"];
+    const { drawn, label } = await page.call("drawInElement", "/small/", prompts);
+    expect(label).toBe("a blue dog");
+    for (const [i, prompt] of prompts.entries()) {
+      const [expected] = await drawnInNode(small, { prompt, steps: 2, seed: 4 });
+      const apart = drawn[i]!.map((value, j) => Math.abs(value - expected![j]!));
+      expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+    }
+  });
+
+  it("trains in a worker", async () => {
+    const { losses, files, finished: isFinished } = await page.call("trainInOne", 8);
+    expect(losses).toHaveLength(8);
+    expect(isFinished).toBe(true);
+    expect(files.toSorted()).toEqual(["model.json", "model.safetensors"]);
   });
 
   it("names the file of ONNX Runtime that is not served, and the option for its address", async () => {

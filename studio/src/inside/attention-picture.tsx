@@ -86,7 +86,7 @@ function Shares({
     <svg viewBox={`0 0 ${columns} ${rows}`} aria-hidden="true">
       {[...shares].map((share, i) => {
         const strength = Math.sqrt(share / top);
-        const [r, g, b] = colourOf(0.35 + 0.6 * strength, direction);
+        const [r, g, b] = colourOf(0.4 + 0.4 * strength, direction);
         return (
           <rect
             key={i}

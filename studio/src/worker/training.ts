@@ -220,7 +220,7 @@ async function run(
       if (event.kind === "start") note({ kind: "started", parameters: event.parameters });
       if (event.kind === "warning") note({ kind: "warning", message: event.message });
       if (event.kind !== "step") return;
-      const { step, loss, secondsLeft, imagesPerSecond } = event;
+      const { step, lossOfStep: loss, secondsLeft, imagesPerSecond } = event;
       losses.push([step, loss]);
       note({ kind: "step", step: { step, loss, secondsLeft, imagesPerSecond } });
     },
