@@ -5,6 +5,7 @@
  */
 import { spawn } from "node:child_process";
 import path from "node:path";
+import { isatty } from "node:tty";
 
 const [entry, ...args] = process.argv.slice(2);
 if (!entry) {
@@ -23,9 +24,11 @@ const child = spawn(
   ["--enable-source-maps", ...loader, path.resolve(entry), ...args],
   { stdio: "inherit" },
 );
-// Ctrl-C reaches the child directly, but a signal to this process does not.
-process.on("SIGINT", () => {});
+// A signal to this process does not reach the child, but Ctrl-C in a terminal does, and a second signal would end it at once.
+const atTerminal = [0, 1, 2].some((file) => isatty(file));
+process.on("SIGINT", () => atTerminal || child.kill("SIGINT"));
 process.on("SIGTERM", () => child.kill("SIGTERM"));
+process.on("SIGHUP", () => child.kill("SIGHUP"));
 child.on("exit", (code, signal) => {
   process.exitCode = signal ? 1 : (code ?? 1);
 });

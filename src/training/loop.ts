@@ -7,11 +7,10 @@
 import type { Survey } from "../data/dataset.ts";
 import type { Batch, Loader, Skipped } from "../data/loading/batch-reader.ts";
 import type { LatentDraw, LatentEvent } from "../data/latents/latents.ts";
-import { PatchwiseError, UsageError } from "../engine/errors.ts";
+import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/arrays/ndarray.ts";
 import { leafName } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { estimateMemory } from "../engine/passes/cost.ts";
 import { fork, type RandomKey, randomKey } from "../engine/random/random.ts";
 import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
 import { otherEvents } from "../engine/runtime/other-events.ts";
@@ -20,6 +19,7 @@ import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { besideTraining, type Warning } from "./beside.ts";
+import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isSampled, wantsSamples } from "./sample-times.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
@@ -29,7 +29,6 @@ import {
   type ReduceGradients,
   type Trainer,
   type TrainerState,
-  type TrainingStep,
   trainingStep,
 } from "./step.ts";
 
@@ -216,6 +215,8 @@ export interface Resumption {
 export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   const { backend, config, source, task, batches, from, report } = options;
   const { training } = config;
+  const least = leastMemory(task.loss, task.trained, training.batch);
+  requireMemory(least, options.memory, task.trained, training.batch, "at least");
   const step = trainingStep({
     loss: task.loss,
     params: task.trained,
@@ -226,11 +227,7 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     accumulate: training.accumulate,
   });
   const memory = memoryOf(step, batches, config, options.draws ?? false);
-  if (memory > (options.memory ?? Infinity)) {
-    throw new UsageError(
-      `The training needs up to ${gibibytes(memory)} of memory, but ${gibibytes(options.memory!)} are available; lower training.batch, picture.size or the size of the model, or raise model.patch.`,
-    );
-  }
+  requireMemory(memory, options.memory, task.trained, training.batch);
   report({
     kind: "start",
     step: from?.step ?? 0,
@@ -265,23 +262,6 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
       runSteps({ ...options, trainer, recorder, validate, takesRate }),
     );
   });
-}
-
-function gibibytes(bytes: number): string {
-  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-}
-
-/** The most bytes that the process takes; on other devices than the CPU most of them are there. */
-function memoryOf(
-  { graph, state }: TrainingStep,
-  { loader, validation, overhead }: Batches,
-  { training, samples }: LoopOptions["config"],
-  drawn: boolean,
-): number {
-  const { total, weights } = estimateMemory(graph, training.batch, state);
-  // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
-  const drawing = drawn && wantsSamples(samples) ? 3 * weights : 0;
-  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
 }
 
 interface Run extends LoopOptions {

@@ -110,7 +110,10 @@ describe("patchwise train of a LoRA", () => {
       });
     }
     await state.close();
-    expect(readdirSync(at("whole", "samples"))).toEqual(["step-00000020.png"]);
+    expect(readdirSync(at("whole", "samples"))).toEqual([
+      "step-00000020.png",
+      "step-00000024.png",
+    ]);
   });
 
   it("resumes bit for bit after being stopped and killed", async () => {

@@ -18,13 +18,13 @@ export function patchwise(args: readonly string[], cwd = root): Outcome {
   return { code: run.status, out: run.stdout, err: run.stderr };
 }
 
-/** Runs a command in a process group of its own, and sends all of it Ctrl-C's signal once `when` shows on stderr. */
+/** Runs a command, and sends it Ctrl-C's signal once `when` shows on stderr. */
 export async function interrupted(
   args: readonly string[],
   when: RegExp,
   cwd = root,
 ): Promise<Outcome> {
-  const child = spawn(process.execPath, [runner, entry, ...args], { cwd, detached: true });
+  const child = spawn(process.execPath, [runner, entry, ...args], { cwd });
   let [out, err] = ["", ""];
   child.stdout.on("data", (data: Buffer) => (out += data.toString()));
   let sent = false;
@@ -32,7 +32,7 @@ export async function interrupted(
     err += data.toString();
     if (sent || !when.test(err)) return;
     sent = true;
-    process.kill(-child.pid!, "SIGINT");
+    child.kill("SIGINT");
   });
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   return { code, out, err };

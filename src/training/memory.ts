@@ -1,0 +1,77 @@
+/** The memory of a training, found before anything is compiled. */
+import { byteSize, sizeOf } from "../engine/arrays/ndarray.ts";
+import { UsageError } from "../engine/errors.ts";
+import { graphOf } from "../engine/graph/graph.ts";
+import { resolve } from "../engine/graph/shape.ts";
+import type { Tensor } from "../engine/graph/tensor.ts";
+import { estimateMemory } from "../engine/passes/cost.ts";
+import type { Batches, LoopOptions } from "./loop.ts";
+import type { Tree } from "./optimizers.ts";
+import { wantsSamples } from "./sample-times.ts";
+import type { TrainingStep } from "./step.ts";
+
+/** The most bytes that the process takes; on other devices than the CPU most of them are there. */
+export function memoryOf(
+  { graph, state }: TrainingStep,
+  { loader, validation, overhead }: Batches,
+  { training, samples }: LoopOptions["config"],
+  drawn: boolean,
+): number {
+  const { total, weights } = estimateMemory(graph, training.batch, state);
+  // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
+  const drawing = drawn && wantsSamples(samples) ? 3 * weights : 0;
+  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
+}
+
+/**
+ * Bytes that every step of the training takes, counted in moments from the forward pass alone: the state, and the inputs of trained
+ * linear layers, which their gradients need.
+ */
+export function leastMemory(loss: Tensor, trained: Tree, batch: number): number {
+  const weights = new Set(Object.values(trained));
+  const kept = new Set(
+    graphOf({ loss }).nodes.flatMap(({ op, inputs }) =>
+      op === "linear" && weights.has(inputs[1]!) ? [inputs[0]!] : [],
+    ),
+  );
+  return stateBytes(trained) + bytesOf([...kept], batch);
+}
+
+/** The weights, their averages, and at least one moment. */
+function stateBytes(trained: Tree): number {
+  return 3 * bytesOf(Object.values(trained), 1);
+}
+
+function bytesOf(tensors: readonly Tensor[], batch: number): number {
+  return tensors.reduce(
+    (sum, { shape, dtype }) => sum + sizeOf(resolve(shape, batch)) * byteSize(dtype),
+    0,
+  );
+}
+
+/**
+ * @param how the certainty of what is needed
+ * @throws UsageError if more is needed than available, with a batch that would fit if there is one
+ */
+export function requireMemory(
+  needed: number,
+  available: number | undefined,
+  trained: Tree,
+  batch: number,
+  how: "up to" | "at least" = "up to",
+): void {
+  if (available === undefined || needed <= available) return;
+  const state = stateBytes(trained);
+  const fitting = Math.floor((batch * (available - state)) / (needed - state));
+  const way =
+    fitting >= 1
+      ? `lower training.batch to ${how === "at least" ? "less than " : "about "}${fitting} (training.accumulate makes up for it), or lower picture.size or the size of the model, or raise model.patch`
+      : "lower picture.size or the size of the model, or raise model.patch";
+  throw new UsageError(
+    `The training needs ${how} ${gibibytes(needed)} of memory, but ${gibibytes(available)} are available; ${way}.`,
+  );
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}
