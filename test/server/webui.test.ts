@@ -26,7 +26,7 @@ async function ask<T>(path: string, body?: object): Promise<T> {
   throw new Error(`${response.status} ${JSON.stringify(answer)}`);
 }
 
-/** What the public client packages for npm send beside the settings, each at its default. */
+/** What the client a1111-webui-api 1.9.30001 of npm sends beside the settings, each at its default. */
 const defaults = {
   enable_hr: false,
   denoising_strength: 0.7,
@@ -51,7 +51,20 @@ const defaults = {
   override_settings: {},
   override_settings_restore_afterwards: true,
   script_args: [],
-  sampler_index: "Euler",
+  sampler_name: "Euler a",
+  eta: 1,
+  s_churn: 0,
+  s_tmax: 0,
+  s_tmin: 0,
+  s_noise: 1,
+  hr_resize_x: 0,
+  hr_resize_y: 0,
+  hr_checkpoint_name: null,
+  hr_sampler_name: null,
+  hr_prompt: null,
+  hr_negative_prompt: null,
+  refiner_checkpoint: null,
+  refiner_switch_at: 0,
   script_name: null,
   send_images: true,
   save_images: false,
@@ -70,13 +83,28 @@ describe("the interface of AUTOMATIC1111's web UI", () => {
       n_iter: 2,
     });
     expect(images).toHaveLength(2);
-    const { all_seeds, infotexts } = JSON.parse(info) as {
+    const { all_seeds, infotexts, warnings } = JSON.parse(info) as {
       all_seeds: number[];
       infotexts: string[];
+      warnings: string[];
     };
     expect(all_seeds[1]).toBe(all_seeds[0]! + 1);
-    expect(infotexts[0]).toMatch(/^red heart\nSteps: 2, Sampler: euler, CFG scale: 1/);
+    expect(warnings).toEqual(["eta has no counterpart here and did nothing."]);
+    expect(infotexts[0]).toMatch(/^red heart\nSteps: 2, Sampler: euler-ancestral, CFG scale: 1/);
     const { images: redrawn } = await ask<Drawn>("img2img", {
+      ...defaults,
+      resize_mode: 0,
+      image_cfg_scale: 1.5,
+      mask: null,
+      mask_blur_x: 4,
+      mask_blur_y: 4,
+      mask_blur: 4,
+      inpainting_fill: 0,
+      inpaint_full_res: true,
+      inpaint_full_res_padding: 0,
+      inpainting_mask_invert: 0,
+      initial_noise_multiplier: 1,
+      include_init_images: false,
       prompt: "blue heart",
       init_images: [`data:image/png;base64,${images[0]}`],
       denoising_strength: 0.5,

@@ -50,7 +50,6 @@ const neutral: Readonly<Record<string, readonly unknown[]>> = {
   do_not_save_samples: [],
   do_not_save_grid: [],
   save_images: [false],
-  eta: [0],
   s_min_uncond: [0],
   s_churn: [0],
   s_tmax: [],
@@ -80,17 +79,22 @@ const neutral: Readonly<Record<string, readonly unknown[]>> = {
   include_init_images: [false],
   resize_mode: [0, 1],
   image_cfg_scale: [0, 1.5],
-  mask_blur: [0],
-  mask_blur_x: [0],
-  mask_blur_y: [0],
   mask_round: [],
-  inpainting_fill: [1],
-  inpaint_full_res: [false, 0],
   inpaint_full_res_padding: [],
   inpainting_mask_invert: [0],
   initial_noise_multiplier: [1],
   force_task_id: [""],
   infotext: [""],
+};
+
+/** Fields that clients send whether or not anyone asked for them, so that they are not refused: the answer says that they did nothing. */
+const warned: Readonly<Record<string, readonly unknown[]>> = {
+  eta: [0],
+  mask_blur: [0],
+  mask_blur_x: [0],
+  mask_blur_y: [0],
+  inpainting_fill: [1],
+  inpaint_full_res: [false, 0],
 };
 
 /** Previews of a job, of which the last is shown as its progress. */
@@ -106,8 +110,9 @@ export function webUiRoutes(services: Services): Hono {
 
   const draw = async (c: Context, isFromImage: boolean) => {
     const fields = withoutNulls(await jsonBody(c));
+    const { warnings, ...request } = asked(fields, isFromImage, checkpoint);
     const draft = await draftOf(
-      { ...asked(fields, isFromImage, checkpoint), fits: true, attached: true },
+      { ...request, fits: true, attached: true },
       catalogue,
       services.limits,
     );
@@ -115,7 +120,7 @@ export function webUiRoutes(services: Services): Hono {
     open.add(record.id);
     try {
       const done = await jobs.ended(record.id, c.req.raw.signal);
-      return c.json(await drawn(done, services, fields));
+      return c.json(await drawn(done, services, fields, warnings));
     } finally {
       open.delete(record.id);
     }
@@ -184,12 +189,16 @@ function asked(
     ...rest
   } = given;
   const settings: Record<string, unknown> = {};
+  const warnings: string[] = [];
   for (const [name, value] of Object.entries(rest)) {
     const own = renamed[name];
     // Clients send a strength without an image, too.
     if (own === "strength" && !isFromImage) continue;
     if (own !== undefined) settings[own] = value;
-    else checkNeutral(name, value);
+    else if (!Object.hasOwn(warned, name)) checkNeutral(name, value);
+    else if (!isAmong(warned[name]!, value) && (mask !== undefined || name === "eta")) {
+      warnings.push(`${name} has no counterpart here and did nothing.`);
+    }
   }
   if (sampler !== undefined) settings["sampler"] = samplerOf(textIn("sampler_name", sampler));
   // Their way of asking for a random one.
@@ -213,6 +222,7 @@ function asked(
     },
     image: pictureBytes(image, "init_images"),
     mask: pictureBytes(mask, "mask"),
+    warnings,
   };
 }
 
@@ -228,13 +238,17 @@ function checkNeutral(name: string, value: unknown): void {
       param: name,
     });
   }
-  const text = JSON.stringify(value);
-  if (values.length === 0 || values.some((each) => JSON.stringify(each) === text)) return;
+  if (values.length === 0 || isAmong(values, value)) return;
   throw new Problem(
     422,
     `${name} has no counterpart here; leave it out, or give ${values.map((each) => JSON.stringify(each)).join(" or ")}.`,
     { param: name },
   );
+}
+
+function isAmong(values: readonly unknown[], value: unknown): boolean {
+  const text = JSON.stringify(value);
+  return values.some((each) => JSON.stringify(each) === text);
 }
 
 function samplerOf(name: string): string {
@@ -250,6 +264,7 @@ async function drawn(
   { record, log }: Entry,
   { jobs, version }: Services,
   parameters: object,
+  warnings: readonly string[],
 ): Promise<object> {
   const { settings, pictures, state, error, model } = record;
   if (state === "failed") throw new Problem(500, error!);
@@ -280,7 +295,7 @@ async function drawn(
     ),
     extra_generation_params: {},
     interrupted: state === "cancelled",
-    warnings: settings.warnings,
+    warnings: [...settings.warnings, ...warnings],
   };
   return {
     images,
