@@ -38,6 +38,24 @@ export async function draw(
   }
 }
 
+/** Values [frames · H · W · C] of the clip of a request, around a first frame. */
+export async function drawClip(
+  folder: string,
+  request: GenerateRequest & { readonly width: number; readonly height: number },
+  first: readonly number[],
+): Promise<number[]> {
+  const backend = webBackend({ device: "wasm", wasmPaths: "/ort/" });
+  const pipeline = await openPipelineUrl(folder, { backend });
+  try {
+    const { width, height } = request;
+    const image = { width, height, channels: 3 as const, pixels: Uint8Array.from(first) };
+    const [drawn] = await finished(pipeline.generate({ ...request, image }));
+    return [...drawn!.clip!.pixels];
+  } finally {
+    await pipeline.dispose();
+  }
+}
+
 /** Opens a folder twice with a cache, and returns what was downloaded each time, what is kept, and how much of it was deleted. */
 export async function openTwice(folder: string) {
   const cache = modelCache("test");

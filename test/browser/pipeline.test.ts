@@ -8,6 +8,7 @@ import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/inde
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";
 import { writeTrained, writeTrainedOnTokens } from "../support/trained-folder.ts";
+import { writeWanFolder } from "../support/wan.ts";
 import type * as pageModule from "./pipeline-page.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -19,11 +20,14 @@ const small = path.join(folder, "small");
 const tokens = path.join(folder, "tokens");
 /** With SD3-medium's names and parts, at a reduced width. */
 const sd3 = path.join(folder, "sd3");
+/** With Wan2.1's names and parts, at a reduced width. */
+const wan = path.join(folder, "wan");
 const folders: Readonly<Record<string, string>> = {
   "/shipped/": shipped,
   "/small/": small,
   "/tokens/": tokens,
   "/sd3/": sd3,
+  "/wan/": wan,
 };
 
 // Chromium compiles the shaders of a GPU made of software slowly.
@@ -35,6 +39,7 @@ beforeAll(async () => {
   await writeTrained(small, { ...tinyTextNetwork, size: [32, 32] });
   await writeTrainedOnTokens(tokens);
   await writeSD3Folder(sd3, tinySD3);
+  await writeWanFolder(wan);
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
     {
@@ -154,4 +159,18 @@ describe("a model folder at a URL, in Chromium", () => {
       "/gone/ has neither a model.json",
     );
   });
+});
+
+it("a Wan draws the same clip around a first frame in a page as in Node", async () => {
+  const request = { prompt: "a red heart", frames: 5, width: 32, height: 16, steps: 2, seed: 1 };
+  const first = Array.from({ length: 32 * 16 * 3 }, (_, i) => (i * 7) % 251);
+  const image = { width: 32, height: 16, channels: 3 as const, pixels: Uint8Array.from(first) };
+  await using pipeline = await openPipeline(wan);
+  const [drawn] = await finished(pipeline.generate({ ...request, image }));
+  const here = [...drawn!.clip!.pixels];
+  const there = await page.call("drawClip", "/wan/", request, first);
+  expect(there.length).toBe(here.length);
+  expect(there.slice(0, first.length)).toEqual(first);
+  const apart = there.reduce((most, value, i) => Math.max(most, Math.abs(value - here[i]!)), 0);
+  expect(apart).toBeLessThanOrEqual(1);
 });
