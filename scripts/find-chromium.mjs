@@ -49,19 +49,33 @@ export function findChromium() {
 export function ensureChromium() {
   const found = findChromium();
   if (found) return found;
-  if (process.getuid?.() === 0 && onPath("apt-get").some(isExecutable)) {
-    console.error("Installing Chromium (apt-get install chromium) …");
-    spawnSync("apt-get update && apt-get install -y chromium", {
-      shell: true,
-      stdio: ["ignore", process.stderr, process.stderr],
-      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
-    });
-    const installed = findChromium();
-    if (installed) return installed;
-  }
+  installPackages("Chromium", ["chromium"]);
+  const installed = findChromium();
+  if (installed) return installed;
   throw new Error(
     "The browser tests found no Chromium: install Chromium or Chrome, or set PATCHWISE_CHROMIUM to the path of one.",
   );
+}
+
+/**
+ * Installs Debian's packages, if this process has the permission.
+ *
+ * @param {string} what
+ * @param {readonly string[]} packages
+ */
+export function installPackages(what, packages) {
+  if (process.getuid?.() !== 0 || !onPath("apt-get").some(isExecutable)) return;
+  console.error(`Installing ${what} (apt-get install ${packages.join(" ")}) …`);
+  spawnSync(`apt-get update && apt-get install -y ${packages.join(" ")}`, {
+    shell: true,
+    stdio: ["ignore", process.stderr, process.stderr],
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+  });
+}
+
+/** @param {string} command */
+export function isOnPath(command) {
+  return onPath(command).some(isExecutable);
 }
 
 /** @param {string} command */

@@ -1,7 +1,8 @@
 /**
- * Prepares a fresh checkout: node scripts/setup.mjs [--browser]
+ * Prepares a fresh checkout: node scripts/setup.mjs [--browser] [--mpi]
  *
- * Installs the locked dependencies if they are missing or outdated, and with --browser finds or installs Chromium.
+ * Installs the locked dependencies if they are missing or outdated, with --browser finds or installs Chromium, and with --mpi Open MPI
+ * and MPICH.
  * It runs before node_modules exists, so it imports only Node's own modules. It prints to stderr, and nothing if
  * everything is installed.
  */
@@ -9,6 +10,7 @@ import { execSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ensureChromium } from "./find-chromium.mjs";
+import { ensureMpi } from "./find-mpi.mjs";
 
 /** @typedef {{ version?: string; optional?: boolean }} LockedPackage */
 
@@ -21,6 +23,7 @@ try {
     execSync("npm ci --include=dev", { stdio: ["ignore", process.stderr, process.stderr] });
   }
   if (process.argv.includes("--browser")) ensureChromium();
+  if (process.argv.includes("--mpi")) ensureMpi();
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;

@@ -8,6 +8,7 @@ import { openModel } from "../pipelines/open/open-node.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
 import { type TrainingEvent } from "../training/loop.ts";
+import type { Collective } from "../training/collective/collective.ts";
 import { train } from "../training/run/train-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { readRegularText } from "../weights/sources/read-node.ts";
@@ -15,6 +16,7 @@ import { system } from "../weights/sources/system-error-node.ts";
 import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
+import { asRank } from "./ranks.ts";
 import { untilSignal } from "./signals.ts";
 import { writeJsonLine } from "./terminal.ts";
 
@@ -57,15 +59,23 @@ export function addTrain(program: Command): void {
       "--json",
       "print one JSON object at the end: { out, steps, seconds, loss, finished, skipped }",
     )
-    .action(trainCommand);
+    .action((file: string, options: TrainCommandOptions) =>
+      asRank((collective) => trainCommand(file, options, collective)),
+    );
 }
 
-async function trainCommand(file: string, options: TrainCommandOptions): Promise<void> {
+async function trainCommand(
+  file: string,
+  options: TrainCommandOptions,
+  collective: Collective | undefined,
+): Promise<void> {
   const config = await readConfig(file, options.set);
   if (options.out === "") throw new UsageError("--out is empty; name the folder to write.");
   const out = options.out ?? join("runs", config.name ?? basename(file, extname(file)));
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
-  const progress = progressWriter(process.stderr);
+  // Rank 0 speaks for all.
+  const speaks = collective === undefined || collective.rank === 0;
+  const progress = progressWriter(speaks ? process.stderr : { write: () => {} });
   /** What the last samples show. */
   let shown: readonly string[] | undefined;
   await untilSignal(
@@ -82,6 +92,7 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
           if (event.kind === "samples") shown = event.of;
           reportTraining(progress, event);
         },
+        collective,
         signal,
       });
       progress.end();
@@ -94,10 +105,10 @@ async function trainCommand(file: string, options: TrainCommandOptions): Promise
       }
       progress.line(
         result.finished
-          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${await nextStep(config, out, shown)}`
+          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${speaks ? await nextStep(config, out, shown) : ""}`
           : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
       );
-      if (options.json) writeJsonLine(process.stdout, { out, ...result });
+      if (options.json && speaks) writeJsonLine(process.stdout, { out, ...result });
       // Shells use 128 + SIGINT for an interrupted process.
       if (!result.finished) process.exitCode = 130;
     },

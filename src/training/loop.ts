@@ -9,7 +9,7 @@ import type { Batch, Loader, Skipped } from "../data/loading/batch-reader.ts";
 import type { LatentDraw, LatentEvent } from "../data/latents/latents.ts";
 import { PatchwiseError } from "../engine/errors.ts";
 import { type NdArray, scalar } from "../engine/arrays/ndarray.ts";
-import { leafName } from "../engine/graph/graph.ts";
+import { type Graph, leafName } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { fork, type RandomKey, randomKey } from "../engine/random/random.ts";
 import type { Backend, WeightSource } from "../engine/runtime/backend.ts";
@@ -19,6 +19,14 @@ import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { besideTraining, type Warning } from "./beside.ts";
+import {
+  agreed,
+  type Collective,
+  meanGradients,
+  ownRows,
+  rowsOf,
+  togetherWith,
+} from "./collective/collective.ts";
 import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isSampled, wantsSamples } from "./sample-times.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
@@ -193,6 +201,8 @@ export interface LoopOptions {
   readonly notes?: readonly string[];
   /** Whether the recorder draws samples; false by default. */
   readonly draws?: boolean;
+  /** The processes that train together; this one alone unless given. The batches hold this rank's rows. */
+  readonly collective?: Collective | undefined;
   /** Called once the step is compiled. */
   openRecorder(): Promise<Recorder>;
   readonly report: (event: TrainingEvent) => void;
@@ -215,8 +225,10 @@ export interface Resumption {
 export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   const { backend, config, source, task, batches, from, report } = options;
   const { training } = config;
-  const least = leastMemory(task.loss, task.trained, training.batch);
-  requireMemory(least, options.memory, task.trained, training.batch, "at least");
+  const { collective } = options;
+  const rows = collective ? ownRows(collective, training.batch).count : training.batch;
+  const least = leastMemory(task.loss, task.trained, rows);
+  requireMemory(least, options.memory, task.trained, rows, "at least");
   const step = trainingStep({
     loss: task.loss,
     params: task.trained,
@@ -226,8 +238,8 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
-  const memory = memoryOf(step, batches, config, options.draws ?? false);
-  requireMemory(memory, options.memory, task.trained, training.batch);
+  const memory = memoryOf(step, batches, rows, options);
+  requireMemory(memory, options.memory, task.trained, rows);
   report({
     kind: "start",
     step: from?.step ?? 0,
@@ -244,23 +256,24 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   // Read first: what is wrong with the validation data is said before the step is compiled.
   const validate =
     batches.validation && (await task.validator(batches.validation, batches.latents));
-  const trainer = await createTrainer(
+  const own = await createTrainer(
     backend,
     step,
     // Passed on at once: a variable would keep the first state in memory all along.
     from ? { step: from.step, state: await from.readState() } : await task.initial(),
     {
       weights: task.fixed,
-      reduce: options.reduce,
+      reduce:
+        options.reduce ??
+        (collective && (async (gradients) => meanGradients(collective, gradients))),
       ...(training.threads && { threads: training.threads }),
     },
   );
-  return closing({ close: () => trainer.dispose() }, async () => {
+  return closing({ close: () => own.dispose() }, async () => {
+    const trainer = collective ? await togetherWith(collective, own) : own;
     const recorder = await options.openRecorder();
-    const takesRate = step.graph.inputs.some((leaf) => leafName(leaf) === "rate");
-    return closing(recorder, () =>
-      runSteps({ ...options, trainer, recorder, validate, takesRate }),
-    );
+    const run = { ...options, trainer, recorder, validate, graph: step.graph };
+    return closing(recorder, () => runSteps(run));
   });
 }
 
@@ -268,15 +281,19 @@ interface Run extends LoopOptions {
   readonly trainer: Trainer;
   readonly recorder: Recorder;
   readonly validate: Awaited<ReturnType<Task["validator"]>> | undefined;
-  /** Whether the optimizer takes the learning rate as an input. */
-  readonly takesRate: boolean;
+  /** The graph of a step. */
+  readonly graph: Graph;
 }
 
 async function runSteps(run: Run): Promise<TrainingResult> {
-  const { config, from, task, trainer, recorder, validate, batches, report, signal } = run;
+  const { config, from, task, trainer, recorder, validate, batches, report, signal, collective } =
+    run;
   const { training, log, samples, validation } = config;
+  const writes = collective === undefined || collective.rank === 0;
   const started = performance.now() - 1000 * (from?.seconds ?? 0);
   const elapsed = () => (performance.now() - started) / 1000;
+  /** What all ranks go by, so that they end after the same step. */
+  const now = () => agreed(collective, { seconds: elapsed(), stopped: signal?.aborted === true });
   let count = from?.step ?? 0;
   let saved = { step: count, seconds: elapsed() };
   let validated: { readonly step: number; readonly loss: number } | undefined;
@@ -300,17 +317,19 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     recorder.log?.(count, values),
   );
   const save = async () => {
-    await saveCheckpoint(run, count, elapsed(), saved.step);
+    if (writes) await saveCheckpoint(run, count, elapsed(), saved.step);
     saved = { step: count, seconds: elapsed() };
   };
   /** Skipped pictures that were reported. */
   let told = 0;
   const recent: number[] = [];
   const all = stepsOf(training, task);
-  const progress = () => (all === undefined ? elapsed() / (60 * training.minutes!) : count / all);
-  const stopped = () => signal?.aborted === true;
+  const takesRate = run.graph.inputs.some((leaf) => leafName(leaf) === "rate");
+  let clock = now();
+  const progress = () =>
+    all === undefined ? clock.seconds / (60 * training.minutes!) : count / all;
   let shown = progress();
-  while (progress() < 1 && !stopped()) {
+  for (; progress() < 1 && !clock.stopped; clock = now()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
     const began = performance.now();
     const inputs = await nextInputs(run, count);
@@ -319,7 +338,7 @@ async function runSteps(run: Run): Promise<TrainingResult> {
       told++;
     }
     const { loss, gradientNorm } = await trainer.step(
-      ...inputs.map((each) => (run.takesRate ? { ...each, rate: scalar(rate) } : each)),
+      ...inputs.map((each) => (takesRate ? { ...each, rate: scalar(rate) } : each)),
     );
     count++;
     for (const [what, value] of Object.entries({ loss, gradient: gradientNorm ?? 0 })) {
@@ -367,13 +386,15 @@ function stepsOf(
 }
 
 /** The inputs of a step, numbered from 0. Each of its batches has a key of its own. */
-async function nextInputs({ config, batches, task }: Run, step: number): Promise<Arrays[]> {
+async function nextInputs(run: Run, step: number): Promise<Arrays[]> {
+  const { config, batches, task, collective, graph } = run;
   const key = fork(randomKey(config.seed), "steps");
   const inputs: Arrays[] = [];
   for (let i = 0; i < config.training.accumulate; i++) {
     const batch = await batches.loader.next();
     const drawn = fork(key, step * config.training.accumulate + i);
-    inputs.push(task.inputs(batch, drawn, batches.latents));
+    const whole = task.inputs(batch, drawn, batches.latents);
+    inputs.push(collective ? rowsOf(whole, collective, graph) : whole);
   }
   return inputs;
 }

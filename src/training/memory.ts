@@ -10,16 +10,20 @@ import type { Tree } from "./optimizers.ts";
 import { wantsSamples } from "./sample-times.ts";
 import type { TrainingStep } from "./step.ts";
 
-/** The most bytes that the process takes; on other devices than the CPU most of them are there. */
+/**
+ * The most bytes that the process takes; on other devices than the CPU most of them are there.
+ *
+ * @param rows examples that this process computes at once
+ */
 export function memoryOf(
   { graph, state }: TrainingStep,
   { loader, validation, overhead }: Batches,
-  { training, samples }: LoopOptions["config"],
-  drawn: boolean,
+  rows: number,
+  { config: { samples }, draws = false }: Pick<LoopOptions, "config" | "draws">,
 ): number {
-  const { total, weights } = estimateMemory(graph, training.batch, state);
+  const { total, weights } = estimateMemory(graph, rows, state);
   // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
-  const drawing = drawn && wantsSamples(samples) ? 3 * weights : 0;
+  const drawing = draws && wantsSamples(samples) ? 3 * weights : 0;
   return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
 }
 

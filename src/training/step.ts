@@ -42,7 +42,9 @@ export interface TrainingStep {
   readonly accumulate: number;
   /** Traces the same step as two graphs. */
   halves(): StepHalves;
-  /** Computes the first values of the whole state from those of the weights. */
+  /** Sums of gradients to begin with, which are state within a step only. */
+  readonly sums: () => Arrays;
+  /** Computes the first values of the rest of the state from those of the weights. */
   initialState(backend: Backend, weights: Arrays): Promise<Record<string, NdArray>>;
 }
 
@@ -100,6 +102,7 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
         state: mapValues(rest, (_, name) => `next/${name}`),
       };
     },
+    sums: () => (gathered ? prefixed(gatheredPrefix, mapValues(params, zeroArray)) : {}),
     async initialState(backend, values) {
       const first = optimizer.init(params);
       const moments = Object.keys(first).length > 0 ? await computed(backend, first) : {};
@@ -107,7 +110,6 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
         ...values,
         ...prefixed(optimizerPrefix, moments),
         ...(options.emaDecay !== undefined && prefixed(emaPrefix, values)),
-        ...(gathered && prefixed(gatheredPrefix, mapValues(params, zeroArray))),
       };
     },
   };
@@ -253,10 +255,11 @@ interface Runner extends Omit<Trainer, "step"> {
 /** A step as one program, which holds the whole state. */
 async function openWhole(
   backend: Backend,
-  { graph, state, accumulate }: TrainingStep,
-  initialState: Arrays,
+  { graph, state, accumulate, sums }: TrainingStep,
+  from: Arrays,
   options: TrainerOptions,
 ): Promise<Runner> {
+  const initialState = { ...from, ...sums() };
   const program = await backend.compile(graph, { ...options, state, initialState });
   return {
     async run(batches, count) {
@@ -273,8 +276,8 @@ async function openWhole(
       }
       return { loss: sum / batches.length, gradientNorm };
     },
-    readState: () => program.readState(),
-    writeState: (values) => program.writeState(values),
+    readState: async () => pick(await program.readState(), isKept),
+    writeState: (values) => program.writeState(pick(values, isKept)),
     dispose: () => program.dispose(),
   };
 }
@@ -329,9 +332,7 @@ async function openHalves(
       ...(await updateProgram.readState()),
     }),
     async writeState(values) {
-      await updateProgram.writeState(
-        pick(values, (name) => !isWeight(name) && !name.startsWith(gatheredPrefix)),
-      );
+      await updateProgram.writeState(pick(values, (name) => !isWeight(name) && isKept(name)));
       weights = { ...weights, ...mapValues(pick(values, isWeight), copyOf) };
     },
     async dispose() {
@@ -339,6 +340,11 @@ async function openHalves(
       await updateProgram.dispose();
     },
   };
+}
+
+/** Whether a part of the state lasts from step to step; checkpoints of older versions hold the others too. */
+function isKept(name: string): boolean {
+  return !name.startsWith(gatheredPrefix);
 }
 
 /** sum + share · array, in the order of float32 operations that the single program has. */

@@ -58,9 +58,17 @@ export interface BatchReader {
   read(index: number): Promise<{ readonly batch: Batch; readonly skipped: readonly Skipped[] }>;
 }
 
+/** The rows of a batch that one of several processes computes. */
+export interface Rows {
+  readonly from: number;
+  readonly count: number;
+}
+
 export interface ReadOptions {
   readonly layout: Layout;
   readonly batch: number;
+  /** The only rows to read; the others stay empty. All unless given. */
+  readonly rows?: Rows | undefined;
   readonly seed: number;
   readonly flip: boolean;
   /** The most bytes of decoded pictures to cache. */
@@ -89,6 +97,7 @@ const TOLERATED_COUNT = 7;
  */
 export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
   const { layout, batch: size, signal } = options;
+  const { from, count } = options.rows ?? { from: 0, count: size };
   const { bytes } = layout;
   const draw = drawing(options.seed, data.count, options);
   const readable = readableExamples(data, options.cache);
@@ -98,8 +107,9 @@ export function batchReader(data: DataSet, options: ReadOptions): BatchReader {
       const labels = data.classes && new Int32Array(size);
       const lengths = layout.frames === undefined ? undefined : new Int32Array(size);
       const captions = data.captioned ? Array.from({ length: size }, () => "") : undefined;
-      await inParallel(size, async (i) => {
+      await inParallel(count, async (row) => {
         signal.throwIfAborted();
+        const i = from + row;
         const drawn = draw(index * size + i);
         const example = await readable.example(drawn.index);
         const target = pixels.subarray(i * bytes, (i + 1) * bytes);

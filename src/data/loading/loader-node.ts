@@ -6,7 +6,7 @@ import { Worker } from "node:worker_threads";
 import { PatchwiseError } from "../../engine/errors.ts";
 import { moduleFile } from "../../engine/package-node.ts";
 import { type Failure, revive } from "../../engine/runtime/worker-protocol.ts";
-import { type Batch, EXAMPLE_BYTES, type Loader, type Skipped } from "./batch-reader.ts";
+import { type Batch, EXAMPLE_BYTES, type Loader, type Rows, type Skipped } from "./batch-reader.ts";
 import { pictureLayout } from "./batches.ts";
 import type { DataConfig } from "../config.ts";
 import type { FramesShape } from "../../pictures/picture.ts";
@@ -18,6 +18,8 @@ export interface LoaderOptions {
   /** Pictures per batch. */
   readonly batch: number;
   readonly seed: number;
+  /** The only rows of each batch to read; all unless given. */
+  readonly rows?: Rows | undefined;
   /** Index of the first batch. */
   readonly from: number;
   /** Loads these latents instead of pictures. */

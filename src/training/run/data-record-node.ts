@@ -22,6 +22,7 @@ type DataRecord = z.output<typeof recordSchema>;
 const recordFile = "data.json";
 
 export interface DataCheck {
+  readonly record: DataRecord;
   /** Writes the record of the data. */
   write(): Promise<void>;
 }
@@ -56,7 +57,7 @@ export async function checkData(
       `The data of the training in ${folder} has changed (${[...classes, ...others].join("; ")}); restore it, start a new training in another folder with training.from: ${folder}${way}.`,
     );
   }
-  return { write: () => writeJson(path, record) };
+  return { record, write: () => writeJson(path, record) };
 }
 
 function changedClasses({ classes: old = [] }: DataRecord, { classes = [] }: DataRecord): string[] {

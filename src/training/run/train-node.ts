@@ -1,11 +1,16 @@
 /** `patchwise train`, from a config to the folder of a trained model. */
 import { mkdir } from "node:fs/promises";
+import { availableParallelism as cores, cpus } from "node:os";
 import { basename, isAbsolute, join, relative, resolve } from "node:path";
 import { packageFile } from "../../engine/package-node.ts";
 import type { DataConfig } from "../../data/config.ts";
 import type { LatentCache } from "../../data/latents/latents.ts";
 import type { Loader } from "../../data/loading/batch-reader.ts";
-import { loaderThreadBytes, openLoader } from "../../data/loading/loader-node.ts";
+import {
+  type LoaderOptions,
+  loaderThreadBytes,
+  openLoader,
+} from "../../data/loading/loader-node.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
@@ -40,6 +45,7 @@ import {
   trainLoop,
 } from "../loop.ts";
 import { openLatentSource } from "../sources/latent-source-node.ts";
+import { type Collective, fromFirst, ownRows, ranksThatDiffer } from "../collective/collective.ts";
 import type { Arrays } from "../step.ts";
 import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
 import { readInitialWeights } from "../tasks/initial-weights-node.ts";
@@ -64,6 +70,8 @@ export interface TrainOptions extends TrainContext {
   /** Resumes although pictures or captions have changed; false by default. */
   readonly changedData?: boolean;
   readonly report?: (event: TrainingEvent) => void;
+  /** The processes that train together, which all call `train` with the same config; this one alone unless given. */
+  readonly collective?: Collective | undefined;
   /** Ends the training after the current step, or the pictures being encoded; everything done so far is kept. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -115,6 +123,7 @@ export async function train(
     resume = false,
     changedData = false,
     report = () => {},
+    collective,
     signal,
   } = options;
   if (given.samples.steps !== undefined && !draw && !("autoencoder" in given)) {
@@ -125,11 +134,11 @@ export async function train(
   const draws = draw !== undefined || "autoencoder" in given;
   requireOutside(out, given);
   const plan = await planOf(given, options);
-  const { config } = plan;
+  const config = collective ? sharedCores(plan.config, collective) : plan.config;
   return closing(plan, async () => {
     const folder = await openRunFolder(out, plan.recorded, resume);
     const { from } = folder;
-    const loaders = loadersOf(config);
+    const loaders = loadersOf(config, collective);
     const source = config.latents
       ? await openLatentSource(config, config.latents, loaders, {
           backend,
@@ -143,28 +152,67 @@ export async function train(
     return closing(source, async () => {
       const task = await plan.task(source);
       const data = await checkData(out, config.data, source, { resume, accepted: changedData });
-      return closing(await folder.begin(), async () => {
-        await data.write();
-        await task.begin?.();
-        const batches = await source.begin();
+      if (collective) requireSame(collective, { config: plan.recorded, data: data.record });
+      const others = collective !== undefined && collective.rank > 0;
+      return closing(others ? nothing : await folder.begin(), async () => {
+        if (!others) {
+          await data.write();
+          await task.begin?.();
+        }
+        const batches = await begun(source, collective);
         if (!batches) return stoppedEarly(folder);
         return trainLoop({
           backend,
           config,
           source,
           task,
-          batches,
+          batches: others ? { ...batches, validation: undefined } : batches,
           from,
           memory: backend.device === "cpu" ? availableMemory() : undefined,
           notes: startNotes(config, source, from?.step),
-          draws,
-          openRecorder: () => folderRecorder(folder, task, config, draws),
+          draws: draws && !others,
+          openRecorder: async () =>
+            others
+              ? { checkpoint: async () => {}, ...nothing }
+              : folderRecorder(folder, task, config, draws),
           report,
+          collective,
           signal,
         });
       });
     });
   });
+}
+
+const nothing = { close: () => Promise.resolve() };
+
+/** The config of a rank, which uses its share of the machine's cores unless the config says how many. */
+function sharedCores(config: RunConfig, { local }: Collective): RunConfig {
+  const { threads = Math.max(1, Math.floor(Math.min(cores(), cpus().length / local))) } =
+    config.training;
+  return { ...config, training: { ...config.training, threads } };
+}
+
+/** @throws UsageError in rank 0, while the others wait, when a rank has another config or other data */
+function requireSame(collective: Collective, given: object): void {
+  const others = ranksThatDiffer(collective, given);
+  if (others.length > 0 && collective.rank === 0) {
+    throw new UsageError(
+      `${others.length === 1 ? "Rank" : "Ranks"} ${others.join(", ")} of ${collective.size} would train with another config or other pictures than rank 0; start all ranks with the same arguments, and give them the same files.`,
+    );
+  }
+  fromFirst(collective, "the same");
+}
+
+/** Begins to make batches: rank 0 first, so that the others find the latents that it has encoded. */
+async function begun(
+  source: OpenDataSource,
+  collective: Collective | undefined,
+): Promise<Batches | undefined> {
+  if (!collective) return source.begin();
+  const first = collective.rank === 0 ? await source.begin() : undefined;
+  if (!fromFirst(collective, first !== undefined)) return undefined;
+  return first ?? source.begin();
 }
 
 /** @throws UsageError when samples would be written among the pictures, which a resumed training would take for data */
@@ -266,19 +314,24 @@ export interface Loaders {
   close(): Promise<void>;
 }
 
-function loadersOf(config: RunConfig): Loaders {
+/** Rank 0 of a collective measures, and each rank reads its own rows. */
+function loadersOf(config: RunConfig, collective: Collective | undefined): Loaders {
   const { batch, accumulate } = config.training;
+  const rows = collective && ownRows(collective, batch);
   const shape = framesShape(config);
   const opened: Loader[] = [];
-  const open = async (data: DataConfig, seed: number, from: number, latents?: LatentCache) => {
-    const loader = await openLoader({ data, shape, batch, seed, from, latents });
+  const open = async (
+    data: DataConfig,
+    options: Pick<LoaderOptions, "seed" | "from" | "latents" | "rows">,
+  ) => {
+    const loader = await openLoader({ data, shape, batch, ...options });
     opened.push(loader);
     return loader;
   };
   return {
     training: (step, latents) =>
-      open(trainingData(config), config.seed, step * accumulate, latents),
-    validation: (data, latents) => open(data, 0, 0, latents),
+      open(trainingData(config), { seed: config.seed, from: step * accumulate, latents, rows }),
+    validation: (data, latents) => open(data, { seed: 0, from: 0, latents }),
     close: async () => {
       for (const loader of opened) await loader.close();
     },

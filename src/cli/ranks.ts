@@ -1,0 +1,37 @@
+/** Commands that `mpirun` or `srun` started several times, as the ranks of one job. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Collective } from "../training/collective/collective.ts";
+import { openMpi } from "../training/collective/mpi-node.ts";
+
+/** Milliseconds that other ranks leave to rank 0, which mostly fails for the same reason, to say why and to end the job. */
+const PATIENCE = 3000;
+
+/**
+ * Runs the work of this rank, or of the only process. The process of a rank ends as MPI asks for: with the others if all went well
+ * or was stopped, and with the whole job if this rank fails.
+ */
+export async function asRank(work: (collective?: Collective) => Promise<void>): Promise<void> {
+  const job = openMpi();
+  if (!job) return work();
+  process.once("exit", (code) => {
+    if (code === 0 || code === STOPPED) job.finish(code);
+    // The launcher passes on what was said, unless it is told to end everything first.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HEARD);
+    job.abort(code);
+  });
+  try {
+    await work(job);
+  } catch (error) {
+    if (job.rank > 0) {
+      await sleep(PATIENCE);
+      (error as Error).message = `Rank ${job.rank}: ${(error as Error).message}`;
+    }
+    throw error;
+  }
+}
+
+/** Milliseconds that a launcher has to pass on the error of a rank. */
+const HEARD = 1000;
+
+/** The exit code of a command that a signal stopped. */
+const STOPPED = 130;

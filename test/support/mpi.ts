@@ -1,0 +1,43 @@
+/** The command line as the ranks of a job of MPI. */
+import { type ChildProcess, spawn } from "node:child_process";
+import path from "node:path";
+import { findMpi } from "../../scripts/find-mpi.mjs";
+import { typescript } from "./typescript.ts";
+
+const entry = path.resolve(import.meta.dirname, "../../src/cli/main.ts");
+
+/** The implementations of MPI that are installed here. */
+export const launchers = findMpi();
+
+export type Launcher = (typeof launchers)[number];
+
+export interface Job {
+  readonly process: ChildProcess;
+  readonly ended: Promise<{ readonly code: number | null; readonly said: string }>;
+}
+
+/** Starts ranks of `patchwise` with the same arguments, or each with its own. */
+export function startRanks(
+  { command, flags }: Launcher,
+  ranks: readonly (readonly string[])[] | number,
+  args: readonly string[] = [],
+): Job {
+  const own = typeof ranks === "number" ? undefined : ranks;
+  const program = [process.execPath, ...typescript, entry];
+  const parts = own
+    ? own.flatMap((each, i) => [...(i > 0 ? [":"] : []), "-n", "1", ...program, ...each])
+    : ["-n", String(ranks), ...program, ...args];
+  // More ranks than cores are fine for tests.
+  const shared = command.includes("mpich") ? [] : ["--oversubscribe"];
+  const child = spawn(command, [...flags, ...shared, ...parts], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (data: Buffer) => (said += data.toString()));
+  }
+  return {
+    process: child,
+    ended: new Promise((resolve) => child.once("close", (code) => resolve({ code, said }))),
+  };
+}

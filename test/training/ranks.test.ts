@@ -1,0 +1,174 @@
+/** One training by several processes, over the implementations of MPI that are installed. */
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { meanGradients, ownRows } from "../../src/training/collective/collective.ts";
+import { openMpi } from "../../src/training/collective/mpi-node.ts";
+import { readTrainingConfig } from "../../src/training/config/config-file.ts";
+import { train } from "../../src/training/run/train-node.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
+import { readAllFloat32 } from "../../src/weights/safetensors/safetensors.ts";
+import { png } from "../data/support.ts";
+import { type Job, launchers, startRanks } from "../support/mpi.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-ranks-"));
+const at = (...parts: string[]) => path.join(scratch, ...parts);
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+const yaml = () => `seed: 1
+data: { kind: images, path: ${JSON.stringify(at("photos"))} }
+picture: { size: 8 }
+model: { patch: 4, hidden: 16, depth: 1, heads: 1 }
+training: { steps: 6, batch: 6, accumulate: 2, warmUp: 1, clip: 1, threads: 1 }
+checkpoint: { steps: 3, keep: 3 }
+log: { steps: 1 }
+`;
+
+beforeAll(async () => {
+  for (const [name, red] of Object.entries({ ant: 10, bee: 120 })) {
+    mkdirSync(at("photos", name), { recursive: true });
+    for (let i = 0; i < 7; i++) {
+      writeFileSync(at("photos", name, `${i}.png`), await png(red + i));
+    }
+  }
+  writeFileSync(at("photos.yaml"), yaml());
+});
+
+const losses = (folder: string) =>
+  readFileSync(at(folder, "metrics.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => (JSON.parse(line) as { loss: number }).loss);
+
+async function weightsOf(folder: string): Promise<Float32Array> {
+  const file = await openSafetensorsFile(at(folder, "model.safetensors"));
+  const arrays = Object.values(await readAllFloat32(file));
+  await file.close();
+  return Float32Array.from(arrays.flatMap(({ data }) => [...data]));
+}
+
+/** ‖a − b‖ / ‖b‖ */
+function distance(a: Float32Array, b: Float32Array): number {
+  const norm = (of: (i: number) => number) => Math.hypot(...Array.from(b, (_, i) => of(i)));
+  return norm((i) => a[i]! - b[i]!) / norm((i) => b[i]!);
+}
+
+const command = (out: string, ...more: string[]) => [
+  "train",
+  at("photos.yaml"),
+  "--out",
+  at(out),
+  ...more,
+];
+
+async function succeed(job: Job["ended"]): Promise<void> {
+  const { code, said } = await job;
+  expect(code, said).toBe(0);
+}
+
+describe.skipIf(launchers.length === 0)("several ranks", () => {
+  const [first] = launchers;
+  const last = launchers.at(-1)!;
+
+  it("follow the losses of one, and resume at the same and at another number of ranks", async () => {
+    await train(readTrainingConfig("photos.yaml", yaml()), {
+      backend: nodeBackend("cpu"),
+      out: at("alone"),
+    });
+    await succeed(startRanks(first!, 2, command("whole")).ended);
+    for (const [i, loss] of losses("whole").entries()) {
+      expect(Math.abs(loss / losses("alone")[i]! - 1)).toBeLessThan(1e-5);
+    }
+    cpSync(at("whole"), at("half"), { recursive: true });
+    rmSync(at("half", "checkpoints", "step-00000006"), { recursive: true });
+    cpSync(at("half"), at("other"), { recursive: true });
+    await succeed(startRanks(first!, 2, command("half", "--resume")).ended);
+    expect(await weightsOf("half")).toEqual(await weightsOf("whole"));
+    await succeed(startRanks(last, 3, command("other", "--resume")).ended);
+    expect(distance(await weightsOf("other"), await weightsOf("whole"))).toBeLessThan(1e-5);
+    expect(distance(await weightsOf("alone"), await weightsOf("whole"))).toBeLessThan(1e-5);
+  }, 120_000);
+
+  it("end together when one of them is killed, and leave a whole checkpoint", async () => {
+    const job = startRanks(first!, 2, command("killed", "--set", "training.steps=100000"));
+    while (!existsSync(at("killed", "checkpoints", "step-00000003"))) await sleep(50);
+    const ranks = execFileSync("pgrep", [
+      "-f",
+      `train ${at("photos.yaml")} --out ${at("killed")} --set`,
+    ])
+      .toString()
+      .trim()
+      .split("\n")
+      .map(Number)
+      .filter((pid) => pid !== job.process.pid);
+    const began = performance.now();
+    process.kill(ranks.at(-1)!, "SIGKILL");
+    expect((await job.ended).code).not.toBe(0);
+    expect(performance.now() - began).toBeLessThan(30_000);
+    const done = Number(readdirSync(at("killed", "checkpoints")).at(-1)!.replace("step-", ""));
+    const more = [`training.steps=${done + 1}`];
+    const resumed = await train(readTrainingConfig("photos.yaml", yaml(), more), {
+      backend: nodeBackend("cpu"),
+      out: at("killed"),
+      resume: true,
+    });
+    expect(resumed.steps).toBe(done + 1);
+  }, 120_000);
+
+  it("refuse to train with different configs", async () => {
+    const own = ["1", "2"].map((seed) => command("differs", "--set", `seed=${seed}`));
+    const { code, said } = await startRanks(last, own).ended;
+    expect(code).not.toBe(0);
+    expect(said).toContain(
+      "patchwise: Rank 1 of 2 would train with another config or other pictures than rank 0; start all ranks with the same arguments, and give them the same files.",
+    );
+    expect(existsSync(at("differs"))).toBe(false);
+  }, 60_000);
+});
+
+describe("a rank", () => {
+  const rank = { rank: 1, size: 3, local: 3, broadcast: () => {} };
+
+  it("computes its rows of a batch that the ranks divide", () => {
+    expect(ownRows({ ...rank, sum: () => {} }, 12)).toEqual({ from: 4, count: 4 });
+    expect(() => ownRows({ ...rank, sum: () => {} }, 10)).toThrow(
+      "training.batch is 10, which 3 processes cannot share equally; set it to a multiple of 3, such as 9.",
+    );
+  });
+
+  it("gets the mean of the gradients, in few calls", () => {
+    let calls = 0;
+    const doubled = (values: Float32Array | Float64Array) => {
+      calls++;
+      for (let i = 0; i < values.length; i++) values[i]! *= 2;
+    };
+    const arrays = Object.fromEntries(
+      Array.from({ length: 20 }, (_, i) => [
+        `w${i}`,
+        { dtype: "float32" as const, shape: [i], data: new Float32Array(i).fill(i) },
+      ]),
+    );
+    const means = meanGradients({ ...rank, size: 2, sum: doubled }, arrays);
+    expect(means).toEqual(arrays);
+    expect(calls).toBe(1);
+  });
+
+  it("is alone unless a launcher says otherwise", () => {
+    expect(openMpi({})).toBeUndefined();
+    expect(openMpi({ OMPI_COMM_WORLD_SIZE: "1", PMI_SIZE: "1" })).toBeUndefined();
+    expect(openMpi({ SLURM_STEP_NUM_TASKS: "4" })).toBeUndefined();
+  });
+});
