@@ -10,7 +10,7 @@ export type Device = WorkerBackend["device"];
 type Services = WebServices & StudioServices;
 
 const here = new URL("./", location.href);
-export const modelAddress = new URL("models/emoji/", here).href;
+const modelAddress = new URL("models/emoji/", here).href;
 export const wordsAddress = new URL("models/words/", here).href;
 const runtimeFolder = new URL("ort/", here).href;
 
@@ -44,7 +44,7 @@ export interface Downloads {
 }
 
 /** Bytes that a device and the model take to download. */
-export async function downloadSizes(device: Device): Promise<Downloads> {
+async function downloadSizes(device: Device): Promise<Downloads> {
   const sizeOf = async (url: string) => {
     const response = await fetch(url, { method: "HEAD" });
     return Number(response.headers.get("content-length") ?? 0);

@@ -19,7 +19,7 @@ export interface Settings {
   readonly strength: number;
 }
 
-export const firstSettings: Settings = {
+const firstSettings: Settings = {
   prompt: "ghost with a crown",
   negativePrompt: "",
   seed: 7,

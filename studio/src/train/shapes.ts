@@ -58,5 +58,3 @@ export function shapeExamples(side: number): TrainingExample[] {
   }
   return examples;
 }
-
-export const shapePrompts = ["red circle", "blue square", "yellow star", "green triangle"];
