@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
-import { parameter } from "../../src/engine/graph/functional.ts";
+import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
@@ -93,6 +93,24 @@ describe.each(forms)("a weight in 8-bit floats %s", (_, tensors, expected) => {
     await weights.close();
   });
 });
+
+it.each(forms)(
+  "rows of a table in 8-bit floats are chosen by their numbers: %s",
+  async (_, tensors, expected) => {
+    const path = join(folder, "table.safetensors");
+    await writeSafetensors(path, Object.entries(tensors));
+    const file = await openSafetensorsFile(path);
+    const graph = graphOf({ y: parameter("a.weight", [4, 64]).gather(input("ids", [3], "int64")) });
+    for (const weights of [file, await open(tensors)]) {
+      const program = await nodeBackend("cpu").compile(graph, { weights: storedWeights(weights) });
+      const { y } = await program.run({ ids: ndarray("int64", [3], [3, 0, 2]) });
+      const row = (i: number) => expected.slice(64 * i, 64 * (i + 1));
+      expect(toNumbers(y!)).toEqual([...row(3), ...row(0), ...row(2)]);
+      await program.dispose();
+    }
+    await file.close();
+  },
+);
 
 describe("scales", () => {
   it("may be in another shard than their weights", async () => {

@@ -76,7 +76,7 @@ const float8Formats = {
   },
 } as const;
 
-type Float8 = keyof typeof float8Formats;
+export type Float8 = keyof typeof float8Formats;
 
 export function isFloat8(dtype: DType): dtype is Float8 {
   return dtype in float8Formats;

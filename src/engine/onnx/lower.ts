@@ -3,7 +3,8 @@
  * writes.
  */
 import { blockFormats, blockRange } from "../arrays/blocks.ts";
-import { type DType, sizeOf, viewOf } from "../arrays/ndarray.ts";
+import { type Float8, fromFloat8, isFloat8 } from "../arrays/convert.ts";
+import { type DType, sizeOf, viewOf, ndarray } from "../arrays/ndarray.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import type { WeightSource } from "../runtime/backend.ts";
@@ -266,14 +267,26 @@ function lowerRows({ name, stored }: Table, ids: string, node: Node, emitter: Em
   const taken = (matrix: string) => emitter.emit("Gather", [matrix, ids], { axis: 0 });
   const converted = (rows: string, dtype: DType) =>
     dtype === output.dtype ? rows : emitter.emit("Cast", [rows], { to: dataTypes[output.dtype] });
+  /** ONNX gathers no 8-bit floats, so their bytes are gathered, and then the numbers that these stand for. */
+  const looked = (as: string, dtype: Float8) => {
+    const values = Array.from({ length: 256 }, (_, bits) => fromFloat8(dtype, bits));
+    emitter.initializer(`${as}#values`, ndarray("float32", [256], values));
+    const codes = emitter.emit("Cast", [taken(as)], { to: dataTypes.int32 });
+    return converted(emitter.emit("Gather", [`${as}#values`, codes], { axis: 0 }), "float32");
+  };
   return emitWeight(stored, name, {
-    array(as, array) {
-      emitter.initializer(as, array);
-      return converted(taken(as), array.dtype);
+    array(as, { dtype, shape, data }) {
+      if (isFloat8(dtype)) {
+        emitter.initializer(as, { dtype: "uint8", shape, data: data as Uint8Array });
+        return looked(as, dtype);
+      }
+      emitter.initializer(as, { dtype, shape, data });
+      return converted(taken(as), dtype);
     },
     file(as, weight) {
-      emitter.external(as, weight);
-      return converted(taken(as), weight.dtype);
+      const { dtype } = weight;
+      emitter.external(as, isFloat8(dtype) ? { ...weight, dtype: "uint8" } : weight);
+      return isFloat8(dtype) ? looked(as, dtype) : converted(taken(as), dtype);
     },
     blocks(as, weight) {
       const [rows] = weight.shape;
