@@ -235,9 +235,9 @@ function slope(): number {
   const points = memory.slice(Math.floor(memory.length / 2));
   const mean = (values_: readonly number[]) => values_.reduce((a, b) => a + b, 0) / values_.length;
   const [x, y] = [mean(points.map(({ at }) => at)), mean(points.map(({ bytes }) => bytes))];
-  const over = points.reduce((sum, each) => sum + (each.at - x) * (each.bytes - y), 0);
-  const under = points.reduce((sum, each) => sum + (each.at - x) ** 2, 0);
-  return (60 * over) / under;
+  const upper = points.reduce((sum, each) => sum + (each.at - x) * (each.bytes - y), 0);
+  const lower = points.reduce((sum, each) => sum + (each.at - x) ** 2, 0);
+  return (60 * upper) / lower;
 }
 
 await start();
