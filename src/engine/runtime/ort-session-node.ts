@@ -64,10 +64,10 @@ function createSession(
           ? {}
           : { model_external_initializers_file_folder_path: plan.mount.folder }),
       },
-      // Otherwise the optimizer folds the casts of the weights, and holds all of them in float32.
+      // Otherwise the optimizer folds the casts of the weights, and the scales of quantized ones, and holds all of them in float32.
       ...(plan.convertEachRun && {
         optimization: {
-          constant_folding_max_output_size_in_bytes: String(2 ** 20),
+          constant_folding_max_output_size_in_bytes: String(2 ** 15),
           disable_specified_optimizers: "FuseFp16InitializerToFp32NodeTransformer",
         },
       }),

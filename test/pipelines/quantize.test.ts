@@ -1,0 +1,49 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, expect, it } from "vitest";
+import { castArray } from "../../src/engine/arrays/ndarray.ts";
+import { openModel } from "../../src/pipelines/open/open-node.ts";
+import { type QuantizedLayer, quantizeModel } from "../../src/pipelines/quantize-node.ts";
+import { readStored } from "../../src/weights/stored-node.ts";
+import { smallModels, writeSmallFolder } from "../support/flux-folders.ts";
+import { oneSentence, patchwise } from "../support/cli.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-quantize-"));
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+
+it.each(["klein", "zImage"] as const)("the quantized network of %s opens again", async (name) => {
+  const folder = path.join(scratch, name);
+  await writeSmallFolder(folder, smallModels[name]);
+  const model = await openModel(folder);
+  const file = path.join(scratch, `${name}.gguf`);
+  const layers: QuantizedLayer[] = [];
+  await quantizeModel(model, "Q8_0", file, (layer) => layers.push(layer));
+  const again = await openModel(file);
+  const { length: _, ...condition } = model.network.condition as Record<string, unknown>;
+  expect(again.network).toMatchObject({ ...model.network, condition });
+  for (const { name: key, type, error } of layers) {
+    const [before, after] = await Promise.all(
+      [model, again].map(
+        async ({ weights }) => castArray(await readStored(weights(key)!), "float32").data,
+      ),
+    );
+    const norm = (x: Float32Array) => Math.sqrt(x.reduce((sum, value) => sum + value ** 2, 0));
+    const change = norm(before!.map((value, i) => value - after![i]!)) / norm(before!);
+    expect([key, change]).toEqual([key, expect.closeTo(error, 5)]);
+    expect(type === "F32" ? error : error > 0.003 && error < 0.008).toBe(type === "F32" ? 0 : true);
+  }
+  await Promise.all([model.close(), again.close()]);
+});
+
+it("what cannot be quantized is refused in one sentence", async () => {
+  const out = path.join(scratch, "x.gguf");
+  const emoji = await openModel("emoji");
+  await expect(quantizeModel(emoji, "Q8_0", out, () => {})).rejects.toThrow(
+    "whose config no GGUF file shows",
+  );
+  await emoji.close();
+  const { code, err } = patchwise(["quantize", "emoji", "--type", "q3", "--out", out]);
+  expect([code, err]).toEqual([2, expect.stringMatching(oneSentence)]);
+  expect(err).toContain('--type is "q3"; give q8_0, q4_0, q4_k.');
+});
