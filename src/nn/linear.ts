@@ -1,5 +1,6 @@
 /** Linear layers with PyTorch's names and layout of weights. */
 import type { Tensor } from "../engine/graph/tensor.ts";
+import { lowRankSum } from "./lora.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
 export interface LinearOptions {
@@ -13,7 +14,8 @@ export interface LinearOptions {
 export function linear(p: Params, x: Tensor, outputs: number, options: LinearOptions = {}): Tensor {
   const shape = [outputs, x.size(-1)];
   const weight = p.param("weight", shape, options.init ?? xavierUniform(shape));
-  return x.linear(weight, options.bias === false ? undefined : p.param("bias", [outputs], zero));
+  const bias = options.bias === false ? undefined : p.param("bias", [outputs], zero);
+  return slicesOf(x, weight, [outputs], [bias])[0]!;
 }
 
 /**
@@ -40,7 +42,22 @@ export function linearSlices(
 ): readonly Tensor[] {
   const outputs = widths.reduce((sum, width) => sum + width, 0);
   const shape = [outputs, x.size(-1)];
-  const weights = p.param("weight", shape, xavierUniform(shape)).split(widths, 0);
+  const weight = p.param("weight", shape, xavierUniform(shape));
   const biases = bias ? p.param("bias", [outputs], zero).split(widths, 0) : [];
-  return weights.map((weight, i) => x.linear(weight, biases[i]));
+  return slicesOf(x, weight, widths, biases);
+}
+
+/** x times consecutive rows of a weight. What a LoRA adds to the weight is multiplied apart, which is far less work than its sum. */
+function slicesOf(
+  x: Tensor,
+  weight: Tensor,
+  widths: readonly number[],
+  biases: readonly (Tensor | undefined)[],
+): readonly Tensor[] {
+  const rowsOf = (matrix: Tensor) => (widths.length === 1 ? [matrix] : matrix.split(widths, 0));
+  const sum = lowRankSum(weight);
+  const plain = rowsOf(sum?.weight ?? weight).map((rows, i) => x.linear(rows, biases[i]));
+  if (!sum) return plain;
+  const narrow = x.linear(sum.a).mul(sum.scale); // [..., rank]
+  return rowsOf(sum.b).map((rows, i) => plain[i]!.add(narrow.linear(rows)));
 }

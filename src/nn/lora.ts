@@ -2,8 +2,9 @@
  * LoRA, "Low-Rank Adaptation of Large Language Models" (Hu et al., 2021): the weight W of a linear layer stays fixed, and only the
  * product of two narrow matrices that is added to it is trained, W + (alpha / rank)·B·A.
  *
- * It is a view of `Params`, so layers and models need not know of it. The sum costs one small product in each step, and merging
- * it into W later gives the same numbers.
+ * It is a view of `Params`, so models need not know of it. The layers of `linear.ts` compute x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ, so that
+ * neither the sum nor its gradient is ever formed; where a weight is read in another way, it is the sum. Merging it into W later
+ * gives the same numbers but for rounding.
  */
 import { nearestNames, UsageError } from "../engine/errors.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
@@ -16,6 +17,23 @@ export interface LoraOptions {
   readonly alpha: number;
   /** Patterns of paths of linear layers, in which * matches anything but dots, and ** anything. */
   readonly targets: readonly string[];
+}
+
+/** The parts of weight + scale·b·a. */
+export interface LowRankSum {
+  readonly weight: Tensor;
+  /** [rank, in] */
+  readonly a: Tensor;
+  /** [out, rank] */
+  readonly b: Tensor;
+  readonly scale: number;
+}
+
+const sumParts = new WeakMap<Tensor, LowRankSum>();
+
+/** The parts of a weight to which a LoRA is added; undefined for any other weight. */
+export function lowRankSum(weight: Tensor): LowRankSum | undefined {
+  return sumParts.get(weight);
 }
 
 /** Every projection of attentions, and every layer of the feed-forward halves, in the network's own blocks. */
@@ -45,6 +63,7 @@ export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptio
       const b = p.at("lora_B").param("weight", [outputs!, rank], zero);
       const sum = sums.get(layer) ?? weight.add(b.matmul(a).mul(alpha / rank));
       sums.set(layer, sum);
+      sumParts.set(sum, { weight, a, b, scale: alpha / rank });
       return sum;
     },
     buffer: (name, value) => p.buffer(name, value),

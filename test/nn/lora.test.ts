@@ -6,6 +6,8 @@ import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { gradient } from "../../src/engine/gradients/gradient.ts";
 import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { countMultiplyAdds } from "../../src/engine/passes/cost.ts";
+import { simplify } from "../../src/engine/passes/simplify.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { traceNetwork } from "../../src/models/network.ts";
@@ -52,6 +54,19 @@ describe("a view with LoRA", () => {
     expect(await run(graphOf({ output: view.output }), Object.fromEntries(moved))).not.toEqual(
       base,
     );
+  });
+
+  it("trains at the cost of two forward passes, since no gradient of a whole weight is formed", () => {
+    const network = { ...tinyNetwork, size: [32, 32], hidden: 64 } as const;
+    const view = traceNetwork(network, {}, withLora(createParams(), lora));
+    const added = [...view.params.declared].flatMap(([name, { tensor }]) =>
+      isLora(name) ? [tensor] : [],
+    );
+    const gradients = gradient(view.output.square().mean(), added);
+    const step = graphOf(Object.fromEntries(gradients.map((each, i) => [String(i), each])));
+    const forward = graphOf({ output: traceNetwork(network).output });
+    const ratio = countMultiplyAdds(simplify(step), 4) / countMultiplyAdds(forward, 4);
+    expect(ratio).toBeLessThan(2.2);
   });
 
   it("adds two matrices to targeted layers only", () => {
