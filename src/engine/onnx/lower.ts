@@ -277,7 +277,7 @@ function lowerRows({ name, stored }: Table, ids: string, node: Node, emitter: Em
   return emitWeight(stored, name, {
     array(as, { dtype, shape, data }) {
       if (isFloat8(dtype)) {
-        emitter.initializer(as, { dtype: "uint8", shape, data: data as Uint8Array });
+        emitter.initializer(as, { dtype: "uint8", shape, data });
         return looked(as, dtype);
       }
       emitter.initializer(as, { dtype, shape, data });
