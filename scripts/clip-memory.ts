@@ -58,7 +58,7 @@ async function decode(frames: number): Promise<void> {
   const programs = stagePrograms(nodeBackend("cpu"));
   const shape = [1, config.latentChannels, (frames - 1) / 4 + 1, 16, 16];
   const latents = ndarray("float32", shape, normal(fork(randomKey(2), "latents"), shape).data);
-  const clip = await decodeClipLatents(latents, { stagesOf: () => decoder, run: programs.run });
+  const clip = await decodeClipLatents(latents, { decoder: () => decoder, run: programs.run });
   if (clip.frames !== frames) throw new Error(`${clip.frames} frames were decoded.`);
   await programs.dispose();
   const [, peak] = /VmHWM:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"))!;

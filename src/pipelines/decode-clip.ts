@@ -13,7 +13,7 @@ export const clipTile = 112;
 
 interface ClipDecoding {
   /** The decoder for latents of a height and width. */
-  readonly stagesOf: (size: readonly [height: number, width: number]) => ClipStages;
+  readonly decoder: (size: readonly [height: number, width: number]) => ClipStages;
   readonly run: RunStage;
   readonly signal?: AbortSignal | undefined;
   /** Latents along a side of a tile, by which larger frames are decoded. */
@@ -60,9 +60,9 @@ type Shape5 = readonly [number, number, number, number, number];
 /** Decoded chunks of latents, in order. */
 async function* chunksOf(
   latents: NdArray<"float32">,
-  { stagesOf, run, signal }: ClipDecoding,
+  { decoder: decoderFor, run, signal }: ClipDecoding,
 ): AsyncGenerator<NdArray<"float32">> {
-  const decoder = stagesOf(latents.shape.slice(-2) as [number, number]);
+  const decoder = decoderFor(latents.shape.slice(-2) as [number, number]);
   const runChunk: RunChunk = (graph, inputs) => run(decoder.stage(graph), inputs);
   for await (const part of decoder.coder.code(latents, runChunk)) {
     signal?.throwIfAborted();

@@ -331,8 +331,8 @@ async function decodeClip(
   const { model, stages, run } = context;
   const [, channels, frames, height, width] = latents.shape as [1, number, number, number, number];
   if (model.clipDecoder) {
-    const stagesOf = (size: readonly [number, number]) => stages.clipCoder("decode", size)!;
-    return decodeClipLatents(latents, { stagesOf, run, signal });
+    const decoder = (size: readonly [number, number]) => stages.clipCoder("decode", size)!;
+    return decodeClipLatents(latents, { decoder, run, signal });
   }
   if (!model.decoder) return framesOf(latents)[0]!;
   const pictures: Picture[] = [];

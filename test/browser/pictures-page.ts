@@ -78,8 +78,8 @@ export async function film(bytes: number[], type: string): Promise<Played> {
   video.src = URL.createObjectURL(new Blob([Uint8Array.from(bytes)], { type }));
   document.body.append(video);
   const ended = new Promise((resolve, reject) => {
-    video.onended = resolve;
-    video.onerror = () => reject(new Error(video.error?.message));
+    video.addEventListener("ended", resolve);
+    video.addEventListener("error", () => reject(new Error(video.error?.message)));
   });
   await video.play();
   await ended;

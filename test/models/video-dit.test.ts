@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { drawFrameTimes } from "../../src/diffusion/frame-times.ts";
 import { recipeLoss, recipeSchema } from "../../src/diffusion/recipe.ts";
@@ -10,6 +13,8 @@ import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import { networkSchema, separateTimes, traceNetwork } from "../../src/models/network.ts";
+import { readInitialWeights } from "../../src/training/tasks/initial-weights-node.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { randomArray } from "../support/arrays.ts";
 import { randomValues } from "../support/network-values.ts";
 
@@ -166,4 +171,60 @@ describe("noise levels of frames", () => {
       recipeSchema.safeParse({ process: "flow", frameLevels: shares }).error?.issues[0]?.message,
     ).toContain("must add up to 1");
   });
+});
+
+it("a video DiT that begins with the weights of a DiT draws each frame as the picture", async () => {
+  const {
+    frames: _,
+    framePatch: _patch,
+    ...still
+  }: Record<string, unknown> = {
+    ...config,
+    rotary: null,
+  };
+  const plain = { positions: { kind: "none" }, condition: { kind: "none" } };
+  const dit = networkSchema().parse({
+    ...still,
+    ...plain,
+    kind: "dit",
+    block: { kind: "adaLN-zero" },
+  });
+  const clips = networkSchema().parse({ ...config, ...plain, rotary: null, frames: 2 });
+  const folder = mkdtempSync(path.join(tmpdir(), "patchwise-inflated-"));
+  const values = randomValues(traceNetwork(dit).params);
+  const file = path.join(folder, "model.safetensors");
+  await writeSafetensors(file, Object.entries(values));
+  const { params } = traceNetwork(clips);
+  const read = await readInitialWeights(params, folder);
+  const picture = randomArray(1, "float32", [1, 2, 8, 4]);
+  const t = ndarray("float32", [1], [400]);
+  const drawn = async (
+    network: typeof dit,
+    weights: Readonly<Record<string, NdArray>>,
+    x: NdArray,
+  ) => {
+    const graph = graphOf({ output: traceNetwork(network).output });
+    const program = await backend.compile(graph, { weights: arrayWeights(weights) });
+    const { output } = await program.run({ x, t });
+    await program.dispose();
+    return toNumbers(output!);
+  };
+  const expected = await drawn(dit, values, picture);
+  // Two frames of each channel, both the picture.
+  const twice = [0, 1].flatMap((c) => {
+    const plane = [...picture.data.subarray(32 * c, 32 * c + 32)].map(Number);
+    return [...plane, ...plane];
+  });
+  const found = await drawn(
+    clips,
+    await read([...params.declared.keys()]),
+    ndarray("float32", [1, 2, 2, 8, 4], twice),
+  );
+  for (const [i, value] of found.entries()) {
+    const channel = Math.floor(i / 64);
+    expect(value).toBeCloseTo(expected[32 * channel + (i % 32)]!, 4);
+  }
+  const other = traceNetwork({ ...clips, hidden: 48 }).params;
+  await expect(readInitialWeights(other, folder)).rejects.toThrow("is of another model");
+  rmSync(folder, { recursive: true });
 });

@@ -44,7 +44,7 @@ it("decodes large frames in tiles, which are blended into about the same clip", 
   const sizes = new Set<string>();
   const decode = (latents: NdArray<"float32">, tile?: number) =>
     decodeClipLatents(latents, {
-      stagesOf: (size) => {
+      decoder: (size) => {
         sizes.add(size.join("×"));
         return stages.clipCoder("decode", size)!;
       },
