@@ -153,6 +153,12 @@ export interface OriginalFiles<C> {
   open(weights: Weights, fittingPreset: () => C, heads?: number): OriginalCheckpoint<C>;
 }
 
+/** A layer that is some rows of another. */
+export interface LayerPart {
+  readonly name: string;
+  readonly rows: readonly [from: number, to: number];
+}
+
 /** The class by which diffusers has the family. */
 export interface DiffusersModel<C> {
   /** `_class_name` of its config.json. */
@@ -167,6 +173,8 @@ export interface DiffusersModel<C> {
   complete?(config: C, fields: FieldReader, weights: Weights): Promise<C>;
   /** Whether diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
   swapsHalves?(layer: string, config: C): boolean;
+  /** The layers that diffusers keeps apart of one that `weights` joins, other than queries, keys and values: their names and rows. */
+  parts?(layer: string, config: C): readonly LayerPart[] | undefined;
   /** Whether LoRA files are written with diffusers' names, because others look for these. */
   readonly namesLora: boolean;
 }

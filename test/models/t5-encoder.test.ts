@@ -57,6 +57,11 @@ describe("the published keys of T5-XXL", () => {
     expect(countParameters(graph)).toBe(4_762_310_656);
   });
 
+  it("of flan-t5-large give the config of its preset", () => {
+    const { config } = open(publishedShapes("flan-t5-large-encoder"));
+    expect(config).toEqual(t5EncoderPresets["flan-t5-large"]);
+  });
+
   it("can have either name of the token table, or both, and a decoder beside them", () => {
     const tables = [
       { [own]: table },

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
 import { type NdArray, ndarray, sizeOf, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { type NetworkConfig, networkSchema } from "../../src/models/network.ts";
+import { fluxPresets } from "../../src/models/flux/config.ts";
 import { layerNames, publishedNames } from "../../src/training/tasks/lora-layers.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 import { loraFile, mergeLora, readLora } from "../../src/weights/lora.ts";
@@ -533,4 +534,18 @@ describe("layers of a DiT", () => {
       ["transformer_blocks.1.attn1.to_v", [[64, 96]]],
     ]);
   });
+});
+
+it("the layers of a parallel block of FLUX.1 have the names of diffusers for parts of one", () => {
+  const small = { hidden: 128, heads: 1, depth: 1, singleDepth: 1 };
+  const names = layerNames({ kind: "flux", ...fluxPresets["FLUX.1-schnell"], ...small });
+  const block = names.filter(({ layer }) => layer === "single_blocks.0.linear1");
+  expect(block.map(({ name, rows }) => [name, rows])).toEqual([
+    ["single_blocks.0.linear1", undefined],
+    ["single_transformer_blocks.0.linear1", undefined],
+    ["single_transformer_blocks.0.attn.to_q", [[0, 128]]],
+    ["single_transformer_blocks.0.attn.to_k", [[128, 256]]],
+    ["single_transformer_blocks.0.attn.to_v", [[256, 384]]],
+    ["single_transformer_blocks.0.proj_mlp", [[384, 896]]],
+  ]);
 });

@@ -4,6 +4,7 @@ import { type KeyMap, renamedKeys, type Renaming } from "../../weights/check-key
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { joinQkv, joinRows, swapHalves } from "../../weights/views.ts";
+import type { LayerPart } from "../family.ts";
 import { rotaryAxes } from "../rotary-axes.ts";
 import { isLastModulation, streamNames, streamSizes } from "../stream-checkpoints.ts";
 import { type FluxConfig, fluxPresets } from "./config.ts";
@@ -143,6 +144,23 @@ export const diffusersFluxKeys: KeyMap = renamedKeys(diffusersNames);
 
 /** Queries, keys and values of a parallel block, after `joinQkv`. */
 const parallel = /^(single_transformer_blocks\.\d+)\.attn\.to_qkv\.(weight|bias)$/;
+
+/** What `diffusersFluxWeights` joins in a parallel block. */
+export function parallelParts(
+  layer: string,
+  { hidden, mlpRatio }: FluxConfig,
+): readonly LayerPart[] | undefined {
+  const [, block] = /^(single_transformer_blocks\.\d+)\.linear1$/.exec(layer) ?? [];
+  if (block === undefined) return undefined;
+  const part = (name: string, from: number, count: number): LayerPart => ({
+    name: `${block}.${name}`,
+    rows: [from, from + count],
+  });
+  return [
+    ...["q", "k", "v"].map((name, i) => part(`attn.to_${name}`, i * hidden, hidden)),
+    part("proj_mlp", 3 * hidden, mlpRatio * hidden),
+  ];
+}
 
 /**
  * Weights of diffusers' FluxTransformer2DModel in the original's layout, where they lie: queries, keys and values in one, in the

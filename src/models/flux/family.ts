@@ -12,6 +12,7 @@ import {
   fluxCheckpointConfig,
   fluxConfig,
   isFlux,
+  parallelParts,
 } from "./checkpoint.ts";
 import { checkFlux, type FluxConfig, fluxPresets, fluxSchema } from "./config.ts";
 import { flux, fluxTokens, imagePlaces, textPlaces } from "./flux.ts";
@@ -52,6 +53,7 @@ export const fluxFamily: NetworkFamily<FluxConfig> = {
     keys: diffusersFluxKeys,
     weights: diffusersFluxWeights,
     swapsHalves: isLastModulation,
+    parts: parallelParts,
     namesLora: true,
   },
   recordedCases: {

@@ -55,14 +55,19 @@ function diffusersNames(network: NetworkConfig, key: string, own: LayerName): La
     ];
     return [{ name, layer, shape, rows: swapped }];
   }
+  const parts = diffusers.parts?.(name, network);
+  if (parts) {
+    const named = parts.map((part) => ({ name: part.name, layer, shape, rows: [part.rows] }));
+    return [{ name, layer, shape }, ...named];
+  }
   if (!joined.test(name)) return [{ name, layer, shape }];
-  const parts = ["q", "k", "v"].map((part, i) => ({
+  const projections = ["q", "k", "v"].map((part, i) => ({
     name: name.replace(joined, `.$1_${part}$2`),
     layer,
     shape,
     rows: [[(i * rows) / 3, ((i + 1) * rows) / 3]] as const,
   }));
-  return [{ name, layer, shape }, ...parts];
+  return [{ name, layer, shape }, ...projections];
 }
 
 function layerOf(key: string): string {
