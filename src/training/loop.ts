@@ -7,8 +7,7 @@
 import type { Survey } from "../data/dataset.ts";
 import type { Batch, Loader, Skipped } from "../data/loading/batch-reader.ts";
 import type { LatentDraw, LatentEvent } from "../data/latents/latents.ts";
-import { PatchwiseError } from "../engine/errors.ts";
-import { type NdArray, scalar } from "../engine/arrays/ndarray.ts";
+import { scalar } from "../engine/arrays/ndarray.ts";
 import { type Graph, leafName } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { fork, type RandomKey, randomKey } from "../engine/random/random.ts";
@@ -29,6 +28,7 @@ import {
 } from "./collective/collective.ts";
 import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isSampled, wantsSamples } from "./sample-times.ts";
+import { allFinite, notFinite } from "./finite.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
@@ -399,22 +399,6 @@ async function nextInputs(run: Run, step: number): Promise<Arrays[]> {
   return inputs;
 }
 
-function notFinite(
-  what: string,
-  step: number,
-  saved: number,
-  { folder }: Recorder,
-): PatchwiseError {
-  const kept =
-    saved > 0
-      ? `the checkpoint of step ${saved}${folder ? ` in ${folder.checkpoints}` : ""} is kept`
-      : "nothing was saved yet";
-  const restart = saved > 0 && folder ? `, and start from ${folder.path} with training.from` : "";
-  return new PatchwiseError(
-    `Training stopped at step ${step} because the ${what} is no longer a number; ${kept}. Lower training.optimizer.rate or training.clip${restart}.`,
-  );
-}
-
 async function saveCheckpoint(run: Run, step: number, seconds: number, saved: number) {
   const { trainer, recorder, report } = run;
   const state = await trainer.readState();
@@ -423,10 +407,6 @@ async function saveCheckpoint(run: Run, step: number, seconds: number, saved: nu
   if (broken !== undefined) throw notFinite(`state ${broken}`, step, saved, recorder);
   await recorder.checkpoint({ step, seconds, state }, trainedBy(run, step), averagesIn(state));
   report({ kind: "checkpoint", step });
-}
-
-function allFinite({ dtype, data }: NdArray): boolean {
-  return dtype !== "float32" || (data as Float32Array).every(Number.isFinite);
 }
 
 function trainedBy({ config: { training } }: Run, steps: number): Trained {
