@@ -158,14 +158,13 @@ function xmpOf(metadata: PictureMetadata): string {
 
 async function xmpText(bytes: Uint8Array, path: string): Promise<string | undefined> {
   const sharp = await loadSharp();
-  const xmp = await sharp(bytes)
-    .metadata()
-    .then(
-      (found) => found.xmp,
-      (cause: unknown) => {
-        throw new FormatError(`${path} is not a valid picture file; give another.`, { cause });
-      },
-    );
+  let xmp: Buffer | undefined;
+  try {
+    // An empty file fails before there is a promise.
+    ({ xmp } = await sharp(bytes).metadata());
+  } catch (cause) {
+    throw new FormatError(`${path} is not a valid picture file; give another.`, { cause });
+  }
   const element = new RegExp(
     `<${METADATA_KEYWORD}:${METADATA_KEYWORD}>([^<]*)</${METADATA_KEYWORD}:${METADATA_KEYWORD}>`,
   );

@@ -197,10 +197,12 @@ describe("readPictureMetadata", () => {
     expect(await messageOf(readPictureMetadata(path))).toBe(
       `Cannot read ${path}: there is no such file or folder; check the path (ENOENT).`,
     );
-    await writeFile(path, "no picture");
-    expect(await messageOf(readPictureMetadata(path))).toBe(
-      `${path} is not a valid picture file; give another.`,
-    );
+    for (const content of ["no picture", ""]) {
+      await writeFile(path, content);
+      expect(await messageOf(readPictureMetadata(path))).toBe(
+        `${path} is not a valid picture file; give another.`,
+      );
+    }
     await writeFile(path, await pngWith(chunk("iTXt", "patchwise\0\0\0\0\0{")));
     expect(await messageOf(readPictureMetadata(path))).toMatch(
       /^The description of how .* was drawn is damaged \(the whole: .*\); give another file\.$/,
