@@ -6,8 +6,10 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Picture } from "../pictures/picture.ts";
 import { canonical } from "../data/latents/folder-node.ts";
+import { sizeOf } from "../engine/arrays/ndarray.ts";
+import { fork, randomKey, uniform } from "../engine/random/random.ts";
 import { countMultiplyAdds, countParameters } from "../engine/passes/cost.ts";
-import { UsageError } from "../engine/errors.ts";
+import { PatchwiseError, UsageError } from "../engine/errors.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import type { ComparedModel, Comparison } from "./table.ts";
 import type { Extractor } from "../evaluation/extractor.ts";
@@ -18,7 +20,7 @@ import { pictureShape, trainingData } from "../training/config/config.ts";
 import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
 import type { DrawSamples } from "../training/tasks/samples.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
-import { train } from "../training/run/train-node.ts";
+import { checkTraining, train } from "../training/run/train-node.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
@@ -65,8 +67,19 @@ export async function compare(
 ): Promise<Compared | undefined> {
   const begin = await openFolder(contenders, options);
   const real = await realPictures(contenders[0].config, options.count);
+  for (const contender of contenders) await checked(contender, options);
   await begin();
   return closing(await lockFolder(options.out), () => compareAll(contenders, real, options));
+}
+
+/** @throws UsageError that names the config that cannot be trained, before any of them is */
+async function checked({ file, config }: Contender, options: CompareOptions): Promise<void> {
+  try {
+    await checkTraining(config, options);
+  } catch (error) {
+    if (!(error instanceof PatchwiseError)) throw error;
+    throw new UsageError(`${file}: ${error.message}`, { cause: error });
+  }
 }
 
 async function compareAll(
@@ -105,6 +118,14 @@ async function compareAll(
       extractor: extractorText(trained.steps, known),
       reference: real.description,
       drawn: count,
+      referenced: real.reference.pixels.length / sizeOf(pictureSize(config)),
+      ...(known !== undefined &&
+        real.classes && { classes: { count: real.classes.length, known } }),
+      noise: measures(
+        reference.features,
+        await extractor.extractFeatures(noisePictures(count, config)),
+        undefined,
+      ),
       ...(real.others && {
         real: measures(
           reference.features,
@@ -141,10 +162,25 @@ async function openFolder(
         `${out} already holds a comparison; resume it with --resume, or choose another folder with --out.`,
       );
     }
-    if (canonical(await readJson(file)) === own) return () => Promise.resolve();
-    throw new UsageError(
-      `The comparison in ${out} started with other configs, another budget or another count; resume it with the same ones, or choose another folder with --out.`,
-    );
+    const before = (await readJson(file)) as Started;
+    if (canonical(before) === own) return () => Promise.resolve();
+    // What is finished stays valid if it is of the same config, pictures and count.
+    const [known, wanted] = [before, { count, models }].map((each) => canonical(sharedBy(each)));
+    if (known !== wanted) {
+      throw new UsageError(
+        `The comparison in ${out} started with other pictures, another seed, budget or count; resume it with the same ones, or choose another folder with --out.`,
+      );
+    }
+    const configOf = ({ models: all }: Started, name: string) =>
+      canonical(all.find((each) => each.name === name)?.config ?? {});
+    for (const { name } of models) {
+      if (configOf(before, name) === configOf({ count, models }, name)) continue;
+      if (!(await exists(join(out, name, "config.json")))) continue;
+      throw new UsageError(
+        `The config of ${name} is another than that with which the comparison in ${out} began to train it; remove ${join(out, name)} to train it anew, and resume again.`,
+      );
+    }
+    return () => writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
   }
   if (resume) {
     throw new UsageError(
@@ -155,6 +191,18 @@ async function openFolder(
     await mkdir(out, { recursive: true });
     await writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
   };
+}
+
+/** What a comparison was started with. */
+interface Started {
+  readonly count: number;
+  readonly models: readonly Pick<Contender, "name" | "config">[];
+}
+
+/** What all parts of a comparison depend on. */
+function sharedBy({ count, models }: Started): object {
+  const { data, picture, validation, seed, training } = models[0]!.config;
+  return { count, data, picture, validation, seed, budget: budgetText(training) };
 }
 
 /** The finished parts of one model's comparison, as its folder keeps them. */
@@ -242,6 +290,17 @@ function measures(
     ...measuresOf(reference, features, { most: MOST_PAIRED }),
     ...(classes && labels && { recognised: accuracy(classes, labels) }),
   };
+}
+
+/** Pictures of uniform noise: [count, height, width, channels]. */
+function noisePictures(count: number, config: Contender["config"]): Uint8Array {
+  const { data } = uniform(fork(randomKey(config.seed), "noise"), [count, ...pictureSize(config)]);
+  return Uint8Array.from(data, (value) => Math.floor(256 * value));
+}
+
+function pictureSize(config: Contender["config"]): number[] {
+  const { height, width, channels } = pictureShape(config);
+  return [height, width, channels];
 }
 
 function accuracy(guesses: readonly number[], truth: ArrayLike<number>): number {

@@ -37,7 +37,34 @@ export interface Comparison {
   readonly drawn: number;
   /** The same measures of real pictures outside the reference, which bound what a model can reach. */
   readonly real?: Pick<ComparedModel, "fid" | "kid" | "precision" | "recall" | "recognised">;
+  /** The same measures of noise, which a model that draws anything must beat. */
+  readonly noise?: Pick<ComparedModel, "fid" | "kid" | "precision" | "recall">;
+  /** The number of classes that the extractor tells apart, and its share of right answers on the reference. */
+  readonly classes?: { readonly count: number; readonly known: number } | undefined;
+  /** The number of reference pictures. */
+  readonly referenced?: number;
   readonly models: readonly ComparedModel[];
+}
+
+/** With fewer pictures, distances between sets depend more on which pictures these are than on the model. */
+const FEW = 100;
+
+/** Sentences on measures that say little. */
+function cautions({ drawn, referenced = FEW, classes }: Comparison): string[] {
+  const few = Math.min(drawn, referenced);
+  const { count = 1, known = 1 } = classes ?? {};
+  return [
+    ...(few < FEW
+      ? [
+          `With ${drawn} drawn pictures and ${referenced} real ones, FID, KID, precision and recall say little: compare them with the row of noise, and use at least ${FEW} of each.`,
+        ]
+      : []),
+    ...(count > 1 && known < (1 + 2 / count) / 3
+      ? [
+          `The extractor recognises ${percent(known)} of real pictures, where guessing gives ${percent(1 / count)}, so "recognised" and the distances say little.`,
+        ]
+      : []),
+  ];
 }
 
 type Column = readonly [title: string, cell: (model: ComparedModel) => string];
@@ -49,9 +76,11 @@ export const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
 
 /** Returns Markdown: a sentence on the comparison, and a table with a row for each model. */
 export function comparisonTable(comparison: Comparison): string {
-  const { data, budget, extractor, reference, drawn, real, models } = comparison;
+  const { data, budget, extractor, reference, drawn, real, noise, models } = comparison;
   const validated = models.every(({ validation }) => validation !== undefined);
   const classes = models.every(({ recognised }) => recognised !== undefined);
+  const chance = comparison.classes && ` (chance ${percent(1 / comparison.classes.count)})`;
+  const recognisedTitle = `recognised${chance ?? ""}`;
   const columns: readonly Column[] = [
     ["model", ({ name }) => name],
     ["parameters", ({ parameters }) => `${(parameters / 1e6).toFixed(2)} M`],
@@ -71,28 +100,31 @@ export function comparisonTable(comparison: Comparison): string {
     ["precision", ({ precision }) => percent(precision)],
     ["recall", ({ recall }) => percent(recall)],
     ...(classes
-      ? [["recognised", ({ recognised }: ComparedModel) => percent(recognised!)] as const]
+      ? [[recognisedTitle, ({ recognised }: ComparedModel) => percent(recognised!)] as const]
       : []),
     ["s an image", ({ secondsAnImage, sampling }) => `${short(secondsAnImage, 2)} (${sampling})`],
   ];
   const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
-  const realCells: Readonly<Record<string, string>> = real
-    ? {
-        model: "*real pictures*",
-        FID: short(real.fid),
-        "KID × 1000": short(1000 * real.kid),
-        precision: percent(real.precision),
-        recall: percent(real.recall),
-        ...(real.recognised !== undefined && { recognised: percent(real.recognised) }),
-      }
-    : {};
+  const rowOf = (model: string, measured: NonNullable<Comparison["real"]>) => {
+    const cells: Readonly<Record<string, string>> = {
+      model,
+      FID: short(measured.fid),
+      "KID × 1000": short(1000 * measured.kid),
+      precision: percent(measured.precision),
+      recall: percent(measured.recall),
+      ...(measured.recognised !== undefined && { [recognisedTitle]: percent(measured.recognised) }),
+    };
+    return row(columns.map(([title]) => cells[title] ?? ""));
+  };
   return [
     `${data}, ${budget} of training each; ${drawn.toLocaleString("en")} pictures drawn by each, compared with ${reference} by the features of ${extractor}.`,
     "",
     row(columns.map(([title]) => title)),
     row(columns.map((_, i) => (i === 0 ? "---" : "---:"))),
     ...models.map((model) => row(columns.map(([, cell]) => cell(model)))),
-    ...(real ? [row(columns.map(([title]) => realCells[title] ?? ""))] : []),
+    ...(real ? [rowOf("*real pictures*", real)] : []),
+    ...(noise ? [rowOf("*noise*", noise)] : []),
     "",
+    ...cautions(comparison).flatMap((sentence) => [sentence, ""]),
   ].join("\n");
 }

@@ -40,6 +40,7 @@ beforeAll(async () => {
   writeFileSync(at("narrow.yaml"), config("patch: 4, hidden: 16, depth: 1"));
   writeFileSync(at("vit.yaml"), config("kind: u-vit, patch: 4, hidden: 16, depth: 2"));
   writeFileSync(at("grey.yaml"), config("patch: 4").replace("size: 8", "size: 8, channels: 1"));
+  writeFileSync(at("odd.yaml"), config("patch: 3"));
   writeFileSync(at("elsewhere.yaml"), config("patch: 4").replace("photos", "others"));
   writeFileSync(at("away.yaml"), config("patch: 4", "name: ../away"));
   writeFileSync(at("named.yaml"), config("patch: 4", "name: narrow"));
@@ -120,7 +121,9 @@ describe("patchwise compare", () => {
     expect(clockless(comparisonIn("cut"))).toEqual(clockless(comparisonIn("whole")));
     expect(compare(...args).err).toContain("resume it with --resume");
     const other = compare(...args.slice(0, -1), "13", "--resume");
-    expect(other.err).toMatch(/started with other configs, another budget or another count/);
+    expect(other.err).toMatch(/started with other pictures, another seed, budget or count/);
+    const changed = compare(...args, "--resume", "--set", "model.mlpRatio=2");
+    expect(changed.err).toMatch(/The config of narrow is another than .*remove \S+narrow to train/);
     // Another process is at work in the folder.
     const own = { pid: process.pid, host: hostname(), since: new Date().toISOString() };
     writeFileSync(at("cut/.lock"), JSON.stringify(own));
@@ -154,6 +157,7 @@ describe("patchwise compare", () => {
     [[both[0]!, at("lora.yaml"), ...given], "trains a LoRA"],
     [[both[0]!, at("coder.yaml"), ...given], "trains an autoencoder"],
     [[both[0]!, at("none.yaml"), ...given], "Cannot read the config"],
+    [[both[0]!, at("odd.yaml"), ...given], "odd.yaml: The model (patch): a picture of 8×8"],
     [[...both, "--count", "2", ...given], "--count is 2"],
     [[...both, "--resume", ...given], "no comparison in"],
   ])("refuses %j with a one-line error", (args, message) => {

@@ -19,7 +19,7 @@ function traced(model: object, recompute = false) {
   const image = { height: 32, width: 32, channels: 3 };
   const data = { name: "photos", classes: ["a", "b"], captioned: false };
   const network = networkOf(config.model, image, data, undefined);
-  const { loss, params } = objective(network, config.diffusion, config.training);
+  const { loss, params } = objective(network, config.diffusion, { recompute });
   const trained = recordOf(params.declared.keys(), (name) => params.declared.get(name)!.tensor);
   return { config, loss, trained };
 }

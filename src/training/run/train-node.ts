@@ -44,7 +44,8 @@ import {
   type TrainingResult,
   trainLoop,
 } from "../loop.ts";
-import { openLatentSource } from "../sources/latent-source-node.ts";
+import { leastMemory, requireMemory } from "../memory.ts";
+import { type LatentSourceOptions, openLatentSource } from "../sources/latent-source-node.ts";
 import { type Collective, fromFirst, ownRows, ranksThatDiffer } from "../collective/collective.ts";
 import type { Arrays } from "../step.ts";
 import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
@@ -138,17 +139,14 @@ export async function train(
   return closing(plan, async () => {
     const folder = await openRunFolder(out, plan.recorded, resume);
     const { from } = folder;
-    const loaders = loadersOf(config, collective);
-    const source = config.latents
-      ? await openLatentSource(config, config.latents, loaders, {
-          backend,
-          out,
-          report,
-          signal,
-          step: from?.step ?? 0,
-          resumed: resume,
-        })
-      : await openPictureSource(config, loaders, from?.step ?? 0);
+    const source = await openSource(config, collective, {
+      backend,
+      out,
+      report,
+      signal,
+      step: from?.step ?? 0,
+      resumed: resume,
+    });
     return closing(source, async () => {
       const task = await plan.task(source);
       const data = await checkData(out, config.data, source, { resume, accepted: changedData });
@@ -213,6 +211,40 @@ async function begun(
   const first = collective.rank === 0 ? await source.begin() : undefined;
   if (!fromFirst(collective, first !== undefined)) return undefined;
   return first ?? source.begin();
+}
+
+/**
+ * Checks what can be known of a training before it: its data, its network and the least memory that it takes. Writes nothing.
+ *
+ * @throws UsageError as `train` does
+ */
+export async function checkTraining(
+  given: Parameters<typeof train>[0],
+  context: TrainContext,
+): Promise<void> {
+  const { backend, out } = context;
+  const plan = await planOf(given, context);
+  await closing(plan, async () => {
+    const start = { report: () => {}, step: 0, resumed: false };
+    const source = await openSource(plan.config, undefined, { backend, out, ...start });
+    await closing(source, async () => {
+      const { loss, trained } = await plan.task(source);
+      const { batch } = plan.config.training;
+      const memory = backend.device === "cpu" ? availableMemory() : undefined;
+      requireMemory(leastMemory(loss, trained, batch), memory, trained, batch, "at least");
+    });
+  });
+}
+
+function openSource(
+  config: RunConfig,
+  collective: Collective | undefined,
+  options: LatentSourceOptions,
+): Promise<OpenDataSource> {
+  const loaders = loadersOf(config, collective);
+  return config.latents
+    ? openLatentSource(config, config.latents, loaders, options)
+    : openPictureSource(config, loaders, options.step);
 }
 
 /** @throws UsageError when samples would be written among the pictures, which a resumed training would take for data */
