@@ -14,7 +14,7 @@ import type { ReadPictureOptions } from "./convert.ts";
 import { readApng } from "./apng-node.ts";
 import { isAnimatedPng, isPng } from "./png.ts";
 import { pngShape } from "./png-node.ts";
-import { loadSharp } from "./sharp-node.ts";
+import { loadSharp, pictureHeader } from "./sharp-node.ts";
 
 /** The extensions of picture files that `decodePicture` reads. */
 export const pictureExtensions = ["png", "jpg", "jpeg", "webp", "avif", "gif"] as const;
@@ -97,10 +97,9 @@ export async function readAnimation(
     refuseEmptyPromise(bytes, "png", width * height);
     return readApng(bytes, path, background);
   }
-  const sharp = await loadSharp();
-  const { pages = 1, delay = [] } = await sharp(bytes)
-    .metadata()
-    .catch((): { pages?: number; delay?: number[] } => ({}));
+  const { pages = 1, delay = [] } = await pictureHeader(bytes).catch(
+    (): { pages?: number; delay?: number[] } => ({}),
+  );
   if (pages === 1) {
     return {
       clip: clipOfPictures([await readPicture(bytes, { name: path, background })]),
@@ -108,6 +107,7 @@ export async function readAnimation(
     };
   }
   try {
+    const sharp = await loadSharp();
     const { data, info } = await sharp(bytes, { animated: true, failOn: "error" })
       .flatten({ background })
       .toColourspace("srgb")

@@ -11,7 +11,7 @@ import type { BlobType } from "./convert.ts";
 import { parametersText, type PictureMetadata, pictureMetadataSchema } from "./metadata.ts";
 import { isPng, METADATA_KEYWORD, toPng } from "./png.ts";
 import { pngTexts } from "./png-node.ts";
-import { loadSharp } from "./sharp-node.ts";
+import { loadSharp, pictureHeader } from "./sharp-node.ts";
 
 export type PictureFormat = "png" | "jpeg" | "webp" | "gif";
 
@@ -157,14 +157,9 @@ function xmpOf(metadata: PictureMetadata): string {
 }
 
 async function xmpText(bytes: Uint8Array, path: string): Promise<string | undefined> {
-  const sharp = await loadSharp();
-  let xmp: Buffer | undefined;
-  try {
-    // An empty file fails before there is a promise.
-    ({ xmp } = await sharp(bytes).metadata());
-  } catch (cause) {
+  const { xmp } = await pictureHeader(bytes).catch((cause: unknown) => {
     throw new FormatError(`${path} is not a valid picture file; give another.`, { cause });
-  }
+  });
   const element = new RegExp(
     `<${METADATA_KEYWORD}:${METADATA_KEYWORD}>([^<]*)</${METADATA_KEYWORD}:${METADATA_KEYWORD}>`,
   );

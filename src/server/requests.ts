@@ -9,7 +9,7 @@ import { fitPicture, readPicture } from "../pictures/decode-node.ts";
 import { readMask } from "../pictures/mask-node.ts";
 import { type Picture, withChannels } from "../pictures/picture.ts";
 import { toPng } from "../pictures/png.ts";
-import { loadSharp } from "../pictures/sharp-node.ts";
+import { pictureHeader } from "../pictures/sharp-node.ts";
 import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
 import { checkedRequest, resolveRequest, type SettingName } from "../pipelines/settings.ts";
 import type { Catalogue } from "./catalogue.ts";
@@ -124,15 +124,12 @@ async function givenPictures(
 
 /** @throws Problem if a picture file says that it has too many pixels, before any is decoded */
 async function checkPixels(bytes: Uint8Array, param: string, limits: Limits): Promise<void> {
-  const sharp = await loadSharp();
-  const { width, height } = await sharp(bytes)
-    .metadata()
-    .catch((cause: unknown) => {
-      throw new FormatError(
-        `${param} cannot be read as a picture; give a PNG, JPEG, WebP, AVIF or GIF file.`,
-        { cause },
-      );
-    });
+  const { width, height } = await pictureHeader(bytes).catch((cause: unknown) => {
+    throw new FormatError(
+      `${param} cannot be read as a picture; give a PNG, JPEG, WebP, AVIF or GIF file.`,
+      { cause },
+    );
+  });
   if (width * height <= limits.pixels) return;
   throw new Problem(
     400,

@@ -165,6 +165,14 @@ it("an animated PNG of parts of the canvas is composed as its frames say", async
   await expect(readClip(file)).rejects.toThrow("a part of its frames is missing");
 });
 
+it("of an empty file is refused", async () => {
+  for (const name of ["empty.webp", "empty.gif", "empty.png"]) {
+    const file = path.join(scratch, name);
+    writeFileSync(file, "");
+    await expect(readClip(file)).rejects.toThrow(`${name} is empty`);
+  }
+});
+
 describe.each(["mp4", "webm"] as const)("a film in %s", (format) => {
   const installed = spawnSync("ffmpeg", ["-version"]).status === 0;
   const file = path.join(scratch, `square.${format}`);
