@@ -98,9 +98,14 @@ async function trainCommand(
       progress.end();
       const { skipped } = result;
       if (skipped.length > 0) {
-        const names = skipped.slice(0, 5).map(({ name, reason }) => `${name} (${reason})`);
+        // Reasons that begin with the name say it already.
+        const names = skipped
+          .slice(0, 5)
+          .map(({ name, reason }) =>
+            (reason.includes(name) ? reason : `${name} (${reason})`).replace(/\.$/, ""),
+          );
         progress.line(
-          `Skipped ${skipped.length} unreadable pictures: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
+          `Skipped ${skipped.length} unreadable picture${skipped.length === 1 ? "" : "s"}: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
         );
       }
       progress.line(
@@ -152,7 +157,7 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Resuming after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} pictures of ${event.data}; it needs up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
+        `${event.step > 0 ? `Resuming after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} picture${event.pictures === 1 ? "" : "s"} of ${event.data}; it needs up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":

@@ -27,7 +27,7 @@ import {
   togetherWith,
 } from "./collective/collective.ts";
 import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
-import { isSampled, wantsSamples } from "./sample-times.ts";
+import { isDue, isSampled, wantsSamples } from "./due.ts";
 import { allFinite, notFinite } from "./finite.ts";
 import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
@@ -417,15 +417,6 @@ function trainedBy({ config: { training } }: Run, steps: number): Trained {
 export function averagesIn(state: Arrays): Arrays {
   const names = Object.keys(state).filter((name) => name.startsWith(emaPrefix));
   return Object.fromEntries(names.map((name) => [name.slice(emaPrefix.length), state[name]!]));
-}
-
-function isDue(
-  { steps: every, minutes }: RunConfig["checkpoint"],
-  step: number,
-  seconds: number,
-): boolean {
-  if (every !== undefined && step % every === 0) return true;
-  return seconds >= 60 * (minutes ?? (every === undefined ? 5 : Infinity));
 }
 
 function mean(values: readonly number[]): number {

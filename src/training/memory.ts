@@ -7,7 +7,7 @@ import type { Tensor } from "../engine/graph/tensor.ts";
 import { estimateMemory } from "../engine/passes/cost.ts";
 import type { Batches, LoopOptions } from "./loop.ts";
 import type { Tree } from "./optimizers.ts";
-import { wantsSamples } from "./sample-times.ts";
+import { wantsSamples } from "./due.ts";
 import type { TrainingStep } from "./step.ts";
 
 /**

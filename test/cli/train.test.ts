@@ -293,7 +293,7 @@ describe("patchwise train", () => {
     const mixed = path.join(folder, "mixed");
     cpSync(photos, mixed, { recursive: true });
     writeFileSync(path.join(mixed, "down", "broken.png"), "this is no picture");
-    const { code, out } = trained(
+    const { code, out, err } = trained(
       file,
       "--out",
       path.join(folder, "skipping"),
@@ -306,5 +306,7 @@ describe("patchwise train", () => {
     expect(code).toBe(0);
     const [skipped] = (JSON.parse(out) as { skipped: { name: string }[] }).skipped;
     expect(skipped!.name).toContain("broken.png");
+    const line = /^Skipped 1 unreadable picture: .*$/m.exec(err)![0];
+    expect(line.split("broken.png")).toHaveLength(2);
   });
 });

@@ -1,4 +1,4 @@
-/** When a training draws samples. */
+/** When a training draws samples and keeps checkpoints. */
 import type { RunConfig } from "./config/config.ts";
 
 /** Whether a training draws samples at all. */
@@ -15,4 +15,14 @@ export function isSampled(
 ): boolean {
   if (steps !== undefined) return step % steps === 0;
   return Math.floor(now * grids) > Math.floor(before * grids);
+}
+
+/** Whether a checkpoint is due, so many seconds after the last one. */
+export function isDue(
+  { steps: every, minutes }: RunConfig["checkpoint"],
+  step: number,
+  seconds: number,
+): boolean {
+  if (every !== undefined && step % every === 0) return true;
+  return seconds >= 60 * (minutes ?? (every === undefined ? 5 : Infinity));
 }
