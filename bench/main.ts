@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { type Child, startChild } from "./child.ts";
 import type { StepResult } from "./contender.ts";
 import { compileFmaPeak } from "./fma-peak.ts";
+import { paretoTable } from "./pareto.ts";
 import { disagreement, reportOf, type Run, tableOf } from "./report.ts";
 import { contenderNames, type ContenderName, entrants, launchOf } from "./roster.ts";
 import { type Suite, suites, writeWork } from "./suites.ts";
@@ -39,6 +40,7 @@ const leastTimedSteps = 2;
 const usage = `npm run bench -- SUITE [options]
 
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
+"npm run bench -- pareto [PROMPTS]" measures what int8, the cache and fewer steps save on the bundled model, and how far pictures move.
 
 The suite serve measures the server instead, and takes --json alone: see serve.ts.
 
@@ -197,6 +199,11 @@ async function bench(options: Options, workDir: string): Promise<number> {
 }
 
 async function main(): Promise<number> {
+  if (process.argv[2] === "pareto") {
+    const count = positiveInteger("prompts", process.argv[3] ?? "4");
+    process.stdout.write(`${await paretoTable(count, progress)}\n`);
+    return 0;
+  }
   if (process.argv[2] === "serve") {
     const { benchServer } = await import("./serve.ts");
     return benchServer(process.argv.includes("--json"));
