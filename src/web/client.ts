@@ -61,7 +61,8 @@ export async function openInWorker(
 }
 
 /** Options of `trainInWorker`: those of `trainModel` that can be sent to a worker. */
-export type TrainInWorkerOptions = Omit<SentTraining, "backend" | "checkpointSteps"> &
+export type TrainInWorkerOptions = Pick<SentTraining, "pictures" | "classes"> &
+  Omit<SentTraining, "backend" | "checkpointSteps" | "pictures" | "classes"> &
   WorkerOptions & {
     readonly onEvent?: ((event: TrainingEvent) => void) | undefined;
     /** Is given a checkpoint every so many steps. */

@@ -18,6 +18,7 @@ import type { TrainingCheckpoint, TrainingEvent } from "../training/loop.ts";
 import {
   trainModel,
   type TrainModelOptions,
+  type TrainingPictures,
   type TrainModelResult,
 } from "../training/train-model.ts";
 import type { Served } from "./calls.ts";
@@ -56,15 +57,27 @@ type Next =
   | { readonly done: true; readonly value: readonly DrawnPicture[] };
 
 /** Options of a training that can be sent. */
-export type SentTraining = Omit<
-  TrainModelOptions,
-  "backend" | "onEvent" | "signal" | "checkpoint" | "reduce" | "words" | "optimizer"
-> & {
-  readonly backend: WorkerBackend;
-  readonly optimizer?: Exclude<TrainModelOptions["optimizer"], { readonly init: unknown }>;
-  /** Steps between checkpoints that are told; none unless given. */
-  readonly checkpointSteps?: number | undefined;
-};
+export type SentTraining = SentPictures &
+  Omit<TrainModelOptions, NotSent | keyof SentPictures> & {
+    readonly backend: WorkerBackend;
+    readonly optimizer?: Exclude<TrainModelOptions["optimizer"], { readonly init: unknown }>;
+    /** Steps between checkpoints that are told; none unless given. */
+    readonly checkpointSteps?: number | undefined;
+  };
+
+type SentPictures = Extract<TrainingPictures, { readonly pictures: unknown }>;
+
+/** Options with functions in them, which no message holds. */
+type NotSent =
+  | "backend"
+  | "onEvent"
+  | "signal"
+  | "checkpoint"
+  | "reduce"
+  | "words"
+  | "optimizer"
+  | "data"
+  | "shape";
 
 export type TrainingNote =
   | { readonly event: TrainingEvent }

@@ -22,9 +22,15 @@ export async function examplesOf(files: Iterable<File>, side: number): Promise<T
   return examples;
 }
 
-/** At most so many prompts are drawn at each checkpoint: the first ones that differ. */
+/** At most so many prompts are drawn at each checkpoint. */
 const MOST_PROMPTS = 4;
 
+/** Captions that differ, from the whole set. */
 export function promptsOf(examples: readonly TrainingExample[]): readonly string[] {
-  return [...new Set(examples.map(({ caption }) => caption))].slice(0, MOST_PROMPTS);
+  const all = [...new Set(examples.map(({ caption }) => caption))];
+  const count = Math.min(MOST_PROMPTS, all.length);
+  return Array.from(
+    { length: count },
+    (_, i) => all[Math.round((i * (all.length - 1)) / Math.max(1, count - 1))]!,
+  );
 }

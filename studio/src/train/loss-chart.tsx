@@ -60,10 +60,13 @@ export function LossChart({ losses }: { readonly losses: Losses }) {
   return <div class="chart" ref={place} role="img" aria-label={label} />;
 }
 
+/** Steps, losses, and their moving average, which counts only what there is at first. */
 function dataOf(losses: Losses): UPlot.AlignedData {
-  let mean: number | undefined;
-  const smooth = losses.map(
-    ([, loss]) => (mean = mean === undefined ? loss : SMOOTHING * mean + (1 - SMOOTHING) * loss),
-  );
+  let [sum, weight] = [0, 0];
+  const smooth = losses.map(([, loss]) => {
+    sum = SMOOTHING * sum + loss;
+    weight = SMOOTHING * weight + 1;
+    return sum / weight;
+  });
   return [losses.map(([step]) => step), losses.map(([, loss]) => loss), smooth];
 }
