@@ -156,6 +156,7 @@ async function drawing(): Promise<void> {
     await sleep(200);
     return;
   }
+  if (response.status === 503) return;
   if (response.status !== 202) return void surprises.push(await response.text());
   const { id } = (await response.json()) as Job;
   accepted.add(id);
@@ -193,7 +194,8 @@ async function client(): Promise<void> {
         const response = await attack();
         count(String(response.status));
         const text = await response.text();
-        if (response.status >= 500 || response.status < 400) {
+        const isStarting = response.status === 503;
+        if (!isStarting && (response.status >= 500 || response.status < 400)) {
           surprises.push(`${response.status} for ${attack.toString()}: ${text.slice(0, 200)}`);
         }
       }
@@ -243,6 +245,9 @@ function slope(): number {
 await start();
 const clients = Promise.all([...Array.from({ length: CLIENTS }, client), disturb()]);
 for (let i = 0; i < kills; i++) {
+  // A server that has accepted something has something to lose.
+  const before = accepted.size;
+  while (accepted.size < before + 2) await sleep(20);
   await sleep(Math.random() * ((1000 * seconds) / kills));
   await end("SIGKILL");
   count("killed server");

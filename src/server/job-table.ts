@@ -107,142 +107,155 @@ const KEPT = 1000;
 export const isOver = ({ state }: Pick<JobRecord, "state">): boolean =>
   state !== "queued" && state !== "running";
 
+/** Opens the table with the jobs of the store, and draws what is left of them. */
 export async function openJobTable(options: JobTableOptions): Promise<JobTable> {
-  const { store } = options;
-  const rows = new Map<string, Row>();
-  const counts = {
+  const table = new Table(options);
+  await table.open();
+  return table;
+}
+
+class Table implements JobTable {
+  readonly pool: DrawingPool;
+  readonly counts = {
     ended: { succeeded: 0, failed: 0, cancelled: 0 },
     seconds: 0,
     steps: 0,
     crashes: 0,
   };
-  let isClosing = false;
+  readonly #options: JobTableOptions;
+  readonly #rows = new Map<string, Row>();
+  /** Whether jobs may be drawn. */
+  #isOpen = false;
   /** Jobs that are being written down. */
-  let arriving = 0;
+  #arriving = 0;
 
-  const open = () => [...rows.values()].filter(({ record }) => !isOver(record));
-  const asJob = (entry: Entry) => jobOf(entry, open());
+  constructor(options: JobTableOptions) {
+    this.#options = options;
+    this.pool = drawingPool(options.processes, {
+      onEvent: (event) => void this.#heard(event),
+      onRefused: (ids, { failure }) => {
+        for (const id of ids) void this.#fail(this.#rows.get(id)!, failure.message);
+      },
+      onCrash: (ids, how) => {
+        this.counts.crashes++;
+        options.log(`A process that draws ended by itself (${how}); its jobs are drawn again.`);
+        for (const id of ids) void this.#again(this.#rows.get(id)!, how);
+        this.#dispatch();
+      },
+    });
+  }
 
-  /** Changes a job, on disk first. What cannot be written down still happens, and is reported. */
-  const change = (row: Row, changes: Partial<JobRecord>): Promise<void> => {
-    row.record = { ...row.record, ...changes };
-    const { record } = row;
-    return row
-      .persist(() => store.save(record))
-      .catch((error: Error) => options.log(`Job ${record.id}: ${error.message}`));
-  };
-  const announce = (row: Row) => row.log.add({ kind: "job", job: asJob(row) });
+  async open(): Promise<void> {
+    for (const record of await this.#options.store.load()) await this.#restore(record);
+    this.#isOpen = true;
+    this.#dispatch();
+  }
 
-  const finish = async (row: Row, state: keyof typeof counts.ended, more: Partial<JobRecord>) => {
-    if (isOver(row.record)) return;
-    counts.ended[state]++;
-    const ended = Date.now();
-    if (state === "succeeded") counts.seconds += (ended - row.record.started!) / 1000;
-    await change(row, { state, ended, ...more });
-    announce(row);
-    row.log.end();
-    await forgetOldest();
-    dispatch();
-  };
-  const fail = (row: Row, error: string) => finish(row, "failed", { error });
-
-  const forgetOldest = async () => {
-    const over = [...rows.values()].filter(({ record }) => isOver(record));
-    for (const { record } of over.slice(0, Math.max(0, over.length - KEPT))) {
-      rows.delete(record.id);
-      await store.remove(record.id);
+  async submit({ files, ...draft }: Draft): Promise<Entry> {
+    if (!this.#isOpen) {
+      throw new Problem(503, "The server is ending; try again later.", { retryAfter: 10 });
     }
-  };
-
-  const pool = drawingPool(options.processes, {
-    onEvent: (event) => void heard(event),
-    onRefused: (ids, { failure }) => {
-      for (const id of ids) void fail(rows.get(id)!, failure.message);
-    },
-    onCrash: (ids, how) => {
-      counts.crashes++;
-      options.log(`A process that draws ended by itself (${how}); its jobs are drawn again.`);
-      for (const id of ids) void again(rows.get(id)!, how);
-      dispatch();
-    },
-  });
-
-  const again = async (row: Row, how: string) => {
-    if (row.cancelling) return finish(row, "cancelled", {});
-    const crashes = row.record.crashes + 1;
-    if (crashes >= MOST_CRASHES) {
-      await change(row, { crashes });
-      return fail(
-        row,
-        `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`,
+    const { queue, locate, store } = this.#options;
+    if (this.#unfinished().length + this.#arriving >= queue) {
+      throw new Problem(
+        429,
+        `${queue} jobs are waiting or being drawn, which is as many as this server takes; try again later.`,
+        { code: "queue_full", retryAfter: retryAfter(this.#unfinished(), this.counts) },
       );
     }
-    row.step = 0;
-    await change(row, { state: "queued", started: undefined, crashes });
-    announce(row);
-    dispatch();
-  };
+    const record: JobRecord = {
+      ...draft,
+      id: randomUUID(),
+      state: "queued",
+      hasImage: files.image !== undefined,
+      hasMask: files.mask !== undefined,
+      created: Date.now(),
+      pictures: [],
+      crashes: 0,
+      restarts: 0,
+    };
+    this.#arriving++;
+    try {
+      const located = await locate(record);
+      await store.add(record, files);
+      const row = this.#add(record, located);
+      this.#dispatch();
+      return row;
+    } finally {
+      this.#arriving--;
+    }
+  }
 
-  const heard = async (event: DrawingEvent): Promise<void> => {
-    const row = rows.get(event.id);
-    if (!row) return;
-    switch (event.kind) {
-      case "progress":
-        counts.steps++;
-        row.step = event.step;
-        row.steps = event.steps;
-        row.log.add({ kind: "progress", step: event.step, steps: event.steps });
-        return;
-      case "preview": {
-        const pictures = event.pictures.map((bytes) => Buffer.from(bytes).toString("base64"));
-        if (isOver(row.record)) return;
-        row.log.add({ kind: "preview", step: event.step, steps: event.steps, pictures });
-        return;
+  get(id: string): Row {
+    const row = this.#rows.get(id);
+    if (row) return row;
+    throw new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });
+  }
+
+  list(): readonly Entry[] {
+    return [...this.#rows.values()].toReversed();
+  }
+
+  asJob(entry: Entry): Job {
+    return jobOf(entry, this.#unfinished());
+  }
+
+  async cancel(id: string): Promise<Entry> {
+    const row = this.get(id);
+    if (isOver(row.record)) {
+      throw new Problem(409, `The job is over: it is ${row.record.state}.`, { code: "job_over" });
+    }
+    row.cancelling = true;
+    if (row.record.state === "queued") await this.#finish(row, "cancelled", {});
+    // The state stays "running" until the process has stopped, before its next step.
+    else this.pool.cancel(row.key, id);
+    return row;
+  }
+
+  async ended(id: string, signal: AbortSignal): Promise<Entry> {
+    const row = this.get(id);
+    const giveUp = () => void this.cancel(id).catch(() => undefined);
+    signal.addEventListener("abort", giveUp);
+    if (signal.aborted) giveUp();
+    try {
+      for await (const { event } of row.log.follow(0, new AbortController().signal)) {
+        if (event.kind === "job" && isOver(event.job)) break;
       }
-      case "drawn":
-        return finish(row, "succeeded", { pictures: event.pictures });
-      case "cancelled":
-        return finish(row, "cancelled", {});
-      case "failed":
-        return fail(row, event.failure.message);
+      return row;
+    } finally {
+      signal.removeEventListener("abort", giveUp);
     }
-  };
+  }
 
-  /** Gives waiting jobs to processes, as far as these have room. */
-  const dispatch = () => {
-    for (;;) {
-      if (isClosing) return;
-      const waiting = open().filter(({ record }) => record.state === "queued");
-      const next = nextJobs(waiting, pool, options.batch);
-      if (next.length === 0) return;
-      for (const row of next) begin(row);
+  path(id: string, file: string): string {
+    return join(this.#options.store.folder(id), file);
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#isOpen = false;
+    const ended = "The server ended before it was drawn; send it again.";
+    for (const row of this.#unfinished()) {
+      if (row.record.state === "queued" && row.record.attached) await this.#fail(row, ended);
     }
-  };
-  const begin = (row: Row) => {
-    const { id, settings, outputFormat, previews, model, hasImage, hasMask } = row.record;
-    const folder = store.folder(id);
-    pool.draw(
-      row.key,
-      { kind: "open", ...row.located!, memory: options.memory },
-      {
-        kind: "draw",
-        id,
-        settings,
-        folder,
-        image: hasImage ? join(folder, imageFile) : undefined,
-        mask: hasMask ? join(folder, maskFile) : undefined,
-        outputFormat,
-        previews,
-        model,
-        version: options.version,
-      },
-      placesOf(row),
-    );
-    void change(row, { state: "running", started: Date.now() });
-    announce(row);
-  };
+    const until = Date.now() + graceMs;
+    const running = () => this.#unfinished().filter(({ record }) => record.state === "running");
+    while (running().length > 0 && Date.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    await this.pool.close();
+    for (const row of running()) {
+      if (row.record.attached) await this.#fail(row, ended);
+      // It is drawn anew at the next start.
+      else await this.#change(row, { state: "queued", started: undefined });
+    }
+    await Promise.all([...this.#rows.values()].map(({ persist }) => persist(async () => {})));
+  }
 
-  const add = (record: JobRecord, located?: Located): Row => {
+  #unfinished(): Row[] {
+    return [...this.#rows.values()].filter(({ record }) => !isOver(record));
+  }
+
+  #add(record: JobRecord, located?: Located): Row {
     const row: Row = {
       record,
       located,
@@ -253,134 +266,149 @@ export async function openJobTable(options: JobTableOptions): Promise<JobTable> 
       persist: turns(),
       cancelling: false,
     };
-    rows.set(record.id, row);
-    announce(row);
+    this.#rows.set(record.id, row);
+    this.#announce(row);
     if (isOver(record)) row.log.end();
     return row;
-  };
+  }
 
   /** What a restart makes of a job. */
-  const restore = async (record: JobRecord): Promise<void> => {
-    if (isOver(record)) return void add(record);
+  async #restore(record: JobRecord): Promise<void> {
+    if (isOver(record)) {
+      this.#add(record);
+      return;
+    }
     let located: Located | undefined;
     let refusal: string | undefined;
     try {
-      located = await options.locate(record);
+      located = await this.#options.locate(record);
     } catch (error) {
       refusal = (error as Error).message;
     }
     const restarts = record.restarts + (record.state === "running" ? 1 : 0);
-    if (record.attached)
+    if (record.attached) {
       refusal = "The server ended, and with it the connection that waited for it.";
-    else if (restarts >= MOST_RESTARTS) {
+    } else if (restarts >= MOST_RESTARTS) {
       refusal = `The server ended ${restarts} times while it was drawn.`;
     }
-    const row = add({ ...record, restarts, state: "queued", started: undefined }, located);
-    if (refusal !== undefined) await fail(row, refusal);
-    else if (restarts !== record.restarts) await change(row, {});
-  };
+    const row = this.#add({ ...record, restarts, state: "queued", started: undefined }, located);
+    if (refusal !== undefined) await this.#fail(row, refusal);
+    else if (restarts !== record.restarts) await this.#change(row, {});
+  }
 
-  const get = (id: string): Row => {
-    const row = rows.get(id);
-    if (row) return row;
-    throw new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });
-  };
-
-  const cancel = async (id: string): Promise<Row> => {
-    const row = get(id);
-    if (isOver(row.record)) {
-      throw new Problem(409, `The job is over: it is ${row.record.state}.`, { code: "job_over" });
+  /** Gives waiting jobs to processes, as far as these have room. */
+  #dispatch(): void {
+    for (;;) {
+      if (!this.#isOpen) return;
+      const waiting = this.#unfinished().filter(({ record }) => record.state === "queued");
+      const next = nextJobs(waiting, this.pool, this.#options.batch);
+      if (next.length === 0) return;
+      for (const row of next) this.#begin(row);
     }
-    row.cancelling = true;
-    if (row.record.state === "queued") await finish(row, "cancelled", {});
-    // The state stays "running" until the process has stopped, before its next step.
-    else pool.cancel(row.key, id);
-    return row;
-  };
+  }
 
-  // The jobs come before those of requests, which wait for this function.
-  isClosing = true;
-  for (const record of await store.load()) await restore(record);
-  isClosing = false;
-  dispatch();
+  #begin(row: Row): void {
+    const { id, settings, outputFormat, previews, model, hasImage, hasMask } = row.record;
+    const { store, memory, version } = this.#options;
+    const folder = store.folder(id);
+    this.pool.draw(
+      row.key,
+      { kind: "open", ...row.located!, memory },
+      {
+        kind: "draw",
+        id,
+        settings,
+        folder,
+        image: hasImage ? join(folder, imageFile) : undefined,
+        mask: hasMask ? join(folder, maskFile) : undefined,
+        outputFormat,
+        previews,
+        model,
+        version,
+      },
+      placesOf(row),
+    );
+    void this.#change(row, { state: "running", started: Date.now() });
+    this.#announce(row);
+  }
 
-  return {
-    async submit({ files, ...draft }) {
-      if (isClosing) {
-        throw new Problem(503, "The server is ending; try again later.", { retryAfter: 10 });
+  async #heard(event: DrawingEvent): Promise<void> {
+    const row = this.#rows.get(event.id);
+    if (!row || isOver(row.record)) return;
+    switch (event.kind) {
+      case "progress":
+        this.counts.steps++;
+        row.step = event.step;
+        row.steps = event.steps;
+        row.log.add({ kind: "progress", step: event.step, steps: event.steps });
+        return;
+      case "preview": {
+        const pictures = event.pictures.map((bytes) => Buffer.from(bytes).toString("base64"));
+        row.log.add({ kind: "preview", step: event.step, steps: event.steps, pictures });
+        return;
       }
-      if (open().length + arriving >= options.queue) {
-        throw new Problem(
-          429,
-          `${options.queue} jobs are waiting or being drawn, which is as many as this server takes; try again later.`,
-          { code: "queue_full", retryAfter: retryAfter(open(), counts) },
-        );
-      }
-      const record: JobRecord = {
-        ...draft,
-        id: randomUUID(),
-        state: "queued",
-        hasImage: files.image !== undefined,
-        hasMask: files.mask !== undefined,
-        created: Date.now(),
-        pictures: [],
-        crashes: 0,
-        restarts: 0,
-      };
-      arriving++;
-      try {
-        const located = await options.locate(record);
-        await store.add(record, files);
-        const row = add(record, located);
-        dispatch();
-        return row;
-      } finally {
-        arriving--;
-      }
-    },
-    get,
-    list: () => [...rows.values()].toReversed(),
-    asJob,
-    cancel,
-    async ended(id, signal) {
-      const row = get(id);
-      const giveUp = () => void cancel(id).catch(() => undefined);
-      signal.addEventListener("abort", giveUp);
-      if (signal.aborted) giveUp();
-      try {
-        for await (const { event } of row.log.follow(0, new AbortController().signal)) {
-          if (event.kind === "job" && isOver(event.job)) break;
-        }
-        return row;
-      } finally {
-        signal.removeEventListener("abort", giveUp);
-      }
-    },
-    path: (id, file) => join(store.folder(id), file),
-    pool,
-    counts,
-    async close(graceMs) {
-      isClosing = true;
-      for (const row of open()) {
-        if (row.record.state !== "queued" || !row.record.attached) continue;
-        await fail(row, "The server ended before it was drawn; send it again.");
-      }
-      const until = Date.now() + graceMs;
-      const isRunning = () => open().some(({ record }) => record.state === "running");
-      while (isRunning() && Date.now() < until) {
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-      await pool.close();
-      for (const row of open()) {
-        if (row.record.state !== "running") continue;
-        if (row.record.attached)
-          await fail(row, "The server ended before it was drawn; send it again.");
-        // It is drawn anew at the next start.
-        else await change(row, { state: "queued", started: undefined });
-      }
-      await Promise.all([...rows.values()].map(({ persist }) => persist(async () => {})));
-    },
-  };
+      case "drawn":
+        return this.#finish(row, "succeeded", { pictures: event.pictures });
+      case "cancelled":
+        return this.#finish(row, "cancelled", {});
+      case "failed":
+        return this.#fail(row, event.failure.message);
+    }
+  }
+
+  /** A job whose process ended by itself. */
+  async #again(row: Row, how: string): Promise<void> {
+    if (row.cancelling) return this.#finish(row, "cancelled", {});
+    const crashes = row.record.crashes + 1;
+    if (crashes >= MOST_CRASHES) {
+      await this.#change(row, { crashes });
+      return this.#fail(
+        row,
+        `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`,
+      );
+    }
+    row.step = 0;
+    await this.#change(row, { state: "queued", started: undefined, crashes });
+    this.#announce(row);
+    this.#dispatch();
+  }
+
+  #fail(row: Row, error: string): Promise<void> {
+    return this.#finish(row, "failed", { error });
+  }
+
+  async #finish(row: Row, state: keyof Counts["ended"], more: Partial<JobRecord>): Promise<void> {
+    if (isOver(row.record)) return;
+    this.counts.ended[state]++;
+    const ended = Date.now();
+    if (state === "succeeded") this.counts.seconds += (ended - row.record.started!) / 1000;
+    await this.#change(row, { state, ended, ...more });
+    this.#announce(row);
+    row.log.end();
+    await this.#forgetOldest();
+    this.#dispatch();
+  }
+
+  /** Changes a job, here and on disk. What cannot be written down still happens, and is reported. */
+  #change(row: Row, changes: Partial<JobRecord>): Promise<void> {
+    row.record = { ...row.record, ...changes };
+    const { record } = row;
+    return row
+      .persist(() => this.#options.store.save(record))
+      .catch((error: Error) => this.#options.log(`Job ${record.id}: ${error.message}`));
+  }
+
+  #announce(row: Row): void {
+    row.log.add({ kind: "job", job: this.asJob(row) });
+  }
+
+  async #forgetOldest(): Promise<void> {
+    const over = [...this.#rows.values()].filter(({ record }) => isOver(record));
+    for (const { record } of over.slice(0, Math.max(0, over.length - KEPT))) {
+      this.#rows.delete(record.id);
+      await this.#options.store.remove(record.id);
+    }
+  }
 }
 
 function jobOf({ record, step, steps }: Entry, open: readonly Entry[]): Job {
