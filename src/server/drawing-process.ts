@@ -26,9 +26,9 @@ process.on("message", (message: ToDrawing) => {
   else if (message.kind === "draw") void draw(message);
   else drawing.get(message.id)?.abort();
 });
-// A process that draws ends with the server, and not before it: a Ctrl-C of the terminal reaches both.
+// A process that draws ends with the server, and not before it: Ctrl-C, and those who stop services, signal both.
 process.once("disconnect", () => process.exit());
-process.on("SIGINT", () => {});
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
 
 async function open({ source, loras, memory }: OpenMessage): Promise<void> {
   try {
