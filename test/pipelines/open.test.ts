@@ -151,6 +151,15 @@ describe("a config that asks for far more than its weights are", () => {
     await expect(opened).rejects.toBeInstanceOf(FormatError);
   });
 
+  it("or for sizes that do not go together is refused in one sentence", async () => {
+    const opened = openModel(
+      withField(at("diffusers"), at("evil"), "vae/config.json", "norm_num_groups", 3),
+    );
+    await expect(opened).rejects.toThrow(
+      /^The configs of .*evil describe a model that cannot be built: groupNorm: .*; download the whole folder again\.$/,
+    );
+  });
+
   it("is refused by LoRA trainings", async () => {
     const base = await lying("lora-base", { depth: 10_000_000 });
     const config = { base, data: { kind: "images", path: at("nowhere") } };

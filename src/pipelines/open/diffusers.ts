@@ -3,7 +3,7 @@
  * that can be opened are rows of `pipelineClasses`; how diffusers writes a network is in its family.
  */
 import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
-import { FormatError, PatchwiseError, quote } from "../../engine/errors.ts";
+import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import {
   type OpenAutoencoder,
   openAutoencoderFolder,
@@ -198,6 +198,23 @@ export async function openDiffusersFolder(
   folder: ModelFolder,
   options: OpenModelOptions,
   vae?: GivenVAE,
+): Promise<ImageModel> {
+  try {
+    return await openParts(folder, options, vae);
+  } catch (cause) {
+    // Of sizes that do not go together, such as channels and the groups in which they are normalized.
+    if (!(cause instanceof ShapeError)) throw cause;
+    throw new FormatError(
+      `The configs of ${folder.name} describe a model that cannot be built: ${cause.message.replace(/\.$/, "")}; download the whole folder again.`,
+      { cause },
+    );
+  }
+}
+
+async function openParts(
+  folder: ModelFolder,
+  options: OpenModelOptions,
+  vae: GivenVAE | undefined,
 ): Promise<ImageModel> {
   const index = await fieldsIn(folder, diffusersIndex);
   const row = pipelineClass(folder.pathOf(diffusersIndex), index.text("_class_name"));
