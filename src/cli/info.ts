@@ -13,6 +13,7 @@ import { graphOf } from "../engine/graph/graph.ts";
 import { declaredTensors } from "../nn/params.ts";
 import { canDrop, networkPresets } from "../models/network.ts";
 import {
+  type ImageModel,
   latentSize,
   type PictureSize,
   type SizedModel,
@@ -21,6 +22,7 @@ import {
   tracedForDrawing,
 } from "../pipelines/image-model.ts";
 import { memoryPlan } from "../pipelines/programs.ts";
+import { weightBytes, weightLabel } from "../engine/runtime/stored-weight.ts";
 import { shippedModels } from "../models/card-node.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
@@ -51,6 +53,10 @@ interface Costs {
   readonly least_memory_bytes: number;
   /** The stages of drawing, in order. */
   readonly stages: readonly StageCosts[];
+  /** Bytes of the network's weights by the type in which they are stored; left out for a preset, which has none. */
+  readonly stored_bytes?: Readonly<Record<string, number>>;
+  /** What drawing needs and the model lacks. */
+  readonly missing?: string;
 }
 
 const presetNames = [...networkPresets().keys(), ...countedPresets().keys()];
@@ -70,7 +76,7 @@ export function addInfo(program: Command): void {
     .option("--size <WxH>", "size of the picture in pixels; the model's own by default", sizeOption)
     .option(
       "--json",
-      "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages }",
+      "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages, stored_bytes, missing }",
     )
     .addHelpText("after", `\nPresets: ${presetNames.join(", ")}`)
     .action(info);
@@ -91,10 +97,9 @@ async function info(model: string, options: InfoOptions): Promise<void> {
   else writeText(process.stdout, text(model, costs, drawn));
 }
 
-async function describe(
-  model: string,
-  options: OpenModelOptions,
-): Promise<StagedModel & SizedModel> {
+type Described = StagedModel & SizedModel & Pick<ImageModel, "missingParts">;
+
+async function describe(model: string, options: OpenModelOptions): Promise<Described> {
   const network = networkPresets().get(model);
   if (network) return { name: model, network, weights: () => undefined };
   const shipped = await shippedModels();
@@ -113,7 +118,7 @@ async function describe(
   );
 }
 
-function costsOf(model: StagedModel & SizedModel, pixels: InfoOptions["size"]): Costs {
+function costsOf(model: Described, pixels: InfoOptions["size"]): Costs {
   const { network } = model;
   const size = latentSize(pixels ?? {}, model);
   // With guidance the network runs on two rows a picture: one conditional, one unconditional.
@@ -134,7 +139,22 @@ function costsOf(model: StagedModel & SizedModel, pixels: InfoOptions["size"]): 
       parameters: countParameters(stage.graph()),
       memory_bytes: memory.total,
     })),
+    ...storedBytes(model, [...traced.params.declared.keys()]),
+    ...(model.missingParts !== undefined && { missing: model.missingParts }),
   };
+}
+
+function storedBytes(
+  { weights }: StagedModel,
+  names: readonly string[],
+): Pick<Costs, "stored_bytes"> {
+  const stored = names.flatMap((name) => weights(name) ?? []);
+  const bytes: Record<string, number> = {};
+  for (const weight of stored) {
+    const label = weightLabel(weight);
+    bytes[label] = (bytes[label] ?? 0) + weightBytes(weight);
+  }
+  return stored.length === 0 ? {} : { stored_bytes: bytes };
 }
 
 /** The costs of a single graph, for one text or image. */
@@ -167,6 +187,10 @@ function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
             `${costs.tokens.toLocaleString("en")}${costs.text_tokens === undefined ? "" : `, and ${costs.text_tokens} of the text`}`,
           ],
         ]),
+    ...Object.entries(costs.stored_bytes ?? {}).map(([label, bytes], i) => [
+      i === 0 ? "weights" : "",
+      `${mebibytes(bytes)} in ${label}`,
+    ]),
     [
       "memory",
       `${mebibytes(together)} to ${uses[of]}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,
@@ -176,7 +200,8 @@ function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
       `${mebibytes(memory_bytes)} for ${name} (${parameters.toLocaleString("en")} parameters)`,
     ]),
   ];
-  return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}`;
+  const missing = costs.missing === undefined ? "" : `${costs.missing}\n`;
+  return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}${missing}`;
 }
 
 /** The tasks whose memory is estimated, as phrases. */

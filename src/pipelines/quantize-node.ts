@@ -73,12 +73,12 @@ interface NamedWeight {
 function checkFamily({ name, network }: ImageModel, all: readonly NamedWeight[]): void {
   const shown = shownBy(name, all);
   // Sizes and texts are as long as a drawing asks for.
-  const fields = ({
-    size: _,
-    condition: __,
-    ...own
-  }: object & { size?: unknown; condition?: unknown }) =>
-    JSON.stringify(Object.entries(own).toSorted(([a], [b]) => (a < b ? -1 : 1)));
+  const fields = (config: NetworkConfig) =>
+    JSON.stringify(
+      Object.entries(config)
+        .filter(([field]) => field !== "size" && field !== "condition")
+        .toSorted(([a], [b]) => (a < b ? -1 : 1)),
+    );
   if (shown && fields(shown) === fields(network)) return;
   throw new UsageError(
     `${name} is a ${familyOf(network).title} whose config no GGUF file shows, so that it could not be opened again; quantize a model that is published as a single file, such as a FLUX, Z-Image, MiniT2I, Stable Diffusion 3 or DiT.`,

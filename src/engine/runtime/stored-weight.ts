@@ -101,6 +101,8 @@ export interface WeightEmitter {
 /** What the engine has to know about one kind of storage. */
 interface Storage<W extends StoredWeight> {
   type(weight: W): WeightType;
+  /** The type of its numbers as they are stored, as formats call it. */
+  label(weight: W): string;
   /** Bytes that the weight takes as it is stored. */
   bytes(weight: W): number;
   /** The files that hold the weight. */
@@ -127,6 +129,7 @@ interface Storage<W extends StoredWeight> {
 const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   array: {
     type: ({ array }) => array,
+    label: ({ array }) => array.dtype,
     bytes: ({ array }) => array.data.byteLength,
     files: () => [],
     relocated: (weight) => weight,
@@ -145,6 +148,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   },
   file: {
     type: (weight) => weight,
+    label: ({ dtype }) => dtype,
     bytes: ({ length }) => length,
     files: ({ path }) => [path],
     relocated: (weight, rename) => ({ ...weight, path: rename(weight.path) }),
@@ -164,6 +168,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const { dtype, shape } = weightType(parts[0]!);
       return { dtype, shape: shape.with(0, sum(parts.map(rowsIn))) };
     },
+    label: ({ parts }) => [...new Set(parts.map(weightLabel))].join(" and "),
     bytes: ({ parts }) => sum(parts.map(weightBytes)),
     files: ({ parts }) => parts.flatMap(weightFiles),
     relocated: ({ parts }, rename) => rowsWeight(parts.map((part) => relocated(part, rename))),
@@ -198,6 +203,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   },
   blocks: {
     type: ({ shape }) => ({ dtype: "float32", shape }),
+    label: ({ format }) => format,
     bytes: ({ format, first, shape }) => blockRange(format, first, sizeOf(shape)).length,
     files: ({ path }) => (path === undefined ? [] : [path]),
     relocated: (weight, rename) =>
@@ -235,6 +241,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   },
   scaled: {
     type: ({ numbers }) => ({ dtype: "float32", shape: weightType(numbers).shape }),
+    label: ({ numbers }) => weightLabel(numbers),
     bytes: ({ numbers, scale }) => weightBytes(numbers) + weightBytes(scale),
     files: ({ numbers, scale }) => [...weightFiles(numbers), ...weightFiles(scale)],
     relocated: ({ numbers, scale }, rename) =>
@@ -274,6 +281,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
         ? { dtype: "float32", shape: [outputs] }
         : { dtype: "int8", shape: [inputs, outputs] };
     },
+    label: (weight) => weightType(weight).dtype,
     bytes(weight) {
       const { dtype, shape } = weightType(weight);
       return sizeOf(shape) * byteSize(dtype);
@@ -381,6 +389,11 @@ export function isGatherable(weight: StoredWeight): boolean {
 
 export function weightType(weight: StoredWeight): WeightType {
   return storageOf(weight).type(weight);
+}
+
+/** The type of a weight's numbers as they are stored, such as "float16" or "Q8_0". */
+export function weightLabel(weight: StoredWeight): string {
+  return storageOf(weight).label(weight);
 }
 
 /** Bytes that a weight takes as it is stored, on disk or in memory. */
