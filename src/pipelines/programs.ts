@@ -65,7 +65,9 @@ function convertedWeights(stage: Stage) {
     stored += own;
     // Of a vocabulary, only the rows of a text are converted.
     const readers = nodes.filter(({ inputs }) => inputs.includes(parameter));
-    if (gathersOf(parameter, { nodes }).length < readers.length) largest = Math.max(largest, bytes);
+    if (gathersOf(parameter, { nodes }).length === readers.length) continue;
+    // Of a quantized one, its numbers and their products with the scales are in memory together.
+    largest = Math.max(largest, own < 0.3 * bytes ? 2 * bytes : bytes);
   }
   return { whole, stored, largest };
 }
