@@ -15,6 +15,8 @@ export {
   type DiffusersScheduler,
   diffusersScheduler,
   diffusersSchedulerNames,
+  type SchedulerLevelOptions,
+  type StepArguments,
 } from "./diffusers/schedulers.ts";
 export {
   cosineLevels,
@@ -26,9 +28,10 @@ export {
   noiseWeightedLoss,
   type TokenDenoiser,
   tokenLoss,
+  type AnyRecipe,
 } from "./discrete/discrete.ts";
 export { type Guidance, guided } from "./guidance.ts";
-export { inpaint } from "./inpainting.ts";
+export { inpaint, type CleanTokens } from "./inpainting.ts";
 export {
   clean,
   flowLevels,
@@ -84,7 +87,14 @@ export {
   type SampleStep,
 } from "./samplers/sampler.ts";
 export { unipc, type UniPCOptions } from "./samplers/unipc.ts";
-export { alphaBarsOf, type BetaSchedule, betasOf, levelsAt, zeroTerminalSNR } from "./schedule.ts";
+export {
+  alphaBarsOf,
+  type BetaSchedule,
+  betasOf,
+  levelsAt,
+  zeroTerminalSNR,
+  type Rounding,
+} from "./schedule.ts";
 export { type Threshold, thresholded } from "./thresholding.ts";
 export {
   respacedTimesteps,
@@ -119,3 +129,5 @@ export {
   processLevel,
   type StepVariance,
 } from "./variational-bound.ts";
+export type { LevelOptions } from "./recipe.ts";
+export type { MuFor } from "./resolution-shift.ts";

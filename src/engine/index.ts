@@ -8,6 +8,7 @@ export {
   countParameters,
   type MemoryEstimate,
   peakMemory,
+  type State,
 } from "./passes/cost.ts";
 export {
   byteSize,
@@ -19,6 +20,7 @@ export {
   scalar,
   toNumbers,
   zeros,
+  type DataOf,
 } from "./arrays/ndarray.ts";
 export { DeviceError, FormatError, PatchwiseError, ShapeError, UsageError } from "./errors.ts";
 export { evaluate } from "./reference/evaluate.ts";
@@ -39,7 +41,7 @@ export {
 } from "./graph/functional.ts";
 export { gradient } from "./gradients/gradient.ts";
 export { type Graph, graphOf } from "./graph/graph.ts";
-export { lower } from "./onnx/lower.ts";
+export { lower, type LowerOptions, type Lowered } from "./onnx/lower.ts";
 export {
   averagePool,
   maxPool,
@@ -48,8 +50,26 @@ export {
   type PoolOptions,
 } from "./graph/pool.ts";
 export { graphToString } from "./graph/print.ts";
-export { fork, integers, normal, permutation, randomKey, uniform } from "./random/random.ts";
-export { arrayWeights, fileWeight, type StoredWeight } from "./runtime/stored-weight.ts";
+export {
+  fork,
+  integers,
+  normal,
+  permutation,
+  randomKey,
+  uniform,
+  type RandomKey,
+} from "./random/random.ts";
+export {
+  arrayWeights,
+  fileWeight,
+  type StoredWeight,
+  type ArrayWeight,
+  type BlocksWeight,
+  type ChannelsWeight,
+  type FileWeight,
+  type RowsWeight,
+  type ScaledWeight,
+} from "./runtime/stored-weight.ts";
 export type {
   Backend,
   CompileOptions,
@@ -60,6 +80,16 @@ export type {
 export { batch, type BatchDim, batchTimes, type Dim, type Shape } from "./graph/shape.ts";
 export { type QuantizedGraph, quantizeLinears } from "./passes/quantize.ts";
 export { simplify } from "./passes/simplify.ts";
-export type { Tensor } from "./graph/tensor.ts";
-export { rand, randint, randn, randperm, torchGenerator } from "./random/torch-random.ts";
+export type { Tensor, Node, Operand } from "./graph/tensor.ts";
+export {
+  rand,
+  randint,
+  randn,
+  randperm,
+  torchGenerator,
+  type TorchGenerator,
+} from "./random/torch-random.ts";
 export { verifyGraph } from "./passes/verify.ts";
+export type { BlockFormat } from "./arrays/blocks.ts";
+export type { TensorType } from "./graph/infer-checks.ts";
+export type { ConvAttributes, ConvOptions, OpName, Ops } from "./graph/ops.ts";

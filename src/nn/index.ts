@@ -14,8 +14,11 @@ export {
   type GroupedQueryOptions,
   selfAttention,
   type SelfAttentionOptions,
+  type AttentionOptions,
+  type HeadOptions,
+  type ProjectionOptions,
 } from "./attention.ts";
-export { type Block, type BlockOptions, blockScopes, runBlocks } from "./blocks.ts";
+export { type Block, type BlockOptions, blockScopes, runBlocks, type Streams } from "./blocks.ts";
 export {
   type Condition,
   type ConditionedInputs,
@@ -24,6 +27,9 @@ export {
   embedTokens,
   givenCondition,
   tokenLogits,
+  type Labels,
+  type TextOptions,
+  type TextTokens,
 } from "./conditioning.ts";
 export { conv2d } from "./convolutions.ts";
 export { linear, type LinearOptions } from "./linear.ts";
@@ -42,8 +48,16 @@ export {
   type ParamsRoot,
   xavierUniform,
   zero,
+  type Buffered,
 } from "./params.ts";
-export { type PatchEmbedding, patchEmbedding, patchify, unpatchify } from "./patches.ts";
+export {
+  type PatchEmbedding,
+  patchEmbedding,
+  patchify,
+  unpatchify,
+  type Axes,
+  type PatchOrder,
+} from "./patches.ts";
 export {
   type RotaryOptions,
   type RotaryPairing,
@@ -55,3 +69,4 @@ export {
 } from "./positions.ts";
 export { type Tapped, withTaps } from "./taps.ts";
 export { embedTime, timestepEmbedding } from "./timestep-embedding.ts";
+export type { Refuse } from "./transformer-schema.ts";

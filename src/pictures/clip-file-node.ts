@@ -47,6 +47,7 @@ export function isFilm(path: string): boolean {
 }
 
 export interface ClipOptions {
+  /** The format of the file, whatever its name. */
   readonly format: ClipFormat;
   /** Frames a second. */
   readonly fps: number;

@@ -16,6 +16,7 @@ import { loadSharp, pictureHeader } from "./sharp-node.ts";
 export type PictureFormat = "png" | "jpeg" | "webp" | "gif";
 
 export interface PictureOptions {
+  /** The format of the file, whatever its name. */
   readonly format: PictureFormat;
   /** How the picture was drawn; a GIF file does not hold it. */
   readonly metadata?: PictureMetadata | undefined;

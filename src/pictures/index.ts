@@ -17,6 +17,7 @@ export type { PictureMetadata } from "./metadata.ts";
 export {
   type Frames,
   framesOf,
+  type FramesShape,
   type Picture,
   type PictureShape,
   picturesOf,

@@ -11,11 +11,13 @@ import type { GenerateRequest } from "./settings.ts";
 
 /** The options that `generateImage` gives a model (ImageModelV3CallOptions and ImageModelV4CallOptions). */
 export interface ImageCallOptions {
+  /** What to draw; required by models that take prompts. */
   readonly prompt: string | undefined;
   /** Number of pictures. */
   readonly n: number;
   /** Width and height in pixels; the model's own unless given. */
   readonly size: `${number}x${number}` | undefined;
+  /** Not supported, which a warning tells: give `size`. */
   readonly aspectRatio: string | undefined;
   /** Seed of the first picture; random unless given. */
   readonly seed: number | undefined;
@@ -25,6 +27,7 @@ export interface ImageCallOptions {
   readonly mask: ImageFile | undefined;
   /** Any other setting of `generate`, under `patchwise`. */
   readonly providerOptions: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
+  /** Ends drawing before the next step. */
   readonly abortSignal?: AbortSignal | undefined;
 }
 

@@ -2,7 +2,18 @@
  * From a prompt or class to pictures, in Node and in the browser. `patchwise/pipelines/node` opens models on disk.
  */
 export { type Card, readCard } from "../models/card.ts";
-export { type ImageModel, networkGraph } from "./image-model.ts";
+export {
+  type ImageModel,
+  networkGraph,
+  type ClipDecoder,
+  type DrawingOptions,
+  type LatentDecoder,
+  type MergedLora,
+  type PromptEncoder,
+  type RunStage,
+  type Stage,
+  type TruncatedText,
+} from "./image-model.ts";
 export { openPipelineBytes, openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
 export { type CachedFile, type ModelCache, modelCache } from "../weights/sources/url-cache.ts";
 export type { DownloadProgress } from "../weights/sources/url.ts";
@@ -17,3 +28,13 @@ export {
   type SettingName,
 } from "./settings.ts";
 export type { SkipLayers } from "./skip-layers.ts";
+export type { OpenModelOptions } from "./open/options.ts";
+export type {
+  GivenLatents,
+  GuidedNetworks,
+  ProcessStep,
+  SamplingProcess,
+  SeparateDenoisers,
+  SamplingRun,
+} from "./process.ts";
+export type { SettingDefaults, SettingFlag, SettingRow } from "./setting.ts";

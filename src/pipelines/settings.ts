@@ -52,7 +52,8 @@ const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 const picture = z.custom<Picture>(isPicture);
 
 /** Any text as far as this table checks: the model's process knows its samplers, and names the nearest one. */
-const samplerName: z.ZodType<SamplerName | typeof tokenSampler> = z.string() as never;
+type AnySampler = SamplerName | typeof tokenSampler | (string & Record<never, never>);
+const samplerName: z.ZodType<AnySampler, AnySampler> = z.string() as never;
 
 const seedHelp = "seed of the first picture; random unless given";
 
@@ -252,10 +253,12 @@ export function settingRow(name: SettingName): SettingRow {
 }
 
 /** Over `keyof`, so that editors show each row's comment. */
-type Given = { readonly [N in keyof Rows]?: z.input<Rows[N]["type"]> | undefined };
+type Given<R extends Readonly<Record<string, SettingRow>>> = {
+  readonly [N in keyof R]?: z.input<R[N]["type"]> | undefined;
+};
 
 /** What to draw and how. Settings that are not given have the model's own values; see `settings` for each. */
-export interface GenerateRequest extends Given {
+export interface GenerateRequest extends Given<typeof clipSettings>, Given<Rows> {
   /** Ends drawing before the next step, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Width and height in pixels in one text, such as "64x48". */

@@ -8,3 +8,4 @@ export {
 } from "./client.ts";
 export { defineImageElement } from "./element.ts";
 export type { WorkerPipeline } from "./worker-pipeline.ts";
+export type { SentTraining, WorkerBackend } from "./services.ts";

@@ -15,3 +15,6 @@ export { openSharded } from "./safetensors/sharded.ts";
 export { blobSource, type ByteSource, bytesSource } from "./sources/source.ts";
 export { type UrlOptions, urlSource } from "./sources/url.ts";
 export { storedWeights } from "./stored.ts";
+export type { KeyMap } from "./check-keys.ts";
+export type { FieldReader } from "./config-fields.ts";
+export type { ModelFolder } from "./sources/folder.ts";

@@ -54,7 +54,7 @@ export interface DiffusersScheduler {
   readonly targets?: (steps: number) => NoiseLevel[];
 }
 
-interface SchedulerLevelOptions {
+export interface SchedulerLevelOptions {
   /** Spaces the sigmas of a flow evenly from 1 to 1 / steps before the shift, instead of to the last time of training. */
   readonly evenSigmas?: boolean | undefined;
   readonly mu?: number | undefined;

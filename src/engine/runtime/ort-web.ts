@@ -24,6 +24,7 @@ import {
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
 export interface WebBackendOptions {
+  /** `webgpu`, which is the fastest where there is a GPU, or `wasm`, which runs on the CPU in every browser. */
   readonly device: WebDevice;
   /**
    * The URL of the folder with onnxruntime-web's `ort-wasm-*` files, which are too large for the bundle. The folder of the bundle by
@@ -122,7 +123,7 @@ async function requireAdapter(graph: Graph): Promise<void> {
 }
 
 /** Finds the content of a file by the `path` of a stored weight. */
-type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
+export type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefined;
 
 /**
  * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16, float64 and 8-bit floats are converted to float32,
@@ -181,7 +182,7 @@ function contentOf(path: string, files: WebFiles): Blob | Uint8Array<ArrayBuffer
 }
 
 /** Starts a module worker that runs the entry of the backend's device. */
-type StartWebWorker = () => Worker;
+export type StartWebWorker = () => Worker;
 
 /** Opens a plan in a separate Web Worker. */
 function openInWebWorker(

@@ -15,6 +15,7 @@ import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenUrlOptions
   extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
+  /** What runs the model: `webBackend` in a page, `nodeBackend` in Node. */
   readonly backend: Backend;
 }
 

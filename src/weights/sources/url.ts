@@ -7,6 +7,7 @@ export interface UrlOptions {
   readonly fetch?: typeof fetch;
   /** Sent with each request, such as an Authorization header for a gated model. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Ends all downloads, by throwing the signal's reason. */
   readonly signal?: AbortSignal;
   /** Called while a file of a folder is downloaded; weights above 256 MiB are read in parts as they are needed, and not told. */
   readonly onProgress?: (progress: DownloadProgress) => void;
