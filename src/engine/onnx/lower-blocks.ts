@@ -8,7 +8,7 @@ import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
 
 /** The blocks of a weight, one row each, as different views of the same bytes. */
-export interface BlockViews {
+interface BlockViews {
   readonly emitter: Emitter;
   /** Bytes from `start` to `end` of each block as values of a type, [count, (end − start) / size]. */
   readonly part: (dtype: "uint8" | "int8" | "float16", start: number, end: number) => string;

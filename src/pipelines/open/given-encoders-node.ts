@@ -18,7 +18,7 @@ import {
 } from "./text-encoders.ts";
 
 /** A model whose text encoders are given. */
-export interface EncodersWanted {
+interface EncodersWanted {
   /** How errors name the model. */
   readonly title: string;
   readonly table: TextEncoderTable;

@@ -10,7 +10,7 @@ export const tensorTypes: Readonly<Record<number, string>> = Object.assign(
   { 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4" },
 );
 
-export const plainTypes = {
+const plainTypes = {
   F32: "float32",
   F16: "float16",
   BF16: "bfloat16",
