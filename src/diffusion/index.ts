@@ -131,3 +131,4 @@ export {
 } from "./variational-bound.ts";
 export type { LevelOptions } from "./recipe.ts";
 export type { MuFor } from "./resolution-shift.ts";
+export type { CacheCount } from "./step-cache.ts";

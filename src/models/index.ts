@@ -47,6 +47,7 @@ export type {
   TextPart,
   TracedCase,
   TrainingSupport,
+  LayerPart,
 } from "./family.ts";
 export { latte, type LatteInputs } from "./latte/latte.ts";
 export { type LatteConfig, lattePresets } from "./latte/config.ts";

@@ -38,3 +38,4 @@ export type {
   SamplingRun,
 } from "./process.ts";
 export type { SettingDefaults, SettingFlag, SettingRow } from "./setting.ts";
+export type { DrawingProgress } from "./compute.ts";

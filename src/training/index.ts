@@ -63,3 +63,4 @@ export type { Warning } from "./beside.ts";
 export type { AutoencoderTrainingConfig, TrainingConfigInput } from "./config/config.ts";
 export type { ModelSettings } from "./config/model-settings.ts";
 export type { Estimate, FeatureLosses } from "./tasks/feature-losses.ts";
+export type { Collective } from "./collective/collective.ts";
