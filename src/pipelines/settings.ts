@@ -53,7 +53,7 @@ const picture = z.custom<Picture>(isPicture);
 
 /** Any text as far as this table checks: the model's process knows its samplers, and names the nearest one. */
 type AnySampler = SamplerName | typeof tokenSampler | (string & Record<never, never>);
-const samplerName: z.ZodType<AnySampler, AnySampler> = z.string() as never;
+const samplerName: z.ZodType<AnySampler, AnySampler> = z.string();
 
 const seedHelp = "seed of the first picture; random unless given";
 
