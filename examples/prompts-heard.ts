@@ -27,7 +27,7 @@ const config = trainingConfigSchema().parse(
   JSON.parse(await readFile(join(folder, "config.json"), "utf8")),
 );
 const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
-const { data: held } = config.validation;
+const held = "data" in config.validation ? config.validation.data : undefined;
 if (!held) throw new Error(`${folder} was trained without held-out pictures.`);
 const loader = await openLoader({
   data: held,
