@@ -5,7 +5,7 @@ import type { DataSet } from "./dataset.ts";
 import { picked } from "./survey-node.ts";
 
 /** With fewer pictures none is held out: the loss of one or two says nothing, and a small set needs all that it has. */
-export const LEAST_DIVIDED = 20;
+const LEAST_DIVIDED = 20;
 
 /** A part of a data set. If nothing is held out, the rest is all of it and the other part is empty. */
 export function partOf(data: DataSet, { share, of, limit = Infinity }: DataPart): DataSet {

@@ -110,10 +110,7 @@ describe("patchwise train of a LoRA", () => {
       });
     }
     await state.close();
-    expect(readdirSync(at("whole", "samples"))).toEqual([
-      "step-00000020.png",
-      "step-00000024.png",
-    ]);
+    expect(readdirSync(at("whole", "samples"))).toEqual(["step-00000020.png", "step-00000024.png"]);
   });
 
   it("resumes bit for bit after being stopped and killed", async () => {

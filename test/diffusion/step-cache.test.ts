@@ -37,7 +37,8 @@ async function through(curves: readonly Curve[], limits = cacheLimits.careful) {
   );
   const outputs: NdArray[] = [];
   for (const level of levels) outputs.push(await network(x, level));
-  const of = (row: number) => outputs.map((output) => toNumbers(output).slice(2 * row, 2 * row + 2));
+  const of = (row: number) =>
+    outputs.map((output) => toNumbers(output).slice(2 * row, 2 * row + 2));
   return { runs, count, of };
 }
 

@@ -538,8 +538,8 @@ describe("layers of a DiT", () => {
 
 it("the layers of a parallel block of FLUX.1 have the names of diffusers for parts of one", () => {
   const small = { hidden: 128, heads: 1, depth: 1, singleDepth: 1 };
-  const names = layerNames({ kind: "flux", ...fluxPresets["FLUX.1-schnell"], ...small });
-  const block = names.filter(({ layer }) => layer === "single_blocks.0.linear1");
+  const parallel = layerNames({ kind: "flux", ...fluxPresets["FLUX.1-schnell"], ...small });
+  const block = parallel.filter(({ layer }) => layer === "single_blocks.0.linear1");
   expect(block.map(({ name, rows }) => [name, rows])).toEqual([
     ["single_blocks.0.linear1", undefined],
     ["single_transformer_blocks.0.linear1", undefined],
