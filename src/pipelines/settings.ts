@@ -47,7 +47,7 @@ import {
 const number = z.number();
 const nonNegative = number.min(0);
 const pair = z.tuple([nonNegative, nonNegative]).readonly();
-const wholeFrom1 = { type: z.int().min(1), expected: "a whole number of at least 1" };
+const counted = { type: z.int().min(1).max(100_000), expected: "a whole number from 1 to 100000" };
 const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 const picture = z.custom<Picture>(isPicture);
 
@@ -90,7 +90,7 @@ export const settings = {
   }),
   /** Number of pictures, a whole number from 1, whose seeds follow one another. 1 by default. */
   count: setting({
-    ...wholeFrom1,
+    ...counted,
     help: "number of pictures, whose seeds follow one another",
     flags: [{ flag: "--count <n>", parse: "number" }],
     aliases: ["n", "numImagesPerPrompt", "num_images_per_prompt", "numImages", "num_images"],
@@ -99,7 +99,7 @@ export const settings = {
   }),
   /** Sampling steps, a whole number from 1: more take longer and give finer pictures. The model's own number by default. */
   steps: setting({
-    ...wholeFrom1,
+    ...counted,
     help: "sampling steps; the model's own number unless given",
     flags: [{ flag: "--steps <n>", parse: "number" }],
     aliases: ["numInferenceSteps", "num_inference_steps"],
@@ -130,7 +130,7 @@ export const settings = {
   }),
   /** Number of channels, from the first, that guidance applies to: from 1 to those of the model, and its own number by default. */
   guidedChannels: setting({
-    ...wholeFrom1,
+    ...counted,
     help: "number of channels, from the first, that guidance applies to",
     flags: [{ flag: "--guided-channels <n>", parse: "number" }],
     only: "continuous",

@@ -369,14 +369,14 @@ describe("a request is refused:", () => {
     [
       "no pictures",
       { class: 0, count: 0 },
-      /^count must be a whole number of at least 1, got 0\.$/,
+      /^count must be a whole number from 1 to 100000, got 0\.$/,
       pipeline,
     ],
     ["half a picture", { class: 0, count: 1.5 }, /^count must be .*, got 1\.5\.$/, pipeline],
     [
       "no steps",
       { class: 0, steps: 0 },
-      /^steps must be a whole number of at least 1, got 0\.$/,
+      /^steps must be a whole number from 1 to 100000, got 0\.$/,
       pipeline,
     ],
     ["too many steps", { class: 0, steps: 1001 }, /from 1 to 1000/, discrete],

@@ -46,7 +46,16 @@ describe("a request", () => {
       "steps was given twice, once as num_inference_steps; give it once.",
     ],
     ["a number as the prompt", { prompt: 5 }, "prompt must be a text, got 5."],
-    ["a text as a number", { steps: "8" }, 'steps must be a whole number of at least 1, got "8".'],
+    [
+      "a text as a number",
+      { steps: "8" },
+      'steps must be a whole number from 1 to 100000, got "8".',
+    ],
+    [
+      "steps without end",
+      { steps: 1e9 },
+      "steps must be a whole number from 1 to 100000, got 1000000000.",
+    ],
     [
       "a list of one as an interval",
       { guidanceInterval: [1] },
