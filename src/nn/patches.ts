@@ -51,8 +51,9 @@ export function patchGrid(x: Tensor, patch: number | Axes): Axes {
       `A patch of ${formatAxes(unit)} has ${unit.length} axes, but the input of ${formatAxes(axes)} has ${axes.length}; give one size for each axis.`,
     );
   }
+  const multiple = new Set(unit).size === 1 ? unit[0] : formatAxes(unit);
   throw new ShapeError(
-    `An image of ${formatAxes(axes)} cannot be cut into patches of ${formatAxes(unit)}; use a multiple of ${typeof patch === "number" ? patch : formatAxes(unit)}, such as ${formatAxes(nearestMultiples(axes, unit))}.`,
+    `An image of ${formatAxes(axes)} cannot be cut into patches of ${formatAxes(unit)}; use a multiple of ${multiple}, such as ${formatAxes(nearestMultiples(axes, unit))}.`,
   );
 }
 
