@@ -42,7 +42,7 @@ const usage = `npm run bench -- SUITE [options]
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
 "npm run bench -- pareto [PROMPTS]" measures what int8, the cache and fewer steps save on the bundled model, and how far pictures move.
 
-The suite serve measures the server instead, and takes --json alone: see serve.ts.
+The suite serve measures the server instead, and ranks a training by one and by two ranks of MPI; both take --json alone: see serve.ts and ranks.ts.
 
   --only NAME,…   runs these contenders alone: ${contenderNames.join(", ")}.
                   --only ours leaves out the peers, which take most of the time
@@ -207,6 +207,14 @@ async function main(): Promise<number> {
   if (process.argv[2] === "serve") {
     const { benchServer } = await import("./serve.ts");
     return benchServer(process.argv.includes("--json"));
+  }
+  if (process.argv[2] === "ranks") {
+    const { benchRanks } = await import("./ranks.ts");
+    const report = await benchRanks(progress);
+    const [one, two] = report.imagesPerSecond;
+    const line = `${report.mpi}: one rank ${one.toFixed(2)}, two ranks ${two.toFixed(2)} images/s, ratio ${report.ratio.toFixed(2)}; losses differ by up to ${report.lossDifference.toExponential(1)}`;
+    process.stdout.write(`${process.argv.includes("--json") ? JSON.stringify(report) : line}\n`);
+    return 0;
   }
   let options: Options | undefined;
   try {
