@@ -222,7 +222,7 @@ export const settings = {
     default: ({ model, like }) => like?.height ?? pictureSize({}, model).height,
   }),
   ...clipSettings,
-  /** Share of the steps by which a given image is drawn anew: above 0, which keeps it, up to 1. 0.6 by default, or 1 with a mask. */
+  /** Share of the steps by which a given image is drawn anew: above 0, which keeps it, up to 1. 0.8 by default, or 1 with a mask. */
   strength: setting({
     type: number.gt(0).max(1),
     expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",

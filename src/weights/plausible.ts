@@ -41,7 +41,7 @@ export function requirePlausible(
           : MOST;
     if (value <= most) continue;
     throw new FormatError(
-      `${owner} says that its model has a ${field} of ${value}, but ${name} has ${entries.size} weights with sides of up to ${largest}; give the config and the weights of one model.`,
+      `${owner} says that its model has a ${field} of ${value}, but ${name} has ${entries.size === 1 ? "1 weight" : `${entries.size} weights`} with sides of up to ${largest}; give the config and the weights of one model.`,
     );
   }
 }
