@@ -2,9 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import path from "node:path";
 import { findMpi } from "../../scripts/find-mpi.mjs";
-import { typescript } from "./typescript.ts";
 
-const entry = path.resolve(import.meta.dirname, "../../src/cli/main.ts");
+/** The built command line, since each rank of each job would strip the types of all modules. */
+const entry = path.resolve(import.meta.dirname, "../../dist/cli/main.js");
 
 /** The implementations of MPI that are installed here. */
 export const launchers = findMpi();
@@ -23,7 +23,7 @@ export function startRanks(
   args: readonly string[] = [],
 ): Job {
   const own = typeof ranks === "number" ? undefined : ranks;
-  const program = [process.execPath, ...typescript, entry];
+  const program = [process.execPath, entry];
   const parts = own
     ? own.flatMap((each, i) => [...(i > 0 ? [":"] : []), "-n", "1", ...program, ...each])
     : ["-n", String(ranks), ...program, ...args];
