@@ -1,6 +1,7 @@
 /** How a network is computed when it draws: in which numbers, and whether steps are skipped. */
 import type { CacheCount, CacheMode } from "../diffusion/step-cache.ts";
 import { UsageError } from "../engine/errors.ts";
+import type { Graph } from "../engine/graph/graph.ts";
 import { quantizeLinears } from "../engine/passes/quantize.ts";
 import type { ImageModel, Stage } from "./image-model.ts";
 
@@ -24,9 +25,19 @@ const quantizedStages = new WeakMap<Stage, Stage>();
 
 /** A stage with its inner linear layers in 8-bit integers. */
 export function quantizedStage(stage: Stage): Stage {
-  let made: ReturnType<typeof quantizeLinears> | undefined;
-  const quantized = () => (made ??= quantizeLinears(stage.graph(), stage.weights));
-  const int8: Stage = quantizedStages.get(stage) ?? {
+  const known = quantizedStages.get(stage);
+  if (known) return known;
+  // Kept as long as a program needs the graph: a model that draws in many sizes would fill the memory with their weights.
+  const byGraph = new WeakMap<Graph, ReturnType<typeof quantizeLinears>>();
+  let latest: WeakRef<Graph> | undefined;
+  const quantized = () => {
+    const graph = latest?.deref();
+    const made = (graph && byGraph.get(graph)) ?? quantizeLinears(stage.graph(), stage.weights);
+    byGraph.set(made.graph, made);
+    latest = new WeakRef(made.graph);
+    return made;
+  };
+  const int8: Stage = {
     ...stage,
     graph: () => quantized().graph,
     weights: (name) => quantized().weights(name),
