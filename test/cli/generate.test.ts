@@ -247,3 +247,13 @@ describe("patchwise generate refuses with a one-line error and exit code 2:", ()
     expect(readdirSync(cwd())).toEqual(["plain.png"]);
   });
 });
+
+it.runIf(process.platform === "linux")(
+  "refuses a command line that ONNX Runtime cannot take",
+  () => {
+    const { code, err } = patchwise(["generate", "a".repeat(30_000)], scratch);
+    expect(code).toBe(2);
+    expect(err).toMatch(oneSentence);
+    expect(err).toContain("more than the 20000 that ONNX Runtime can take");
+  },
+);

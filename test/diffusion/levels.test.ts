@@ -367,3 +367,17 @@ describe("respacing", () => {
     expect(posterior.ofX[0]).toBe(0);
   });
 });
+
+it("levels of a strength are its exact share of every number of steps, and at least one", () => {
+  for (let steps = 1; steps <= 100; steps++) {
+    const schedule = Array.from({ length: steps + 1 }, (_, i) => ({
+      time: steps - i,
+      alpha: i,
+      sigma: steps - i,
+    }));
+    for (let percent = 1; percent <= 100; percent++) {
+      const left = levelsOfStrength(schedule, steps, percent / 100).length - 1;
+      expect(left).toBe(Math.ceil((steps * percent) / 100));
+    }
+  }
+});
