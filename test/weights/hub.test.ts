@@ -534,6 +534,21 @@ describe("without a network", () => {
     expect(error.message).toContain("copy that folder");
   });
 
+  it("says that something answers that is no Hub", async () => {
+    const page = createServer((_, response) =>
+      response.end("<!doctype html><title>Log in</title>"),
+    );
+    await new Promise<void>((resolve) => page.listen(0, "127.0.0.1", resolve));
+    const endpoint = `http://127.0.0.1:${(page.address() as AddressInfo).port}`;
+    process.env["HF_ENDPOINT"] = endpoint;
+    const error = await failure(snapshot());
+    page.close();
+    expect(error).toBeInstanceOf(PatchwiseError);
+    expect(error.message).toBe(
+      `${endpoint} answered with something other than JSON, which begins with "<!doctype html><title>Log in</title>"; check HF_ENDPOINT, and that no proxy answers in its place.`,
+    );
+  });
+
   it("names the proxy that may be at fault, and refuses addresses of other kinds", async () => {
     vi.stubEnv("HTTP_PROXY", "127.0.0.1:9");
     const error = await failure(snapshot());

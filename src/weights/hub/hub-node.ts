@@ -2,7 +2,8 @@
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
-import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { tryJson } from "../../engine/bytes.ts";
+import { FormatError, PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import { downloadBlob } from "./blob-node.ts";
 import {
   type CachedCommit,
@@ -157,7 +158,9 @@ async function askHub({ settings, id, send, options }: Connection): Promise<List
       }
     }
     answers++;
-    return new Response(new Blob(pieces), {
+    const body = new Blob(pieces);
+    requireJson(hubUrl, await body.text());
+    return new Response(body, {
       headers: { link: response.headers.get("link") ?? "" },
     });
   };
@@ -168,6 +171,15 @@ async function askHub({ settings, id, send, options }: Connection): Promise<List
   const tree = { repo: id.repo, revision: sha, recursive: true };
   for await (const entry of listFiles({ ...common, ...tree })) entries.push(entry);
   return checkListing(sha, entries, hubUrl);
+}
+
+/** @throws PatchwiseError for answers of something that is no Hub, such as the page of a proxy */
+function requireJson(hubUrl: string, text: string): void {
+  if (tryJson(text) !== undefined) return;
+  const first = quote(text.trim().slice(0, 40));
+  throw new PatchwiseError(
+    `${hubUrl} answered with something other than JSON, which begins with ${first}; check HF_ENDPOINT, and that no proxy answers in its place.`,
+  );
 }
 
 async function download(
