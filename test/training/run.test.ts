@@ -170,6 +170,19 @@ describe("the folder of a training", () => {
     expect((await resumed()).result).toMatchObject({ steps: 3 });
   });
 
+  it("resumes with all of its pictures if it began when none were held out", async () => {
+    await classesIn("many", { ant: 10, bee: 60, cat: 110, dog: 160, elk: 210 });
+    const settings = [`data.path=${at("many")}`, "validation.share=0"];
+    await trained("before", settings);
+    const file = at("before", "config.json");
+    const config = JSON.parse(readFileSync(file, "utf8")) as { validation?: { share: number } };
+    expect(config.validation!.share).toBe(0);
+    delete config.validation;
+    writeFileSync(file, JSON.stringify(config));
+    const more = [settings[0]!, "training.steps=3"];
+    expect((await trained("before", more, { resume: true })).result).toMatchObject({ steps: 3 });
+  });
+
   it("may go away: the training is written elsewhere, and can resume there", async () => {
     const report = (event: TrainingEvent) => {
       if (event.kind === "step") rmSync(at("gone"), { recursive: true, force: true });

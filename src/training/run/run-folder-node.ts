@@ -29,6 +29,8 @@ export interface RunFolder {
   readonly path: string;
   readonly checkpoints: string;
   readonly samples: string;
+  /** Whether the training began when no pictures were held out unless its config named some. */
+  readonly heldNothing: boolean;
   /** The checkpoint from which the training resumes. */
   readonly from: Checkpoint | undefined;
   /**
@@ -103,6 +105,7 @@ export async function openRunFolder(
     path,
     checkpoints,
     samples: join(path, "samples"),
+    heldNothing: from !== undefined && !knowsHeldOut(before),
     from,
     async begin() {
       if (steps.length === 0) await create(path);
@@ -126,6 +129,12 @@ export async function openRunFolder(
       }
     },
   };
+}
+
+/** Whether a config says which pictures are held out, as it does since a share of them is by default. */
+function knowsHeldOut(config: unknown): boolean {
+  const { validation = {} } = config as { readonly validation?: object };
+  return "share" in validation || "data" in validation;
 }
 
 /** The error of a checkpoint, which tells where else the state is, if it could be written there. */

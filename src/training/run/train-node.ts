@@ -135,10 +135,13 @@ export async function train(
   const draws = draw !== undefined || "autoencoder" in given;
   requireOutside(out, given);
   const plan = await planOf(given, options);
-  const config = collective ? sharedCores(plan.config, collective) : plan.config;
+  const shared = collective ? sharedCores(plan.config, collective) : plan.config;
   return closing(plan, async () => {
     const folder = await openRunFolder(out, plan.recorded, resume);
     const { from } = folder;
+    const config = folder.heldNothing
+      ? { ...shared, validation: { ...shared.validation, share: 0 } }
+      : shared;
     const source = await openSource(config, collective, {
       backend,
       out,
