@@ -55,7 +55,7 @@ interface Costs {
   readonly stages: readonly StageCosts[];
   /** Bytes of the network's weights by the type in which they are stored; left out for a preset, which has none. */
   readonly stored_bytes?: Readonly<Record<string, number>>;
-  /** What drawing needs and the model lacks. */
+  /** A sentence that names the parts that are missing for drawing. */
   readonly missing?: string;
 }
 

@@ -15,7 +15,7 @@ export async function asRank(work: (collective?: Collective) => Promise<void>): 
   if (!job) return work();
   process.once("exit", (code) => {
     if (code === 0 || code === STOPPED) job.finish(code);
-    // The launcher passes on what was said, unless it is told to end everything first.
+    // An abort ends the launcher too, so it gets a moment to print the error of this rank first.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HEARD);
     job.abort(code);
   });

@@ -68,7 +68,7 @@ export function addServe(program: Command): void {
     )
     .option(
       "--grace <s>",
-      "seconds that jobs have to end when the server is told to",
+      "seconds that running jobs have to finish after SIGTERM or Ctrl-C",
       numberOption("--grace"),
       30,
     )

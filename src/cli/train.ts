@@ -76,7 +76,7 @@ async function trainCommand(
   // Rank 0 speaks for all.
   const speaks = collective === undefined || collective.rank === 0;
   const progress = progressWriter(speaks ? process.stderr : { write: () => {} });
-  /** What the last samples show. */
+  /** The prompts or classes of the last samples. */
   let shown: readonly string[] | undefined;
   await untilSignal(
     async (signal, guard) => {

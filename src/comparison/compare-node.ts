@@ -193,13 +193,13 @@ async function openFolder(
   };
 }
 
-/** What a comparison was started with. */
+/** The number of drawings and the models of a comparison. */
 interface Started {
   readonly count: number;
   readonly models: readonly Pick<Contender, "name" | "config">[];
 }
 
-/** What all parts of a comparison depend on. */
+/** The settings that every model of a comparison shares, so that a change of them makes all results invalid. */
 function sharedBy({ count, models }: Started): object {
   const { data, picture, validation, seed, training } = models[0]!.config;
   return { count, data, picture, validation, seed, budget: budgetText(training) };

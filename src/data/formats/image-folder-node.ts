@@ -48,13 +48,13 @@ const splits = new Set([
   "dev",
 ]);
 
-/** What the examples in a folder are. */
+/** A kind of example that a folder can hold, such as pictures or clips. */
 export interface FolderMedia {
   /** The examples and other files, made of the files of the folder; the files themselves unless given. */
   readonly list?: (files: readonly RelativePath[]) => readonly RelativePath[];
-  /** Whether a file, or what stands for several, is an example. */
+  /** Whether an entry of the list is an example; others, such as captions, are not. */
   readonly isItem: (file: RelativePath) => boolean;
-  /** What the folder should hold, for messages. */
+  /** The kinds of files that are examples, as messages name them. */
   readonly kinds: string;
   /** Reads an example: [height, width, channels], or frames of them. */
   readonly read: (path: string) => Promise<Uint8Array>;
