@@ -194,26 +194,16 @@ async function* draw(
   const { learnedVariance } = model.network;
   // A network that is told the scale guides itself.
   const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
-  const run: SamplingRun = {
-    settings: guiding,
-    seeds,
-    levels,
-    shape,
-    given,
-    learnedVariance,
-    signal,
-  };
+  const sampled = { seeds, levels, shape, given, learnedVariance, signal };
+  const run: SamplingRun = { settings: guiding, ...sampled };
   const decode = async (drawn: NdArray) => {
     if (frames === undefined) {
       const pictures = await decodePictures(drawn, context, signal);
       return image ? pictures.map(image.finish) : pictures;
     }
     const clips = await decodeClips(drawn, context, signal);
-    return clips.map((drawnClip, i) => {
-      const whole = around ? around.finish(drawnClip, i) : drawnClip;
-      const clip = settings.loop ? withoutLastFrame(whole) : whole;
-      return { ...picturesOfClip(clip)[0]!, clip };
-    });
+    const whole = around ? clips.map(around.finish) : clips;
+    return (settings.loop ? whole.map(withoutLastFrame) : whole).map(firstPicture);
   };
 
   const inspect = async (
@@ -249,6 +239,11 @@ async function* draw(
   checkFinite("the last step", [result]);
   const pictures = await decode(result);
   return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
+}
+
+/** The first frame, with the clip it begins. */
+function firstPicture(clip: Clip): Picture & { readonly clip: Clip } {
+  return { ...picturesOfClip(clip)[0]!, clip };
 }
 
 /** Yields and returns what steps do, and calls `close` once they are over: done, failed, or not asked for again. */

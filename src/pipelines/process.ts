@@ -148,12 +148,6 @@ export function continuousProcess({
   lowestTime,
   meanFlow = false,
 }: ContinuousProcessOptions): SamplingProcess<Denoiser> {
-  const noiseOf = ({ seeds }: SamplingRun): NoiseSource => {
-    const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
-    return noiseScale === 1 ? unit : (step, shape) => combine([noiseScale, unit(step, shape)]);
-  };
-  const intervalOf = ({ settings: { guidanceInterval } }: SamplingRun) =>
-    guidanceInterval && { above: guidanceInterval[0], upTo: guidanceInterval[1] };
   const separate = (networks: GuidedNetworks, run: SamplingRun): SeparateDenoisers => {
     const { levels: own, given, learnedVariance = false } = run;
     const { guidance } = run.settings;
@@ -181,7 +175,7 @@ export function continuousProcess({
     checkSampler: (name) => void named(name, 1),
     levels,
     begin(run) {
-      const noise = noiseOf(run)("start", run.shape);
+      const noise = scaledNoise(run, noiseScale)("start", run.shape);
       const first = run.levels[0]!;
       return run.given
         ? combine([first.alpha, run.given.latents], [first.sigma, noise])
@@ -210,7 +204,7 @@ export function continuousProcess({
     async *step(denoise, x, run) {
       const { settings, levels: own, signal } = run;
       const sampler = named(settings.sampler, settings.steps);
-      const sampling = sampler(denoise, x, own, { noise: noiseOf(run), signal });
+      const sampling = sampler(denoise, x, own, { noise: scaledNoise(run, noiseScale), signal });
       return yield* mapSteps(sampling, ({ step, x: reached, x0 }) => ({
         step,
         steps: own.length - 1,
@@ -219,6 +213,16 @@ export function continuousProcess({
       }));
     },
   };
+}
+
+/** Noise of each picture's own seed, with a standard deviation. */
+function scaledNoise({ seeds }: SamplingRun, scale: number): NoiseSource {
+  const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
+  return scale === 1 ? unit : (step, shape) => combine([scale, unit(step, shape)]);
+}
+
+function intervalOf({ settings: { guidanceInterval } }: SamplingRun) {
+  return guidanceInterval && { above: guidanceInterval[0], upTo: guidanceInterval[1] };
 }
 
 /** Yields what `f` makes of each step, and returns what the steps return. */

@@ -9,110 +9,113 @@ interface Described {
 }
 
 export function openApi(version: string): object {
-  const settings = generateRequestSchema() as Described;
-  const beside = z.toJSONSchema(besideSettings) as Described;
-  const isTaken = (name: string) => !notTaken.some((each) => each === name);
-  const request = {
-    type: "object",
-    properties: { ...pick<unknown>(settings.properties, isTaken), ...beside.properties },
-    additionalProperties: false,
-  };
-  const json = (description: string, schema: object = {}) => ({
-    description,
-    content: { "application/json": { schema } },
-  });
-  const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
-  const errors = { default: json("What is wrong, in a sentence", ref("Error")) };
-  const body = (schema: object) => ({
-    required: true,
-    content: { "application/json": { schema } },
-  });
-  const id = { name: "id", in: "path", required: true, schema: { type: "string" } };
-  const operation = (summary: string, rest: object) => ({ summary, ...rest });
   return {
     openapi: "3.1.0",
     info: { title: "Patchwise", version },
     components: {
-      schemas: {
-        JobRequest: request,
-        Error: {
-          type: "object",
-          properties: {
-            error: {
-              type: "object",
-              properties: {
-                message: { type: "string" },
-                type: { type: "string" },
-                code: { type: ["string", "null"] },
-                param: { type: ["string", "null"] },
-              },
-            },
-          },
-        },
-      },
+      schemas: { JobRequest: jobRequest(), Error: errorAnswer },
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
     },
     security: [{}, { token: [] }],
-    paths: {
-      "/api/jobs": {
-        post: operation("Accept a job", {
-          requestBody: body(ref("JobRequest")),
-          responses: {
-            202: json("The job"),
-            429: json("The queue is full", ref("Error")),
-            ...errors,
-          },
-        }),
-        get: operation("List jobs, the newest first", {
-          parameters: [{ name: "limit", in: "query", schema: { type: "integer", minimum: 1 } }],
-          responses: { 200: json("Jobs"), ...errors },
-        }),
-      },
-      "/api/jobs/{id}": {
-        parameters: [id],
-        get: operation("A job", { responses: { 200: json("The job"), ...errors } }),
-        delete: operation("Cancel a job", { responses: { 202: json("The job"), ...errors } }),
-      },
-      "/api/jobs/{id}/events": {
-        parameters: [id, { name: "Last-Event-ID", in: "header", schema: { type: "integer" } }],
-        get: operation("Follow a job: events named job, progress and preview", {
-          responses: {
-            200: { description: "Events", content: { "text/event-stream": {} } },
-            ...errors,
-          },
-        }),
-      },
-      "/api/jobs/{id}/pictures/{index}": {
-        parameters: [
-          id,
-          { name: "index", in: "path", required: true, schema: { type: "integer", minimum: 0 } },
-        ],
-        get: operation("A picture of a job", {
-          responses: { 200: { description: "The file", content: { "image/*": {} } }, ...errors },
-        }),
-      },
-      "/api/models": {
-        get: operation("Models, LoRAs and limits", {
-          responses: { 200: json("Models"), ...errors },
-        }),
-      },
-      "/v1/models": {
-        get: operation("Models, as OpenAI's API lists them", {
-          responses: { 200: json("Models"), ...errors },
-        }),
-      },
-      "/v1/images/generations": {
-        post: operation("Draw, as in OpenAI's API, with any setting beside its fields", {
-          requestBody: body({ type: "object" }),
-          responses: { 200: json("Pictures"), ...errors },
-        }),
-      },
-      "/v1/images/edits": {
-        post: operation("Draw from a picture, as in OpenAI's API", {
-          requestBody: { required: true, content: { "multipart/form-data": {} } },
-          responses: { 200: json("Pictures"), ...errors },
-        }),
-      },
-    },
+    paths,
   };
 }
+
+/** The schema of a request: all settings but those that a server does not take, and fields of its own. */
+function jobRequest(): object {
+  const settings = generateRequestSchema() as Described;
+  const beside = z.toJSONSchema(besideSettings) as Described;
+  const isTaken = (name: string) => !notTaken.some((each) => each === name);
+  return {
+    type: "object",
+    properties: { ...pick<unknown>(settings.properties, isTaken), ...beside.properties },
+    additionalProperties: false,
+  };
+}
+
+const errorAnswer = {
+  type: "object",
+  properties: {
+    error: {
+      type: "object",
+      properties: {
+        message: { type: "string" },
+        type: { type: "string" },
+        code: { type: ["string", "null"] },
+        param: { type: ["string", "null"] },
+      },
+    },
+  },
+};
+
+const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
+const operation = (summary: string, rest: object) => ({ summary, ...rest });
+const body = (schema: object) => ({ required: true, content: { "application/json": { schema } } });
+const json = (description: string, schema: object = {}) => ({
+  description,
+  content: { "application/json": { schema } },
+});
+const errors = { default: json("What is wrong, in a sentence", ref("Error")) };
+const id = { name: "id", in: "path", required: true, schema: { type: "string" } };
+
+const paths = {
+  "/api/jobs": {
+    post: operation("Accept a job", {
+      requestBody: body(ref("JobRequest")),
+      responses: {
+        202: json("The job"),
+        429: json("The queue is full", ref("Error")),
+        ...errors,
+      },
+    }),
+    get: operation("List jobs, the newest first", {
+      parameters: [{ name: "limit", in: "query", schema: { type: "integer", minimum: 1 } }],
+      responses: { 200: json("Jobs"), ...errors },
+    }),
+  },
+  "/api/jobs/{id}": {
+    parameters: [id],
+    get: operation("A job", { responses: { 200: json("The job"), ...errors } }),
+    delete: operation("Cancel a job", { responses: { 202: json("The job"), ...errors } }),
+  },
+  "/api/jobs/{id}/events": {
+    parameters: [id, { name: "Last-Event-ID", in: "header", schema: { type: "integer" } }],
+    get: operation("Follow a job: events named job, progress and preview", {
+      responses: {
+        200: { description: "Events", content: { "text/event-stream": {} } },
+        ...errors,
+      },
+    }),
+  },
+  "/api/jobs/{id}/pictures/{index}": {
+    parameters: [
+      id,
+      { name: "index", in: "path", required: true, schema: { type: "integer", minimum: 0 } },
+    ],
+    get: operation("A picture of a job", {
+      responses: { 200: { description: "The file", content: { "image/*": {} } }, ...errors },
+    }),
+  },
+  "/api/models": {
+    get: operation("Models, LoRAs and limits", {
+      responses: { 200: json("Models"), ...errors },
+    }),
+  },
+  "/v1/models": {
+    get: operation("Models, as OpenAI's API lists them", {
+      responses: { 200: json("Models"), ...errors },
+    }),
+  },
+  "/v1/images/generations": {
+    post: operation("Draw, as in OpenAI's API, with any setting beside its fields", {
+      requestBody: body({ type: "object" }),
+      responses: { 200: json("Pictures"), ...errors },
+    }),
+  },
+  "/v1/images/edits": {
+    post: operation("Draw from a picture, as in OpenAI's API", {
+      requestBody: { required: true, content: { "multipart/form-data": {} } },
+      responses: { 200: json("Pictures"), ...errors },
+    }),
+  },
+};

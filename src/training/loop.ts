@@ -286,45 +286,18 @@ interface Run extends LoopOptions {
 }
 
 async function runSteps(run: Run): Promise<TrainingResult> {
-  const { config, from, task, trainer, recorder, validate, batches, report, signal, collective } =
-    run;
+  const { config, from, task, trainer, recorder, batches, report, signal, collective } = run;
   const { training, log, samples, validation } = config;
-  const writes = collective === undefined || collective.rank === 0;
   const started = performance.now() - 1000 * (from?.seconds ?? 0);
   const elapsed = () => (performance.now() - started) / 1000;
   /** What all ranks go by, so that they end after the same step. */
   const now = () => agreed(collective, { seconds: elapsed(), stopped: signal?.aborted === true });
   let count = from?.step ?? 0;
-  let saved = { step: count, seconds: elapsed() };
-  let validated: { readonly step: number; readonly loss: number } | undefined;
-  let drawn = count;
-  const aside = besideTraining(report);
-  const measure = aside("The validation", async () => {
-    if (!validate) return;
-    const { loss, ...measures } = await validate(averagesIn(await trainer.readState()));
-    await recorder.log?.(count, { validation: loss, ...measures });
-    report({ kind: "validation", step: count, loss, own: batches.own ?? false, measures });
-    validated = { step: count, loss };
-  });
-  const draw = aside("Drawing samples", async () => {
-    if (!recorder.samples) return;
-    const averages = averagesIn(await trainer.readState());
-    const path = await recorder.samples(trainedBy(run, count), averages);
-    report({ kind: "samples", path, of: task.sampled });
-    drawn = count;
-  });
-  const note = aside("Writing metrics", async (values: Readonly<Record<string, number>>) =>
-    recorder.log?.(count, values),
-  );
-  const save = async () => {
-    if (writes) await saveCheckpoint(run, count, elapsed(), saved.step);
-    saved = { step: count, seconds: elapsed() };
-  };
+  const { last, validate, draw, note, save } = betweenSteps(run, elapsed);
   /** Skipped pictures that were reported. */
   let told = 0;
   const recent: number[] = [];
   const all = stepsOf(training, task);
-  const takesRate = run.graph.inputs.some((leaf) => leafName(leaf) === "rate");
   let clock = now();
   const progress = () =>
     all === undefined ? clock.seconds / (60 * training.minutes!) : count / all;
@@ -332,17 +305,15 @@ async function runSteps(run: Run): Promise<TrainingResult> {
   for (; progress() < 1 && !clock.stopped; clock = now()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
     const began = performance.now();
-    const inputs = await nextInputs(run, count);
+    const inputs = await nextInputs(run, count, rate);
     for (const { reason } of batches.loader.skipped().slice(told)) {
       report({ kind: "warning", message: reason });
       told++;
     }
-    const { loss, gradientNorm } = await trainer.step(
-      ...inputs.map((each) => (takesRate ? { ...each, rate: scalar(rate) } : each)),
-    );
+    const { loss, gradientNorm } = await trainer.step(...inputs);
     count++;
     for (const [what, value] of Object.entries({ loss, gradient: gradientNorm ?? 0 })) {
-      if (!Number.isFinite(value)) throw notFinite(what, count, saved.step, recorder);
+      if (!Number.isFinite(value)) throw notFinite(what, count, last.saved.step, recorder);
     }
     recent.push(loss);
     if (recent.length > log.steps) recent.shift();
@@ -354,25 +325,65 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     report({ kind: "step", step: count, steps: all, secondsLeft, lossOfStep: loss, ...measured });
     if (count % log.steps === 0) {
       const norm = gradientNorm !== undefined && { gradientNorm };
-      await note({ ...measured, rate, ...norm });
+      await note(count, { ...measured, rate, ...norm });
     }
-    if (count % (validation?.steps ?? Infinity) === 0) await measure();
-    if (done < 1 && isSampled(samples, count, shown, done)) await draw();
+    if (count % (validation?.steps ?? Infinity) === 0) await validate(count);
+    if (done < 1 && isSampled(samples, count, shown, done)) await draw(count);
     shown = done;
-    if (isDue(config.checkpoint, count, elapsed() - saved.seconds)) await save();
+    if (isDue(config.checkpoint, count, elapsed() - last.saved.seconds)) await save(count);
     // Signals and messages arrive only between steps, since a run occupies the thread.
     await otherEvents();
   }
-  if (progress() >= 1 && validated?.step !== count) await measure();
-  if (progress() >= 1 && drawn !== count && wantsSamples(samples)) await draw();
-  if (saved.step !== count || count === 0) await save();
+  if (progress() >= 1 && last.validated?.step !== count) await validate(count);
+  if (progress() >= 1 && last.drawn !== count && wantsSamples(samples)) await draw(count);
+  if (last.saved.step !== count || count === 0) await save(count);
   return {
     steps: count,
     seconds: elapsed(),
     loss: mean(recent),
-    ...(validated && { validation: validated.loss }),
+    ...(last.validated && { validation: last.validated.loss }),
     finished: progress() >= 1,
     skipped: batches.loader.skipped(),
+  };
+}
+
+interface LastTimes {
+  saved: { readonly step: number; readonly seconds: number };
+  validated?: { readonly step: number; readonly loss: number };
+  /** The step after which samples were drawn. */
+  drawn: number;
+}
+
+/** Validation, samples, metrics and checkpoints after a step, and when each was last. */
+function betweenSteps(run: Run, elapsed: () => number) {
+  const { from, task, trainer, recorder, batches, report, collective } = run;
+  const writes = collective === undefined || collective.rank === 0;
+  const begun = from?.step ?? 0;
+  const last: LastTimes = { saved: { step: begun, seconds: elapsed() }, drawn: begun };
+  const aside = besideTraining(report);
+  return {
+    last,
+    validate: aside("The validation", async (step: number) => {
+      if (!run.validate) return;
+      const { loss, ...measures } = await run.validate(averagesIn(await trainer.readState()));
+      await recorder.log?.(step, { validation: loss, ...measures });
+      report({ kind: "validation", step, loss, own: batches.own ?? false, measures });
+      last.validated = { step, loss };
+    }),
+    draw: aside("Drawing samples", async (step: number) => {
+      if (!recorder.samples) return;
+      const averages = averagesIn(await trainer.readState());
+      const path = await recorder.samples(trainedBy(run, step), averages);
+      report({ kind: "samples", path, of: task.sampled });
+      last.drawn = step;
+    }),
+    note: aside("Writing metrics", async (step: number, values: Readonly<Record<string, number>>) =>
+      recorder.log?.(step, values),
+    ),
+    save: async (step: number) => {
+      if (writes) await saveCheckpoint(run, step, elapsed(), last.saved.step);
+      last.saved = { step, seconds: elapsed() };
+    },
   };
 }
 
@@ -386,15 +397,17 @@ function stepsOf(
 }
 
 /** The inputs of a step, numbered from 0. Each of its batches has a key of its own. */
-async function nextInputs(run: Run, step: number): Promise<Arrays[]> {
+async function nextInputs(run: Run, step: number, rate: number): Promise<Arrays[]> {
   const { config, batches, task, collective, graph } = run;
+  const takesRate = graph.inputs.some((leaf) => leafName(leaf) === "rate");
   const key = fork(randomKey(config.seed), "steps");
   const inputs: Arrays[] = [];
   for (let i = 0; i < config.training.accumulate; i++) {
     const batch = await batches.loader.next();
     const drawn = fork(key, step * config.training.accumulate + i);
     const whole = task.inputs(batch, drawn, batches.latents);
-    inputs.push(collective ? rowsOf(whole, collective, graph) : whole);
+    const own = collective ? rowsOf(whole, collective, graph) : whole;
+    inputs.push(takesRate ? { ...own, rate: scalar(rate) } : own);
   }
   return inputs;
 }

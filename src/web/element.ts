@@ -2,6 +2,7 @@
 import { PatchwiseError } from "../engine/errors.ts";
 import { toImageData } from "../pictures/convert.ts";
 import type { Picture } from "../pictures/picture.ts";
+import type { GenerateRequest } from "../pipelines/settings.ts";
 import { openInWorker, type OpenWorkerOptions } from "./client.ts";
 import type { WorkerPipeline } from "./worker-pipeline.ts";
 
@@ -87,18 +88,10 @@ function imageElement(open: Open): CustomElementConstructor {
     }
 
     async #draw(signal: AbortSignal): Promise<void> {
-      const text = (attribute: string) => this.getAttribute(attribute) ?? undefined;
-      const device = text("device") as OpenWorkerOptions["device"];
-      const pipeline = await open(text("model") ?? "/models/emoji/", device);
-      const given = numbers.map((each) => [each, text(each)] as const);
-      const asked = given.filter(([, value]) => value !== undefined);
-      const generation = pipeline.generate({
-        prompt: text("prompt"),
-        class: text("class"),
-        sampler: text("sampler"),
-        ...Object.fromEntries(asked.map(([each, value]) => [each, Number(value)])),
-        signal,
-      });
+      const device = this.getAttribute("device") as OpenWorkerOptions["device"] | null;
+      const model = this.getAttribute("model") ?? "/models/emoji/";
+      const pipeline = await open(model, device ?? undefined);
+      const generation = pipeline.generate({ ...requestOf(this), signal });
       for (;;) {
         const next = await generation.next();
         const [picture] = next.done
@@ -107,7 +100,7 @@ function imageElement(open: Open): CustomElementConstructor {
             ? await next.value.preview()
             : [];
         if (signal.aborted) return;
-        if (picture) this.#show(picture);
+        if (picture) paint(this.#canvas, picture);
         if (next.done) {
           this.#tell("load", picture);
           return;
@@ -117,17 +110,30 @@ function imageElement(open: Open): CustomElementConstructor {
       }
     }
 
-    #show(picture: Picture): void {
-      this.#canvas.width = picture.width;
-      this.#canvas.height = picture.height;
-      const context = this.#canvas.getContext("2d");
-      if (!context)
-        throw new PatchwiseError("The browser gives no canvas to draw on; close other pages.");
-      context.putImageData(toImageData(picture), 0, 0);
-    }
-
     #tell(event: string, detail: unknown): void {
       this.dispatchEvent(new CustomEvent(event, { detail }));
     }
   };
+}
+
+/** The settings that the attributes of an element give. */
+function requestOf(element: HTMLElement): GenerateRequest {
+  const text = (attribute: string) => element.getAttribute(attribute) ?? undefined;
+  const given = numbers.map((each) => [each, text(each)] as const);
+  const asked = given.filter(([, value]) => value !== undefined);
+  return {
+    prompt: text("prompt"),
+    class: text("class"),
+    sampler: text("sampler"),
+    ...Object.fromEntries(asked.map(([each, value]) => [each, Number(value)])),
+  };
+}
+
+function paint(canvas: HTMLCanvasElement, picture: Picture): void {
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  const context = canvas.getContext("2d");
+  if (!context)
+    throw new PatchwiseError("The browser gives no canvas to draw on; close other pages.");
+  context.putImageData(toImageData(picture), 0, 0);
 }

@@ -64,6 +64,8 @@ export interface FieldReader {
   finish(original: string): void;
 }
 
+const WHOLE = "a whole number of at least 1";
+
 /**
  * Creates a reader. An absent or null field has the value `otherwise`; without `otherwise`, the field is
  * required.
@@ -78,6 +80,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     asked.add(name);
     return Object.hasOwn(fields, name) ? fields[name] : undefined;
   };
+  const has = (name: string) => (valueOf(name) ?? null) !== null;
 
   function read<T>(
     name: string,
@@ -85,28 +88,20 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     accepts: (value: unknown) => value is T,
     otherwise?: T,
   ): T {
-    const value = valueOf(name);
-    if (value === undefined || value === null) {
-      if (otherwise !== undefined) return otherwise;
+    const value = valueOf(name) ?? otherwise;
+    if (value === undefined) {
       throw new FormatError(`${file} has no ${JSON.stringify(name)}; set it to ${expected}.`);
     }
-    if (accepts(value)) return value;
+    if (value === otherwise || accepts(value)) return value as T;
     throw new FormatError(
       `${file} has ${JSON.stringify(name)} = ${shown(value)}, but it must be ${expected}.`,
     );
   }
-  const isOneOf =
-    <T extends string>(choices: readonly T[]) =>
-    (value: unknown): value is T =>
-      choices.includes(value as T);
 
   return {
     file,
-    count: (name, otherwise) => read(name, "a whole number of at least 1", isCount, otherwise),
-    optionalCount: (name) =>
-      (valueOf(name) ?? null) === null
-        ? undefined
-        : read(name, "a whole number of at least 1", isCount),
+    count: (name, otherwise) => read(name, WHOLE, isCount, otherwise),
+    optionalCount: (name) => (has(name) ? read(name, WHOLE, isCount) : undefined),
     counts: (name, otherwise) =>
       read(name, "a list of whole numbers of at least 1", listOf(isCount), otherwise),
     size: (name, otherwise) => {
@@ -129,7 +124,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     object: (name) =>
       fieldReader(`${file} (${JSON.stringify(name)})`, read(name, "an object", isObject)),
     isNull: (name) => valueOf(name) === null,
-    has: (name) => (valueOf(name) ?? null) !== null,
+    has,
     all: Object.keys(fields),
     among: (names) =>
       fieldReader(
@@ -186,6 +181,10 @@ function isSize(value: unknown): value is number | [number, number] {
 function listOf<T>(accepts: (value: unknown) => value is T) {
   return (value: unknown): value is readonly T[] =>
     Array.isArray(value) && value.length > 0 && value.every(accepts);
+}
+
+function isOneOf<T extends string>(choices: readonly T[]) {
+  return (value: unknown): value is T => choices.includes(value as T);
 }
 
 function isText(value: unknown): value is string {
