@@ -30,10 +30,12 @@ const parsers: { readonly [K in SettingFlag["parse"]]?: Parser } = {
   pair: pairOption,
 };
 
-const readers: Partial<Record<SettingFlag["parse"], (path: string) => Promise<Picture | Clip>>> = {
-  picture: (path) => readPictureFile(path),
-  clip: async (path) => (await readClip(path)).clip,
-  mask: readMaskFile,
+type Given = Picture | Clip | readonly Picture[];
+const readers: Partial<Record<SettingFlag["parse"], (paths: string[]) => Promise<Given>>> = {
+  picture: ([path]) => readPictureFile(path!),
+  pictures: (paths) => Promise.all(paths.map((path) => readPictureFile(path))),
+  clip: async ([path]) => (await readClip(path!)).clip,
+  mask: ([path]) => readMaskFile(path!),
 };
 
 /** Values of the options by commander's names. */
@@ -84,7 +86,7 @@ async function valueOf(flags: readonly SettingFlag[], options: OptionValues): Pr
     const given = options[new Option(flag).attributeName()];
     if (given === undefined) continue;
     const read = readers[parse];
-    const value = read ? await read(given as string) : given;
+    const value = read ? await read([given as string | string[]].flat()) : given;
     if (!members) return value;
     const values = members.length === 1 ? [value] : (value as readonly unknown[]);
     object = { ...object, ...Object.fromEntries(members.map((each, i) => [each, values[i]])) };
@@ -126,6 +128,11 @@ function recordedRequest(
   if (fields["masked"] && typed.mask === undefined) {
     throw new UsageError(
       "The picture was drawn in the mask of an image, which it does not contain; give the mask as --mask.",
+    );
+  }
+  if (fields["referred"] !== undefined && typed.references === undefined) {
+    throw new UsageError(
+      "The picture was drawn with reference pictures, which it does not contain; give them as --reference.",
     );
   }
   const others = typed.prompt !== undefined || typed.class !== undefined;

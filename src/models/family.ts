@@ -55,6 +55,16 @@ export interface NetworkInputs extends ConditionedInputs {
   readonly references?: readonly Tensor[] | undefined;
 }
 
+/** How the reference pictures of a network are fitted before they are encoded. */
+export interface ReferenceRules {
+  /** The most pixels of each of `count` pictures; larger ones are made smaller. */
+  readonly pixels: (count: number) => number;
+  /** The least width and height in pixels. */
+  readonly leastSide: number;
+  /** The most that one side may be longer than the other. */
+  readonly aspect: number;
+}
+
 /** A step of a mean flow as its network is told it, each [B]; time 1 is noise and 0 the picture. */
 export interface MeanFlowStep {
   /** How far the step goes, in (0, 1]. */
@@ -290,6 +300,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   readonly embedsCodes?: boolean;
   /** The published autoencoder whose latents it draws, where others have as many channels. */
   readonly autoencoder?: AutoencoderKLName;
+  /** Rules for the pictures of `NetworkInputs.references`; absent where a network was trained without any. */
+  readonly references?: ReferenceRules;
   /** Whether the guidance scale is an input of the network, `guidance`; it is not unless given. */
   guidanceInput?(config: C): boolean;
   /** Whether the padding of a text is attended to, so that the network takes no mask of it; it is not unless given. */

@@ -231,7 +231,7 @@ function stepInputs(): MeanFlowStep & Record<string, Tensor> {
 }
 
 /** The names of the inputs of reference pictures. */
-function referenceNames(count: number): readonly string[] {
+export function referenceNames(count: number): readonly string[] {
   return Array.from({ length: count }, (_, i) => `reference${i}`);
 }
 

@@ -8,6 +8,7 @@ import { canDrop, guidesItself } from "../models/network.ts";
 import type { Condition } from "./conditions.ts";
 import type { DrawingOptions, ImageModel, RunStage, Stages } from "./image-model.ts";
 import type { InspectOptions, TappedNetworks } from "./inspect.ts";
+import type { EncodedReferences } from "./references.ts";
 import { type ResolvedRequest, skippedLayers } from "./settings.ts";
 
 export interface NetworkContext {
@@ -19,6 +20,8 @@ export interface NetworkContext {
 
 /** The input of the network. */
 export interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken"> {
+  /** Reference pictures that every row has. */
+  readonly references?: EncodedReferences | undefined;
   readonly size: readonly [height: number, width: number];
 }
 
@@ -35,7 +38,7 @@ export function guidable({ model: { network, process, defaults } }: NetworkConte
  */
 export async function networksUnder(
   { settings, condition, negative, levels }: ResolvedRequest,
-  { size, frames, timePerToken }: InputForm,
+  { size, frames, timePerToken, references }: InputForm,
   context: NetworkContext,
   signal: AbortSignal | undefined,
   inspected?: InspectOptions,
@@ -52,7 +55,8 @@ export async function networksUnder(
   ];
   const skippable = skippedLayers(settings);
   const { taps: asked } = inspected ?? {};
-  const form = { skippable, frames, timePerToken, taps: asked, compute: settings.compute };
+  const shown = { frames, timePerToken, references: references?.sizes };
+  const form = { ...shown, skippable, taps: asked, compute: settings.compute };
   const stage = context.stages.network(size, form);
   let taps: Readonly<Record<string, NdArray>> = {};
   const network = batchedNetwork(async (inputs) => {
@@ -67,7 +71,7 @@ export async function networksUnder(
   const reuse = { asked: 0, reused: 0 };
   const under = (conditions: Conditions, skips = 0): Network => {
     const skip = skippable.length === 0 ? {} : { skip: each("bool", skips) };
-    const whole = { ...conditions, ...scale, ...skip };
+    const whole = { ...conditions, ...scale, ...skip, ...references?.inputs };
     if (cache === "off" || inspected) return network(whole);
     // The sampler ends at the last level, and asks the network last at the one before.
     const limits = { ...cacheLimits[cache], last: levels.at(-2)!.time };

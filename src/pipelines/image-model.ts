@@ -177,15 +177,10 @@ export function stagesOf(model: StagedModel): Stages {
     encoders: encoder?.stages ?? [],
     tile: decoder?.kind === "kl" ? defaultTile / (decoder.config.packing?.patch ?? 1) : undefined,
     network(size, options = {}) {
-      const {
-        skippable = [],
-        frames = network.frames,
-        timePerToken = false,
-        taps = [],
-        compute,
-      } = options;
-      const key = `${size.join("×")} ${skippable.join()} ${frames} ${timePerToken} ${taps.join()}`;
-      const whole = { skippable, frames, timePerToken, taps };
+      const { compute, skippable = [], frames = network.frames, timePerToken = false } = options;
+      const { taps = [], references = [] } = options;
+      const whole = { skippable, frames, timePerToken, taps, references };
+      const key = JSON.stringify([size, whole]);
       const stage = once("network", key, weights, () => networkGraph(network, size, whole));
       return compute === "int8" ? quantizedStage(stage) : stage;
     },
@@ -233,6 +228,8 @@ export interface DrawingOptions {
   readonly frames?: number | undefined;
   /** Whether each token has a time of its own, `t` [B, tokens]. */
   readonly timePerToken?: boolean | undefined;
+  /** Sizes of reference pictures in the places of the network's input, each an input `reference0`, …; none unless given. */
+  readonly references?: readonly Size[] | undefined;
   /** Names of intermediate tensors that the network returns too; none unless given. */
   readonly taps?: readonly string[] | undefined;
 }
@@ -245,19 +242,18 @@ export interface DrawingOptions {
 export function tracedForDrawing(
   network: NetworkConfig,
   size?: Size,
-  { skippable = [], frames = network.frames, timePerToken = false, taps = [] }: DrawingOptions = {},
+  { skippable = [], timePerToken = false, ...options }: DrawingOptions = {},
 ): TracedNetwork {
   // Classes have an index for "no class" and external encoders read the empty text; only a prompt encoder inside the
   // network needs an input that drops the condition.
   const drop = network.prompt !== undefined;
   return traceNetwork(network, {
+    ...options,
     size,
-    frames,
     drop,
     skippable,
     timePerToken,
     textApart: true,
-    taps,
   });
 }
 

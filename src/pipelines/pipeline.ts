@@ -32,6 +32,7 @@ import { type ImageModel, latentFrames, latentSize, stagesOf } from "./image-mod
 import { type InspectOptions, inspectStep, type StepInspection } from "./inspect.ts";
 import { mapSteps, type SamplingRun } from "./process.ts";
 import { checkFinite, checkMemory, rowsWithin, stagePrograms } from "./programs.ts";
+import { encodeReferences } from "./references.ts";
 import {
   type GenerateRequest,
   type GenerateSettings,
@@ -144,7 +145,7 @@ export function imagePipeline(
   const resolve = (request: GenerateRequest): ResolvedRequest => {
     const resolved = resolveRequest(request, model);
     checkComputation(resolved.settings.compute, backend.device);
-    if (memory !== undefined) checkMemory(resolved.settings, model, stages, memory);
+    if (memory !== undefined) checkMemory(resolved, model, stages, memory);
     return resolved;
   };
   const takePart = sharedRuns(run, (stage) => rowsWithin(stage, sharedRows, memory));
@@ -188,7 +189,8 @@ async function* draw(
   const around = kept && (await encodeGivenFrames(kept, shape, context));
   const image = await encodeGivenImage(kept ? {} : request, shape, context);
   const given = around ?? image;
-  const input = { size, frames, timePerToken: around?.clean !== undefined };
+  const references = await encodeReferences(resolved.references, count, context);
+  const input = { size, frames, timePerToken: around?.clean !== undefined, references };
   const shared = context.takePart();
   const networks = await networksUnder(resolved, input, { ...context, run: shared.run }, signal);
   const { learnedVariance } = model.network;

@@ -24,7 +24,8 @@ import {
   type Stage,
   type Stages,
 } from "./image-model.ts";
-import { type GenerateSettings, skippedLayers } from "./settings.ts";
+import { referenceSizes } from "./references.ts";
+import { type ResolvedRequest, skippedLayers } from "./settings.ts";
 
 /**
  * How a program holds its weights: rearranged for speed and converted to float32 when it is compiled ("prepacked"), or as
@@ -127,14 +128,16 @@ export interface Load {
   /** Layers that some of the rows skip. */
   readonly skippable?: readonly number[] | undefined;
   readonly compute?: Computation | undefined;
-  /** Height and width in pixels of the image to start from, if there is one. */
+  /** Sizes of reference pictures as the network sees them. */
+  readonly references?: readonly (readonly [height: number, width: number])[] | undefined;
+  /** Height and width in pixels of the largest image to encode, if there is one. */
   readonly image?: readonly [height: number, width: number] | undefined;
 }
 
 /** The memory of every stage, in the order of drawing. */
 export function memoryPlan(
   stages: Stages,
-  { size, frames, texts, rows, skippable, compute, image }: Load,
+  { size, frames, texts, rows, skippable, compute, image, references }: Load,
 ): readonly PlannedStage[] {
   const planned = (stage: Stage, count: number): PlannedStage => ({
     stage,
@@ -156,7 +159,7 @@ export function memoryPlan(
   return [
     ...stages.encoders.map((stage) => planned(stage, texts)),
     ...(imageEncoder ? [planned(imageEncoder, 1)] : []),
-    planned(stages.network(size, { skippable, frames, compute }), rows),
+    planned(stages.network(size, { skippable, frames, compute, references }), rows),
     ...[decoder, clipDecoder].flatMap((stage) => (stage ? [planned(stage, 1)] : [])),
   ];
 }
@@ -168,7 +171,7 @@ export function memoryPlan(
  * @throws UsageError that names the stage that does not fit, and a way out
  */
 export function checkMemory(
-  settings: GenerateSettings,
+  { settings, references }: Pick<ResolvedRequest, "settings" | "references">,
   model: ImageModel,
   stages: Stages,
   memory: number,
@@ -189,10 +192,13 @@ export function checkMemory(
   const skippable = skippedLayers(settings);
   const rows = (texts + (skippable.length > 0 ? 1 : 0)) * count;
   const encodes = strength !== undefined || aroundFrames || loop;
-  const image = encodes ? ([height, width] as const) : undefined;
+  const own = encodes ? [[height, width] as const] : [];
+  const encoded = references.map((each) => [each.height, each.width] as const);
+  const image = [...own, ...encoded].toSorted(([a, b], [c, d]) => c * d - a * b)[0];
   const size = latentSize(settings, model);
   const frames = asked === undefined ? undefined : latentFrames(asked, model);
-  const load = { size, frames, texts, rows, skippable, compute, image };
+  const pictures = { size, frames, image, references: referenceSizes(references, model) };
+  const load = { ...pictures, texts, rows, skippable, compute };
   for (const planned of memoryPlan(stages, load)) {
     const { stage, least } = planned;
     if (least.total <= memory) continue;

@@ -12,7 +12,16 @@ import type { ImageModel } from "./image-model.ts";
 export interface SettingFlag {
   /** As commander takes it, such as "--steps <n>". */
   readonly flag: string;
-  readonly parse: "text" | "number" | "numbers" | "pair" | "picture" | "mask" | "clip" | "flag";
+  readonly parse:
+    | "text"
+    | "number"
+    | "numbers"
+    | "pair"
+    | "picture"
+    | "pictures"
+    | "mask"
+    | "clip"
+    | "flag";
   /** The setting's own help unless given. */
   readonly help?: string;
   /** The members of the setting that the option's numbers become, where the setting is an object. */
@@ -131,9 +140,16 @@ export function isClip(value: unknown): boolean {
 /** The rows as a JSON schema of an object with an optional property for each. */
 export function jsonSchemaOf(rows: Rows): object {
   const properties = Object.entries(rows).map(([name, { type, help }]) => {
-    const isPictureType = type instanceof z.ZodCustom;
-    const shape = isPictureType ? z.base64() : type;
-    return [name, shape.optional().describe(help)] as const;
+    return [name, jsonTypeOf(type).optional().describe(help)] as const;
   });
   return z.toJSONSchema(z.strictObject(Object.fromEntries(properties)), { io: "input" });
+}
+
+/** A type as JSON has it, in which pictures are base64 of a file. */
+function jsonTypeOf(type: z.ZodType): z.ZodType {
+  if (type instanceof z.ZodReadonly) return jsonTypeOf(type.unwrap() as z.ZodType);
+  if (type instanceof z.ZodArray && type.element instanceof z.ZodCustom) {
+    return z.array(z.base64());
+  }
+  return type instanceof z.ZodCustom ? z.base64() : type;
 }

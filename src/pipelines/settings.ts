@@ -25,6 +25,7 @@ import {
 import { clipSettings } from "./clip-settings.ts";
 import { checkGivenFrames } from "./given-frames.ts";
 import { checkGivenImage, maskWarnings } from "./given-image.ts";
+import { givenSettings } from "./given-settings.ts";
 import { checkGuidingItself } from "./mean-flow.ts";
 import {
   type ImageModel,
@@ -34,10 +35,10 @@ import {
   type MergedLora,
   pictureSize,
 } from "./image-model.ts";
+import { fittedReferences, referenceSize } from "./references.ts";
 import { skipLayersSetting } from "./skip-layers.ts";
 import {
   checkedFields,
-  isPicture,
   jsonSchemaOf,
   setting,
   type SettingDefaults,
@@ -49,7 +50,6 @@ const nonNegative = number.min(0);
 const pair = z.tuple([nonNegative, nonNegative]).readonly();
 const counted = { type: z.int().min(1).max(100_000), expected: "a whole number from 1 to 100000" };
 const side = { type: z.int().min(1), expected: "a whole number of pixels" };
-const picture = z.custom<Picture>(isPicture);
 
 /** Any text as far as this table checks: the model's process knows its samplers, and names the nearest one. */
 type AnySampler = SamplerName | typeof tokenSampler | (string & Record<never, never>);
@@ -222,24 +222,7 @@ export const settings = {
     default: ({ model, like }) => like?.height ?? pictureSize({}, model).height,
   }),
   ...clipSettings,
-  /** Share of the steps by which a given image is drawn anew: above 0, which keeps it, up to 1. 0.8 by default, or 1 with a mask. */
-  strength: setting({
-    type: number.gt(0).max(1),
-    expected: "a number above 0, which keeps the image, up to 1, which draws all of it anew",
-    help: "share of the steps by which the image is noised and drawn anew: above 0, which keeps the image, up to 1, which draws all of it anew (default: 0.8, or 1 with a mask)",
-    flags: [{ flag: "--strength <s>", parse: "number" }],
-    default: ({ model, image, mask }) =>
-      image && model.network.frames === undefined ? (mask ? 1 : 0.8) : undefined,
-  }),
-  /** Where a given image is drawn anew: a picture of its size, white on black. Everywhere by default. */
-  mask: setting({
-    type: picture,
-    expected: "a picture of the image's size, white where the image is drawn anew",
-    help: "where the image is drawn anew: white on black, of the image's size",
-    flags: [{ flag: "--mask <file>", parse: "mask" }],
-    aliases: ["maskImage", "mask_image"],
-    unrecorded: true,
-  }),
+  ...givenSettings,
 };
 
 type Rows = typeof settings;
@@ -258,7 +241,8 @@ type Given<R extends Readonly<Record<string, SettingRow>>> = {
 };
 
 /** What to draw and how. Settings that are not given have the model's own values; see `settings` for each. */
-export interface GenerateRequest extends Given<typeof clipSettings>, Given<Rows> {
+export interface GenerateRequest
+  extends Given<typeof clipSettings>, Given<typeof givenSettings>, Given<Rows> {
   /** Ends drawing before the next step, by throwing the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** Width and height in pixels in one text, such as "64x48". */
@@ -276,7 +260,10 @@ type AlwaysKnown = {
     : never;
 }[SettingName];
 type Value<N extends SettingName> = z.output<Rows[N]["type"]>;
-type Shown = Exclude<SettingName, "image" | "lastImage" | "extend" | "mask" | "class">;
+type Shown = Exclude<
+  SettingName,
+  "image" | "lastImage" | "extend" | "mask" | "references" | "class"
+>;
 
 /** A request with all its settings resolved: the same settings give the same pictures. */
 export type GenerateSettings = {
@@ -287,6 +274,8 @@ export type GenerateSettings = {
   readonly class?: string;
   /** Whether a mask says which part of the image is drawn anew. */
   readonly masked?: boolean;
+  /** The number of reference pictures. */
+  readonly referred?: number;
   /** Whether frames of the clip were given. */
   readonly aroundFrames?: boolean;
   /** The LoRAs that were merged into the model when it was opened. */
@@ -299,6 +288,8 @@ export interface ResolvedRequest {
   readonly settings: GenerateSettings;
   readonly condition: Condition;
   readonly negative: Condition;
+  /** The reference pictures, fitted for the encoder. */
+  readonly references: readonly Picture[];
   /** The noise levels to go through. */
   readonly levels: readonly NoiseLevel[];
 }
@@ -318,7 +309,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
     model,
     image: given.image,
     mask: given.mask,
-    like: given.image ?? given.extend ?? given.lastImage,
+    like: given.image ?? given.extend ?? given.lastImage ?? referenceSize(given.references, model),
     guidable: canGuide && condition !== unconditional,
   };
   const values: Record<string, unknown> = {};
@@ -329,7 +320,8 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
     if (value === undefined) continue;
     values[name] = row.forModel ? row.forModel(value, model) : value;
   }
-  const { image, lastImage, extend, mask, ...rest } = values;
+  const { image, lastImage, extend, mask, references: _, ...rest } = values;
+  const references = fittedReferences(given.references, model);
   const resolved = rest as unknown as Omit<GenerateSettings, "warnings">;
   checkGuidance(resolved, canGuide, model);
   if (model.process.guidesItself) checkGuidingItself(given, model.name);
@@ -347,11 +339,13 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   return {
     condition,
     negative,
+    references,
     levels: strength === undefined ? schedule : levelsOfStrength(schedule, steps, strength),
     settings: {
       ...resolved,
       ...(condition.kind === "class" && { class: condition.name }),
       ...(mask !== undefined && { masked: true }),
+      ...(references.length > 0 && { referred: references.length }),
       ...(aroundFrames && { aroundFrames: true }),
       ...(model.loras && { loras: model.loras }),
       warnings: [
@@ -371,7 +365,7 @@ const elsewhere: Readonly<Record<string, string>> = {
 };
 
 /** Fields of resolved settings that report something and ask for nothing. */
-const reported = new Set(["masked", "aroundFrames", "loras", "warnings"]);
+const reported = new Set(["masked", "referred", "aroundFrames", "loras", "warnings"]);
 
 /**
  * A request under the settings' own names, each value checked by its row.

@@ -30,7 +30,7 @@ export const besideSettings = z.object({
 });
 
 /** Settings of the library that a request to the server cannot give. */
-export const notTaken: readonly SettingName[] = ["lastImage", "extend"];
+export const notTaken: readonly SettingName[] = ["lastImage", "extend", "references"];
 
 export interface RequestOptions {
   /** The fields of the request: those above, and settings by any of their names. Pictures are in `image` and `mask`. */

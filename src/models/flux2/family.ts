@@ -28,6 +28,8 @@ export const flux2Family: NetworkFamily<Flux2Config> = {
   },
   guidanceInput: ({ guidance }) => guidance,
   attendsToPadding: true,
+  // As encode_image_refs of the original code.
+  references: { pixels: (count) => (count > 1 ? 1024 : 2048) ** 2, leastSide: 64, aspect: 8 },
   sizes: () => ({ unit: 1, fixed: false }),
   patches: (_, [height, width]) => height * width,
   original: {
