@@ -7,6 +7,7 @@ import type { Catalogue } from "./catalogue.ts";
 import type { JobTable } from "./job-table.ts";
 import { metrics, type RequestCounter } from "./metrics.ts";
 import { openApi } from "./openapi.ts";
+import { pageRoutes } from "./page.ts";
 import { errorBody, Problem, problemOf } from "./problem.ts";
 import { nativeRoutes } from "./routes/jobs.ts";
 import { openAiRoutes } from "./routes/openai.ts";
@@ -25,6 +26,8 @@ export interface AppOptions extends Services {
   readonly access: Access;
   readonly requests: RequestCounter;
   readonly log: (text: string) => void;
+  /** Whether the studio's page is served too. */
+  readonly page: boolean;
 }
 
 export function serverApp(options: AppOptions): Hono {
@@ -72,6 +75,7 @@ export function serverApp(options: AppOptions): Hono {
   app.route("/", nativeRoutes(options));
   app.route("/", openAiRoutes(options));
   app.route("/", webUiRoutes(options));
+  if (options.page) app.route("/", pageRoutes({ jobs: true }));
   return app;
 }
 

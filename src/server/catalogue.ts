@@ -8,6 +8,7 @@ import { samplers } from "../diffusion/samplers/index.ts";
 import { didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
 import { tokenSampler } from "../models/card.ts";
+import { canDrop, imageSizes } from "../models/network.ts";
 import type { ImageModel } from "../pipelines/image-model.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
@@ -112,6 +113,8 @@ function infoOf(name: string, model: ImageModel): ModelInfo {
   const { kind } = model.process;
   const asked = condition.kind === "class" ? { class: 0 } : {};
   const { settings } = resolveRequest(condition.kind === "text" ? { prompt: "a" } : asked, model);
+  const scale = settings.width / model.network.size[1];
+  const { unit, most, fixed } = imageSizes(model.network);
   return {
     name,
     condition: condition.kind,
@@ -121,6 +124,12 @@ function infoOf(name: string, model: ImageModel): ModelInfo {
       kind === "tokens"
         ? [tokenSampler]
         : [...new Set([model.process.sampler, ...Object.keys(samplers)])],
+    sizes: {
+      unit: unit * scale,
+      ...(most !== undefined && { most: most * scale }),
+      fixed,
+    },
+    guidable: canDrop(model.network),
     clips: frames !== undefined,
     defaults: pick<unknown>({ ...settings }, (each) =>
       formFields.has(each),

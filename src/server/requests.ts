@@ -56,7 +56,7 @@ export async function draftOf(
   const { model, name: listed } = catalogue.model(name);
   await catalogue.loras(loras);
   const settings = Object.fromEntries(
-    Object.entries(fields).filter(([field]) => !(field in besideSettings.shape)),
+    Object.entries(fields).filter(([field]) => !Object.hasOwn(besideSettings.shape, field)),
   );
   for (const field of notTaken) {
     if (settings[field] === undefined) continue;

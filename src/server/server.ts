@@ -12,6 +12,7 @@ import { type JobStore, openJobStore } from "./job-store.ts";
 import { openJobTable } from "./job-table.ts";
 import { defaultLimits } from "./limits.ts";
 import { requestCounter } from "./metrics.ts";
+import { pageRoutes } from "./page.ts";
 import type { Limits } from "./wire.ts";
 
 export interface ServerOptions {
@@ -33,6 +34,8 @@ export interface ServerOptions {
   /** Bytes that each of these processes may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
   readonly limits?: Partial<Limits> | undefined;
+  /** Whether the studio's page is served too, at "/"; false by default. */
+  readonly page?: boolean | undefined;
   /** What pictures record. */
   readonly version: string;
   /** Is told of what the operator should know. */
@@ -62,8 +65,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     new Response("The server is starting.", { status: 503, headers: { "Retry-After": "1" } });
   const server = createAdaptorServer({ fetch: (request, env) => answer(request, env) }) as Server;
   const closeAll = async () => {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
+    await closed(server);
     requests.close();
     await store.close();
     await catalogue.close();
@@ -83,7 +85,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       }),
       log,
     });
-    const app = serverApp({ catalogue, jobs, limits, version, access, requests, log });
+    const { page = false } = options;
+    const app = serverApp({ catalogue, jobs, limits, version, access, requests, log, page });
     answer = (request, env) => app.fetch(request, env);
     const { port: taken } = server.address() as AddressInfo;
     return {
@@ -97,6 +100,22 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await closeAll();
     throw error;
   }
+}
+
+/** Serves the studio's page alone on 127.0.0.1; `port` 0 for any free one. @throws UsageError if the port is taken */
+export async function startPage(
+  port: number,
+): Promise<{ readonly url: string; close(): Promise<void> }> {
+  const page = pageRoutes({ jobs: false });
+  const server = createAdaptorServer({ fetch: page.fetch }) as Server;
+  await listening(server, "127.0.0.1", port);
+  const { port: taken } = server.address() as AddressInfo;
+  return { url: `http://127.0.0.1:${taken}`, close: () => closed(server) };
+}
+
+function closed(server: Server): Promise<void> {
+  server.closeAllConnections();
+  return new Promise((resolve) => server.close(() => resolve()));
 }
 
 function listening(server: Server, host: string, port: number): Promise<void> {

@@ -99,6 +99,14 @@ export interface ModelInfo {
   readonly process: "continuous" | "tokens";
   /** The samplers that it may be drawn with. */
   readonly samplers: readonly string[];
+  /** The sizes that it draws, in pixels: sides are multiples of `unit`, and at most `most` if given; or the default size alone. */
+  readonly sizes: {
+    readonly unit: number;
+    readonly most?: number | undefined;
+    readonly fixed: boolean;
+  };
+  /** Whether guidance has an effect. */
+  readonly guidable: boolean;
   /** Whether its pictures are clips. */
   readonly clips: boolean;
   /** Settings of a request that gives none. */

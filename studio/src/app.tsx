@@ -2,7 +2,8 @@
 import { useEffect, useRef } from "preact/hooks";
 import { CompareView } from "./compare/compare-view.tsx";
 import { DrawView } from "./draw/draw-view.tsx";
-import { chooseDevice, type Device, model, threads } from "./engine.ts";
+import { choosePlace, type Device, model, threads } from "./engine.ts";
+import { hasServer } from "./server/api.ts";
 import { InsideView } from "./inside/inside-view.tsx";
 import { type Language, language, languages, look, looks, t } from "./language.ts";
 import { useStore } from "./store.ts";
@@ -115,19 +116,20 @@ function Tabs({ current }: { readonly current: ViewName }) {
 }
 
 function DevicePicker() {
-  const { device, hasWebGpu, status } = useStore(model);
+  const { device, hasWebGpu, remote, served, status } = useStore(model);
   const deviceNames: Readonly<Record<Device, string>> = {
     wasm: t("device.wasm", { threads }),
     webgpu: "WebGPU",
   };
   return (
-    <label class="pill device" data-status={status}>
+    <label class="pill device" data-status={remote ? (served ? "open" : "closed") : status}>
       <span class="dot" aria-hidden="true" />
       <span class="visually-hidden">{t("device")}</span>
       <select
-        value={device}
-        onInput={({ currentTarget }) => void chooseDevice(currentTarget.value as Device)}
+        value={remote ? "server" : device}
+        onInput={({ currentTarget }) => void choosePlace(currentTarget.value as Device | "server")}
       >
+        {hasServer && <option value="server">{t("device.server")}</option>}
         <option value="wasm">{deviceNames.wasm}</option>
         {hasWebGpu && <option value="webgpu">{deviceNames.webgpu}</option>}
       </select>

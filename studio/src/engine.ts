@@ -3,6 +3,9 @@ import { type Caller, callerOf } from "../../src/web/calls.ts";
 import { type WorkerPipeline, workerPipeline } from "../../src/web/worker-pipeline.ts";
 import type { WebServices, WorkerBackend } from "../../src/web/services.ts";
 import type { DownloadProgress } from "../../src/weights/sources/url.ts";
+import type { ModelInfo, ModelList } from "../../src/server/wire.ts";
+import { hasServer, modelList } from "./server/api.ts";
+import { settings } from "./settings.ts";
 import { store } from "./store.ts";
 import type { ModelFacts, StudioServices } from "./worker/services.ts";
 
@@ -57,7 +60,12 @@ async function downloadSizes(device: Device): Promise<Downloads> {
 }
 
 export interface ModelState {
+  /** Whether the server draws, in place of the page. */
+  readonly remote: boolean;
+  /** The device of the page itself. */
   readonly device: Device;
+  /** What the server offers; undefined until it has said so. */
+  readonly served: ModelList | undefined;
   readonly hasWebGpu: boolean;
   readonly facts: ModelFacts | undefined;
   readonly downloads: Downloads | undefined;
@@ -68,7 +76,9 @@ export interface ModelState {
 }
 
 export const model = store<ModelState>({
+  remote: hasServer,
   device: "wasm",
+  served: undefined,
   hasWebGpu: "gpu" in navigator,
   facts: undefined,
   downloads: undefined,
@@ -80,6 +90,13 @@ export const model = store<ModelState>({
 /** Reads what can be known of the model before it is downloaded. */
 export async function describeModel(): Promise<void> {
   try {
+    if (hasServer) {
+      const served = await modelList();
+      model.patch({ served });
+      // An address or an earlier visit may name a model of another server.
+      const { model: name } = settings.get();
+      if (!served.models.some((each) => each.name === name)) settings.patch({ model: "" });
+    }
     const facts = await helperWorker().call("describe", { address: modelAddress });
     model.patch({ facts });
     model.patch({ downloads: await downloadSizes(model.get().device) });
@@ -119,8 +136,51 @@ async function open(device: Device): Promise<WorkerPipeline> {
   }
 }
 
+/** The server's model of a name, or its first. @throws Error if there is none */
+export async function servedModel(name: string): Promise<ModelInfo> {
+  let served = model.get().served;
+  if (!served?.models.some((each) => each.name === name)) {
+    // It may have been trained in the meantime.
+    served = await modelList();
+    model.patch({ served });
+  }
+  const found = name === "" ? served.models[0] : served.models.find((each) => each.name === name);
+  if (found) return found;
+  throw new Error(`The server has no model “${name}”; choose another.`);
+}
+
+/** Chooses a model of the server, with its own settings. */
+export async function chooseModel(name: string): Promise<void> {
+  const { defaults } = await servedModel(name);
+  const { steps, sampler, guidance, width, height } = defaults;
+  settings.patch({ model: name, steps, sampler, guidance, width, height, frames: 0, class: "" });
+}
+
+/** What the form needs to know of the model that draws. */
+export type FormModel = Pick<
+  ModelInfo,
+  "name" | "condition" | "classes" | "samplers" | "sizes" | "guidable" | "clips"
+> & { readonly width: number; readonly height: number; readonly frames?: number | undefined };
+
+/** The model that draws with the settings of the form; undefined until something is known of it. */
+export function formModel({ remote, served, facts }: ModelState): FormModel | undefined {
+  if (!remote) {
+    const condition = facts?.takesPrompts ? "text" : facts?.classes ? "class" : "none";
+    return facts && { ...facts, condition, clips: false };
+  }
+  const { model: name } = settings.get();
+  const info = served?.models.find((each) => each.name === name) ?? served?.models[0];
+  return info && { ...info, ...info.defaults };
+}
+
+/** Lets the server draw, or a device of the page. */
+export async function choosePlace(place: Device | "server"): Promise<void> {
+  model.patch({ remote: place === "server" });
+  if (place !== "server") await chooseDevice(place);
+}
+
 /** Changes the device; its pipeline is opened by the next drawing. */
-export async function chooseDevice(device: Device): Promise<void> {
+async function chooseDevice(device: Device): Promise<void> {
   const status = opened.has(device) ? "open" : "closed";
   model.patch({ device, status, problem: undefined });
   model.patch({ downloads: await downloadSizes(device) });

@@ -33,6 +33,12 @@ export function t(key: StringKey, values: Readonly<Record<string, string | numbe
   return text.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name] ?? ""));
 }
 
+/** The name of what draws. */
+export function deviceName(device: "wasm" | "webgpu" | "server"): string {
+  if (device === "server") return t("device.server");
+  return device === "wasm" ? "WebAssembly" : "WebGPU";
+}
+
 /** Bytes as megabytes. */
 export function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toLocaleString(language.get(), { maximumFractionDigits: 1 })} MB`;

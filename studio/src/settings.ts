@@ -17,6 +17,14 @@ export interface Settings {
   readonly image?: Picture | undefined;
   readonly mask?: Picture | undefined;
   readonly strength: number;
+  /** Names of a model and a LoRA of the server; empty for its first model, and for no LoRA. */
+  readonly model: string;
+  readonly lora: string;
+  readonly loraWeight: number;
+  /** The name or number of a class, for models that draw classes. */
+  readonly class: string;
+  /** Frames of a clip; 0 for the model's own number. */
+  readonly frames: number;
 }
 
 const firstSettings: Settings = {
@@ -30,6 +38,11 @@ const firstSettings: Settings = {
   width: 64,
   height: 64,
   strength: 0.6,
+  model: "",
+  lora: "",
+  loraWeight: 1,
+  class: "",
+  frames: 0,
 };
 
 type Plain = Omit<Settings, "image" | "mask">;
@@ -49,11 +62,18 @@ export function randomSeed(): number {
   return Math.floor(Math.random() * (MOST_SEED + 1));
 }
 
-/** A request of these settings; what is the model's own is left out. */
+/** A request of these settings to the model of the page; what is the model's own is left out. */
 export function requestOf(given: Settings): GenerateRequest {
-  const { negativePrompt, image, mask, strength, guidance, ...rest } = given;
+  const { negativePrompt, image, mask, strength, guidance } = given;
+  const { prompt, seed, count, steps, sampler, width, height } = given;
   return {
-    ...rest,
+    prompt,
+    seed,
+    count,
+    steps,
+    sampler,
+    width,
+    height,
     guidance,
     ...(negativePrompt.trim() !== "" && guidance !== 1 && { negativePrompt }),
     ...(image && { image, strength, ...(mask && { mask }) }),
@@ -91,7 +111,8 @@ export function settingsOfMetadata(metadata: Readonly<Record<string, unknown>>):
     const value = metadata[name];
     if (typeof value === typeof own) found[name] = value;
   }
-  return found;
+  const [lora] = (metadata["loras"] ?? []) as readonly { file: string; weight: number }[];
+  return { ...found, lora: lora?.file ?? "", loraWeight: lora?.weight ?? 1 };
 }
 
 function isSettings(value: unknown): boolean {

@@ -111,6 +111,7 @@ describe("jobs", () => {
       ["{", 400, /not valid JSON/],
       [[], 400, /must be a JSON object/],
       [{ prompt: 5 }, 400, /prompt must be a text, got 5/],
+      [{ prompt: "a", constructor: 1 }, 400, /no option "constructor"/],
       [{ prompt: "a", seed: -1 }, 400, /seed must be/],
       [{ prompt: "a", model: "constructor" }, 404, /no model "constructor"/],
       [{ prompt: "a", width: 72, height: 71 }, 400, /emoji cannot draw/],

@@ -1,10 +1,9 @@
 /** The built studio in headless Chromium, and what a person does in it. */
 import { createRequire } from "node:module";
-import type { AddressInfo } from "node:net";
 import { readFile } from "node:fs/promises";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { ensureChromium } from "../../scripts/find-chromium.mjs";
-import { studioServer } from "../../src/cli/studio.ts";
+import { startPage } from "../../src/server/server.ts";
 import { chromiumFlags } from "./browser.ts";
 
 const axe = createRequire(import.meta.url).resolve("axe-core");
@@ -23,14 +22,20 @@ export interface Studio {
   close(): Promise<void>;
 }
 
-/** Serves the studio of dist/ and starts a browser. */
-export async function openStudio(): Promise<Studio> {
-  const server = studioServer();
-  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  const { port } = server.address() as AddressInfo;
+/**
+ * Starts a browser for the studio of dist/.
+ *
+ * @param server one that serves it; by default one of the page alone
+ * @param flags further ones of Chromium
+ */
+export async function openStudio(
+  server?: { readonly url: string; close(): Promise<unknown> },
+  flags: readonly string[] = [],
+): Promise<Studio> {
+  const served = server ?? (await startPage(0));
   const browser: Browser = await chromium.launch({
     executablePath: ensureChromium(),
-    args: chromiumFlags,
+    args: [...chromiumFlags, ...flags],
   });
   const complaints: string[] = [];
   return {
@@ -50,14 +55,13 @@ export async function openStudio(): Promise<Studio> {
         },
         [look, language],
       );
-      await page.goto(`http://127.0.0.1:${port}/#/${hash}`);
+      await page.goto(`${served.url}/#/${hash}`);
       await page.waitForSelector("#app h1");
       return page;
     },
     async close() {
       await browser.close();
-      server.closeAllConnections();
-      await new Promise((closed) => server.close(closed));
+      await served.close();
     },
   };
 }
@@ -74,7 +78,10 @@ export function pixelsOf(page: Page, selector: string): Promise<number[]> {
   return page.locator(selector).evaluate((element) => {
     const canvas = element as HTMLCanvasElement;
     const { width, height } = canvas;
-    const { data } = canvas.getContext("2d")!.getImageData(0, 0, width, height);
+    // A copy, since Chromium warns of a canvas that is read twice.
+    const context = new OffscreenCanvas(width, height).getContext("2d")!;
+    context.drawImage(canvas, 0, 0);
+    const { data } = context.getImageData(0, 0, width, height);
     return [...data].filter((_, i) => i % 4 !== 3);
   });
 }

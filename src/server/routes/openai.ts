@@ -86,7 +86,7 @@ async function draw(
   const { model, stream, partial_images: previews, output_format: outputFormat } = own.data;
   const settings = Object.fromEntries(
     Object.entries(fields).filter(
-      ([name, value]) => !(name in ownFields.shape) && !(name === "size" && value === "auto"),
+      ([name, value]) => !Object.hasOwn(ownFields.shape, name) && !(name === "size" && value === "auto"),
     ),
   );
   const draft = await draftOf(
@@ -227,7 +227,8 @@ async function formBody(c: Context): Promise<Given> {
   const form = await c.req.formData().catch((cause: unknown) => {
     throw new Problem(400, "The form in the body is damaged; send it again.", { cause });
   });
-  const fields: Record<string, unknown> = {};
+  // Without a prototype, a field of any name is only a field.
+  const fields = Object.create(null) as Record<string, unknown>;
   const files: { image?: Uint8Array; mask?: Uint8Array } = {};
   for (const [spelled, value] of form) {
     const name = spelled.replace(/\[\]$/, "");

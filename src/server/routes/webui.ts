@@ -191,7 +191,7 @@ function asked(
   const settings: Record<string, unknown> = {};
   const warnings: string[] = [];
   for (const [name, value] of Object.entries(rest)) {
-    const own = renamed[name];
+    const own = Object.hasOwn(renamed, name) ? renamed[name] : undefined;
     // Clients send a strength without an image, too.
     if (own === "strength" && !isFromImage) continue;
     if (own !== undefined) settings[own] = value;

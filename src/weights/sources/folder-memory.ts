@@ -24,7 +24,7 @@ export function memoryFolder(
     name,
     basename: name,
     pathOf,
-    has: async (file) => file in files,
+    has: async (file) => Object.hasOwn(files, file),
     read,
     weights: async (file) => openSafetensors(bytesSource(await read(file), pathOf(file))),
     folder(inside) {

@@ -2,13 +2,14 @@
 import { useRef, useState } from "preact/hooks";
 import { pictureGrid } from "../../../src/pictures/grid.ts";
 import { toPng } from "../../../src/pictures/png.ts";
-import { type DrawnPicture, finished } from "../../../src/pipelines/pipeline.ts";
-import { model, openPipeline } from "../engine.ts";
+import type { DrawnPicture } from "../../../src/pipelines/pipeline.ts";
+import { drawOne } from "../drawing.ts";
+import { model } from "../engine.ts";
 import { t } from "../language.ts";
 import { Field, Select } from "../parts/fields.tsx";
 import { download } from "../parts/files.ts";
 import { Pixels } from "../parts/pixels.tsx";
-import { requestOf, type Settings, settings } from "../settings.ts";
+import { type Settings, settings } from "../settings.ts";
 import { useStore } from "../store.ts";
 import type { StringKey } from "../strings.ts";
 
@@ -19,10 +20,31 @@ const axes = {
   guidance: "1, 2, 4",
   seed: "1, 2, 3, 4",
   prompt: "red apple; purple cat; 狗; ghost with a crown",
+  /** Names of the server's models. */
+  model: "",
+  loraWeight: "0, 0.5, 1",
 } as const satisfies { readonly [S in keyof Settings]?: string };
 
 type Axis = keyof typeof axes;
-const axisNames = Object.keys(axes) as Axis[];
+
+/** The axes that can be chosen now: models and LoRAs are the server's. */
+function axisNames(): readonly Axis[] {
+  const { remote, served } = model.get();
+  const possible: Readonly<Partial<Record<Axis, boolean>>> = {
+    model: remote && served !== undefined && served.models.length > 1,
+    loraWeight: remote && settings.get().lora !== "",
+  };
+  return (Object.keys(axes) as Axis[]).filter((axis) => possible[axis] ?? true);
+}
+
+/** The values that an axis begins with. */
+function firstValues(axis: Axis): string {
+  if (axis !== "model") return axes[axis];
+  return (model.get().served?.models ?? []).map(({ name }) => name).join("; ");
+}
+
+/** Axes of texts, which may have commas and spaces, so that semicolons separate them. */
+const isOfTexts = (axis: Axis) => axis === "prompt" || axis === "model";
 
 /** More cells than this take minutes in a page. */
 const MOST_CELLS = 64;
@@ -46,12 +68,10 @@ interface Grid {
 /** The values of a text; prompts are separated by semicolons, since they may have commas. */
 function valuesOf({ axis, text }: AxisChoice): readonly (string | number)[] {
   const parts = text
-    .split(axis === "prompt" ? /[;；\n]/ : /[,，;；\s]+/)
+    .split(isOfTexts(axis) ? /[;；\n]/ : /[,，;；\s]+/)
     .map((part) => part.trim())
     .filter((part) => part !== "");
-  return axis === "prompt" || axis === "sampler"
-    ? parts
-    : parts.map(Number).filter(Number.isFinite);
+  return isOfTexts(axis) || axis === "sampler" ? parts : parts.map(Number).filter(Number.isFinite);
 }
 
 export function CompareView() {
@@ -128,12 +148,12 @@ function AxisFields({ label, value, onInput }: AxisFieldsProps) {
       <Select
         label={t("compare.axis")}
         value={value.axis}
-        options={axisNames.map((axis) => [axis, t(`axis.${axis}` as StringKey)])}
-        onInput={(axis) => onInput({ axis: axis as Axis, text: axes[axis as Axis] })}
+        options={axisNames().map((axis) => [axis, t(`axis.${axis}` as StringKey)])}
+        onInput={(axis) => onInput({ axis: axis as Axis, text: firstValues(axis as Axis) })}
       />
       <Field
         label={t("compare.values")}
-        {...(value.axis === "prompt" && { hint: t("compare.semicolons") })}
+        {...(isOfTexts(value.axis) && { hint: t("compare.semicolons") })}
       >
         {(id) => (
           <textarea
@@ -159,16 +179,14 @@ async function compare(
   { columns, rows, now, signal }: Comparison,
   onGrid: (grid: Grid) => void,
 ): Promise<void> {
-  const pipeline = await openPipeline();
   const cells: Cell[] = [];
   onGrid({ columns, rows, cells: [] });
   for (const down of valuesOf(rows)) {
     for (const across of valuesOf(columns)) {
       signal.throwIfAborted();
-      const asked = { ...now, count: 1, [columns.axis]: across, [rows.axis]: down };
+      const asked = { ...now, [columns.axis]: across, [rows.axis]: down };
       try {
-        const [picture] = await finished(pipeline.generate({ ...requestOf(asked), signal }));
-        cells.push({ picture: picture! });
+        cells.push({ picture: await drawOne(asked, signal) });
       } catch (error) {
         signal.throwIfAborted();
         cells.push({ problem: (error as Error).message });

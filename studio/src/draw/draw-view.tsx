@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { draw, drawingState } from "../drawing.ts";
 import { t } from "../language.ts";
-import { helperWorker, model } from "../engine.ts";
+import { helperWorker } from "../engine.ts";
 import { settings, settingsOfMetadata } from "../settings.ts";
 import { useStore } from "../store.ts";
 import { HistoryStrip } from "./history-strip.tsx";
@@ -11,7 +11,6 @@ import { Stage } from "./stage.tsx";
 
 export function DrawView() {
   const { drawing } = useStore(drawingState);
-  const { facts } = useStore(model);
   const [over, setOver] = useState(false);
   const [told, setTold] = useState<string>();
   const drop = async (files: FileList | undefined) => {
@@ -44,7 +43,7 @@ export function DrawView() {
     >
       <section class="panel" aria-labelledby="draw-title">
         <h1 id="draw-title">{t("draw.title")}</h1>
-        <SettingsForm facts={facts} onRead={(files) => void drop(files)} />
+        <SettingsForm onRead={(files) => void drop(files)} />
       </section>
       <section class="stage-column" aria-label={t("draw.pictures")}>
         <p class="told" role="status">

@@ -1,12 +1,11 @@
 /** The form of a drawing. */
 import { useRef } from "preact/hooks";
 import { cancel, draw, drawingState } from "../drawing.ts";
-import { model } from "../engine.ts";
-import { megabytes, t } from "../language.ts";
+import { chooseModel, formModel, type FormModel, model } from "../engine.ts";
+import { deviceName, megabytes, t } from "../language.ts";
 import { Field, Range, Select } from "../parts/fields.tsx";
 import { randomSeed, type Settings, settings } from "../settings.ts";
 import { useStore } from "../store.ts";
-import type { ModelFacts } from "../worker/services.ts";
 import { StartPicture } from "./start-picture.tsx";
 
 const MOST_STEPS = 60;
@@ -25,15 +24,16 @@ const examples = [
 ];
 
 interface FormProps {
-  readonly facts: ModelFacts | undefined;
   /** Called with files whose settings are to be recovered. */
   readonly onRead: (files: FileList) => void;
 }
 
-export function SettingsForm({ facts, onRead }: FormProps) {
+export function SettingsForm({ onRead }: FormProps) {
   const now = useStore(settings);
   const { running, problem } = useStore(drawingState);
-  const { problem: ofModel } = useStore(model);
+  const state = useStore(model);
+  const drawn = formModel(state);
+  const ofModel = state.problem;
   const set = (fields: Partial<Settings>) => settings.patch(fields);
   const submit = (event: Event) => {
     event.preventDefault();
@@ -41,6 +41,109 @@ export function SettingsForm({ facts, onRead }: FormProps) {
   };
   return (
     <form onSubmit={submit}>
+      <ServerChoices now={now} set={set} />
+      {drawn?.condition === "class" && <ClassField now={now} set={set} drawn={drawn} />}
+      {(drawn?.condition ?? "text") === "text" && (
+        <PromptField now={now} set={set} onSubmit={submit} />
+      )}
+      <div class="actions">
+        <button type="submit" class="primary" disabled={running}>
+          {t(running ? "drawing" : "draw")}
+        </button>
+        {running && (
+          <button type="button" onClick={cancel}>
+            {t("cancel")}
+          </button>
+        )}
+      </div>
+      <DownloadNote />
+      {(problem ?? ofModel) !== undefined && (
+        <p class="problem" role="alert">
+          {problem ?? ofModel}
+        </p>
+      )}
+      <Numbers now={now} set={set} drawn={drawn} />
+      <StartPicture now={now} set={set} />
+      <ReadSettings onRead={onRead} />
+    </form>
+  );
+}
+
+interface PartProps {
+  readonly now: Settings;
+  readonly set: (fields: Partial<Settings>) => void;
+}
+
+/** The model and the LoRA, where a server offers several. */
+function ServerChoices({ now, set }: PartProps) {
+  const { remote, served } = useStore(model);
+  if (!remote || !served) return null;
+  const { models, loras } = served;
+  return (
+    <div class="pair">
+      {models.length > 1 && (
+        <Select
+          label={t("model")}
+          value={now.model || models[0]!.name}
+          options={models.map(({ name }) => [name, name])}
+          onInput={(name) => void chooseModel(name)}
+        />
+      )}
+      {loras.length > 0 && (
+        <Select
+          label={t("lora")}
+          value={now.lora}
+          options={[["", t("lora.none")], ...loras.map((name) => [name, name] as const)]}
+          onInput={(lora) => set({ lora })}
+        />
+      )}
+      {now.lora !== "" && (
+        <Range
+          label={t("lora.weight")}
+          value={now.loraWeight}
+          min={-1}
+          max={2}
+          step={0.05}
+          onInput={(loraWeight) => set({ loraWeight })}
+        />
+      )}
+    </div>
+  );
+}
+
+function ClassField({ now, set, drawn: { classes } }: PartProps & { readonly drawn: FormModel }) {
+  if (classes) {
+    return (
+      <Select
+        label={t("class")}
+        value={now.class || classes[0]!}
+        options={classes.map((each) => [each, each])}
+        onInput={(chosen) => set({ class: chosen })}
+      />
+    );
+  }
+  return (
+    <Field label={t("class")}>
+      {(id) => (
+        <input
+          id={id}
+          type="number"
+          min={0}
+          value={now.class || "0"}
+          onInput={({ currentTarget }) => set({ class: currentTarget.value })}
+        />
+      )}
+    </Field>
+  );
+}
+
+function PromptField({
+  now,
+  set,
+  onSubmit,
+}: PartProps & { readonly onSubmit: (event: Event) => void }) {
+  return (
+    <>
       <Field label={t("prompt")}>
         {(id) => (
           <textarea
@@ -49,7 +152,7 @@ export function SettingsForm({ facts, onRead }: FormProps) {
             value={now.prompt}
             onInput={({ currentTarget }) => set({ prompt: currentTarget.value })}
             onKeyDown={(event) => {
-              if (event.key === "Enter" && !event.shiftKey) submit(event);
+              if (event.key === "Enter" && !event.shiftKey) onSubmit(event);
             }}
           />
         )}
@@ -67,37 +170,16 @@ export function SettingsForm({ facts, onRead }: FormProps) {
           </button>
         ))}
       </div>
-      <div class="actions">
-        <button type="submit" class="primary" disabled={running}>
-          {t(running ? "drawing" : "draw")}
-        </button>
-        {running && (
-          <button type="button" onClick={cancel}>
-            {t("cancel")}
-          </button>
-        )}
-      </div>
-      <DownloadNote />
-      {(problem ?? ofModel) !== undefined && (
-        <p class="problem" role="alert">
-          {problem ?? ofModel}
-        </p>
-      )}
-      <Numbers now={now} set={set} facts={facts} />
-      <StartPicture now={now} set={set} />
-      <ReadSettings onRead={onRead} />
-    </form>
+    </>
   );
 }
 
-interface NumbersProps {
-  readonly now: Settings;
-  readonly set: (fields: Partial<Settings>) => void;
-  readonly facts: ModelFacts | undefined;
+interface NumbersProps extends PartProps {
+  readonly drawn: FormModel | undefined;
 }
 
-function Numbers({ now, set, facts }: NumbersProps) {
-  const samplers = facts?.samplers ?? [now.sampler];
+function Numbers({ now, set, drawn }: NumbersProps) {
+  const samplers = drawn?.samplers ?? [now.sampler];
   return (
     <div class="numbers">
       <Field label={t("seed")}>
@@ -133,16 +215,18 @@ function Numbers({ now, set, facts }: NumbersProps) {
         max={MOST_STEPS}
         onInput={(steps) => set({ steps })}
       />
-      <Range
-        label={t("guidance")}
-        value={now.guidance}
-        min={1}
-        max={MOST_GUIDANCE}
-        step={0.25}
-        shown={now.guidance === 1 ? t("guidance.none") : String(now.guidance)}
-        onInput={(guidance) => set({ guidance })}
-      />
-      {now.guidance !== 1 && (
+      {(drawn?.guidable ?? true) && (
+        <Range
+          label={t("guidance")}
+          value={now.guidance}
+          min={1}
+          max={MOST_GUIDANCE}
+          step={0.25}
+          shown={now.guidance === 1 ? t("guidance.none") : String(now.guidance)}
+          onInput={(guidance) => set({ guidance })}
+        />
+      )}
+      {now.guidance !== 1 && drawn?.condition === "text" && (
         <Field label={t("negative")}>
           {(id) => (
             <input
@@ -159,13 +243,32 @@ function Numbers({ now, set, facts }: NumbersProps) {
         options={samplers.map((each) => [each, each])}
         onInput={(sampler) => set({ sampler })}
       />
-      {facts && <SizeField now={now} set={set} facts={facts} />}
+      {drawn?.clips && <FramesField now={now} set={set} />}
+      {drawn && <SizeField now={now} set={set} drawn={drawn} />}
     </div>
   );
 }
 
-function SizeField({ now, set, facts }: NumbersProps & { readonly facts: ModelFacts }) {
-  const { sizes, width, height } = facts;
+function FramesField({ now, set }: PartProps) {
+  return (
+    <Field label={t("frames")} hint={t("frames.hint")}>
+      {(id) => (
+        <input
+          id={id}
+          type="number"
+          min={0}
+          value={now.frames}
+          onInput={({ currentTarget }) =>
+            set({ frames: Math.max(0, Math.floor(Number(currentTarget.value))) })
+          }
+        />
+      )}
+    </Field>
+  );
+}
+
+function SizeField({ now, set, drawn }: PartProps & { readonly drawn: FormModel }) {
+  const { sizes, width, height } = drawn;
   if (sizes.fixed) return <p class="hint">{t("size.fixed", { width, height })}</p>;
   const unit = Math.max(sizes.unit, 8);
   const choices = [0.5, 1, 1.5, 2].map((scale) => Math.round((scale * width) / unit) * unit);
@@ -186,7 +289,11 @@ function SizeField({ now, set, facts }: NumbersProps & { readonly facts: ModelFa
 
 /** What drawing will download, is downloading, or costs. */
 function DownloadNote() {
-  const { status, downloads, progress, device, facts } = useStore(model);
+  const { status, downloads, progress, device, facts, remote, served } = useStore(model);
+  if (remote) {
+    const name = settings.get().model || (served?.models[0]?.name ?? "");
+    return served ? <p class="note">{t("server.note", { name })}</p> : null;
+  }
   if (status === "open") return null;
   if (status === "opening") {
     const { file = "", loaded = 0, total } = progress ?? {};
@@ -212,7 +319,7 @@ function DownloadNote() {
         runtime: megabytes(downloads.runtime),
         model: megabytes(downloads.model),
         name: facts?.name ?? "",
-        device: device === "wasm" ? "WebAssembly" : "WebGPU",
+        device: deviceName(device),
       })}
     </p>
   );

@@ -4,7 +4,7 @@ import type { DrawnPicture } from "../../../src/pipelines/index.ts";
 import type { Picture } from "../../../src/pictures/picture.ts";
 import { type Drawing, drawingState } from "../drawing.ts";
 import { helperWorker, model } from "../engine.ts";
-import { t } from "../language.ts";
+import { deviceName, t } from "../language.ts";
 import { download } from "../parts/files.ts";
 import { Pixels } from "../parts/pixels.tsx";
 import { hashOf, randomSeed, type Settings, settings } from "../settings.ts";
@@ -22,7 +22,8 @@ export function Stage({ drawing, onAgain }: StageProps) {
   // A new drawing is shown from its newest step on.
   useEffect(() => setStep(undefined), [drawing?.id]);
   if (!drawing) return <EmptyStage />;
-  const { asked, previews, pictures, resolved } = drawing;
+  const { asked, previews, pictures, resolved, files } = drawing;
+  const moves = resolved.frames !== undefined && step === undefined;
   const last = previews.length;
   const shown: readonly Picture[] =
     step === undefined ? (pictures ?? previews.at(-1) ?? []) : previews[step]!;
@@ -30,13 +31,14 @@ export function Stage({ drawing, onAgain }: StageProps) {
   return (
     <div class="stage">
       <div class={`pictures of-${shown.length === 1 ? "one" : "many"}`}>
-        {shown.map((picture, i) => (
-          <Pixels
-            key={i}
-            picture={picture}
-            label={t("picture.label", { prompt: asked.prompt, seed: resolved.seed + i })}
-          />
-        ))}
+        {shown.map((picture, i) => {
+          const label = t("picture.label", { prompt: asked.prompt, seed: resolved.seed + i });
+          return files && moves ? (
+            <Moving key={i} file={files[i]!} label={label} />
+          ) : (
+            <Pixels key={i} picture={picture} label={label} />
+          );
+        })}
       </div>
       <p class="progress-line" role="status">
         {running
@@ -56,12 +58,23 @@ export function Stage({ drawing, onAgain }: StageProps) {
   );
 }
 
+/** A clip, which repeats. */
+function Moving({ file, label }: { readonly file: Blob; readonly label: string }) {
+  const [url, setUrl] = useState<string>();
+  useEffect(() => {
+    const made = URL.createObjectURL(file);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [file]);
+  return url === undefined ? null : <img class="pixels" src={url} alt={label} />;
+}
+
 function costOf({ seconds, resolved, device, previews }: Drawing): string {
   return t("cost", {
     seconds: seconds.toFixed(1),
     each: Math.round((1000 * seconds) / Math.max(1, previews.length)),
     steps: previews.length,
-    device: device === "wasm" ? "WebAssembly" : "WebGPU",
+    device: deviceName(device),
     seed: resolved.seed,
   });
 }
@@ -120,7 +133,7 @@ interface ActionsProps {
 
 function PictureActions({ drawing, pictures, onAgain }: ActionsProps) {
   const [told, setTold] = useState<string>();
-  const { asked, resolved } = drawing;
+  const { asked, resolved, files } = drawing;
   const [first] = pictures;
   const png = (picture: DrawnPicture) =>
     helperWorker().call("png", {
@@ -130,8 +143,11 @@ function PictureActions({ drawing, pictures, onAgain }: ActionsProps) {
       model: model.get().facts?.name ?? "",
     });
   const save = async () => {
-    for (const picture of pictures) {
-      download(await png(picture), `${nameOf(asked.prompt)}-${picture.seed}.png`, "image/png");
+    for (const [i, picture] of pictures.entries()) {
+      // The server's files record their settings as well.
+      const file = files?.[i] ?? new Blob([await png(picture)], { type: "image/png" });
+      const name = `${nameOf(asked.prompt)}-${picture.seed}.${file.type.split("/")[1]}`;
+      download(file, name, file.type);
     }
   };
   const copy = async () => {

@@ -33,7 +33,9 @@ export function InsideView() {
     <div class="inside">
       <h1>{t("inside.title")}</h1>
       <p class="lead">{t("inside.lead")}</p>
-      {drawing?.pictures ? (
+      {drawing?.pictures && drawing.device === "server" ? (
+        <DrawnThere drawing={drawing} running={running} problem={problem} />
+      ) : drawing?.pictures ? (
         <InsideDrawing key={drawing.id} drawing={drawing} />
       ) : (
         <div class="card start">
@@ -42,7 +44,7 @@ export function InsideView() {
             type="button"
             class="primary"
             disabled={running}
-            onClick={() => void draw(settings.get())}
+            onClick={() => void draw(settings.get(), false)}
           >
             {t("inside.draw")}
           </button>
@@ -52,6 +54,39 @@ export function InsideView() {
             </p>
           )}
         </div>
+      )}
+    </div>
+  );
+}
+
+interface DrawnThereProps {
+  readonly drawing: Drawing;
+  readonly running: boolean;
+  readonly problem: string | undefined;
+}
+
+/** What the server drew, which the page can draw again to look inside. */
+function DrawnThere({ drawing: { asked }, running, problem }: DrawnThereProps) {
+  const { facts, served } = model.get();
+  const name = asked.model || served!.models[0]!.name;
+  const isOwn = name === facts?.name && asked.lora === "";
+  return (
+    <div class="card start">
+      <p>{running ? t("drawing") : t(isOwn ? "inside.server" : "inside.other", { name })}</p>
+      {isOwn && (
+        <button
+          type="button"
+          class="primary"
+          disabled={running}
+          onClick={() => void draw(asked, false)}
+        >
+          {t("inside.draw")}
+        </button>
+      )}
+      {problem !== undefined && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
       )}
     </div>
   );

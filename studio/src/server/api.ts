@@ -1,0 +1,67 @@
+/** What this page asks of the server that it came from. */
+import type { ErrorBody, Job, JobEvent, JobRequest, ModelList } from "../../../src/server/wire.ts";
+
+/** Whether the server takes jobs, which it says in the page; a host of files alone says nothing. */
+export const hasServer =
+  document.querySelector<HTMLMetaElement>('meta[name="patchwise-jobs"]')?.content === "here";
+
+const here = new URL("./", location.href);
+/** The address of a path of the server, such as "/api/jobs". */
+const at = (path: string) => new URL(path.replace(/^\//, ""), here);
+
+async function answered(path: string, init: RequestInit = {}): Promise<Response> {
+  const response = await fetch(at(path), init);
+  if (response.ok) return response;
+  const body = (await response.json().catch(() => undefined)) as ErrorBody | undefined;
+  throw new Error(body?.error.message ?? `The server answered ${response.status} to ${path}.`);
+}
+
+const json = async <T>(path: string, init?: RequestInit) =>
+  (await (await answered(path, init)).json()) as T;
+
+export const modelList = () => json<ModelList>("/api/models");
+
+/** Hands a job in. @throws Error with the server's sentence */
+export function submit(body: JobRequest): Promise<Job> {
+  return json("/api/jobs", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
+export async function cancelJob(id: string): Promise<void> {
+  await answered(`/api/jobs/${id}`, { method: "DELETE" });
+}
+
+export async function fileAt(path: string): Promise<Blob> {
+  return (await answered(path)).blob();
+}
+
+const finalStates: ReadonlySet<string> = new Set(["succeeded", "failed", "cancelled"]);
+
+/**
+ * Follows a job to its end; a connection that is lost is taken up again behind the last event.
+ *
+ * @throws Error if the server no longer knows the job
+ */
+export function follow(id: string, onEvent: (event: JobEvent) => void): Promise<Job> {
+  return new Promise((resolve, reject) => {
+    const source = new EventSource(at(`/api/jobs/${id}/events`));
+    for (const kind of ["job", "progress", "preview"] as const) {
+      source.addEventListener(kind, ({ data }: MessageEvent<string>) => {
+        const event = JSON.parse(data) as JobEvent;
+        onEvent(event);
+        if (event.kind !== "job" || !finalStates.has(event.job.state)) return;
+        source.close();
+        resolve(event.job);
+      });
+    }
+    source.addEventListener("error", () => {
+      // It connects again by itself unless the server refused.
+      if (source.readyState === EventSource.CLOSED) {
+        reject(new Error("The server no longer knows this job, or cannot be reached."));
+      }
+    });
+  });
+}
