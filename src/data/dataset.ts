@@ -17,10 +17,19 @@ export interface Example extends Described {
 export interface Survey {
   /** Captions at even distances, not all of a large data set. */
   readonly captions: readonly string[];
+  /** All characters of all captions, each once. */
+  readonly characters: string;
   /** SHA-256 of all names, labels and captions. */
   readonly hash?: string;
   /** Sentences about files that the data set leaves out. */
   readonly notes: readonly string[];
+}
+
+/** The characters of texts, each once, sorted. */
+export function charactersOf(texts: Iterable<string>): string {
+  const found = new Set<string>();
+  for (const text of texts) for (const each of text) found.add(each);
+  return [...found].sort().join("");
 }
 
 export interface DataSet {

@@ -1,7 +1,7 @@
 /** Pictures in memory as a data set. */
 import { quote, UsageError } from "../engine/errors.ts";
 import type { Picture, PictureShape } from "../pictures/picture.ts";
-import type { DataSet } from "./dataset.ts";
+import { charactersOf, type DataSet } from "./dataset.ts";
 
 /** A picture to train on, with its class or its captions. */
 export interface LabelledPicture extends Picture {
@@ -40,7 +40,11 @@ export function pictureSet(
     count: pictures.length,
     classes: names,
     captioned: captions.some((each) => each.length > 0),
-    survey: { captions: captions.slice(0, 2000).flatMap((each) => each.slice(0, 1)), notes: [] },
+    survey: {
+      captions: captions.slice(0, 2000).flatMap((each) => each.slice(0, 1)),
+      characters: charactersOf(captions.flat()),
+      notes: [],
+    },
     nameOf: (index) => `picture ${index}`,
     example: async (index) => ({
       pixels: pictures[index]!.pixels,

@@ -1,7 +1,7 @@
 /** Looks through what is known of all examples before anything is trained: what is missing, and what they are. */
 import { createHash } from "node:crypto";
 import { FormatError, UsageError } from "../engine/errors.ts";
-import type { DataSet, Described } from "./dataset.ts";
+import { charactersOf, type DataSet, type Described } from "./dataset.ts";
 
 /** The most captions that a survey keeps. */
 const MOST_CAPTIONS = 2000;
@@ -24,6 +24,7 @@ export async function surveyed(
     (captioned && captions.length === 0) || (classes !== undefined && label === undefined);
   const hash = createHash("sha256").update(JSON.stringify(classes ?? null));
   const captions: string[] = [];
+  const characters = new Set<string>();
   const kept: number[] = [];
   const stride = Math.ceil(count / MOST_CAPTIONS);
   for (let start = 0; start < count; start += PARALLEL) {
@@ -33,6 +34,7 @@ export async function surveyed(
       const index = start + i;
       hash.update(`\n${JSON.stringify([data.nameOf(index), each])}`);
       if (!each || undescribed === "keep" || !lacks(each)) kept.push(index);
+      for (const caption of each?.captions ?? []) for (const one of caption) characters.add(one);
       if (each && index % stride === 0) captions.push(...each.captions.slice(0, 1));
     }
   }
@@ -46,7 +48,12 @@ export async function surveyed(
         : `${missing} of the ${count} pictures in ${name} have no ${what} (the first is ${data.nameOf(first === -1 ? kept.length : first)}); add what is missing, or set \`undescribed\` to skip or keep.`,
     );
   }
-  const survey = { captions, hash: hash.digest("hex"), notes: data.notes ?? [] };
+  const survey = {
+    captions,
+    characters: charactersOf(characters),
+    hash: hash.digest("hex"),
+    notes: data.notes ?? [],
+  };
   return { ...(missing > 0 ? picked(data, kept) : data), survey };
 }
 

@@ -24,6 +24,7 @@ export function chatTokenizer(tokenizer: Tokenizer, { before, after }: ChatTempl
     size: tokenizer.size,
     unknownWords: (text) => tokenizer.unknownWords(text),
     countWords: (text) => tokenizer.countWords(text),
+    unknownCharacters: (text) => tokenizer.unknownCharacters(text),
     encode(text, length) {
       const encoded = tokenizer.encode(before + text + after, length);
       const { lost } = encoded;

@@ -24,6 +24,8 @@ export interface Tokenizer {
   unknownWords(text: string): readonly string[];
   /** The number of words of a text, and of those among them with a character that the vocabulary lacks, which is lost. */
   countWords(text: string): { readonly all: number; readonly lost: number };
+  /** The characters of a text that no piece holds, each once: they are lost, or spelt as bytes. A list of pieces with scores normalizes them. */
+  unknownCharacters(text: string): readonly string[];
 }
 
 /** A token beside the vocabulary, by the names of tokenizer.json. */
@@ -64,14 +66,23 @@ export function loadTokenizer(
   const size = 1 + idsIn(json).reduce((a, b) => Math.max(a, b), -1);
   const padding = paddingId(json, pieces, options);
   const { prepare = rewrite } = options;
-  const idsOf = (text: string, how?: typeof bare): number[] => {
+  const unknown = unknownId(json, pieces);
+  const bytes = bytePieces(json, pieces);
+  const isList = Array.isArray(json.model.vocab);
+  const piecesOf = (text: string, how?: typeof bare): Pieces => {
     try {
-      return pieces.encode(prepare(text), how).ids;
+      return pieces.encode(prepare(text), how);
     } catch (error) {
       throw refused((error as Error).message, error);
     }
   };
-  const unknown = unknownId(json, pieces);
+  const idsOf = (text: string, how?: typeof bare): number[] => {
+    const { ids, tokens } = piecesOf(text, how);
+    if (!bytes) return ids;
+    return ids.flatMap((id, i) =>
+      id === unknown ? Array.from(utf8.encode(tokens[i]!), (byte) => bytes[byte]!) : [id],
+    );
+  };
   const wordsIn = (text: string) => text.slice(0, LONGEST).match(wordPattern) ?? [];
   // Some faults of a file only show when it is used.
   idsOf("a");
@@ -102,9 +113,18 @@ export function loadTokenizer(
     },
     unknownWords(text) {
       return [...new Set(wordsIn(text))].filter((word) => {
-        const ids = idsOf(word, bare);
+        const { ids } = piecesOf(word, bare);
         return ids.includes(unknown) || (/^\p{L}+$/u.test(word) && isSpelt(word, ids.length));
       });
+    },
+    unknownCharacters(text) {
+      const lacks = [...new Set(text)].flatMap((each) => {
+        const { ids, tokens } = piecesOf(each, bare);
+        if (!ids.includes(unknown)) return [];
+        // Other kinds put the name of the unknown piece there.
+        return isList ? tokens.filter((_, i) => ids[i] === unknown) : [each];
+      });
+      return [...new Set(lacks.join(""))];
     },
   };
 }
@@ -122,6 +142,7 @@ const outline = z.looseObject({
     vocab: anObject,
     unk_id: z.unknown().optional(),
     unk_token: z.unknown().optional(),
+    byte_fallback: z.unknown().optional(),
   }),
   added_tokens: z.array(z.looseObject({ id: z.number(), content: z.string() })).nullish(),
   normalizer: z
@@ -154,10 +175,41 @@ function unknownId({ model }: TokenizerJson, pieces: PieceTokenizer): number {
   return (typeof token === "string" ? pieces.token_to_id(token) : undefined) ?? -1;
 }
 
+/**
+ * The id of each byte, for a "unigram" model that spells in bytes what no piece holds; undefined for others. The library that
+ * reads tokenizer.json does so itself for pairs of bytes, but not for this kind.
+ *
+ * @throws FormatError if it should spell in bytes, but lacks one
+ */
+function bytePieces(
+  { model }: TokenizerJson,
+  pieces: PieceTokenizer,
+): readonly number[] | undefined {
+  if (!model.byte_fallback || !Array.isArray(model.vocab)) return undefined;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const id = pieces.token_to_id(bytePiece(byte));
+    if (id === undefined) throw refused(`it has no piece ${bytePiece(byte)}`);
+    return id;
+  });
+}
+
+/** The piece of a byte, by SentencePiece's convention. */
+export function bytePiece(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
+}
+
+const utf8 = new TextEncoder();
+
 /** Letters that are read of any text, even if the tokens end before. */
 const LONGEST = 4096;
 
 const bare = { add_special_tokens: false };
+
+/** The pieces of a text as they stand in it, and their ids. */
+interface Pieces {
+  readonly ids: number[];
+  readonly tokens: string[];
+}
 
 /** A tokenizer.json with further tokens, where it does not have them itself. */
 function withAdded(json: TokenizerJson, added: readonly AddedToken[]): TokenizerJson {

@@ -8,4 +8,5 @@ export { readTrainingConfig } from "./config/config-file.ts";
 export type { DrawnSamples, DrawSamples } from "./tasks/samples.ts";
 export type { TrainingEvent, TrainingResult } from "./loop.ts";
 export { saveModel } from "./run/run-folder-node.ts";
-export { openWords, train, type TrainOptions, type TrainContext } from "./run/train-node.ts";
+export { train, type TrainOptions, type TrainContext } from "./run/train-node.ts";
+export { openWords } from "./run/words-node.ts";

@@ -28,6 +28,7 @@ import {
 import type { Optimizer } from "./optimizers.ts";
 import type { Arrays, ReduceGradients } from "./step.ts";
 import { conditionIn, type ReadWeights, wholeModelTask } from "./tasks/denoiser.ts";
+import { completeWords } from "./tasks/vocabulary.ts";
 import type { WordTable } from "./tasks/words.ts";
 
 type TrainingFields = TrainingConfigInput["training"];
@@ -157,7 +158,11 @@ export async function trainModel(options: TrainModelOptions): Promise<TrainModel
       "The pictures have captions, but there is no word table to read them with; give words, such as those of openWords(), or set network.condition to class or none.",
     );
   }
-  const ownWords = readsText || network?.prompt ? words : undefined;
+  const readable =
+    words && readsText && !options.weights
+      ? completeWords(words, source.survey?.characters ?? "")
+      : words;
+  const ownWords = readsText || network?.prompt ? readable : undefined;
   const task = await wholeModelTask(config, source, {
     backend,
     name: "model",

@@ -18,7 +18,7 @@ import { linearAttention } from "../../src/nn/attention.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
 import { publishedModel } from "../../src/pipelines/open/published-checkpoint.ts";
 import { trainModel } from "../../src/training/index.ts";
-import { openWords } from "../../src/training/run/train-node.ts";
+import { openWords } from "../../src/training/run/words-node.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
 import { checkKeys } from "../../src/weights/check-keys.ts";

@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
 import { decodeSentencePiece } from "../../src/text/sentencepiece-proto.ts";
-import { loadTokenizer } from "../../src/text/tokenizer.ts";
+import { bytePiece, loadTokenizer } from "../../src/text/tokenizer.ts";
+import { tinyTokenizer } from "../support/tiny-model.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const file = readFileSync(path.join(root, "models/words/tokenizer.json"), "utf8");
@@ -31,6 +32,19 @@ describe("the bundled tokenizer", () => {
     ["", ""],
   ])("cut %j", (text, pieces) => {
     expect(piecesOf(text)).toBe(pieces);
+  });
+
+  it("names the characters that no piece holds", () => {
+    expect(tokenizer.unknownCharacters("a 🦄 苹果苹 Жук")).toEqual([
+      "🦄",
+      "苹",
+      "果",
+      "ж",
+      "у",
+      "к",
+    ]);
+    expect(tokenizer.unknownCharacters("A red apple")).toEqual([]);
+    expect(tinyTokenizer.unknownCharacters("ß?ß")).toEqual(["ß", "?"]);
   });
 
   it("have distinct ids", () => {
@@ -158,6 +172,35 @@ describe("a text that does not fit", () => {
       mask: Uint8Array.of(1, 1, 1, 1),
       lost: "d",
     });
+  });
+});
+
+describe("a list of pieces with bytes", () => {
+  const bytes = Array.from({ length: 256 }, (_, byte) => [bytePiece(byte), -20] as const);
+  const spelt = (vocab: readonly (readonly [string, number])[]) =>
+    loadTokenizer({ ...json, model: { ...json.model, byte_fallback: true, vocab } });
+
+  it("spells in UTF-8 what no piece holds, as tokenizers of transformers does", () => {
+    const complete = spelt([...json.model.vocab, ...bytes]);
+    const first = json.model.vocab.length;
+    const ids = (text: string) => [...complete.encode(text, 16).ids];
+    expect(complete.size).toBe(first + 256);
+    // E2 98 83 is ☃; the words around it are as they were.
+    const plain = [...tokenizer.encode("red", 1).ids, ...tokenizer.encode("apple", 1).ids];
+    const space = json.model.vocab.findIndex(([piece]) => piece === "▁");
+    expect(ids("red ☃ apple").slice(0, 6)).toEqual([
+      plain[0],
+      space,
+      ...[0xe2, 0x98, 0x83].map((byte) => first + byte),
+      plain[1],
+    ]);
+    expect(ids("苹")).not.toEqual(ids("果"));
+    expect(complete.countWords("红色的苹果 🦄")).toEqual({ all: 6, lost: 0 });
+    expect(complete.unknownWords("a red 🦄")).toEqual(["🦄"]);
+  });
+
+  it("is refused if a byte is missing", () => {
+    expect(() => spelt([...json.model.vocab, ...bytes.slice(1)])).toThrow("no piece <0x00>");
   });
 });
 

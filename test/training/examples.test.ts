@@ -24,6 +24,7 @@ function dropped(condition: NetworkConfig["condition"]): number[] {
       encode: () => ({ ids: new Int32Array(length), mask: new Uint8Array(length), lost: "" }),
       unknownWords: () => [],
       countWords: () => ({ all: 0, lost: 0 }),
+      unknownCharacters: () => [],
     },
     dropCondition: 0,
   });

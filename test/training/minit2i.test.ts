@@ -12,7 +12,7 @@ import {
   type TrainModelOptions,
   type TrainingEvent,
 } from "../../src/training/index.ts";
-import { openWords } from "../../src/training/run/train-node.ts";
+import { openWords } from "../../src/training/run/words-node.ts";
 import { watchedBackend } from "../support/watched-backend.ts";
 
 const backend = nodeBackend("cpu");

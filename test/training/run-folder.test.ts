@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { UsageError } from "../../src/engine/errors.ts";
 import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { openRunFolder, writeCheckpoint } from "../../src/training/run/run-folder-node.ts";
-import { openWords } from "../../src/training/run/train-node.ts";
+import { openWords } from "../../src/training/run/words-node.ts";
 import { messageOf } from "../data/support.ts";
 
 let root: string;

@@ -11,6 +11,7 @@ import {
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 import type { Card } from "../../src/models/card.ts";
@@ -18,7 +19,9 @@ import { openPipeline } from "../../src/pipelines/index-node.ts";
 import { lockFolder } from "../../src/weights/sources/lock-node.ts";
 import type { TrainingEvent } from "../../src/training/loop.ts";
 import { train, type TrainOptions } from "../../src/training/run/train-node.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
 import { png } from "../data/support.ts";
+import { tinyTokenizerJson } from "../support/tiny-model.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-run-"));
 const at = (...parts: string[]) => path.join(scratch, ...parts);
@@ -217,18 +220,48 @@ it("says at its start how many words it does not know, and refuses if they are m
     writeFileSync(at(`foreign/${i}.png`), await png(i));
     writeFileSync(at(`foreign/${i}.txt`), caption);
   }
+  // The bundled table spells words that it does not know. This one, of whole words, cannot.
+  mkdirSync(at("words"));
+  const vocab = Object.fromEntries(
+    "? a red cat blue dog on the moon".split(" ").map((word, id) => [word, id]),
+  );
+  const model = { ...tinyTokenizerJson.model, vocab, unk_token: "?" };
+  const json = { ...tinyTokenizerJson, added_tokens: [], model };
+  writeFileSync(at("words/tokenizer.json"), JSON.stringify(json));
+  const table = ndarray("float32", [9, 8], new Float32Array(9 * 8));
+  writeFileSync(at("words/words.safetensors"), safetensorsBytes([["words", table]]));
   const foreign = `data.path=${at("foreign")}`;
-  const some = await trained("some-words", [foreign]);
+  const own = [foreign, `model.prompt.words=${at("words")}`];
+  const some = await trained("some-words", own);
   expect(some.warnings).toEqual([
     '36 % of the words of the captions have characters that the vocabulary lacks, and are all the same to the network (the first such caption is "红色的苹果").',
   ]);
   writeFileSync(at("foreign/2.txt"), "蓝色的狗");
-  const refused = await sentence(trained("most-words", [foreign]));
+  const refused = await sentence(trained("most-words", own));
   expect(refused).toMatch(
     /^UsageError: 75 % of the words .* set training\.unknownWords to keep\.$/,
   );
-  const kept = await trained("kept-words", [foreign, "training.unknownWords=keep"]);
+  const kept = await trained("kept-words", [...own, "training.unknownWords=keep"]);
   expect(kept.warnings).toEqual([expect.stringMatching(/^75 % of the words/)]);
+
+  const spelt = await trained("spelt-words", [foreign]);
+  expect(spelt.warnings).toEqual([]);
+  const pipeline = await openPipeline(at("spelt-words"));
+  expect(pipeline.settings({ prompt: "红苹果" }).warnings).toEqual([]);
+  expect(pipeline.settings({ prompt: "绿苹果" }).warnings).toEqual([
+    expect.stringContaining('does not know "绿"'),
+  ]);
+  await pipeline.dispose();
+
+  // A training that goes on keeps its pieces, whatever the captions are now.
+  writeFileSync(at("foreign/2.txt"), "绿色的狗");
+  const before = readFileSync(at("spelt-words/tokenizer.json"));
+  const more = await trained("spelt-words", [foreign, "training.steps=3"], {
+    resume: true,
+    changedData: true,
+  });
+  expect(more.result.steps).toBe(3);
+  expect(readFileSync(at("spelt-words/tokenizer.json")).equals(before)).toBe(true);
 });
 
 it("tells of pictures that cannot be read when they are found", async () => {

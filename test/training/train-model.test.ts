@@ -15,7 +15,7 @@ import {
   type TrainingEvent,
 } from "../../src/training/index.ts";
 import { saveModel } from "../../src/training/index-node.ts";
-import { openWords } from "../../src/training/run/train-node.ts";
+import { openWords } from "../../src/training/run/words-node.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "patchwise-train-model-"));
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -2,7 +2,6 @@
 import { mkdir } from "node:fs/promises";
 import { availableParallelism as cores, cpus } from "node:os";
 import { basename, isAbsolute, join, relative, resolve } from "node:path";
-import { packageFile } from "../../engine/package-node.ts";
 import type { DataConfig } from "../../data/config.ts";
 import type { LatentCache } from "../../data/latents/latents.ts";
 import type { Loader } from "../../data/loading/batch-reader.ts";
@@ -21,7 +20,6 @@ import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readAllFloat32 } from "../../weights/safetensors/safetensors.ts";
 import { closing } from "../../weights/sources/closing.ts";
-import { diskFolder } from "../../weights/sources/folder-node.ts";
 import {
   type AutoencoderTrainingConfig,
   framesShape,
@@ -51,10 +49,10 @@ import type { Arrays } from "../step.ts";
 import { autoencoderPlan } from "../tasks/autoencoder-node.ts";
 import { readInitialWeights } from "../tasks/initial-weights-node.ts";
 import { loraPlan } from "../tasks/lora-node.ts";
-import { readWords, type WordTable } from "../tasks/words.ts";
 import { checkData } from "./data-record-node.ts";
 import { openMetrics } from "./metrics-node.ts";
 import { openRunFolder, type RunFolder, sampleGrid, saveModel } from "./run-folder-node.ts";
+import { wordsOf } from "./words-node.ts";
 
 /** The surroundings of a training. */
 export interface TrainContext {
@@ -273,7 +271,7 @@ function requireOutside(
 
 async function planOf(
   given: Parameters<typeof train>[0],
-  context: TrainContext,
+  context: TrainContext & Pick<TrainOptions, "resume">,
 ): Promise<TaskPlan> {
   if ("lora" in given) return loraPlan(given, context);
   if ("autoencoder" in given) return autoencoderPlan(given, context);
@@ -288,13 +286,13 @@ async function planOf(
 async function wholeModel(
   config: TrainingConfig,
   source: DataSource,
-  context: TrainContext,
+  context: TrainContext & Pick<TrainOptions, "resume">,
 ): Promise<FolderTask> {
-  const { model, training, checkpoint } = config;
+  const { training, checkpoint } = config;
   const { backend, out } = context;
   const { from } = training;
   const words =
-    conditionIn(config, source) === "text" ? await openWords(model.prompt.words) : undefined;
+    conditionIn(config, source) === "text" ? await wordsOf(config, source, context) : undefined;
   const task = await wholeModelTask(config, source, {
     backend,
     name: basename(resolve(out)),
@@ -322,22 +320,6 @@ async function extractorWeights(path: string | undefined): Promise<Arrays | unde
   return path === undefined
     ? undefined
     : closing(await openSafetensorsFile(path), (opened) => readAllFloat32(opened));
-}
-
-/** The word table that comes with Patchwise. */
-const bundledWords = packageFile("models/words");
-
-/**
- * Opens a word table on disk, the bundled one by default.
- *
- * @throws UsageError when the folder does not hold a tokenizer and its words
- */
-export async function openWords(path: string = bundledWords): Promise<WordTable> {
-  const folder = diskFolder(path);
-  if (await folder.has(modelFiles.tokenizer)) return readWords(folder);
-  throw new UsageError(
-    `There is no ${folder.pathOf(modelFiles.tokenizer)}; model.prompt.words must be a folder with tokenizer.json and words.safetensors.`,
-  );
 }
 
 /** The loaders of a training, which are closed together. */
