@@ -31,13 +31,17 @@ export type Network = (x: NdArray, level: NoiseLevel, told?: Conditions) => Prom
 /**
  * Makes a denoiser of a network.
  *
- * @param options.learnedVariance whether the second half of the output channels is a variance
  * @example const denoise = denoiserOf(async (x, { time }) => (await program.run({ x, t: full(time) })).output, "epsilon");
  */
 export function denoiserOf(
   network: Network,
   parameterization: Parameterization,
-  { learnedVariance = false }: { readonly learnedVariance?: boolean } = {},
+  {
+    learnedVariance = false,
+  }: {
+    /** Whether the second half of the output channels is a variance. */
+    readonly learnedVariance?: boolean;
+  } = {},
 ): Denoiser {
   return async (x, level) => {
     const output = await network(x, level);

@@ -79,13 +79,18 @@ export interface RotaryOptions {
  * The axes share the pairs of channels equally; the first axis gets what does not divide.
  *
  * @param size channels of a head, an even number
- * @param options.extra number of tokens behind those of the grid, which are not rotated; 0 by default
  * @throws ShapeError when a head has too few channels or an odd number of them
  */
 export function rotaryTable(
   grid: Axes,
   size: number,
-  { extra = 0, ...options }: RotaryOptions & { readonly extra?: number } = {},
+  {
+    extra = 0,
+    ...options
+  }: RotaryOptions & {
+    /** The number of tokens behind those of the grid, which are not rotated; 0 by default. */
+    readonly extra?: number;
+  } = {},
 ): RotaryTable {
   const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
   return rotaryTableOf(

@@ -66,14 +66,18 @@ export interface AiSdkImageModel<V extends ImageModelVersion> {
 /**
  * Makes an image model of a pipeline.
  *
- * @param options.specificationVersion "v4" for the AI SDK 7, which is the default; "v3" works with the AI SDK 6 and 7
  * @example
  * const model = imageModel(await openPipeline("emoji", { worker: true }));
  * const { image } = await generateImage({ model, prompt: "a red heart", seed: 7 });
  */
 export function imageModel<V extends ImageModelVersion = "v4">(
   pipeline: Pipeline,
-  { specificationVersion = "v4" as V }: { readonly specificationVersion?: V } = {},
+  {
+    specificationVersion = "v4" as V,
+  }: {
+    /** "v4" for the AI SDK 7, which is the default; "v3" works with the AI SDK 6 and 7. */
+    readonly specificationVersion?: V;
+  } = {},
 ): AiSdkImageModel<V> {
   return {
     specificationVersion,

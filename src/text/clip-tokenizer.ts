@@ -17,12 +17,11 @@ const WORDS = "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
 const vocabularySchema = z.record(z.string(), z.int().min(0));
 
 /**
- * Builds a tokenizer that puts start and end tokens around a text.
+ * Builds a tokenizer that puts start and end tokens around a text. It pads with the end token by default; CLIP-G pads with "!".
  *
  * @param vocabulary ids by token, from vocab.json
  * @param merges content of merges.txt: one pair per line, the most frequent first
  * @param name how errors name the folder of both files
- * @param options.padding the padding token; the end token by default. CLIP-G pads with "!"
  * @throws FormatError that names the file and its defect
  */
 export function loadClipTokenizer(

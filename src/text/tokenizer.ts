@@ -7,7 +7,7 @@ import { charsmapRewrite } from "./charsmap.ts";
 export interface EncodedText {
   /** [length], with padding after the text. */
   readonly ids: Int32Array;
-  /** [length]: 1 for the text and 0 for padding. */
+  /** 1 for the text and 0 for padding, [length]. */
   readonly mask: Uint8Array;
   /** The truncated part of the text, from its first word that did not fit; "" if all of it did. */
   readonly lost: string;
@@ -49,12 +49,14 @@ export interface TokenizerOptions {
 /**
  * Loads a tokenizer.json.
  *
- * @param options.prepare rewrites each text before tokenization
  * @throws FormatError if the JSON is no tokenizer.json or of an unknown kind, or lacks the padding token
  */
 export function loadTokenizer(
   given: unknown,
-  options: TokenizerOptions & { readonly prepare?: (text: string) => string } = {},
+  options: TokenizerOptions & {
+    /** Rewrites each text before tokenization; by default as the file says. */
+    readonly prepare?: (text: string) => string;
+  } = {},
 ): Tokenizer {
   const whole = outline.safeParse(given);
   if (!whole.success) {

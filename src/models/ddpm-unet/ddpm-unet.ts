@@ -8,6 +8,7 @@ import { ShapeError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { mixTokens } from "../../nn/attention.ts";
+import type { BlockOptions } from "../../nn/blocks.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import { groupNorm } from "../../nn/norm.ts";
 import {
@@ -27,14 +28,13 @@ export type DDPMUNetInputs = ConditionedInputs;
 /**
  * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
- * @param options.recompute computes each block again in the backward pass instead of keeping its activations
  * @throws ShapeError if the image cannot be halved once for each level, or the condition does not match the config
  */
 export function ddpmUNet(
   p: Params,
   inputs: DDPMUNetInputs,
   config: DDPMUNetConfig,
-  options: { readonly recompute?: boolean } = {},
+  options: Pick<BlockOptions, "recompute"> = {},
 ): Tensor {
   const { width, multipliers, blocks, channels, learnedVariance } = config;
   checkSize(inputs.x, multipliers.length);

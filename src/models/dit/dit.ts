@@ -8,6 +8,7 @@
  */
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { ConditionedInputs } from "../../nn/conditioning.ts";
+import type { BlockOptions } from "../../nn/blocks.ts";
 import { guidedHalves } from "../../nn/guided-halves.ts";
 import type { Params } from "../../nn/params.ts";
 import { patchTransformer } from "../../nn/patch-transformer.ts";
@@ -18,14 +19,13 @@ export type DiTInputs = ConditionedInputs;
 /**
  * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
- * @param options.recompute computes each block again in the backward pass instead of keeping its activations
  * @throws ShapeError if the patch does not divide the image, or the condition does not match the config
  */
 export function dit(
   p: Params,
   inputs: DiTInputs,
   config: DiTConfig,
-  { recompute }: { readonly recompute?: boolean } = {},
+  { recompute }: Pick<BlockOptions, "recompute"> = {},
 ): Tensor {
   return patchTransformer(p, inputs, config, { title: "DiT", recompute });
 }

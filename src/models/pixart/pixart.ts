@@ -9,7 +9,7 @@ import { FormatError, ShapeError } from "../../engine/errors.ts";
 import { concat } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { crossAttention, maskBias } from "../../nn/attention.ts";
-import { blockScopes, runBlocks } from "../../nn/blocks.ts";
+import { blockScopes, type BlockOptions, runBlocks } from "../../nn/blocks.ts";
 import { linear } from "../../nn/linear.ts";
 import { adaptiveBranch } from "../../nn/modulation.ts";
 import { type Params, zero } from "../../nn/params.ts";
@@ -108,14 +108,13 @@ export function pixArtConfig(read: FieldReader): PixArtConfig {
 /**
  * Predicts the noise, followed by the parameters of the variance: [B, channels, h, w] → [B, outputs, h, w].
  *
- * @param options.recompute computes each block again in the backward pass instead of keeping its activations
  * @throws ShapeError if the patch does not divide the latents, or a condition is missing or unexpected
  */
 export function pixArt(
   p: Params,
   inputs: PixArtInputs,
   config: PixArtConfig,
-  options: { readonly recompute?: boolean } = {},
+  options: Pick<BlockOptions, "recompute"> = {},
 ): Tensor {
   const { patch, outputs, depth } = config;
   const width = config.heads * config.headSize;

@@ -7,7 +7,7 @@ import { ShapeError } from "../../engine/errors.ts";
 import { concat, full } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { maskBias, selfAttention } from "../../nn/attention.ts";
-import { blockScopes, runBlocks } from "../../nn/blocks.ts";
+import { blockScopes, type BlockOptions, runBlocks } from "../../nn/blocks.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import {
   type ConditionedInputs,
@@ -41,14 +41,13 @@ const init = normal(0.02);
 /**
  * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
  *
- * @param options.recompute computes each block again in the backward pass instead of keeping its activations
  * @throws ShapeError if the image has another size, or the condition does not match the config
  */
 export function uViT(
   p: Params,
   inputs: UViTInputs,
   config: UViTConfig,
-  options: { readonly recompute?: boolean } = {},
+  options: Pick<BlockOptions, "recompute"> = {},
 ): Tensor {
   const { hidden, patch, channels, depth } = config;
   const grid = learnedGrid(inputs.x, config);

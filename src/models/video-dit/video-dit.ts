@@ -7,6 +7,7 @@ import { ShapeError } from "../../engine/errors.ts";
 import { formatShape } from "../../engine/graph/shape.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { ConditionedInputs } from "../../nn/conditioning.ts";
+import type { BlockOptions } from "../../nn/blocks.ts";
 import type { Params } from "../../nn/params.ts";
 import { patchTransformer } from "../../nn/patch-transformer.ts";
 import type { VideoDiTConfig } from "./config.ts";
@@ -21,7 +22,7 @@ export function videoDiT(
   p: Params,
   inputs: ConditionedInputs,
   config: VideoDiTConfig,
-  { recompute }: { readonly recompute?: boolean } = {},
+  { recompute }: Pick<BlockOptions, "recompute"> = {},
 ): Tensor {
   const { patch, framePatch, channels } = config;
   if (inputs.x.rank !== 5) {

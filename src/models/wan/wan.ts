@@ -49,7 +49,8 @@ export interface WanClip {
 /**
  * Predicts the flow from picture to noise: [B, channels, frames, H, W] → [B, outputs, frames, H, W].
  *
- * @param inputs.mask false for tokens of the text that are padding, which the network sees as zeros
+ * Tokens of the text that are padding by `mask` are zeros to the network.
+ *
  * @throws ShapeError if the patch does not divide the clip, or the text is not of the config's length
  */
 export function wan(
