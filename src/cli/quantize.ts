@@ -1,24 +1,28 @@
 /**
- * patchwise quantize MODEL: writes a model's network as GGUF with quantized weights, and tells what that changes.
+ * patchwise quantize MODEL: writes a model's network with quantized weights, as GGUF or safetensors, and tells what that changes.
  */
 import type { Command } from "commander";
-import type { QuantizedFormat } from "../engine/arrays/quantize.ts";
 import { quote, UsageError } from "../engine/errors.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import type { ImageModel, PictureSize } from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { finished, imagePipeline } from "../pipelines/pipeline.ts";
-import { quantizeModel, type QuantizedLayer } from "../pipelines/quantize-node.ts";
+import {
+  quantizeModel,
+  type QuantizedLayer,
+  type QuantizedType,
+} from "../pipelines/quantize-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { addModelOptions, modelOptions, numberOption, sizeOption } from "./options.ts";
 import { checkWritable } from "./output-files.ts";
 import { writeJsonLine, writeText } from "./terminal.ts";
 
-const types: Readonly<Record<string, QuantizedFormat>> = {
+const types: Readonly<Record<string, QuantizedType>> = {
   q8_0: "Q8_0",
   q4_0: "Q4_0",
   q4_k: "Q4_K",
+  int8: "int8",
 };
 
 interface QuantizeOptions extends OpenModelOptions {
@@ -35,13 +39,13 @@ export function addQuantize(program: Command): void {
   addModelOptions(program.command("quantize"))
     .summary("write a model's network with quantized weights")
     .description(
-      "Writes the network of a model as a GGUF file with weights of 8 or 4 bits, as stable-diffusion.cpp and ComfyUI read it too, " +
-        "and prints how far the weights of each layer change, as a share of their size. With --prompt, also draws a picture with " +
+      "Writes the network of a model as a GGUF file with weights of 8 or 4 bits, or with --type int8 as safetensors with integers and a " +
+        "scale for each row, as stable-diffusion.cpp and ComfyUI read them too, and prints how far the weights of each layer change, as a share of their size. With --prompt, also draws a picture with " +
         "both and prints how far the two differ.",
     )
     .argument("<model>", "a folder or a file")
     .requiredOption("--type <name>", `type of the weights: ${Object.keys(types).join(", ")}`)
-    .requiredOption("--out <file>", "a .gguf file")
+    .requiredOption("--out <file>", "a .gguf file, or with --type int8 a .safetensors file")
     .option("--prompt <text>", "draw this with the model and with its quantized network")
     .option("--size <WxH>", "size of that picture; the model's own unless given", sizeOption)
     .option(
@@ -56,14 +60,15 @@ export function addQuantize(program: Command): void {
 
 async function quantize(source: string, options: QuantizeOptions): Promise<void> {
   const { out, prompt } = options;
-  const format = Object.hasOwn(types, options.type) ? types[options.type] : undefined;
-  if (!format) {
+  const type = Object.hasOwn(types, options.type) ? types[options.type] : undefined;
+  if (!type) {
     throw new UsageError(
       `--type is ${quote(options.type)}; give ${Object.keys(types).join(", ")}.`,
     );
   }
-  if (!/\.gguf$/i.test(out)) {
-    throw new UsageError(`--out is ${quote(out)}; give a name that ends in .gguf.`);
+  const ending = type === "int8" ? ".safetensors" : ".gguf";
+  if (!out.toLowerCase().endsWith(ending)) {
+    throw new UsageError(`--out is ${quote(out)}; give a name that ends in ${ending}.`);
   }
   await checkWritable([out]);
   const layers: QuantizedLayer[] = [];
@@ -71,7 +76,7 @@ async function quantize(source: string, options: QuantizeOptions): Promise<void>
     if (prompt !== undefined && model.missingParts !== undefined) {
       throw new UsageError(model.missingParts);
     }
-    await quantizeModel(model, format, out, (layer) => layers.push(layer));
+    await quantizeModel(model, type, out, (layer) => layers.push(layer));
     return prompt === undefined ? undefined : difference(model, out, options);
   });
   if (options.json) writeJsonLine(process.stdout, { file: out, layers, picture });

@@ -59,17 +59,16 @@ export {
   uniform,
   type RandomKey,
 } from "./random/random.ts";
-export {
-  arrayWeights,
-  fileWeight,
-  type StoredWeight,
-  type ArrayWeight,
-  type BlocksWeight,
-  type ChannelsWeight,
-  type FileWeight,
-  type RowsWeight,
-  type ScaledWeight,
-} from "./runtime/stored-weight.ts";
+export { arrayWeights, fileWeight } from "./runtime/stored-weight.ts";
+export type {
+  StoredWeight,
+  ArrayWeight,
+  BlocksWeight,
+  ChannelsWeight,
+  FileWeight,
+  RowsWeight,
+  ScaledWeight,
+} from "./runtime/weight-forms.ts";
 export type {
   Backend,
   CompileOptions,

@@ -1,37 +1,42 @@
-/** Writes the network of a model as a GGUF file with quantized weights, under the names of its original repository. */
+/**
+ * Writes the network of a model with quantized weights, under the names of its original repository: as GGUF in blocks, or as
+ * safetensors in integers with a scale for each row.
+ */
 import { blockFormats, decodeBlocks } from "../engine/arrays/blocks.ts";
-import { castArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { sizeOf } from "../engine/arrays/ndarray.ts";
 import { quantizeBlocks, type QuantizedFormat } from "../engine/arrays/quantize.ts";
-import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
-import { sliceRows, type StoredWeight } from "../engine/runtime/stored-weight.ts";
+import { FormatError, UsageError } from "../engine/errors.ts";
 import { familyOf } from "../models/families.ts";
 import type { NetworkConfig } from "../models/network.ts";
 import { ggufChunks, type GGUFTensor } from "../weights/gguf/write.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
-import { readStored } from "../weights/stored-node.ts";
 import type { TensorEntry } from "../weights/safetensors/header.ts";
 import type { ByteSource } from "../weights/sources/source.ts";
 import { weightsOf } from "../weights/safetensors/safetensors.ts";
 import { type ImageModel, tracedForDrawing } from "./image-model.ts";
 import { publishedModel } from "./open/published-checkpoint.ts";
+import { integerTensors } from "./quantize-rows-node.ts";
+import { changeMeter, type NamedWeight, rowsOfWeight } from "./weight-rows-node.ts";
+import { safetensorsStream } from "../weights/safetensors/write.ts";
+
+/** The types of weights that `quantizeModel` writes: blocks of GGUF, or integers with a scale for each row. */
+export type QuantizedType = QuantizedFormat | "int8";
 
 /** What became of a weight. */
 export interface QuantizedLayer {
   readonly name: string;
   /** The type in which it is stored. */
-  readonly type: QuantizedFormat | "F32";
-  /** Bytes of it. */
+  readonly type: QuantizedType | "F32";
+  /** Bytes of it, with its scales. */
   readonly bytes: number;
   /** The root of the mean square of what its numbers changed, divided by that of the numbers. */
   readonly error: number;
 }
 
-/** Numbers that are read and quantized at a time. */
-const PIECE = 2 ** 22;
-
 /**
  * Quantizes the matrices of a network; vectors, convolutions and matrices whose rows are no whole blocks stay in float32, but for rows
- * of whole blocks of Q8_0, which take that type.
+ * of whole blocks of Q8_0, which take that type. "int8" writes safetensors as ComfyUI has them (`int8_tensorwise`), rotated by groups of
+ * 256 where rows are whole groups; other types write GGUF.
  *
  * @param onLayer is told each layer once it is written
  * @throws UsageError if files of the model's family cannot be opened by themselves; PatchwiseError if writing fails, or a weight holds
@@ -39,7 +44,7 @@ const PIECE = 2 ** 22;
  */
 export async function quantizeModel(
   model: ImageModel,
-  format: QuantizedFormat,
+  type: QuantizedType,
   path: string,
   onLayer: (layer: QuantizedLayer) => void,
 ): Promise<void> {
@@ -50,23 +55,28 @@ export async function quantizeModel(
     stored: model.weights(name)!,
   }));
   checkFamily(model, all);
-  const tensors = all.map(({ name, shape, stored }): GGUFTensor => {
-    const type = typeOf(format, shape);
-    return { name, type, shape, bytes: () => pieces(name, shape, stored, type, onLayer) };
-  });
+  if (type === "int8") {
+    return writeFileAtomic(path, safetensorsStream(integerTensors(all, onLayer)));
+  }
   const metadata = { "general.architecture": model.network.kind, "general.name": model.name };
+  const tensors = all.map((weight) => blockTensor(weight, type, onLayer));
   await writeFileAtomic(path, ggufChunks(metadata, tensors));
+}
+
+function blockTensor(
+  weight: NamedWeight,
+  format: QuantizedFormat,
+  onLayer: (layer: QuantizedLayer) => void,
+): GGUFTensor {
+  const { name, shape } = weight;
+  const type = typeOf(format, shape);
+  return { name, type, shape, bytes: () => blocksOf(weight, type, onLayer) };
 }
 
 function typeOf(format: QuantizedFormat, shape: readonly number[]): QuantizedFormat | "F32" {
   const fits = (type: QuantizedFormat) => shape[1]! % blockFormats[type].numbers === 0;
   if (shape.length !== 2) return "F32";
   return fits(format) ? format : fits("Q8_0") ? "Q8_0" : "F32";
-}
-
-interface NamedWeight {
-  readonly name: string;
-  readonly shape: readonly number[];
 }
 
 /** @throws UsageError if the file could not be opened again, since its keys and shapes do not show the model */
@@ -81,7 +91,7 @@ function checkFamily({ name, network }: ImageModel, all: readonly NamedWeight[])
     );
   if (shown && fields(shown) === fields(network)) return;
   throw new UsageError(
-    `${name} is a ${familyOf(network).title} whose config no GGUF file shows, so that it could not be opened again; quantize a model that is published as a single file, such as a FLUX, Z-Image, MiniT2I, Stable Diffusion 3 or DiT.`,
+    `${name} is a ${familyOf(network).title} whose config no file of weights alone shows, so that it could not be opened again; quantize a model that is published as a single file, such as a FLUX, Z-Image, MiniT2I, Stable Diffusion 3 or DiT.`,
   );
 }
 
@@ -101,27 +111,14 @@ function shownBy(name: string, all: readonly NamedWeight[]): NetworkConfig | und
 }
 
 /** The bytes of a weight, some rows at a time. */
-async function* pieces(
-  name: string,
-  shape: readonly number[],
-  stored: StoredWeight,
+async function* blocksOf(
+  weight: NamedWeight,
   type: QuantizedFormat | "F32",
   onLayer: (layer: QuantizedLayer) => void,
 ): AsyncGenerator<Uint8Array> {
-  const rows = shape.length === 2 ? shape[0]! : 1;
-  const inRow = sizeOf(shape) / rows;
-  const step = Math.max(1, Math.floor(PIECE / inRow));
-  let [squares, changes, bytes] = [0, 0, 0];
-  for (let row = 0; row < rows; row += step) {
-    const count = Math.min(step, rows - row);
-    const part = rows === 1 ? stored : sliceRows(stored, 0, row, count);
-    const values = castArray(await readStored(part), "float32").data;
-    const wrong = values.find((value) => !Number.isFinite(value));
-    if (wrong !== undefined) {
-      throw new PatchwiseError(
-        `${name} holds ${wrong}, which no block can; give a model of finite numbers.`,
-      );
-    }
+  const change = changeMeter();
+  let bytes = 0;
+  for await (const { values } of rowsOfWeight(weight)) {
     const piece =
       type === "F32"
         ? new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
@@ -129,13 +126,10 @@ async function* pieces(
     if (type !== "F32") {
       const after = new Float32Array(values.length);
       decodeBlocks(type, piece, 0, after);
-      for (const [i, value] of values.entries()) {
-        squares += value ** 2;
-        changes += (value - after[i]!) ** 2;
-      }
+      change.add(values, after);
     }
     bytes += piece.length;
     yield piece;
   }
-  onLayer({ name, type, bytes, error: squares === 0 ? 0 : Math.sqrt(changes / squares) });
+  onLayer({ name: weight.name, type, bytes, error: change.share() });
 }

@@ -32,8 +32,8 @@ export function storedWeights(
 }
 
 function storedAt(entry: TensorEntry): StoredWeight {
-  const { scale, ...numbers } = entry;
-  if (scale) return scaledWeight(storedAt(numbers), storedAt(scale));
+  const { scale, rotated, ...numbers } = entry;
+  if (scale) return scaledWeight(storedAt(numbers), storedAt(scale), rotated);
   const { tag, dtype, shape, offset, length, source, parts, blocks } = numbers;
   if (parts) return rowsWeight(parts.map(storedAt));
   if (blocks && (source.bytes || source.path !== undefined)) {

@@ -112,6 +112,90 @@ it.each(forms)(
   },
 );
 
+const integers: NdArray = { dtype: "int8", shape: [4, 64], data: new Int8Array(all.buffer) };
+const plain = times(castArray(integers, "float32"), toNumbers(rows));
+
+/** W·R by its definition: R is a power of Kronecker of H4 / 2 for each group. */
+function rotated(values: readonly number[], group: number): number[] {
+  const h4 = [
+    [1, 1, 1, -1],
+    [1, 1, -1, 1],
+    [1, -1, 1, 1],
+    [-1, 1, 1, 1],
+  ];
+  const element = (i: number, j: number, size: number): number =>
+    size === 1 ? 1 : (h4[i % 4]![j % 4]! / 2) * element(i >> 2, j >> 2, size / 4);
+  return values.map((_, at) => {
+    const [start, j] = [at - (at % group), at % group];
+    let sum = 0;
+    for (let i = 0; i < group; i++) sum += values[start + i]! * element(i, j, group);
+    return sum;
+  });
+}
+
+const turned = (size: number, more: object = {}) =>
+  JSON.stringify({ format: "int8_tensorwise", convrot: true, convrot_groupsize: size, ...more });
+const scaled = { "a.weight": integers, "a.weight_scale": { ...rows, shape: [4, 1] } };
+
+describe.each<[string, Record<string, NdArray>, string | undefined, readonly number[]]>([
+  ["with a scale for each row", scaled, undefined, plain],
+  [
+    "with a note",
+    { ...scaled, "a.comfy_quant": bytes('{"format":"int8_tensorwise"}') },
+    undefined,
+    plain,
+  ],
+  ["rotated by 4", { ...scaled, "a.comfy_quant": bytes(turned(4)) }, undefined, rotated(plain, 4)],
+  [
+    "rotated by 16",
+    { ...scaled, "a.comfy_quant": bytes(turned(16)) },
+    undefined,
+    rotated(plain, 16),
+  ],
+  [
+    "rotated by 64",
+    { ...scaled, "a.comfy_quant": bytes(turned(64)) },
+    undefined,
+    rotated(plain, 64),
+  ],
+  ["rotated, as the metadata say", scaled, turned(16), rotated(plain, 16)],
+])("a weight in 8-bit integers %s", (_, tensors, note, expected) => {
+  const metadata: [string, string][] =
+    note === undefined ? [] : [["_quantization_metadata", `{"layers":{"a":${note}}}`]];
+  const near = (values: readonly number[]) => {
+    const most = Math.max(...values.map((value, i) => Math.abs(value - expected[i]!)));
+    expect(most).toBeLessThan(2e-4);
+  };
+
+  it("is read, and computed with where it lies, as what it stands for", async () => {
+    const path = join(folder, "i.safetensors");
+    await writeSafetensors(path, Object.entries(tensors), metadata);
+    const weights = await openSafetensorsFile(path);
+    expect([...weights.entries.keys()]).toEqual(["a.weight"]);
+    near(toNumbers(await weights.read("a.weight")));
+    const split = splitRows(weights, () => ["0", "1"]);
+    const halves = [await split.read("0"), await split.read("1")];
+    near(halves.flatMap((half) => toNumbers(half)));
+    const graph = graphOf({ y: parameter("a.weight", [4, 64]).mul(1) });
+    const program = await nodeBackend("cpu").compile(graph, { weights: storedWeights(weights) });
+    near(toNumbers((await program.run({}))["y"]!));
+    await program.dispose();
+    await weights.close();
+  });
+});
+
+describe("notes on formats", () => {
+  it.each([
+    ["nvfp4", '{"format":"nvfp4"}', 'in the format "nvfp4", which cannot be read'],
+    ["no format", '{"convrot":true}', "names no format"],
+    ["no JSON", "{", "should be a JSON object"],
+    ["a wrong group", turned(8), "must be a power of 4"],
+    ["rows that are no whole groups", turned(256), "no whole groups of 256"],
+  ])("are refused: %s", async (_, note, message) => {
+    await expect(open({ ...scaled, "a.comfy_quant": bytes(note) })).rejects.toThrow(message);
+  });
+});
+
 describe("scales", () => {
   it("may be in another shard than their weights", async () => {
     await writeSafetensors(join(folder, "1.safetensors"), [["a.weight", e4m3]]);

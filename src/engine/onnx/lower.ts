@@ -12,6 +12,7 @@ import { formatDim, formatShape, sameShape, type Shape } from "../graph/shape.ts
 import type { Node, Tensor } from "../graph/tensor.ts";
 import { Emitter } from "./emitter.ts";
 import { lowerBlocks } from "./lower-blocks.ts";
+import { lowerRotation } from "./lower-rotation.ts";
 import { lowerRules } from "./lower-rules.ts";
 import { dataTypes, encodeModel, type ModelProto, type ValueInfoProto } from "./proto.ts";
 import { PatchwiseError, ShapeError } from "../errors.ts";
@@ -242,6 +243,7 @@ function lowerWeight(
       emitter.scope = parameter.node.scope;
       return emitter.emit("Mul", [numbers, scale]);
     },
+    rotate: (numbers, size, dims) => lowerRotation(emitter, numbers, size, dims),
   };
 
   const names = new Map<Tensor, string>();
@@ -306,6 +308,7 @@ function lowerRows({ name, stored }: Table, ids: string, node: Node, emitter: Em
     },
     concat: refused,
     multiply: refused,
+    rotate: refused,
   });
 }
 

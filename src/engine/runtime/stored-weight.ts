@@ -1,9 +1,8 @@
 /**
- * How the weights of a model are stored. This file owns the union: a new kind of storage, such as blocks of
- * quantized numbers, is one more member of `StoredWeight` and one more row of `storages`, and nothing else
- * looks at `kind`.
+ * What weights can do in each form in which they are stored. A new form is one more member of `StoredWeight` (weight-forms.ts) and one
+ * more row of `storages`, and nothing else looks at `kind`.
  */
-import { blockFormats, blockRange, type BlockFormat, decodeBlocks } from "../arrays/blocks.ts";
+import { blockFormats, blockRange, decodeBlocks } from "../arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
 import { channelScales, quantizeChannels } from "../arrays/channels.ts";
@@ -16,87 +15,18 @@ import {
   sizeOf,
   viewOf,
 } from "../arrays/ndarray.ts";
+import { rotateGroups } from "../arrays/hadamard.ts";
+import type {
+  BlocksWeight,
+  FileWeight,
+  ReadFile,
+  ScaledWeight,
+  StoredWeight,
+  WeightEmitter,
+  WeightType,
+} from "./weight-forms.ts";
 
-/** An array in memory. */
-export interface ArrayWeight {
-  readonly kind: "array";
-  readonly array: NdArray;
-}
-
-/** A byte range of a file, row-major and little-endian. The runtime maps the file instead of reading it. */
-export interface FileWeight {
-  readonly kind: "file";
-  /** A path in Node; the name of a mounted file in the browser. */
-  readonly path: string;
-  readonly offset: number;
-  readonly length: number;
-  readonly dtype: DType;
-  readonly shape: readonly number[];
-}
-
-/** Weights of one dtype that are concatenated along the first axis, each where it is stored. */
-export interface RowsWeight {
-  readonly kind: "rows";
-  readonly parts: readonly StoredWeight[];
-}
-
-/** Numbers in blocks of a quantized type, in a file or in memory. Programs compute them from the bytes in each run. */
-export interface BlocksWeight {
-  readonly kind: "blocks";
-  readonly format: BlockFormat;
-  /** The number, counted from the block at `offset`, with which the weight begins. */
-  readonly first: number;
-  /** A path in Node, or the bytes. */
-  readonly path?: string;
-  readonly bytes?: Uint8Array;
-  /** Where the blocks begin. */
-  readonly offset: number;
-  readonly shape: readonly number[];
-}
-
-/** Numbers that are to be multiplied by a scale of their own, as checkpoints in 8-bit floats have them. */
-export interface ScaledWeight {
-  readonly kind: "scaled";
-  readonly numbers: StoredWeight;
-  /** One number, or one for each row: of one element, or of shape [rows, 1, …]. */
-  readonly scale: StoredWeight;
-}
-
-/**
- * The weight [out, in] of a linear layer in 8 bits: `values`, int8 [in, out], times `scale`, float32 [out], is the weight. It is
- * quantized as it is read, some rows at a time.
- */
-export interface ChannelsWeight {
-  readonly kind: "channels";
-  readonly part: "values" | "scale";
-  readonly of: StoredWeight;
-}
-
-export type StoredWeight =
-  | ArrayWeight
-  | FileWeight
-  | RowsWeight
-  | BlocksWeight
-  | ScaledWeight
-  | ChannelsWeight;
-
-/** The dtype and shape that a weight has once it is read. */
-export interface WeightType {
-  readonly dtype: DType;
-  readonly shape: readonly number[];
-}
-
-/** Fills `target` with the bytes of a file from `offset` on. */
-export type ReadFile = (target: Uint8Array, path: string, offset: number) => Promise<void>;
-
-/** Adds weights to an ONNX graph. Each method returns the name of the value that holds the weight. */
-export interface WeightEmitter {
-  array(name: string, array: NdArray): string;
-  file(name: string, weight: FileWeight): string;
-  concat(parts: readonly string[]): string;
-  multiply(numbers: string, scale: string): string;
-  blocks(name: string, weight: BlocksWeight): string;
-}
+export type { BlocksWeight, FileWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
 
 /** What the engine has to know about one kind of storage. */
 interface Storage<W extends StoredWeight> {
@@ -244,21 +174,22 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     label: ({ numbers }) => weightLabel(numbers),
     bytes: ({ numbers, scale }) => weightBytes(numbers) + weightBytes(scale),
     files: ({ numbers, scale }) => [...weightFiles(numbers), ...weightFiles(scale)],
-    relocated: ({ numbers, scale }, rename) =>
-      scaledWeight(relocated(numbers, rename), relocated(scale, rename)),
-    reshaped: ({ numbers, scale }, shape) =>
-      scaledWeight(
-        reshaped(numbers, shape),
-        isSingle(scale) ? scale : reshaped(scale, [rowsIn(scale), ...shape.slice(1).map(() => 1)]),
-      ),
-    slice({ numbers, scale }, axis, start, count) {
+    relocated: ({ numbers, scale, rotated }, rename) =>
+      scaledWeight(relocated(numbers, rename), relocated(scale, rename), rotated),
+    reshaped({ numbers, scale, rotated }, shape) {
+      const rows = [rowsIn(scale), ...shape.slice(1).map(() => 1)];
+      const own = isSingle(scale) ? scale : reshaped(scale, rows);
+      return scaledWeight(reshaped(numbers, shape), own, rotated);
+    },
+    slice({ numbers, scale, rotated }, axis, start, count) {
+      if (axis > 0 && rotated !== undefined) return refuseCut();
       const own = axis > 0 || isSingle(scale) ? scale : sliceRows(scale, 0, start, count);
-      return scaledWeight(sliceRows(numbers, axis, start, count), own);
+      return scaledWeight(sliceRows(numbers, axis, start, count), own, rotated);
     },
     inPlace: ({ numbers, scale }, readable) =>
       isInPlace(numbers, readable) && isInPlace(scale, readable),
     gatherable: () => false,
-    async read({ numbers, scale }, target, readFile) {
+    async read({ numbers, scale, rotated }, target, readFile) {
       const [stored, scales] = [
         await readWeight(numbers, readFile),
         castArray(await readWeight(scale, readFile), "float32").data,
@@ -267,12 +198,16 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const values = viewOf("float32", target.buffer as ArrayBuffer, target.byteOffset, length);
       toFloat32(stored.dtype, stored.data, values);
       scaleRows(values, scales);
+      if (rotated !== undefined) rotateGroups(values, rotated);
     },
-    emit: ({ numbers, scale }, name, emitter) =>
-      emitter.multiply(
+    emit({ numbers, scale, rotated }, name, emitter) {
+      const scaled = emitter.multiply(
         emitWeight(numbers, `${name}#numbers`, emitter),
         emitWeight(scale, `${name}#scale`, emitter),
-      ),
+      );
+      if (rotated === undefined) return scaled;
+      return emitter.rotate(scaled, rotated, weightType(numbers).shape);
+    },
   },
   channels: {
     type({ part, of }) {
@@ -368,9 +303,17 @@ export function blocksWeight(weight: Omit<BlocksWeight, "kind">): StoredWeight {
   return { kind: "blocks", ...weight };
 }
 
-/** Numbers times a scale: one number, or one for each row of shape [rows, 1, …]. They are read as float32. */
-export function scaledWeight(numbers: StoredWeight, scale: StoredWeight): StoredWeight {
-  return { kind: "scaled", numbers, scale };
+/**
+ * Numbers times a scale: one number, or one for each row of shape [rows, 1, …]. They are read as float32.
+ *
+ * @param rotated the size of the groups that a rotation mixed
+ */
+export function scaledWeight(
+  numbers: StoredWeight,
+  scale: StoredWeight,
+  rotated?: number,
+): ScaledWeight {
+  return { kind: "scaled", numbers, scale, rotated };
 }
 
 /**

@@ -28,6 +28,8 @@ export interface TensorEntry {
   readonly blocks?: { readonly format: BlockFormat; readonly first: number };
   /** Set if the numbers are to be multiplied by a scale: one number, or one for each row. They are then read as float32. */
   readonly scale?: TensorEntry;
+  /** Set if a rotation mixed each group of so many numbers along the rows (engine/arrays/hadamard.ts), which reading takes back. */
+  readonly rotated?: number;
   /**
    * Set if the tensor is stored in parts that are concatenated along the first axis; `source` then presents
    * their bytes as one.

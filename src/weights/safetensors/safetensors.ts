@@ -1,11 +1,12 @@
 /** Opens safetensors files without reading their tensors, and reads tensors one at a time. */
 import { blockRange, decodeBlocks } from "../../engine/arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../../engine/arrays/convert.ts";
+import { rotateGroups } from "../../engine/arrays/hadamard.ts";
 import { byteSize, type DType, type NdArray, sizeOf, viewOf } from "../../engine/arrays/ndarray.ts";
 import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
-import { joinScales } from "../scales.ts";
+import { joinScales, weightFormats } from "../scales.ts";
 import type { ByteSource } from "../sources/source.ts";
 
 /** Named tensors in one file or in several. */
@@ -48,10 +49,12 @@ export async function openSafetensors(source: ByteSource): Promise<Weights> {
   return withScales(await openShard(source));
 }
 
-/** Weights in 8-bit floats with their scales. */
-export function withScales(weights: Weights): Weights {
+/** Weights in 8 bits with their scales. @throws FormatError if a scale does not fit its weight, or a format is not known */
+export async function withScales(weights: Weights): Promise<Weights> {
   const { name, metadata, entries } = weights;
-  return weightsOf(name, metadata, joinScales(entries), () => weights.close());
+  return weightsOf(name, metadata, joinScales(entries, await weightFormats(weights)), () =>
+    weights.close(),
+  );
 }
 
 /** Opens one of several files, whose scales of weights may be in another. */
@@ -157,6 +160,7 @@ export async function readFloat32(
     toFloat32(dtype, chunk, data.subarray(done / size, (done + length) / size));
   }
   if (entry.scale) scaleRows(data, (await readFloat32(entry.scale)).data);
+  if (entry.rotated !== undefined) rotateGroups(data, entry.rotated);
   return values;
 }
 

@@ -4,13 +4,7 @@
  * element size, and equal tensors always give equal bytes.
  */
 import { joined } from "../../engine/bytes.ts";
-import {
-  byteSize,
-  bytesOf,
-  type DType,
-  type NdArray,
-  sizeOf,
-} from "../../engine/arrays/ndarray.ts";
+import { byteSize, type DType, type NdArray, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, METADATA_KEY, tags } from "./format.ts";
 
@@ -42,9 +36,47 @@ export function safetensorsBytes(
  * @throws as `safetensorsBytes`
  */
 export function safetensorsChunks(tensors: NamedArrays, metadata: Metadata = []): Uint8Array[] {
-  const sorted = [...tensors].map(([name, array]) => ({ name, array, ...tagOf(array) }));
-  sorted.sort((a, b) => b.rank - a.rank || compareCodePoints(a.name, b.name));
+  const sorted = inOrder([...tensors].map(([name, array]) => ({ name, ...array })));
+  for (const array of sorted) checkLength(array.name, array);
+  const contents = sorted.map(
+    ({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  );
+  return [headerOf(sorted, metadata), ...contents];
+}
 
+/** A tensor whose bytes are made as they are written. */
+export interface StreamedTensor {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** As many bytes as dtype and shape say, in pieces. */
+  bytes(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+}
+
+/**
+ * Encodes a file whose tensors need not be in memory, in pieces. They are asked for their bytes in the order of the file.
+ *
+ * @throws as `safetensorsBytes`
+ */
+export async function* safetensorsStream(
+  tensors: readonly StreamedTensor[],
+  metadata: Metadata = [],
+): AsyncGenerator<Uint8Array> {
+  const sorted = inOrder(tensors);
+  yield headerOf(sorted, metadata);
+  for (const { bytes } of sorted) yield* bytes();
+}
+
+type Typed = Pick<StreamedTensor, "name" | "dtype" | "shape">;
+
+/** By descending alignment and then by name. */
+function inOrder<T extends Typed>(tensors: readonly T[]): T[] {
+  return tensors.toSorted(
+    (a, b) => tagOf(b.dtype).rank - tagOf(a.dtype).rank || compareCodePoints(a.name, b.name),
+  );
+}
+
+function headerOf(sorted: readonly Typed[], metadata: Metadata): Uint8Array {
   const notes = [...metadata].sort(([a], [b]) => compareCodePoints(a, b));
   checkNames(
     "tensor",
@@ -62,17 +94,13 @@ export function safetensorsChunks(tensors: NamedArrays, metadata: Metadata = [])
   const noteFields = notes.map(([key, value]) => `${JSON.stringify(key)}:${noteText(key, value)}`);
   if (notes.length) fields.push(`${JSON.stringify(METADATA_KEY)}:{${noteFields.join(",")}}`);
   let offset = 0;
-  for (const { name, tag, array } of sorted) {
-    checkLength(name, array);
-    const end = offset + bytesOf(array);
-    const entry = { dtype: tag, shape: array.shape, data_offsets: [offset, end] };
+  for (const { name, dtype, shape } of sorted) {
+    const end = offset + sizeOf(shape) * byteSize(dtype);
+    const entry = { dtype: tagOf(dtype).tag, shape, data_offsets: [offset, end] };
     fields.push(`${JSON.stringify(name)}:${JSON.stringify(entry)}`);
     offset = end;
   }
-  const contents = sorted.map(
-    ({ array: { data } }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-  );
-  return [headerBytes(`{${fields.join(",")}}`), ...contents];
+  return headerBytes(`{${fields.join(",")}}`);
 }
 
 function headerBytes(json: string): Uint8Array {
@@ -89,10 +117,10 @@ function headerBytes(json: string): Uint8Array {
   return bytes;
 }
 
-function tagOf(array: NdArray): { readonly tag: string; readonly rank: number } {
-  const tag = tagsOfDtypes.get(array.dtype);
+function tagOf(dtype: DType): { readonly tag: string; readonly rank: number } {
+  const tag = tagsOfDtypes.get(dtype);
   if (tag) return tag;
-  throw new PatchwiseError(`A tensor of dtype ${array.dtype} cannot be written to safetensors.`);
+  throw new PatchwiseError(`A tensor of dtype ${dtype} cannot be written to safetensors.`);
 }
 
 /** Rejects names that readers would refuse or misinterpret. */

@@ -1,0 +1,88 @@
+/** The forms in which weights are stored, as plain data; stored-weight.ts says what each can do. */
+import type { BlockFormat } from "../arrays/blocks.ts";
+import type { DType, NdArray } from "../arrays/ndarray.ts";
+
+/** An array in memory. */
+export interface ArrayWeight {
+  readonly kind: "array";
+  readonly array: NdArray;
+}
+
+/** A byte range of a file, row-major and little-endian. The runtime maps the file instead of reading it. */
+export interface FileWeight {
+  readonly kind: "file";
+  /** A path in Node; the name of a mounted file in the browser. */
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Weights of one dtype that are concatenated along the first axis, each where it is stored. */
+export interface RowsWeight {
+  readonly kind: "rows";
+  readonly parts: readonly StoredWeight[];
+}
+
+/** Numbers in blocks of a quantized type, in a file or in memory. Programs compute them from the bytes in each run. */
+export interface BlocksWeight {
+  readonly kind: "blocks";
+  readonly format: BlockFormat;
+  /** The number, counted from the block at `offset`, with which the weight begins. */
+  readonly first: number;
+  /** A path in Node, or the bytes. */
+  readonly path?: string;
+  readonly bytes?: Uint8Array;
+  /** Where the blocks begin. */
+  readonly offset: number;
+  readonly shape: readonly number[];
+}
+
+/** Numbers that are to be multiplied by a scale of their own, as checkpoints in 8-bit floats and integers have them. */
+export interface ScaledWeight {
+  readonly kind: "scaled";
+  readonly numbers: StoredWeight;
+  /** One number, or one for each row: of one element, or of shape [rows, 1, …]. */
+  readonly scale: StoredWeight;
+  /** The numbers of a group along the rows of a matrix that a rotation (arrays/hadamard.ts) mixed; none unless given. */
+  readonly rotated?: number | undefined;
+}
+
+/**
+ * The weight [out, in] of a linear layer in 8 bits: `values`, int8 [in, out], times `scale`, float32 [out], is the weight. It is
+ * quantized as it is read, some rows at a time.
+ */
+export interface ChannelsWeight {
+  readonly kind: "channels";
+  readonly part: "values" | "scale";
+  readonly of: StoredWeight;
+}
+
+export type StoredWeight =
+  | ArrayWeight
+  | FileWeight
+  | RowsWeight
+  | BlocksWeight
+  | ScaledWeight
+  | ChannelsWeight;
+
+/** The dtype and shape that a weight has once it is read. */
+export interface WeightType {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Fills `target` with the bytes of a file from `offset` on. */
+export type ReadFile = (target: Uint8Array, path: string, offset: number) => Promise<void>;
+
+/** Adds weights to an ONNX graph. Each method returns the name of the value that holds the weight. */
+export interface WeightEmitter {
+  array(name: string, array: NdArray): string;
+  file(name: string, weight: FileWeight): string;
+  concat(parts: readonly string[]): string;
+  multiply(numbers: string, scale: string): string;
+  /** Takes back the rotation of groups of `size` numbers of a matrix of this shape. */
+  rotate(numbers: string, size: number, shape: readonly number[]): string;
+  blocks(name: string, weight: BlocksWeight): string;
+}
