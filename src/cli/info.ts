@@ -9,12 +9,13 @@ import {
   estimateTogether,
 } from "../engine/passes/cost.ts";
 import { nearestNames, quote, UsageError } from "../engine/errors.ts";
-import { graphOf } from "../engine/graph/graph.ts";
+import { graphOf, leafName } from "../engine/graph/graph.ts";
 import { declaredTensors } from "../nn/params.ts";
 import { canDrop, networkPresets } from "../models/network.ts";
 import {
   type ImageModel,
   latentSize,
+  pictureSize,
   type PictureSize,
   type SizedModel,
   type StagedModel,
@@ -22,8 +23,10 @@ import {
   tracedForDrawing,
 } from "../pipelines/image-model.ts";
 import { memoryPlan } from "../pipelines/programs.ts";
+import type { GenerateSettings } from "../pipelines/settings.ts";
 import { weightBytes, weightLabel } from "../engine/runtime/stored-weight.ts";
 import { shippedModels } from "../models/card-node.ts";
+import { familyOf } from "../models/families.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
@@ -38,9 +41,23 @@ interface StageCosts {
   readonly name: string;
   readonly parameters: number;
   readonly memory_bytes: number;
+  /** Bytes of its weights by the type in which they are stored; left out for a preset, which has none. */
+  readonly stored_bytes?: Readonly<Record<string, number>>;
 }
 
+/** The settings with which a model draws unless asked otherwise. */
+type Defaults = Pick<GenerateSettings, "steps" | "guidance"> & {
+  /** In pixels; left out where the part that decodes them is missing. */
+  readonly width?: number;
+  readonly height?: number;
+  readonly sampler: string;
+};
+
 interface Costs {
+  /** The family of the network, such as "FLUX.2"; left out for what is no network that draws. */
+  readonly family?: string;
+  /** The settings that were found for drawing; left out for a preset. */
+  readonly defaults?: Defaults;
   /** Parameters and multiply-adds (in 10⁹) of the network. */
   readonly parameters: number;
   readonly gflops: number;
@@ -76,7 +93,7 @@ export function addInfo(program: Command): void {
     .option("--size <WxH>", "size of the picture in pixels; the model's own by default", sizeOption)
     .option(
       "--json",
-      "print one JSON object: { parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages, stored_bytes, missing }",
+      "print one JSON object: { family, defaults, parameters, gflops, tokens, memory_bytes, least_memory_bytes, stages, stored_bytes, missing }",
     )
     .addHelpText("after", `\nPresets: ${presetNames.join(", ")}`)
     .action(info);
@@ -97,7 +114,10 @@ async function info(model: string, options: InfoOptions): Promise<void> {
   else writeText(process.stdout, text(model, costs, drawn));
 }
 
-type Described = StagedModel & SizedModel & Pick<ImageModel, "missingParts">;
+type Described = StagedModel &
+  SizedModel &
+  Pick<ImageModel, "missingParts"> &
+  Partial<Pick<ImageModel, "process" | "defaults">>;
 
 async function describe(model: string, options: OpenModelOptions): Promise<Described> {
   const network = networkPresets().get(model);
@@ -127,6 +147,8 @@ function costsOf(model: Described, pixels: InfoOptions["size"]): Costs {
   const traced = tracedForDrawing(network, size);
   const graph = graphOf({ output: traced.output });
   return {
+    family: familyOf(network).title,
+    ...defaultsOf(model),
     // Published files hold weights that some sizes of pictures do not need.
     parameters: countParameters({ parameters: declaredTensors(traced.params) }),
     gflops: countMultiplyAdds(graph, 1) / 1e9,
@@ -138,14 +160,34 @@ function costsOf(model: Described, pixels: InfoOptions["size"]): Costs {
       name: stage.name,
       parameters: countParameters(stage.graph()),
       memory_bytes: memory.total,
+      ...storedBytes(stage, stage.graph().parameters.map(leafName)),
     })),
     ...storedBytes(model, [...traced.params.declared.keys()]),
     ...(model.missingParts !== undefined && { missing: model.missingParts }),
   };
 }
 
+function defaultsOf(model: Described): Pick<Costs, "defaults"> {
+  const { process, defaults } = model;
+  if (!process || !defaults) return {};
+  const { steps, guidance } = defaults;
+  return {
+    defaults: {
+      ...(isDecoded(model) && pictureSize({}, model)),
+      steps,
+      guidance,
+      sampler: process.sampler,
+    },
+  };
+}
+
+/** Whether the size in pixels is known: the network draws them itself, or the autoencoder is there. */
+function isDecoded({ decoder, clipDecoder, network }: Described): boolean {
+  return Boolean(decoder ?? clipDecoder) || network.channels === 1 || network.channels === 3;
+}
+
 function storedBytes(
-  { weights }: StagedModel,
+  { weights }: Pick<StagedModel, "weights">,
   names: readonly string[],
 ): Pick<Costs, "stored_bytes"> {
   const stored = names.flatMap((name) => weights(name) ?? []);
@@ -175,7 +217,17 @@ function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Co
 function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
   const { stages, memory_bytes: together, least_memory_bytes: least } = costs;
   const several = stages.length > 1;
+  const { family, defaults } = costs;
   const rows = [
+    ...(family === undefined ? [] : [["family", family]]),
+    ...(defaults
+      ? [
+          [
+            "draws",
+            `${defaults.width === undefined ? "" : `${defaults.width}×${defaults.height} pixels `}in ${defaults.steps} steps, guidance ${defaults.guidance}, sampler ${defaults.sampler}`,
+          ],
+        ]
+      : []),
     ["parameters", costs.parameters.toLocaleString("en")],
     ["Gflops", `${costs.gflops.toFixed(2)} (10⁹ multiply-adds, one forward pass of one ${of})`],
     // A U-Net has no tokens.
@@ -195,13 +247,18 @@ function text(model: string, costs: Costs, of: CountedPreset["of"]): string {
       "memory",
       `${mebibytes(together)} to ${uses[of]}${several || least < 0.9 * together ? `, ${mebibytes(least)} at least` : ""}${several ? ":" : ""}`,
     ],
-    ...(several ? stages : []).map(({ name, parameters, memory_bytes }) => [
+    ...(several ? stages : []).map((stage) => [
       "",
-      `${mebibytes(memory_bytes)} for ${name} (${parameters.toLocaleString("en")} parameters)`,
+      `${mebibytes(stage.memory_bytes)} for ${stage.name} (${stage.parameters.toLocaleString("en")} parameters${typesOf(stage)})`,
     ]),
   ];
   const missing = costs.missing === undefined ? "" : `${costs.missing}\n`;
   return `${model}\n${rows.map(([name, value]) => `  ${name!.padEnd(10)}  ${value}\n`).join("")}${missing}`;
+}
+
+/** The types in which the weights of a stage are stored. */
+function typesOf({ stored_bytes: bytes }: StageCosts): string {
+  return bytes === undefined ? "" : ` in ${Object.keys(bytes).join(", ")}`;
 }
 
 /** The tasks whose memory is estimated, as phrases. */

@@ -36,12 +36,8 @@ export interface WeightFormat {
  *
  * @throws FormatError if a note is no JSON of a known form
  */
-export async function weightFormats({
-  name,
-  metadata,
-  entries,
-  read,
-}: Weights): Promise<ReadonlyMap<string, WeightFormat>> {
+export async function weightFormats(weights: Weights): Promise<ReadonlyMap<string, WeightFormat>> {
+  const { name, metadata, entries } = weights;
   const found = new Map<string, WeightFormat>();
   const all = metadata.get(METADATA);
   const layers =
@@ -55,7 +51,9 @@ export async function weightFormats({
     // The dtype of 8-bit floats is their format.
     const own = entries.get(`${layer}weight`)?.dtype;
     if (own && isFloat8(own)) continue;
-    const text = new TextDecoder().decode(Uint8Array.from((await read(key)).data as Uint8Array));
+    const text = new TextDecoder().decode(
+      Uint8Array.from((await weights.read(key)).data as Uint8Array),
+    );
     const place = `${name}: tensor ${quote(key)}`;
     found.set(layer, formatIn(parsed(text, place), place));
   }
@@ -125,7 +123,7 @@ function checkFormats(
   for (const [layer, { format }] of formats) {
     const weight = entries.get(`${layer}weight`);
     if (!weight) continue;
-    const fits = weight.dtype === "int8" ? format === INTEGERS : /^float8_/.test(format);
+    const fits = weight.dtype === "int8" ? format === INTEGERS : format.startsWith("float8_");
     if (fits && (weight.dtype === "int8" || (weight.dtype && isFloat8(weight.dtype)))) continue;
     throw new FormatError(
       `${weight.source.name}: tensor ${quote(weight.name)} is ${weight.tag} in the format ${quote(format)}, which cannot be read; give the model in bfloat16, in 8-bit floats, in ${INTEGERS} or as GGUF.`,

@@ -27,6 +27,7 @@ describe("patchwise info", () => {
     expect({ code, err }).toEqual({ code: 0, err: "" });
     const costs = JSON.parse(out);
     expect(costs).toEqual({
+      family: "DiT",
       parameters: 32_865_056,
       gflops: expect.closeTo(6.0581, 4),
       tokens: 256,
@@ -75,13 +76,19 @@ describe("patchwise info", () => {
     const costs = (...args: string[]) => JSON.parse(info(...args, "--json").out);
     const diffusers = costs(at("diffusers"));
     const original = costs(at("dit.safetensors"));
-    const { memory_bytes, least_memory_bytes, stages, ...counts } = original;
+    const { memory_bytes, least_memory_bytes, stages, defaults, ...counts } = original;
+    // The original's code draws in 250 steps; without an autoencoder, the size in pixels is not known.
+    expect(defaults).toEqual({ steps: 250, guidance: 4, sampler: "ddpm" });
+    expect(diffusers.defaults).toMatchObject({ width: 8, height: 8, steps: 50 });
     expect(diffusers).toMatchObject(counts);
     expect(diffusers.stages[0]).toEqual(stages[0]);
     expect(diffusers.least_memory_bytes).toBeGreaterThanOrEqual(least_memory_bytes);
     expect(counts).toMatchObject({ tokens: 4 });
     expect(diffusers.memory_bytes).toBeGreaterThan(memory_bytes);
-    expect(costs(at("dit.safetensors"), "--vae", at("diffusers/vae"))).toEqual(diffusers);
+    const { defaults: own, ...joined } = costs(at("dit.safetensors"), "--vae", at("diffusers/vae"));
+    const { defaults: _, ...whole } = diffusers;
+    expect(joined).toEqual(whole);
+    expect(own).toMatchObject({ width: 8, height: 8, steps: 250 });
   });
 
   it("counts a trained folder", () => {

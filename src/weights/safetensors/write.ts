@@ -64,7 +64,7 @@ export async function* safetensorsStream(
 ): AsyncGenerator<Uint8Array> {
   const sorted = inOrder(tensors);
   yield headerOf(sorted, metadata);
-  for (const { bytes } of sorted) yield* bytes();
+  for (const tensor of sorted) yield* tensor.bytes();
 }
 
 type Typed = Pick<StreamedTensor, "name" | "dtype" | "shape">;
