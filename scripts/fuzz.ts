@@ -77,6 +77,7 @@ interface Tally {
   kinds: number;
   memory: number;
   cpu: number;
+  slowest: number;
   findings: number;
   add(finding: Finding): void;
 }
@@ -88,6 +89,7 @@ function newTally(keep: (finding: Finding) => void): Tally {
     kinds: 0,
     memory: 0,
     cpu: 0,
+    slowest: 0,
     findings: 0,
     add(finding: Finding) {
       tally.findings++;
@@ -125,6 +127,7 @@ async function runChild(task: Task, tally: Tally): Promise<number> {
       tally.kinds = Math.max(tally.kinds, report.kinds);
       tally.memory = Math.max(tally.memory, report.memory);
       tally.cpu += report.cpu;
+      tally.slowest = Math.max(tally.slowest, report.slowest);
     }
   });
   child.send(task);
@@ -203,10 +206,10 @@ for (const name of chosen) {
   const seconds = numberOf("seconds", values.count === undefined ? HOUR : Infinity);
   const begun = Date.now();
   const tally = await fuzz(name, seed, count, seconds / chosen.length);
-  const { inputs, accepted, kinds, memory, cpu, findings } = tally;
+  const { inputs, accepted, kinds, memory, cpu, slowest, findings } = tally;
   found += findings;
   console.log(
-    `${name}: ${inputs} inputs (seed ${seed}) in ${((Date.now() - begun) / 1000).toFixed(0)} s, ${((1000 * cpu) / inputs).toFixed(1)} ms of processor time each, ${accepted} read, ${kinds} kinds of refusals, ${(memory / 2 ** 20).toFixed(0)} MiB, ${findings} findings`,
+    `${name}: ${inputs} inputs (seed ${seed}) in ${((Date.now() - begun) / 1000).toFixed(0)} s, ${((1000 * cpu) / inputs).toFixed(1)} ms of processor time each (${(1000 * slowest).toFixed(0)} ms at most), ${accepted} read, ${kinds} kinds of refusals, ${(memory / 2 ** 20).toFixed(0)} MiB, ${findings} findings`,
   );
 }
 process.exitCode = found > 0 ? 1 : 0;

@@ -11,6 +11,12 @@ const MOST_FLAWS = 50;
 
 const peakMemory = () => process.resourceUsage().maxRSS * 1024;
 
+/** Seconds of processor time that this process has taken. */
+function worked(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
 async function work(task: Task): Promise<void> {
   const { open } = (await import(task.target)) as { open: OpenTarget };
   const target = await open(task.folder);
@@ -18,7 +24,7 @@ async function work(task: Task): Promise<void> {
   const place = new Float64Array(1);
   const send = (report: Report) => process.send!(report);
   const kinds = new Set<string>();
-  let [index, accepted, flaws] = [task.from, 0, 0];
+  let [index, accepted, flaws, slowest] = [task.from, 0, 0, 0];
   // Sound files first: a target that refuses what it should read tests nothing.
   for (const [i, sound] of target.sound.entries()) {
     try {
@@ -27,7 +33,8 @@ async function work(task: Task): Promise<void> {
       throw new Error(`sound file ${i} of ${task.target} is refused`, { cause: error });
     }
   }
-  const before = process.cpuUsage();
+  const before = worked();
+  let spent = before;
   for (; index < task.from + task.count && Date.now() < task.until; index++) {
     place[0] = index;
     writeSync(progress, place, 0, 8, 0);
@@ -39,6 +46,8 @@ async function work(task: Task): Promise<void> {
       flaw = flawOf(error);
       if (flaw === undefined) kinds.add(kindOf((error as Error).message));
     }
+    const now = worked();
+    [slowest, spent] = [Math.max(slowest, now - spent), now];
     const memory = peakMemory();
     if (memory > task.memory) flaw ??= `the process has ${Math.round(memory / 2 ** 20)} MiB`;
     if (flaw === undefined) continue;
@@ -49,9 +58,9 @@ async function work(task: Task): Promise<void> {
       break;
     }
   }
-  const { user, system } = process.cpuUsage(before);
-  const cpu = (user + system) / 1e6;
-  send({ kind: "end", next: index, accepted, kinds: kinds.size, memory: peakMemory(), cpu });
+  const cpu = worked() - before;
+  const memory = peakMemory();
+  send({ kind: "end", next: index, accepted, kinds: kinds.size, memory, cpu, slowest });
 }
 
 process.once("message", (task: Task) => {

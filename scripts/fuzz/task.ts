@@ -29,6 +29,8 @@ export type Report =
       readonly memory: number;
       /** Seconds of processor time that the inputs took. */
       readonly cpu: number;
+      /** Seconds of processor time that the slowest input took. */
+      readonly slowest: number;
     };
 
 /** The exit code of a child whose target cannot be opened, or refuses sound files. */
