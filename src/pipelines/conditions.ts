@@ -95,9 +95,9 @@ function classNamed(
   const { name, classes = new Map<string, number>(), network } = model;
   const count = network.condition.kind === "class" ? network.condition.classes : 0;
   const text = String(wanted).trim();
-  const folded = text.toLowerCase();
+  const folded = (written: string) => written.normalize("NFC").toLowerCase();
   const named =
-    classes.get(text) ?? [...classes].find(([known]) => known.toLowerCase() === folded)?.[1];
+    classes.get(text) ?? [...classes].find(([known]) => folded(known) === folded(text))?.[1];
   const index = named ?? (/^\d+$/.test(text) ? Number(text) : undefined);
   if (index !== undefined && index < count) {
     const shown = [...classes].find(([, other]) => other === index)?.[0] ?? String(index);

@@ -171,6 +171,27 @@ describe("text files beside pictures", () => {
     expect(await captionsOf(path, { undescribed: "skip" })).toEqual([["one"]]);
   });
 
+  it("belong to pictures whose names spell é in another way", async () => {
+    const path = await pictures(
+      { "cafe\u0301.png": 1, "b.png": 2 },
+      { "b.txt": "two", "caf\u00e9.txt": "one" },
+    );
+    expect(await captionsOf(path)).toEqual([["two"], ["one"]]);
+  });
+
+  it.each([
+    ["a.caption", "a.caption is not read"],
+    ["a.json", "a.json is not read"],
+    ["metadata.parquet", "metadata.parquet is not read"],
+  ])("are told of if they are not read: %s", async (name, message) => {
+    const data = await images(
+      await pictures({ "a.png": 1, "b.png": 2 }, { [name]: "{}", "readme.md": "x" }),
+    );
+    expect(data.notes).toHaveLength(1);
+    expect(data.notes![0]).toContain(message);
+    expect(data.notes![0]).toContain("so the pictures in");
+  });
+
   it("are named when they are not UTF-8", async () => {
     const path = await folderOf({ "a.png": await png(1), "a.txt": Uint8Array.from([0xff, 0x41]) });
     const data = await images(path);
@@ -227,6 +248,25 @@ describe("metadata", () => {
       "metadata.csv": "file_name,text\na.picture,seven\nb.png,eight\n",
     });
     expect(new Set(await redsOf(await images(path)))).toEqual(new Set([7, 8]));
+  });
+
+  it("names pictures that spell é in another way, and says which differ in case only", async () => {
+    const path = await pictures(
+      { "cafe\u0301.png": 7, "B.png": 8 },
+      {
+        "metadata.jsonl": rows(
+          { file_name: "caf\u00e9.png", text: "one" },
+          { file_name: "B.png", text: "two" },
+        ),
+      },
+    );
+    expect(await captionsOf(path)).toEqual([["two"], ["one"]]);
+    const other = await pictures(
+      { "B.PNG": 8 },
+      { "metadata.jsonl": rows({ file_name: "b.png", text: "two" }) },
+    );
+    expect(await messageOf(images(other))).toContain('"b.png" on line 1 of');
+    expect(await messageOf(images(other))).toContain('metadata.jsonl (there is "B.PNG"); add it');
   });
 
   const refused: readonly [string, string, object, RegExp][] = [

@@ -207,6 +207,17 @@ describe("a parquet file", () => {
     );
   });
 
+  it("tells of texts that are not read", async () => {
+    const file = write([await pictures([1]), texts(["a"], "title"), texts(["b"], "URL")]);
+    expect((await openFile(file)).notes).toEqual([
+      expect.stringMatching(
+        /has texts in title, URL, which are not read, so its pictures have no captions/,
+      ),
+    ]);
+    expect((await openFile(file, { caption: "title" })).notes).toEqual([]);
+    expect((await openFile(file, { caption: false })).notes).toEqual([]);
+  });
+
   it("is refused if columns are missing or ambiguous", async () => {
     const image = await pictures([1]);
     const other = { ...image, name: "mask", schema: struct("mask") };

@@ -1,4 +1,5 @@
 import { packTar, type TarEntry as PackedEntry } from "modern-tar";
+import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { tarEntries } from "../../src/data/formats/tar.ts";
 import { FormatError } from "../../src/engine/errors.ts";
@@ -141,7 +142,13 @@ describe("tarEntries", () => {
       (a) => patched(a, 0, 124, new Uint8Array(12).fill(0xff)),
     ],
     ["an extended header is damaged", (a) => patched(a, 0, 156, encode("x"))],
-    ["is compressed", () => Uint8Array.from({ length: 512 }, (_, i) => [0x1f, 0x8b][i] ?? 7)],
+    [
+      "is compressed (gzip)",
+      () => Uint8Array.from({ length: 512 }, (_, i) => [0x1f, 0x8b][i] ?? 7),
+    ],
+    ["is compressed (gzip)", (a) => gzipSync(a)],
+    ["is compressed (zip)", () => encode("PK\u0003\u0004…")],
+    ["is compressed (bzip2)", () => encode("BZh91AY")],
   ])("refuses an archive if %s", async (message, damage) => {
     const bytes = damage(await tar({ "a.txt": "abc" }));
     const answer = await messageOf(entriesOf(bytes));
@@ -236,6 +243,21 @@ describe("a WebDataset", () => {
     expect(await redsOf(await openTar(path, { undescribed: "skip" }))).toEqual([1]);
   });
 
+  it("joins files whose names spell é in two ways", async () => {
+    const path = await archive({ "caf\u00e9.png": await png(1), "cafe\u0301.txt": "one" });
+    const data = await openTar(path);
+    expect((await examplesOf(data)).map(({ captions }) => captions)).toEqual([["one"]]);
+  });
+
+  it("tells of files beside pictures that are not read", async () => {
+    const path = await archive({ "0.png": await png(1), "0.caption": "one", "0.npy": "x" });
+    expect((await openTar(path)).notes).toEqual([
+      expect.stringMatching(
+        /^The \.caption files in .* are not read, so its pictures have no captions/,
+      ),
+    ]);
+  });
+
   it("supports several pictures per sample", async () => {
     const path = await archive({ "0.input.png": await png(1), "0.target.png": await png(2) });
     expect(await redsOf(await openTar(path, { image: "target.png" }))).toEqual([2]);
@@ -279,6 +301,12 @@ describe("a WebDataset", () => {
       "is a single file",
     );
     expect(await messageOf(openTar(await folderOf()))).toContain("holds no .tar files");
+    const upper = await folderOf({ "0.TAR": one!, "1.tar": two! });
+    expect(await redsOf(await openTar(upper))).toEqual([1, 2]);
+    const packed = await folderOf({ "0.tar": one!, "1.tar.gz": "x", "0.tar.idx": "x" });
+    expect(await messageOf(openTar(packed))).toMatch(
+      /holds compressed or unfinished files, such as 1\.tar\.gz/,
+    );
     expect(await messageOf(openTar(`${split}/none.tar`))).toMatch(/^UsageError: Cannot open/);
   });
 

@@ -74,6 +74,16 @@ describe("validation", () => {
     expect(await loss("some")).not.toBe(await loss("renamed"));
   });
 
+  it("takes a class for the same however its name spells é", async () => {
+    await classesIn("composed", { ant: 10, "caf\u00e9": 220 });
+    await classesIn("apart", { ant: 10, "cafe\u0301": 220 });
+    const { result } = await trained("apart-out", [
+      `data.path=${at("composed")}`,
+      validation("apart"),
+    ]);
+    expect(result.validation).toBeGreaterThan(0);
+  });
+
   it.each([
     ["unknown", { ant: 10, dog: 20 }, 'has no class "dog", but'],
     ["unsorted", { "": 10 }, "takes classes, but .*unsorted has none"],

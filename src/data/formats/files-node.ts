@@ -67,7 +67,16 @@ export async function findShards(
       `${path} is a single file, so \`split: ${split}\` cannot be applied; remove it.`,
     );
   }
-  const files = (await listFiles(path)).filter((file) => file.endsWith(ending));
+  const all = await listFiles(path);
+  const files = all.filter((file) => file.toLowerCase().endsWith(ending));
+  const packed = all.filter((file) =>
+    /\.tgz$|\.(?:parquet|tar)\.(?:bz2|crdownload|gz|part|xz|zst)$/i.test(file),
+  );
+  if (packed.length > 0) {
+    throw new UsageError(
+      `${path} holds compressed or unfinished files, such as ${packed[0]}, which are not read; unpack them or download them again, or move them away.`,
+    );
+  }
   if (files.length === 0) {
     throw new UsageError(`The folder ${path} holds no ${ending} files; set \`path\` to some.`);
   }

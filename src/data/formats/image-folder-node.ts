@@ -4,6 +4,7 @@
  */
 import { basename, dirname, extname, join } from "node:path/posix";
 import { FormatError, quote, UsageError } from "../../engine/errors.ts";
+import { nameFinder } from "../../engine/names.ts";
 import { readRegularFile } from "../../weights/sources/read-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
 import { captionLines, classesOf } from "./columns.ts";
@@ -112,7 +113,12 @@ export async function openMediaFolder(config: FolderConfig, media: FolderMedia):
     classes,
     captioned: captions !== undefined,
     nameOf: (index) => pathOf(chosen[index]!.file),
-    notes: others.length > 0 ? [othersNote(config.path, others)] : [],
+    notes: [
+      ...(others.length > 0 ? [othersNote(config.path, others)] : []),
+      ...(captions || labels || config.caption === false
+        ? []
+        : unreadCaptions(config.path, files, pictures)),
+    ],
     described,
     example: async (index) => {
       const path = pathOf(chosen[index]!.file);
@@ -137,6 +143,26 @@ function othersNote(path: string, others: readonly RelativePath[]): string {
   return `${others.length} pictures in ${path} are left out, because they end in ${endings.join(", ")} (the first is ${others[0]}); convert them to PNG, JPEG, WebP, AVIF or GIF.`;
 }
 
+/** A note on texts that other programs keep captions in: `.caption`, JSON beside a picture, other tables than those that are read. */
+function unreadCaptions(
+  path: string,
+  files: readonly RelativePath[],
+  pictures: readonly RelativePath[],
+): readonly string[] {
+  const stems = new Set(pictures.map(withoutEnding));
+  const unread = files.filter((file) =>
+    /\.(?:cap|captions?|json|tags|text)$/i.test(file)
+      ? stems.has(withoutEnding(file)) || /^metadata\./i.test(basename(file))
+      : /^metadata\.(?:parquet|tsv|txt|xlsx|ya?ml)$/i.test(basename(file)),
+  );
+  if (unread.length === 0) return [];
+  const which =
+    unread.length === 1 ? `${unread[0]} is` : `${unread.length} files such as ${unread[0]} are`;
+  return [
+    `${which} not read, so the pictures in ${path} have no captions; give them as .txt files beside the pictures, or in metadata.jsonl or metadata.csv.`,
+  ];
+}
+
 function noPictures(path: string, files: readonly RelativePath[], kinds: string): UsageError {
   const others = files.length > 0 ? `, only ${files.length} other files such as ${files[0]}` : "";
   return new UsageError(`${path} holds no pictures${others}; give a folder with ${kinds}.`);
@@ -157,6 +183,11 @@ function topFolder(file: RelativePath): string {
   return end === -1 ? "" : file.slice(0, end);
 }
 
+/** cat for cat.png, and x.y/cat for x.y/cat. */
+function withoutEnding(file: RelativePath): string {
+  return file.slice(0, file.length - extname(file).length);
+}
+
 /** Finds text files beside pictures: cat.txt beside cat.png. */
 function sidecars(
   { caption }: FolderConfig,
@@ -165,13 +196,12 @@ function sidecars(
 ): Annotations {
   // Some systems write .TXT.
   const texts = new Map(
-    files
-      .filter((file) => /\.txt$/i.test(file))
-      .map((file) => [file.slice(0, -".txt".length), file]),
+    files.filter((file) => /\.txt$/i.test(file)).map((file) => [withoutEnding(file), file]),
   );
+  const find = nameFinder(texts.keys());
   const found = pictures.flatMap((file) => {
-    const text = texts.get(file.slice(0, file.length - extname(file).length));
-    return text === undefined ? [] : [[file, text] as const];
+    const text = find(withoutEnding(file));
+    return text === undefined ? [] : [[file, texts.get(text)!] as const];
   });
   const none = found.length === 0 || caption === false;
   return { captions: none ? undefined : new Map(found), labels: undefined };
@@ -183,7 +213,8 @@ async function readTables(
   tables: readonly RelativePath[],
   files: readonly RelativePath[],
 ): Promise<Partial<Annotations>> {
-  const known = new Set(files);
+  const find = nameFinder(files);
+  const otherCase = nameFinder(files.map((file) => file.toLowerCase()));
   const captions = new Map<RelativePath, string[]>();
   const labels = new Map<RelativePath, string>();
   const missing: string[] = [];
@@ -201,8 +232,16 @@ async function readTables(
     });
     parsed.push(metadata);
     for (const row of metadata.rows) {
-      const file = join(dirname(table), row.file);
-      if (!known.has(file)) missing.push(`${quote(row.file)} on line ${row.line} of ${path}`);
+      const named = join(dirname(table), row.file);
+      const file = find(named) ?? named;
+      if (find(named) === undefined) {
+        const near = otherCase(named.toLowerCase());
+        const hint =
+          near === undefined
+            ? ""
+            : ` (there is ${quote(files.find((each) => each.toLowerCase() === near)!)})`;
+        missing.push(`${quote(row.file)} on line ${row.line} of ${path}${hint}`);
+      }
       captions.set(file, [...(captions.get(file) ?? []), ...row.captions]);
       const before = labels.get(file);
       if (row.label === undefined) continue;

@@ -22,6 +22,8 @@ export interface ParquetColumns {
   readonly label: string | undefined;
   /** Names of the classes, if the metadata has them. */
   readonly classes: readonly string[] | undefined;
+  /** Columns of texts that are not read, if there are neither captions nor classes. */
+  readonly unread: readonly string[];
 }
 
 /** The columns that a config names. */
@@ -78,12 +80,20 @@ export function chooseColumns(
     names,
     where,
   );
+  const caption = chooseColumn("caption", wanted.caption, captionNames, names, where);
+  const described = caption !== undefined || label !== undefined || wanted.caption === false;
   return {
     image,
-    caption: chooseColumn("caption", wanted.caption, captionNames, names, where),
+    caption,
     label,
+    unread: described ? [] : columns.filter(holdsTexts).map(({ element }) => element.name),
     classes: label === undefined ? undefined : features.get(label)?.names,
   };
+}
+
+/** Accepts a column of texts. */
+function holdsTexts({ element }: SchemaTree): boolean {
+  return element.converted_type === "UTF8" || element.logical_type?.type === "STRING";
 }
 
 /** Accepts a column of bytes, or Hugging Face's struct of bytes and a path. */

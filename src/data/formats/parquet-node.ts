@@ -124,6 +124,12 @@ async function describe(
     captioned: columns.caption !== undefined,
     memory: KEPT,
     nameOf,
+    notes:
+      columns.unread.length === 0
+        ? []
+        : [
+            `${config.path} has texts in ${columns.unread.slice(0, 8).join(", ")}, which are not read, so its pictures have no captions; name the column of captions with data.caption.`,
+          ],
     described: async (index) =>
       caption === undefined && label === undefined
         ? { label: undefined, captions: [] }

@@ -40,7 +40,8 @@ function samplesOf(archive: ByteSource, entries: readonly TarEntry[]): Sample[] 
     const dot = entry.name.indexOf(".", begin);
     // The file has no extension, or is hidden like the "._" companions of macOS.
     if (dot === -1 || dot === begin) continue;
-    const key = entry.name.slice(0, dot);
+    // A picture and its caption may come from systems that spell é in different ways.
+    const key = entry.name.slice(0, dot).normalize("NFC");
     const extension = entry.name.slice(dot + 1).toLowerCase();
     const parts = samples.get(key) ?? new Map<string, TarEntry>();
     if (parts.has(extension)) {
@@ -84,6 +85,10 @@ async function describe(
     classes,
     captioned: texts || field !== undefined,
     nameOf,
+    notes:
+      texts || field !== undefined || labels || config.caption === false
+        ? []
+        : unread(config.path, samples),
     described,
     example: async (index) => {
       const { archive, parts } = samples[index]!;
@@ -94,6 +99,17 @@ async function describe(
       return { pixels, ...(await described(index)) };
     },
   };
+}
+
+/** A note on files beside pictures that are not read, of samples without captions or labels. */
+function unread(path: string, samples: readonly Sample[]): readonly string[] {
+  const endings = [...new Set(samples.flatMap(({ parts }) => [...parts.keys()]))].filter((each) =>
+    /^(?:cap|captions?|class|json|label|tags|text)$/.test(each),
+  );
+  if (endings.length === 0) return [];
+  return [
+    `The .${endings.join(" and .")} files in ${path} are not read, so its pictures have no captions; name the field of .json files with data.caption, or give .txt files.`,
+  ];
 }
 
 /** Returns a function that finds the picture among the files of a sample. */

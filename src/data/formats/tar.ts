@@ -38,6 +38,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   for (let at = 0, ended = false; ;) {
     if (at + BLOCK > source.size) {
       if (ended) return [...entries, ...linked(entries, links)];
+      if (at === 0) refuseCompressed(await read(0, source.size), source.name);
       fail(at, "it ends without an end mark; it may be cut off, so download it again");
     }
     const header = await read(at, BLOCK);
@@ -46,12 +47,8 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
       at += BLOCK;
       continue;
     }
-    if (at === 0 && header[0] === 0x1f && header[1] === 0x8b) {
-      throw new FormatError(
-        `${source.name} is compressed, so its files cannot be read one by one; unpack it with gunzip first.`,
-      );
-    }
     if (!checksumMatches(header)) {
+      if (at === 0) refuseCompressed(header, source.name);
       fail(at, ended ? "no archive follows the end mark" : "the checksum of a header is wrong");
     }
     ended = false;
@@ -96,6 +93,26 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
       [name, link, size] = [undefined, undefined, undefined];
     }
     at = offset + Math.ceil(length / BLOCK) * BLOCK;
+  }
+}
+
+/** How files begin in which archives are compressed, or that are archives of other kinds. */
+const compressed: Readonly<Record<string, readonly number[]>> = {
+  gzip: [0x1f, 0x8b],
+  bzip2: [0x42, 0x5a, 0x68],
+  xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a],
+  zstd: [0x28, 0xb5, 0x2f, 0xfd],
+  zip: [0x50, 0x4b, 0x03, 0x04],
+  "7z": [0x37, 0x7a, 0xbc, 0xaf],
+  rar: [0x52, 0x61, 0x72, 0x21],
+};
+
+function refuseCompressed(beginning: Uint8Array, name: string): void {
+  for (const [kind, bytes] of Object.entries(compressed)) {
+    if (!bytes.every((byte, i) => beginning[i] === byte)) continue;
+    throw new FormatError(
+      `${name} is compressed (${kind}), so its files cannot be read one by one; unpack it first.`,
+    );
   }
 }
 

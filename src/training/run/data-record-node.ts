@@ -4,6 +4,7 @@ import * as z from "zod";
 import type { DataConfig } from "../../data/config.ts";
 import { fingerprint } from "../../data/loading/fingerprint-node.ts";
 import { firstOf, quote, UsageError } from "../../engine/errors.ts";
+import { nameFinder } from "../../engine/names.ts";
 import { writeJson } from "../../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
 import type { DataSource } from "../loop.ts";
@@ -61,8 +62,9 @@ export async function checkData(
 }
 
 function changedClasses({ classes: old = [] }: DataRecord, { classes = [] }: DataRecord): string[] {
-  const gone = old.filter((name) => !classes.includes(name));
-  const added = classes.filter((name) => !old.includes(name));
+  const [inOld, inNew] = [nameFinder(old), nameFinder(classes)];
+  const gone = old.filter((name) => inNew(name) === undefined);
+  const added = classes.filter((name) => inOld(name) === undefined);
   const said = (names: readonly string[], how: string) =>
     names.length === 0
       ? []

@@ -1,5 +1,6 @@
 /** Checks that the parts of a training fit each other, made before anything is trained. */
 import { didYouMean, firstOf, quote, UsageError } from "../../engine/errors.ts";
+import { nameFinder } from "../../engine/names.ts";
 import { tokenSampler } from "../../models/card.ts";
 import { codecShape, type ImageCodec } from "../../models/coders/image-codec.ts";
 import type { NetworkConfig } from "../../models/network.ts";
@@ -92,9 +93,9 @@ export function matchCondition(
       `${owner} takes classes, but ${name} has none; sort the pictures into one folder for each class.`,
     );
   }
-  const indices = new Map(known.map((each, i) => [each, i]));
+  const [indices, find] = [new Map(known.map((each, i) => [each, i])), nameFinder(known)];
   return classes.map((each) => {
-    const index = indices.get(each);
+    const index = indices.get(find(each) ?? each);
     if (index !== undefined) return index;
     throw new UsageError(
       `${owner} has no class ${quote(each)}, but ${name} has one; name the folders by the classes of ${owner.replace(/^The (\w+).*/, "the $1")}: ${firstOf(known, 5)}.`,
