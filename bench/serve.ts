@@ -68,7 +68,7 @@ async function draw(url: string, request: JobRequest): Promise<Answer> {
   }
   const seconds = elapsed();
   const [last] = text.match(/^data: .*$/gm)!.slice(-1);
-  const event = JSON.parse(last!.slice("data: ".length)) as Extract<JobEvent, { kind: "job" }>;
+  const event = JSON.parse(last!.slice("data: ".length)) as Extract<JobEvent<Job>, { kind: "job" }>;
   if (event.job.state !== "succeeded") throw new Error(event.job.error ?? event.job.state);
   const file = await fetch(`${url}${event.job.pictures[0]!.url}`);
   const { pixels } = await readPicture(new Uint8Array(await file.arrayBuffer()));

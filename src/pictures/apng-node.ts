@@ -65,6 +65,11 @@ export async function readApng(
   return { clip: clipOfPictures(pictures), fps: seconds > 0 ? frames.length / seconds : undefined };
 }
 
+/** The number of frames of a file, none of which is decoded. @throws FormatError if it is damaged */
+export function apngFrameCount(png: Uint8Array, name: string): number {
+  return framesIn(png, name).frames.length;
+}
+
 /** The frames of a file; a picture for programs without animation, which no `fcTL` precedes, is none of them. */
 function framesIn(png: Uint8Array, name: string) {
   const frames: { control: FrameControl; data: Uint8Array[] }[] = [];

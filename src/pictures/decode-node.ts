@@ -92,6 +92,20 @@ export async function readAnimation(
       { cause },
     );
   });
+  return readAnimationBytes(bytes, path, background);
+}
+
+/**
+ * Decodes an animated WebP, GIF or PNG file as `readAnimation` does.
+ *
+ * @param path how errors name the file
+ * @throws FormatError if it is damaged
+ */
+export async function readAnimationBytes(
+  bytes: Uint8Array,
+  path: string,
+  background: "white" | "black",
+): Promise<TimedClip> {
   if (isPng(bytes) && isAnimatedPng(bytes)) {
     const { width, height } = pngShape(bytes, path);
     refuseEmptyPromise(bytes, "png", width * height);

@@ -10,9 +10,13 @@ import { type DrawnPicture, finished } from "./pipeline.ts";
  * Returns a function that draws one row for each prompt or class, of clips one row for each clip, always with the same seeds: the `draw` that `train` of
  * `patchwise/training/node` takes.
  *
+ * @param drawn is given the pictures of each grid, row by row, and the prompts or classes of its rows
  * @example await train(config, { backend, out: "runs/garden", draw: drawSamples(backend) });
  */
-export function drawSamples(backend: Backend): DrawSamples {
+export function drawSamples(
+  backend: Backend,
+  drawn?: (pictures: readonly DrawnPicture[], of: readonly string[] | undefined) => Promise<void>,
+): DrawSamples {
   return async (model, { of, each, seed }) => {
     const { card, autoencoder } = model;
     const pipeline = await closingOnFailure(autoencoder ? [autoencoder] : [], async () =>
@@ -28,6 +32,7 @@ export function drawSamples(backend: Backend): DrawSamples {
         const asked = askedOf(condition);
         pictures.push(...(await finished(pipeline.generate({ ...asked, count: each, seed }))));
       }
+      await drawn?.(pictures, of);
       const clips = pictures.flatMap(({ clip }) => clip ?? []);
       if (clips.length === 0) {
         return pictureGrid(pictures, each, { scale: sampleScale(card.picture), titles: of });

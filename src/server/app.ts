@@ -4,7 +4,7 @@ import { bodyLimit } from "hono/body-limit";
 import { cors } from "hono/cors";
 import type { Access } from "./access.ts";
 import type { Catalogue } from "./catalogue.ts";
-import type { JobTable } from "./job-table.ts";
+import type { JobTable } from "./jobs.ts";
 import { metrics, type RequestCounter } from "./metrics.ts";
 import { openApi } from "./openapi.ts";
 import { pageRoutes } from "./page.ts";

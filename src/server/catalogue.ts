@@ -30,6 +30,10 @@ export interface Catalogue {
   readonly models: readonly ListedModel[];
   /** The model of a name, or the first one. @throws Problem if there is none of this name */
   model(name: string | undefined): ListedModel;
+  /** Adds the model of a folder. @throws UsageError or FormatError if it cannot be opened */
+  add(name: string, folder: string): Promise<void>;
+  /** Takes out a model that was added, if it is there. */
+  remove(name: string): Promise<void>;
   loraNames(): Promise<readonly string[]>;
   /** The files of LoRAs. @throws Problem if there is none of a name */
   loras(chosen: readonly LoraChoice[]): Promise<readonly ChosenLora[]>;
@@ -48,6 +52,12 @@ export async function openCatalogue(
 ): Promise<Catalogue> {
   const byName = new Map<string, ListedModel>();
   const models: ListedModel[] = [];
+  const add = async (name: string, source: string) => {
+    const model = await openModel(source);
+    const listed = { name, source, model, info: infoOf(name, model) };
+    byName.set(name, listed);
+    models.push(listed);
+  };
   try {
     for (const source of sources) {
       const name = nameOf(source);
@@ -56,10 +66,7 @@ export async function openCatalogue(
           `Two models have the name ${quote(name)}; rename one of their folders, or give one.`,
         );
       }
-      const model = await openModel(source);
-      const listed = { name, source, model, info: infoOf(name, model) };
-      byName.set(name, listed);
-      models.push(listed);
+      await add(name, source);
     }
   } catch (error) {
     await closeAll(models.map(({ model }) => model));
@@ -71,6 +78,14 @@ export async function openCatalogue(
       : (await readdir(loraFolder)).filter((name) => !name.startsWith(".")).toSorted();
   return {
     models,
+    add,
+    async remove(name) {
+      const listed = byName.get(name);
+      if (!listed) return;
+      byName.delete(name);
+      models.splice(models.indexOf(listed), 1);
+      await closeAll([listed.model]);
+    },
     model(name) {
       const found = name === undefined ? models[0] : byName.get(name);
       if (found) return found;

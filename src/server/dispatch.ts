@@ -1,9 +1,9 @@
 /** Which waiting jobs are drawn next: in the order in which they came, as far as the processes have room. */
 import type { DrawingPool } from "./drawing-pool.ts";
-import type { JobRecord } from "./job-store.ts";
+import type { DrawRecord } from "./job-store.ts";
 
 interface Waiting {
-  readonly record: Pick<JobRecord, "crashes" | "settings">;
+  readonly record: Pick<DrawRecord, "crashes" | "settings">;
   /** The model with its LoRAs, which a process holds. */
   readonly key: string;
 }

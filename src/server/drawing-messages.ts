@@ -2,7 +2,7 @@
 import type { Failure } from "../engine/runtime/worker-protocol.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { GenerateSettings } from "../pipelines/settings.ts";
-import type { StoredPicture } from "./job-store.ts";
+import type { GivenName, StoredPicture } from "./job-store.ts";
 import type { OutputFormat } from "./wire.ts";
 
 /** The model that a process opens, once. */
@@ -20,9 +20,8 @@ export interface DrawMessage {
   readonly settings: GenerateSettings;
   /** Where the pictures are written, as 0.png, 1.png and so on. */
   readonly folder: string;
-  /** Files to start from. */
-  readonly image: string | undefined;
-  readonly mask: string | undefined;
+  /** The files in that folder to start from. */
+  readonly given: readonly GivenName[];
   readonly outputFormat: OutputFormat;
   readonly previews: number;
   /** What the metadata of the pictures say. */

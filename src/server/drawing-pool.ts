@@ -1,6 +1,5 @@
 /** The processes that draw: one for each model with its LoRAs, of which the least recently used makes room for another. */
-import { type ChildProcess, fork } from "node:child_process";
-import { moduleFile } from "../engine/package-node.ts";
+import { startChild, type ServerChild } from "./child-process.ts";
 import type { DrawMessage, FromDrawing, OpenMessage, ToDrawing } from "./drawing-messages.ts";
 
 export type DrawingEvent = Exclude<FromDrawing, { kind: "opened" | "refused" }>;
@@ -33,7 +32,7 @@ export interface DrawingPool {
 
 interface Running extends DrawingProcess {
   readonly jobs: Map<string, number>;
-  readonly child: ChildProcess;
+  readonly child: ServerChild<ToDrawing>;
   lastUsed: number;
 }
 
@@ -43,13 +42,11 @@ export function drawingPool(most: number, events: PoolEvents): DrawingPool {
   /** Processes that were told to end, until they have. */
   const ending = new Set<Promise<void>>();
 
-  const end = (running: Running) => {
-    processes.delete(running.key);
-    const { child } = running;
-    const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const end = ({ key, child }: Running) => {
+    processes.delete(key);
+    const exited = child.end();
     ending.add(exited);
     void exited.then(() => ending.delete(exited));
-    child.kill("SIGKILL");
   };
   const idle = () =>
     [...processes.values()]
@@ -58,27 +55,23 @@ export function drawingPool(most: number, events: PoolEvents): DrawingPool {
 
   const start = (key: string, open: OpenMessage): Running => {
     if (processes.size >= most) end(idle()[0]!);
-    // "advanced" serialization preserves bytes.
-    const child = fork(moduleFile("server/drawing-process"), { serialization: "advanced" });
+    const child = startChild<ToDrawing>(
+      "server/drawing-process",
+      (message) => heard(running, message as FromDrawing),
+      (how) => {
+        processes.delete(key);
+        events.onCrash([...running.jobs.keys()], how);
+      },
+    );
     const running: Running = { key, jobs: new Map(), child, lastUsed: Date.now() };
     processes.set(key, running);
-    child.on("message", (message: FromDrawing) => heard(running, message));
-    const gone = (how: string) => {
-      // One that was told to end is no longer among them.
-      if (processes.get(key) !== running) return;
-      processes.delete(key);
-      events.onCrash([...running.jobs.keys()], how);
-    };
-    child.once("error", ({ message }) => gone(message));
-    child.once("exit", (code, signal) => gone(signal ?? `exit code ${code}`));
-    send(running, open);
+    child.send(open);
     return running;
   };
 
   const heard = (running: Running, message: FromDrawing) => {
     if (message.kind === "opened") return;
     if (message.kind === "refused") {
-      if (processes.get(running.key) !== running) return;
       end(running);
       events.onRefused([...running.jobs.keys()], message);
       return;
@@ -97,20 +90,12 @@ export function drawingPool(most: number, events: PoolEvents): DrawingPool {
     draw(key, open, message, places) {
       const running = processes.get(key) ?? start(key, open);
       running.jobs.set(message.id, places);
-      send(running, message);
+      running.child.send(message);
     },
-    cancel(key, id) {
-      const running = processes.get(key);
-      if (running) send(running, { kind: "cancel", id });
-    },
+    cancel: (key, id) => processes.get(key)?.child.send({ kind: "cancel", id }),
     async close() {
       for (const running of processes.values()) end(running);
       await Promise.all(ending);
     },
   };
-}
-
-/** A process that has just ended takes no message; its end is reported by itself. */
-function send({ child }: Running, message: ToDrawing): void {
-  if (child.connected) child.send(message, () => {});
 }

@@ -4,16 +4,16 @@
  */
 import { join } from "node:path";
 import { failure } from "../engine/runtime/worker-protocol.ts";
-import { writeClip } from "../pictures/clip-file-node.ts";
+import { readClip, writeClip } from "../pictures/clip-file-node.ts";
 import { readPictureFile } from "../pictures/decode-node.ts";
 import { writePicture } from "../pictures/file-node.ts";
 import { readMaskFile } from "../pictures/mask-node.ts";
 import { toPng } from "../pictures/png.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
 import type { DrawnPicture, Pipeline } from "../pipelines/pipeline.ts";
-import { recordedSettings } from "../pipelines/settings.ts";
+import { type GenerateRequest, recordedSettings } from "../pipelines/settings.ts";
 import type { DrawMessage, FromDrawing, OpenMessage, ToDrawing } from "./drawing-messages.ts";
-import type { StoredPicture } from "./job-store.ts";
+import type { GivenName, StoredPicture } from "./job-store.ts";
 
 const tell = (message: FromDrawing) => process.send?.(message);
 
@@ -62,16 +62,14 @@ async function draw(message: DrawMessage): Promise<void> {
 }
 
 async function generated(
-  { id, settings, image, mask, previews }: DrawMessage,
+  { id, settings, folder, given, previews }: DrawMessage,
   from: Pipeline,
   signal: AbortSignal,
 ): Promise<readonly DrawnPicture[]> {
-  const generation = from.generate({
-    ...settings,
-    ...(image !== undefined && { image: await readPictureFile(image) }),
-    ...(mask !== undefined && { mask: await readMaskFile(mask) }),
-    signal,
-  });
+  const starts: Partial<Pick<GenerateRequest, GivenName>> = {};
+  for (const name of given)
+    Object.assign(starts, { [name]: await readers[name](join(folder, name)) });
+  const generation = from.generate({ ...settings, ...starts, signal });
   for (;;) {
     const next = await generation.next();
     if (next.done) return next.value;
@@ -85,6 +83,14 @@ async function generated(
     );
   }
 }
+
+/** What the files that a drawing starts from are read as. */
+const readers: { readonly [N in GivenName]: (path: string) => Promise<GenerateRequest[N]> } = {
+  image: (path) => readPictureFile(path),
+  mask: (path) => readMaskFile(path),
+  lastImage: (path) => readPictureFile(path),
+  extend: async (path) => (await readClip(path)).clip,
+};
 
 /** Whether a step is one of `previews` that are spread evenly over all steps but the last. */
 function isShown(step: number, steps: number, previews: number): boolean {

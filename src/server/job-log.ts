@@ -7,9 +7,9 @@ export interface NumberedEvent {
 }
 
 export interface JobLog {
-  /** Adds an event. A preview takes the place of the one before it, and the end of a job that of everything. */
+  /** Adds an event. A preview takes the place of the one before it. */
   add(event: JobEvent): void;
-  /** Says that nothing follows. */
+  /** Says that nothing follows. Of a drawing only its end is kept, of a training also how it went. */
   end(): void;
   /** Events behind the one of a number, then those that come, until the job is over or the signal aborts. */
   follow(after: number, signal: AbortSignal): AsyncGenerator<NumberedEvent>;
@@ -46,7 +46,12 @@ export function jobLog(): JobLog {
     end() {
       isOver = true;
       const final = events.findLast(({ event }) => event.kind === "job");
-      events = final ? [final] : [];
+      if (final?.event.kind !== "job" || final.event.job.kind === "train") return wake();
+      // What a cancelled drawing had come to can still be asked for.
+      const isCancelled = final.event.job.state === "cancelled";
+      events = events.filter(
+        (each) => each === final || (isCancelled && each.event.kind === "preview"),
+      );
       wake();
     },
     preview: () => events.map(({ event }) => event).find((event) => event.kind === "preview"),
@@ -54,7 +59,7 @@ export function jobLog(): JobLog {
       // A number from before a restart says nothing.
       let seen = after > last ? 0 : after;
       while (!signal.aborted) {
-        const next = events.find(({ id }) => id > seen);
+        const next = events[firstAfter(events, seen)];
         if (next) {
           seen = next.id;
           yield next;
@@ -66,4 +71,15 @@ export function jobLog(): JobLog {
       }
     },
   };
+}
+
+/** The index of the first event behind a number, by bisection, since a training has as many events as steps. */
+function firstAfter(events: readonly NumberedEvent[], seen: number): number {
+  let [low, high] = [0, events.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (events[middle]!.id > seen) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

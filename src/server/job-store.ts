@@ -1,13 +1,14 @@
 /**
- * Jobs on disk, a folder each: `job.json`, the pictures that the job starts from, and those that it drew. Every change replaces
+ * Jobs on disk, a folder each: `job.json`, the pictures that the job starts from, and what it made. Every change replaces
  * `job.json` as a whole, synced, so that a server that is killed finds each job as it last was. No database is needed for a few
  * thousand jobs, none of those for Node comes without a native build or loses nothing at a kill, and a folder can be looked into.
  */
 import { mkdir, readdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import * as z from "zod";
 import { FormatError } from "../engine/errors.ts";
 import type { GenerateSettings } from "../pipelines/settings.ts";
+import type { TrainingConfig } from "../training/config/config.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
@@ -21,44 +22,77 @@ const pictureSchema = z.strictObject({
   height: z.int(),
 });
 
-const recordSchema = z.strictObject({
+/** The pictures and clips that a drawing may start from; each is a file of this name in the job's folder. */
+export const givenNames = ["image", "mask", "lastImage", "extend"] as const;
+export type GivenName = (typeof givenNames)[number];
+
+const anObject = (value: unknown) => typeof value === "object" && value !== null;
+
+const commonFields = {
   id: z.uuid(),
   state: z.enum(jobStates),
-  model: z.string(),
-  loras: z.array(z.strictObject({ name: z.string(), weight: z.number().optional() })).readonly(),
-  settings: z.custom<GenerateSettings>((value) => typeof value === "object" && value !== null),
-  outputFormat: z.enum(outputFormats),
-  previews: z.int(),
-  /** Whether it is for a connection that waits for it, and is given up with it. */
-  attached: z.boolean(),
-  hasImage: z.boolean(),
-  hasMask: z.boolean(),
   created: z.number(),
   started: z.number().optional(),
   ended: z.number().optional(),
   error: z.string().optional(),
-  pictures: z.array(pictureSchema).readonly(),
-  /** How often a process that drew it ended by itself. */
+  /** How often a process that worked on it ended by itself. */
   crashes: z.int(),
-  /** How often the server ended while it was drawn. */
+  /** How often the server ended while it was at work. */
   restarts: z.int(),
+};
+
+const drawSchema = z.strictObject({
+  kind: z.literal("draw"),
+  ...commonFields,
+  model: z.string(),
+  loras: z.array(z.strictObject({ name: z.string(), weight: z.number().optional() })).readonly(),
+  settings: z.custom<GenerateSettings>(anObject),
+  outputFormat: z.enum(outputFormats),
+  previews: z.int(),
+  /** Whether it is for a connection that waits for it, and is given up with it. */
+  attached: z.boolean(),
+  given: z.array(z.enum(givenNames)).readonly(),
+  pictures: z.array(pictureSchema).readonly(),
 });
 
+const trainSchema = z.strictObject({
+  kind: z.literal("train"),
+  ...commonFields,
+  /** The name under which its model is drawn with afterwards. */
+  name: z.string(),
+  /** Its data are the pictures in the job's folder. */
+  config: z.custom<TrainingConfig>(anObject),
+  /** Number of pictures that it trains on. */
+  pictures: z.int(),
+  /** Pictures that were drawn on the way: how many after which step, and their prompts. */
+  samples: z
+    .array(z.strictObject({ step: z.int(), count: z.int(), of: z.array(z.string()).readonly() }))
+    .readonly(),
+  /** Files of the model, once there is one. */
+  files: z.array(z.string().regex(/^[\w-]+\.[a-z]+$/)).readonly(),
+});
+
+const recordSchema = z.discriminatedUnion("kind", [drawSchema, trainSchema]);
+
+export type DrawRecord = Readonly<z.output<typeof drawSchema>>;
+export type TrainRecord = Readonly<z.output<typeof trainSchema>>;
 /** A job as it is kept. */
-export type JobRecord = Readonly<z.output<typeof recordSchema>>;
+export type JobRecord = DrawRecord | TrainRecord;
 export type StoredPicture = z.output<typeof pictureSchema>;
 
-/** Picture files to start from, as the request gave them. */
-export interface GivenFiles {
-  readonly image?: Uint8Array | undefined;
-  readonly mask?: Uint8Array | undefined;
+/** Folders of a training in that of its job. */
+export const trainingFolders = { data: "data", model: "model", samples: "samples" } as const;
+
+/** The name of a sample's file. */
+export function sampleFile(step: number, index: number): string {
+  return `${step}-${index}.png`;
 }
 
 export interface JobStore {
   /** All jobs that were accepted, the oldest first. Folders of jobs that never were are removed. */
   load(): Promise<JobRecord[]>;
-  /** Keeps a new job; it is accepted once this is done. */
-  add(record: JobRecord, files: GivenFiles): Promise<void>;
+  /** Keeps a new job with its files by their names; it is accepted once this is done. */
+  add(record: JobRecord, files: Readonly<Record<string, Uint8Array>>): Promise<void>;
   save(record: JobRecord): Promise<void>;
   remove(id: string): Promise<void>;
   /** The folder of a job. */
@@ -68,8 +102,6 @@ export interface JobStore {
 }
 
 const recordFile = "job.json";
-export const imageFile = "image";
-export const maskFile = "mask";
 
 /**
  * @param output the folder that holds the folder of each job; it is made if it is missing
@@ -96,11 +128,13 @@ export async function openJobStore(output: string): Promise<JobStore> {
       }
       return records.toSorted((a, b) => a.created - b.created);
     },
-    async add(record, { image, mask }) {
+    async add(record, files) {
       const path = folder(record.id);
       await mkdir(path);
-      if (image) await writeFileAtomic(join(path, imageFile), image);
-      if (mask) await writeFileAtomic(join(path, maskFile), mask);
+      for (const [name, bytes] of Object.entries(files)) {
+        await mkdir(dirname(join(path, name)), { recursive: true });
+        await writeFileAtomic(join(path, name), bytes);
+      }
       await save(record);
     },
   };

@@ -1,111 +1,37 @@
 /**
- * The table of jobs: takes them in, gives them to processes that draw, and says what becomes of them. Each accepted job ends as
- * succeeded, failed or cancelled, also if a process or the server itself is killed on the way.
+ * The table of jobs: takes them in, gives them to processes that draw or train, and says what becomes of them. Each accepted job ends
+ * as succeeded, failed or cancelled, also if a process or the server itself is killed on the way.
  */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { turns } from "../engine/turns.ts";
-import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { type DrawingEvent, type DrawingPool, drawingPool } from "./drawing-pool.ts";
 import { nextJobs, placesOf } from "./dispatch.ts";
-import { type JobLog, jobLog } from "./job-log.ts";
+import { jobLog } from "./job-log.ts";
+import type { DrawRecord, JobRecord } from "./job-store.ts";
+import { isOver, jobView, retryAfter, stepsOf } from "./job-view.ts";
 import {
-  type GivenFiles,
-  imageFile,
-  type JobRecord,
-  type JobStore,
-  maskFile,
-} from "./job-store.ts";
+  type Changes,
+  type Counts,
+  type Draft,
+  draws,
+  type Entry,
+  type JobTable,
+  type JobTableOptions,
+  type Located,
+  type Row,
+  trains,
+} from "./jobs.ts";
 import { Problem } from "./problem.ts";
-import type { Job, JobState } from "./wire.ts";
-
-/** A request that was checked. */
-export interface Draft extends Pick<
-  JobRecord,
-  "model" | "loras" | "settings" | "outputFormat" | "previews" | "attached"
-> {
-  readonly files: GivenFiles;
-}
-
-/** The files of a model with its LoRAs. */
-export interface Located {
-  readonly source: string;
-  readonly loras: readonly ChosenLora[];
-}
-
-export interface JobTableOptions {
-  readonly store: JobStore;
-  /** Jobs that wait or run. */
-  readonly queue: number;
-  /** Processes that draw at the same time. */
-  readonly processes: number;
-  /** Pictures that a process draws at the same time. */
-  readonly batch: number;
-  /** Bytes that each process may take. */
-  readonly memory: number | undefined;
-  readonly version: string;
-  /** The model's source and its LoRAs' files. @throws Problem if there are none of these names any more */
-  readonly locate: (job: Pick<JobRecord, "model" | "loras">) => Promise<Located>;
-  /** Is told of what the operator should know. */
-  readonly log: (text: string) => void;
-}
-
-/** A job in the table. */
-export interface Entry {
-  readonly record: JobRecord;
-  readonly log: JobLog;
-  readonly step: number;
-  readonly steps: number;
-}
-
-export interface Counts {
-  readonly ended: Readonly<Record<Exclude<JobState, "queued" | "running">, number>>;
-  /** Seconds between start and end of succeeded jobs, added up. */
-  readonly seconds: number;
-  readonly steps: number;
-  readonly crashes: number;
-}
-
-export interface JobTable {
-  /** Accepts a job; it is on disk when this returns. @throws Problem if the queue is full or the server is ending */
-  submit(draft: Draft): Promise<Entry>;
-  /** @throws Problem if there is no such job */
-  get(id: string): Entry;
-  /** The newest first. */
-  list(): readonly Entry[];
-  asJob(entry: Entry): Job;
-  /** Ends a job that waits or runs. @throws Problem if it is over */
-  cancel(id: string): Promise<Entry>;
-  /** Waits for the end of a job. A signal that aborts cancels it. */
-  ended(id: string, signal: AbortSignal): Promise<Entry>;
-  /** A file of a job. */
-  path(id: string, file: string): string;
-  readonly pool: DrawingPool;
-  readonly counts: Counts;
-  /** Takes no more jobs, waits for those that run for a time in milliseconds, and ends all processes. Jobs that wait stay on disk. */
-  close(graceMs: number): Promise<void>;
-}
-
-interface Row extends Entry {
-  record: JobRecord;
-  step: number;
-  steps: number;
-  readonly key: string;
-  /** Undefined only for jobs that are over. */
-  readonly located: Located | undefined;
-  readonly persist: ReturnType<typeof turns>;
-  cancelling: boolean;
-}
+import { TrainingJobs, type TrainingRow } from "./training-jobs.ts";
+import type { AnyJob } from "./wire.ts";
 
 /** A job that ended this many processes is at fault itself. After the first time, it is drawn alone. */
 const MOST_CRASHES = 2;
 /** A job may have been drawn when the server ended for any reason, so this is more. */
 const MOST_RESTARTS = 10;
-/** Jobs that are over and kept. */
+/** Drawings that are over and kept. */
 const KEPT = 1000;
-
-export const isOver = ({ state }: Pick<JobRecord, "state">): boolean =>
-  state !== "queued" && state !== "running";
 
 /** Opens the table with the jobs of the store, and draws what is left of them. */
 export async function openJobTable(options: JobTableOptions): Promise<JobTable> {
@@ -116,6 +42,7 @@ export async function openJobTable(options: JobTableOptions): Promise<JobTable> 
 
 class Table implements JobTable {
   readonly pool: DrawingPool;
+  readonly trainings: TrainingJobs;
   readonly counts = {
     ended: { succeeded: 0, failed: 0, cancelled: 0 },
     seconds: 0,
@@ -143,10 +70,35 @@ class Table implements JobTable {
         this.#dispatch();
       },
     });
+    this.trainings = new TrainingJobs({
+      options,
+      rows: () => this.#rows.values(),
+      row: (id) => this.#rows.get(id),
+      add: (record) => this.#add(record),
+      drop: async (id) => {
+        this.#rows.delete(id);
+        await options.store.remove(id);
+      },
+      change: (row, changes) => this.#change(row, changes),
+      announce: (row) => this.#announce(row),
+      finish: (row, state, more) => this.#finish(row, state, more),
+      path: (id, file) => this.path(id, file),
+      dispatch: () => this.#dispatch(),
+      crashed: (row, how) => {
+        this.counts.crashes++;
+        options.log(
+          `The process that trains ended by itself (${how}); it goes on from its last checkpoint.`,
+        );
+        void this.#again(row, how);
+      },
+    });
   }
 
   async open(): Promise<void> {
-    for (const record of await this.#options.store.load()) await this.#restore(record);
+    const records = await this.#options.store.load();
+    // Drawings may be with models of trainings.
+    for (const record of records) await this.trainings.publish(record);
+    for (const record of records) await this.#restore(record);
     this.#isOpen = true;
     this.#dispatch();
   }
@@ -156,27 +108,28 @@ class Table implements JobTable {
       throw new Problem(503, "The server is ending; try again later.", { retryAfter: 10 });
     }
     const { queue, locate, store } = this.#options;
+    if (draft.kind === "train") this.trainings.requireNewName(draft.name);
     if (this.#unfinished().length + this.#arriving >= queue) {
       throw new Problem(
         429,
         `${queue} jobs are waiting or being drawn, which is as many as this server takes; try again later.`,
-        { code: "queue_full", retryAfter: retryAfter(this.#unfinished(), this.counts) },
+        { code: "queue_full", retryAfter: this.#retryAfter() },
       );
     }
-    const record: JobRecord = {
-      ...draft,
+    const common = {
       id: randomUUID(),
-      state: "queued",
-      hasImage: files.image !== undefined,
-      hasMask: files.mask !== undefined,
+      state: "queued" as const,
       created: Date.now(),
-      pictures: [],
       crashes: 0,
       restarts: 0,
     };
+    const record: JobRecord =
+      draft.kind === "draw"
+        ? { ...draft, ...common, pictures: [] }
+        : { ...draft, ...common, samples: [], files: [] };
     this.#arriving++;
     try {
-      const located = await locate(record);
+      const located = record.kind === "draw" ? await locate(record) : undefined;
       await store.add(record, files);
       const row = this.#add(record, located);
       this.#dispatch();
@@ -192,22 +145,47 @@ class Table implements JobTable {
     throw new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });
   }
 
+  drawing(id: string): Entry<DrawRecord> {
+    const row = this.get(id);
+    if (draws(row)) return row;
+    throw new Problem(
+      409,
+      "The job is a training, which has samples and files in place of pictures.",
+      {
+        code: "wrong_kind",
+      },
+    );
+  }
+
+  training(id: string): TrainingRow {
+    const row = this.get(id);
+    if (trains(row)) return row;
+    throw new Problem(409, "The job is a drawing; only trainings have this.", {
+      code: "wrong_kind",
+    });
+  }
+
   list(): readonly Entry[] {
     return [...this.#rows.values()].toReversed();
   }
 
-  asJob(entry: Entry): Job {
-    return jobOf(entry, this.#unfinished());
+  asJob(entry: Entry): AnyJob {
+    return jobView(entry, this.#unfinished());
   }
 
   async cancel(id: string): Promise<Entry> {
     const row = this.get(id);
+    if (isOver(row.record) && trains(row)) {
+      await this.trainings.remove(row);
+      return row;
+    }
     if (isOver(row.record)) {
       throw new Problem(409, `The job is over: it is ${row.record.state}.`, { code: "job_over" });
     }
     row.cancelling = true;
-    if (row.record.state === "queued") await this.#finish(row, "cancelled", {});
+    if (row.record.state !== "running") await this.#finish(row, "cancelled", {});
     // The state stays "running" until the process has stopped, before its next step.
+    else if (trains(row)) this.trainings.trainer.stop(id);
     else this.pool.cancel(row.key, id);
     return row;
   }
@@ -235,24 +213,33 @@ class Table implements JobTable {
     this.#isOpen = false;
     const ended = "The server ended before it was drawn; send it again.";
     for (const row of this.#unfinished()) {
-      if (row.record.state === "queued" && row.record.attached) await this.#fail(row, ended);
+      if (row.record.state === "queued" && isAttached(row.record)) await this.#fail(row, ended);
+      // It writes a checkpoint, from which the next start goes on.
+      if (row.record.state === "running" && trains(row)) this.trainings.trainer.stop(row.record.id);
     }
     const until = Date.now() + graceMs;
     const running = () => this.#unfinished().filter(({ record }) => record.state === "running");
     while (running().length > 0 && Date.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    await this.pool.close();
+    await Promise.all([this.pool.close(), this.trainings.trainer.close()]);
     for (const row of running()) {
-      if (row.record.attached) await this.#fail(row, ended);
+      if (isAttached(row.record)) await this.#fail(row, ended);
       // It is drawn anew at the next start.
       else await this.#change(row, { state: "queued", started: undefined });
     }
     await Promise.all([...this.#rows.values()].map(({ persist }) => persist(async () => {})));
   }
 
+  /** Jobs that wait or run. */
   #unfinished(): Row[] {
-    return [...this.#rows.values()].filter(({ record }) => !isOver(record));
+    return [...this.#rows.values()].filter(
+      ({ record: { state } }) => state === "queued" || state === "running",
+    );
+  }
+
+  #retryAfter(): number {
+    return retryAfter(this.#unfinished(), this.counts.ended.succeeded, this.counts.seconds);
   }
 
   #add(record: JobRecord, located?: Located): Row {
@@ -260,11 +247,12 @@ class Table implements JobTable {
       record,
       located,
       log: jobLog(),
-      step: record.state === "succeeded" ? record.settings.steps : 0,
-      steps: record.settings.steps,
-      key: JSON.stringify([record.model, record.loras]),
+      step: record.state === "succeeded" ? stepsOf(record) : 0,
+      steps: stepsOf(record),
+      key: JSON.stringify(located ?? null),
       persist: turns(),
       cancelling: false,
+      pausing: false,
     };
     this.#rows.set(record.id, row);
     this.#announce(row);
@@ -274,6 +262,7 @@ class Table implements JobTable {
 
   /** What a restart makes of a job. */
   async #restore(record: JobRecord): Promise<void> {
+    if (record.kind === "train") return this.trainings.restore(record, MOST_RESTARTS);
     if (isOver(record)) {
       this.#add(record);
       return;
@@ -300,15 +289,18 @@ class Table implements JobTable {
   #dispatch(): void {
     for (;;) {
       if (!this.#isOpen) return;
-      const waiting = this.#unfinished().filter(({ record }) => record.state === "queued");
+      const queued = this.#unfinished().filter(({ record }) => record.state === "queued");
+      const training = queued.find(trains);
+      if (training) this.trainings.begin(training);
+      const waiting = queued.filter(draws);
       const next = nextJobs(waiting, this.pool, this.#options.batch);
       if (next.length === 0) return;
       for (const row of next) this.#begin(row);
     }
   }
 
-  #begin(row: Row): void {
-    const { id, settings, outputFormat, previews, model, hasImage, hasMask } = row.record;
+  #begin(row: Row & Entry<DrawRecord>): void {
+    const { id, settings, outputFormat, previews, model, given } = row.record;
     const { store, memory, version } = this.#options;
     const folder = store.folder(id);
     this.pool.draw(
@@ -319,8 +311,7 @@ class Table implements JobTable {
         id,
         settings,
         folder,
-        image: hasImage ? join(folder, imageFile) : undefined,
-        mask: hasMask ? join(folder, maskFile) : undefined,
+        given,
         outputFormat,
         previews,
         model,
@@ -359,12 +350,15 @@ class Table implements JobTable {
   /** A job whose process ended by itself. */
   async #again(row: Row, how: string): Promise<void> {
     if (row.cancelling) return this.#finish(row, "cancelled", {});
+    if (row.pausing) return this.trainings.wait(row, "paused");
     const crashes = row.record.crashes + 1;
     if (crashes >= MOST_CRASHES) {
       await this.#change(row, { crashes });
       return this.#fail(
         row,
-        `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`,
+        draws(row)
+          ? `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`
+          : `The process that trained it ended by itself (${how}), twice; try a smaller model.`,
       );
     }
     row.step = 0;
@@ -377,11 +371,13 @@ class Table implements JobTable {
     return this.#finish(row, "failed", { error });
   }
 
-  async #finish(row: Row, state: keyof Counts["ended"], more: Partial<JobRecord>): Promise<void> {
+  async #finish(row: Row, state: keyof Counts["ended"], more: Changes): Promise<void> {
     if (isOver(row.record)) return;
     this.counts.ended[state]++;
     const ended = Date.now();
-    if (state === "succeeded") this.counts.seconds += (ended - row.record.started!) / 1000;
+    if (state === "succeeded" && draws(row)) {
+      this.counts.seconds += (ended - row.record.started!) / 1000;
+    }
     await this.#change(row, { state, ended, ...more });
     this.#announce(row);
     row.log.end();
@@ -390,8 +386,8 @@ class Table implements JobTable {
   }
 
   /** Changes a job, here and on disk. What cannot be written down still happens, and is reported. */
-  #change(row: Row, changes: Partial<JobRecord>): Promise<void> {
-    row.record = { ...row.record, ...changes };
+  #change(row: Row, changes: Changes): Promise<void> {
+    row.record = { ...row.record, ...changes } as JobRecord;
     const { record } = row;
     return row
       .persist(() => this.#options.store.save(record))
@@ -403,7 +399,7 @@ class Table implements JobTable {
   }
 
   async #forgetOldest(): Promise<void> {
-    const over = [...this.#rows.values()].filter(({ record }) => isOver(record));
+    const over = [...this.#rows.values()].filter((row) => draws(row) && isOver(row.record));
     for (const { record } of over.slice(0, Math.max(0, over.length - KEPT))) {
       this.#rows.delete(record.id);
       await this.#options.store.remove(record.id);
@@ -411,38 +407,4 @@ class Table implements JobTable {
   }
 }
 
-function jobOf({ record, step, steps }: Entry, open: readonly Entry[]): Job {
-  const { id, state, model, loras, settings, outputFormat, created, started, ended, error } =
-    record;
-  const before = open.filter(
-    (each) => each.record.state === "queued" && each.record.created < created,
-  ).length;
-  return {
-    id,
-    state,
-    model,
-    loras,
-    settings,
-    outputFormat,
-    created,
-    started,
-    ended,
-    step,
-    steps,
-    ...(state === "queued" && { position: before }),
-    error,
-    pictures: record.pictures.map(({ seed, width, height }, i) => ({
-      url: `/api/jobs/${id}/pictures/${i}`,
-      seed,
-      width,
-      height,
-    })),
-  };
-}
-
-/** Seconds until a place is likely to be free: what jobs took on average, for one of them. */
-function retryAfter(open: readonly Entry[], { ended, seconds }: Counts): number {
-  const mean = ended.succeeded === 0 ? 5 : seconds / ended.succeeded;
-  const running = open.filter(({ record }) => record.state === "running").length;
-  return Math.min(300, Math.max(1, Math.ceil(mean / Math.max(1, running))));
-}
+const isAttached = (record: JobRecord) => record.kind === "draw" && record.attached;

@@ -12,6 +12,18 @@ export const defaultLimits: Limits = {
   prompt: 4000,
 };
 
+/** The most that one training may ask for. */
+export const trainingLimits = {
+  /** Pixels of one picture. */
+  pixels: 512 * 512,
+  steps: 100_000,
+  batch: 1024,
+  accumulate: 64,
+  /** Samples at one time, and times at which they are drawn. */
+  samples: 16,
+  grids: 1000,
+} as const;
+
 type Limited = {
   readonly [
     N in keyof Pick<

@@ -1,6 +1,6 @@
 /** Figures for Prometheus, in its text format (https://prometheus.io/docs/instrumenting/exposition_formats/). */
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import type { JobTable } from "./job-table.ts";
+import type { JobTable } from "./jobs.ts";
 
 export interface RequestCounter {
   add(method: string, status: number): void;

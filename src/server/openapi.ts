@@ -3,6 +3,7 @@ import * as z from "zod";
 import { pick } from "../engine/records.ts";
 import { generateRequestSchema } from "../pipelines/settings.ts";
 import { besideSettings, notTaken } from "./requests.ts";
+import { trainingRequestSchema } from "./training-requests.ts";
 
 interface Described {
   readonly properties: Readonly<Record<string, unknown>>;
@@ -13,7 +14,11 @@ export function openApi(version: string): object {
     openapi: "3.1.0",
     info: { title: "Patchwise", version },
     components: {
-      schemas: { JobRequest: jobRequest(), Error: errorAnswer },
+      schemas: {
+        JobRequest: jobRequest(),
+        TrainingRequest: trainingRequestSchema(),
+        Error: errorAnswer,
+      },
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
     },
     security: [{}, { token: [] }],
@@ -58,10 +63,19 @@ const json = (description: string, schema: object = {}) => ({
 const errors = { default: json("What is wrong, in a sentence", ref("Error")) };
 const id = { name: "id", in: "path", required: true, schema: { type: "string" } };
 
+const trainingPath = (summary: string) => ({
+  parameters: [id],
+  post: operation(summary, { responses: { 202: json("The job"), ...errors } }),
+});
+const filePath = (summary: string) => ({
+  parameters: [id, { name: "file", in: "path", required: true, schema: { type: "string" } }],
+  get: operation(summary, { responses: { 200: { description: "The file" }, ...errors } }),
+});
+
 const paths = {
   "/api/jobs": {
-    post: operation("Accept a job", {
-      requestBody: body(ref("JobRequest")),
+    post: operation("Accept a drawing, or a training, whose kind is train", {
+      requestBody: body({ anyOf: [ref("JobRequest"), ref("TrainingRequest")] }),
       responses: {
         202: json("The job"),
         429: json("The queue is full", ref("Error")),
@@ -76,11 +90,13 @@ const paths = {
   "/api/jobs/{id}": {
     parameters: [id],
     get: operation("A job", { responses: { 200: json("The job"), ...errors } }),
-    delete: operation("Cancel a job", { responses: { 202: json("The job"), ...errors } }),
+    delete: operation("Cancel a job, or remove a training that is over", {
+      responses: { 202: json("The job"), ...errors },
+    }),
   },
   "/api/jobs/{id}/events": {
     parameters: [id, { name: "Last-Event-ID", in: "header", schema: { type: "integer" } }],
-    get: operation("Follow a job: events named job, progress and preview", {
+    get: operation("Follow a job: events named job, progress, preview, sample and note", {
       responses: {
         200: { description: "Events", content: { "text/event-stream": {} } },
         ...errors,
@@ -96,6 +112,11 @@ const paths = {
       responses: { 200: { description: "The file", content: { "image/*": {} } }, ...errors },
     }),
   },
+  "/api/jobs/{id}/pause": trainingPath("Stop a training until it is resumed"),
+  "/api/jobs/{id}/resume": trainingPath("Go on with a training"),
+  "/api/jobs/{id}/sample": trainingPath("Draw samples of a training after its current step"),
+  "/api/jobs/{id}/samples/{file}": filePath("A sample of a training"),
+  "/api/jobs/{id}/files/{file}": filePath("A file of the model of a training"),
   "/api/models": {
     get: operation("Models, LoRAs and limits", {
       responses: { 200: json("Models"), ...errors },

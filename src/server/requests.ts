@@ -5,15 +5,22 @@
 import { randomInt } from "node:crypto";
 import * as z from "zod";
 import { FormatError } from "../engine/errors.ts";
-import { fitPicture, readPicture } from "../pictures/decode-node.ts";
+import { fitPicture, readAnimationBytes, readPicture } from "../pictures/decode-node.ts";
 import { readMask } from "../pictures/mask-node.ts";
 import { type Picture, withChannels } from "../pictures/picture.ts";
-import { toPng } from "../pictures/png.ts";
+import { apngFrameCount } from "../pictures/apng-node.ts";
+import { isAnimatedPng, isPng, toPng } from "../pictures/png.ts";
 import { pictureHeader } from "../pictures/sharp-node.ts";
 import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
-import { checkedRequest, resolveRequest, type SettingName } from "../pipelines/settings.ts";
+import {
+  checkedRequest,
+  type GenerateRequest,
+  resolveRequest,
+  type SettingName,
+} from "../pipelines/settings.ts";
 import type { Catalogue } from "./catalogue.ts";
-import type { Draft } from "./job-table.ts";
+import { type GivenName, givenNames } from "./job-store.ts";
+import type { Draft } from "./jobs.ts";
 import { checkLimits } from "./limits.ts";
 import { Problem } from "./problem.ts";
 import { type Limits, type LoraChoice, outputFormats } from "./wire.ts";
@@ -30,13 +37,15 @@ export const besideSettings = z.object({
 });
 
 /** Settings of the library that a request to the server cannot give. */
-export const notTaken: readonly SettingName[] = ["lastImage", "extend", "references"];
+export const notTaken: readonly SettingName[] = ["references"];
+
+/** Picture files and animated files to start from, as the request gave them. */
+export type GivenFiles = { readonly [N in GivenName]?: Uint8Array | undefined };
 
 export interface RequestOptions {
-  /** The fields of the request: those above, and settings by any of their names. Pictures are in `image` and `mask`. */
+  /** The fields of the request: those above, and settings by any of their names, but for those that are files. */
   readonly fields: Readonly<Record<string, unknown>>;
-  readonly image?: Uint8Array | undefined;
-  readonly mask?: Uint8Array | undefined;
+  readonly files: GivenFiles;
   /** Whether the image is resized and cropped to the size that is asked for, and else refused if it differs. */
   readonly fits: boolean;
   readonly attached: boolean;
@@ -48,7 +57,7 @@ export interface RequestOptions {
  * @throws Problem, UsageError or FormatError that says what is wrong
  */
 export async function draftOf(
-  { fields, image, mask, fits, attached }: RequestOptions,
+  { fields, files, fits, attached }: RequestOptions,
   catalogue: Catalogue,
   limits: Limits,
 ): Promise<Draft> {
@@ -66,31 +75,43 @@ export async function draftOf(
   }
   const asked = checkedRequest(settings);
   checkLimits(asked, limits);
-  const given = await givenPictures({ image, mask }, limits);
+  const given = await givenPictures(files, limits);
   const fitted = fits && given.image ? await fittedTo(given, asked, model) : given;
   const seed = asked.seed ?? randomInt(2 ** 32);
-  const resolved = resolveRequest(
-    { ...asked, seed, image: fitted.image, mask: fitted.mask },
-    model,
-  ).settings;
+  const resolved = resolveRequest({ ...asked, seed, ...fitted }, model).settings;
   checkLimits(resolved, limits);
   if (resolved.frames !== undefined && outputFormat === "jpeg") {
     throw new Problem(400, `${listed} draws clips, which JPEG cannot hold; ask for webp or png.`, {
       param: "outputFormat",
     });
   }
+  const kept = await keptFiles(files, fitted === given ? undefined : fitted);
   return {
+    kind: "draw",
     model: listed,
     loras,
     settings: loras.length === 0 ? resolved : { ...resolved, loras: loras.map(recorded) },
     outputFormat,
     previews,
     attached,
-    files: {
-      image: fitted === given ? image : fitted.image && (await toPng(fitted.image)),
-      mask: fitted === given ? mask : fitted.mask && (await toPng(fitted.mask)),
-    },
+    given: Object.keys(kept) as GivenName[],
+    files: kept,
   };
+}
+
+/** The files that a job keeps: as they were given, or of the pictures that were fitted. */
+async function keptFiles(
+  files: GivenFiles,
+  fitted: GivenPictures | undefined,
+): Promise<Readonly<Record<string, Uint8Array>>> {
+  const kept: Record<string, Uint8Array> = {};
+  for (const name of givenNames) {
+    const bytes = files[name];
+    if (bytes === undefined) continue;
+    const picture = name === "image" || name === "mask" ? fitted?.[name] : undefined;
+    kept[name] = picture ? await toPng(picture) : bytes;
+  }
+  return kept;
 }
 
 /** The fields that are no settings. @throws Problem that names the one at fault */
@@ -105,42 +126,56 @@ function checkedBeside(fields: object): z.output<typeof besideSettings> {
 /** A LoRA as metadata name it: by its name here, not by a path of this machine. */
 const recorded = ({ name, weight = 1 }: LoraChoice) => ({ file: name, weight });
 
-interface GivenPictures {
-  readonly image: Picture | undefined;
-  readonly mask: Picture | undefined;
+type GivenPictures = Partial<Pick<GenerateRequest, GivenName>>;
+
+/** Decodes what a request gave. */
+async function givenPictures(files: GivenFiles, limits: Limits): Promise<GivenPictures> {
+  const pictures: Record<string, unknown> = {};
+  for (const name of givenNames) {
+    const bytes = files[name];
+    if (bytes === undefined) continue;
+    await checkPixels(bytes, name, limits);
+    pictures[name] = await decoders[name](bytes);
+  }
+  return pictures;
 }
 
-async function givenPictures(
-  { image, mask }: Pick<RequestOptions, "image" | "mask">,
-  limits: Limits,
-): Promise<GivenPictures> {
-  if (image) await checkPixels(image, "image", limits);
-  if (mask) await checkPixels(mask, "mask", limits);
-  return {
-    image: image && (await readPicture(image, { name: "image" })),
-    mask: mask && (await readMask(mask, "mask")),
-  };
-}
+const decoders: { readonly [N in GivenName]: (bytes: Uint8Array) => Promise<GivenPictures[N]> } = {
+  image: (bytes) => readPicture(bytes, { name: "image" }),
+  mask: (bytes) => readMask(bytes, "mask"),
+  lastImage: (bytes) => readPicture(bytes, { name: "lastImage" }),
+  extend: async (bytes) => (await readAnimationBytes(bytes, "extend", "white")).clip,
+};
 
 /** @throws Problem if a picture file says that it has too many pixels, before any is decoded */
-async function checkPixels(bytes: Uint8Array, param: string, limits: Limits): Promise<void> {
-  const { width, height } = await pictureHeader(bytes).catch((cause: unknown) => {
+export async function checkPixels(
+  bytes: Uint8Array,
+  param: string,
+  limits: Pick<Limits, "pixels">,
+): Promise<void> {
+  const {
+    width,
+    height,
+    pages = 1,
+  } = await pictureHeader(bytes).catch((cause: unknown) => {
     throw new FormatError(
       `${param} cannot be read as a picture; give a PNG, JPEG, WebP, AVIF or GIF file.`,
       { cause },
     );
   });
-  if (width * height <= limits.pixels) return;
+  const isClip = param === "extend";
+  const frames = isPng(bytes) && isAnimatedPng(bytes) ? apngFrameCount(bytes, param) : pages;
+  if (width * height * (isClip ? frames : 1) <= limits.pixels) return;
   throw new Problem(
     400,
-    `${param} has ${width}×${height} pixels, but this server takes at most ${limits.pixels}; make it smaller.`,
+    `${param} has ${width}×${height} pixels${isClip ? ` in each of ${frames} frames` : ""}, but this server takes at most ${limits.pixels}; make it smaller.`,
     { param, code: "limit_exceeded" },
   );
 }
 
 /** The pictures in the size that is asked for, or the image's own if the model draws it, or else the model's. */
 async function fittedTo(
-  { image, mask }: GivenPictures,
+  { image, mask, ...others }: GivenPictures,
   asked: { readonly width?: number | undefined; readonly height?: number | undefined },
   model: ImageModel,
 ): Promise<GivenPictures> {
@@ -154,7 +189,7 @@ async function fittedTo(
     const pixels = await fitPicture(whole, shape, { fit: "cover", background: "white" });
     return { ...shape, pixels };
   };
-  return { image: await fit(image!), mask: mask && (await fit(mask)) };
+  return { ...others, image: await fit(image!), ...(mask && { mask: await fit(mask) }) };
 }
 
 function sizeFor(

@@ -83,6 +83,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         source: catalogue.model(model).source,
         loras: await catalogue.loras(loras),
       }),
+      publish: (name, folder) => catalogue.add(name, folder),
+      withdraw: (name) => catalogue.remove(name),
+      knows: (name) => catalogue.models.some((each) => each.name === name),
       log,
     });
     const { page = false } = options;

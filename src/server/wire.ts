@@ -3,10 +3,21 @@
  * `pipelines/settings.ts` with the fields of `JobRequest` beside them; `/openapi.json` has their schema.
  */
 import type { GenerateRequest, GenerateSettings } from "../pipelines/settings.ts";
+import type { TrainingConfig, TrainingConfigInput } from "../training/config/config.ts";
 
-export const jobStates = ["queued", "running", "succeeded", "failed", "cancelled"] as const;
+export const jobStates = [
+  "queued",
+  "running",
+  "paused",
+  "succeeded",
+  "failed",
+  "cancelled",
+] as const;
 
-/** A job is queued, then running, and then has one of the other states for good. After a restart it may be queued again. */
+/**
+ * A job is queued, then running, and then has one of the last three states for good. After a restart it may be queued again, and a
+ * training may be paused.
+ */
 export type JobState = (typeof jobStates)[number];
 
 export const outputFormats = ["png", "jpeg", "webp"] as const;
@@ -20,22 +31,40 @@ export interface LoraChoice {
   readonly weight?: number | undefined;
 }
 
-/** The body of `POST /api/jobs`. */
+/** The body of `POST /api/jobs` for a drawing. */
 export interface JobRequest extends Omit<
   GenerateRequest,
-  "signal" | "onProgress" | "image" | "mask" | "lastImage" | "extend"
+  "signal" | "onProgress" | "image" | "mask" | "lastImage" | "extend" | "references"
 > {
   /** Name of a model among those of `GET /api/models`; the first of them unless given. */
   readonly model?: string | undefined;
   readonly loras?: readonly LoraChoice[] | undefined;
   /** Base64 of a picture file, or a data URL, to start from. */
   readonly image?: string | undefined;
+  /** Base64 of a picture file, or a data URL: the last frame of a clip. */
+  readonly lastImage?: string | undefined;
+  /** Base64 of an animated file, or a data URL: the clip to go on from. */
+  readonly extend?: string | undefined;
   /** Base64 of a picture file, or a data URL: white, or transparent, where the image is drawn anew. */
   readonly mask?: string | undefined;
   /** Number of previews, spread evenly over the steps; 0 unless given. */
   readonly previews?: number | undefined;
   /** "png" unless given. */
   readonly outputFormat?: OutputFormat | undefined;
+}
+
+/** The body of `POST /api/jobs` for a training. */
+export interface TrainingRequest {
+  readonly kind: "train";
+  /** The name under which the model is drawn with afterwards: letters, digits, "-", "_" and ".". */
+  readonly name: string;
+  /** Base64 of picture files, or data URLs, all with a caption or none. */
+  readonly pictures: readonly { readonly image: string; readonly caption?: string | undefined }[];
+  /** The fields of a config of `patchwise train` that name no files; `training.steps` says how long to train. */
+  readonly config: Pick<
+    TrainingConfigInput,
+    "picture" | "model" | "diffusion" | "training" | "sampling" | "samples" | "validation" | "seed"
+  >;
 }
 
 /** A finished picture of a job. */
@@ -49,15 +78,10 @@ export interface JobPicture {
   readonly height: number;
 }
 
-/** The answer of `POST /api/jobs` and `GET /api/jobs/:id`; `GET /api/jobs` has `{ jobs: Job[] }`, the newest first. */
-export interface Job {
+/** Fields of every job. */
+interface CommonJob {
   readonly id: string;
   readonly state: JobState;
-  readonly model: string;
-  readonly loras: readonly LoraChoice[];
-  /** All settings with which it is drawn, defaults filled in. */
-  readonly settings: GenerateSettings;
-  readonly outputFormat: OutputFormat;
   /** Times in milliseconds since 1970. */
   readonly created: number;
   readonly started?: number | undefined;
@@ -69,17 +93,64 @@ export interface Job {
   readonly position?: number | undefined;
   /** Why it failed, in a sentence. */
   readonly error?: string | undefined;
+}
+
+/** The answer of `POST /api/jobs` and `GET /api/jobs/:id`; `GET /api/jobs` has `{ jobs: AnyJob[] }`, the newest first. */
+export type AnyJob = Job | TrainingJob;
+
+/** A drawing. */
+export interface Job extends CommonJob {
+  readonly kind: "draw";
+  readonly model: string;
+  readonly loras: readonly LoraChoice[];
+  /** All settings with which it is drawn, defaults filled in. */
+  readonly settings: GenerateSettings;
+  readonly outputFormat: OutputFormat;
   /** Empty until it has succeeded. */
   readonly pictures: readonly JobPicture[];
+}
+
+/** A training. Its model can be drawn with, under its name, once it has succeeded. */
+export interface TrainingJob extends CommonJob {
+  readonly kind: "train";
+  readonly name: string;
+  /** All settings, defaults filled in. */
+  readonly config: TrainingConfig;
+  /** Number of pictures that it trains on. */
+  readonly pictures: number;
+  /** Pictures that were drawn on the way. */
+  readonly samples: readonly TrainingSamples[];
+  /** Files of the model; empty until it has succeeded. */
+  readonly files: readonly { readonly name: string; readonly url: string }[];
+}
+
+/** Pictures that a model drew after a number of steps, always with the same seeds. */
+export interface TrainingSamples {
+  readonly step: number;
+  /** Paths of PNG files on the server: as many of each prompt as of any other. */
+  readonly urls: readonly string[];
+  /** Prompts that they show; empty for a model without any. */
+  readonly of: readonly string[];
 }
 
 /**
  * The data of the server-sent events of `GET /api/jobs/:id/events`, whose event name is `kind`. The first is always a job; the
  * stream ends behind the job event whose state is final.
  */
-export type JobEvent =
-  | { readonly kind: "job"; readonly job: Job }
-  | { readonly kind: "progress"; readonly step: number; readonly steps: number }
+export type JobEvent<J extends AnyJob = AnyJob> =
+  | { readonly kind: "job"; readonly job: J }
+  | {
+      readonly kind: "progress";
+      readonly step: number;
+      readonly steps: number;
+      /** For trainings: the loss of the step, and how fast it goes. */
+      readonly loss?: number;
+      readonly imagesPerSecond?: number;
+      readonly secondsLeft?: number;
+    }
+  | ({ readonly kind: "sample" } & TrainingSamples)
+  /** A sentence on what goes on in a training, or how large its model is. */
+  | { readonly kind: "note"; readonly message?: string; readonly parameters?: number }
   /** PNG files in base64, one for each picture, or the first frame of each clip. */
   | {
       readonly kind: "preview";

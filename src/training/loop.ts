@@ -201,6 +201,8 @@ export interface LoopOptions {
   readonly notes?: readonly string[];
   /** Whether the recorder draws samples; false by default. */
   readonly draws?: boolean;
+  /** Asked after each step: whether samples are to be drawn now, beside those that are due. */
+  readonly asksSamples?: (() => boolean) | undefined;
   /** The processes that train together; this one alone unless given. The batches hold this rank's rows. */
   readonly collective?: Collective | undefined;
   /** Called once the step is compiled. */
@@ -328,7 +330,8 @@ async function runSteps(run: Run): Promise<TrainingResult> {
       await note(count, { ...measured, rate, ...norm });
     }
     if (count % (validation?.steps ?? Infinity) === 0) await validate(count);
-    if (done < 1 && isSampled(samples, count, shown, done)) await draw(count);
+    const isAsked = run.asksSamples?.() ?? false;
+    if (done < 1 && (isAsked || isSampled(samples, count, shown, done))) await draw(count);
     shown = done;
     if (isDue(config.checkpoint, count, elapsed() - last.saved.seconds)) await save(count);
     // Signals and messages arrive only between steps, since a run occupies the thread.

@@ -13,9 +13,9 @@ export interface TestServer {
   post(path: string, body: unknown): Promise<Response>;
   /** The answer to GET, from JSON. */
   get<T>(path: string): Promise<T>;
-  /** The events of a job until it is over. */
-  events(id: string, lastEventId?: number): Promise<{ id: number; event: JobEvent }[]>;
-  /** Waits until a job is over. */
+  /** The events of a drawing until it is over. */
+  events(id: string, lastEventId?: number): Promise<{ id: number; event: JobEvent<Job> }[]>;
+  /** Waits until a drawing is over. */
   ended(id: string): Promise<Job>;
   /** @param keep whether the folder of jobs stays */
   close(keep?: boolean): Promise<void>;
@@ -41,7 +41,7 @@ export async function testServer(options: Partial<ServerOptions> = {}): Promise<
     const text = await (await fetch(`${url}/api/jobs/${id}/events`, { headers })).text();
     return serverSentEvents(text).map((each) => ({
       id: Number(each["id"]),
-      event: JSON.parse(each["data"]!) as JobEvent,
+      event: JSON.parse(each["data"]!) as JobEvent<Job>,
     }));
   };
   return {
@@ -68,7 +68,7 @@ export async function testServer(options: Partial<ServerOptions> = {}): Promise<
   };
 }
 
-function serverSentEvents(text: string): Record<string, string>[] {
+export function serverSentEvents(text: string): Record<string, string>[] {
   return text
     .split("\n\n")
     .filter((block) => block.includes("data:"))

@@ -1,11 +1,14 @@
 /** The server's own interface: jobs, what happens to them, and their pictures. */
 import { readFile } from "node:fs/promises";
-import { Hono } from "hono";
+import { extname } from "node:path";
+import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import type { Services } from "../app.ts";
 import { jsonBody, withoutNulls } from "../body.ts";
+import { type GivenName, givenNames, sampleFile, trainingFolders } from "../job-store.ts";
 import { Problem } from "../problem.ts";
 import { draftOf, pictureBytes } from "../requests.ts";
+import { trainingDraftOf } from "../training-requests.ts";
 import type { ModelList } from "../wire.ts";
 
 /** Milliseconds between signs of life on a quiet stream, since proxies close those that seem dead. */
@@ -14,13 +17,27 @@ const HEARTBEAT = 15_000;
 const LISTED = 100;
 
 const mediaTypes: Readonly<Record<string, string>> = {
-  png: "image/png",
-  jpg: "image/jpeg",
-  webp: "image/webp",
+  ".png": "image/png",
+  ".jpg": "image/jpeg",
+  ".webp": "image/webp",
+  ".json": "application/json",
 };
 
-export function nativeRoutes({ catalogue, jobs, limits }: Services): Hono {
+export function nativeRoutes(services: Services): Hono {
+  const { catalogue, jobs, limits } = services;
+  const drawingDraftOf = (fields: Readonly<Record<string, unknown>>) => {
+    const settings = { ...fields };
+    const files: Partial<Record<GivenName, Uint8Array>> = {};
+    for (const name of givenNames) {
+      const bytes = pictureBytes(fields[name], name);
+      if (bytes) files[name] = bytes;
+      delete settings[name];
+    }
+    return draftOf({ fields: settings, files, fits: false, attached: false }, catalogue, limits);
+  };
   const app = new Hono();
+  app.route("/", pictureRoutes(services));
+  app.route("/", trainingRoutes(services));
   app.get("/api/models", async (c) =>
     c.json<ModelList>({
       models: catalogue.models.map(({ info }) => info),
@@ -29,18 +46,15 @@ export function nativeRoutes({ catalogue, jobs, limits }: Services): Hono {
     }),
   );
   app.post("/api/jobs", async (c) => {
-    const { image, mask, ...fields } = withoutNulls(await jsonBody(c));
-    const draft = await draftOf(
-      {
-        fields,
-        image: pictureBytes(image, "image"),
-        mask: pictureBytes(mask, "mask"),
-        fits: false,
-        attached: false,
-      },
-      catalogue,
-      limits,
-    );
+    const { kind = "draw", ...fields } = withoutNulls(await jsonBody(c));
+    if (kind !== "draw" && kind !== "train") {
+      throw new Problem(400, `kind must be draw or train, got ${JSON.stringify(kind)}.`, {
+        param: "kind",
+      });
+    }
+    const draft = await (kind === "train"
+      ? trainingDraftOf({ kind, ...fields })
+      : drawingDraftOf(fields));
     const job = jobs.asJob(await jobs.submit(draft));
     return c.json(job, 202, { Location: `/api/jobs/${job.id}` });
   });
@@ -80,8 +94,13 @@ export function nativeRoutes({ catalogue, jobs, limits }: Services): Hono {
       }
     });
   });
+  return app;
+}
+
+function pictureRoutes({ jobs }: Services): Hono {
+  const app = new Hono();
   app.get("/api/jobs/:id/pictures/:index", async (c) => {
-    const { record } = jobs.get(c.req.param("id"));
+    const { record } = jobs.drawing(c.req.param("id"));
     const picture = record.pictures[Number(c.req.param("index"))];
     if (!picture) {
       throw new Problem(
@@ -90,11 +109,62 @@ export function nativeRoutes({ catalogue, jobs, limits }: Services): Hono {
         { code: "picture_not_found" },
       );
     }
-    const bytes = await readFile(jobs.path(record.id, picture.file));
-    return c.body(new Uint8Array(bytes), 200, {
-      "Content-Type": mediaTypes[picture.file.split(".")[1]!]!,
-      "Cache-Control": "private, max-age=31536000, immutable",
-    });
+    return sent(c, jobs.path(record.id, picture.file));
   });
   return app;
+}
+
+/** What only trainings have. */
+function trainingRoutes({ jobs }: Services): Hono {
+  const app = new Hono();
+  app.post("/api/jobs/:id/pause", async (c) => {
+    const row = jobs.training(c.req.param("id"));
+    await jobs.trainings.pause(row);
+    return c.json(jobs.asJob(row), 202);
+  });
+  app.post("/api/jobs/:id/resume", async (c) => {
+    const row = jobs.training(c.req.param("id"));
+    await jobs.trainings.resume(row);
+    return c.json(jobs.asJob(row), 202);
+  });
+  app.post("/api/jobs/:id/sample", (c) => {
+    const row = jobs.training(c.req.param("id"));
+    jobs.trainings.sample(row);
+    return c.json(jobs.asJob(row), 202);
+  });
+  app.get("/api/jobs/:id/samples/:file", (c) => {
+    const { record } = jobs.training(c.req.param("id"));
+    const file = c.req.param("file");
+    const known = record.samples.flatMap(({ step, count }) =>
+      Array.from({ length: count }, (_, i) => sampleFile(step, i)),
+    );
+    if (!known.includes(file)) throw missing(file, known.length, "samples");
+    return sent(c, jobs.path(record.id, `${trainingFolders.samples}/${file}`));
+  });
+  app.get("/api/jobs/:id/files/:file", (c) => {
+    const { record } = jobs.training(c.req.param("id"));
+    const file = c.req.param("file");
+    if (!record.files.includes(file)) throw missing(file, record.files.length, "files");
+    return sent(c, jobs.path(record.id, `${trainingFolders.model}/${file}`));
+  });
+  return app;
+}
+
+function missing(file: string, count: number, what: string): Problem {
+  return new Problem(
+    404,
+    `The training has no ${JSON.stringify(file)} among its ${count} ${what}.`,
+    {
+      code: "file_not_found",
+    },
+  );
+}
+
+/** A file that never changes. */
+async function sent(c: Context, path: string): Promise<Response> {
+  const bytes = await readFile(path);
+  return c.body(new Uint8Array(bytes), 200, {
+    "Content-Type": mediaTypes[extname(path)] ?? "application/octet-stream",
+    "Cache-Control": "private, max-age=31536000, immutable",
+  });
 }

@@ -10,7 +10,9 @@ import { tryJson } from "../../engine/bytes.ts";
 import { settingNames, settingRow } from "../../pipelines/settings.ts";
 import type { Services } from "../app.ts";
 import { jsonBody, withoutNulls } from "../body.ts";
-import { type Entry, isOver } from "../job-table.ts";
+import { type DrawRecord, givenNames } from "../job-store.ts";
+import { isOver } from "../job-view.ts";
+import type { Entry } from "../jobs.ts";
 import { errorBody, Problem, problemOf } from "../problem.ts";
 import { draftOf, type RequestOptions } from "../requests.ts";
 import { type OutputFormat, outputFormats } from "../wire.ts";
@@ -51,30 +53,31 @@ export function openAiRoutes(services: Services): Hono {
   );
   app.post("/v1/images/generations", async (c) => {
     const fields = withoutNulls(await jsonBody(c));
-    for (const name of ["image", "mask"]) {
+    for (const name of givenNames) {
       if (fields[name] === undefined) continue;
-      throw new Problem(400, `${name} is a field of /v1/images/edits; send the request there.`, {
+      const place = name === "image" || name === "mask" ? "/v1/images/edits" : "/api/jobs";
+      throw new Problem(400, `${name} is a field of ${place}; send the request there.`, {
         param: name,
       });
     }
-    return draw(c, services, "image_generation", { fields });
+    return draw(c, services, "image_generation", { fields, files: {} });
   });
   app.post("/v1/images/edits", async (c) => {
-    const { fields, image, mask } = await formBody(c);
-    if (!image)
+    const { fields, files } = await formBody(c);
+    if (!files.image)
       throw new Problem(400, "image is missing; send a picture file.", { param: "image" });
-    return draw(c, services, "image_edit", { fields, image, mask });
+    return draw(c, services, "image_edit", { fields, files });
   });
   return app;
 }
 
-type Given = Pick<RequestOptions, "fields" | "image" | "mask">;
+type Given = Pick<RequestOptions, "fields" | "files">;
 
 async function draw(
   c: Context,
   { catalogue, jobs, limits }: Services,
   kind: "image_generation" | "image_edit",
-  { fields, image, mask }: Given,
+  { fields, files }: Given,
 ): Promise<Response> {
   const own = ownFields.safeParse(fields);
   if (!own.success) {
@@ -86,7 +89,8 @@ async function draw(
   const { model, stream, partial_images: previews, output_format: outputFormat } = own.data;
   const settings = Object.fromEntries(
     Object.entries(fields).filter(
-      ([name, value]) => !Object.hasOwn(ownFields.shape, name) && !(name === "size" && value === "auto"),
+      ([name, value]) =>
+        !Object.hasOwn(ownFields.shape, name) && !(name === "size" && value === "auto"),
     ),
   );
   const draft = await draftOf(
@@ -97,22 +101,21 @@ async function draw(
         ...(model !== undefined && { model }),
         ...(stream && { previews }),
       },
-      image,
-      mask,
+      files,
       fits: true,
       attached: true,
     },
     catalogue,
     limits,
   );
-  const entry = await jobs.submit(draft);
-  if (stream) return streamed(c, jobs, entry, kind);
-  const done = await jobs.ended(entry.record.id, c.req.raw.signal);
-  return c.json(await pictures(done, own.data, jobs, new URL(c.req.url).origin));
+  const { id } = (await jobs.submit(draft)).record;
+  if (stream) return streamed(c, jobs, jobs.drawing(id), kind);
+  await jobs.ended(id, c.req.raw.signal);
+  return c.json(await pictures(jobs.drawing(id), own.data, jobs, new URL(c.req.url).origin));
 }
 
 async function pictures(
-  { record }: Entry,
+  { record }: Entry<DrawRecord>,
   own: OwnFields,
   jobs: Services["jobs"],
   origin: string,
@@ -129,13 +132,13 @@ async function pictures(
   return { ...described(record.settings, own.output_format), created: seconds(), data };
 }
 
-function failed({ state, error }: Entry["record"]): Problem {
+function failed({ state, error }: DrawRecord): Problem {
   return new Problem(500, error ?? `The job was ${state}.`);
 }
 
 const seconds = () => Math.floor(Date.now() / 1000);
 
-function described({ width, height }: Entry["record"]["settings"], outputFormat: OutputFormat) {
+function described({ width, height }: DrawRecord["settings"], outputFormat: OutputFormat) {
   return {
     background: "opaque",
     output_format: outputFormat,
@@ -148,7 +151,7 @@ function described({ width, height }: Entry["record"]["settings"], outputFormat:
 function streamed(
   c: Context,
   jobs: Services["jobs"],
-  { record, log }: Entry,
+  { record, log }: Entry<DrawRecord>,
   kind: "image_generation" | "image_edit",
 ): Response {
   const { id, settings, outputFormat } = record;
@@ -176,7 +179,7 @@ function streamed(
           index++;
         }
         if (event.kind !== "job" || !isOver(event.job)) continue;
-        const { record: done } = jobs.get(id);
+        const { record: done } = jobs.drawing(id);
         if (done.state !== "succeeded") throw failed(done);
         for (const { file, seed } of done.pictures) {
           await send(`${kind}.completed`, {
@@ -246,5 +249,5 @@ async function formBody(c: Context): Promise<Given> {
       fields[name] = textFields.has(name) ? value : (tryJson(value) ?? value);
     }
   }
-  return { fields, ...files };
+  return { fields, files };
 }

@@ -9,7 +9,8 @@ import { parametersText } from "../../pictures/metadata.ts";
 import { recordedSettings } from "../../pipelines/settings.ts";
 import type { Services } from "../app.ts";
 import { jsonBody, withoutNulls } from "../body.ts";
-import type { Entry } from "../job-table.ts";
+import type { DrawRecord } from "../job-store.ts";
+import type { Entry } from "../jobs.ts";
 import { Problem } from "../problem.ts";
 import { draftOf, pictureBytes } from "../requests.ts";
 
@@ -119,8 +120,8 @@ export function webUiRoutes(services: Services): Hono {
     const { record } = await jobs.submit(draft);
     open.add(record.id);
     try {
-      const done = await jobs.ended(record.id, c.req.raw.signal);
-      return c.json(await drawn(done, services, fields, warnings));
+      await jobs.ended(record.id, c.req.raw.signal);
+      return c.json(await drawn(jobs.drawing(record.id), services, fields, warnings));
     } finally {
       open.delete(record.id);
     }
@@ -220,8 +221,7 @@ function asked(
       previews: PREVIEWS,
       ...(model !== undefined && { model }),
     },
-    image: pictureBytes(image, "init_images"),
-    mask: pictureBytes(mask, "mask"),
+    files: { image: pictureBytes(image, "init_images"), mask: pictureBytes(mask, "mask") },
     warnings,
   };
 }
@@ -261,7 +261,7 @@ function firstOf(images: unknown): unknown {
 }
 
 async function drawn(
-  { record, log }: Entry,
+  { record, log }: Entry<DrawRecord>,
   { jobs, version }: Services,
   parameters: object,
   warnings: readonly string[],

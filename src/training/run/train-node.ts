@@ -69,6 +69,8 @@ export interface TrainOptions extends TrainContext {
   /** Resumes although pictures or captions have changed; false by default. */
   readonly changedData?: boolean;
   readonly report?: (event: TrainingEvent) => void;
+  /** Asked after each step: whether a sample grid is to be drawn now, beside those that the config asks for. */
+  readonly asksSamples?: (() => boolean) | undefined;
   /** The processes that train together, which all call `train` with the same config; this one alone unless given. */
   readonly collective?: Collective | undefined;
   /** Ends the training after the current step, or the pictures being encoded; everything done so far is kept. */
@@ -124,6 +126,7 @@ export async function train(
     report = () => {},
     collective,
     signal,
+    asksSamples,
   } = options;
   if (given.samples.steps !== undefined && !draw && !("autoencoder" in given)) {
     throw new UsageError(
@@ -177,6 +180,7 @@ export async function train(
           report,
           collective,
           signal,
+          asksSamples,
         });
       });
     });

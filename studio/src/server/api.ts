@@ -1,5 +1,14 @@
 /** What this page asks of the server that it came from. */
-import type { ErrorBody, Job, JobEvent, JobRequest, ModelList } from "../../../src/server/wire.ts";
+import type {
+  AnyJob,
+  ErrorBody,
+  Job,
+  JobEvent,
+  JobRequest,
+  ModelList,
+  TrainingJob,
+  TrainingRequest,
+} from "../../../src/server/wire.ts";
 
 /** Whether the server takes jobs, which it says in the page; a host of files alone says nothing. */
 export const hasServer =
@@ -22,7 +31,9 @@ const json = async <T>(path: string, init?: RequestInit) =>
 export const modelList = () => json<ModelList>("/api/models");
 
 /** Hands a job in. @throws Error with the server's sentence */
-export function submit(body: JobRequest): Promise<Job> {
+export function submit(body: JobRequest): Promise<Job>;
+export function submit(body: TrainingRequest): Promise<TrainingJob>;
+export function submit(body: JobRequest | TrainingRequest): Promise<AnyJob> {
   return json("/api/jobs", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -33,6 +44,13 @@ export function submit(body: JobRequest): Promise<Job> {
 export async function cancelJob(id: string): Promise<void> {
   await answered(`/api/jobs/${id}`, { method: "DELETE" });
 }
+
+/** Asks for something of a training: "pause", "resume" or "sample". */
+export async function askTraining(id: string, what: "pause" | "resume" | "sample"): Promise<void> {
+  await answered(`/api/jobs/${id}/${what}`, { method: "POST" });
+}
+
+export const jobAt = (id: string) => json<AnyJob>(`/api/jobs/${id}`);
 
 export async function fileAt(path: string): Promise<Blob> {
   return (await answered(path)).blob();
@@ -45,12 +63,15 @@ const finalStates: ReadonlySet<string> = new Set(["succeeded", "failed", "cancel
  *
  * @throws Error if the server no longer knows the job
  */
-export function follow(id: string, onEvent: (event: JobEvent) => void): Promise<Job> {
+export function follow<J extends AnyJob>(
+  { id }: J,
+  onEvent: (event: JobEvent<J>) => void,
+): Promise<J> {
   return new Promise((resolve, reject) => {
     const source = new EventSource(at(`/api/jobs/${id}/events`));
-    for (const kind of ["job", "progress", "preview"] as const) {
+    for (const kind of ["job", "progress", "preview", "sample", "note"]) {
       source.addEventListener(kind, ({ data }: MessageEvent<string>) => {
-        const event = JSON.parse(data) as JobEvent;
+        const event = JSON.parse(data) as JobEvent<J>;
         onEvent(event);
         if (event.kind !== "job" || !finalStates.has(event.job.state)) return;
         source.close();

@@ -38,7 +38,7 @@ export async function drawOnServer(
   try {
     /** Previews are decoded one after another. */
     let shown = Promise.resolve();
-    const job = await follow(accepted.id, (event) => {
+    const job = await follow(accepted, (event) => {
       if (event.kind !== "preview" || !onPreview) return;
       shown = shown.then(async () =>
         onPreview(await Promise.all(event.pictures.map(pictureIn)), event.step),

@@ -1,0 +1,47 @@
+/** Processes of the server, which work in its place and may end at any time. */
+import { type ChildProcess, fork } from "node:child_process";
+import { moduleFile } from "../engine/package-node.ts";
+
+export interface ServerChild<Sent> {
+  /** One that has just ended takes no message; its end is reported by itself. */
+  send(message: Sent): void;
+  /** Ends it at once; resolves when it has ended. Its end is not reported. */
+  end(): Promise<void>;
+}
+
+/**
+ * Starts a process.
+ *
+ * @param module its entry point, such as "server/drawing-process"
+ * @param gone is told of an end that `end` did not cause, once
+ */
+export function startChild<Sent extends object>(
+  module: string,
+  heard: (message: unknown) => void,
+  gone: (how: string) => void,
+): ServerChild<Sent> {
+  // "advanced" serialization preserves bytes.
+  const child: ChildProcess = fork(moduleFile(module), { serialization: "advanced" });
+  let isOver = false;
+  const report = (how: string) => {
+    if (!isOver) gone(how);
+    isOver = true;
+  };
+  child.on("message", (message) => {
+    if (!isOver) heard(message);
+  });
+  child.once("error", ({ message }) => report(message));
+  child.once("exit", (code, signal) => report(signal ?? `exit code ${code}`));
+  return {
+    send(message) {
+      if (child.connected) child.send(message, () => {});
+    },
+    async end() {
+      isOver = true;
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+      child.kill("SIGKILL");
+      await exited;
+    },
+  };
+}
