@@ -34,7 +34,7 @@ export function serverTrainer(events: TrainerEvents): ServerTrainer {
   };
   return {
     current: () => running?.id,
-    train(message) {
+    train(training) {
       const child = startChild<ToTraining>(
         "server/training-process",
         (message) => {
@@ -44,11 +44,11 @@ export function serverTrainer(events: TrainerEvents): ServerTrainer {
         },
         (how) => {
           running = undefined;
-          events.onCrash(message.id, how);
+          events.onCrash(training.id, how);
         },
       );
-      running = { id: message.id, child };
-      child.send(message);
+      running = { id: training.id, child };
+      child.send(training);
     },
     stop: (id) => tell(id, { kind: "stop" }),
     sample: (id) => tell(id, { kind: "sample" }),

@@ -73,13 +73,14 @@ export class TrainingJobs {
   /** Offers the model of a training that has succeeded; returns what is wrong with it. */
   async publish(record: JobRecord): Promise<string | undefined> {
     if (record.kind !== "train" || record.state !== "succeeded") return undefined;
-    const { options, path } = this.#table;
+    const table = this.#table;
     try {
-      await options.publish(record.name, path(record.id, trainingFolders.model));
+      const folder = table.path(record.id, trainingFolders.model);
+      await table.options.publish(record.name, folder);
       return undefined;
     } catch (error) {
       const { message } = error as Error;
-      options.log(`The model of training ${record.id}: ${message}`);
+      table.options.log(`The model of training ${record.id}: ${message}`);
       return message;
     }
   }
