@@ -8,9 +8,10 @@ import { titledGrids } from "../comparison/sheets-node.ts";
 import { UsageError } from "../engine/errors.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";
+import type { TimeEstimate } from "../comparison/estimate.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
 import { contendersOf } from "../comparison/contenders.ts";
-import { progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
+import { duration, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { untilSignal } from "./signals.ts";
 import { writeResults } from "./output-files.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
@@ -105,6 +106,9 @@ async function compareCommand(
 
 function reportComparison(progress: ProgressWriter, event: CompareEvent): void {
   switch (event.kind) {
+    case "estimate":
+      progress.line(estimateLine(event.time));
+      break;
     case "extractor":
       progress.update(`extractor: ${progressLine(event.progress)}`);
       break;
@@ -121,4 +125,24 @@ function reportComparison(progress: ProgressWriter, event: CompareEvent): void {
       progress.line(`${event.model.name}: FID ${event.model.fid.toPrecision(3)}`);
       break;
   }
+}
+
+/** @example estimateLine({ extractor: 60, models: [{ name: "plain", training: 600, drawing: 60 }] }) // "This takes about 12 min 0 s: 1 min 0 s for the extractor; 10 min 0 s to train plain, and 1 min 0 s to draw with it." */
+export function estimateLine({ extractor, models }: TimeEstimate): string {
+  const total = models.reduce((sum, { training, drawing }) => sum + training + drawing, extractor);
+  const parts = [
+    ...(extractor > 0 ? [`${about(extractor)} for the extractor`] : []),
+    ...models.flatMap(({ name, training, drawing }) => {
+      if (training > 0)
+        return [`${about(training)} to train ${name}, and ${about(drawing)} to draw with it`];
+      return drawing > 0 ? [`${about(drawing)} to draw with ${name}`] : [];
+    }),
+  ];
+  if (parts.length === 0) return "All models are trained and measured already.";
+  return `This takes about ${about(total)}: ${parts.join("; ")}.`;
+}
+
+/** A time of at least a second, since no more is known of it. */
+function about(seconds: number): string {
+  return duration(Math.max(1, seconds));
 }

@@ -112,7 +112,7 @@ function rate(perSecond: number): string {
 }
 
 /** Formats a duration in its two largest units. */
-function duration(seconds: number): string {
+export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const [minutes, hours, days] = [
     Math.floor(whole / 60),

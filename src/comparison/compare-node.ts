@@ -17,10 +17,12 @@ import { type Features, measuresOf } from "../evaluation/distances.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { type Contender, lossKind } from "./contenders.ts";
 import { pictureShape, trainingData } from "../training/config/config.ts";
-import { type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
+import { estimateTime, type MeasuredContender, type TimeEstimate } from "./estimate.ts";
+import { extractorImages, type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
 import type { DrawSamples } from "../training/tasks/samples.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
 import { checkTraining, train } from "../training/run/train-node.ts";
+import type { CheckedTraining } from "../training/speed.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
@@ -43,6 +45,7 @@ export interface CompareOptions {
 
 /** An event of a comparison, for progress displays. */
 export type CompareEvent =
+  | { readonly kind: "estimate"; readonly time: TimeEstimate }
   | { readonly kind: "extractor"; readonly progress: ExtractorProgress }
   | { readonly kind: "model"; readonly name: string }
   | { readonly kind: "training"; readonly event: TrainingEvent }
@@ -67,19 +70,41 @@ export async function compare(
 ): Promise<Compared | undefined> {
   const begin = await openFolder(contenders, options);
   const real = await realPictures(contenders[0].config, options.count);
-  for (const contender of contenders) await checked(contender, options);
+  const measured: MeasuredContender[] = [];
+  for (const contender of contenders) {
+    const { trained, model } = await stateIn(join(options.out, contender.name));
+    const own = { trained: trained !== undefined, drawn: model !== undefined };
+    measured.push({ ...contender, ...own, checked: await checked(contender, options) });
+  }
+  const extractor = await untrainedExtractor(contenders[0], real, measured[0]!, options);
+  options.report({ kind: "estimate", time: estimateTime(measured, options.count, extractor) });
   await begin();
   return closing(await lockFolder(options.out), () => compareAll(contenders, real, options));
 }
 
 /** @throws UsageError that names the config that cannot be trained, before any of them is */
-async function checked({ file, config }: Contender, options: CompareOptions): Promise<void> {
+async function checked(
+  { file, config }: Contender,
+  options: CompareOptions,
+): Promise<CheckedTraining> {
   try {
-    await checkTraining(config, options);
+    return await checkTraining(config, options);
   } catch (error) {
     if (!(error instanceof PatchwiseError)) throw error;
     throw new UsageError(`${file}: ${error.message}`, { cause: error });
   }
+}
+
+/** The extractor that is still to be trained; undefined if it is finished, or has random weights. */
+async function untrainedExtractor(
+  { config }: Contender,
+  { classes }: RealPictures,
+  { checked: { pictures } }: MeasuredContender,
+  { out }: CompareOptions,
+) {
+  if (!classes || (await exists(join(out, extractorFile)))) return undefined;
+  const shape = pictureShape(config);
+  return { config: { shape, classes: classes.length }, images: extractorImages(pictures) };
 }
 
 async function compareAll(
@@ -211,6 +236,15 @@ interface State {
   readonly model?: ComparedModel;
 }
 
+const stateFile = "compared.json";
+const extractorFile = "extractor.safetensors";
+
+/** The finished parts in a model's folder. */
+async function stateIn(folder: string): Promise<State> {
+  const file = join(folder, stateFile);
+  return ((await exists(file)) ? await readJson(file) : {}) as State;
+}
+
 /** Trains, draws with and measures one model, except for what is already finished. */
 async function compareOne(
   contender: Contender,
@@ -222,9 +256,8 @@ async function compareOne(
   const { out, backend, count, report, signal } = options;
   const { name, config } = contender;
   const folder = join(out, name);
-  const file = join(folder, "compared.json");
-  const known = ((await exists(file)) ? await readJson(file) : {}) as State;
-  const keep = (state: State) => writeJson(file, state);
+  const known = await stateIn(folder);
+  const keep = (state: State) => writeJson(join(folder, stateFile), state);
   const trained = known.trained ?? (await trainOne(contender, folder, options));
   if (!trained) return undefined;
   if (!known.trained) await keep({ trained });

@@ -27,6 +27,7 @@ import {
   realPicturesFor,
   type Reference,
   referenceOf,
+  requireAnswers,
   type Scores,
   scoresOf,
   type Verdict,
@@ -98,8 +99,10 @@ export interface Evaluated {
 export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   const { model, prompts, styles, backend, report, signal } = options;
   const begun = performance.now();
-  const { pictures, secondsAnImage } = await drawPrompts(options);
+  // What is missing is told before hours of drawing.
   const list = options.real ?? (await listRealEmoji());
+  requireAnswers(prompts, list, styles);
+  const { pictures, secondsAnImage } = await drawPrompts(options);
   const set = await realEmoji(list, (done, of) => report({ kind: "real", done, of }), signal);
   report({ kind: "judging", done: 0, of: 3 });
   const judge = await openShippedJudge(backend);

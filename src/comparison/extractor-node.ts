@@ -33,6 +33,11 @@ const schedule = { rate: 2e-3, warmUp: 50, decay: { kind: "cosine", over: 1, to:
 const stepsFor = (pictures: number) =>
   Math.min(1500, Math.max(200, Math.ceil((3 * pictures) / BATCH)));
 
+/** The number of pictures that the extractor is trained on, counted each time it sees them. */
+export function extractorImages(pictures: number): number {
+  return BATCH * stepsFor(pictures);
+}
+
 export interface ExtractorProgress {
   /** Steps done. */
   readonly step: number;

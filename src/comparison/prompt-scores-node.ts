@@ -22,7 +22,7 @@ import {
 } from "../evaluation/retrieval.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { codePoints } from "../data/formats/emoji/emoji-node.ts";
-import type { RealEmojiSet } from "./emoji-gallery-node.ts";
+import type { RealEmoji, RealEmojiSet } from "./emoji-gallery-node.ts";
 
 /** The real emoji, as the judge sees them, and which of them a generator was trained on. */
 export interface Reference {
@@ -122,6 +122,26 @@ export function verdictsOf(
   });
 }
 
+/** @throws UsageError if no real picture in the styles shows an answer, before anything is drawn */
+export function requireAnswers(
+  prompts: readonly EvaluationPrompt[],
+  real: readonly Pick<RealEmoji, "hexcode" | "style">[],
+  styles: readonly EmojiStyle[],
+): void {
+  const shown = new Set(
+    real.flatMap(({ hexcode, style }) => (styles.includes(style) ? [codePoints(hexcode)] : [])),
+  );
+  for (const { prompt, answers } of prompts) {
+    if (!answers.some((answer) => shown.has(codePoints(answer)))) throw unshown(prompt, answers);
+  }
+}
+
+function unshown(prompt: string, answers: readonly string[]): UsageError {
+  return new UsageError(
+    `No picture of the set shows ${answers.join(" or ")}, the answer to ${quote(prompt)}; use emoji that exist in the styles of --styles, but no flags and components.`,
+  );
+}
+
 /**
  * Chooses a real picture of a right answer for each prompt, in the style that the prompt asks for or else in a random one.
  *
@@ -138,11 +158,7 @@ export function realPicturesFor(
     const all = answers.flatMap((answer) => byName.get(codePoints(answer)) ?? []);
     const inStyle = all.filter((index) => style === undefined || pictures[index]!.style === style);
     const some = inStyle.length > 0 ? inStyle : all;
-    if (some.length === 0) {
-      throw new UsageError(
-        `No picture of the set shows ${answers.join(" or ")}, the answer to ${quote(prompt)}; use emoji that exist in the styles of --styles, but no flags and components.`,
-      );
-    }
+    if (some.length === 0) throw unshown(prompt, answers);
     const lot = uniform(fork(randomKey(0), row), [1]).data[0]!;
     return some[Math.floor(lot * some.length)]!;
   });

@@ -55,7 +55,7 @@ function parse(line: string, where: string): EvaluationPrompt {
     });
   }
   const result = promptSchema.safeParse(value);
-  if (!result.success) throw new FormatError(problem(result.error.issues[0]!, where));
+  if (!result.success) throw new FormatError(problem(result.error.issues[0]!, value, where));
   const { prompt, kind } = result.data;
   if (kind === "colour" && colourAskedFor(prompt) === undefined) {
     throw new FormatError(
@@ -65,11 +65,15 @@ function parse(line: string, where: string): EvaluationPrompt {
   return result.data;
 }
 
-function problem(issue: z.core.$ZodIssue, where: string): string {
+function problem(issue: z.core.$ZodIssue, value: unknown, where: string): string {
   if (issue.code === "unrecognized_keys") {
     const [key] = issue.keys as [string];
     const near = nearestNames(key, fields);
     return `${where}: the key ${quote(key)} is not known; ${near.length > 0 ? `did you mean ${near.join(" or ")}` : `the keys are ${fields.join(", ")}`}?`;
+  }
+  const [field] = issue.path;
+  if (typeof field === "string" && Object(value)[field] === undefined) {
+    return `${where}: ${field} is missing; add it, such as in {"prompt": "red apple", "lang": "en", "kind": "training", "answers": ["1F34E"]}.`;
   }
   const path = issue.path.length === 0 ? "the line" : issue.path.join(".");
   return `${where}: ${path} is wrong: ${issue.message}; correct it.`;

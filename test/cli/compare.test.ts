@@ -74,6 +74,11 @@ describe("patchwise compare", () => {
       "--json",
     );
     expect(run).toMatchObject({ code: 0 });
+    const [estimate] = run.err.match(/^This takes about .*$/m)!;
+    expect(estimate).toMatch(
+      /^This takes about (\d+ h )?(\d+ min )?\d+ (s|min): .* for the extractor; .* to train narrow, and .* to draw with it; .* to train vit, and .* to draw with it\.$/,
+    );
+    expect(run.err.indexOf(estimate)).toBeLessThan(run.err.indexOf("extractor: step"));
     const comparison = comparisonIn("whole");
     expect(JSON.parse(run.out)).toEqual(comparison);
     expect(comparison).toMatchObject({ drawn: 12, budget: "0.00001 Tflop" });
@@ -116,6 +121,9 @@ describe("patchwise compare", () => {
     expect(on).toMatchObject({ code: 0 });
     // What was trained is not trained again.
     expect(on.err.match(/Training a model/g) ?? []).toHaveLength(1);
+    expect(on.err).toMatch(
+      /^This takes about \d+ s: \d+ s to train vit, and \d+ s to draw with it\.$/m,
+    );
     const clockless = ({ models, ...rest }: Comparison) => ({
       ...rest,
       models: models.map((model) => ({ ...model, minutes: 0, secondsAnImage: 0 })),

@@ -149,10 +149,10 @@ describe("an evaluation", () => {
     expect(evaluationTable(evaluation)).toContain("| FID | 2 | – | – |");
   });
 
-  it("refuses answers that no picture shows", async () => {
+  it("refuses answers that no picture shows before it draws", async () => {
     const flag = { ...prompts[0]!, prompt: "flag of Japan", answers: ["1F1EF-1F1F5"] };
-    const draw = () => perfect()(prompts[0]!);
-    const refused = run("flag", { prompts: [flag], draw });
+    const draw = () => Promise.reject(new Error("drawn"));
+    const refused = run("flag", { prompts: [prompts[0]!, flag], draw });
     await expect(refused).rejects.toThrow(/1F1EF-1F1F5.*flag of Japan/);
   });
 });

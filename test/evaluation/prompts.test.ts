@@ -22,7 +22,7 @@ describe("prompts to evaluate with", () => {
 
   it.each([
     ["an unknown key", line({ answer: [] }), /p\.jsonl, line 2: the key "answer" .*answers/],
-    ["a missing key", '{"prompt":"x"}', /line 2: lang is wrong/],
+    ["a missing key", '{"prompt":"x"}', /line 2: lang is missing; add it/],
     ["no answers", line({ answers: [] }), /line 2: answers is wrong: there is at least one/],
     ["an answer that is no hexcode", line({ answers: ["apple"] }), /line 2: answers\.0 .*1F34E/],
     ["an unknown language", line({ lang: "de" }), /line 2: lang is wrong/],

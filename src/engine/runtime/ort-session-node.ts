@@ -18,7 +18,7 @@ let loaded: typeof Ort | undefined;
  */
 export function loadOrt(): typeof Ort {
   try {
-    return (loaded ??= createRequire(import.meta.url)("onnxruntime-node") as typeof Ort);
+    return (loaded ??= quiet(createRequire(import.meta.url)("onnxruntime-node") as typeof Ort));
   } catch (error) {
     const [reason] = (error as Error).message.split("\n");
     throw new DeviceError(
@@ -26,6 +26,12 @@ export function loadOrt(): typeof Ort {
       { cause: error },
     );
   }
+}
+
+/** Errors reach the caller as exceptions; ONNX Runtime would also write them to stderr, with addresses and colours. */
+function quiet(ort: typeof Ort): typeof Ort {
+  ort.env.logLevel = "fatal";
+  return ort;
 }
 
 export async function openNodeExecutor(device: NodeDevice, plan: Plan): Promise<Executor> {
@@ -53,7 +59,7 @@ function createSession(
     // time. Memory patterns would allocate a second block beside it: 1.9 GB instead of 1.1 GB for one training.
     enableCpuMemArena: true,
     enableMemPattern: false,
-    logSeverityLevel: 3,
+    logSeverityLevel: 4,
     ...(plan.threads === undefined ? {} : { intraOpNumThreads: plan.threads }),
     extra: {
       session: {

@@ -43,6 +43,7 @@ import {
   trainLoop,
 } from "../loop.ts";
 import { leastMemory, requireMemory } from "../memory.ts";
+import { type CheckedTraining, forwardSeconds } from "../speed.ts";
 import { type LatentSourceOptions, openLatentSource } from "../sources/latent-source-node.ts";
 import { type Collective, fromFirst, ownRows, ranksThatDiffer } from "../collective/collective.ts";
 import type { Arrays } from "../step.ts";
@@ -219,24 +220,38 @@ async function begun(
 }
 
 /**
- * Checks what can be known of a training before it: its data, its network and the least memory that it takes. Writes nothing.
+ * Checks what can be known of a training before it: its data, its network and the least memory that it takes, and measures its
+ * speed. Writes nothing.
  *
  * @throws UsageError as `train` does
  */
 export async function checkTraining(
-  given: Parameters<typeof train>[0],
+  given: TrainingConfig,
   context: TrainContext,
-): Promise<void> {
+): Promise<CheckedTraining> {
   const { backend, out } = context;
   const plan = await planOf(given, context);
-  await closing(plan, async () => {
+  return closing(plan, async () => {
+    const { training } = plan.config;
     const start = { report: () => {}, step: 0, resumed: false };
     const source = await openSource(plan.config, undefined, { backend, out, ...start });
-    await closing(source, async () => {
-      const { loss, trained } = await plan.task(source);
-      const { batch } = plan.config.training;
+    return closing(source, async () => {
+      const task = await plan.task(source);
+      const { loss, trained } = task;
       const memory = backend.device === "cpu" ? availableMemory() : undefined;
-      requireMemory(leastMemory(loss, trained, batch), memory, trained, batch, "at least");
+      requireMemory(
+        leastMemory(loss, trained, training.batch),
+        memory,
+        trained,
+        training.batch,
+        "at least",
+      );
+      return {
+        pictures: source.info.count,
+        condition: conditionIn(given, source),
+        multiplyAdds: task.multiplyAdds(),
+        seconds: await forwardSeconds(task, training, backend),
+      };
     });
   });
 }
