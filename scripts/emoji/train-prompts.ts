@@ -268,7 +268,7 @@ async function trainChoices(): Promise<Record<string, NdArray>> {
     companion: input("companion", [batch, 1 + prior.subjects]),
   };
   const losses = Object.entries(targets).map(([name, target]) =>
-    choices[name as keyof typeof choices].logSoftmax(-1).mul(target).sum(1).neg().mean(),
+    choices[name as keyof typeof targets]!.logSoftmax(-1).mul(target).sum(1).neg().mean(),
   );
   const step = trainingStep({
     loss: losses[0]!.add(losses[1]!).add(losses[2]!).add(losses[3]!),

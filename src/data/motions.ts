@@ -3,7 +3,7 @@ import type { FramesShape, PictureShape } from "../pictures/picture.ts";
 import type { DataSet, Described } from "./dataset.ts";
 
 /** Where a picture is at a moment, in units of half its side: 0 is the middle. */
-interface Pose {
+export interface Pose {
   readonly right?: number;
   readonly down?: number;
   /** Clockwise, in turns. */
@@ -44,8 +44,13 @@ export type MotionName = keyof typeof motions;
 
 export const motionNames = Object.keys(motions) as [MotionName, ...MotionName[]];
 
+/** The pose of a motion at a time in [0, 1), after which it repeats. */
+export function poseAt(motion: MotionName, time: number): Pose {
+  return motions[motion].at(time);
+}
+
 /** The word for a motion in captions. */
-function wordOf(motion: MotionName): string {
+export function wordOf(motion: MotionName): string {
   return motions[motion].word;
 }
 
@@ -65,14 +70,14 @@ export function inMotion(
   const { frames } = shape;
   const clip = new Uint8Array(frames * still.length);
   for (let frame = 0; frame < frames; frame++) {
-    const pose = motions[motion].at((phase + frame / frames) % 1);
+    const pose = poseAt(motion, (phase + frame / frames) % 1);
     clip.set(posed(still, shape, pose), frame * still.length);
   }
   return clip;
 }
 
 /** The picture in a pose; what lies outside it has the colour of its first corner. */
-function posed(still: Uint8Array, { height, width, channels }: PictureShape, pose: Pose) {
+export function posed(still: Uint8Array, { height, width, channels }: PictureShape, pose: Pose) {
   const { right = 0, down = 0, turned = 0, scale = 1, visible = 1 } = pose;
   const angle = 2 * Math.PI * turned;
   const [cos, sin] = [Math.cos(angle) / scale, Math.sin(angle) / scale];

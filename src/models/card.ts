@@ -64,6 +64,8 @@ const cardSampling = samplingSchema
   .extend({
     /** False for a model that never learned to draw without its condition, from which guidance would lead away. */
     guidable: z.literal(false).optional(),
+    /** Frames of a clip, where they are others than those of the network. */
+    frames: z.int().min(1).optional(),
   });
 
 type CardSampling = z.output<typeof cardSampling>;

@@ -315,6 +315,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   patches(config: C, size: readonly [height: number, width: number], frames?: number): number;
   /** What may have a time of its own, so that a clip is drawn around given frames: each token, or each patch of time. */
   timePer?(config: C): "token" | "frame";
+  /** Whether the network of clips is told the frames of a longer clip before its own, `start`; it is not unless given. */
+  takesStart?(config: C): boolean;
   /** Layers that rows may skip, for skip-layer guidance; none unless given. */
   skippable?(config: C): number;
   /** Present if the family can be trained from scratch. */

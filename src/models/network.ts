@@ -108,8 +108,8 @@ export interface TracedNetwork {
   readonly params: ParamsRoot;
   /**
    * `x` [B, C, H, W], a clip [B, C, frames, H, W] or codes [B, H, W], and `t` [B]; by its condition `y` [B], `ids` and
-   * `mask` [B, L], or the output of encoders: `context` [B, L, width] and `pooled` [B, pooled]; `guidance` [B] where the
-   * network takes the scale; `drop`, `skip` [B] and `reference0` [B, C, h, w], … where they were asked for.
+   * `mask` [B, L], or the output of encoders: `context` [B, L, width] and `pooled` [B, pooled]; `guidance` [B] and `start` [B]
+   * where the network takes the scale or its place in a longer clip; `drop`, `skip` [B] and `reference0` [B, C, h, w], … where they were asked for.
    */
   readonly inputs: Readonly<Record<string, Tensor>>;
   /** [B, C, H, W] followed by a variance where that is learned, or logits [B, codebook, H, W]. */
@@ -191,6 +191,9 @@ export function traceNetwork(
     input(name, ...networkInput(config, references[i])),
   );
   const apart = textApart ? tracedText(config, params) : undefined;
+  const start = takesStart(config)
+    ? { start: from?.inputs?.["start"] ?? input("start", [batch]) }
+    : {};
   const given: Record<string, Tensor> = from?.inputs
     ? pick(from.inputs, (name) => name !== "drop")
     : apart
@@ -200,7 +203,14 @@ export function traceNetwork(
   const { ids, mask } = given;
   const condition =
     prompt && ids ? encodedPrompt(params.at(promptScope), ids, mask!, prompt) : given;
-  const beside = { ...drop, ...skip, ...guidance, step, references: Object.values(pictures) };
+  const beside = {
+    ...drop,
+    ...skip,
+    ...guidance,
+    ...start,
+    step,
+    references: Object.values(pictures),
+  };
   const output = family.trace(params, { x, t, ...condition, ...beside }, config, options);
   return {
     params: root,
@@ -212,6 +222,7 @@ export function traceNetwork(
       ...drop,
       ...skip,
       ...guidance,
+      ...start,
       ...pictures,
     },
     output: wrapped ? tokenLogits(codes, output, wrapped.codebook) : output,
@@ -288,6 +299,11 @@ export function canDrop({ condition }: Pick<NetworkConfig, "condition">): boolea
 /** Whether a network takes the guidance scale as an input, instead of being run with and without its condition. */
 export function guidesItself(network: NetworkConfig): boolean {
   return familyOf(network).guidanceInput?.(network) ?? false;
+}
+
+/** Whether a network of clips takes the frames of a longer clip before its own, as an input `start` [B]. */
+export function takesStart(network: NetworkConfig): boolean {
+  return familyOf(network).takesStart?.(network) ?? false;
 }
 
 /**

@@ -24,6 +24,8 @@ export interface ConditionedInputs {
   readonly mask?: Tensor | undefined;
   /** Rows whose condition is dropped, [B] bool; none by default. */
   readonly drop?: Tensor | undefined;
+  /** For networks of clips that are told it: the frames of a longer clip that lie before this one, [B], float32. */
+  readonly start?: Tensor | undefined;
 }
 
 /** @throws ShapeError if the condition of a conditional network is missing */

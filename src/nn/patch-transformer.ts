@@ -49,6 +49,8 @@ export interface PatchTransformerOptions {
   readonly title: string;
   /** Patches of time and space; those of the config, of as many pixels along every axis, unless given. */
   readonly patch?: Axes;
+  /** Draws the canvas [B, N, width] from the condition [B, width] for a grid of patches; by one linear layer unless given. */
+  readonly canvas?: (p: Params, condition: Tensor, grid: Axes) => Tensor;
 }
 
 /**
@@ -61,7 +63,12 @@ export function patchTransformer(
   p: Params,
   { x, t, ...given }: ConditionedInputs,
   config: PatchTransformerConfig,
-  { title, recompute = false, patch = perAxis(config.patch, x.rank - 2) }: PatchTransformerOptions,
+  {
+    title,
+    recompute = false,
+    patch = perAxis(config.patch, x.rank - 2),
+    canvas,
+  }: PatchTransformerOptions,
 ): Tensor {
   const { hidden, channels, learnedVariance } = config;
   const grid = patchGrid(x, patch);
@@ -98,7 +105,9 @@ export function patchTransformer(
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
   const positioned = addPositions(p, patches, grid, config); // [B, N, C]
   const vectors = perBlock && scopes.map((scope) => sumOf(embed(t, scope), embedGiven(scope)));
-  const placed = addCanvas(p.at("canvas"), positioned, condition, config); // [B, N, C]
+  const placed = addCanvas(p.at("canvas"), positioned, condition, config, (scope, own) =>
+    canvas?.(scope, own, grid),
+  ); // [B, N, C]
   let [h] = runBlocks(
     [joined ? concat([placed, joined.tokens], 1) : placed],
     scopes,
@@ -275,10 +284,21 @@ function addCanvas(
   tokens: Tensor,
   condition: Embedded | undefined,
   { canvas, hidden }: PatchTransformerConfig,
+  drawn: (p: Params, condition: Tensor) => Tensor | undefined,
 ): Tensor {
   if (!canvas || !condition) return tokens;
   const places = tokens.size(1);
-  const map = linear(p.at("map"), condition.given, places * canvas.width);
-  const channels = map.reshape([map.dim(0), places, canvas.width]); // [B, N, width]
+  const channels =
+    drawn(p, condition.given) ?? canvasMap(p, condition.given, [places, canvas.width]); // [B, N, width]
   return tokens.add(linear(p.at("proj"), channels, hidden));
+}
+
+/** The map of a canvas, by a linear layer: [B, width of the condition] → [B, places, channels]. */
+export function canvasMap(
+  p: Params,
+  condition: Tensor,
+  [places, channels]: readonly [places: number, channels: number],
+): Tensor {
+  const map = linear(p.at("map"), condition, places * channels);
+  return map.reshape([map.dim(0), places, channels]);
 }

@@ -72,11 +72,18 @@ export interface RotaryOptions {
   readonly pairing?: RotaryPairing | undefined;
 }
 
+interface GridRotaryOptions extends RotaryOptions {
+  /** Tokens behind those of the grid, which are not rotated; 0 by default. */
+  readonly extra?: number | undefined;
+  /** Pairs of channels that each axis turns, together half of a head; equal shares unless given. */
+  readonly pairs?: readonly number[] | undefined;
+}
+
 /**
  * The angles of a rotary position embedding (Su et al., 2021) for the places of a grid in row-major order:
  * position · theta^(−i/pairs) for i in [0, pairs).
  *
- * The axes share the pairs of channels equally; the first axis gets what does not divide.
+ * The axes share the pairs of channels equally unless their pairs are given; the first axis gets what does not divide.
  *
  * @param size channels of a head, an even number
  * @throws ShapeError when a head has too few channels or an odd number of them
@@ -84,20 +91,10 @@ export interface RotaryOptions {
 export function rotaryTable(
   grid: Axes,
   size: number,
-  {
-    extra = 0,
-    ...options
-  }: RotaryOptions & {
-    /** The number of tokens behind those of the grid, which are not rotated; 0 by default. */
-    readonly extra?: number;
-  } = {},
+  { extra = 0, pairs = sharedPairs(size, grid.length), ...options }: GridRotaryOptions = {},
 ): RotaryTable {
   const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
-  return rotaryTableOf(
-    [...gridPlaces(grid), ...unrotated],
-    sharedPairs(size, grid.length),
-    options,
-  );
+  return rotaryTableOf([...gridPlaces(grid), ...unrotated], pairs, options);
 }
 
 /** The places of a grid in row-major order, each as its positions along the axes: [places][axes]. */

@@ -76,8 +76,14 @@ export const patchTransformerFields = {
    * channels from the condition, and another brings each place of it to the width of the tokens. A map fits one picture size.
    */
   canvas: z.strictObject({ width: count }).optional(),
-  /** Rotates queries and keys by row and column. */
-  rotary: z.strictObject({ theta: z.number().positive() }).nullable(),
+  /** Rotates queries and keys by their place along each axis. */
+  rotary: z
+    .strictObject({
+      theta: z.number().positive(),
+      /** Pairs of a head's channels that each axis turns, together half of a head; equal shares unless given. */
+      pairs: z.array(z.int().min(0)).readonly().optional(),
+    })
+    .nullable(),
 };
 
 /** Reports a field that does not fit the others. Messages name the value and what to use instead. */

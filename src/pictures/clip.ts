@@ -45,6 +45,17 @@ export function clipOfPictures(pictures: readonly Picture[]): Clip {
   return { frames: pictures.length, width, height, channels, pixels };
 }
 
+/** The frames of a clip from one to before another. */
+export function sliceClip(clip: Clip, from: number, to: number): Clip {
+  const bytes = clip.pixels.length / clip.frames;
+  return { ...clip, frames: to - from, pixels: clip.pixels.subarray(from * bytes, to * bytes) };
+}
+
+/** Two clips of the same size, one after the other. */
+export function joinClips(first: Clip, second: Clip): Clip {
+  return clipOfPictures([...picturesOfClip(first), ...picturesOfClip(second)]);
+}
+
 /**
  * How long each frame is shown, in whole units of a file's clock, so that the sum is right to one unit.
  *

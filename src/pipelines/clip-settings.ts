@@ -3,6 +3,7 @@ import * as z from "zod";
 import type { Clip } from "../pictures/clip.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { checkedFrames, checkedRate, ownFrames, ownRate } from "./image-model.ts";
+import { checkedWindow, ownWindow } from "./roll-out.ts";
 import { isClip, isPicture, setting } from "./setting.ts";
 
 const pictureExpected =
@@ -16,8 +17,20 @@ export const clipSettings = {
     help: "frames of a clip, for models that draw clips; the model's own number unless given",
     flags: [{ flag: "--frames <n>", parse: "number" }],
     aliases: ["numFrames", "num_frames"],
-    default: ({ model }) => ownFrames(model),
+    default: ({ model }) => model.defaults.frames ?? ownFrames(model),
     forModel: checkedFrames,
+  }),
+  /**
+   * Number of frames that are drawn at a time; a longer clip goes on from the last half of them. The number of its training by default for a
+   * model that was trained to go on from frames, and all frames for others.
+   */
+  window: setting({
+    type: z.int().min(1),
+    expected: "a whole number of at least 1",
+    help: "frames that are drawn at a time, from the last half of which a longer clip goes on; the model's own number unless given",
+    flags: [{ flag: "--window <n>", parse: "number" }],
+    default: ({ model }) => ownWindow(model),
+    forModel: checkedWindow,
   }),
   /** Frames a second of a clip, above 0 and at most 1000. The model's own number by default. */
   fps: setting({

@@ -4,7 +4,7 @@ import { cachedNetwork, cacheLimits, pickAll } from "../diffusion/step-cache.ts"
 import { batchedNetwork, type Conditions, type Network } from "../diffusion/denoiser.ts";
 import { type NdArray, ndarray } from "../engine/arrays/ndarray.ts";
 import { mapValues } from "../engine/records.ts";
-import { canDrop, guidesItself } from "../models/network.ts";
+import { canDrop, guidesItself, takesStart } from "../models/network.ts";
 import type { Condition } from "./conditions.ts";
 import type { DrawingOptions, ImageModel, RunStage, Stages } from "./image-model.ts";
 import type { InspectOptions, TappedNetworks } from "./inspect.ts";
@@ -23,6 +23,8 @@ export interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken
   /** Reference pictures that every row has. */
   readonly references?: EncodedReferences | undefined;
   readonly size: readonly [height: number, width: number];
+  /** Frames of a longer clip before this one, which some networks are told; 0 unless given. */
+  readonly start?: number | undefined;
 }
 
 /** Whether the network can be run without its condition beside the one with it. */
@@ -38,7 +40,7 @@ export function guidable({ model: { network, process, defaults } }: NetworkConte
  */
 export async function networksUnder(
   { settings, condition, negative, levels }: ResolvedRequest,
-  { size, frames, timePerToken, references }: InputForm,
+  { size, frames, timePerToken, references, start = 0 }: InputForm,
   context: NetworkContext,
   signal: AbortSignal | undefined,
   inspected?: InspectOptions,
@@ -67,11 +69,12 @@ export async function networksUnder(
   const each = (dtype: "bool" | "float32", value: number) =>
     ndarray(dtype, [count], new Array<number>(count).fill(value));
   const scale = told ? { guidance: each("float32", guidance) } : {};
+  const begins = takesStart(config) ? { start: each("float32", start) } : {};
   const { cache = "off" } = settings;
   const reuse = { asked: 0, reused: 0 };
   const under = (conditions: Conditions, skips = 0): Network => {
     const skip = skippable.length === 0 ? {} : { skip: each("bool", skips) };
-    const whole = { ...conditions, ...scale, ...skip, ...references?.inputs };
+    const whole = { ...conditions, ...scale, ...begins, ...skip, ...references?.inputs };
     if (cache === "off" || inspected) return network(whole);
     // The sampler ends at the last level, and asks the network last at the one before.
     const limits = { ...cacheLimits[cache], last: levels.at(-2)!.time };

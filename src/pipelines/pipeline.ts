@@ -11,7 +11,13 @@ import { otherEvents } from "../engine/runtime/other-events.ts";
 import { tiledDecode } from "../models/coders/autoencoder-kl.ts";
 import { guidesItself, networkInput } from "../models/network.ts";
 import { sliceFrames } from "../models/coders/video-chunks.ts";
-import { type Clip, clipOfPictures, picturesOfClip } from "../pictures/clip.ts";
+import {
+  type Clip,
+  clipOfPictures,
+  joinClips,
+  picturesOfClip,
+  sliceClip,
+} from "../pictures/clip.ts";
 import { framesOf, type Picture, picturesOf } from "../pictures/picture.ts";
 import { decodeClipLatents } from "./decode-clip.ts";
 import { checkComputation, type DrawingProgress } from "./compute.ts";
@@ -33,6 +39,7 @@ import { type InspectOptions, inspectStep, type StepInspection } from "./inspect
 import { mapSteps, type SamplingRun } from "./process.ts";
 import { checkFinite, checkMemory, rowsWithin, stagePrograms } from "./programs.ts";
 import { encodeReferences } from "./references.ts";
+import { historyOf, windowsOf } from "./roll-out.ts";
 import {
   type GenerateRequest,
   type GenerateSettings,
@@ -169,70 +176,132 @@ interface GenerationContext extends NetworkContext {
   readonly resolve: (request: GenerateRequest) => ResolvedRequest;
 }
 
+/** A clip is drawn window by window, in each of which every step is one of all steps. */
 async function* draw(
   request: GenerateRequest,
   context: GenerationContext,
 ): AsyncGenerator<GenerateStep, readonly DrawnPicture[]> {
   const { model } = context;
-  const { process } = model;
-  const { signal, onProgress } = request;
   const resolved = context.resolve(request);
   const { settings, levels } = resolved;
-  const { seed, count } = settings;
-  const seeds = Array.from({ length: count }, (_, i) => seed + i);
-  const size = latentSize(settings, model);
-  const frames = settings.frames === undefined ? undefined : latentFrames(settings.frames, model);
-  const [[, ...row]] = networkInput({ ...model.network, frames }, size);
-  const shape = [count, ...(row as number[])];
-
+  const { count, frames, window = frames } = settings;
+  const seeds = Array.from({ length: count }, (_, i) => settings.seed + i);
   const kept = frames === undefined ? undefined : yield* keptFrames(request, settings, context);
-  const around = kept && (await encodeGivenFrames(kept, shape, context));
-  const image = await encodeGivenImage(kept ? {} : request, shape, context);
+  if (frames === undefined) {
+    const drawing = { resolved, request, seeds, before: 0, all: levels.length - 1 };
+    return yield* drawWindow(drawing, undefined, context);
+  }
+  const given = kept?.[0]?.leading?.frames ?? 0;
+  const windows = windowsOf(frames, given, window!, historyOf(window!, model));
+  const each = levels.length - 1;
+  let clips = kept?.map(({ leading }) => leading) ?? [];
+  let pictures: readonly DrawnPicture[] = [];
+  for (const [i, { start, known, frames: length }] of windows.entries()) {
+    const final = i === windows.length - 1;
+    const before = clips;
+    const around = Array.from({ length: count }, (_, row) => ({
+      leading: known > 0 ? sliceClip(before[row]!, start, start + known) : undefined,
+      last: final ? kept?.[row]?.last : undefined,
+    }));
+    const finish = (clip: Clip, row: number) => {
+      const whole = start > 0 ? joinClips(sliceClip(before[row]!, 0, start), clip) : clip;
+      return final && settings.loop ? withoutLastFrame(whole) : whole;
+    };
+    // Every window has noise of its own.
+    const noisy = seeds.map((seed) => (seed + i * WINDOW_SEEDS) % Number.MAX_SAFE_INTEGER);
+    const drawing = {
+      resolved,
+      request,
+      seeds: noisy,
+      before: i * each,
+      all: windows.length * each,
+    };
+    pictures = yield* drawWindow(drawing, { start, frames: length, around, finish }, context);
+    clips = pictures.map(({ clip }) => clip);
+  }
+  return pictures.map((picture, i) => ({ ...picture, seed: seeds[i]! }));
+}
+
+/** Between the seeds of a clip's windows; a large prime, so that they are no seeds of clips nearby. */
+const WINDOW_SEEDS = 1_000_000_007;
+
+/** Pictures, or a window of clips, to be drawn. */
+interface Drawing {
+  readonly resolved: ResolvedRequest;
+  readonly request: GenerateRequest;
+  readonly seeds: readonly number[];
+  /** Steps of earlier windows, and of all. */
+  readonly before: number;
+  readonly all: number;
+}
+
+/** A window of clips. */
+interface DrawnWindow {
+  /** Frames of the clips before it. */
+  readonly start: number;
+  readonly frames: number;
+  /** The known frames of each clip. */
+  readonly around: readonly KeptFrames[];
+  /** The clip up to the end of this window. */
+  readonly finish: (drawn: Clip, row: number) => Clip;
+}
+
+async function* drawWindow(
+  { resolved, request, seeds, before, all }: Drawing,
+  window: DrawnWindow | undefined,
+  context: GenerationContext,
+): AsyncGenerator<GenerateStep, readonly DrawnPicture[]> {
+  const { model } = context;
+  const { process } = model;
+  const { signal, onProgress } = request;
+  const { settings, levels } = resolved;
+  const size = latentSize(settings, model);
+  const frames = window && latentFrames(window.frames, model);
+  const [[, ...row]] = networkInput({ ...model.network, frames }, size);
+  const shape = [settings.count, ...(row as number[])];
+
+  const around = window && (await framesAround(window, shape, context));
+  const image = window ? undefined : await encodeGivenImage(request, shape, context);
   const given = around ?? image;
-  const references = await encodeReferences(resolved.references, count, context);
-  const input = { size, frames, timePerToken: around?.clean !== undefined, references };
+  const references = await encodeReferences(resolved.references, settings.count, context);
+  const start = window?.start;
+  const input = { size, frames, start, timePerToken: around?.clean !== undefined, references };
   const shared = context.takePart();
   const networks = await networksUnder(resolved, input, { ...context, run: shared.run }, signal);
-  const { learnedVariance } = model.network;
-  // A network that is told the scale guides itself.
-  const guiding = guidesItself(model.network) ? { ...settings, guidance: 1 } : settings;
-  const sampled = { seeds, levels, shape, given, learnedVariance, signal };
-  const run: SamplingRun = { settings: guiding, ...sampled };
+  const run = samplingRun({ resolved, seeds, shape, given, signal }, model);
   const decode = async (drawn: NdArray) => {
-    if (frames === undefined) {
+    if (!window) {
       const pictures = await decodePictures(drawn, context, signal);
       return image ? pictures.map(image.finish) : pictures;
     }
     const clips = await decodeClips(drawn, context, signal);
-    const whole = around ? clips.map(around.finish) : clips;
-    return (settings.loop ? whole.map(withoutLastFrame) : whole).map(firstPicture);
+    return clips.map((drawnClip, i) =>
+      firstPicture(window.finish(around ? around.finish(drawnClip, i) : drawnClip, i)),
+    );
   };
 
-  const inspect = async (
-    begun: NdArray,
-    step: number,
-    x0: NdArray,
-    options: InspectOptions = {},
-  ) => {
-    const tapped = await networksUnder(resolved, input, context, undefined, options);
+  const inspect = async (begun: NdArray, step: number, x0: NdArray, options?: InspectOptions) => {
+    const tapped = await networksUnder(resolved, input, context, undefined, options ?? {});
     const moment = { level: levels[step - 1]!, x: begun, x0 };
     return inspectStep(moment, process, run, tapped, guidable(context));
   };
   const denoise = process.denoise(networks, run);
   let x = process.begin(run);
   const sampling = process.step(denoise, x, run);
-  const reported = mapSteps(sampling, async ({ step, steps, estimate, x: reached }) => {
+  const reported = mapSteps(sampling, async ({ step, estimate, x: reached }) => {
     const begun = x;
     x = reached;
-    const cached = networks.cached && { ...networks.cached };
-    onProgress?.({ step, steps, cached });
+    const progress = {
+      step: before + step,
+      steps: all,
+      cached: networks.cached && { ...networks.cached },
+    };
+    onProgress?.(progress);
     // So that a page paints the preview, and a click on "cancel" is heard before the next step.
     await otherEvents();
     signal?.throwIfAborted();
     return {
-      step,
-      steps,
-      cached,
+      ...progress,
       preview: () => decode(estimate),
       inspect: (options?: InspectOptions) => inspect(begun, step, estimate, options),
     };
@@ -246,6 +315,30 @@ async function* draw(
 /** The first frame, with the clip it begins. */
 function firstPicture(clip: Clip): Picture & { readonly clip: Clip } {
   return { ...picturesOfClip(clip)[0]!, clip };
+}
+
+/** The known frames of a window as the network sees them; undefined if there are none. */
+async function framesAround(
+  { around }: DrawnWindow,
+  shape: readonly number[],
+  context: GenerationContext,
+) {
+  const [first] = around;
+  if (!first?.leading && !first?.last) return undefined;
+  return encodeGivenFrames(around, shape, context);
+}
+
+/** What the process of a model needs to know of a drawing. */
+function samplingRun(
+  {
+    resolved: { settings, levels },
+    ...rest
+  }: Pick<SamplingRun, "seeds" | "shape" | "given" | "signal"> & Pick<Drawing, "resolved">,
+  { network }: ImageModel,
+): SamplingRun {
+  // A network that is told the scale guides itself.
+  const guiding = guidesItself(network) ? { ...settings, guidance: 1 } : settings;
+  return { settings: guiding, levels, learnedVariance: network.learnedVariance, ...rest };
 }
 
 /** Yields and returns what steps do, and calls `close` once they are over: done, failed, or not asked for again. */

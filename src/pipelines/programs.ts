@@ -16,9 +16,9 @@ import { gathersOf } from "../engine/passes/reads.ts";
 import type { Backend, Program } from "../engine/runtime/backend.ts";
 import { isInPlace, weightBytes } from "../engine/runtime/stored-weight.ts";
 import type { Computation } from "./compute.ts";
+import { drawnAtATime } from "./roll-out.ts";
 import {
   type ImageModel,
-  latentFrames,
   latentSize,
   type RunStage,
   type Stage,
@@ -176,17 +176,7 @@ export function checkMemory(
   stages: Stages,
   memory: number,
 ): void {
-  const {
-    count,
-    guidance,
-    width,
-    height,
-    strength,
-    aroundFrames,
-    loop,
-    frames: asked,
-    compute,
-  } = settings;
+  const { count, guidance, width, height, strength, aroundFrames, loop, compute } = settings;
   const alone = guidance === 1 || model.process.guidesItself || guidesItself(model.network);
   const texts = alone ? 1 : 2;
   const skippable = skippedLayers(settings);
@@ -196,7 +186,7 @@ export function checkMemory(
   const encoded = references.map((each) => [each.height, each.width] as const);
   const image = [...own, ...encoded].toSorted(([a, b], [c, d]) => c * d - a * b)[0];
   const size = latentSize(settings, model);
-  const frames = asked === undefined ? undefined : latentFrames(asked, model);
+  const frames = drawnAtATime(settings, model);
   const pictures = { size, frames, image, references: referenceSizes(references, model) };
   const load = { ...pictures, texts, rows, skippable, compute };
   for (const planned of memoryPlan(stages, load)) {

@@ -29,13 +29,13 @@ import { givenSettings } from "./given-settings.ts";
 import { checkGuidingItself } from "./mean-flow.ts";
 import {
   type ImageModel,
-  latentFrames,
   latentSize,
   sizeWarnings,
   type MergedLora,
   pictureSize,
 } from "./image-model.ts";
 import { fittedReferences, referenceSize } from "./references.ts";
+import { drawnAtATime } from "./roll-out.ts";
 import { skipLayersSetting } from "./skip-layers.ts";
 import {
   checkedFields,
@@ -333,7 +333,7 @@ export function resolveRequest(request: GenerateRequest, model: ImageModel): Res
   const { steps, shift, strength } = resolved;
   const schedule = model.process.levels(steps, {
     size: latentSize(resolved, model),
-    frames: resolved.frames === undefined ? undefined : latentFrames(resolved.frames, model),
+    frames: drawnAtATime(resolved, model),
     shift,
   });
   return {

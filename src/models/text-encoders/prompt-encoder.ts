@@ -14,7 +14,7 @@ import { feedForward } from "../../nn/mlp.ts";
 import { type Norm, norm } from "../../nn/norm.ts";
 import { normal, type Params } from "../../nn/params.ts";
 import { rotaryTable } from "../../nn/positions.ts";
-import { chosenCode, promptChoices, promptPriorSchema } from "./prompt-prior.ts";
+import { chosenCode, priorWidth, promptChoices, promptPriorSchema } from "./prompt-prior.ts";
 
 const count = z.int().min(1);
 
@@ -62,7 +62,7 @@ export function encodedSize({ length, width, prior }: PromptEncoderConfig): {
   readonly length: number;
   readonly width: number;
 } {
-  return prior ? { length: 1, width: prior.code } : { length, width };
+  return prior ? { length: 1, width: priorWidth(prior) } : { length, width };
 }
 
 /**

@@ -23,11 +23,20 @@ export const promptPriorSchema = z.strictObject({
   colours: count,
   /** Width of the networks that change a code. */
   hidden: count,
+  /** Whether a prompt may ask for a second thing beside the subject; true unless given. */
+  companions: z.boolean().optional(),
+  /** The number of motions, whose shares follow the code; none unless given. */
+  motions: count.optional(),
 });
 
 export type PromptPriorConfig = z.output<typeof promptPriorSchema>;
 
-/** Logits of the subject, style, colour and companion that a prompt asks for. */
+/** The width of what a prior gives: a code, and the shares of the motions. */
+export function priorWidth({ code, motions = 0 }: PromptPriorConfig): number {
+  return code + motions;
+}
+
+/** Logits of the subject, style, colour, companion and motion that a prompt asks for. */
 export interface PromptChoices {
   /** [B, subjects] */
   readonly subject: Tensor;
@@ -35,8 +44,10 @@ export interface PromptChoices {
   readonly style: Tensor;
   /** [B, 1 + colours], of which the first is the subject's own colour. */
   readonly colour: Tensor;
-  /** [B, 1 + subjects], of which the first is none. */
-  readonly companion: Tensor;
+  /** [B, 1 + subjects], of which the first is none; undefined if there are no companions. */
+  readonly companion?: Tensor;
+  /** [B, motions]; undefined if there are none. */
+  readonly motion?: Tensor;
 }
 
 /** Multiplies logits, so that drawings show one subject and no blend of those that a word could mean. */
@@ -52,9 +63,15 @@ export function promptChoices(
   p: Params,
   tokens: Tensor,
   mask: Tensor,
-  { subjects, styles, colours }: PromptPriorConfig,
+  { subjects, styles, colours, companions = true, motions }: PromptPriorConfig,
 ): PromptChoices {
-  const sizes = { subject: subjects, style: styles, colour: 1 + colours, companion: 1 + subjects };
+  const sizes = {
+    subject: subjects,
+    style: styles,
+    colour: 1 + colours,
+    ...(companions && { companion: 1 + subjects }),
+    ...(motions !== undefined && { motion: motions }),
+  };
   const padding = mask.not().cast("float32").mul(-1e9).unsqueeze(-1); // [B, L, 1]
   const logits = Object.entries(sizes).map(([name, size]) => {
     const own = p.at(name);
@@ -64,13 +81,13 @@ export function promptChoices(
     own.tap("shares", sharp(chosen));
     return [name, chosen] as const;
   });
-  return Object.fromEntries(logits) as { [K in keyof PromptChoices]: Tensor };
+  return Object.fromEntries(logits) as Record<keyof typeof sizes, Tensor>;
 }
 
-/** The code of what was chosen: [B, 1, code]. */
+/** The code of what was chosen, and the shares of the motions: [B, 1, code + motions]. */
 export function chosenCode(
   p: Params,
-  { subject, style, colour, companion }: PromptChoices,
+  { subject, style, colour, companion, motion }: PromptChoices,
   { code, subjects, styles, colours, hidden }: PromptPriorConfig,
 ): Tensor {
   const table = p.param("codes", [subjects, styles * code], normal(1));
@@ -84,10 +101,15 @@ export function chosenCode(
   const own = codeOf(sharp(subject));
   const [plain, changed] = parted(colour, colours);
   const coloured = mix(plain, own, changedCode(p.at("recolour"), own, changed, hidden));
-  const [alone, others] = parted(companion, subjects);
-  // Sums to one wherever a companion is asked for, and is not looked at elsewhere.
-  const added = codeOf(others.div(alone.neg().add(1 + 1e-6)));
-  return mix(alone, coloured, changedCode(p.at("compose"), coloured, added, hidden)).unsqueeze(1);
+  const accompanied = () => {
+    if (!companion) return coloured;
+    const [alone, others] = parted(companion, subjects);
+    // Sums to one wherever a companion is asked for, and is not looked at elsewhere.
+    const added = codeOf(others.div(alone.neg().add(1 + 1e-6)));
+    return mix(alone, coloured, changedCode(p.at("compose"), coloured, added, hidden));
+  };
+  const chosen = accompanied();
+  return (motion ? concat([chosen, sharp(motion)], 1) : chosen).unsqueeze(1);
 }
 
 /** The code [B, code] of a picture in other colours `by` [B, colours], or with the picture of another code beside it. */

@@ -22,6 +22,12 @@ export const videoDiTSchema = z.strictObject({
   /** Frames of a patch, whose rows and columns are `patch`. */
   framePatch: count,
   learnedVariance: z.literal(false),
+  /**
+   * Adds to each patch's token what a coarse picture has at its place. The condition, a code and the shares of `motions`, draws the
+   * picture and moves it, by a table of the poses of each motion in `period` frames, after which it repeats. `width` is that of a
+   * patch: channels times the square of the pixels along a side.
+   */
+  canvas: z.strictObject({ width: count, motions: count, period: count }).optional(),
 });
 
 export type VideoDiTConfig = z.output<typeof videoDiTSchema>;
@@ -42,10 +48,47 @@ export function checkVideoDiT(config: VideoDiTConfig, refuse: Refuse): void {
       `sin-cos positions over time, rows and columns need a width that is a multiple of 6, but it is ${hidden}`,
     );
   }
-  if (rotary && ((hidden / heads) % 2 !== 0 || hidden / heads < 6)) {
+  checkCanvas(config, refuse);
+  if (rotary?.pairs) {
+    const { pairs } = rotary;
+    if (pairs.length !== 3 || pairs.reduce((sum, each) => sum + each, 0) !== hidden / heads / 2) {
+      refuse(
+        "rotary",
+        `pairs of ${pairs.join(", ")} must be three numbers, for time, rows and columns, that add up to the ${hidden / heads / 2} pairs of a head's channels`,
+      );
+    }
+  } else if (rotary && ((hidden / heads) % 2 !== 0 || hidden / heads < 6)) {
     refuse(
       "heads",
       `rotary positions turn pairs of channels, one or more an axis, so a head needs an even width of at least 6, but it has ${hidden / heads}`,
+    );
+  }
+}
+
+/** Reports a moving canvas that does not fit its network. */
+function checkCanvas(
+  { canvas, channels, patch, framePatch, condition }: VideoDiTConfig,
+  refuse: Refuse,
+): void {
+  if (!canvas) return;
+  const { width, motions } = canvas;
+  const cell = Math.sqrt(width / channels);
+  if (!Number.isInteger(cell) || patch % cell !== 0) {
+    refuse(
+      "canvas",
+      `a width of ${width} is not that of a square of whole pixels in ${channels} channels whose side divides the patch of ${patch}; choose ${channels * (patch / 2) ** 2}`,
+    );
+  }
+  if (framePatch !== 1) {
+    refuse(
+      "canvas",
+      `a canvas moves in each frame, but patches have ${framePatch}; set framePatch to 1`,
+    );
+  }
+  if (condition.kind !== "text" || condition.length !== 1 || condition.width <= motions) {
+    refuse(
+      "canvas",
+      `a moving canvas needs a text condition of one token that is wider than its ${motions} motions; give one, or leave the canvas out`,
     );
   }
 }

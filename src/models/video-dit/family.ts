@@ -22,6 +22,7 @@ export const videoDiTFamily: NetworkFamily<VideoDiTConfig> = {
   patches: ({ patch, framePatch, frames: own }, [height, width], frames = own) =>
     (frames / framePatch) * (height / patch) * (width / patch),
   timePer: () => "frame",
+  takesStart: ({ canvas }) => canvas !== undefined,
   training: {
     defaults: (picture, given) => {
       const { frames } = picture;
@@ -47,6 +48,12 @@ export const videoDiTFamily: NetworkFamily<VideoDiTConfig> = {
         feedForward: { kind: "swiglu" },
         qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
       };
+    },
+    adapt: (architecture, { given }) => {
+      if (given.canvas === undefined) return architecture;
+      throw new UsageError(
+        "A canvas that moves is made of codes of pictures and a table of motions, which a config does not have; leave model.canvas out.",
+      );
     },
     textWidth: ({ hidden }) => hidden,
   },
