@@ -42,7 +42,8 @@ const usage = `npm run bench -- SUITE [options]
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
 "npm run bench -- pareto [PROMPTS]" measures what int8, the cache and fewer steps save on the bundled model, and how far pictures move.
 
-The suite serve measures the server instead, and ranks a training by one and by two ranks of MPI; both take --json alone: see serve.ts and ranks.ts.
+The suite serve measures the server instead, ranks a training by one and by two ranks of MPI, and packed clips of different
+sizes in one sequence; all take --json alone: see serve.ts, ranks.ts and packed.ts.
 
   --only NAME,…   runs these contenders alone: ${contenderNames.join(", ")}.
                   --only ours leaves out the peers, which take most of the time
@@ -207,6 +208,13 @@ async function main(): Promise<number> {
   if (process.argv[2] === "serve") {
     const { benchServer } = await import("./serve.ts");
     return benchServer(process.argv.includes("--json"));
+  }
+  if (process.argv[2] === "packed") {
+    const { benchPacked, packedTable } = await import("./packed.ts");
+    const report = await benchPacked();
+    const json = process.argv.includes("--json");
+    process.stdout.write(`${json ? JSON.stringify(report) : packedTable(report)}\n`);
+    return 0;
   }
   if (process.argv[2] === "ranks") {
     const { benchRanks } = await import("./ranks.ts");
