@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { toPng } from "../src/pictures/png.ts";
 import type { Job } from "../src/server/wire.ts";
 
 const { values } = parseArgs({
@@ -86,6 +87,24 @@ const json = (body: unknown, path = "/api/jobs") =>
     body: typeof body === "string" ? body : JSON.stringify(body),
   });
 
+/** Black PNG of 8×8 pixels. */
+const picture = Buffer.from(
+  await toPng({ width: 8, height: 8, channels: 3, pixels: new Uint8Array(192) }),
+).toString("base64");
+
+/** A small training. */
+const training = (name: string) => ({
+  kind: "train",
+  name,
+  pictures: [{ image: picture }],
+  config: {
+    picture: { size: 8 },
+    model: { patch: 4, hidden: 16, depth: 1, heads: 1 },
+    training: { steps: 20, batch: 2 },
+    samples: { grids: 0 },
+  },
+});
+
 const anyOf = <T>(list: readonly T[]): T => list[Math.floor(Math.random() * list.length)]!;
 
 /** What the server must answer with 4xx. */
@@ -127,6 +146,18 @@ const refused: readonly (() => Promise<Response>)[] = [
     () => json({ prompt: "a", loras: [{ name: model }] }),
     () => json({ prompt: "a", model: model || "x" }, "/v1/images/generations"),
   ]),
+  ...[
+    { name: "../evil" },
+    { name: "emoji" },
+    { pictures: [] },
+    { pictures: [{ image: "AAAA" }] },
+    { config: { training: { steps: 1e9 } } },
+    { config: { training: { steps: 1, from: "/etc" } } },
+    { config: { model: { prompt: { words: "../.." } }, training: { steps: 1 } } },
+    { config: { data: { kind: "images", path: "/etc" } } },
+  ].map((wrong) => () => json({ ...training("x"), ...wrong })),
+  () => fetch(`${url}/api/jobs/__proto__/pause`, { method: "POST" }),
+  () => fetch(`${url}/api/jobs/x/files/..%2f..%2fjob.json`),
   () => json("x".repeat(30 * 2 ** 20)),
   () => fetch(`${url}/api/jobs/..%2f..%2fetc%2fpasswd`),
   () => fetch(`${url}/api/jobs/__proto__/events`),
@@ -143,13 +174,17 @@ const refused: readonly (() => Promise<Response>)[] = [
   () => json({ prompt: "a", init_images: [] }, "/sdapi/v1/img2img"),
 ];
 
-/** One request of a client that means well: a job, followed, sometimes cancelled or left. */
+/** One request of a client that means well: a drawing, or now and then a training, followed, sometimes cancelled or left. */
 async function drawing(): Promise<void> {
-  const response = await json({
-    prompt: anyOf(["a dog", "red heart", "猫"]),
-    steps: 1 + Math.floor(Math.random() * 8),
-    previews: 2,
-  });
+  const response = await json(
+    Math.random() < 0.05
+      ? training(`t${accepted.size}-${Date.now()}`)
+      : {
+          prompt: anyOf(["a dog", "red heart", "猫"]),
+          steps: 1 + Math.floor(Math.random() * 8),
+          previews: 2,
+        },
+  );
   count(String(response.status));
   if (response.status === 429) {
     await response.body?.cancel();
@@ -221,7 +256,7 @@ async function disturb(): Promise<void> {
       const args = ["-ww", "-o", "pid=,args=", "--ppid", String(pid)];
       const children = execFileSync("ps", args).toString().split("\n");
       const child = Number.parseInt(
-        children.find((each) => each.includes("drawing-process"))!,
+        anyOf(children.filter((each) => /(?:drawing|training)-process/.test(each))),
         10,
       );
       if (child > 0) process.kill(child, "SIGKILL");

@@ -1,9 +1,10 @@
 /** Drawing as a job of the server. */
 import type { DrawnPicture } from "../../../src/pipelines/index.ts";
-import { readPicture, toBlob } from "../../../src/pictures/convert.ts";
+import { readPicture } from "../../../src/pictures/convert.ts";
 import type { Picture } from "../../../src/pictures/picture.ts";
 import type { Job, JobRequest, ModelInfo } from "../../../src/server/wire.ts";
 import type { Settings } from "../settings.ts";
+import { base64Of } from "./base64.ts";
 import { cancelJob, fileAt, follow, submit } from "./api.ts";
 
 export interface ServedDrawing {
@@ -96,11 +97,4 @@ async function requestFor(
     ...(image && !clips && { strength }),
     ...(image && mask && { mask: await base64Of(mask) }),
   };
-}
-
-async function base64Of(picture: Picture): Promise<string> {
-  const bytes = new Uint8Array(await (await toBlob(picture)).arrayBuffer());
-  let text = "";
-  for (const byte of bytes) text += String.fromCharCode(byte);
-  return btoa(text);
 }

@@ -1,9 +1,8 @@
 /** A training as it goes: its loss, its pictures, and what can be done with it. */
 import { useState } from "preact/hooks";
 import { duration, language, t } from "../language.ts";
-import { Pixels } from "../parts/pixels.tsx";
 import { useStore } from "../store.ts";
-import type { TrainingSample } from "../worker/training.ts";
+import { Samples } from "./film.tsx";
 import { LossChart } from "./loss-chart.tsx";
 import {
   discard,
@@ -17,7 +16,7 @@ import {
 
 export function Progress() {
   const state = useStore(training);
-  const { status, plan, losses, samples, warnings, problem, last, saved, parameters } = state;
+  const { status, plan, losses, samples, warnings, problem, last, saved, parameters, job } = state;
   const step = last?.step ?? saved ?? 0;
   const { steps } = plan!;
   return (
@@ -46,6 +45,7 @@ export function Progress() {
             name={t("train.parameters")}
             value={parameters?.toLocaleString(language.get()) ?? "–"}
           />
+          <Fact name={t("train.where")} value={job ? t("device.server") : t("train.here")} />
           <Fact name={t("train.saved")} value={saved === undefined ? "–" : String(saved)} />
         </dl>
         {[...warnings, ...(problem === undefined ? [] : [problem])].map((each) => (
@@ -53,7 +53,7 @@ export function Progress() {
             {each}
           </p>
         ))}
-        <LossChart losses={losses} />
+        <LossChart losses={losses} name={plan!.name} isOver={status === "done"} />
       </section>
       <Samples samples={samples} prompts={plan!.captioned ? plan!.prompts : []} />
     </>
@@ -77,11 +77,14 @@ function Fact({
   );
 }
 
-function Controls({ state: { status, plan, saved } }: { readonly state: TrainingState }) {
+function Controls({ state: { status, plan, saved, job } }: { readonly state: TrainingState }) {
   const [problem, setProblem] = useState<string>();
-  const save = () => {
-    saveZip().catch((error: unknown) => setProblem((error as Error).message));
+  const attempt = (action: () => Promise<void>) => () => {
+    action().catch((error: unknown) => setProblem((error as Error).message));
   };
+  const isPaused = status === "paused" && (saved ?? 0) < plan!.steps;
+  // The server keeps the files of trainings that are done.
+  const hasModel = job ? job.files.length > 0 : saved !== undefined;
   const confirmDiscard = () => {
     if (window.confirm(t("train.discard.sure"))) void discard();
   };
@@ -89,22 +92,22 @@ function Controls({ state: { status, plan, saved } }: { readonly state: Training
     <div class="actions">
       {status === "running" && (
         <>
-          <button type="button" class="primary" onClick={pause}>
+          <button type="button" class="primary" onClick={attempt(pause)}>
             {t("pause")}
           </button>
-          <button type="button" onClick={() => void sampleNow()}>
+          <button type="button" onClick={attempt(sampleNow)}>
             {t("train.sample")}
           </button>
         </>
       )}
-      {status === "paused" && (saved ?? 0) < plan!.steps && (
-        <button type="button" class="primary" onClick={() => void resume()}>
+      {isPaused && (job?.state ?? "paused") === "paused" && (
+        <button type="button" class="primary" onClick={attempt(resume)}>
           {t("resume")}
         </button>
       )}
       {(status === "paused" || status === "done") && (
         <>
-          <button type="button" disabled={saved === undefined} onClick={save}>
+          <button type="button" disabled={!hasModel} onClick={attempt(saveZip)}>
             {t("train.save")}
           </button>
           <button type="button" class="quiet" onClick={confirmDiscard}>
@@ -114,50 +117,5 @@ function Controls({ state: { status, plan, saved } }: { readonly state: Training
       )}
       {problem !== undefined && <p class="problem">{problem}</p>}
     </div>
-  );
-}
-
-interface SamplesProps {
-  readonly samples: readonly TrainingSample[];
-  readonly prompts: readonly string[];
-}
-
-/** The same seeds at every checkpoint: a film of the training. */
-function Samples({ samples, prompts }: SamplesProps) {
-  if (samples.length === 0) return null;
-  const count = samples[0]!.pictures.length;
-  return (
-    <section class="card" aria-labelledby="samples-title">
-      <h2 id="samples-title">{t("train.samples")}</h2>
-      <div class="table-scroll" tabIndex={0} role="region" aria-labelledby="samples-title">
-        <table class="xy samples">
-          <thead>
-            <tr>
-              <td />
-              {samples.map(({ step }, i) => (
-                <th key={i} scope="col">
-                  {step}
-                </th>
-              ))}
-            </tr>
-          </thead>
-          <tbody>
-            {[...Array(count).keys()].map((row) => (
-              <tr key={row}>
-                <th scope="row">{prompts[row] ?? row + 1}</th>
-                {samples.map(({ step, pictures }, i) => (
-                  <td key={i}>
-                    <Pixels
-                      picture={pictures[row]!}
-                      label={t("train.sample.label", { prompt: prompts[row] ?? row + 1, step })}
-                    />
-                  </td>
-                ))}
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
-    </section>
   );
 }

@@ -3,7 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import { duration, language, t } from "../language.ts";
 import { Choice, Field, Range } from "../parts/fields.tsx";
 import { store, useStore } from "../store.ts";
-import type { TrainingPlan } from "../worker/training.ts";
+import { model as drawingModel } from "../engine.ts";
+import type { TrainingPlan } from "./plan.ts";
 import { promptsOf, type TrainingExample } from "./examples.ts";
 import { ExampleTable } from "./example-table.tsx";
 import { Progress } from "./progress.tsx";
@@ -66,11 +67,12 @@ function planOf({ examples, side, size, steps, batch, rate, name }: Choices): Tr
 
 export function TrainView() {
   const { status } = useStore(training);
+  const { remote } = useStore(drawingModel);
   useEffect(() => void findKept(), []);
   return (
     <div class="train">
       <h1>{t("train.title")}</h1>
-      <p class="lead">{t("train.lead")}</p>
+      <p class="lead">{t(remote ? "train.server.lead" : "train.lead")}</p>
       {status === "none" ? <Setup /> : <Progress />}
     </div>
   );
@@ -154,6 +156,8 @@ function Setup() {
 function Launch({ now }: { readonly now: Choices }) {
   const [estimate, setEstimate] = useState<string>();
   const ready = now.examples.length > 0;
+  const { remote } = useStore(drawingModel);
+  const { problem } = useStore(training);
   const estimateTime = async () => {
     setEstimate(t("train.measuring"));
     try {
@@ -177,12 +181,21 @@ function Launch({ now }: { readonly now: Choices }) {
         >
           {t("train.start")}
         </button>
-        <button type="button" disabled={!ready} onClick={() => void estimateTime()}>
-          {t("train.measure")}
-        </button>
+        {!remote && (
+          <button type="button" disabled={!ready} onClick={() => void estimateTime()}>
+            {t("train.measure")}
+          </button>
+        )}
       </div>
+      {problem !== undefined && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
       <p class="hint" role="status">
-        {ready ? (estimate ?? t("train.measure.hint")) : t("train.none")}
+        {ready
+          ? (estimate ?? t(remote ? "train.server.hint" : "train.measure.hint"))
+          : t("train.none")}
       </p>
     </>
   );

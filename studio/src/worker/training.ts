@@ -15,38 +15,14 @@ import {
 } from "../../../src/training/train-model.ts";
 import { urlFolder } from "../../../src/weights/sources/folder-url.ts";
 import { loadTokenizer } from "../../../src/text/tokenizer.ts";
-import type { LabelledPicture } from "../../../src/data/memory.ts";
+import {
+  settingsOfPlan,
+  type TrainingPlan,
+  type TrainingSample,
+  type TrainingStep,
+} from "../train/plan.ts";
 import type { Served } from "../../../src/web/calls.ts";
 import type { WorkerBackend } from "../../../src/web/services.ts";
-
-/** A training as the page describes it. */
-export interface TrainingPlan {
-  readonly name: string;
-  /** Pictures of one size, each with a caption; no captions for a model without prompts. */
-  readonly pictures: readonly LabelledPicture[];
-  readonly captioned: boolean;
-  readonly hidden: number;
-  readonly depth: number;
-  readonly patch: number;
-  readonly steps: number;
-  readonly batch: number;
-  readonly rate: number;
-  /** Steps between pictures that are drawn with the same seeds. */
-  readonly sampleEvery: number;
-  readonly prompts: readonly string[];
-}
-
-export interface TrainingStep {
-  readonly step: number;
-  readonly loss: number;
-  readonly secondsLeft: number;
-  readonly imagesPerSecond: number;
-}
-
-export interface TrainingSample {
-  readonly step: number;
-  readonly pictures: readonly DrawnPicture[];
-}
 
 /** What is kept of a training. */
 export interface KeptTraining {
@@ -160,21 +136,15 @@ async function wordsFor(
 }
 
 function optionsOf({ plan, backend, words }: Prepared): TrainModelOptions {
-  const { name, pictures, captioned, hidden, depth, patch, steps, batch, rate } = plan;
+  const { name, pictures, captioned } = plan;
   return {
+    ...settingsOfPlan(plan),
     backend: webBackend(backend),
     name,
     pictures: captioned
       ? pictures
       : pictures.map((picture) => ({ ...picture, caption: undefined })),
-    network: { hidden, depth, patch, ...(captioned && { prompt: { length: 8, depth: 1 } }) },
     words,
-    steps,
-    batch,
-    optimizer: { kind: "muon", rate },
-    // The average over the last fiftieth of the training, at most 500 steps.
-    ema: 1 - 1 / Math.min(500, Math.max(4, steps / 20)),
-    unknownWords: "keep",
     sampling: { steps: 12, guidance: 1 },
   };
 }
