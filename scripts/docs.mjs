@@ -28,6 +28,9 @@ run(
   [
     path.join(typedoc, "node_modules/typedoc/bin/typedoc"),
     ...entries.flatMap((file) => ["--entryPoints", file]),
+    ...["bash", "html", "javascript", "json", "python", "typescript", "yaml"].flatMap(
+      (language) => ["--highlightLanguages", language],
+    ),
     "--tsconfig",
     "tsconfig.build.json",
     "--out",
