@@ -38,19 +38,23 @@ export async function draw(
   }
 }
 
-/** Values [frames · H · W · C] of the clip of a request, around a first frame. */
-export async function drawClip(
+/** Values [frames · H · W · C] of the clips of a request: of its text alone, and around a first frame. */
+export async function drawClips(
   folder: string,
   request: GenerateRequest & { readonly width: number; readonly height: number },
   first: readonly number[],
-): Promise<number[]> {
+): Promise<number[][]> {
   const backend = webBackend({ device: "wasm", wasmPaths: "/ort/" });
   const pipeline = await openPipelineUrl(folder, { backend });
   try {
     const { width, height } = request;
     const image = { width, height, channels: 3 as const, pixels: Uint8Array.from(first) };
-    const [drawn] = await finished(pipeline.generate({ ...request, image }));
-    return [...drawn!.clip!.pixels];
+    const clips: number[][] = [];
+    for (const given of [{}, { image }]) {
+      const [drawn] = await finished(pipeline.generate({ ...request, ...given }));
+      clips.push([...drawn!.clip!.pixels]);
+    }
+    return clips;
   } finally {
     await pipeline.dispose();
   }

@@ -100,6 +100,8 @@ describe("patchwise generate", () => {
     ]);
     const { clip, fps } = await readClip(out);
     expect([clip.frames, clip.width, clip.height, fps]).toEqual([5, 32, 16, 8]);
+    const [drawn] = await finished(pipeline.generate({ ...request, steps: 2 }));
+    expect(clip.pixels).toEqual(drawn!.clip!.pixels);
     expect(await readPictureMetadata(out)).toMatchObject({ frames: 5, fps: 8, seed: 1 });
     expect((await readClip(path.join(folder, "heart-grid.webp"))).clip.width).toBe(5 * 34 - 2);
   });
