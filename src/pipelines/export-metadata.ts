@@ -1,5 +1,6 @@
 /** What an exported file says of itself, so that a program can draw with it that knows nothing else of the model. */
 import { type Parameterization, x0Weights } from "../diffusion/parameterization.ts";
+import { takesStart } from "../models/network.ts";
 import type { ImageModel, LatentDecoder } from "./image-model.ts";
 
 const predictions: Readonly<Record<Parameterization, string>> = {
@@ -19,15 +20,20 @@ export function networkMetadata(
   size: readonly [height: number, width: number],
 ): Record<string, string> {
   const { predicts, noiseScale = 1 } = process;
-  const { condition, learnedVariance, prompt } = network;
+  const { condition, learnedVariance, prompt, frames } = network;
   const names = classes && [...classes].toSorted(([, a], [, b]) => a - b).map(([each]) => each);
   return {
     name,
-    x: decoder ? latentsText(decoder) : "pixels in [-1, 1]; axes are batch, channel, row, column",
+    x: decoder
+      ? latentsText(decoder)
+      : `pixels in [-1, 1]; axes are batch, channel,${frames === undefined ? "" : " frame,"} row, column`,
     t: "the time of the level in the schedule",
     output: predicts ? predictions[predicts] : "logits of the clean tokens",
     ...(learnedVariance && {
       variance: "the second half of the output's channels; draw without it",
+    }),
+    ...(takesStart(network) && {
+      start: "the frames of a longer clip before this one, 0 for a clip by itself",
     }),
     ...(names && { classes: JSON.stringify(names) }),
     ...(condition.kind === "class" &&
@@ -39,7 +45,7 @@ export function networkMetadata(
     guidance: JSON.stringify(defaults.guidance),
     ...(predicts && { noiseScale: JSON.stringify(noiseScale) }),
     schedule: JSON.stringify(
-      process.levels(defaults.steps, { size }).map(({ time, alpha, sigma }) => ({
+      process.levels(defaults.steps, { size, frames }).map(({ time, alpha, sigma }) => ({
         t: time,
         alpha,
         sigma,

@@ -12,7 +12,7 @@ import path from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { graphOf } from "../../src/engine/graph/graph.ts";
-import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeight, arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import type { NetworkConfig } from "../../src/models/index.ts";
@@ -28,7 +28,12 @@ import { readStored } from "../../src/weights/stored-node.ts";
 import { randomArray } from "../support/arrays.ts";
 import { patchwise } from "../support/cli.ts";
 import { writeDiffusersDiT } from "../support/model-folders.ts";
-import { randomWeights, tinyNetwork, tinyTextNetwork } from "../support/tiny-model.ts";
+import {
+  randomWeights,
+  tinyMovingNetwork,
+  tinyNetwork,
+  tinyTextNetwork,
+} from "../support/tiny-model.ts";
 import { writeTrained } from "../support/trained-folder.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-export-"));
@@ -119,6 +124,27 @@ describe("an exported network", () => {
     expect(inputs.map(({ name }) => name).toSorted()).toEqual(["drop", "ids", "mask", "t", "x"]);
     const got = await runFile(at("text.onnx"), ofText);
     expect(farthest(got, await runHere(prompts, ofText))).toBeLessThan(1e-5);
+  });
+
+  it("of clips that move takes where in a longer one they begin", async () => {
+    await writeTrained(at("moving"), tinyMovingNetwork);
+    const moving = await openModel(at("moving"));
+    models.push(moving);
+    const file = at("moving.onnx");
+    const { inputs } = await exportGraph(networkGraph(moving.network), moving.weights, file);
+    const names = ["drop", "ids", "mask", "start", "t", "x"];
+    expect(inputs.map(({ name }) => name).toSorted()).toEqual(names);
+    const x = randomArray(7, "float32", [2, 3, 2, 8, 8]);
+    const of = (start: number) => ({
+      ...ofText,
+      x,
+      start: ndarray("float32", [2], [start, start]),
+    });
+    const got = await runFile(file, of(1));
+    expect(farthest(got, await runHere(moving, of(1)))).toBeLessThan(1e-5);
+    // Its motions repeat after three frames.
+    expect(farthest(got, await runFile(file, of(4)))).toBeLessThan(1e-5);
+    expect(farthest(got, await runFile(file, of(2)))).toBeGreaterThan(1e-3);
   });
 
   it("has a separate weights file if they exceed one protobuf message", async () => {

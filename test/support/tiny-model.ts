@@ -31,6 +31,32 @@ export const tinyTextNetwork: NetworkConfig = {
   prompt: { vocabulary: words.length + 2, wordWidth: 8, width: 16, depth: 1, heads: 2, length: 4 },
 };
 
+const prior = { code: 5, subjects: 3, styles: 1, colours: 2, hidden: 4, companions: false };
+
+/** Draws clips of two frames that move, of the same prompts. */
+export const tinyMovingNetwork: NetworkConfig = {
+  kind: "video-dit",
+  size: [8, 8],
+  frames: 2,
+  channels: 3,
+  patch: 4,
+  framePatch: 1,
+  hidden: 24,
+  depth: 1,
+  heads: 2,
+  mlpRatio: 2,
+  learnedVariance: false,
+  condition: { kind: "text", width: 7, length: 1 },
+  canvas: { width: 12, motions: 2, period: 3 },
+  patches: { kind: "linear" },
+  positions: { kind: "none" },
+  rotary: { theta: 100 },
+  norm: { kind: "rms", affine: false, epsilon: 1e-6 },
+  feedForward: { kind: "swiglu" },
+  qkNorm: null,
+  prompt: { ...tinyTextNetwork.prompt!, prior: { ...prior, motions: 2 } },
+};
+
 /** A card that draws in few steps. */
 export function tinyCard(network: NetworkConfig = tinyNetwork, more: Partial<Card> = {}): Card {
   const [height, width] = network.size;
