@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import type { StepResult } from "./contender.ts";
-import { watchMemory } from "./memory.ts";
+import { processorMs, watchMemory } from "./memory.ts";
 
 export interface Launch {
   readonly command: string;
@@ -12,7 +12,8 @@ export interface Launch {
 
 export interface Child {
   readonly settings: string;
-  step(): Promise<StepResult>;
+  /** One step, and the processor time of the process and its children in it, in ms; null if unknown. */
+  step(): Promise<StepResult & { readonly processorMs: number | null }>;
   /** The peak memory so far in MB, as measured by `watchMemory`. */
   peakMb(): number | null;
   /** Ends the process. */
@@ -30,7 +31,8 @@ const keptErrorLength = 2000;
  */
 export async function startChild(launch: Launch): Promise<Child | string> {
   const child = spawn(launch.command, launch.args, { env: launch.env, stdio: "pipe" });
-  const memory = watchMemory(child.pid ?? 0);
+  const pid = child.pid ?? 0;
+  const memory = watchMemory(pid);
   child.once("close", () => memory.end());
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
@@ -80,7 +82,15 @@ export async function startChild(launch: Launch): Promise<Child | string> {
   }
   return {
     settings: ready.settings,
-    step: () => ask<StepResult>("step"),
+    async step() {
+      const before = processorMs(pid);
+      const result = await ask<StepResult>("step");
+      const after = processorMs(pid);
+      return {
+        ...result,
+        processorMs: before === null || after === null ? null : after - before,
+      };
+    },
     peakMb: () => memory.peakMb(),
     kill: () => void child.kill("SIGKILL"),
   };

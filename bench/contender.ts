@@ -25,6 +25,8 @@ export interface StepResult {
   readonly value: number;
   /** Milliseconds of the parts that make up `ms`, by name. */
   readonly parts?: Readonly<Record<string, number>>;
+  /** Outputs of the network that were asked for in the step, and those of them that a cache spared. */
+  readonly skipped?: { readonly asked: number; readonly reused: number };
   /** The whole result, if contenders must agree on more than one number. */
   readonly result?: readonly number[];
 }

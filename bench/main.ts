@@ -10,12 +10,14 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type Child, startChild } from "./child.ts";
-import type { StepResult } from "./contender.ts";
 import { compileFmaPeak } from "./fma-peak.ts";
 import { paretoTable } from "./pareto.ts";
-import { disagreement, reportOf, type Run, tableOf } from "./report.ts";
+import { disagreement, type MeasuredStep, reportOf, type Run, tableOf } from "./report.ts";
 import { contenderNames, type ContenderName, entrants, launchOf } from "./roster.ts";
+import { exactly, isOneOf, refused, type Settings } from "./settings.ts";
 import { type Suite, suites, writeWork } from "./suites.ts";
+import { cacheModes } from "../src/diffusion/step-cache.ts";
+import { computations } from "../src/pipelines/compute.ts";
 
 interface Options {
   readonly suiteName: string;
@@ -29,7 +31,7 @@ interface Options {
 interface Running {
   readonly name: ContenderName;
   readonly child: Child;
-  readonly steps: StepResult[];
+  readonly steps: MeasuredStep[];
 }
 
 /** A pause before each step, so that the threads of the previous contender go to sleep. */
@@ -49,6 +51,8 @@ sizes in one sequence; all take --json alone: see serve.ts, ranks.ts and packed.
                   --only ours leaves out the peers, which take most of the time
   --rounds N      timed steps of each contender
   --threads N     threads of each contender (default: one per core)
+  --compute int8  ours with products of 8-bit integers, the peers in float32 (sample, emoji, sd3)
+  --cache MODE    ours with steps that are skipped, careful or fast (sample, emoji)
   --json          prints one JSON object instead of a table`;
 
 function readOptions(): Options | undefined {
@@ -60,6 +64,8 @@ function readOptions(): Options | undefined {
       rounds: { type: "string" },
       threads: { type: "string", default: String(availableParallelism()) },
       only: { type: "string", default: contenderNames.join(",") },
+      compute: { type: "string", default: exactly.compute },
+      cache: { type: "string", default: exactly.cache },
     },
   });
   if (values.help) return undefined;
@@ -79,7 +85,13 @@ function readOptions(): Options | undefined {
     );
   });
   const threads = positiveInteger("threads", values.threads);
-  const suite = makeSuite(threads);
+  const settings: Settings = {
+    compute: isOneOf(computations, "compute", values.compute),
+    cache: isOneOf(cacheModes, "cache", values.cache),
+  };
+  const suite = makeSuite(threads, settings);
+  const problem = refused(settings, suite.takes ?? [], suiteName);
+  if (problem !== undefined) throw new RangeError(problem);
   return {
     suiteName,
     suite,
@@ -131,7 +143,7 @@ async function bench(options: Options, workDir: string): Promise<number> {
   };
 
   progress(`${options.suiteName}: ${suite.description}, ${(suite.flops / 1e9).toFixed(1)} GFLOP`);
-  writeWork(suite, workDir);
+  await writeWork(suite, workDir);
   const fma = await compileFmaPeak(workDir, threads);
   if (typeof fma === "string") progress(`FMA peak: not measured, ${fma}`);
   const peaks: number[] = [];
@@ -190,7 +202,7 @@ async function bench(options: Options, workDir: string): Promise<number> {
     const report = reportOf(options.suiteName, suite, runs, peak, skipped);
     const output = options.json ? JSON.stringify(report) : tableOf(report);
     process.stdout.write(`${output}\n`);
-    const problem = disagreement(runs, suite.valueName);
+    const problem = disagreement(runs, suite);
     if (problem === undefined) return 0;
     progress(problem);
     return 1;

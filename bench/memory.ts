@@ -1,4 +1,4 @@
-/** Measures the memory of a running process. */
+/** Measures the memory and the processor time of a running process and its children. */
 import { readFileSync } from "node:fs";
 
 const intervalMs = 100;
@@ -24,17 +24,33 @@ export function watchMemory(pid: number): MemoryWatch {
 }
 
 function ownMb(pid: number): number | null {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, "utf8");
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
+  return sumOfTree(pid, (folder) => {
+    const status = readFileSync(`${folder}/status`, "utf8");
     const own = ["RssAnon", "RssShmem"].map((name) =>
       Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1] ?? 0),
     );
+    return own.reduce((a, b) => a + b) / 1024;
+  });
+}
+
+/** Linux counts processor time in hundredths of a second for programs, whatever its own clock. */
+const msOfTick = 10;
+
+/** Processor time that a process and its children have taken so far in ms, in steps of 10; null if the system has no /proc. */
+export function processorMs(pid: number): number | null {
+  return sumOfTree(pid, (folder) => {
+    // The name of the program, in brackets, may hold spaces.
+    const fields = readFileSync(`${folder}/stat`, "utf8").split(") ").at(-1)!.split(" ");
+    return msOfTick * (Number(fields[11]) + Number(fields[12]));
+  });
+}
+
+function sumOfTree(pid: number, figure: (folder: string) => number): number | null {
+  try {
+    const own = figure(`/proc/${pid}`);
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
     const started = children.filter((child) => child.trim() !== "");
-    return started.reduce(
-      (sum, child) => sum + (ownMb(Number(child)) ?? 0),
-      own.reduce((a, b) => a + b) / 1024,
-    );
+    return started.reduce((sum, child) => sum + (sumOfTree(Number(child), figure) ?? 0), own);
   } catch {
     return null;
   }

@@ -9,18 +9,21 @@ import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { type Contender, timed } from "./contender.ts";
 import { batchName, sampleModel, type SampleWork } from "./sample-work.ts";
+import type { Settings } from "./settings.ts";
+import { computedWith, networkUnder, skippedSince } from "./ours-settings.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
 
 const contender: Contender = {
   async setup(workDir) {
-    const work = readWork(workDir) as SampleWork;
+    const work = readWork(workDir) as SampleWork & Settings;
     const backend = nodeBackend("cpu", { worker: true });
-    const graph = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
+    const traced = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
+    const { graph, weights } = computedWith(work.compute, traced, storedTensors(workDir));
     // As many copies as the smallest batch has rows, with and without its class: threads that work on rows of their
     // own need not wait for each other.
     const copies = Math.min(work.threads, 2 * Math.min(...work.batches));
     const threads = Math.floor(work.threads / copies);
-    const options = { weights: storedTensors(workDir), prepack: true, threads };
+    const options = { weights, prepack: true, threads };
     const programs = await Promise.all(
       Array.from({ length: copies }, () => backend.compile(graph, options)),
     );
@@ -29,11 +32,15 @@ const contender: Contender = {
     );
     const { learnedVariance } = sampleModel;
     const levels = flowLevels(work.steps);
+    const skipped = { asked: 0, reused: 0 };
 
     const drawing = (batch: number) => {
       const network = batchedNetwork(run);
-      const under = (classes: readonly number[]) =>
-        denoiserOf(network({ y: ndarray("int64", [batch], classes) }), "flow", { learnedVariance });
+      const under = (classes: readonly number[]) => {
+        const y = ndarray("int64", [batch], classes);
+        const cached = networkUnder(work.cache, network, { y }, levels, skipped);
+        return denoiserOf(cached, "flow", { learnedVariance });
+      };
       const { shape, data } = readTensor(workDir, `noise.${batch}`);
       const denoise = guided(
         under([...readTensor(workDir, `y.${batch}`).data]),
@@ -60,6 +67,7 @@ const contender: Contender = {
     return {
       settings: `onnxruntime-node, ${copies} workers, ${threads} threads each`,
       async step() {
+        const before = { ...skipped };
         const parts: Record<string, number> = {};
         const result: number[] = [];
         for (const batch of work.batches) {
@@ -68,7 +76,8 @@ const contender: Contender = {
           for (const value of latents.data) result.push(Number(value));
         }
         const value = result.reduce((sum, x) => sum + x * x, 0) / result.length;
-        return { ms: Object.values(parts).reduce((sum, ms) => sum + ms), value, parts, result };
+        const ms = Object.values(parts).reduce((sum, each) => sum + each);
+        return { ms, value, parts, result, ...skippedSince(before, skipped) };
       },
     };
   },

@@ -1,24 +1,27 @@
 /** The work of `sd3-work.ts` with the MMDiT of the library. */
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { leafName } from "../src/engine/graph/graph.ts";
+import { type Graph, leafName } from "../src/engine/graph/graph.ts";
 import { ndarray, sizeOf, toNumbers } from "../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../src/engine/random/random.ts";
 import type { WeightSource } from "../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { type Contender, timed } from "./contender.ts";
+import { computedWith } from "./ours-settings.ts";
 import { blockGraph, type SD3Work, stepGraph } from "./sd3-work.ts";
+import type { Settings } from "./settings.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
 
 const contender: Contender = {
   async setup(workDir) {
-    const work = readWork(workDir) as SD3Work;
+    const work = readWork(workDir) as SD3Work & Settings;
     const backend = nodeBackend("cpu");
     const options = { prepack: true, threads: work.threads };
-    const block = await backend.compile(blockGraph(work), {
-      ...options,
-      weights: storedTensors(workDir),
-    });
+    const compiled = (graph: Graph, weights: WeightSource) => {
+      const computed = computedWith(work.compute, graph, weights);
+      return backend.compile(computed.graph, { ...options, weights: computed.weights });
+    };
+    const block = await compiled(blockGraph(work), storedTensors(workDir));
     const blockInputs = Object.fromEntries(
       ["image", "text", "vector"].map((name) => {
         const { shape, data } = readTensor(workDir, name);
@@ -26,10 +29,7 @@ const contender: Contender = {
       }),
     );
     const graph = stepGraph(work);
-    const step = await backend.compile(graph, {
-      ...options,
-      weights: randomWeights(workDir, graph),
-    });
+    const step = await compiled(graph, randomWeights(workDir, graph));
     const stepInputs = Object.fromEntries(
       graph.inputs.map((leaf) => {
         const shape = [work.rows, ...(leaf.shape.slice(1) as readonly number[])];
@@ -56,7 +56,7 @@ const contender: Contender = {
 };
 
 /** Writes weights for a graph to a new file: a repeated list of random numbers, small enough to avoid overflow. */
-function randomWeights(workDir: string, graph: ReturnType<typeof stepGraph>): WeightSource {
+function randomWeights(workDir: string, graph: Graph): WeightSource {
   const path = join(workDir, "model.bin");
   const file = openSync(path, "w");
   const noise = normal(randomKey(6), [2 ** 24]).data.map((value) => 0.02 * value);

@@ -3,11 +3,14 @@ import type { ContenderName } from "./roster.ts";
 import type { StepResult } from "./contender.ts";
 import type { Suite } from "./suites.ts";
 
+/** A step with the processor time that it took, in ms; null or absent if unknown. */
+export type MeasuredStep = StepResult & { readonly processorMs?: number | null };
+
 /** The measurements of one contender. */
 export interface Run {
   readonly settings: string;
   /** Every step in order; the first ones warm up and are not timed. */
-  readonly steps: readonly StepResult[];
+  readonly steps: readonly MeasuredStep[];
   /** Excludes pages of mapped files; null if unknown. */
   readonly peakMemoryMb: number | null;
 }
@@ -15,16 +18,22 @@ export interface Run {
 export interface Timing {
   readonly median_ms: number;
   readonly min_ms: number;
+  /** The median of the processor time of a step, in which reading results for the check is counted too; null if unknown. */
+  readonly processor_ms: number | null;
   readonly peak_memory_mb: number | null;
   readonly gflops: number;
   readonly timed_steps: number;
   readonly settings: string;
+  /** The share of the network's outputs that a cache spared, if there is one. */
+  readonly skipped_share?: number;
   /** Medians of the parts of a step, if it has parts. */
   readonly parts_ms?: Readonly<Record<string, number>>;
   /** The loss or checksum of each step including the warm-up, on which contenders must agree. */
   readonly values: readonly number[];
-  /** The relative distance of the first step's result from ours, if steps have results. */
+  /** The largest relative distance of a step's result from ours, if steps have results. */
   readonly distance?: number;
+  /** The least PSNR of a step's result to ours in dB, over the range of the former; for suites in which ours is approximate. */
+  readonly psnr?: number;
 }
 
 export interface PartReport {
@@ -39,6 +48,8 @@ export interface Report {
   readonly ours: Timing | null;
   readonly peers: Readonly<Record<string, Timing>>;
   readonly ratio: Readonly<Record<string, number>>;
+  /** The same by processor time, which a busy machine changes little. */
+  readonly processor_ratio: Readonly<Record<string, number>>;
   readonly fma_peak_share: number | null;
   readonly fma_peak_gflops: number | null;
   /** The same for each part of a step, if it has parts. */
@@ -54,7 +65,7 @@ export function reportOf(
   fmaPeakGflops: number | null,
   skipped: Readonly<Record<string, string>>,
 ): Report {
-  const expected = runs.get("ours")?.steps[0]?.result;
+  const expected = runs.get("ours")?.steps ?? [];
   const timings = new Map(
     [...runs].map(([contender, run]) => [contender, timingOf(run, suite, expected)]),
   );
@@ -77,6 +88,7 @@ export function reportOf(
     ours,
     peers: Object.fromEntries(peers),
     ratio: ratioBy((timing) => timing.median_ms),
+    processor_ratio: ratioBy((timing) => timing.processor_ms ?? undefined),
     fma_peak_share: ours === null ? null : share(ours.gflops),
     fma_peak_gflops: fmaPeakGflops,
     ...(suite.partFlops && {
@@ -98,8 +110,15 @@ export function reportOf(
   };
 }
 
-function timingOf(run: Run, suite: Suite, expected: readonly number[] | undefined): Timing {
-  const result = run.steps[0]?.result;
+function timingOf(run: Run, suite: Suite, expected: readonly MeasuredStep[]): Timing {
+  const pairs = run.steps.flatMap(({ result }, i) => {
+    const own = expected[i]?.result;
+    return result && own ? [[result, own] as const] : [];
+  });
+  const processor = run.steps.slice(suite.warmups).map((step) => step.processorMs ?? NaN);
+  const sum = (figure: (step: MeasuredStep) => number) =>
+    run.steps.reduce((total, step) => total + figure(step), 0);
+  const asked = sum((step) => step.skipped?.asked ?? 0);
   const timed = run.steps.slice(suite.warmups);
   const times = timed.map((step) => step.ms);
   const parts = Object.keys(timed[0]?.parts ?? {});
@@ -107,17 +126,22 @@ function timingOf(run: Run, suite: Suite, expected: readonly number[] | undefine
   return {
     median_ms: medianMs,
     min_ms: Math.min(...times),
+    processor_ms: processor.every(Number.isFinite) ? median(processor) : null,
     peak_memory_mb: run.peakMemoryMb,
     gflops: suite.flops / 1e6 / medianMs,
     timed_steps: timed.length,
     settings: run.settings,
+    ...(asked > 0 && { skipped_share: sum((step) => step.skipped?.reused ?? 0) / asked }),
     ...(parts.length > 0 && {
       parts_ms: Object.fromEntries(
         parts.map((part) => [part, median(timed.map((step) => step.parts?.[part] ?? NaN))]),
       ),
     }),
     values: run.steps.map((step) => step.value),
-    ...(result && expected && { distance: distance(result, expected) }),
+    ...(pairs.length > 0 && {
+      distance: Math.max(...pairs.map(([a, b]) => distance(a, b))),
+      ...(suite.approximate && { psnr: Math.min(...pairs.map(([a, b]) => resultPsnr(b, a))) }),
+    }),
   };
 }
 
@@ -147,25 +171,42 @@ function distance(a: readonly number[], b: readonly number[]): number {
   return size === 0 ? apart : Math.sqrt(apart / size);
 }
 
+/** The relative tolerance of results of 8-bit integers or skipped steps, which finds mistakes but no loss of quality. */
+const approximateTolerance = 0.25;
+
+/** 20·log₁₀(range / root of the mean square of a − b) in dB, with the range of the exact numbers b. */
+function resultPsnr(a: readonly number[], b: readonly number[]): number {
+  let [apart, least, most] = [0, Infinity, -Infinity];
+  for (const [i, exact] of b.entries()) {
+    apart += (a[i]! - exact) ** 2;
+    least = Math.min(least, exact);
+    most = Math.max(most, exact);
+  }
+  return 20 * Math.log10((most - least) / Math.sqrt(apart / b.length));
+}
+
 /** Describes the first step whose values differ too much; undefined if all agree. */
 export function disagreement(
   runs: ReadonlyMap<ContenderName, Run>,
-  valueName: string,
+  { valueName, approximate = false }: Pick<Suite, "valueName" | "approximate">,
 ): string | undefined {
+  const tolerance = approximate
+    ? { value: approximateTolerance, result: approximateTolerance }
+    : { value: valueTolerance, result: resultTolerance };
   const [reference, ...others] = runs;
   if (reference === undefined) return undefined;
-  const cause = (tolerance: number) =>
-    `they must agree to ${tolerance} relative, so one of the two does not do the work described.`;
+  const cause = (limit: number) =>
+    `they must agree to ${limit} relative, so one of the two does not do the work described.`;
   for (const [name, run] of others) {
     for (const [i, { value, result }] of run.steps.entries()) {
       const expected = reference[1].steps[i];
       if (expected === undefined) break;
-      if (!(Math.abs(value - expected.value) <= valueTolerance * Math.abs(expected.value))) {
-        return `The ${valueName} of step ${i + 1} is ${expected.value} for ${reference[0]} but ${value} for ${name}: ${cause(valueTolerance)}`;
+      if (!(Math.abs(value - expected.value) <= tolerance.value * Math.abs(expected.value))) {
+        return `The ${valueName} of step ${i + 1} is ${expected.value} for ${reference[0]} but ${value} for ${name}: ${cause(tolerance.value)}`;
       }
       const apart = distance(result ?? [], expected.result ?? []);
-      if (!(apart <= resultTolerance)) {
-        return `The results of step ${i + 1} of ${reference[0]} and ${name} are ${apart} apart: ${cause(resultTolerance)}`;
+      if (!(apart <= tolerance.result)) {
+        return `The results of step ${i + 1} of ${reference[0]} and ${name} are ${apart} apart: ${cause(tolerance.result)}`;
       }
     }
   }
@@ -175,6 +216,7 @@ export function disagreement(
 export function tableOf(report: Report): string {
   const rows = Object.entries({ ours: report.ours, ...report.peers });
   const peak = report.fma_peak_gflops;
+  const approximate = rows.some(([, t]) => t?.psnr !== undefined);
   const cells = rows.flatMap(([name, t]) =>
     t === null
       ? []
@@ -188,10 +230,14 @@ export function tableOf(report: Report): string {
             t.peak_memory_mb?.toFixed(0) ?? "-",
             String(t.timed_steps),
             report.ratio[name] === undefined ? "-" : report.ratio[name].toFixed(2),
+            t.processor_ms?.toFixed(0) ?? "-",
+            report.processor_ratio[name]?.toFixed(2) ?? "-",
+            ...(approximate ? [t.psnr === undefined ? "-" : t.psnr.toFixed(1)] : []),
           ],
         ],
   );
   const header = ["", "median ms", "min ms", "GFLOP/s", "of peak", "memory MB", "steps", "vs ours"];
+  header.push("processor ms", "vs ours", ...(approximate ? ["PSNR dB"] : []));
   const lines = aligned([header, ...cells]);
   const parts = rows.flatMap(([name, t]) => (t?.parts_ms ? [[name, t.parts_ms] as const] : []));
   if (parts.length > 0) {

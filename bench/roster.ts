@@ -90,8 +90,13 @@ function pytorchSettings(threads: number): NodeJS.ProcessEnv {
 /** The number of probes per kernel, of which the best is used, since the machine may be busy during one of them. */
 const probeRounds = 6;
 
-/** The fastest OpenBLAS kernels on this machine that compute correctly, which OpenBLAS does not always choose itself. */
+/**
+ * The fastest OpenBLAS kernels on this machine that compute correctly, which OpenBLAS does not always choose itself. Those that
+ * OPENBLAS_CORETYPE names are taken without trying, which takes minutes on a busy machine.
+ */
 async function fastestBlas(python: string, env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
+  const named = process.env["OPENBLAS_CORETYPE"];
+  if (named !== undefined) return { OPENBLAS_CORETYPE: named };
   let best: { speed: number; setting: NodeJS.ProcessEnv } = { speed: 0, setting: {} };
   for (let round = 0; round < probeRounds; round++) {
     for (const core of [undefined, "SkylakeX", "Cooperlake", "Zen", "Haswell"]) {

@@ -46,7 +46,12 @@ export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: 
     input("image", [batch, side * side, hidden]),
     input("text", [batch, words, hidden]),
   ];
-  const shared = { vector: input("vector", [batch, hidden]), bias: undefined, config: model };
+  const shared = {
+    vector: input("vector", [batch, hidden]),
+    bias: undefined,
+    grid: [side, side],
+    config: model,
+  };
   const [textAfter, imageAfter] = jointBlock(params, [context, x], shared, 0);
   return { ...graphOf({ imageAfter, textAfter }), params };
 }

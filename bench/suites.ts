@@ -3,7 +3,9 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ContenderName } from "./roster.ts";
 import { matmulFlops, matmulTensors, matmulWork } from "./matmul-work.ts";
+import { emojiFlops, emojiTensors, emojiWork } from "./emoji-work.ts";
 import { sampleFlops, sampleTensors, sampleWork } from "./sample-work.ts";
+import { describeSettings, isApproximate, type Settings } from "./settings.ts";
 import { sd3Flops, sd3Tensors, sd3Work } from "./sd3-work.ts";
 import { type HostTensor, writeTensors } from "./tensor-file.ts";
 import { trainFlops, trainTensors, trainWork } from "./train-work.ts";
@@ -26,7 +28,11 @@ export interface Suite {
   readonly valueName: "loss" | "checksum";
   /** The reasons why contenders of other suites do not take part in this one. */
   readonly absent?: Partial<Readonly<Record<ContenderName, string>>>;
-  tensors(): Iterable<readonly [string, HostTensor]>;
+  /** Settings that ours may be given. */
+  readonly takes?: readonly (keyof Settings)[];
+  /** Whether ours computes approximately, so that the results of others need not be equal to it. */
+  readonly approximate?: boolean;
+  tensors(): Iterable<readonly [string, HostTensor]> | AsyncIterable<readonly [string, HostTensor]>;
 }
 
 /** Two, because on some machines the heap still grows in the second step. */
@@ -35,7 +41,7 @@ const patienceMs = 30_000;
 
 const tooSlow = "its products take several times as long (suite matmul), 50 steps many minutes";
 
-export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
+export const suites: Readonly<Record<string, (threads: number, settings: Settings) => Suite>> = {
   matmul: (threads) => {
     const work = matmulWork(threads);
     const partFlops = matmulFlops(work);
@@ -64,11 +70,11 @@ export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
       tensors: () => trainTensors(work),
     };
   },
-  sample: (threads) => {
-    const work = sampleWork(threads);
+  sample: (threads, settings) => {
+    const work = { ...sampleWork(threads), ...settings };
     const partFlops = sampleFlops(work);
     return {
-      description: `${work.stride} of ${work.steps} Euler steps with guidance of a DiT-S/2 in float32, for each batch size`,
+      description: `${work.stride} of ${work.steps} Euler steps with guidance of a DiT-S/2 in float32, for each batch size${describeSettings(settings)}`,
       work,
       flops: total(partFlops),
       partFlops,
@@ -78,14 +84,34 @@ export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
       patienceMs: 600_000,
       valueName: "checksum",
       absent: { "jax-js": tooSlow, tfjs: tooSlow },
+      takes: ["compute", "cache"],
+      approximate: isApproximate(settings),
       tensors: () => sampleTensors(work),
     };
   },
-  sd3: (threads) => {
-    const work = sd3Work(threads);
+  emoji: (threads, settings) => {
+    const work = { ...emojiWork(threads), ...settings };
+    const partFlops = emojiFlops(work);
+    return {
+      description: `pictures of the bundled model in ${work.steps} Euler steps, without guidance, for each batch size${describeSettings(settings)}`,
+      work,
+      flops: total(partFlops),
+      partFlops,
+      rounds: 5,
+      // Each contender has drawn each batch once.
+      warmups: 0,
+      patienceMs: 600_000,
+      valueName: "checksum",
+      takes: ["compute", "cache"],
+      approximate: isApproximate(settings),
+      tensors: () => emojiTensors(work),
+    };
+  },
+  sd3: (threads, settings) => {
+    const work = { ...sd3Work(threads), ...settings };
     const partFlops = sd3Flops(work);
     return {
-      description: `a step of Stable Diffusion 3 medium with guidance at ${16 * work.side}×${16 * work.side} pixels in float32; peers run one block, and the step is ${work.depth} times that`,
+      description: `a step of Stable Diffusion 3 medium with guidance at ${16 * work.side}×${16 * work.side} pixels in float32; peers run one block, and the step is ${work.depth} times that${describeSettings(settings)}`,
       work,
       flops: partFlops["whole step"]!,
       partFlops,
@@ -94,6 +120,8 @@ export const suites: Readonly<Record<string, (threads: number) => Suite>> = {
       warmups: 0,
       patienceMs: 600_000,
       valueName: "checksum",
+      takes: ["compute"],
+      approximate: isApproximate(settings),
       tensors: () => sd3Tensors(work),
     };
   },
@@ -103,7 +131,7 @@ function total(parts: Readonly<Record<string, number>>): number {
   return Object.values(parts).reduce((sum, flops) => sum + flops, 0);
 }
 
-export function writeWork(suite: Suite, workDir: string): void {
+export async function writeWork(suite: Suite, workDir: string): Promise<void> {
   writeFileSync(join(workDir, "work.json"), JSON.stringify(suite.work));
-  writeTensors(workDir, suite.tensors());
+  await writeTensors(workDir, suite.tensors());
 }

@@ -15,11 +15,14 @@ export interface HostTensor {
 
 type Index = Record<string, { shape: readonly number[]; offset: number }>;
 
-export function writeTensors(dir: string, tensors: Iterable<readonly [string, HostTensor]>): void {
+export async function writeTensors(
+  dir: string,
+  tensors: Iterable<readonly [string, HostTensor]> | AsyncIterable<readonly [string, HostTensor]>,
+): Promise<void> {
   const index: Index = {};
   const file = openSync(join(dir, "tensors.bin"), "w");
   let offset = 0;
-  for (const [name, { shape, data }] of tensors) {
+  for await (const [name, { shape, data }] of tensors) {
     index[name] = { shape, offset };
     writeSync(file, data);
     offset += data.length;

@@ -5,6 +5,7 @@ import { linear, type LinearOptions, linearParts } from "./linear.ts";
 import { type Norm, norm } from "./norm.ts";
 import type { Params } from "./params.ts";
 import { rotate, type RotaryTable } from "./positions.ts";
+import { linearMixing, type MixedTokens, mixTokensBy } from "./token-mixing.ts";
 
 export interface AttentionOptions {
   readonly heads: number;
@@ -12,19 +13,22 @@ export interface AttentionOptions {
   readonly bias?: Tensor | undefined;
   /** Factor of the scores; 1/√(channels of a head) by default. */
   readonly scale?: number | undefined;
+  /** The tokens of another kind of attention than the full one. */
+  readonly tokens?: MixedTokens | undefined;
 }
 
 /**
  * softmax(q·kᵀ·scale + bias)·v, with the heads side by side in the last axis: q [B, N, C], k and v [B, M, C] → [B, N, C].
  *
  * The tap `probabilities` is the softmax, [B, heads, N, M]. A device's fused attention never holds it, so a graph that
- * returns it has this layer's attention written out.
+ * returns it has this layer's attention written out. Other kinds of attention than the full one have no such tap.
  */
 export function mixTokens(
   p: Params,
   [q, k, v]: readonly [q: Tensor, k: Tensor, v: Tensor],
-  { heads, bias, scale }: AttentionOptions,
+  { heads, bias, scale, tokens }: AttentionOptions,
 ): Tensor {
+  if (tokens) return mixTokensBy(p, [q, k, v], { heads, bias, scale }, tokens);
   const mixed = attention(q, k, v, {
     heads,
     ...(bias && { bias }),
@@ -56,6 +60,8 @@ export interface ProjectionOptions extends HeadOptions {
 export interface SelfAttentionOptions extends ProjectionOptions {
   /** Added to the scores, broadcastable to [B, heads, N, M]. */
   readonly bias?: Tensor | undefined;
+  /** The tokens of another kind of attention than the full one. */
+  readonly tokens?: MixedTokens | undefined;
 }
 
 /**
@@ -97,9 +103,10 @@ export function selfAttention(
   p: Params,
   x: Tensor,
   heads: number,
-  { bias, ...projection }: SelfAttentionOptions = {},
+  { bias, tokens, ...projection }: SelfAttentionOptions = {},
 ): Tensor {
-  const mixed = mixTokens(p, queriesKeysValues(p, x, heads, projection), { heads, bias }); // [B, N, C]
+  const parts = queriesKeysValues(p, x, heads, projection);
+  const mixed = mixTokens(p, parts, { heads, bias, tokens }); // [B, N, C]
   return linear(p.at("proj"), mixed, x.size(-1)); // [B, N, C]
 }
 
@@ -151,7 +158,7 @@ function repeatHeads(x: Tensor, size: number, times: number): Tensor {
   return copies.reshape([rows, tokens, heads * times * size]);
 }
 
-export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale"> {
+export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale" | "tokens"> {
   /** Whether the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
   /** Channels of a head; by default the heads share those of x. */
@@ -183,9 +190,8 @@ export function crossAttention(
 }
 
 /**
- * Linear self-attention (Katharopoulos et al., 2020) with ReLU kernels, as in Sana: relu(q)·(relu(k)ᵀ·v), divided by
- * relu(q)·Σ relu(k). Keys and values are summed over the tokens before a query looks at them, so the cost is O(N):
- * [B, N, C] → [B, N, C]. Parameters have diffusers' names.
+ * Linear self-attention (Katharopoulos et al., 2020) with ReLU kernels, as in Sana; see `linearMixing`: [B, N, C] → [B, N, C].
+ * Parameters have diffusers' names.
  */
 export function linearAttention(
   p: Params,
@@ -198,10 +204,7 @@ export function linearAttention(
     linear(p.at(name), x, width, { bias: qkvBias })
       .reshape([x.dim(0), x.dim(1), heads, size])
       .swapAxes(1, 2); // [B, heads, N, D]
-  const [q, k, v] = [headsOf("to_q").relu(), headsOf("to_k").relu(), headsOf("to_v")];
-  const sums = k.swapAxes(2, 3).matmul(v); // [B, heads, D, D]
-  const weights = q.mul(k.sum(2, true)).sum(-1, true); // [B, heads, N, 1]
-  const mixed = q.matmul(sums).div(weights.add(1e-15)); // [B, heads, N, D]
+  const mixed = linearMixing([headsOf("to_q"), headsOf("to_k"), headsOf("to_v")]); // [B, heads, N, D]
   return linear(p.at("to_out.0"), mixed.swapAxes(1, 2).reshape(x.shape), width);
 }
 

@@ -35,6 +35,7 @@ import {
   unpatchify,
 } from "./patches.ts";
 import { gridPositions, type RotaryTable, rotaryTable, sinCosTable } from "./positions.ts";
+import { type MixedTokens, mixedTokens } from "./token-mixing.ts";
 import { checkTimes, embedTime } from "./timestep-embedding.ts";
 import { patchTransformerFields } from "./transformer-schema.ts";
 
@@ -112,7 +113,11 @@ export function patchTransformer(
     [joined ? concat([placed, joined.tokens], 1) : placed],
     scopes,
     (block, [tokens], i) => {
-      const own = vectors ? { ...context, vector: vectors[i] } : context;
+      const own = {
+        ...context,
+        ...(vectors && { vector: vectors[i] }),
+        tokens: mixedTokens(config.attention, { grid, before: 0, block: i }),
+      };
       return [adaptiveBlock(block, tokens, own, config)];
     },
     { recompute },
@@ -134,6 +139,8 @@ interface Context {
   readonly attended: TextTokens | undefined;
   /** Masks padding among the condition's tokens. */
   readonly bias: Tensor | undefined;
+  /** The tokens of a block whose attention is not full. */
+  readonly tokens?: MixedTokens | undefined;
   readonly rotary: RotaryTable | null;
 }
 

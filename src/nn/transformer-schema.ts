@@ -1,6 +1,7 @@
 /** The parts that the schemas of transformer configs share. */
 import * as z from "zod";
 import { type Axes, formatAxes, nearestMultiples } from "./patches.ts";
+import type { TokenMixing } from "./token-mixing.ts";
 
 export const count = z.int().min(1);
 
@@ -16,6 +17,61 @@ export const conditionSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
   z.strictObject({ kind: z.literal("text"), width: count, length: count }),
 ]);
+
+/**
+ * How tokens attend to each other, for networks that are trained from scratch; every token to every other unless given. "linear" is
+ * Sana's attention with ReLU kernels, "window" attends within windows of `size` patches along each axis, which are shifted in every
+ * other block, and "compressed" joins the keys and values of `factor` × `factor` patches, as PixArt-Σ does.
+ */
+export const mixingField = {
+  attention: z
+    .discriminatedUnion("kind", [
+      z.strictObject({ kind: z.literal("full") }),
+      z.strictObject({ kind: z.literal("linear") }),
+      z.strictObject({ kind: z.literal("window"), size: z.int().min(2) }),
+      z.strictObject({ kind: z.literal("compressed"), factor: z.int().min(2) }),
+    ])
+    .optional(),
+};
+
+/** Patches along each axis of the picture of a config. */
+export function gridOf({ size, patch }: { readonly size: Axes; readonly patch: number }): Axes {
+  return size.map((side) => side / patch);
+}
+
+/** Reports windows or joined patches that do not divide the patches of a picture or clip. */
+export function checkMixing(attention: TokenMixing | undefined, grid: Axes, refuse: Refuse): void {
+  // A patch that does not divide the picture is reported by itself.
+  if (!grid.every(Number.isInteger)) return;
+  if (attention?.kind === "window") {
+    const { size } = attention;
+    if (grid.every((length) => length <= size || length % size === 0)) return;
+    refuse(
+      "attention",
+      `windows of ${size} patches do not divide the ${formatAxes(grid)} patches of the picture; choose ${sizesFor(grid)}, or another patch`,
+    );
+  }
+  if (attention?.kind === "compressed") {
+    const { factor } = attention;
+    const places = grid.slice(-2);
+    if (places.every((length) => length % factor === 0)) return;
+    refuse(
+      "attention",
+      `a factor of ${factor} does not divide the ${formatAxes(places)} patches of the picture; choose ${sizesFor(places)}, or another patch`,
+    );
+  }
+}
+
+/** The numbers from 2 on that divide all sides: "2, 4 or 8". */
+function sizesFor(grid: Axes): string {
+  const least = Math.min(...grid);
+  const fitting = Array.from({ length: Math.max(0, least - 1) }, (_, i) => i + 2).filter((size) =>
+    grid.every((length) => length % size === 0),
+  );
+  return fitting.length === 0
+    ? "full or linear attention"
+    : fitting.join(", ").replace(/, (\d+)$/, " or $1");
+}
 
 /** The sizes of the image and of the blocks. */
 export const sizeFields = {
@@ -50,6 +106,7 @@ const textRoute = z.enum(["in-context", "cross-attention"]);
 /** The fields of a patch transformer. Fixed and rotary positions let it draw other sizes than the one it was trained for. */
 export const patchTransformerFields = {
   ...transformerFields,
+  ...mixingField,
   condition: conditionSchema,
   /**
    * How time and condition reach the blocks: as tokens among the patches, by attention to tokens beside them, or by norms

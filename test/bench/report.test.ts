@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { disagreement, reportOf, type Run, tableOf } from "../../bench/report.ts";
 import type { ContenderName } from "../../bench/roster.ts";
+import { isOneOf, refused } from "../../bench/settings.ts";
 import type { Suite } from "../../bench/suites.ts";
 
 const suite: Suite = {
@@ -67,10 +68,12 @@ test("compares whole results", () => {
       ["ours", { ...run([]), steps: steps([3, 4]) }],
       ["pytorch", { ...run([]), steps: steps(result) }],
     ]);
-  expect(disagreement(against([3.00001, 4.00001]), "checksum")).toBeUndefined();
-  expect(disagreement(against([4, 3]), "checksum")).toMatch(/step 1 of ours and pytorch are 0\.28/);
-  expect(disagreement(against([3, NaN]), "checksum")).toContain("NaN apart");
-  expect(disagreement(against([3]), "checksum")).toContain("Infinity apart");
+  expect(disagreement(against([3.00001, 4.00001]), { valueName: "checksum" })).toBeUndefined();
+  expect(disagreement(against([4, 3]), { valueName: "checksum" })).toMatch(
+    /step 1 of ours and pytorch are 0\.28/,
+  );
+  expect(disagreement(against([3, NaN]), { valueName: "checksum" })).toContain("NaN apart");
+  expect(disagreement(against([3]), { valueName: "checksum" })).toContain("Infinity apart");
   const { peers } = reportOf("sample", { ...suite, warmups: 0 }, against([3, 9]), null, {});
   expect(peers["pytorch"]?.distance).toBe(1);
 });
@@ -83,17 +86,46 @@ test("the table names every contender, and why one is missing", () => {
 });
 
 test("values that differ are told with step, names and numbers", () => {
-  expect(disagreement(runs, "loss")).toBeUndefined();
+  expect(disagreement(runs, suite)).toBeUndefined();
   const other = new Map<ContenderName, Run>([
     ["ours", run([1, 1, 1], [2, 1.5, 1])],
     ["jax-js", run([1, 1], [2.0001, 1.51])],
   ]);
-  expect(disagreement(other, "loss")).toMatch(
+  expect(disagreement(other, suite)).toMatch(
     /loss of step 2 is 1\.5 for ours but 1\.51 for jax-js/,
   );
   const broken = new Map<ContenderName, Run>([
     ["ours", run([1], [2])],
     ["tfjs", run([1], [NaN])],
   ]);
-  expect(disagreement(broken, "loss")).toContain("NaN for tfjs");
+  expect(disagreement(broken, suite)).toContain("NaN for tfjs");
+});
+
+test("what ours computes approximately may differ, and its distance is stated", () => {
+  const steps = (result: readonly number[]) => [
+    { ms: 1, value: 1, result, processorMs: 4, skipped: { asked: 4, reused: 1 } },
+  ];
+  const given = new Map<ContenderName, Run>([
+    ["ours", { ...run([]), steps: steps([0, 10]) }],
+    ["pytorch", { ...run([]), steps: steps([0, 10.1]) }],
+  ]);
+  const int8 = { ...suite, warmups: 0, approximate: true };
+  expect(disagreement(given, suite)).toContain("must agree to 0.00001");
+  expect(disagreement(given, int8)).toBeUndefined();
+  const { ours, peers, processor_ratio } = reportOf("sample", int8, given, null, {});
+  expect(ours).toMatchObject({ processor_ms: 4, skipped_share: 0.25 });
+  expect(processor_ratio).toEqual({ pytorch: 1 });
+  expect(peers["pytorch"]!.distance).toBeCloseTo(0.01, 12);
+  expect(peers["pytorch"]!.psnr).toBeCloseTo(20 * Math.log10(10.1 / (0.1 / Math.sqrt(2))), 9);
+});
+
+test("settings are refused by suites that do not take them", () => {
+  const settings = { compute: "int8", cache: "off" } as const;
+  expect(refused(settings, ["compute"], "sd3")).toBeUndefined();
+  expect(refused(settings, [], "train")).toBe(
+    "--compute int8 does not apply to the suite train; leave it out.",
+  );
+  expect(() => isOneOf(["off", "fast"], "cache", "slow")).toThrow(
+    "--cache slow is not known; choose from off, fast.",
+  );
 });

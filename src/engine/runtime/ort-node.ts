@@ -6,13 +6,14 @@ import { dirname, relative, sep } from "node:path";
 import { DeviceError } from "../errors.ts";
 import { input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, Program } from "./backend.ts";
 import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } from "./executor.ts";
 import { expandedWeights } from "./expanded-weights.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
 import { compileProgram } from "./program.ts";
 import { readFileRange } from "./read-file-node.ts";
+import { type WeightFile, weightFile } from "./weight-file-node.ts";
 import { fork } from "node:child_process";
 import { moduleFile } from "../package-node.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
@@ -64,14 +65,38 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
   return {
     device,
     async compile(graph, { weights: stored = () => undefined, ...compileOptions } = {}) {
-      const weights = await expandedWeights(graph, stored, readFileRange);
-      return compileProgram(
-        graph,
-        { ...compileOptions, weights },
-        open,
-        mountFiles,
-        trustsAttention,
-      );
+      let file: WeightFile | undefined;
+      const storeFor = async (bytes: number) => (file = await weightFile(bytes));
+      try {
+        const weights = await expandedWeights(graph, stored, readFileRange, storeFor);
+        await file?.finish();
+        const program = await compileProgram(
+          graph,
+          { ...compileOptions, weights },
+          open,
+          mountFiles,
+          trustsAttention,
+        );
+        if (!file) return program;
+        // What is mapped stays when its file is deleted, but not on Windows; and a worker that is started again opens it again.
+        if (options.worker || process.platform === "win32") return withFile(program, file);
+        file.remove();
+        return program;
+      } catch (error) {
+        file?.remove();
+        throw error;
+      }
+    },
+  };
+}
+
+/** A program with which its file of weights is deleted. */
+function withFile(program: Program, file: WeightFile): Program {
+  return {
+    ...program,
+    async dispose() {
+      await program.dispose();
+      file.remove();
     },
   };
 }

@@ -1,6 +1,12 @@
 /** The config of a DiT and the sizes that the paper publishes. */
 import * as z from "zod";
-import { checkSizes, patchTransformerFields, type Refuse } from "../../nn/transformer-schema.ts";
+import {
+  checkMixing,
+  checkSizes,
+  gridOf,
+  patchTransformerFields,
+  type Refuse,
+} from "../../nn/transformer-schema.ts";
 
 /** Fixed and rotary positions let a DiT draw other sizes than the one it was trained for. */
 export const ditSchema = z.strictObject(patchTransformerFields);
@@ -12,6 +18,7 @@ export type BlockDesign = DiTConfig["block"];
 export function checkDiT(config: DiTConfig, refuse: Refuse): void {
   const { hidden, heads, block, condition, rotary } = config;
   checkSizes(config, refuse);
+  checkMixing(config.attention, gridOf(config), refuse);
   if (rotary && (hidden / heads) % 4 !== 0) {
     refuse(
       "heads",

@@ -1,9 +1,18 @@
 /** The config of an MMDiT and the published sizes of Stable Diffusion 3. */
 import * as z from "zod";
-import { checkSizes, count, type Refuse, transformerFields } from "../../nn/transformer-schema.ts";
+import {
+  checkMixing,
+  checkSizes,
+  count,
+  gridOf,
+  mixingField,
+  type Refuse,
+  transformerFields,
+} from "../../nn/transformer-schema.ts";
 
 export const mmditSchema = z.strictObject({
   ...transformerFields,
+  ...mixingField,
   /**
    * A class or a text. With `pooled`, encoders give the tokens of a text and a pooled vector of so many channels; without
    * it the vector is the mean of the tokens.
@@ -35,6 +44,7 @@ export type MMDiTConfig = z.output<typeof mmditSchema>;
 export function checkMMDiT(config: MMDiTConfig, refuse: Refuse): void {
   const { size, patch, depth, positions, dualAttention } = config;
   checkSizes(config, refuse);
+  checkMixing(config.attention, gridOf(config), refuse);
   const longer = Math.max(...size);
   if (longer > positions.max * patch) {
     refuse(

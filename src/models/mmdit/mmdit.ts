@@ -33,6 +33,7 @@ import {
   unpatchify,
 } from "../../nn/patches.ts";
 import { sinCosTable } from "../../nn/positions.ts";
+import { mixedTokens } from "../../nn/token-mixing.ts";
 import { checkTimes, embedTime, embedVector } from "../../nn/timestep-embedding.ts";
 import type { NetworkInputs } from "../family.ts";
 import type { MMDiTConfig } from "./config.ts";
@@ -83,6 +84,7 @@ export function mmdit(
     // Text tokens are not noisy, so they use the mean of the times.
     ...(t.rank === 2 && { textVector: embed(t.mean(1)).add(text).silu() }),
     bias: mask && maskBias(concat([mask, full([mask.dim(0), count], 1, "bool")], 1)),
+    grid,
     config,
   };
   const patches = patchEmbedding(p.at("x_embedder"), x, patch, hidden, config.patches); // [B, N, C]
@@ -117,6 +119,8 @@ interface Shared {
   readonly textVector?: Tensor;
   /** Masks padding of the text. */
   readonly bias: Tensor | undefined;
+  /** Patches along each axis. */
+  readonly grid: Axes;
   readonly config: MMDiTConfig;
 }
 
@@ -127,7 +131,7 @@ export function jointBlock(
   shared: Shared,
   index: number,
 ): TextAndImage {
-  const { vector, textVector = vector, bias, config } = shared;
+  const { vector, textVector = vector, bias, grid, config } = shared;
   const { heads, qkNorm, qkvBias } = config;
   const last = index === config.depth - 1;
   const dual = config.dualAttention.includes(index);
@@ -139,12 +143,17 @@ export function jointBlock(
   const ofText = queriesKeysValues(toText.at("attn"), text[0]!.norm(context), heads, options);
   const ofImage = queriesKeysValues(toImage.at("attn"), image[0]!.norm(x), heads, options);
   const [q, k, v] = ofText.map((part, i) => concat([part, ofImage[i]!], 1)) as Three; // 3 × [B, L + N, C]
-  const mixed = mixTokens(p.at("attn"), [q, k, v], { heads, bias }); // [B, L + N, C]
   const length = context.size(1);
+  const place = { grid, block: index };
+  const tokens = mixedTokens(config.attention, { ...place, before: length });
+  const mixed = mixTokens(p.at("attn"), [q, k, v], { heads, bias, tokens }); // [B, L + N, C]
 
   let h = x.add(image[0]!.gate(projected(toImage, mixed.slice(1, length))));
   if (dual) {
-    const attended = selfAttention(toImage.at("attn2"), image[2]!.norm(x), heads, options);
+    const attended = selfAttention(toImage.at("attn2"), image[2]!.norm(x), heads, {
+      ...options,
+      tokens: mixedTokens(config.attention, { ...place, before: 0 }),
+    });
     h = h.add(image[2]!.gate(attended));
   }
   const newX = withFeedForward(toImage, h, image[1]!, config);

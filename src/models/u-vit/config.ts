@@ -1,9 +1,12 @@
 /** The config of a U-ViT and the sizes that the paper publishes. */
 import * as z from "zod";
 import {
+  checkMixing,
   checkSizes,
   conditionSchema,
   count,
+  gridOf,
+  mixingField,
   type Refuse,
   sizeFields,
 } from "../../nn/transformer-schema.ts";
@@ -11,6 +14,7 @@ import {
 /** Positions are learned, so the network accepts no other size than that of its config. */
 export const uViTSchema = z.strictObject({
   ...sizeFields,
+  ...mixingField,
   /** Blocks beside the one in the middle, an even number; the paper counts the middle one, too. */
   depth: count,
   condition: conditionSchema,
@@ -29,6 +33,7 @@ export type UViTConfig = z.output<typeof uViTSchema>;
 /** Reports fields that do not fit each other. */
 export function checkUViT(config: UViTConfig, refuse: Refuse): void {
   checkSizes(config, refuse);
+  checkMixing(config.attention, gridOf(config), refuse);
   if (config.depth % 2 !== 0) {
     refuse(
       "depth",

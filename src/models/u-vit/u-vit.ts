@@ -6,7 +6,7 @@
 import { ShapeError } from "../../engine/errors.ts";
 import { concat, full } from "../../engine/graph/functional.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
-import { maskBias, selfAttention } from "../../nn/attention.ts";
+import { maskBias, selfAttention, type SelfAttentionOptions } from "../../nn/attention.ts";
 import { blockScopes, type BlockOptions, runBlocks } from "../../nn/blocks.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import {
@@ -29,6 +29,7 @@ import {
   patchPixels,
   unpatchify,
 } from "../../nn/patches.ts";
+import { mixedTokens } from "../../nn/token-mixing.ts";
 import { checkTimes, timestepEmbedding } from "../../nn/timestep-embedding.ts";
 import type { UViTConfig } from "./config.ts";
 
@@ -62,7 +63,10 @@ export function uViT(
   let [h] = runBlocks(
     [concat([given.tokens, patches], 1).add(positions)],
     [...half("in_blocks"), p.at("mid_block"), ...half("out_blocks")],
-    (block, [tokens], _, opposite) => [uViTBlock(block, tokens, opposite?.[0], bias, config)],
+    (block, [tokens], i, opposite) => {
+      const mixing = mixedTokens(config.attention, { grid, before: total - count, block: i });
+      return [uViTBlock(block, tokens, opposite?.[0], { bias, tokens: mixing }, config)];
+    },
     { recompute: options.recompute, longSkips: config.longSkips },
   ); // [B, M + N, C]
 
@@ -79,14 +83,14 @@ function uViTBlock(
   p: Params,
   tokens: Tensor,
   skip: Tensor | undefined,
-  bias: Tensor | undefined,
+  attended: Pick<SelfAttentionOptions, "bias" | "tokens">,
   { hidden, heads, mlpRatio, qkvBias }: UViTConfig,
 ): Tensor {
   const x = skip
     ? linear(p.at("skip_linear"), concat([tokens, skip], -1), hidden, { init })
     : tokens;
   const normed = norm(p.at("norm1"), x, layerNorm);
-  const h = x.add(selfAttention(p.at("attn"), normed, heads, { qkvBias, bias }));
+  const h = x.add(selfAttention(p.at("attn"), normed, heads, { qkvBias, ...attended }));
   const inner = Math.trunc(hidden * mlpRatio);
   return h.add(mlp(p.at("mlp"), norm(p.at("norm2"), h, layerNorm), inner, "none"));
 }

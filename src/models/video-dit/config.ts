@@ -1,8 +1,10 @@
 /** The config of a video DiT. */
 import * as z from "zod";
 import {
+  checkMixing,
   checkSizes,
   count,
+  gridOf,
   patchTransformerFields,
   type Refuse,
 } from "../../nn/transformer-schema.ts";
@@ -36,6 +38,7 @@ export type VideoDiTConfig = z.output<typeof videoDiTSchema>;
 export function checkVideoDiT(config: VideoDiTConfig, refuse: Refuse): void {
   const { frames, framePatch, hidden, heads, positions, rotary } = config;
   checkSizes({ ...config, positions: undefined }, refuse);
+  checkMixing(config.attention, [frames / framePatch, ...gridOf(config)], refuse);
   if (frames % framePatch !== 0) {
     refuse(
       "framePatch",
