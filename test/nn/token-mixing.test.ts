@@ -109,7 +109,7 @@ describe("linear attention", () => {
     const got = numbersOf(mixTokensBy(createParams(), parts, { heads }, tokens), values);
     const at = (name: string, token: number, channel: number) =>
       Number(values[name]!.data[token * width + channel]);
-    const want = Array.from({ length: 5 }, (_, query) =>
+    const want = [0, 1, 2, 3, 4].flatMap((query) =>
       [0, 2].flatMap((start) => {
         const weights = Array.from({ length: 5 }, (_, key) =>
           [0, 1].reduce(
@@ -123,7 +123,7 @@ describe("linear attention", () => {
           (i) => weights.reduce((sum, w, key) => sum + w * at("v", key, start + i), 0) / total,
         );
       }),
-    ).flat();
+    );
     expect(apart(got, want)).toBeLessThan(1e-9);
   });
 });
