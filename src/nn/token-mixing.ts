@@ -181,7 +181,7 @@ function borderMask(grid: Axes, sides: Axes, shifts: Axes) {
 
 /** @throws ShapeError if the patches cannot be cut into equal parts */
 function requireDivisors(grid: Axes, sides: Axes, parts: string): void {
-  if (grid.every((length, i) => length % sides[i]! === 0)) return;
+  if (grid.every((length, i) => Number.isInteger(length / sides[i]!))) return;
   throw new ShapeError(
     `The ${grid.join("×")} patches of this picture cannot be cut into ${parts} for attention; give a size whose patches are a multiple of that.`,
   );
