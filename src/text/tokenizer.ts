@@ -267,7 +267,14 @@ function refused(reason: string, cause?: unknown): FormatError {
 }
 
 function construct(json: TokenizerJson): PieceTokenizer {
-  const endless = patternsIn(json).find(mayTakeForever);
+  const { regexes, others } = patternsIn(json);
+  // The library passes over such a pattern, so the text would be split in another way.
+  if (others.length > 0) {
+    throw refused(
+      `its pattern ${quote(JSON.stringify(others[0]))} is neither a Regex nor a String`,
+    );
+  }
+  const endless = regexes.find(mayTakeForever);
   if (endless !== undefined) {
     throw refused(`its pattern ${quote(endless)} repeats what is repeated, which may take forever`);
   }
@@ -281,20 +288,25 @@ function construct(json: TokenizerJson): PieceTokenizer {
   }
 }
 
-/** All regular expressions of a tokenizer.json. */
-function patternsIn({
-  normalizer,
-  pre_tokenizer,
-  post_processor,
-  decoder,
-}: TokenizerJson): string[] {
-  const found: string[] = [];
+/** All regular expressions of a tokenizer.json, and patterns that are neither these nor plain texts. */
+function patternsIn({ normalizer, pre_tokenizer, post_processor, decoder }: TokenizerJson): {
+  readonly regexes: readonly string[];
+  readonly others: readonly unknown[];
+} {
+  const regexes: string[] = [];
+  const others: unknown[] = [];
   // JSON.stringify visits every value once.
   JSON.stringify([normalizer, pre_tokenizer, post_processor, decoder], (key, value: unknown) => {
-    if (key === "Regex" && typeof value === "string") found.push(value);
+    if (key === "Regex" && typeof value === "string") regexes.push(value);
+    if (key === "pattern" && !isPattern(value)) others.push(value);
     return value;
   });
-  return found;
+  return { regexes, others };
+}
+
+function isPattern(value: unknown): boolean {
+  const { Regex: regex, String: text } = (value ?? {}) as { Regex?: unknown; String?: unknown };
+  return typeof (regex ?? text) === "string";
 }
 
 /**
