@@ -7,6 +7,9 @@ import { type PngChunk, pngOfChunks } from "./png.ts";
 import { pngChunks } from "./png-node.ts";
 import { loadSharp } from "./sharp-node.ts";
 
+/** In all frames, as sharp has it for other animations. */
+const MOST_PIXELS = 2 ** 28;
+
 /** What `fcTL` says of a frame. */
 interface FrameControl {
   readonly width: number;
@@ -42,9 +45,15 @@ export async function readApng(
   const { header, shared, frames } = framesIn(png, name);
   const view = new DataView(header.data.buffer, header.data.byteOffset);
   const [width, height] = [view.getUint32(0), view.getUint32(4)];
+  if (frames.length * width * height > MOST_PIXELS) {
+    throw damaged(name, `${frames.length} frames of ${width}×${height} do not fit in memory`);
+  }
   const canvas = new Uint8Array(width * height * 4);
   const pictures: Picture[] = [];
   for (const { control, data } of frames) {
+    if (control.left + control.width > width || control.top + control.height > height) {
+      throw damaged(name, "a frame is larger than the picture");
+    }
     const before = canvas.slice();
     const part = new Uint8Array(header.data);
     const size = new DataView(part.buffer);

@@ -107,8 +107,11 @@ export async function readAnimationBytes(
   background: "white" | "black",
 ): Promise<TimedClip> {
   if (isPng(bytes) && isAnimatedPng(bytes)) {
-    const { width, height } = pngShape(bytes, path);
-    refuseEmptyPromise(bytes, "png", width * height);
+    try {
+      refuseEmptyPromise(bytes, { format: "png", ...pngShape(bytes, path) });
+    } catch (cause) {
+      throw unreadable(path, "clip", cause);
+    }
     return readApng(bytes, path, background);
   }
   const { pages = 1, delay = [] } = await pictureHeader(bytes).catch(
@@ -139,12 +142,17 @@ export async function readAnimationBytes(
       fps: duration > 0 ? (1000 * pages) / duration : undefined,
     };
   } catch (cause) {
-    const [reason] = (cause as Error).message.split("\n");
-    throw new FormatError(
-      `${path} cannot be read as a clip: ${reason}; download it again or remove it.`,
-      { cause },
-    );
+    throw unreadable(path, "clip", cause);
   }
+}
+
+function unreadable(name: string, what: "clip" | "picture", cause: unknown): FormatError {
+  if (cause instanceof FormatError) return cause;
+  const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
+  return new FormatError(
+    `${name} cannot be read as a ${what}: ${reason}; download it again or remove it.`,
+    { cause },
+  );
 }
 
 /**
@@ -165,7 +173,7 @@ async function decoded<T>(
   const attempt = async (failOn: "warning" | "error") => {
     const picture = sharp(bytes, { failOn }).autoOrient();
     const { depth, hasProfile, space, format, width, height } = await picture.metadata();
-    refuseEmptyPromise(bytes, format, width * height);
+    refuseEmptyPromise(bytes, { format, width, height });
     const grey = space === "b-w" || space === "grey16";
     const colours = fileColourSpace(bytes, hasProfile);
     if (colours) {
@@ -182,22 +190,35 @@ async function decoded<T>(
     if (isDamagedJpeg(bytes)) throw new Error("a part of its data is damaged");
     return picture;
   } catch (cause) {
-    const [reason] = (cause instanceof Error ? cause.message : String(cause)).split("\n");
-    throw new FormatError(
-      `${name} cannot be read as a picture: ${reason}; download it again or remove it.`,
-      { cause },
-    );
+    throw unreadable(name, "picture", cause);
   }
 }
 
 /** The most pixels that deflate can put into a byte: of 1 bit each, compressed by 1,032 to 1. */
 const PIXELS_A_BYTE = 8 * 1032;
+/** Other formats put any number of equal pixels into a byte, which costs little up to so many of them. */
+const FEW_PIXELS = 2 ** 24;
+/** Most decoders keep the whole picture in memory, in up to 8 bytes a pixel. */
+const MOST_PIXELS = 2 ** 27;
+/** What JPEG, WebP and GIF can have at most, and more than is drawn by anybody. */
+const MOST_SIDE = 65_535;
 
-/** Throws if a PNG file of a few bytes says that it has so many pixels that decoding them would take seconds and gigabytes. */
-function refuseEmptyPromise(bytes: Uint8Array, format: string, pixels: number): void {
-  if (format === "png" && pixels > PIXELS_A_BYTE * bytes.length) {
+/** Throws if a header promises more than its file holds, or so much that decoding it would take seconds and gigabytes. */
+function refuseEmptyPromise(
+  { length }: Uint8Array,
+  {
+    format,
+    width,
+    height,
+  }: { readonly format: string; readonly width: number; readonly height: number },
+): void {
+  const pixels = width * height;
+  if (pixels > PIXELS_A_BYTE * length && (format === "png" || pixels > FEW_PIXELS)) {
+    throw new Error(`its header promises ${pixels} pixels, more than ${length} bytes can hold`);
+  }
+  if (Math.max(width, height) > MOST_SIDE || pixels > MOST_PIXELS) {
     throw new Error(
-      `its header promises ${pixels} pixels, more than ${bytes.length} bytes can hold`,
+      `it has ${width}×${height} pixels, but only sides up to ${MOST_SIDE} and ${MOST_PIXELS} pixels in all are read`,
     );
   }
 }

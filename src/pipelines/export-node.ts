@@ -1,6 +1,6 @@
 /** Writes the programs of a model as ONNX files; the file holds the graph that Patchwise itself runs. */
 import { basename } from "node:path";
-import { byteSize, castArray, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { byteSize, castArray, fitsHalf, type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { type Graph, leafName } from "../engine/graph/graph.ts";
 import { lower } from "../engine/onnx/lower.ts";
 import type { WeightSource } from "../engine/runtime/backend.ts";
@@ -115,18 +115,14 @@ async function* piecesOf(
   }
 }
 
-/** The largest number that float16 does not round to infinity. */
-const MOST_HALF = 65_519;
-
 /** Names of the float32 weights whose numbers float16 has room for. */
 async function fittingHalf(
   stored: ReadonlyMap<string, StoredWeight>,
 ): Promise<ReadonlySet<string>> {
   const names = new Set<string>();
   for (const [name, weight] of stored) {
-    const { dtype, data } = await readStored(weight);
-    const fits = (value: number) => Math.abs(value) <= MOST_HALF;
-    if (dtype === "float32" && (data as Float32Array).every(fits)) names.add(name);
+    const array = await readStored(weight);
+    if (array.dtype === "float32" && fitsHalf(array)) names.add(name);
   }
   return names;
 }

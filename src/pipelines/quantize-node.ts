@@ -5,7 +5,7 @@
 import { blockFormats, decodeBlocks } from "../engine/arrays/blocks.ts";
 import { sizeOf } from "../engine/arrays/ndarray.ts";
 import { quantizeBlocks, type QuantizedFormat } from "../engine/arrays/quantize.ts";
-import { FormatError, UsageError } from "../engine/errors.ts";
+import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { familyOf } from "../models/families.ts";
 import type { NetworkConfig } from "../models/network.ts";
 import { ggufChunks, type GGUFTensor } from "../weights/gguf/write.ts";
@@ -126,6 +126,13 @@ async function* blocksOf(
     if (type !== "F32") {
       const after = new Float32Array(values.length);
       decodeBlocks(type, piece, 0, after);
+      const lost = after.findIndex((value) => !Number.isFinite(value));
+      if (lost >= 0) {
+        const most = values.reduce((sofar, value) => Math.max(sofar, Math.abs(value)), 0);
+        throw new PatchwiseError(
+          `${weight.name} holds numbers up to ${most.toPrecision(3)}, beyond the float16 scales of ${type}; give --type int8, whose scales are in float32.`,
+        );
+      }
       change.add(values, after);
     }
     bytes += piece.length;

@@ -3,7 +3,7 @@ import { directLoader, type Loader } from "../data/loading/batch-reader.ts";
 import { pictureLayout } from "../data/loading/batches.ts";
 import type { DataSet } from "../data/dataset.ts";
 import { type LabelledPicture, pictureSet } from "../data/memory.ts";
-import { castArray } from "../engine/arrays/ndarray.ts";
+import { castWeights } from "../engine/arrays/ndarray.ts";
 import { didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { mapValues, pick, recordOf } from "../engine/records.ts";
 import { formatShape } from "../engine/graph/shape.ts";
@@ -217,7 +217,7 @@ export function modelBytes(
   { card, weights, tokenizerFile }: TrainedModel,
   dtype: "float32" | "float16" = "float32",
 ): Record<string, Uint8Array> {
-  const stored = mapValues(weights, (array) => castArray(array, dtype));
+  const stored = mapValues(weights, (array) => castWeights(array, dtype));
   return {
     [modelFiles.weights]: safetensorsBytes(Object.entries(stored), [["format", "pt"]]),
     ...(tokenizerFile && { [modelFiles.tokenizer]: tokenizerFile }),

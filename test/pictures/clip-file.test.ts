@@ -163,6 +163,22 @@ it("an animated PNG of parts of the canvas is composed as its frames say", async
   ]);
   writeFileSync(file, pngOfChunks([header, animation, end]));
   await expect(readClip(file)).rejects.toThrow("a part of its frames is missing");
+  const sized = (width: number, height: number) => {
+    const data = new Uint8Array(header.data);
+    const view = new DataView(data.buffer);
+    view.setUint32(0, width);
+    view.setUint32(4, height);
+    return { type: "IHDR", data };
+  };
+  const padding = { type: "tEXt", data: new Uint8Array(100_000) };
+  for (const [size, more, message] of [
+    [sized(10_000, 10_000), [], "its header promises 100000000 pixels"],
+    [sized(20_000, 5_000), [padding], "3 frames of 20000×5000 do not fit in memory"],
+    [sized(1, 1), [], "a frame is larger than the picture"],
+  ] as const) {
+    writeFileSync(file, pngOfChunks([size, animation, ...more, ...chunks, end]));
+    await expect(readClip(file)).rejects.toThrow(message);
+  }
 });
 
 it("of an empty file is refused", async () => {

@@ -347,6 +347,21 @@ describe("decodePicture of a damaged file", () => {
     );
   });
 
+  it("refuses other files that promise too much, before it decodes any", async () => {
+    const of = (width: number, height: number) =>
+      sharp({ create: { width, height, channels: 3, background: "red" } });
+    const webp = await of(16_000, 1_100).webp({ lossless: true, effort: 0 }).toBuffer();
+    expect(webp.length).toBeLessThan(100);
+    await expect(readPicture(webp)).rejects.toThrow(
+      "its header promises 17600000 pixels, more than",
+    );
+    const wide = await of(70_000, 1).png().toBuffer();
+    await expect(readPicture(wide)).rejects.toThrow(
+      "it has 70000×1 pixels, but only sides up to 65535",
+    );
+    expect((await readPicture(await of(60_000, 1).png().toBuffer())).width).toBe(60_000);
+  });
+
   it("refuses a truncated file", async () => {
     const noise = Uint8Array.from({ length: 64 * 64 * 3 }, (_, i) => (i * i * 31) % 251);
     const whole = sharp(noise, { raw: { width: 64, height: 64, channels: 3 } });

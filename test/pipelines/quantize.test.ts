@@ -1,8 +1,9 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, expect, it } from "vitest";
-import { castArray } from "../../src/engine/arrays/ndarray.ts";
+import { castArray, ndarray, sizeOf } from "../../src/engine/arrays/ndarray.ts";
+import { arrayWeight, weightType } from "../../src/engine/runtime/stored-weight.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import { type QuantizedLayer, quantizeModel } from "../../src/pipelines/quantize-node.ts";
 import { readStored } from "../../src/weights/stored-node.ts";
@@ -39,6 +40,28 @@ it.each([
     expect(type === "F32" ? error === 0 : error > 0.003 && error < 0.009).toBe(true);
   }
   await Promise.all([model.close(), again.close()]);
+});
+
+it("numbers beyond the float16 scales of blocks are refused, and int8 has room for them", async () => {
+  const folder = path.join(scratch, "large");
+  await writeSmallFolder(folder, smallModels.klein);
+  const model = await openModel(folder);
+  const large = weightType(model.weights("double_blocks.0.img_attn.qkv.weight")!).shape;
+  const values = ndarray("float32", large, new Float32Array(sizeOf(large)).fill(3e7));
+  const changed = {
+    ...model,
+    weights: (name: string) =>
+      name === "double_blocks.0.img_attn.qkv.weight" ? arrayWeight(values) : model.weights(name),
+  };
+  const out = (ending: string) => path.join(scratch, `large.${ending}`);
+  await expect(quantizeModel(changed, "Q8_0", out("gguf"), () => {})).rejects.toThrow(
+    "double_blocks.0.img_attn.qkv.weight holds numbers up to 3.00e+7, beyond the float16 scales of Q8_0; give --type int8",
+  );
+  expect(existsSync(out("gguf"))).toBe(false);
+  await quantizeModel(changed, "int8", out("safetensors"), ({ error }) =>
+    expect(error).toBeLessThan(0.01),
+  );
+  await model.close();
 });
 
 it("what cannot be quantized is refused in one sentence", async () => {

@@ -213,7 +213,7 @@ it.each([
   [{ model: { type: "Nonsense", vocab: [] } }],
   [{ model: { type: "Unigram", vocab: [], unk_id: 0 } }],
   [{ ...json, normalizer: { type: "Nonsense" } }],
-  ...[{}, "a", null, { Regex: 1 }, { regex: "a" }].map((pattern) => [
+  ...[{}, "a", null, { Regex: 1 }, { regex: "a" }].map((pattern): [object] => [
     { ...json, normalizer: { type: "Replace", pattern, content: " " } },
   ]),
   [{ ...json, added_tokens: [{ id: 4_000_000_000, content: "x", special: true }] }],

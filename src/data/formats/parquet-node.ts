@@ -58,8 +58,13 @@ export function openParquet(config: Config, shape: PictureShape): Promise<DataSe
 async function readFooter(source: ByteSource, path: string, config: Config): Promise<Shard> {
   const file: AsyncBuffer = {
     byteLength: source.size,
-    slice: async (start, end = source.size) =>
-      new Uint8Array(await source.read(start, end - start)).buffer,
+    slice(start, end = source.size) {
+      const read = source.read(start, end - start).then((bytes) => new Uint8Array(bytes).buffer);
+      // hyparquet reads ahead. If it stops at a damaged page, nobody waits for what it had asked for, and that the file was
+      // closed meanwhile would end the process.
+      read.catch(() => {});
+      return read;
+    },
   };
   const metadata = await sound(path, () => parquetMetadataAsync(file, { geoparquet: false }));
   const columns = await sound(path, async () => chooseColumns(metadata, config, path));

@@ -168,6 +168,22 @@ export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D>
   return { dtype, shape: array.shape, data: target };
 }
 
+/** The largest number that rounds to a finite float16. */
+const MOST_HALF = 65_519;
+
+/** Whether all numbers are within the range of float16. */
+export function fitsHalf({ dtype, data }: NdArray): boolean {
+  const decode = decoder(dtype);
+  return (data as ArrayLike<number | bigint> & { every: Float32Array["every"] }).every(
+    (value) => Math.abs(decode(value)) <= MOST_HALF,
+  );
+}
+
+/** Converts weights to the dtype of a file; those with numbers beyond the range of float16 stay as they are. */
+export function castWeights(array: NdArray, dtype: "float32" | "float16"): NdArray {
+  return dtype === "float16" && !fitsHalf(array) ? array : castArray(array, dtype);
+}
+
 function fromNumbers<D extends DType>(dtype: D, values: readonly number[]): DataOf[D] {
   const target = allocate(dtype, values.length) as { [index: number]: number | bigint };
   const encode = encoder(dtype);

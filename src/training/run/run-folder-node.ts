@@ -11,7 +11,7 @@ import { basename, join, resolve } from "node:path";
 import * as z from "zod";
 import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { mapValues } from "../../engine/records.ts";
-import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
+import { castWeights, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
 import { readTensor } from "../../weights/safetensors/safetensors.ts";
@@ -193,7 +193,7 @@ export async function saveModel(
   dtype: "float32" | "float16" = "float32",
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
-  const stored = mapValues(weights, (array) => castArray(array, dtype));
+  const stored = mapValues(weights, (array) => castWeights(array, dtype));
   const file = join(folder, modelFiles.weights);
   await writeSafetensors(file, Object.entries(stored), [["format", "pt"]]);
   if (tokenizerFile) await writeFileAtomic(join(folder, modelFiles.tokenizer), tokenizerFile);

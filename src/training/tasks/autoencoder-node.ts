@@ -12,7 +12,7 @@ import { openLoader } from "../../data/loading/loader-node.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { countElements, countMultiplyAdds } from "../../engine/passes/cost.ts";
 import { type Graph, graphOf } from "../../engine/graph/graph.ts";
-import { castArray, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { castWeights, type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
 import { fork, normal, randomKey } from "../../engine/random/random.ts";
 import { batch, resolve } from "../../engine/graph/shape.ts";
 import { recordOf } from "../../engine/records.ts";
@@ -162,7 +162,7 @@ async function writeAutoencoder(
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
   const stored = Object.entries(complete.weights).map(
-    ([name, array]) => [autoencoder.publishedName(name), castArray(array, dtype)] as const,
+    ([name, array]) => [autoencoder.publishedName(name), castWeights(array, dtype)] as const,
   );
   await writeSafetensors(join(folder, weightsFile), stored, [["format", "pt"]]);
   await writeJson(join(folder, "config.json"), { ...autoencoder.fields(complete), trained });

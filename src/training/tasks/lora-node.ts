@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { basename, join, resolve as resolvePath } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
-import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
+import { castWeights, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { countElements } from "../../engine/passes/cost.ts";
 import { fork, randomKey } from "../../engine/random/random.ts";
 import { recordOf } from "../../engine/records.ts";
@@ -173,7 +173,7 @@ function loraTask(
     async write(_trained, averages) {
       const { tensors, metadata } = loraFile(matricesOf(averages), lora, publishedNames(network));
       const stored = [...tensors].map(
-        ([name, array]) => [name, castArray(array, checkpoint.weights)] as const,
+        ([name, array]) => [name, castWeights(array, checkpoint.weights)] as const,
       );
       await writeSafetensors(join(context.out, modelFiles.lora), stored, metadata);
     },
