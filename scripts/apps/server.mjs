@@ -49,27 +49,33 @@ async function fetched(address) {
   throw new Error(`${address}: ${response.status} ${body.toString()}`);
 }
 
-/** @param {import("./rows.mjs").Installed} app */
-export function nodeServer({ folder, expected }) {
-  return serving(["server.js"], folder, { PORT: "0" }, async (address) => {
-    const pixels = await apartFrom(expected, await fetched(`${address}/${query}`));
-    const drawing = new AbortController();
-    const drawn = Promise.all(
-      Array.from({ length: 20 }, (_, i) => fetched(`${address}/?prompt=cat&seed=${i}`)),
-    ).finally(() => drawing.abort());
-    /** @type {number[]} */
-    const pings = [];
-    while (!drawing.signal.aborted) {
-      const start = performance.now();
-      await fetched(`${address}/ping`);
-      pings.push(performance.now() - start);
-    }
-    await drawn;
-    const longest = pings.toSorted((a, b) => a - b)[Math.floor(0.99 * pings.length)] ?? NaN;
-    const said = `${longest.toFixed(1)} ms for a ping (99th percentile of ${pings.length} while 20 pictures are drawn)`;
-    if (!(longest <= LONGEST_PING)) throw new Error(said);
-    return `${pixels}; ${said}`;
-  });
+/**
+ * A server of Node's own modules, which answers pings while it draws.
+ *
+ * @param {readonly string[]} flags of Node
+ */
+export function nodeServer(...flags) {
+  /** @param {import("./rows.mjs").Installed} app */
+  return ({ folder, expected }) =>
+    serving([...flags, "server.js"], folder, { PORT: "0" }, async (address) => {
+      const pixels = await apartFrom(expected, await fetched(`${address}/${query}`));
+      const drawing = new AbortController();
+      const drawn = Promise.all(
+        Array.from({ length: 20 }, (_, i) => fetched(`${address}/?prompt=cat&seed=${i}`)),
+      ).finally(() => drawing.abort());
+      /** @type {number[]} */
+      const pings = [];
+      while (!drawing.signal.aborted) {
+        const start = performance.now();
+        await fetched(`${address}/ping`);
+        pings.push(performance.now() - start);
+      }
+      await drawn;
+      const longest = pings.toSorted((a, b) => a - b)[Math.floor(0.99 * pings.length)] ?? NaN;
+      const said = `${longest.toFixed(1)} ms for a ping (99th percentile of ${pings.length} while 20 pictures are drawn)`;
+      if (!(longest <= LONGEST_PING)) throw new Error(said);
+      return `${pixels}; ${said}`;
+    });
 }
 
 /**

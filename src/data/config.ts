@@ -61,8 +61,11 @@ const clips = z.strictObject({
    * of numbered frames, and still pictures, which are clips of one frame. Captions and classes are given as for images.
    */
   path,
+  /** The metadata column with captions; `text` or `caption` by default. */
   caption: column.optional(),
+  /** The metadata column with classes; `label` by default, if it exists. */
   label: column.optional(),
+  /** True if subfolders are classes; by default if there are at least two, and neither metadata nor captions. */
   classes: z.boolean().optional(),
   undescribed,
   /** The frames a second that are taken of files which say their own rate; their own unless given. */
@@ -77,11 +80,13 @@ const idx = z.strictObject({
   kind: z.literal("idx"),
   /** A folder with the IDX files of MNIST, Fashion-MNIST or a similar data set, gzipped or not. */
   path: path.default("/usr/share/datasets/fashion-mnist"),
+  /** The part of the data set: "train", the default, or "test". */
   split: z.enum(["train", "test"]).default("train"),
   /** By default those of Fashion-MNIST if the folder's name contains "fashion", and "0" … "9" otherwise. */
   classes: classNames,
   /** `pad` centres the picture at its own size, as 28×28 is often padded to 32×32. */
   fit: z.enum(["cover", "contain", "pad"]).default("cover"),
+  /** The colour around a contained or padded picture: white, black or six hexadecimal digits such as #ffcc00; black by default. */
   background: fittingFields.background.removeDefault().default("black"),
   ...stillFields,
 });
@@ -146,7 +151,10 @@ export interface DataPart {
   readonly limit?: number;
 }
 
-export type DataConfig = z.output<typeof dataSchema> & { readonly part?: DataPart };
+export type DataConfig = z.output<typeof dataSchema> & {
+  /** The part of the data set that is read; all of it by default. */
+  readonly part?: DataPart;
+};
 
 /** The config of one kind of data set. */
 export type DataConfigOf<K extends DataConfig["kind"]> = Extract<DataConfig, { kind: K }>;

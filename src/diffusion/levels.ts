@@ -138,8 +138,11 @@ export function exponentialRatios(steps: number, max: number, min: number): numb
 }
 
 export interface KarrasOptions {
+  /** The first noise level, in units of the data's standard deviation; 80 by default. */
   readonly max?: number;
+  /** The last noise level before 0, above 0; 0.002 by default. */
   readonly min?: number;
+  /** The exponent of the curve, above 0: larger values put more levels near `min`; 7 by default. */
   readonly rho?: number;
 }
 

@@ -40,10 +40,16 @@ const parameterization = z.enum(["epsilon", "x0", "v", "flow"]);
 const weighting = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("space"),
+    /** The space in which errors are measured. */
     space: parameterization,
+    /** The level of noise, in [0, 1], below which weights no longer grow. */
     lowestSigma: z.number().min(0).max(1).optional(),
   }),
-  z.strictObject({ kind: z.literal("min-snr"), gamma: z.number().positive() }),
+  z.strictObject({
+    kind: z.literal("min-snr"),
+    /** The largest signal-to-noise ratio that counts as a weight, above 0; 5 in Hang et al., 2023. */
+    gamma: z.number().positive(),
+  }),
 ]);
 
 /** The distribution of training times of a flow. */
@@ -51,21 +57,27 @@ export const timesSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("uniform") }),
   z.strictObject({
     kind: z.literal("logit-normal"),
+    /** Mean of the logit of the time; 0 by default. */
     mean: z.number().default(0),
+    /** Standard deviation of the logit of the time, above 0; 1 by default. */
     std: z.number().positive().default(1),
   }),
   z.strictObject({
     kind: z.literal("mode"),
+    /** The weight of the middle times, from −1 to 1.75; 1.29 by default (Esser et al., 2024). */
     scale: z.number().min(-1).max(largestModeScale).default(1.29),
   }),
   z.strictObject({ kind: z.literal("cosmap") }),
 ]);
 
 const flow = z.strictObject({
+  /** Rectified flow (Liu et al., 2023): a straight line from noise to data. */
   process: z.literal("flow"),
+  /** The quantity that the network predicts: "epsilon", "x0", the default, "v" or "flow". */
   predicts: parameterization.default("x0"),
   /** The loss measures errors of the velocity unless given: JiT's v-loss (Li & He, 2025). */
   weighting: weighting.default({ kind: "space", space: "flow", lowestSigma: 0.05 }),
+  /** The distribution of training times; logit-normal with mean and deviation 0.8 by default. */
   times: timesSchema
     // As in JiT, whose times run the other way: its mean of −0.8 is 0.8 here.
     .default({ kind: "logit-normal", mean: 0.8, std: 0.8 }),
@@ -89,25 +101,42 @@ const flow = z.strictObject({
   shift: z
     .union([
       z.number().positive(),
-      z.strictObject({ value: z.number().positive().default(1), area: z.int().min(1) }),
+      z.strictObject({
+        /** The shift at `area`, above 0; 1 by default. */
+        value: z.number().positive().default(1),
+        /** Height × width of the inputs that have this shift. */
+        area: z.int().min(1),
+      }),
     ])
     .default(1),
 });
 
 const discrete = z.strictObject({
+  /** Noise in a fixed number of steps (DDPM; Ho et al., 2020). */
   process: z.literal("discrete"),
+  /** The quantity that the network predicts: "epsilon", the default, "x0", "v" or "flow". */
   predicts: parameterization.default("epsilon"),
+  /** The number of noise levels of the training, from 2; 1000 by default. */
   steps: z.int().min(2).default(1000),
+  /** The variance of the noise of each step; linear by default. */
   schedule: z
     .discriminatedUnion("kind", [
       z.strictObject({
+        /** The curve on which the variance rises: linear, or linear in its root as in latent diffusion. */
         kind: z.enum(["linear", "scaled-linear"]),
+        /** Variance of the first step's noise, above 0; 0.0001 for "linear" and 0.00085 for "scaled-linear" by default. */
         start: z.number().positive().optional(),
+        /** Variance of the last step's noise, above 0; 0.02 for "linear" and 0.012 for "scaled-linear" by default. */
         end: z.number().positive().optional(),
       }),
-      z.strictObject({ kind: z.literal("cosine"), maxBeta: z.number().positive().optional() }),
+      z.strictObject({
+        kind: z.literal("cosine"),
+        /** The largest variance of a step's noise, above 0; 0.999 by default. */
+        maxBeta: z.number().positive().optional(),
+      }),
     ])
     .default({ kind: "linear" }),
+  /** True if the last level is pure noise (Lin et al., 2024); false by default. */
   zeroTerminalSNR: z.boolean().default(false),
   /** Equal weights of all steps unless given; not allowed with a learned variance, which has a loss of its own. */
   weighting: weighting.optional(),

@@ -17,6 +17,7 @@ export type TimeDistribution =
 export const largestModeScale = 2 / (Math.PI - 2);
 
 export interface FlowTimesOptions {
+  /** The distribution from which times are drawn; uniform by default. */
   readonly distribution?: TimeDistribution;
   /** Time shift as in sampling, above 1 for more noisy times; 1 unless given. */
   readonly shift?: number;

@@ -146,7 +146,9 @@ export function boundTerm(
 }
 
 export interface HybridOptions {
+  /** The quantity that the network predicts: "epsilon", "x0", "v" or "flow". */
   readonly parameterization: Parameterization;
+  /** The variance of a step: fixed, or learned by the network. */
   readonly variance: StepVariance;
   /**
    * - mse: the simple loss, plus the bound if a variance is learned, which trains the variance only (DiT).

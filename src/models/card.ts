@@ -29,6 +29,7 @@ export const tokenSampler = "renoise";
 
 /** Sampling settings, each of which has a default. */
 export const samplingSchema = z.strictObject({
+  /** The sampling method; "euler" by default, and "renoise" for models of codes. */
   sampler: z
     .enum([...Object.keys(samplers), tokenSampler] as [
       SamplerName,
@@ -36,7 +37,9 @@ export const samplingSchema = z.strictObject({
       typeof tokenSampler,
     ])
     .optional(),
+  /** The number of steps, a whole number from 1. */
   steps: z.int().min(1).optional(),
+  /** Scale of classifier-free guidance (Ho & Salimans, 2022), from 0; 1 means none. */
   guidance: z.number().min(0).optional(),
   /** Frames a second of clips. */
   fps: z.number().positive().max(1000).optional(),
@@ -74,28 +77,50 @@ type CardSampling = z.output<typeof cardSampling>;
 export const cardSchema = fromFamilies(() =>
   z
     .strictObject({
+      /** Tells the file from others. */
       format: z.literal("patchwise"),
+      /** The version of the format. */
       version: z.literal(1),
       /** Name of the model, for people. */
       name: z.string(),
+      /** The config of the network, which its family reads. */
       network: networkSchema(),
+      /** The process with which it was trained and draws. */
       diffusion: anyRecipeSchema,
       /** Pictures that it draws; values of [0, 255] are [−1, 1] to the network, or to the autoencoder. */
       picture: z.strictObject({
+        /** Height in pixels. */
         height: z.int().min(1),
+        /** Width in pixels. */
         width: z.int().min(1),
+        /** 1 for grey pictures, 3 for colours. */
         channels: z.union([z.literal(1), z.literal(3)]),
       }),
       /** For a network of latents: the config of the autoencoder that decodes them. */
-      latents: z.strictObject({ autoencoder: autoencoderKLSchema }).optional(),
+      latents: z
+        .strictObject({
+          /** The config of the autoencoder. */
+          autoencoder: autoencoderKLSchema,
+        })
+        .optional(),
       /** For a network of codes: the config of the VQ autoencoder that decodes them. */
-      tokens: z.strictObject({ tokenizer: vqganSchema }).optional(),
+      tokens: z
+        .strictObject({
+          /** The config of the VQ autoencoder. */
+          tokenizer: vqganSchema,
+        })
+        .optional(),
       /** Names of the classes, in their order. */
       classes: z.array(z.string()).optional(),
       /** Default sampling settings. */
       sampling: cardSampling,
       /** Length of its training. */
-      trained: z.strictObject({ steps: z.int().min(0), images: z.int().min(0) }),
+      trained: z.strictObject({
+        /** The number of steps. */
+        steps: z.int().min(0),
+        /** The number of pictures of all steps together. */
+        images: z.int().min(0),
+      }),
     })
     .superRefine(({ network, latents, tokens, diffusion }, context) => {
       const refuse = (field: string, message: string) =>

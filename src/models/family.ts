@@ -34,6 +34,7 @@ export interface NetworkFields {
   readonly channels: number;
   /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
   readonly learnedVariance: boolean;
+  /** What the network is told beside the noised input: nothing, a class or a text. */
   readonly condition: NetworkCondition;
 }
 
@@ -102,6 +103,7 @@ export type Architecture<C> = Omit<C, "size" | "channels" | "condition">;
 export interface TrainingRequest<C> {
   /** The fields of `model` that the config gives. */
   readonly given: Partial<C>;
+  /** The kind of condition that the pictures have. */
   readonly condition: NetworkCondition["kind"];
   /** The shape in which the network sees a picture: pixels, latents or codes. */
   readonly picture: ImageShape;

@@ -35,7 +35,12 @@ export interface NetworkConfig extends NetworkFields {
    * For networks on the codes of a VQ autoencoder: each code becomes a vector of `channels` numbers, and the output at a
    * place becomes a logit for each code.
    */
-  readonly tokens?: { readonly codebook: number } | undefined;
+  readonly tokens?:
+    | {
+        /** The number of codes, from 2. */
+        readonly codebook: number;
+      }
+    | undefined;
   readonly [field: string]: unknown;
 }
 
@@ -144,10 +149,15 @@ export interface TraceOptions extends BlockOptions {
    * that trace; with `drop`, the rows whose condition is dropped.
    */
   readonly from?: {
+    /** The noised input, [B, channels, H, W]. */
     readonly x: Tensor;
+    /** The times, [B]. */
     readonly t: Tensor;
+    /** The step of a mean flow. */
     readonly step?: MeanFlowStep | undefined;
+    /** The other inputs, by name. */
     readonly inputs?: Readonly<Record<string, Tensor>> | undefined;
+    /** Rows whose condition is dropped, [B] bool. */
     readonly drop?: Tensor | undefined;
   };
   /** Intermediate tensors to return, such as "blocks.0.attn.probabilities" or "blocks.*.output"; see `withTaps`. */

@@ -8,6 +8,7 @@ import { rotate, type RotaryTable } from "./positions.ts";
 import { linearMixing, type MixedTokens, mixTokensBy } from "./token-mixing.ts";
 
 export interface AttentionOptions {
+  /** The number of attention heads, which divide the channels evenly. */
   readonly heads: number;
   /** Added to the scores, broadcastable to [B, heads, N, M]. */
   readonly bias?: Tensor | undefined;
@@ -111,6 +112,7 @@ export function selfAttention(
 }
 
 export interface GroupedQueryOptions extends HeadOptions {
+  /** The number of attention heads, which divide the channels evenly. */
   readonly heads: number;
   /** Heads of keys and values, which divide `heads`; each is shared by neighbouring heads of queries. */
   readonly keyHeads: number;

@@ -18,7 +18,14 @@ export interface BlockOptions {
   /** Computes each block again in the backward pass instead of keeping its activations; blocks with a tap inside keep them. */
   readonly recompute?: boolean | undefined;
   /** Batch elements that pass some blocks unchanged: where `rows` [B] bool is true, the blocks with these indices do nothing. */
-  readonly skip?: { readonly rows: Tensor; readonly blocks: readonly number[] } | undefined;
+  readonly skip?:
+    | {
+        /** The rows that pass, [B] bool. */
+        readonly rows: Tensor;
+        /** The blocks, from 0, that they pass unchanged. */
+        readonly blocks: readonly number[];
+      }
+    | undefined;
   /** Gives each block of the second half the output of its counterpart in the first half, as a U-Net does. */
   readonly longSkips?: boolean | undefined;
   /** Taps of the blocks' outputs, one name a stream; "output" unless given. */

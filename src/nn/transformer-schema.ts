@@ -6,30 +6,54 @@ import type { TokenMixing } from "./token-mixing.ts";
 export const count = z.int().min(1);
 
 const normSchema = z.strictObject({
+  /** LayerNorm ("layer"; Ba et al., 2016) or RMSNorm ("rms"; Zhang & Sennrich, 2019). */
   kind: z.enum(["layer", "rms"]),
+  /** True for a norm with a trained scale, and for LayerNorm also a trained shift. */
   affine: z.boolean(),
+  /** A number above 0 that is added to the variance; 1e-6 by default. */
   epsilon: z.number().positive().default(1e-6),
 });
+
+/** Channels of the tokens of a text. */
+export const tokenWidth = z.int().min(1);
+
+/** The number of tokens of a text, from 1. */
+export const tokenCount = z.int().min(1);
 
 /** The schema of a condition. */
 export const conditionSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("none") }),
-  z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
-  z.strictObject({ kind: z.literal("text"), width: count, length: count }),
+  z.strictObject({
+    kind: z.literal("class"),
+    /** The number of classes, from 1. */
+    classes: count,
+    /** True for one more class, which stands for none, as guidance needs it. */
+    nullClass: z.boolean(),
+  }),
+  z.strictObject({ kind: z.literal("text"), width: tokenWidth, length: tokenCount }),
 ]);
 
-/**
- * How tokens attend to each other, for networks that are trained from scratch; every token to every other unless given. "linear" is
- * Sana's attention with ReLU kernels, "window" attends within windows of `size` patches along each axis, which are shifted in every
- * other block, and "compressed" joins the keys and values of `factor` × `factor` patches, as PixArt-Σ does.
- */
+/** The field of configs that says how tokens attend to each other. */
 export const mixingField = {
+  /**
+   * How tokens attend to each other, for networks that are trained from scratch; every token to every other unless given. "linear" is
+   * Sana's attention with ReLU kernels, "window" attends within windows of `size` patches along each axis, which are shifted in every
+   * other block, and "compressed" joins the keys and values of `factor` × `factor` patches, as PixArt-Σ does.
+   */
   attention: z
     .discriminatedUnion("kind", [
       z.strictObject({ kind: z.literal("full") }),
       z.strictObject({ kind: z.literal("linear") }),
-      z.strictObject({ kind: z.literal("window"), size: z.int().min(2) }),
-      z.strictObject({ kind: z.literal("compressed"), factor: z.int().min(2) }),
+      z.strictObject({
+        kind: z.literal("window"),
+        /** Patches along each side of a window, from 2. */
+        size: z.int().min(2),
+      }),
+      z.strictObject({
+        kind: z.literal("compressed"),
+        /** Patches along each side that share a key and a value, from 2. */
+        factor: z.int().min(2),
+      }),
     ])
     .optional(),
 };
@@ -75,38 +99,61 @@ function sizesFor(grid: Axes): string {
 
 /** The sizes of the image and of the blocks. */
 export const sizeFields = {
+  /** Height and width of what the network sees, in pixels, or in latents or codes of an autoencoder; each at least 1. */
   size: z.tuple([count, count]).readonly(),
+  /** Channels of the input: 1 or 3 for pixels, those of the autoencoder for latents. */
   channels: count,
+  /** Height and width of a patch in pixels or latents; it must divide `size`. Half of it gives four times as many tokens. */
   patch: count,
+  /** Channels of a token, a multiple of `heads`. */
   hidden: count,
+  /** The number of transformer blocks, at least 1. */
   depth: count,
+  /** The number of attention heads of a block, which share the `hidden` channels evenly. */
   heads: count,
+  /** Width of a block's feed-forward layer as a multiple of `hidden`; 4 in most papers. */
   mlpRatio: z.number().positive(),
+  /** Predicts the variance of each step too, which doubles the output channels; only for the process "discrete". */
   learnedVariance: z.boolean(),
 };
 
 /** The same, and the parts of a block. */
 export const transformerFields = {
   ...sizeFields,
+  /** The embedding of patches: one linear layer, or two with `width` channels between them ("bottleneck"; JiT, Li & He, 2025). */
   patches: z.discriminatedUnion("kind", [
     z.strictObject({ kind: z.literal("linear") }),
-    z.strictObject({ kind: z.literal("bottleneck"), width: count }),
+    z.strictObject({
+      kind: z.literal("bottleneck"),
+      /** Channels between the two layers. */
+      width: count,
+    }),
   ]),
+  /** The norm in front of attention and feed-forward layers. */
   norm: normSchema,
+  /** The feed-forward layer of a block: GELU, exact ("none") or approximated by tanh, or SwiGLU (Shazeer, 2020). */
   feedForward: z.discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("gelu"), approximate: z.enum(["none", "tanh"]) }),
+    z.strictObject({
+      kind: z.literal("gelu"),
+      /** "none" for the exact GELU, "tanh" for its usual approximation. */
+      approximate: z.enum(["none", "tanh"]),
+    }),
     z.strictObject({ kind: z.literal("swiglu") }),
   ]),
+  /** The norm of queries and keys in each head; null for none. */
   qkNorm: normSchema.nullable(),
+  /** Rank of the matrices that compute each block's scales, shifts and gates from the condition; full matrices unless given. */
   modulationRank: count.optional(),
 };
 
+/** The way on which the tokens of a text reach the blocks, too; only their mean does unless given. */
 const textRoute = z.enum(["in-context", "cross-attention"]);
 
 /** The fields of a patch transformer. Fixed and rotary positions let it draw other sizes than the one it was trained for. */
 export const patchTransformerFields = {
   ...transformerFields,
   ...mixingField,
+  /** The condition: none, one of `classes` (`nullClass` adds one for no class, which guidance needs), or a text of `length` tokens of `width` channels. */
   condition: conditionSchema,
   /**
    * How time and condition reach the blocks: as tokens among the patches, by attention to tokens beside them, or by norms
@@ -127,15 +174,24 @@ export const patchTransformerFields = {
   /** The norm before each feed-forward layer, if it is not `norm`. */
   feedForwardNorm: normSchema.optional(),
   /** What is added to each patch's token: a fixed table, a trained one, or nothing. */
-  positions: z.strictObject({ kind: z.enum(["sin-cos", "learned", "none"]) }),
+  positions: z.strictObject({
+    /** "sin-cos" for a fixed table, "learned" for a trained one, "none" for nothing. */
+    kind: z.enum(["sin-cos", "learned", "none"]),
+  }),
   /**
    * Adds to each patch's token a vector that depends on its place and on the condition: one linear layer draws a map of `width`
    * channels from the condition, and another brings each place of it to the width of the tokens. A map fits one picture size.
    */
-  canvas: z.strictObject({ width: count }).optional(),
+  canvas: z
+    .strictObject({
+      /** Channels of the map. */
+      width: count,
+    })
+    .optional(),
   /** Rotates queries and keys by their place along each axis. */
   rotary: z
     .strictObject({
+      /** The base of the frequencies, above 0; 10,000 in most papers. */
       theta: z.number().positive(),
       /** Pairs of a head's channels that each axis turns, together half of a head; equal shares unless given. */
       pairs: z.array(z.int().min(0)).readonly().optional(),

@@ -15,22 +15,37 @@ function renamed(content: unknown): unknown {
 
 /** The fields that other programs show too. */
 const shownFields = z.object({
+  /** The prompt, of models that take one. */
   prompt: z.string().optional(),
+  /** The name of the class, of models that draw classes. */
   class: z.string().optional(),
+  /** The prompt or class that guidance led away from. */
   negativePrompt: z.string().optional(),
+  /** Seed of the noise, a whole number from 0. */
   seed: z.int().min(0),
+  /** The number of steps, a whole number from 1. */
   steps: z.int().min(1),
+  /** Scale of classifier-free guidance; 1 means none. */
   guidance: z.number(),
+  /** The sampling method. */
   sampler: z.string(),
   /** Only for pictures that were drawn from an image. */
   strength: z.number().optional(),
   /** The LoRAs that were merged into the model: files or folders, and the weight of each. */
   loras: z
-    .array(z.object({ file: z.string(), weight: z.number() }))
+    .array(
+      z.object({
+        /** The file or folder. */
+        file: z.string(),
+        /** The factor with which it was merged. */
+        weight: z.number(),
+      }),
+    )
     .readonly()
     .optional(),
-  /** In pixels. */
+  /** Width in pixels. */
   width: z.int().min(1),
+  /** Height in pixels. */
   height: z.int().min(1),
   /** Name of the model. */
   model: z.string(),

@@ -271,7 +271,7 @@ export type GenerateSettings = {
 } & {
   readonly [N in keyof Rows as N extends Exclude<Shown, AlwaysKnown> ? N : never]?: Value<N>;
 } & {
-  readonly class?: string;
+  /** The name of the class that is drawn. */ readonly class?: string;
   /** Whether a mask says which part of the image is drawn anew. */
   readonly masked?: boolean;
   /** The number of reference pictures. */

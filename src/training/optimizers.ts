@@ -30,7 +30,9 @@ export interface AdamWOptions {
   readonly beta1?: number;
   /** Decay of the running mean of the squared gradient. */
   readonly beta2?: number;
+  /** A number above 0 that is added to the root of the squared gradient's mean; 1e-8 by default. */
   readonly epsilon?: number;
+  /** The share of each weight that a step takes away, times the learning rate; from 0, and 0 by default. */
   readonly weightDecay?: number;
 }
 
@@ -85,7 +87,9 @@ export function adamW(options: AdamWOptions): Optimizer {
 export interface MuonOptions {
   /** A number, or a scalar tensor such as `input("rate", [])`, which each step is given. */
   readonly learningRate: number | Tensor;
+  /** Decay of the running mean of the gradient, in [0, 1); 0.95 by default. */
   readonly momentum?: number;
+  /** The share of each weight that a step takes away, times the learning rate; from 0, and 0 by default. */
   readonly weightDecay?: number;
   /** The optimizer of everything that is not a hidden matrix: biases, norms, tables, first and last layers. */
   readonly rest: Optimizer;

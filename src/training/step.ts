@@ -22,6 +22,7 @@ export interface TrainingStepOptions {
   readonly loss: Tensor;
   /** The weights to train, by checkpoint key. */
   readonly params: Tree;
+  /** The update of the weights, such as `adamW({ learningRate: 1e-3 })`. */
   readonly optimizer: Optimizer;
   /**
    * Keeps a moving average of the weights: average ← decay·average + (1 − decay)·weight. The decay is a number in [0, 1), or a

@@ -42,6 +42,7 @@ export type TrainingPictures =
       readonly classes?: readonly string[] | undefined;
     }
   | {
+      /** A data set, from which batches are read. */
       readonly data: DataSet;
       /** The shape of every picture of the data set. */
       readonly shape: PictureShape;
@@ -60,6 +61,7 @@ export interface NetworkSettings {
 }
 
 interface ModelOptions {
+  /** The device that trains, such as `nodeBackend("cpu")` or `webBackend({ device: "wasm" })`. */
   readonly backend: Backend;
   /**
    * The network: a whole config, such as one of `networkPresets`, or some of the fields of `model` in a YAML config, such as
@@ -86,20 +88,29 @@ interface ModelOptions {
   readonly flip?: boolean | undefined;
   /** Pictures to measure the loss on, every so many steps. */
   readonly validation?:
-    | (TrainingPictures & { readonly steps?: number; readonly batches?: number })
+    | (TrainingPictures & {
+        /** Steps between validations, a whole number from 1; 500 by default. */
+        readonly steps?: number;
+        /** Batches of a validation, from 1; 8 by default. */
+        readonly batches?: number;
+      })
     | undefined;
   /** Resumes a training from the `checkpoint` of its result, bit for bit as if it had not been interrupted. */
   readonly resumeFrom?: TrainingCheckpoint | undefined;
   /** Keeps checkpoints during the training, every so many steps or minutes. */
   readonly checkpoint?:
     | {
+        /** Steps between checkpoints, a whole number from 1. */
         readonly steps?: number;
+        /** Minutes between checkpoints, above 0; 5 if neither is given. */
         readonly minutes?: number;
+        /** Keeps a checkpoint; the training goes on when its promise is fulfilled. */
         readonly save: (checkpoint: TrainingCheckpoint) => Promise<void>;
       }
     | undefined;
   /** Combines the gradients of several processes between gradient and update. */
   readonly reduce?: ReduceGradients | undefined;
+  /** Called for each event of the training: steps with their loss, validations, checkpoints and warnings. */
   readonly onEvent?: ((event: TrainingEvent) => void) | undefined;
   /** Ends the training after the current step; the result has what was trained so far, with `finished: false`. */
   readonly signal?: AbortSignal | undefined;

@@ -27,7 +27,9 @@ export interface WorkerOptions {
 export interface OpenWorkerOptions extends WorkerOptions {
   /** Whether the model's files are kept in the Cache API, so that they are downloaded once; true by default where there is one. */
   readonly cache?: boolean | undefined;
+  /** Called while the files of the model are downloaded. */
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
+  /** Ends the opening with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -64,11 +66,18 @@ export async function openInWorker(
 export type TrainInWorkerOptions = Pick<SentTraining, "pictures" | "classes"> &
   Omit<SentTraining, "backend" | "checkpointSteps" | "pictures" | "classes"> &
   WorkerOptions & {
+    /** Called for each event of the training: steps with their loss, validations, checkpoints and warnings. */
     readonly onEvent?: ((event: TrainingEvent) => void) | undefined;
     /** Is given a checkpoint every so many steps. */
     readonly checkpoint?:
-      | { readonly steps: number; readonly save: (checkpoint: TrainingCheckpoint) => void }
+      | {
+          /** Steps between checkpoints, a whole number from 1. */
+          readonly steps: number;
+          /** Keeps a checkpoint. */
+          readonly save: (checkpoint: TrainingCheckpoint) => void;
+        }
       | undefined;
+    /** Ends the training after the current step; the result has what was trained so far. */
     readonly signal?: AbortSignal | undefined;
   };
 

@@ -60,6 +60,7 @@ type Next =
 export type SentTraining = SentPictures &
   Omit<TrainModelOptions, NotSent | keyof SentPictures> & {
     readonly backend: WorkerBackend;
+    /** The settings of the optimizer; AdamW with a learning rate of 1e-3 by default. */
     readonly optimizer?: Exclude<TrainModelOptions["optimizer"], { readonly init: unknown }>;
     /** Steps between checkpoints that are told; none unless given. */
     readonly checkpointSteps?: number | undefined;

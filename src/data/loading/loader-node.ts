@@ -13,10 +13,13 @@ import type { FramesShape } from "../../pictures/picture.ts";
 import { type LatentCache, latentLayout } from "../latents/latents.ts";
 
 export interface LoaderOptions {
+  /** The config of the data set. */
   readonly data: DataConfig;
+  /** The shape to which pictures are converted. */
   readonly shape: FramesShape;
   /** Pictures per batch. */
   readonly batch: number;
+  /** The seed of order and mirroring, a whole number from 0. */
   readonly seed: number;
   /** The only rows of each batch to read; all unless given. */
   readonly rows?: Rows | undefined;

@@ -57,7 +57,9 @@ export interface DiffusersScheduler {
 export interface SchedulerLevelOptions {
   /** Spaces the sigmas of a flow evenly from 1 to 1 / steps before the shift, instead of to the last time of training. */
   readonly evenSigmas?: boolean | undefined;
+  /** The logarithm of the shift, for configs whose shift depends on the size of the picture. */
   readonly mu?: number | undefined;
+  /** The shift of times, above 0; that of the scheduler's config unless given. */
   readonly shift?: number | undefined;
 }
 

@@ -105,6 +105,7 @@ export function cosineShare(time: number): number {
 const share = z.number().min(0).max(1);
 
 const tokens = z.strictObject({
+  /** Random codes in place of some of the codes of a VQGAN (Paella; Rampas et al., 2022). */
   process: z.literal("tokens"),
   /** Label smoothing: the share of the target that is uniform over the codebook; Paella has 0.1. */
   smoothing: share.default(0),

@@ -9,6 +9,7 @@ import type { Tensor } from "./tensor.ts";
 
 /** Options of a convolution or a pool; each is one number for all spatial axes, or one for each. */
 export interface PoolOptions {
+  /** Height and width of the window in pixels, or one number for both, from 1. */
   readonly kernel: number | readonly number[];
   /** The kernel's size by default. */
   readonly stride?: number | readonly number[];

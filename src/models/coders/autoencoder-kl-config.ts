@@ -13,6 +13,7 @@ export const autoencoderKLSchema = z
     inputs: count,
     /** Channels of the images that are decoded. */
     outputs: count,
+    /** Channels of the latents: 4 in Stable Diffusion 1 and 2, 16 in Stable Diffusion 3. */
     latentChannels: count,
     /** Width of each level from the highest resolution; each further level halves height and width. */
     widths: z.array(count).min(1).readonly(),
@@ -22,11 +23,13 @@ export const autoencoderKLSchema = z
     layers: count,
     /** Groups of channels in each norm. */
     groups: count,
+    /** The activation of residual blocks; "silu" in all published models. */
     activation: z.enum(activationNames),
     /** Whether each level of the encoder, from the highest resolution, has attention after every residual block. */
     encoderAttention: z.array(z.boolean()).readonly(),
     /** The same for the decoder, also from the highest resolution. */
     decoderAttention: z.array(z.boolean()).readonly(),
+    /** True for attention at the lowest resolution of encoder and decoder. */
     middleAttention: z.boolean(),
     /** Whether a 1×1 convolution follows the encoder. */
     quantConv: z.boolean(),
@@ -36,9 +39,17 @@ export const autoencoderKLSchema = z
      * FLUX.2: patches of latents are packed into channels, each of which is normalized by the mean and the variance that the
      * file stores, with `epsilon` added to the variance.
      */
-    packing: z.strictObject({ patch: count, epsilon: z.number().positive() }).optional(),
+    packing: z
+      .strictObject({
+        /** Height and width of a patch of latents. */
+        patch: count,
+        /** A number above 0 that is added to each variance. */
+        epsilon: z.number().positive(),
+      })
+      .optional(),
     /** Diffusion models work on (z − shift)·scale, which has unit variance. */
     scale: z.number().positive(),
+    /** Subtracted from the latents before they are scaled; 0 in Stable Diffusion 1 and 2. */
     shift: z.number(),
   })
   .superRefine(({ widths, encoderAttention, decoderAttention }, context) => {

@@ -4,9 +4,11 @@ import type { FieldReader } from "../../weights/config-fields.ts";
 
 /** A causal autoencoder of clips, as Wan2.1 and Wan2.2 have it. */
 export interface VideoAutoencoderConfig {
+  /** Channels of the latents: 16 in Wan2.1, 48 in Wan2.2. */
   readonly latentChannels: number;
   /** Width of the first level of the encoder, and of the last of the decoder. */
   readonly encoderWidth: number;
+  /** Width of the last level of the decoder, from which the frames come. */
   readonly decoderWidth: number;
   /** Width of each level as a multiple of the first; each further level halves height and width. */
   readonly multipliers: readonly number[];
@@ -18,6 +20,7 @@ export interface VideoAutoencoderConfig {
   readonly bridged: boolean;
   /** Mean and standard deviation of each latent channel, by which latents are normalized. */
   readonly mean: readonly number[];
+  /** Standard deviation of each latent channel, above 0. */
   readonly deviation: readonly number[];
 }
 

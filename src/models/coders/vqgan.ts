@@ -47,6 +47,7 @@ export const vqganSchema = z.strictObject({
   bottleneckBlocks: natural,
   /** Channels at the lowest resolution; each level above has half of them. */
   hidden: natural,
+  /** Channels of a code's vector; 4 in the published model. */
   latentChannels: natural,
   /** Number of codes. */
   codebook: natural,

@@ -7,7 +7,9 @@ export const normGroups = 32;
 
 /** The network accepts every size that its levels can halve. */
 export const ddpmUNetSchema = z.strictObject({
+  /** Height and width of the input in pixels or latents, each a multiple of 2^(levels − 1). */
   size: z.tuple([count, count]).readonly(),
+  /** Channels of the input: 1 or 3 for pixels, those of the autoencoder for latents. */
   channels: count,
   /** Whether the variance is predicted too, which doubles the output channels. */
   learnedVariance: z.boolean(),
@@ -20,7 +22,16 @@ export const ddpmUNetSchema = z.strictObject({
   /** Levels with attention, by their downsampling factor: 1, 2, 4, … */
   attention: z.array(count).readonly(),
   /** The number of attention heads, or the channels of each. */
-  heads: z.union([z.strictObject({ count }), z.strictObject({ channels: count })]),
+  heads: z.union([
+    z.strictObject({
+      /** The number of heads. */
+      count,
+    }),
+    z.strictObject({
+      /** Channels of a head. */
+      channels: count,
+    }),
+  ]),
   /** Whether q, k and v of one head lie together ("legacy"), or the heads of all q, then of all k, then of all v. */
   headOrder: z.enum(["legacy", "new"]),
   /** Whether the time embedding scales and shifts the output of the second norm, or is added before it. */

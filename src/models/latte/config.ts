@@ -15,6 +15,7 @@ export const latteSchema = z.strictObject({
   frames: count,
   /** Blocks, an even number: attention within the frames and attention over time take turns. */
   depth: count,
+  /** The condition: none, one of `classes`, or a text of `length` tokens of `width` channels. */
   condition: conditionSchema,
 });
 

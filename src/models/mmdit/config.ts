@@ -6,6 +6,8 @@ import {
   count,
   gridOf,
   mixingField,
+  tokenCount,
+  tokenWidth,
   type Refuse,
   transformerFields,
 } from "../../nn/transformer-schema.ts";
@@ -18,11 +20,18 @@ export const mmditSchema = z.strictObject({
    * it the vector is the mean of the tokens.
    */
   condition: z.discriminatedUnion("kind", [
-    z.strictObject({ kind: z.literal("class"), classes: count, nullClass: z.boolean() }),
+    z.strictObject({
+      kind: z.literal("class"),
+      /** The number of classes, from 1. */
+      classes: count,
+      /** True for one more class, which stands for none, as guidance needs it. */
+      nullClass: z.boolean(),
+    }),
     z.strictObject({
       kind: z.literal("text"),
-      width: count,
-      length: count,
+      width: tokenWidth,
+      length: tokenCount,
+      /** Channels of the pooled vector; without one it is the mean of the tokens. */
       pooled: count.optional(),
     }),
   ]),
@@ -30,7 +39,12 @@ export const mmditSchema = z.strictObject({
    * A position table for `max`×`max` patches, from whose middle an image takes what it needs: sines and cosines, or what a
    * checkpoint stores.
    */
-  positions: z.strictObject({ kind: z.enum(["sin-cos", "stored"]), max: count }),
+  positions: z.strictObject({
+    /** "sin-cos" for sines and cosines, "stored" for the table of a checkpoint. */
+    kind: z.enum(["sin-cos", "stored"]),
+    /** Patches along each side of the table. */
+    max: count,
+  }),
   /** Whether queries, keys and values have a bias. */
   qkvBias: z.boolean(),
   /** Blocks, from 0, whose image tokens attend to each other once more, without the text (MMDiT-X). */

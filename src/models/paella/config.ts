@@ -8,9 +8,11 @@ import {
 } from "../../nn/transformer-schema.ts";
 
 const level = z.strictObject({
+  /** Channels of the level. */
   width: count,
   /** Attention heads, if the parts contain A. */
   heads: count,
+  /** The number of blocks of the level, each with all `parts`. */
   blocks: count,
   /** The parts of a block: C convolution, T noise ratio, A attention, F feed-forward. */
   parts: z.string().regex(/^[CTAF]+$/, "a block is made of C, T, A and F, such as CTA"),
@@ -23,22 +25,29 @@ export const paellaSchema = z.strictObject({
   size,
   /** Channels of a code's embedding. */
   channels,
+  /** False: codes have no variance. */
   learnedVariance,
+  /** The condition: none, one of `classes`, or a text of `length` tokens of `width` channels, which is `textWidth`. */
   condition: conditionSchema,
   /** Number of codes along each side of a patch, which is one pixel of the highest resolution. */
   patch,
   /** Width of the embedding of the noise ratio. */
   shareWidth: z.int().min(4),
+  /** Channels of the tokens of the condition, to which pixels attend. */
   conditionWidth: count,
   /** Width of the text's tokens. */
   textWidth: count,
   /** The levels from the highest resolution; each further level halves it. */
   levels: z.array(level).min(1).readonly(),
+  /** Side of the depthwise convolutions, an odd number. */
   kernel: count.refine((value) => value % 2 === 1, "the kernel size must be odd"),
   /** Whether pixels attend to each other and not only to the condition. */
   selfAttention: z.boolean(),
   /** The codebook that the network embeds and predicts. */
-  tokens: z.strictObject({ codebook: z.int().min(2) }),
+  tokens: z.strictObject({
+    /** The number of codes, from 2. */
+    codebook: z.int().min(2),
+  }),
 });
 
 export type TrainedPaellaConfig = z.output<typeof paellaSchema>;

@@ -25,11 +25,13 @@ export interface PaellaV1Config {
   readonly codebook: number;
   /** Channels at the lowest resolution; each higher level has half as many. */
   readonly hidden: number;
+  /** Width of CLIP's vector of the text. */
   readonly clipWidth: number;
   /** Width of the embedding of the noise ratio. */
   readonly shareWidth: number;
-  /** Number of blocks of each level on the way down and on the way up. */
+  /** Number of blocks of each level on the way down, from the highest resolution. */
   readonly down: readonly number[];
+  /** The same on the way up, in the order in which they run. */
   readonly up: readonly number[];
 }
 

@@ -30,6 +30,7 @@ export interface PaellaConfig extends Omit<
   readonly codebook: number;
   /** Width of CLIP's vectors, each of which becomes `clipTokens` tokens; 0 for a model without CLIP. */
   readonly clipWidth: number;
+  /** The number of tokens that each of CLIP's vectors becomes. */
   readonly clipTokens: number;
 }
 

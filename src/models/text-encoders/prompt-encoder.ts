@@ -26,7 +26,9 @@ export const promptEncoderSchema = z
     wordWidth: count,
     /** Width of the output. */
     width: count,
+    /** The number of transformer blocks; 0 for none. */
     depth: z.int().min(0),
+    /** The number of attention heads of a block, which divide `width` into even parts. */
     heads: count,
     /** The number of tokens of a prompt, including padding. */
     length: count,

@@ -17,9 +17,11 @@ import { count } from "../../nn/transformer-schema.ts";
 export const promptPriorSchema = z.strictObject({
   /** Width of a code. */
   code: count,
-  /** The number of subjects, styles and colours. */
+  /** The number of subjects. */
   subjects: count,
+  /** The number of drawing styles. */
   styles: count,
+  /** The number of colours. */
   colours: count,
   /** Width of the networks that change a code. */
   hidden: count,

@@ -17,6 +17,7 @@ export const uViTSchema = z.strictObject({
   ...mixingField,
   /** Blocks beside the one in the middle, an even number; the paper counts the middle one, too. */
   depth: count,
+  /** The condition: none, one of `classes`, or a text of `length` tokens of `width` channels. */
   condition: conditionSchema,
   /** Whether queries, keys and values have a bias. */
   qkvBias: z.boolean(),

@@ -1,6 +1,12 @@
 /** The config of a Wan transformer and the published sizes. */
 import { z } from "zod";
-import { count, type Refuse, transformerFields } from "../../nn/transformer-schema.ts";
+import {
+  count,
+  tokenCount,
+  tokenWidth,
+  type Refuse,
+  transformerFields,
+} from "../../nn/transformer-schema.ts";
 
 const { size, channels, hidden, depth, heads } = transformerFields;
 
@@ -21,12 +27,15 @@ export const wanSchema = z.strictObject({
   heads,
   /** Sines and cosines of a time, an even number. */
   frequencies: count,
-  condition: z.strictObject({ kind: z.literal("text"), width: count, length: count }),
+  /** A text of `length` tokens of `width` channels. */
+  condition: z.strictObject({ kind: z.literal("text"), width: tokenWidth, length: tokenCount }),
+  /** False: flows have no variance to learn. */
   learnedVariance: z.literal(false),
   /** Whether queries and keys are normalized, over all heads together. */
   qkNorm: z.boolean(),
   /** Whether there is a norm in front of the attention to the text. */
   crossNorm: z.boolean(),
+  /** A number above 0 that all norms add to the variance. */
   epsilon: z.number().positive(),
 });
 

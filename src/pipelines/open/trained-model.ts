@@ -44,6 +44,7 @@ export async function openTrainedFolder(
 
 /** The contents of a trained folder. */
 export interface ModelParts {
+  /** The content of `model.json`, as `readCard` reads it. */
   readonly card: Card;
   /** An open checkpoint, or arrays by name. */
   readonly weights: Weights | Readonly<Record<string, NdArray>>;

@@ -25,10 +25,15 @@ const size = z.union([pixels, z.tuple([pixels, pixels])]);
 
 /** With Muon, these are also the settings of the AdamW that updates everything but the hidden matrices. */
 const optimizerFields = {
+  /** The learning rate after the warm-up, above 0; 1e-3 by default. */
   rate: z.number().positive().default(1e-3),
+  /** Decay of the running mean of the gradient, in [0, 1); 0.9 by default. */
   beta1: decay.default(optimizerDefaults.beta1),
+  /** Decay of the running mean of the squared gradient, in [0, 1); 0.99 by default. */
   beta2: decay.default(optimizerDefaults.beta2),
+  /** A number above 0 that is added to the root of the squared gradient's mean; 1e-8 by default. */
   epsilon: z.number().positive().default(optimizerDefaults.epsilon),
+  /** The share of each weight that a step takes away, times the learning rate; from 0, and 0 by default. */
   weightDecay: z.number().min(0).default(optimizerDefaults.weightDecay),
 };
 
@@ -36,6 +41,7 @@ const optimizerSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("adamw"), ...optimizerFields }),
   z.strictObject({
     kind: z.literal("muon"),
+    /** Decay of Muon's running mean of gradients, in [0, 1); 0.95 by default. */
     momentum: decay.default(optimizerDefaults.momentum),
     ...optimizerFields,
   }),
@@ -44,30 +50,36 @@ const optimizerSchema = z.discriminatedUnion("kind", [
 const decaySchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("none") }),
   z.strictObject({
+    /** The curve on which the learning rate falls. */
     kind: z.enum(["linear", "cosine"]),
+    /** The last share of the training, in (0, 1], during which it falls; 0.35 by default. */
     over: z.number().gt(0).max(1).default(0.35),
+    /** The share of the learning rate that is left at the end, in [0, 1]; 0 by default. */
     to: share.default(0),
   }),
 ]);
 
 /** Fields of every `training`. */
 const optimizationFields = {
-  /** Images per batch. */
+  /** Images per batch, a whole number from 1 to 2²⁰; 64 by default. */
   batch: count.max(2 ** 20).default(64),
-  /** Batches per step, whose gradients are averaged. */
+  /** Batches per step, whose gradients are averaged, from 1; 1 by default. */
   accumulate: count.default(1),
-  /** The length of the training in steps. */
+  /** The length of the training in steps, a whole number from 1. */
   steps: unset(count),
   /** The length in minutes; the learning rate then follows the clock, so runs are not reproducible bit for bit. */
   minutes: unset(z.number().positive()),
   /** The length in 10¹² multiply-adds, three forward passes for each image (Peebles & Xie, 2023). */
   compute: unset(z.number().positive()),
+  /** The optimizer: "adamw" (Loshchilov & Hutter, 2019), the default, or "muon" (Jordan et al., 2024) for the hidden matrices. */
   optimizer: optimizerSchema.prefault({ kind: "adamw" }),
+  /** Steps during which the learning rate rises from 0, a whole number from 0; 100 by default. */
   warmUp: z.int().min(0).default(100),
+  /** How the learning rate falls towards the end: "none", "linear", the default, or "cosine". */
   decay: decaySchema.prefault({ kind: "linear" }),
-  /** The largest norm of the gradient, to which longer ones are clipped; null for no clipping. */
+  /** The largest norm of the gradient, to which longer ones are clipped; 1 by default, null for no clipping. */
   clip: z.number().positive().nullable().default(1),
-  /** Decay of the moving average of the weights, with which the model draws. */
+  /** Decay of the moving average of the weights, with which the model draws, in (0, 1); 0.999 by default. */
   ema: z.number().gt(0).lt(1).default(0.999),
   /** Threads for CPU work; one per core by default. */
   threads: count.optional(),
@@ -76,11 +88,11 @@ const optimizationFields = {
 /** Fields of `training` for denoisers. */
 const trainingFields = {
   ...optimizationFields,
-  /** The share of examples whose condition is dropped. */
+  /** The share of examples whose condition is dropped, in [0, 1]; 0.1 by default. */
   dropCondition: share.default(0.1),
   /** What is done if more than half of the words of the captions are not in the vocabulary: the training is refused unless given. */
   unknownWords: z.enum(["refuse", "keep"]).optional(),
-  /** Recomputes activations in the backward pass, which takes less memory and more time. */
+  /** Recomputes activations in the backward pass, which takes less memory and more time; false by default. */
   recompute: z.boolean().default(false),
 };
 
@@ -124,6 +136,7 @@ const latentsSchema = z.strictObject({
   autoencoder: z.string().min(1, "a path cannot be empty"),
   /** The network sees (z − shift)·scale; both are those of the autoencoder by default. */
   scale: z.number().positive().optional(),
+  /** Subtracted from the latents before they are scaled; that of the autoencoder by default. */
   shift: z.number().optional(),
   /** The folder for the latents of all pictures; `latents` in the output folder by default. */
   cache: z.string().min(1, "a path cannot be empty").optional(),
@@ -142,6 +155,7 @@ const checkpointFields = {
   keep: count.default(2),
 };
 
+/** The data type of the saved model: "float32", or "float16", which halves its file. */
 const precision = z.enum(["float32", "float16"]);
 
 const sampleFields = {
@@ -168,7 +182,9 @@ const commonFields = {
   name: z.string().optional(),
   /** Seeds weights, batches, noise and samples. */
   seed: z.int().min(0).default(0),
+  /** The pictures to train on. */
   data: dataSchema,
+  /** How often metrics are written. */
   log: z
     .strictObject({
       /** Steps between lines of metrics. */
@@ -180,6 +196,7 @@ const commonFields = {
 /** Fields of training configs for denoisers. */
 const denoiserFields = {
   ...commonFields,
+  /** The grids that are drawn during the training, to look at. */
   samples: z
     .strictObject({
       ...sampleFields,
@@ -187,9 +204,11 @@ const denoiserFields = {
       of: z.array(z.string()).optional(),
       /** Pictures of each prompt or class. */
       each: count.default(4),
+      /** The seed of these pictures, a whole number from 0; 0 by default. */
       seed: z.int().min(0).default(0),
     })
     .prefault({}),
+  /** The loss on pictures that are not trained on. */
   validation: z
     .strictObject({
       ...validationFields,
@@ -201,7 +220,9 @@ const denoiserFields = {
 
 /** The size and channels to which every picture is converted. */
 const picture = z.strictObject({
+  /** Height and width in pixels, or one number for both, from 1 to 16384. */
   size,
+  /** 1 for grey pictures, 3 for colours, the default. */
   channels: z.union([z.literal(1), z.literal(3)]).default(3),
 });
 
@@ -218,13 +239,19 @@ const clips = z.strictObject({
 export const trainingConfigSchema = fromFamilies(() =>
   z.strictObject({
     ...denoiserFields,
+    /** The size to which every picture is converted. */
     picture: clips,
+    /** Trains on the latents or codes of an autoencoder; on pixels unless given. */
     latents: latentsSchema.optional(),
+    /** The network: a family, a preset of it, and fields that override the preset. */
     model: modelSchema().prefault({}),
+    /** The diffusion process and its loss; rectified flow by default. */
     diffusion: anyRecipeSchema.prefault({ process: "flow" }),
+    /** The length of the training, and how it learns. */
     training: trainingSchema,
     /** The model's default sampling settings, also used for samples during the training. */
     sampling: samplingSchema.prefault({}),
+    /** How often the state of the training is saved, and how many of these states are kept. */
     checkpoint: z
       .strictObject({
         ...checkpointFields,
@@ -245,16 +272,24 @@ export const loraConfigSchema = z.strictObject({
   ...denoiserFields,
   /** The model to adapt: the name of a bundled model, or a folder that `patchwise train` wrote. */
   base: z.string().min(1, "a name cannot be empty"),
+  /** The rank, the factor and the layers of the LoRA (Hu et al., 2022). */
   lora: z
     .strictObject({
+      /** Rank of the matrices that are added to each layer, from 1; 8 by default. */
       rank: count.default(8),
       /** The product of the matrices is scaled by alpha / rank; alpha is the rank by default. */
       alpha: z.number().positive().optional(),
       /** Paths of layers, where * matches anything but dots and ** anything; those of the family by default. */
       targets: z.array(z.string().min(1, "a target cannot be empty")).min(1).optional(),
     })
-    .transform((lora) => ({ ...lora, alpha: lora.alpha ?? lora.rank })),
+    .transform((lora) => ({
+      ...lora,
+      /** The product of the matrices is scaled by alpha / rank. */
+      alpha: lora.alpha ?? lora.rank,
+    })),
+  /** The length of the training, and how it learns. */
   training: z.strictObject(trainingFields).refine(...stepsOrMinutes),
+  /** How often the state of the training is saved, and how many of these states are kept. */
   checkpoint: z
     .strictObject({ ...checkpointFields, weights: precision.default("float16") })
     .prefault({}),
@@ -265,17 +300,21 @@ export type LoraTrainingConfig = z.output<typeof loraConfigSchema>;
 /** The config of an autoencoder or VQGAN, which other configs can name as `latents.autoencoder`. */
 export const autoencoderConfigSchema = z.strictObject({
   ...commonFields,
+  /** The size to which every picture is converted. */
   picture,
+  /** The autoencoder to train: "vq" for codes, "kl" for latents. */
   autoencoder: z.discriminatedUnion("kind", [
     /** A VQGAN as in Paella, with a code for each square of 2^levels × 2^levels pixels. */
     z
       .strictObject({
         kind: z.literal("vq"),
+        /** The number of times that height and width are halved, from 1; 2 by default. */
         levels: count.default(2),
         /** Channels at the lowest resolution; each level above has half of them. */
         hidden: count.default(128),
         /** Blocks of the decoder at the lowest resolution. */
         bottleneckBlocks: count.default(3),
+        /** Channels of the latents, from 1; 4 by default. */
         latentChannels: count.default(4),
         /** The number of codes. */
         codebook: z.int().min(2).default(1024),
@@ -292,8 +331,11 @@ export const autoencoderConfigSchema = z.strictObject({
         widths: z.array(count).min(1).default([32, 64, 64]),
         /** Residual blocks per level of the encoder; the decoder has one more. */
         layers: count.default(1),
+        /** Groups of channels in each norm, which divide all widths; 8 by default. */
         groups: count.default(8),
+        /** True for attention at the lowest resolution, the default. */
         middleAttention: z.boolean().default(true),
+        /** Channels of the latents, from 1; 4 by default. */
         latentChannels: count.default(4),
         /** The weight of the latents' KL divergence from a standard normal distribution, relative to the error of a pixel. */
         divergence: z.number().min(0).default(1e-4),
@@ -303,7 +345,9 @@ export const autoencoderConfigSchema = z.strictObject({
         error: "channels are normalized in groups, so give multiples of autoencoder.groups",
       }),
   ]),
+  /** The length of the training, and how it learns. */
   training: z.strictObject({ ...optimizationFields, from }).refine(...stepsOrMinutes),
+  /** The grids that are drawn during the training, to look at. */
   samples: z
     .strictObject({
       ...sampleFields,
@@ -311,7 +355,9 @@ export const autoencoderConfigSchema = z.strictObject({
       pictures: count.default(12),
     })
     .prefault({}),
+  /** The loss on pictures that are not trained on. */
   validation: z.strictObject(validationFields).prefault({}),
+  /** How often the state of the training is saved, and how many of these states are kept. */
   checkpoint: z
     .strictObject({ ...checkpointFields, weights: precision.default("float32") })
     .prefault({}),

@@ -10,19 +10,24 @@ const prompt = z.strictObject({
   words: z.string().optional(),
   /** Whether the word vectors are trained too. */
   trainWords: z.boolean().default(false),
+  /** Channels of the tokens that the network reads; its own width by default. */
   width: count.optional(),
+  /** The number of transformer blocks of the encoder, from 1; 2 by default. */
   depth: count.default(2),
+  /** The number of attention heads of the encoder; they follow from its width by default. */
   heads: count.optional(),
   /** The number of tokens of a prompt; longer prompts are truncated. */
   length: count.default(16),
 });
 
 export interface ModelSettings {
+  /** The family, such as "dit" or "u-vit"; DiT by default. */
   readonly kind: string;
   /** A published size to start from; the fields beside it override it. */
   readonly preset?: string | undefined;
   /** By default "text" for data with captions, "class" for data with classes, else "none". */
   readonly condition?: NetworkCondition["kind"] | undefined;
+  /** The text encoder that is trained with the network. */
   readonly prompt: z.output<typeof prompt>;
   /** Fields of the family's config. */
   readonly [field: string]: unknown;

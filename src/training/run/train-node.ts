@@ -57,6 +57,7 @@ import { wordsOf } from "./words-node.ts";
 
 /** The surroundings of a training. */
 export interface TrainContext {
+  /** The device that trains, such as `nodeBackend("cpu")`. */
   readonly backend: Backend;
   /** The folder of the training and of the model. */
   readonly out: string;
@@ -69,6 +70,7 @@ export interface TrainOptions extends TrainContext {
   readonly resume?: boolean;
   /** Resumes although pictures or captions have changed; false by default. */
   readonly changedData?: boolean;
+  /** Called for each event of the training: steps with their loss, validations, checkpoints and warnings. */
   readonly report?: (event: TrainingEvent) => void;
   /** Asked after each step: whether a sample grid is to be drawn now, beside those that the config asks for. */
   readonly asksSamples?: (() => boolean) | undefined;

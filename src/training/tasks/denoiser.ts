@@ -177,6 +177,7 @@ const wordsKey = `${promptScope}.words`;
 
 export interface Denoiser {
   readonly config: DenoiserSettings;
+  /** The config of the network that learns. */
   readonly network: NetworkConfig;
   readonly tokenizer: Tokenizer | undefined;
   /** The class names of a class-conditional network. */
@@ -267,6 +268,7 @@ export interface Objective {
 export interface ObjectiveOptions {
   /** Computes the activations of each block again in the backward pass, which saves memory. */
   readonly recompute: boolean;
+  /** The LoRA to train in place of the network's own weights. */
   readonly lora?: LoraOptions | undefined;
   /** Losses to add to the diffusion loss. */
   readonly features?: FeatureLosses | undefined;
@@ -317,7 +319,9 @@ function timesOf(network: NetworkConfig): number | undefined {
 }
 
 export interface ExampleOptions {
+  /** The config of the network that learns. */
   readonly network: NetworkConfig;
+  /** The process by which examples are noised. */
   readonly recipe: AnyRecipe;
   /** Encodes the captions for a network that reads prompts. */
   readonly tokenizer: Tokenizer | undefined;

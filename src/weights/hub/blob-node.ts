@@ -14,6 +14,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { FormatError, PatchwiseError, quote } from "../../engine/errors.ts";
 import { type HubFile, refusing, sizeOfFile } from "./cache-node.ts";
 import type { HubSend } from "./http-node.ts";
+import { syncFile } from "../sources/atomic-node.ts";
 import { reasonOf } from "../sources/url.ts";
 import { hostname } from "node:os";
 
@@ -61,7 +62,7 @@ export async function downloadBlob(order: BlobOrder): Promise<void> {
     try {
       await fill(handle, partial, order);
       // Without this, a power failure after the rename could leave the name without its content.
-      await refusing(folder, () => handle.sync());
+      await refusing(folder, () => syncFile(handle));
     } finally {
       await handle.close();
     }

@@ -36,6 +36,7 @@ export interface HubProgress {
 export interface HubOptions {
   /** Called for each chunk that arrives. */
   readonly onProgress?: (progress: HubProgress) => void;
+  /** Ends the download; what has arrived is kept, and a later call goes on from there. */
   readonly signal?: AbortSignal;
   /** Consecutive connections without new data before a download fails; 5 by default. */
   readonly attempts?: number;

@@ -3,8 +3,10 @@
  * target. A crash, a full disk or a failing producer leaves the old file unchanged.
  */
 import { randomBytes } from "node:crypto";
+import { fsync } from "node:fs";
 import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { PatchwiseError } from "../../engine/errors.ts";
 import { jsonBytes } from "../json.ts";
 import { describeSystemError } from "./system-error-node.ts";
@@ -41,7 +43,7 @@ export async function writeFileAtomic(path: string, content: FileContent): Promi
     const pieces = content instanceof Uint8Array ? [content] : content;
     for await (const piece of pieces) await attempt(writeFully(handle, piece));
     // Without this, a power failure after the rename could leave the new name without its content.
-    await attempt(handle.sync());
+    await attempt(syncFile(handle));
     await attempt(handle.close());
     await attempt(rename(temporary, target));
   } catch (error) {
@@ -86,6 +88,14 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array): Promise<void> 
  */
 async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r").catch(() => undefined);
-  await folder?.sync().catch(() => undefined);
-  await folder?.close();
+  if (!folder) return;
+  await syncFile(folder).catch(() => undefined);
+  await folder.close();
+}
+
+const syncDescriptor = promisify(fsync);
+
+/** Waits until the disk has the content of a file, by its descriptor: the handles of Yarn's Plug'n'Play have no `sync`. */
+export function syncFile({ fd }: FileHandle): Promise<void> {
+  return syncDescriptor(fd);
 }
