@@ -20,7 +20,7 @@ const { values: given } = parseArgs({
     clips: { type: "string" },
     prompts: { type: "string" },
     out: { type: "string" },
-    steps: { type: "string", default: "8" },
+    steps: { type: "string", default: "4" },
   },
 });
 const [clips, prompts] = [given.clips!, given.prompts!];
@@ -47,6 +47,7 @@ const card = readCard("model.json", {
     fps: 12,
     // A whole period of a motion.
     frames: PERIOD,
+    sharedNoise: 1,
   },
   trained: { steps: trained.step, images: trained.clips * FRAMES },
 });

@@ -24,6 +24,37 @@ export function torchNoise(generators: readonly TorchGenerator[]): NoiseSource {
   return (_, shape) => stacked(shape, generators, (generator, image) => randn(generator, image));
 }
 
+/**
+ * Noise of clips [B, C, frames, H, W] that frames have partly in common (Ge et al., 2023, "Preserve Your Own Correlation"). The noise of each
+ * frame is standard normal, as without. Pictures have their own noise.
+ *
+ * @param share of the variance that is common, in [0, 1]
+ */
+export function sharedByFrames(own: NoiseSource, common: NoiseSource, share: number): NoiseSource {
+  return (step, shape) => {
+    const noise = own(step, shape);
+    if (shape.length !== 5) return noise;
+    const [rows, channels, frames, height, width] = shape as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
+    const [area, planes] = [height * width, rows * channels];
+    const still = common(step, [rows, channels, 1, height, width]).data;
+    const [ofStill, ofOwn] = [Math.sqrt(share), Math.sqrt(1 - share)];
+    const data = Float32Array.from(noise.data, Number);
+    for (let plane = 0; plane < planes; plane++) {
+      for (let i = 0; i < frames * area; i++) {
+        const at = plane * frames * area + i;
+        data[at] = ofStill * Number(still[plane * area + (i % area)]) + ofOwn * data[at]!;
+      }
+    }
+    return ndarray("float32", shape, data);
+  };
+}
+
 /** A batch of what each source draws for one image. */
 function stacked<T>(
   shape: readonly number[],

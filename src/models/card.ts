@@ -69,6 +69,8 @@ const cardSampling = samplingSchema
     guidable: z.literal(false).optional(),
     /** Frames of a clip, where they are others than those of the network. */
     frames: z.int().min(1).optional(),
+    /** Share of the noise that all frames of a clip have in common. */
+    sharedNoise: z.number().min(0).max(1).optional(),
   });
 
 type CardSampling = z.output<typeof cardSampling>;

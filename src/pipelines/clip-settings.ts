@@ -1,5 +1,6 @@
 /** The settings of clips: rows of the table in `settings.ts`. */
 import * as z from "zod";
+import { UsageError } from "../engine/errors.ts";
 import type { Clip } from "../pictures/clip.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { checkedFrames, checkedRate, ownFrames, ownRate } from "./image-model.ts";
@@ -40,6 +41,24 @@ export const clipSettings = {
     flags: [{ flag: "--fps <n>", parse: "number" }],
     default: ({ model }) => ownRate(model),
     forModel: checkedRate,
+  }),
+  /**
+   * Share of the noise that all frames of a clip have in common, from 0 to 1: with more, what does not move flickers less. The model's own by
+   * default, which for most is 0.
+   */
+  sharedNoise: setting({
+    type: z.number().min(0).max(1),
+    expected: "a number from 0 to 1",
+    help: "share of the noise that all frames of a clip have in common, against flicker; the model's own unless given",
+    flags: [{ flag: "--shared-noise <share>", parse: "number" }],
+    only: "continuous",
+    default: ({ model }) => model.defaults.sharedNoise,
+    forModel(share, { name, network }) {
+      if (network.frames !== undefined) return share;
+      throw new UsageError(
+        `${name} draws still pictures, which share no noise; leave sharedNoise out.`,
+      );
+    },
   }),
   /** Last frame of a clip; with `image`, what lies between the two is drawn. None by default. */
   lastImage: setting({

@@ -17,7 +17,7 @@ import { guided } from "../diffusion/guidance.ts";
 import { type CleanTokens, inpaint, withCleanTokens } from "../diffusion/inpainting.ts";
 import { type NoiseLevel, noiseOfSteps, refuseShift } from "../diffusion/levels.ts";
 import { withLowestTime } from "../diffusion/lowest-time.ts";
-import { keyedNoise, type NoiseSource } from "../diffusion/noise.ts";
+import { keyedNoise, type NoiseSource, sharedByFrames } from "../diffusion/noise.ts";
 import type { Parameterization } from "../diffusion/parameterization.ts";
 import type { MuFor } from "../diffusion/resolution-shift.ts";
 import { type LevelOptions, type Recipe, recipeLevels } from "../diffusion/recipe.ts";
@@ -26,7 +26,7 @@ import type { Sampler } from "../diffusion/samplers/sampler.ts";
 import { type Threshold, thresholded } from "../diffusion/thresholding.ts";
 import type { NdArray } from "../engine/arrays/ndarray.ts";
 import { quote, UsageError } from "../engine/errors.ts";
-import { randomKey } from "../engine/random/random.ts";
+import { fork, randomKey } from "../engine/random/random.ts";
 import { tokenSampler } from "../models/card.ts";
 import { meanFlowNetwork, meanFlowSampler } from "./mean-flow.ts";
 import { familyOf } from "../models/families.ts";
@@ -216,8 +216,12 @@ export function continuousProcess({
 }
 
 /** Noise of each picture's own seed, with a standard deviation. */
-function scaledNoise({ seeds }: SamplingRun, scale: number): NoiseSource {
-  const unit = keyedNoise(seeds.map((seed) => randomKey(seed)));
+function scaledNoise({ seeds, settings }: SamplingRun, scale: number): NoiseSource {
+  const own = keyedNoise(seeds.map((seed) => randomKey(seed)));
+  const { sharedNoise = 0, seed: first } = settings;
+  // The windows of a long clip have seeds of their own, but share this noise too.
+  const common = keyedNoise(seeds.map((_, i) => fork(randomKey(first + i), "frames in common")));
+  const unit = sharedNoise === 0 ? own : sharedByFrames(own, common, sharedNoise);
   return scale === 1 ? unit : (step, shape) => combine([scale, unit(step, shape)]);
 }
 

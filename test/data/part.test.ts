@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import type { DataSet } from "../../src/data/dataset.ts";
+import { animated } from "../../src/data/motions.ts";
 import { partOf } from "../../src/data/part-node.ts";
 
 const dataOf = (count: number, name = "photos"): DataSet => ({
@@ -42,4 +43,17 @@ it("takes at most so many pictures of a part", () => {
   const part = partOf(dataOf(100), { share: 0.2, of: "held", limit: 7 });
   expect(part).toMatchObject({ count: 7, heldOut: 20 });
   expect(new Set(namesOf(part)).size).toBe(7);
+});
+
+it("holds out pairs of a picture and a motion, and learns both parts of each", () => {
+  const shape = { height: 8, width: 8, channels: 3, frames: 2 } as const;
+  const moving = animated(dataOf(40), ["spin", "fade", "slide"], shape);
+  const [held, rest] = (["held", "rest"] as const).map((of) =>
+    namesOf(partOf(moving, { share: 0.1, of })).map((name) => name.split(", ")),
+  );
+  expect(held!.length).toBe(12);
+  const [pictures, motions] = [0, 1].map((part) => new Set(rest!.map((name) => name[part])));
+  for (const [picture, motion] of held!) {
+    expect([pictures!.has(picture), motions!.has(motion)]).toEqual([true, true]);
+  }
 });

@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
+import { randomKey } from "../../src/engine/random/random.ts";
+import { keyedNoise, sharedByFrames } from "../../src/diffusion/noise.ts";
 import { readCard } from "../../src/models/card.ts";
 import { traceNetwork } from "../../src/models/network.ts";
 import { createPipeline } from "../../src/pipelines/open/trained-model.ts";
@@ -103,9 +105,41 @@ describe("a clip of several windows", () => {
     expect(steps).toEqual(["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]);
   });
 
+  it("begins all frames of all windows with the same noise if it is shared", async () => {
+    const change = async (request: object) => {
+      const frames = picturesOfClip(await clipOf({ frames: 6, steps: 1, ...request }));
+      const [first, last] = [frames[0]!.pixels, frames[5]!.pixels];
+      return last.reduce((sum, value, i) => sum + Math.abs(value - first[i]!), 0);
+    };
+    expect(await change({ sharedNoise: 1 })).toBeLessThan(await change({}));
+    expect(() => pipeline.settings({ sharedNoise: 2 })).toThrow("from 0 to 1, got 2");
+  });
+
   it("refuses a window with nothing new", () => {
     expect(() => pipeline.settings({ frames: 8, window: 1 })).toThrow(
       "A window of 1 frame leaves moving nothing to draw",
     );
   });
+});
+
+it("noise that frames share in part is standard normal, and correlated as asked", () => {
+  const [own, common] = [1, 2].map((seed) => keyedNoise([randomKey(seed)]));
+  const shape = [1, 3, 2, 40, 40];
+  const area = 1600;
+  for (const share of [0.3, 1]) {
+    const { data } = sharedByFrames(own!, common!, share)("start", shape);
+    let [square, product] = [0, 0];
+    for (let plane = 0; plane < 3; plane++) {
+      for (let i = 0; i < area; i++) {
+        const [a, b] = [0, 1].map((frame) => Number(data[(2 * plane + frame) * area + i]));
+        square += (a! ** 2 + b! ** 2) / 2;
+        product += a! * b!;
+      }
+    }
+    expect(square / (3 * area)).toBeCloseTo(1, 1);
+    expect(product / (3 * area)).toBeCloseTo(share, 1);
+  }
+  expect(sharedByFrames(own!, common!, 1)("start", [1, 3, 4, 4])).toEqual(
+    own!("start", [1, 3, 4, 4]),
+  );
 });
