@@ -44,7 +44,7 @@ function realClip(drawings: readonly Drawing[], u: ArrayLike<number>): RealClip 
 }
 
 /** The differences between the brightness of neighbouring frames, about in [−1, 1]: [count, 15, 32, 32]. */
-export function differences(clips: readonly (readonly ArrayLike<number>[])[]): NdArray<"float32"> {
+function differences(clips: readonly (readonly ArrayLike<number>[])[]): NdArray<"float32"> {
   const values = new Float32Array(clips.length * DIFFERENCES * AREA);
   for (const [row, frames] of clips.entries()) {
     const seen = frames.map(coarseBrightness);

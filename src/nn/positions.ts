@@ -72,13 +72,6 @@ export interface RotaryOptions {
   readonly pairing?: RotaryPairing | undefined;
 }
 
-interface GridRotaryOptions extends RotaryOptions {
-  /** Tokens behind those of the grid, which are not rotated; 0 by default. */
-  readonly extra?: number | undefined;
-  /** Pairs of channels that each axis turns, together half of a head; equal shares unless given. */
-  readonly pairs?: readonly number[] | undefined;
-}
-
 /**
  * The angles of a rotary position embedding (Su et al., 2021) for the places of a grid in row-major order:
  * position · theta^(−i/pairs) for i in [0, pairs).
@@ -91,7 +84,16 @@ interface GridRotaryOptions extends RotaryOptions {
 export function rotaryTable(
   grid: Axes,
   size: number,
-  { extra = 0, pairs = sharedPairs(size, grid.length), ...options }: GridRotaryOptions = {},
+  {
+    extra = 0,
+    pairs = sharedPairs(size, grid.length),
+    ...options
+  }: RotaryOptions & {
+    /** The number of tokens behind those of the grid, which are not rotated; 0 by default. */
+    readonly extra?: number;
+    /** Pairs of channels that each axis turns, together half of a head; equal shares unless given. */
+    readonly pairs?: readonly number[] | undefined;
+  } = {},
 ): RotaryTable {
   const unrotated = Array.from({ length: extra }, () => grid.map(() => 0));
   return rotaryTableOf([...gridPlaces(grid), ...unrotated], pairs, options);
