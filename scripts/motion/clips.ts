@@ -9,7 +9,7 @@ export const FRAMES = 8;
 export const PERIOD = 16;
 const AREA = SIDE * SIDE;
 
-/** Whether an emoji in a motion is held out, though the emoji and the motion may be known: a twentieth of all. */
+/** Returns true if an emoji in a motion is held out, though the emoji and the motion may be known: a twentieth of all. */
 export function isPairHeldOut(hexcode: string, motion: MotionName): boolean {
   return isHeldOut(`${hexcode} ${motion}`);
 }

@@ -317,7 +317,7 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
   patches(config: C, size: readonly [height: number, width: number], frames?: number): number;
   /** What may have a time of its own, so that a clip is drawn around given frames: each token, or each patch of time. */
   timePer?(config: C): "token" | "frame";
-  /** Whether the network of clips is told the frames of a longer clip before its own, `start`; it is not unless given. */
+  /** True for a network of clips that takes the number of frames of a longer clip before its own, `start`; false unless given. */
   takesStart?(config: C): boolean;
   /** Layers that rows may skip, for skip-layer guidance; none unless given. */
   skippable?(config: C): number;

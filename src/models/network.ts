@@ -311,7 +311,7 @@ export function guidesItself(network: NetworkConfig): boolean {
   return familyOf(network).guidanceInput?.(network) ?? false;
 }
 
-/** Whether a network of clips takes the frames of a longer clip before its own, as an input `start` [B]. */
+/** Returns true for a network of clips that takes the number of frames of a longer clip before its own, as an input `start` [B]. */
 export function takesStart(network: NetworkConfig): boolean {
   return familyOf(network).takesStart?.(network) ?? false;
 }

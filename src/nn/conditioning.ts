@@ -24,7 +24,7 @@ export interface ConditionedInputs {
   readonly mask?: Tensor | undefined;
   /** Rows whose condition is dropped, [B] bool; none by default. */
   readonly drop?: Tensor | undefined;
-  /** For networks of clips that are told it: the frames of a longer clip that lie before this one, [B], float32. */
+  /** The number of frames of a longer clip before this one, [B], float32; for networks of clips that take it. */
   readonly start?: Tensor | undefined;
 }
 

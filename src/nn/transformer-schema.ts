@@ -228,6 +228,30 @@ export function checkSizes(
   }
 }
 
+/** Reports the pairs of channels that axes turn, if they are given and do not fill a head. */
+export function checkPairs(
+  {
+    hidden,
+    heads,
+    rotary,
+  }: {
+    readonly hidden: number;
+    readonly heads: number;
+    readonly rotary: { readonly pairs?: readonly number[] | undefined } | null;
+  },
+  axes: number,
+  refuse: Refuse,
+): void {
+  const pairs = rotary?.pairs;
+  if (!pairs) return;
+  const all = pairs.reduce((sum, each) => sum + each, 0);
+  if (pairs.length === axes && all === hidden / heads / 2) return;
+  refuse(
+    "rotary",
+    `pairs of ${pairs.join(", ")} must be ${axes} numbers, one for each axis, that add up to the ${hidden / heads / 2} pairs of a head's channels`,
+  );
+}
+
 /** Reports rotary axes that do not fill a head. */
 export function checkAxes(
   config: { readonly hidden: number; readonly heads: number; readonly axes: readonly number[] },

@@ -23,7 +23,7 @@ export interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken
   /** Reference pictures that every row has. */
   readonly references?: EncodedReferences | undefined;
   readonly size: readonly [height: number, width: number];
-  /** Frames of a longer clip before this one, which some networks are told; 0 unless given. */
+  /** The number of frames of a longer clip before this one, which some networks take; 0 unless given. */
   readonly start?: number | undefined;
 }
 

@@ -328,7 +328,7 @@ async function framesAround(
   return encodeGivenFrames(around, shape, context);
 }
 
-/** What the process of a model needs to know of a drawing. */
+/** A drawing as the process of a model takes it. */
 function samplingRun(
   {
     resolved: { settings, levels },

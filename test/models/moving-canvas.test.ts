@@ -115,7 +115,11 @@ it.each<[string, object, string]>([
     { condition: { kind: "text", width: 7, length: 1 } },
     "wider than its 7 motions",
   ],
-  ["pairs for two axes", { rotary: { theta: 100, pairs: [3, 3] } }, "must be three numbers"],
+  [
+    "pairs for two axes",
+    { rotary: { theta: 100, pairs: [3, 3] } },
+    "must be 3 numbers, one for each axis",
+  ],
 ])("refuses %s", (_, fields, message) => {
   const { error } = networkSchema().safeParse({ ...given, ...fields });
   expect(error?.issues[0]!.message).toContain(message);

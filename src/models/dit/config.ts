@@ -2,6 +2,7 @@
 import * as z from "zod";
 import {
   checkMixing,
+  checkPairs,
   checkSizes,
   gridOf,
   patchTransformerFields,
@@ -18,8 +19,9 @@ export type BlockDesign = DiTConfig["block"];
 export function checkDiT(config: DiTConfig, refuse: Refuse): void {
   const { hidden, heads, block, condition, rotary } = config;
   checkSizes(config, refuse);
+  checkPairs(config, 2, refuse);
   checkMixing(config.attention, gridOf(config), refuse);
-  if (rotary && (hidden / heads) % 4 !== 0) {
+  if (rotary && !rotary.pairs && (hidden / heads) % 4 !== 0) {
     refuse(
       "heads",
       `rotary positions turn rows and columns in pairs, so the width of a head, ${hidden / heads}, must be a multiple of 4`,

@@ -25,7 +25,7 @@ export const promptPriorSchema = z.strictObject({
   colours: count,
   /** Width of the networks that change a code. */
   hidden: count,
-  /** Whether a prompt may ask for a second thing beside the subject; true unless given. */
+  /** False for a prior that knows no second thing beside the subject; true unless given. */
   companions: z.boolean().optional(),
   /** The number of motions, whose shares follow the code; none unless given. */
   motions: count.optional(),

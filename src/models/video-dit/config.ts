@@ -2,6 +2,7 @@
 import * as z from "zod";
 import {
   checkMixing,
+  checkPairs,
   checkSizes,
   count,
   gridOf,
@@ -52,15 +53,8 @@ export function checkVideoDiT(config: VideoDiTConfig, refuse: Refuse): void {
     );
   }
   checkCanvas(config, refuse);
-  if (rotary?.pairs) {
-    const { pairs } = rotary;
-    if (pairs.length !== 3 || pairs.reduce((sum, each) => sum + each, 0) !== hidden / heads / 2) {
-      refuse(
-        "rotary",
-        `pairs of ${pairs.join(", ")} must be three numbers, for time, rows and columns, that add up to the ${hidden / heads / 2} pairs of a head's channels`,
-      );
-    }
-  } else if (rotary && ((hidden / heads) % 2 !== 0 || hidden / heads < 6)) {
+  checkPairs(config, 3, refuse);
+  if (rotary && !rotary.pairs && ((hidden / heads) % 2 !== 0 || hidden / heads < 6)) {
     refuse(
       "heads",
       `rotary positions turn pairs of channels, one or more an axis, so a head needs an even width of at least 6, but it has ${hidden / heads}`,

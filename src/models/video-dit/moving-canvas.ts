@@ -111,7 +111,7 @@ function ramp(length: number): Tensor {
 }
 
 /**
- * Where the pixels of the canvas are, patch by patch, in units of half a side of the picture from its middle: columns and rows, [P] each.
+ * The places of the pixels of the canvas, patch by patch, in units of half a side of the picture from its middle: columns and rows, [P] each.
  *
  * @param shown rows and columns of patches of a frame
  * @param own those of the picture
