@@ -3,7 +3,7 @@
  */
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
-import { UsageError } from "../engine/errors.ts";
+import { firstOf, UsageError } from "../engine/errors.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
@@ -98,14 +98,13 @@ async function trainCommand(
       progress.end();
       const { skipped } = result;
       if (skipped.length > 0) {
-        // Reasons that begin with the name say it already.
-        const names = skipped
-          .slice(0, 5)
-          .map(({ name, reason }) =>
-            (reason.includes(name) ? reason : `${name} (${reason})`).replace(/\.$/, ""),
-          );
+        // Why was said when they were found.
+        const names = firstOf(
+          skipped.map(({ name }) => name),
+          5,
+        );
         progress.line(
-          `Skipped ${skipped.length} unreadable picture${skipped.length === 1 ? "" : "s"}: ${names.join(", ")}${skipped.length > 5 ? ", …" : ""}`,
+          `Skipped ${skipped.length} unreadable picture${skipped.length === 1 ? "" : "s"}: ${names}`,
         );
       }
       progress.line(

@@ -3,16 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { parseIdx } from "../../src/data/formats/idx-node.ts";
 import { FormatError } from "../../src/engine/errors.ts";
-import { examplesOf, folderOf, messageOf, open, outcomeOf } from "./support.ts";
-
-/** An IDX file of unsigned bytes, unless told otherwise. */
-function idx(shape: readonly number[], data: Iterable<number>, type = 8): Uint8Array {
-  const header = new DataView(new ArrayBuffer(4 + 4 * shape.length));
-  header.setUint8(2, type);
-  header.setUint8(3, shape.length);
-  shape.forEach((size, axis) => header.setUint32(4 + 4 * axis, size));
-  return Uint8Array.from([...new Uint8Array(header.buffer), ...data]);
-}
+import { examplesOf, folderOf, idx, messageOf, open, outcomeOf } from "./support.ts";
 
 /** Three pictures of 2×2. */
 const pixels = Array.from({ length: 12 }, (_, i) => 20 * i);

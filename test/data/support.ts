@@ -76,3 +76,12 @@ export function outcomeOf(step: () => void): string {
     return error instanceof Error ? error.name : String(error);
   }
 }
+
+/** An IDX file of unsigned bytes, unless told otherwise. */
+export function idx(shape: readonly number[], data: Iterable<number>, type = 8): Uint8Array {
+  const header = new DataView(new ArrayBuffer(4 + 4 * shape.length));
+  header.setUint8(2, type);
+  header.setUint8(3, shape.length);
+  shape.forEach((size, axis) => header.setUint32(4 + 4 * axis, size));
+  return Uint8Array.from([...new Uint8Array(header.buffer), ...data]);
+}

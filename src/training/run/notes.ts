@@ -31,7 +31,8 @@ function heldOutNote(
   const measured = own
     ? "the loss is measured on the pictures that it learns"
     : "there is no validation loss";
-  return [`${number(count)} pictures are too few to hold some out, so ${measured}.`];
+  const pictures = count === 1 ? "1 picture is" : `${number(count)} pictures are`;
+  return [`${pictures} too few to hold some out, so ${measured}.`];
 }
 
 function expectation({ training }: Pick<RunConfig, "training">): string {
