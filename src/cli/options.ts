@@ -55,8 +55,8 @@ export function modelOptions(options: OpenModelOptions): OpenModelOptions {
 /** Adds the option that names LoRAs to merge into the model. */
 export function addLoraOption(command: Command): Command {
   return command.option(
-    "--lora <dir|file[:weight]>",
-    "a LoRA to merge into the model, and its weight (default: 1); can be given several times",
+    "--lora <dir|file|id[:weight]>",
+    "a LoRA to add to the model, also one on the Hugging Face Hub, and its weight (default: 1); can be given several times",
     loraOption,
   );
 }

@@ -62,6 +62,7 @@ export {
 export { arrayWeights, fileWeight } from "./runtime/stored-weight.ts";
 export type {
   StoredWeight,
+  AdaptedWeight,
   ArrayWeight,
   BlocksWeight,
   ChannelsWeight,

@@ -1,6 +1,7 @@
 /**
  * The card of a trained model, `model.json` in its folder: all that a stranger needs to draw with the weights beside it.
  */
+import { ownLoraFile } from "../weights/lora-settings.ts";
 import * as z from "zod";
 import { anyRecipeSchema, type AnyRecipe } from "../diffusion/discrete/discrete.ts";
 import { samplers, type SamplerName } from "../diffusion/samplers/index.ts";
@@ -21,7 +22,7 @@ export const modelFiles = {
   /** The whole VQ autoencoder of a model of codes, under Paella's names. */
   vqgan: "vqgan.safetensors",
   /** A LoRA, in a folder of its own. */
-  lora: "lora.safetensors",
+  lora: ownLoraFile,
 } as const;
 
 /** The sampler of codes: it draws all at once, then ever fewer of them again. */

@@ -15,6 +15,7 @@ import type { Params } from "../nn/params.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import type { KeyMap } from "../weights/check-keys.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
+import type { LayerName } from "../weights/lora.ts";
 import type { Weights } from "../weights/safetensors/safetensors.ts";
 import type { AutoencoderKLName } from "./coders/autoencoder-kl-config.ts";
 import type { ImageShape } from "./default-sizes.ts";
@@ -155,6 +156,8 @@ export interface OriginalFiles<C> {
   recognises(weights: Weights): boolean;
   /** The weights under the family's own names, where files have others too; as they are unless given. */
   weights?(weights: Weights): Weights;
+  /** The name of a layer in such files, and which of equal parts of that name's rows it is, where it differs from the family's own. */
+  layerName?(layer: string): Pick<LayerName, "name" | "part">;
   /**
    * Reads what the model is from keys and shapes; who loads the weights checks them in full.
    *

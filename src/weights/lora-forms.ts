@@ -3,7 +3,7 @@
  * (Yeh et al., 2024, "Navigating Text-To-Image Customization"). `loraForms` has a row for each.
  */
 import { FormatError } from "../engine/errors.ts";
-import { type NdArray, sizeOf } from "../engine/arrays/ndarray.ts";
+import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 
 /** A matrix whose rows are computed when they are needed, since a product takes much less memory than the weight. */
@@ -12,6 +12,31 @@ export interface Rows {
   readonly inputs: number;
   /** Adds `factor` times a row to `sum`. */
   add(sum: Float64Array, row: number, factor: number): void;
+  /** The two matrices whose product these rows are, [outputs, rank] and [rank, inputs]; absent for other forms. */
+  readonly factors?: readonly [left: NdArray<"float32">, right: NdArray<"float32">];
+}
+
+/** `count` rows from row `start`. */
+export function someRows(rows: Rows, start: number, count: number): Rows {
+  const { inputs, factors } = rows;
+  const [left, right] = factors ?? [];
+  const [, rank = 0] = left?.shape ?? [];
+  return {
+    outputs: count,
+    inputs,
+    add: (sum, row, factor) => rows.add(sum, start + row, factor),
+    ...(left &&
+      right && {
+        factors: [
+          ndarray(
+            "float32",
+            [count, rank],
+            left.data.subarray(start * rank, (start + count) * rank),
+          ),
+          right,
+        ] as const,
+      }),
+  };
 }
 
 /** An array [outputs, …inputs] as it is. */
@@ -35,6 +60,10 @@ export function product(left: NdArray<"float32">, right: NdArray<"float32">): Ro
   return {
     outputs: left.shape[0] ?? 0,
     inputs: rows.inputs,
+    factors: [
+      ndarray("float32", [left.shape[0] ?? 0, rank], left.data),
+      ndarray("float32", [rank, rows.inputs], right.data),
+    ],
     add(sum, row, factor) {
       for (let k = 0; k < rank; k++) rows.add(sum, k, left.data[row * rank + k]! * factor);
     },
@@ -44,7 +73,8 @@ export function product(left: NdArray<"float32">, right: NdArray<"float32">): Ro
 /** The products of the elements of two matrices of one shape. */
 function hadamard(a: Rows, b: Rows): Rows {
   return {
-    ...a,
+    outputs: a.outputs,
+    inputs: a.inputs,
     add(sum, row, factor) {
       const [ofA, ofB] = [rowOf(a, row), rowOf(b, row)];
       for (const [j, value] of ofA.entries()) sum[j]! += factor * value * ofB[j]!;

@@ -1,3 +1,12 @@
+/** The file that Patchwise writes. */
+export const ownLoraFile = "lora.safetensors";
+/** PEFT's file. */
+export const peftFile = "adapter_model.safetensors";
+/** Names of the file in a folder with a LoRA: ours, diffusers', PEFT's. */
+export const loraFiles = [ownLoraFile, "pytorch_lora_weights.safetensors", peftFile];
+/** PEFT's settings beside its file. */
+export const loraSettings = "adapter_config.json";
+
 /** The settings that a writer of a LoRA stores beside its tensors or in their file, by PEFT's names. */
 import { FormatError, quote } from "../engine/errors.ts";
 import { parsePythonJson } from "./python-json.ts";

@@ -16,6 +16,7 @@ import {
   type LoraRole,
   loraRole,
   type Rows,
+  someRows,
   unsupportedVariant,
 } from "./lora-forms.ts";
 import {
@@ -37,6 +38,8 @@ export interface LayerName {
   readonly shape: readonly number[];
   /** The rows of the weight that the name stands for; all by default. */
   readonly rows?: readonly RowRange[] | undefined;
+  /** Which of `of` equal parts of the rows of an update belongs to the layer, where the name stands for several layers. */
+  readonly part?: { readonly index: number; readonly of: number } | undefined;
 }
 
 export type RowRange = readonly [from: number, to: number];
@@ -84,7 +87,7 @@ export async function readLora(
   const ofText = all.filter((module) => textEncoder.test(module));
   const own = all.filter((module) => !ofText.includes(module));
   const find = finder(names);
-  const unknown = own.filter((module) => !find(module));
+  const unknown = own.filter((module) => find(module).length === 0);
   if (unknown.length > 0 || (own.length === 0 && ofText.length === 0)) {
     throw new FormatError(
       own.length === 0
@@ -94,7 +97,9 @@ export async function readLora(
   }
   const parts: LoraPart[] = [];
   for (const module of own) {
-    parts.push(...(await partsOf(file, module, modules.get(module)!, find(module)!, settings)));
+    for (const name of find(module)) {
+      parts.push(...(await partsOf(file, module, modules.get(module)!, name, settings)));
+    }
   }
   const warnings =
     ofText.length === 0
@@ -138,26 +143,36 @@ function modulesIn(file: Weights): Map<string, Module> {
   return modules;
 }
 
-/** Returns a function that finds the layer of a module. */
-function finder(names: readonly LayerName[]): (module: string) => LayerName | undefined {
-  const byName = new Map(names.map((each) => [each.name, each]));
-  const byUnderscores = new Map(names.map((each) => [each.name.replaceAll(".", "_"), each]));
+/** Returns a function that finds the layer of a module, or the layers that it stands for together. */
+function finder(names: readonly LayerName[]): (module: string) => readonly LayerName[] {
+  const byName = grouped(names, ({ name }) => name);
+  const byUnderscores = grouped(names, ({ name }) => name.replaceAll(".", "_"));
   return (module) =>
     byName.get(module) ??
     byName.get(module.replace(componentPrefix, "")) ??
     (underscorePrefix.test(module)
       ? byUnderscores.get(module.replace(underscorePrefix, ""))
-      : undefined);
+      : undefined) ??
+    [];
+}
+
+function grouped(names: readonly LayerName[], keyOf: (name: LayerName) => string) {
+  const groups = new Map<string, LayerName[]>();
+  for (const each of names) groups.set(keyOf(each), [...(groups.get(keyOf(each)) ?? []), each]);
+  return groups;
 }
 
 async function partsOf(
   file: Weights,
   module: string,
   entries: Module,
-  { layer, shape, rows = [[0, shape[0]!]] }: LayerName,
+  { layer, shape, rows = [[0, shape[0]!]], part = { index: 0, of: 1 } }: LayerName,
   settings: LoraSettings,
 ): Promise<LoraPart[]> {
-  const outputs = rows.reduce((sum, [from, to]) => sum + to - from, 0);
+  const count = rows.reduce((sum, [from, to]) => sum + to - from, 0);
+  const outputs = count * part.of;
+  const ofLayer = (delta: Rows) =>
+    part.of === 1 ? delta : someRows(delta, part.index * count, count);
   const inputs = sizeOf(shape.slice(1));
   const { down, up, alpha, bias } = entries;
   if (down && up) {
@@ -191,11 +206,11 @@ async function partsOf(
       );
     }
     const scale = scaleOf(file, module, arrays.alpha?.data[0], rank, settings);
-    parts.push({ layer, parameter: "weight", rows, delta, scale });
+    parts.push({ layer, parameter: "weight", rows, delta: ofLayer(delta), scale });
   }
   if (arrays.bias) {
     const column = ndarray("float32", [outputs, 1], arrays.bias.data);
-    parts.push({ layer, parameter: "bias", rows, delta: dense(column), scale: 1 });
+    parts.push({ layer, parameter: "bias", rows, delta: ofLayer(dense(column)), scale: 1 });
   }
   return parts;
 }
@@ -318,6 +333,40 @@ export function mergeLora(
     for (let j = 0; j < inputs; j++) data[start + j]! += sum[j]!;
   }
   return { ...base, data };
+}
+
+/**
+ * The matrices whose product `mergeLora` would add to a weight of `shape`, with the parts' scales and weights in the first one.
+ *
+ * @returns undefined if a part is no product of two matrices
+ */
+export function loraFactors(
+  shape: readonly number[],
+  parts: readonly (Pick<LoraPart, "rows" | "delta" | "scale"> & { readonly weight: number })[],
+): readonly [up: NdArray<"float32">, down: NdArray<"float32">] | undefined {
+  const [outputs = 0] = shape;
+  const inputs = sizeOf(shape.slice(1));
+  const all = parts.flatMap(({ delta: { factors }, ...part }) =>
+    factors ? { ...part, factors } : [],
+  );
+  if (all.length < parts.length) return undefined;
+  const rank = all.reduce((sum, { factors: [, right] }) => sum + right.shape[0]!, 0);
+  const up = new Float32Array(outputs * rank);
+  const down = new Float32Array(rank * inputs);
+  let top = 0;
+  for (const { rows, scale, weight, factors } of all) {
+    const [left, right] = factors;
+    const own = right.shape[0]!;
+    down.set(right.data, top * inputs);
+    for (const [row, source] of sourcesOf(rows, outputs).entries()) {
+      if (source < 0) continue;
+      for (let k = 0; k < own; k++) {
+        up[row * rank + top + k] = scale * weight * left.data[source * own + k]!;
+      }
+    }
+    top += own;
+  }
+  return [ndarray("float32", [outputs, rank], up), ndarray("float32", [rank, inputs], down)];
 }
 
 /** For each row of a weight, the row of a LoRA's update that applies to it; −1 for none. */

@@ -68,7 +68,7 @@ describe("patchwise info", () => {
     const { code, out } = info("DiT-S/8");
     expect(code).toBe(0);
     expect(out).toMatch(
-      /^DiT-S\/8\n {2}parameters +33,142,016\n {2}Gflops +0\.36 .*\n {2}tokens +16\n {2}memory +\d+ MiB to draw one picture\n$/,
+      /^DiT-S\/8\n {2}family +DiT\n {2}parameters +33,142,016\n {2}Gflops +0\.36 .*\n {2}tokens +16\n {2}memory +\d+ MiB to draw one picture\n$/,
     );
   });
 

@@ -4,6 +4,8 @@ import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
+import { randomArray } from "../support/arrays.ts";
 import { interrupted, oneSentence } from "../support/cli.ts";
 import { type HubServer, hubServer } from "../support/hub-server.ts";
 import { writeDiffusersDiT, writeOriginalDiT, writeVAE } from "../support/model-folders.ts";
@@ -199,5 +201,48 @@ describe("the command line", () => {
     expect(offline.code).toBe(2);
     expect(offline.err).toMatch(oneSentence);
     expect(offline.err).toContain("cannot be reached");
+  });
+});
+
+describe("a LoRA on the Hub", () => {
+  const matrix = (rows: number, columns: number) => randomArray(rows, "float32", [rows, columns]);
+  const lora = Buffer.from(
+    safetensorsBytes([
+      ["blocks.0.attn.qkv.lora_A.weight", matrix(2, 32)],
+      ["blocks.0.attn.qkv.lora_B.weight", matrix(96, 2)],
+    ]),
+  );
+  const opened = async (file: string) => {
+    const model = await openModel(at("trained"), { loras: [{ file }] });
+    await model.close();
+    return model;
+  };
+
+  it("is downloaded by the usual name, by a given one, or as the only one", async () => {
+    const commit = "c".repeat(40);
+    const other = Buffer.from("other");
+    hub.repositories["o/usual"] = {
+      commit,
+      files: { "pytorch_lora_weights.safetensors": lora, "c.safetensors": other, "x.png": other },
+    };
+    hub.repositories["o/several"] = {
+      commit: "b".repeat(40),
+      files: { "a.safetensors": lora, "b.safetensors": other },
+    };
+    hub.repositories["o/single"] = { commit: "c".repeat(40), files: { "style.safetensors": lora } };
+    for (const file of ["o/usual", "o/several:a.safetensors", "o/single"]) {
+      const { loras, weights } = await opened(file);
+      expect(loras).toEqual([{ file, weight: 1 }]);
+      expect(weights("blocks.0.attn.qkv.weight")?.kind).toBe("array");
+    }
+    expect(fetched().toSorted()).toEqual([
+      "a.safetensors",
+      "pytorch_lora_weights.safetensors",
+      "style.safetensors",
+    ]);
+    await expect(opened("o/several")).rejects.toThrow(
+      "o/several has no file that alone may be the LoRA; give one of its files as o/several:FILE: it has a.safetensors, b.safetensors.",
+    );
+    await expect(opened("o/single:b.safetensors")).rejects.toThrow('no file "b.safetensors"');
   });
 });

@@ -244,6 +244,11 @@ function lowerWeight(
       return emitter.emit("Mul", [numbers, scale]);
     },
     rotate: (numbers, size, dims) => lowerRotation(emitter, numbers, size, dims),
+    adapt(base, up, down, dims) {
+      const product = emitter.emit("MatMul", [up, down]);
+      const shaped = emitter.emit("Reshape", [product, emitter.ints(dims)]);
+      return emitter.emit("Add", [base, shaped]);
+    },
   };
 
   const names = new Map<Tensor, string>();
@@ -309,6 +314,7 @@ function lowerRows({ name, stored }: Table, ids: string, node: Node, emitter: Em
     concat: refused,
     multiply: refused,
     rotate: refused,
+    adapt: refused,
   });
 }
 

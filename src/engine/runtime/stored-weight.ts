@@ -209,6 +209,35 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       return emitter.rotate(scaled, rotated, weightType(numbers).shape);
     },
   },
+  adapted: {
+    type: ({ base }) => ({ dtype: "float32", shape: weightType(base).shape }),
+    label: ({ base }) => weightLabel(base),
+    bytes: ({ base, up, down }) => weightBytes(base) + up.data.byteLength + down.data.byteLength,
+    files: ({ base }) => weightFiles(base),
+    relocated: (weight, rename) => ({ ...weight, base: relocated(weight.base, rename) }),
+    reshaped: (weight, shape) => ({ ...weight, base: reshaped(weight.base, shape) }),
+    slice({ base, up, down }, axis, start, count) {
+      if (axis > 0) return refuseCut();
+      const [, rank = 0] = up.shape;
+      const data = up.data.subarray(start * rank, (start + count) * rank);
+      const rows = { ...up, shape: [count, rank], data };
+      return { kind: "adapted", base: sliceRows(base, 0, start, count), up: rows, down };
+    },
+    inPlace: ({ base }, readable) => isInPlace(base, readable),
+    gatherable: () => false,
+    async read({ base, up, down }, target, readFile) {
+      const stored = castArray(await readWeight(base, readFile), "float32").data;
+      const { length } = stored;
+      const values = viewOf("float32", target.buffer as ArrayBuffer, target.byteOffset, length);
+      values.set(stored);
+      addProduct(values, up, down);
+    },
+    emit({ base, up, down }, name, emitter) {
+      const own = emitWeight(base, `${name}#base`, emitter);
+      const [left, right] = [emitter.array(`${name}#up`, up), emitter.array(`${name}#down`, down)];
+      return emitter.adapt(own, left, right, weightType(base).shape);
+    },
+  },
   channels: {
     type({ part, of }) {
       const [outputs, inputs] = weightType(of).shape as readonly [number, number];
@@ -246,6 +275,20 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
   },
 };
+
+/** Adds up [rows, rank] · down [rank, columns] to values [rows, columns]. */
+function addProduct(values: Float32Array, up: NdArray<"float32">, down: NdArray<"float32">): void {
+  const [rank = 0, columns = 0] = down.shape;
+  const added = new Float64Array(columns);
+  for (let row = 0; row < up.shape[0]!; row++) {
+    added.fill(0);
+    for (let k = 0; k < rank; k++) {
+      const factor = up.data[row * rank + k]!;
+      for (let j = 0; j < columns; j++) added[j]! += factor * down.data[k * columns + j]!;
+    }
+    for (let j = 0; j < columns; j++) values[row * columns + j]! += added[j]!;
+  }
+}
 
 function isSingle(weight: StoredWeight): boolean {
   return sizeOf(weightType(weight).shape) === 1;
@@ -314,6 +357,15 @@ export function scaledWeight(
   rotated?: number,
 ): ScaledWeight {
   return { kind: "scaled", numbers, scale, rotated };
+}
+
+/** A weight to which programs add `up` [rows, rank] · `down` [rank, columns]. */
+export function adaptedWeight(
+  base: StoredWeight,
+  up: NdArray<"float32">,
+  down: NdArray<"float32">,
+): StoredWeight {
+  return { kind: "adapted", base, up, down };
 }
 
 /**

@@ -59,13 +59,24 @@ export interface ChannelsWeight {
   readonly of: StoredWeight;
 }
 
+/** A weight as it is stored, to which programs add a product of two matrices of a low rank, as LoRAs have it. */
+export interface AdaptedWeight {
+  readonly kind: "adapted";
+  readonly base: StoredWeight;
+  /** [rows, rank] */
+  readonly up: NdArray<"float32">;
+  /** [rank, columns], where the base has as many columns in all its other axes together. */
+  readonly down: NdArray<"float32">;
+}
+
 export type StoredWeight =
   | ArrayWeight
   | FileWeight
   | RowsWeight
   | BlocksWeight
   | ScaledWeight
-  | ChannelsWeight;
+  | ChannelsWeight
+  | AdaptedWeight;
 
 /** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
@@ -85,4 +96,6 @@ export interface WeightEmitter {
   /** Takes back the rotation of groups of `size` numbers of a matrix of this shape. */
   rotate(numbers: string, size: number, shape: readonly number[]): string;
   blocks(name: string, weight: BlocksWeight): string;
+  /** Adds the product of two matrices to a weight of this shape. */
+  adapt(base: string, up: string, down: string, shape: readonly number[]): string;
 }

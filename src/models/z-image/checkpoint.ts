@@ -81,6 +81,22 @@ const singleFileNames: Renaming = [
   [/\.attention\.k_norm\./, ".attention.norm_k."],
 ];
 
+/** The name of a layer in single files, and which third of its rows are the layer's where they join its projections. */
+export function singleFileLayer(layer: string): {
+  readonly name: string;
+  readonly part?: { readonly index: number; readonly of: number };
+} {
+  const [, path, projection] = /^(.*\.attention)\.to_([qkv])$/.exec(layer) ?? [];
+  if (path !== undefined) {
+    return { name: `${path}.qkv`, part: { index: "qkv".indexOf(projection!), of: 3 } };
+  }
+  return {
+    name: layer
+      .replace(/^all_(x_embedder|final_layer)\.\d+-1(?=\.|$)/, "$1")
+      .replace(/\.attention\.to_out\.0$/, ".attention.out"),
+  };
+}
+
 /** The weights of a single file under the original's names, which those of ComfyUI and GGUF differ from. */
 export function originalZImageWeights(weights: Weights): Weights {
   const split = splitRows(weights, (name) => {

@@ -6,6 +6,7 @@ import type { NetworkFamily } from "../family.ts";
 import {
   isZImage,
   originalZImageWeights,
+  singleFileLayer,
   zImageCheckpointConfig,
   zImageConfig,
 } from "./checkpoint.ts";
@@ -32,6 +33,7 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
   original: {
     recognises: isZImage,
     weights: originalZImageWeights,
+    layerName: singleFileLayer,
     open: (weights) => ({
       config: zImageCheckpointConfig(weights),
       recipe: rectifiedFlow(3),

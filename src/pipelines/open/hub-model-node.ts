@@ -9,6 +9,7 @@ import { type HubChoice, type HubOptions, hubSnapshot } from "../../weights/hub/
 import { readShardIndex } from "../../weights/safetensors/sharded.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { fileSource } from "../../weights/sources/file-node.ts";
+import { loraFiles, loraSettings } from "../../weights/lora-settings.ts";
 import { diffusersIndex, pipelineClass, unneededComponents } from "./diffusers.ts";
 import type { OpenModelOptions } from "./options.ts";
 
@@ -25,6 +26,31 @@ export async function downloadModel(
   const { file } = id;
   if (file === undefined) return hubSnapshot(id, filesOfFolder(id, options), hub);
   return join(await hubSnapshot(id, filesOfFile(id.repo, file), hub), file);
+}
+
+/**
+ * The local folder or file of a LoRA on the Hub, after downloading what the cache lacks.
+ *
+ * @throws what `hubSnapshot` throws; UsageError if the repository has no such file, or several that may be the LoRA
+ */
+export async function downloadLora(id: HubId, hub: HubOptions | undefined): Promise<string> {
+  let chosen = id.file;
+  const snapshot = await hubSnapshot(
+    id,
+    async (paths) => {
+      const files = paths.filter((path) => !path.includes("/") && path.endsWith(".safetensors"));
+      const usual = loraFiles.find((name) => files.includes(name));
+      chosen ??= usual ?? (files.length === 1 ? files[0] : undefined);
+      if (chosen === undefined || !paths.includes(chosen)) {
+        throw new UsageError(
+          `${id.repo} has ${id.file === undefined ? "no file that alone may be the LoRA" : `no file ${quote(id.file)}`}; give one of its files as ${id.repo}:FILE: ${filesListed(paths.filter((path) => extname(path) === ".safetensors"))}.`,
+        );
+      }
+      return [chosen, ...paths.filter((path) => path === loraSettings)];
+    },
+    hub,
+  );
+  return join(snapshot, chosen!);
 }
 
 /** A file, and the shards that it lists if it is an index. */

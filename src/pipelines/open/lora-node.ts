@@ -1,52 +1,62 @@
 /** Merges LoRA files into the weights of an open model. */
-import { arrayWeight } from "../../engine/runtime/stored-weight.ts";
+import {
+  adaptedWeight,
+  arrayWeight,
+  type StoredWeight,
+  weightBytes,
+  weightType,
+} from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { FormatError, UsageError } from "../../engine/errors.ts";
-import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
-import { modelFiles } from "../../models/card.ts";
+import { castArray, sizeOf } from "../../engine/arrays/ndarray.ts";
 import { layerNames } from "../../training/tasks/lora-layers.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
-import { type LoraPart, mergeLora, readLora } from "../../weights/lora.ts";
-import type { LoraSettings } from "../../weights/lora-settings.ts";
+import { loraFactors, type LoraPart, mergeLora, readLora } from "../../weights/lora.ts";
+import {
+  loraFiles,
+  type LoraSettings,
+  loraSettings,
+  peftFile,
+} from "../../weights/lora-settings.ts";
+import type { HubOptions } from "../../weights/hub/hub-node.ts";
+import { parseHubId } from "../../weights/hub/id.ts";
+import { downloadLora } from "./hub-model-node.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { readStored } from "../../weights/stored-node.ts";
 import type { ImageModel, MergedLora } from "../image-model.ts";
 
-const peftFile = "adapter_model.safetensors";
-/** Names of the file in a folder with a LoRA: ours, diffusers', PEFT's. */
-const fileNames = [modelFiles.lora, "pytorch_lora_weights.safetensors", peftFile];
-/** PEFT's settings beside its file. */
-const settingsFile = "adapter_config.json";
+type WeightedPart = LoraPart & { readonly weight: number };
 
 export interface ChosenLora {
-  /** A `.safetensors` file, or a folder that holds one. */
+  /** A `.safetensors` file, a folder that holds one, or one on the Hugging Face Hub as `owner/name` or `owner/name:file.safetensors`. */
   readonly file: string;
   /** Scale of its contribution; 1 unless given. */
   readonly weight?: number | undefined;
 }
 
 /**
- * The model with LoRAs merged into its weights: W + Σ weight·(alpha / rank)·B·A, computed once, in float32. Weights that no
- * LoRA changes stay where they are stored; a LoRA of weight 0 changes none.
+ * The model with LoRAs merged into its weights, W + Σ weight·(alpha / rank)·B·A in float32: computed once, or where W is stored in
+ * fewer bytes, in each run. Weights that no LoRA changes stay where they are stored; a LoRA of weight 0 changes none.
  *
  * @throws UsageError if there is no such file; FormatError if one is not a LoRA of this model
  */
 export async function withLoras(
   model: ImageModel,
   loras: readonly ChosenLora[],
+  hub?: HubOptions,
 ): Promise<ImageModel> {
   if (loras.length === 0) return model;
   const names = layerNames(model.network);
   const applied: MergedLora[] = [];
   const warnings: string[] = [];
-  const byParameter = new Map<string, (LoraPart & { readonly weight: number })[]>();
+  const byParameter = new Map<string, WeightedPart[]>();
   for (const { file, weight = 1 } of loras) {
     if (!Number.isFinite(weight)) {
       throw new UsageError(`The weight of ${file} is ${weight}; give a number, such as 0.8.`);
     }
-    const { path, settings } = await locate(file);
+    const { path, settings } = await locate(file, hub);
     const lora = await closing(await openSafetensorsFile(path), (opened) =>
       readLora(opened, names, model.name, settings),
     );
@@ -57,7 +67,7 @@ export async function withLoras(
       byParameter.set(name, [...(byParameter.get(name) ?? []), { ...part, weight }]);
     }
   }
-  const merged = new Map<string, NdArray>();
+  const changed = new Map<string, StoredWeight>();
   for (const [name, parts] of byParameter) {
     const stored = model.weights(name);
     if (!stored) {
@@ -65,27 +75,42 @@ export async function withLoras(
         `A LoRA changes ${name}, which ${model.name} does not have; give a LoRA of this model.`,
       );
     }
-    merged.set(name, mergeLora(castArray(await readStored(stored), "float32"), parts));
+    changed.set(name, await adapted(stored, parts));
   }
   return {
     ...model,
-    weights: (name) => {
-      const array = merged.get(name);
-      return array ? arrayWeight(array) : model.weights(name);
-    },
+    weights: (name) => changed.get(name) ?? model.weights(name),
     loras: applied,
     warnings: [...(model.warnings ?? []), ...warnings],
   };
 }
 
+/**
+ * A weight with the parts of LoRAs. One that is stored in fewer bytes than float32 takes stays as it is, and programs add the products
+ * of the LoRAs' matrices to it; others, and updates that are no such products, are computed once.
+ */
+async function adapted(
+  stored: StoredWeight,
+  parts: readonly WeightedPart[],
+): Promise<StoredWeight> {
+  const { shape } = weightType(stored);
+  const factors = weightBytes(stored) < 4 * sizeOf(shape) && loraFactors(shape, parts);
+  return factors
+    ? adaptedWeight(stored, ...factors)
+    : arrayWeight(mergeLora(castArray(await readStored(stored), "float32"), parts));
+}
+
 /** Path of a LoRA's weights, and the settings file beside them if there is one. */
 async function locate(
   file: string,
+  hub: HubOptions | undefined,
 ): Promise<{ readonly path: string; readonly settings: LoraSettings | undefined }> {
   const status = await stat(file).catch(() => undefined);
   if (!status) {
+    const id = parseHubId(file);
+    if (id) return locate(await downloadLora(id, hub), hub);
     throw new UsageError(
-      `There is no LoRA ${file}; give a .safetensors file, or a folder that holds one, followed by :WEIGHT for another weight than 1.`,
+      `There is no LoRA ${file}; give a .safetensors file, a folder that holds one, or a LoRA on the Hub as owner/name, followed by :WEIGHT for another weight than 1.`,
     );
   }
   if (!status.isDirectory()) {
@@ -94,15 +119,15 @@ async function locate(
     const isOther = basename(file) !== peftFile && (await exists(join(folder, peftFile)));
     return { path: file, settings: isOther ? undefined : await settingsBeside(folder) };
   }
-  for (const name of fileNames) {
+  for (const name of loraFiles) {
     const path = join(file, name);
     if (await exists(path)) return { path, settings: await settingsBeside(file) };
   }
-  throw new UsageError(`${file} holds no LoRA: none of ${fileNames.join(", ")} is there.`);
+  throw new UsageError(`${file} holds no LoRA: none of ${loraFiles.join(", ")} is there.`);
 }
 
 async function settingsBeside(folder: string): Promise<LoraSettings | undefined> {
-  const path = join(folder, settingsFile);
+  const path = join(folder, loraSettings);
   if (!(await exists(path))) return undefined;
   const content = await readJson(path);
   if (typeof content === "object" && content !== null) return content as LoraSettings;

@@ -75,7 +75,7 @@ export async function openModel(
   hub?: HubOptions,
 ): Promise<ImageModel> {
   const model = await openSource(source, options, hub);
-  return closingOnFailure([model], () => withLoras(model, loras));
+  return closingOnFailure([model], () => withLoras(model, loras, hub));
 }
 
 async function openSource(

@@ -14,7 +14,8 @@ const joined = /\.(to|add)_qkv(_proj)?$/;
 
 /**
  * Every layer that a LoRA can adapt, which are the linear ones and the convolution of the patches: by its own name and by
- * diffusers', which stores parts of some layers apart and the rows of some in another order.
+ * diffusers', which stores parts of some layers apart and the rows of some in another order, or by that of single files, which join
+ * some layers.
  */
 export function layerNames(network: NetworkConfig): readonly LayerName[] {
   const { params } = traceNetwork(network, { drop: canDrop(network) });
@@ -23,7 +24,10 @@ export function layerNames(network: NetworkConfig): readonly LayerName[] {
     const layer = layerOf(key);
     const own = { name: layer, layer, shape: tensor.shape as readonly number[] };
     const theirs = diffusersNames(network, key, own);
-    return theirs[0]?.name === layer ? [own] : [own, ...theirs];
+    const inFiles = familyOf(network).original?.layerName?.(layer);
+    const whole = { index: 0, of: 1 };
+    const others = inFiles && inFiles.name !== layer ? [{ ...own, part: whole, ...inFiles }] : [];
+    return theirs[0]?.name === layer ? [own, ...others] : [own, ...theirs, ...others];
   });
 }
 
@@ -35,7 +39,7 @@ export function publishedNames(network: NetworkConfig): (layer: string) => reado
   const names = layerNames(network);
   const published = familyOf(network).diffusers?.namesLora ?? false;
   return (layer) => {
-    const [own, ...theirs] = names.filter((each) => each.layer === layer);
+    const [own, ...theirs] = names.filter((each) => each.layer === layer && !each.part);
     if (!published || theirs.length === 0) return [own!];
     const parts = theirs.filter(({ rows }) => rows);
     return parts.length > 0 ? parts : theirs;

@@ -19,7 +19,9 @@ import type { Tokenizer } from "../../text/tokenizer.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
 import { readTrainedFolder, requirePlausibleCard } from "../../models/card-folder.ts";
-import { diskFolder } from "../../weights/sources/folder-node.ts";
+import { hubSnapshot } from "../../weights/hub/hub-node.ts";
+import { parseHubId } from "../../weights/hub/id.ts";
+import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
 import { loraFile, mergeLora } from "../../weights/lora.ts";
 import { product } from "../../weights/lora-forms.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
@@ -60,10 +62,10 @@ export async function loraPlan(
 }
 
 async function openBase(source: string): Promise<Base> {
-  const folder = (await shippedModel(source)) ?? source;
+  const folder = (await shippedModel(source)) ?? (await onHub(source)) ?? source;
   if (!(await isTrainedFolder(folder))) {
     throw new UsageError(
-      `The base ${source} is neither a bundled model (${(await shippedModels()).join(", ")}) nor a folder with a ${modelFiles.card} that patchwise train wrote; give one of these.`,
+      `The base ${source} is neither a bundled model (${(await shippedModels()).join(", ")}) nor a folder with a ${modelFiles.card} that patchwise train wrote, here or on the Hub; give one of these.`,
     );
   }
   const { card, tokenizer } = await readTrainedFolder(diskFolder(folder));
@@ -76,6 +78,20 @@ async function openBase(source: string): Promise<Base> {
   return closingOnFailure([weights], async () => {
     requirePlausibleCard(card, weights);
     return { folder, card, tokenizer, weights };
+  });
+}
+
+/** The local folder of a trained model on the Hub, after downloading what the cache lacks; undefined for what is no name there. */
+async function onHub(source: string): Promise<string | undefined> {
+  const id = (await exists(source)) ? undefined : parseHubId(source);
+  if (!id) return undefined;
+  return hubSnapshot(id, async (paths) => {
+    if (id.file === undefined && paths.includes(modelFiles.card)) {
+      return Object.values(modelFiles).filter((name) => paths.includes(name));
+    }
+    throw new UsageError(
+      `The base ${source} is no model with a ${modelFiles.card}, as patchwise train writes it; give the name of a repository that has one.`,
+    );
   });
 }
 
