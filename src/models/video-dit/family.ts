@@ -49,12 +49,6 @@ export const videoDiTFamily: NetworkFamily<VideoDiTConfig> = {
         qkNorm: { kind: "rms", affine: true, epsilon: 1e-6 },
       };
     },
-    adapt: (architecture, { given }) => {
-      if (given.canvas === undefined) return architecture;
-      throw new UsageError(
-        "A canvas that moves is made of codes of pictures and a table of motions, which a config does not have; leave model.canvas out.",
-      );
-    },
     textWidth: ({ hidden }) => hidden,
   },
 };

@@ -3,7 +3,7 @@ import type { Batch } from "../../data/loading/batch-reader.ts";
 import type { AnyRecipe } from "../../diffusion/discrete/discrete.ts";
 import type { DrawnFrames } from "../../diffusion/recipe.ts";
 import { UsageError } from "../../engine/errors.ts";
-import type { NetworkConfig } from "../../models/network.ts";
+import { type NetworkConfig, takesStart } from "../../models/network.ts";
 import type { FeatureSettings, FramesConfig } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 
@@ -42,6 +42,14 @@ export function requireLearnableClips(
         : features && "training.features compares pictures; leave it out";
   if (!problem) return;
   throw new UsageError(`Clips of ${frames} frames cannot be learned so: ${problem}.`);
+}
+
+/** @throws UsageError if the network has a canvas that moves */
+export function refuseMovingCanvas(network: NetworkConfig, name: string): void {
+  if (!takesStart(network)) return;
+  throw new UsageError(
+    `${name} has a canvas that moves by a table of motions, which other clips do not follow, so it cannot be trained on them; leave model.canvas out, or adapt another model.`,
+  );
 }
 
 /** The frames of a batch, in the times of a network. */

@@ -44,7 +44,7 @@ import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
-import { clipRows, requireLearnableClips } from "./clips.ts";
+import { clipRows, refuseMovingCanvas, requireLearnableClips } from "./clips.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
 import { matchCondition, requireCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import { captionWarnings } from "./captions.ts";
@@ -209,6 +209,7 @@ export function denoiserParts(
 > {
   const { diffusion: recipe, samples, training, sampling } = config;
   requireKnownSamples(samples.of, network, classNames);
+  refuseMovingCanvas(network, owner ?? name);
   // A LoRA draws with the settings of its base.
   if (owner === undefined) requireCondition(config, network);
   const examples = {
