@@ -319,8 +319,48 @@ async function drawGrid(): Promise<void> {
     .toFile(join(out, `grid-${String(count).padStart(6, "0")}.png`));
 }
 
+/**
+ * Returns the loss of the averaged weights on all held-out emoji, each with the code of its own picture, the same noise
+ * every time. Beside it stands the loss without a code.
+ */
+async function heldOutLoss(averages: Record<string, NdArray>) {
+  const program = await backend.compile(graphOf({ loss }), {
+    weights: arrayWeights({ ...fixed, ...averages }),
+    threads: THREADS,
+  });
+  const heldOut = all.filter((drawing) => drawing.heldOut);
+  const sums = { own: 0, none: 0 };
+  for (let from = 0; from < heldOut.length; from += BATCH) {
+    const shown = heldOut.slice(from, from + BATCH);
+    const x0 = batchOf(shown.map(({ rgba }) => rgba));
+    const examples = {
+      x0,
+      ...drawExamples(recipe, fork(fork(randomKey(6), "held out"), from), x0.shape),
+      codeNoise: ndarray(
+        "float32",
+        [shown.length, 1, WIDTH],
+        new Float32Array(shown.length * WIDTH),
+      ),
+    };
+    for (const [kind, dropped] of [
+      ["own", 0],
+      ["none", 1],
+    ] as const) {
+      const drop = ndarray("bool", [shown.length], new Uint8Array(shown.length).fill(dropped));
+      const value = (await program.run({ ...examples, drop }))["loss"]!.data[0] as number;
+      sums[kind] += (value * shown.length) / heldOut.length;
+    }
+  }
+  await program.dispose();
+  return sums;
+}
+
 async function save(): Promise<void> {
   const state = await trainer.readState();
+  const { own, none } = await heldOutLoss(averagesIn(state));
+  console.log(
+    `step ${count}  images ${images}  held-out loss ${own.toFixed(4)}, without codes ${none.toFixed(4)}  ${(seconds / 60).toFixed(1)} min, ${(process.cpuUsage().user / 6e7).toFixed(1)} of the processor in this run`,
+  );
   await writeSafetensors(stateFile, Object.entries(state), []);
   await writeSafetensors(
     join(out, "averages.safetensors"),
