@@ -31,6 +31,7 @@ const commands: Readonly<Record<string, () => Promise<(program: Command) => void
   export: async () => (await import("./export.ts")).addExport,
   generate: async () => (await import("./generate.ts")).addGenerate,
   info: async () => (await import("./info.ts")).addInfo,
+  plan: async () => (await import("./plan.ts")).addPlan,
   quantize: async () => (await import("./quantize.ts")).addQuantize,
   serve: async () => (await import("./serve.ts")).addServe,
   studio: async () => (await import("./studio.ts")).addStudio,

@@ -21,7 +21,8 @@ import { estimateTime, type MeasuredContender, type TimeEstimate } from "./estim
 import { extractorImages, type ExtractorProgress, openTrainedExtractor } from "./extractor-node.ts";
 import type { DrawSamples } from "../training/tasks/samples.ts";
 import { type TrainingEvent, type TrainingResult } from "../training/loop.ts";
-import { checkTraining, train } from "../training/run/train-node.ts";
+import { checkTraining } from "../training/run/opened-training-node.ts";
+import { train } from "../training/run/train-node.ts";
 import type { CheckedTraining } from "../training/speed.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { closing } from "../weights/sources/closing.ts";

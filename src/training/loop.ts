@@ -29,7 +29,8 @@ import {
 import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isDue, isSampled, wantsSamples } from "./due.ts";
 import { allFinite, notFinite } from "./finite.ts";
-import { configuredOptimizer, type Optimizer, rateAt, type Tree } from "./optimizers.ts";
+import { configuredStep, stepsOf } from "./configured-step.ts";
+import { type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
   createTrainer,
@@ -37,7 +38,6 @@ import {
   type ReduceGradients,
   type Trainer,
   type TrainerState,
-  trainingStep,
 } from "./step.ts";
 
 /** The pictures that a training learns from, as the network sees them. */
@@ -231,15 +231,7 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   const rows = collective ? ownRows(collective, training.batch).count : training.batch;
   const least = leastMemory(task.loss, task.trained, rows);
   requireMemory(least, options.memory, task.trained, rows, "at least");
-  const step = trainingStep({
-    loss: task.loss,
-    params: task.trained,
-    optimizer: options.optimizer ?? configuredOptimizer(training.optimizer),
-    // A constant decay would keep a part of the random first weights in short trainings.
-    emaDecay: (count) => count.add(1).div(count.add(10)).minimum(training.ema),
-    clip: training.clip ?? undefined,
-    accumulate: training.accumulate,
-  });
+  const step = configuredStep(task, training, options.optimizer);
   const memory = memoryOf(step, batches, rows, options);
   requireMemory(memory, options.memory, task.trained, rows);
   report({
@@ -388,15 +380,6 @@ function betweenSteps(run: Run, elapsed: () => number) {
       last.saved = { step, seconds: elapsed() };
     },
   };
-}
-
-/** The number of steps of the whole training; undefined if the clock ends it. */
-function stepsOf(
-  { steps: given, compute, batch, accumulate }: RunConfig["training"],
-  task: Task,
-): number | undefined {
-  if (compute === undefined) return given;
-  return Math.max(1, Math.round((compute * 1e12) / (3 * task.multiplyAdds() * batch * accumulate)));
 }
 
 /** The inputs of a step, numbered from 0. Each of its batches has a key of its own. */

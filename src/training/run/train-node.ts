@@ -42,8 +42,6 @@ import {
   type TrainingResult,
   trainLoop,
 } from "../loop.ts";
-import { leastMemory, requireMemory } from "../memory.ts";
-import { type CheckedTraining, forwardSeconds } from "../speed.ts";
 import { type LatentSourceOptions, openLatentSource } from "../sources/latent-source-node.ts";
 import { type Collective, fromFirst, ownRows, ranksThatDiffer } from "../collective/collective.ts";
 import type { Arrays } from "../step.ts";
@@ -221,44 +219,7 @@ async function begun(
   return first ?? source.begin();
 }
 
-/**
- * Checks what can be known of a training before it: its data, its network and the least memory that it takes, and measures its
- * speed. Writes nothing.
- *
- * @throws UsageError as `train` does
- */
-export async function checkTraining(
-  given: TrainingConfig,
-  context: TrainContext,
-): Promise<CheckedTraining> {
-  const { backend, out } = context;
-  const plan = await planOf(given, context);
-  return closing(plan, async () => {
-    const { training } = plan.config;
-    const start = { report: () => {}, step: 0, resumed: false };
-    const source = await openSource(plan.config, undefined, { backend, out, ...start });
-    return closing(source, async () => {
-      const task = await plan.task(source);
-      const { loss, trained } = task;
-      const memory = backend.device === "cpu" ? availableMemory() : undefined;
-      requireMemory(
-        leastMemory(loss, trained, training.batch),
-        memory,
-        trained,
-        training.batch,
-        "at least",
-      );
-      return {
-        pictures: source.info.count,
-        condition: conditionIn(given, source),
-        multiplyAdds: task.multiplyAdds(),
-        seconds: await forwardSeconds(task, training, backend),
-      };
-    });
-  });
-}
-
-function openSource(
+export function openSource(
   config: RunConfig,
   collective: Collective | undefined,
   options: LatentSourceOptions,
@@ -290,7 +251,8 @@ function requireOutside(
   }
 }
 
-async function planOf(
+/** Opens what a training needs beside its data. */
+export async function planOf(
   given: Parameters<typeof train>[0],
   context: TrainContext & Pick<TrainOptions, "resume">,
 ): Promise<TaskPlan> {

@@ -1,0 +1,77 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { png } from "../data/support.ts";
+import { oneSentence, patchwise } from "../support/cli.ts";
+
+const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-plan-"));
+afterAll(() => rmSync(scratch, { recursive: true, force: true }));
+const plan = (...args: string[]) =>
+  patchwise(["plan", path.join(scratch, "plan.yaml"), ...args], scratch);
+
+beforeAll(async () => {
+  mkdirSync(path.join(scratch, "photos"));
+  for (let i = 0; i < 4; i++) writeFileSync(path.join(scratch, "photos", `${i}.png`), await png(i));
+  writeFileSync(
+    path.join(scratch, "plan.yaml"),
+    `data: { kind: images, path: ${JSON.stringify(path.join(scratch, "photos"))} }
+picture: { size: 16 }
+model: { patch: 4, hidden: 32, depth: 1, heads: 1 }
+training: { steps: 10, batch: 8, threads: 1 }
+`,
+  );
+});
+
+it("measures a step, and plans as many ranks as divide the batch", () => {
+  const plot = path.join(scratch, "plan.svg");
+  const { code, out } = plan("--json", "--price", "2", "--plot", plot);
+  expect(code).toBe(0);
+  const { costs, ranks, pictures } = JSON.parse(out) as {
+    costs: { parameters: number; alone: { fixed: number; perRow: number } };
+    ranks: Record<string, number>[];
+    pictures: number;
+  };
+  expect(pictures).toBe(80);
+  expect(costs.parameters).toBeGreaterThan(10_000);
+  expect(ranks.map((row) => row["ranks"])).toEqual([1, 2, 8]);
+  for (const row of ranks) {
+    expect(row["cost"]).toBeCloseTo(2 * row["rankHours"]!);
+    expect(row["stepSeconds"]).toBeGreaterThan(0);
+    expect(row["memoryBytes"]).toBeGreaterThan(4 * 4 * costs.parameters);
+  }
+  expect(ranks[0]!["stepSeconds"]).toBeCloseTo(costs.alone.fixed + 8 * costs.alone.perRow);
+  expect(readFileSync(plot, "utf8").match(/<circle/g)).toHaveLength(3);
+});
+
+it("prints a table and what it assumes, for a processor that is not here", () => {
+  const { code, out } = plan(
+    "--speed",
+    "10",
+    "--memory-rate",
+    "50",
+    "--ranks",
+    "1,4",
+    "--link",
+    "100",
+  );
+  expect(code).toBe(0);
+  expect(out).toMatch(
+    /^ranks +rows +memory +step +all-reduce +images\/s +efficiency +80 pictures +rank-hours$/m,
+  );
+  expect(out).toMatch(/^ +4 +2 /m);
+  expect(out).toContain("It assumes: 10 Tflop/s in every product, and 50 GB/s");
+});
+
+it.each([
+  [["--ranks", "3"], "training.batch is 8, which 3 processes cannot share"],
+  [["--ranks", "two"], "--ranks is"],
+  [["--link", "0"], "--link is 0; give a number above 0"],
+  [["--memory-rate", "50"], "--memory-rate belongs to --speed"],
+  [["--plot", "plan.png"], "name a file that ends in .svg"],
+])("refuses %j with a sentence", (args, message) => {
+  const { code, err } = plan(...args);
+  expect(code).toBe(2);
+  expect(err).toMatch(oneSentence);
+  expect(err).toContain(message);
+});
