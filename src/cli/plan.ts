@@ -3,9 +3,12 @@ import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
 import { availableMemory } from "../engine/runtime/available-memory-node.ts";
+import type { Backend } from "../engine/runtime/backend.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { countElements } from "../engine/passes/cost.ts";
+import type { RunConfig } from "../training/config/config.ts";
 import { configuredStep, stepsOf } from "../training/configured-step.ts";
+import type { Task } from "../training/loop.ts";
 import { openedTraining } from "../training/run/opened-training-node.ts";
 import { measuredCopyRate, measuredCosts, rankMemory } from "../training/scaling/measure-node.ts";
 import {
@@ -14,6 +17,7 @@ import {
   type Link,
   type PlannedRanks,
   planRanks,
+  type RankCosts,
   rankCounts,
   rowsOfRank,
 } from "../training/scaling/plan.ts";
@@ -89,27 +93,8 @@ export function addPlan(program: Command): void {
 }
 
 async function planCommand(file: string, options: PlanOptions): Promise<void> {
-  const { link: gigabits, latency, speed, memoryRate, plot, price, pictures: asked } = options;
-  const positive = {
-    link: gigabits,
-    latency,
-    speed,
-    "memory-rate": memoryRate,
-    pictures: asked,
-    price,
-  };
-  for (const [name, value] of Object.entries(positive)) {
-    if (value === undefined || value > 0) continue;
-    throw new UsageError(`--${name} is ${value}; give a number above 0.`);
-  }
-  if (memoryRate !== undefined && speed === undefined) {
-    throw new UsageError(
-      "--memory-rate belongs to --speed; give both, or none to measure this machine.",
-    );
-  }
-  if (plot !== undefined && extname(plot) !== ".svg") {
-    throw new UsageError(`--plot is ${plot}; name a file that ends in .svg.`);
-  }
+  requireSensible(options);
+  const { link: gigabits, latency, plot, price } = options;
   const given = await readConfig(file, options.set);
   const { batch, accumulate } = given.training;
   const counts =
@@ -122,61 +107,93 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   // Nothing is written there; the folder only names the model.
   const out = join("runs", given.name ?? basename(file, extname(file)));
-  const found = await openedTraining(given, { backend, out }, async ({ config, task }) => {
-    const { training } = config;
-    const step = configuredStep(task, { ...training, accumulate: 1 });
-    const parameters = countElements(Object.values(task.trained));
-    const multiplyAdds = task.multiplyAdds();
-    const memory = rankMemory(step, parameters);
-    const costs =
-      speed === undefined
-        ? await measuredCosts(backend, step, task, batch, {
-            threads: training.threads,
-            available: options.device === "cpu" ? availableMemory() : undefined,
-          })
-        : countedCosts(
-            { parameters, multiplyAdds, memory },
-            speed,
-            memoryRate === undefined ? measuredCopyRate() : memoryRate * 1e9,
-          );
-    const ranks = planRanks(costs, { batch, accumulate }, counts, link);
-    const steps = stepsOf(training, task);
-    return { costs, ranks, multiplyAdds, trained: steps && steps * batch * accumulate };
-  });
-  const pictures = asked ?? found.trained ?? 1e6;
-  const ranks = found.ranks.map((row) => {
+  const { memory, multiplyAdds, trained, ...costs } = await openedTraining(
+    given,
+    { backend, out },
+    async ({ config: { training }, task }) => {
+      const steps = stepsOf(training, task);
+      return {
+        ...(await costsOf(task, training, backend, options)),
+        multiplyAdds: task.multiplyAdds(),
+        trained: steps && steps * batch * accumulate,
+      };
+    },
+  );
+  const pictures = options.pictures ?? trained ?? 1e6;
+  const planned = planRanks({ ...costs, memory }, { batch, accumulate }, counts, link);
+  const ranks = planned.map((row) => {
     const hours = pictures / row.imagesPerSecond / 3600;
     const rankHours = hours * row.ranks;
     return { ...row, hours, rankHours, ...(price !== undefined && { cost: rankHours * price }) };
   });
   if (plot !== undefined) await writeFileAtomic(plot, Buffer.from(plannedPlot(ranks, link)));
-  const { memory: _, ...costs } = found.costs;
   if (options.json) {
-    writeJsonLine(process.stdout, {
-      costs,
-      multiplyAdds: found.multiplyAdds,
-      link,
-      pictures,
-      ranks,
-    });
+    writeJsonLine(process.stdout, { costs, multiplyAdds, link, pictures, ranks });
     return;
   }
-  const how =
-    speed === undefined
-      ? `steps measured on this machine's ${options.device} now, so that other work on it slows the prediction`
-      : `${speed} Tflop/s in every product, and ${(costs.copyRate / 1e9).toPrecision(2)} GB/s where gradients, weights and moments are copied`;
+  const size = `${(costs.parameters / 1e6).toFixed(1)}M parameters, ${(multiplyAdds / 1e9).toPrecision(3)} Gflops a picture`;
   writeText(
     process.stdout,
     [
-      `${(costs.parameters / 1e6).toFixed(1)}M parameters, ${(found.multiplyAdds / 1e9).toPrecision(3)} Gflops a picture, batch ${batch * accumulate}; ${gigabits} Gbit/s between ranks.`,
+      `${size}, batch ${batch * accumulate}; ${gigabits} Gbit/s between ranks.`,
       "",
       ...tableOf(ranks, pictures),
       "",
-      `It assumes: ${how}; every rank on such a machine, with a link of its own at 90 % of its rate and ${latency} µs a message;`,
-      "gradient, all-reduce and update one after another, as patchwise train runs them; pictures that are read in time; no rank slower than the others.",
+      ...assumptions(options, costs.copyRate),
       "",
     ].join("\n"),
   );
+}
+
+/** @throws UsageError */
+function requireSensible(options: PlanOptions): void {
+  const { link, latency, speed, memoryRate, pictures, price, plot } = options;
+  const positive = { link, latency, speed, "memory-rate": memoryRate, pictures, price };
+  for (const [name, value] of Object.entries(positive)) {
+    if (value === undefined || value > 0) continue;
+    throw new UsageError(`--${name} is ${value}; give a number above 0.`);
+  }
+  if (memoryRate !== undefined && speed === undefined) {
+    throw new UsageError(
+      "--memory-rate belongs to --speed; give both, or none to measure this machine.",
+    );
+  }
+  if (plot !== undefined && extname(plot) !== ".svg") {
+    throw new UsageError(`--plot is ${plot}; name a file that ends in .svg.`);
+  }
+}
+
+/** The costs of a rank: measured here, or counted for a given speed. */
+async function costsOf(
+  task: Task,
+  training: RunConfig["training"],
+  backend: Backend,
+  { speed, memoryRate, device }: PlanOptions,
+): Promise<RankCosts> {
+  const step = configuredStep(task, { ...training, accumulate: 1 });
+  if (speed === undefined) {
+    return measuredCosts(backend, step, task, training.batch, {
+      threads: training.threads,
+      available: device === "cpu" ? availableMemory() : undefined,
+    });
+  }
+  const parameters = countElements(Object.values(task.trained));
+  return countedCosts(
+    { parameters, multiplyAdds: task.multiplyAdds(), memory: rankMemory(step, parameters) },
+    speed,
+    memoryRate === undefined ? measuredCopyRate() : memoryRate * 1e9,
+  );
+}
+
+function assumptions({ speed, latency, device }: PlanOptions, copyRate: number): string[] {
+  const how =
+    speed === undefined
+      ? `steps measured on this machine's ${device} now, which other work on it may slow`
+      : `${speed} Tflop/s in every product, and ${(copyRate / 1e9).toPrecision(2)} GB/s where gradients, weights and moments are copied`;
+  return [
+    `It assumes: ${how}; every rank on such a machine, with a link of its own at 90 % of its rate and ${latency} µs a message;`,
+    "gradient, all-reduce and update one after another, as patchwise train runs them; pictures that are read in time; no rank slower than the others.",
+  ];
 }
 
 type PricedRanks = PlannedRanks & {

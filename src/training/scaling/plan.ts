@@ -25,7 +25,7 @@ export interface RankCosts {
   /** Bytes a second that a core copies in memory. */
   readonly copyRate: number;
   /** Bytes of memory of a rank. */
-  memory(rows: number, ranks: number): number;
+  readonly memory: (rows: number, ranks: number) => number;
 }
 
 /** The network between ranks, of which each has an end of its own. */
