@@ -219,7 +219,7 @@ describe("a LoRA on the Hub", () => {
   };
 
   it("is downloaded by the usual name, by a given one, or as the only one", async () => {
-    const commit = "c".repeat(40);
+    const commit = "a".repeat(40);
     const other = Buffer.from("other");
     hub.repositories["o/usual"] = {
       commit,
