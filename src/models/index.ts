@@ -44,6 +44,7 @@ export type {
   RecordedCase,
   RecordedCases,
   RecordedForward,
+  ReferenceRules,
   TextPart,
   TracedCase,
   TrainingSupport,
