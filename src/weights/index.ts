@@ -17,5 +17,5 @@ export { type UrlOptions, urlSource } from "./sources/url.ts";
 export { storedWeights } from "./stored.ts";
 export type { KeyMap } from "./check-keys.ts";
 export type { FieldReader } from "./config-fields.ts";
-export type { LayerName } from "./lora.ts";
+export type { LayerName, RowRange } from "./lora.ts";
 export type { ModelFolder } from "./sources/folder.ts";
