@@ -6,7 +6,7 @@
  * registry, so it is not part of `npm test`.
  */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import sharp from "sharp";
@@ -59,7 +59,9 @@ try {
   for (const { name, app, packages = [], manager = "npm", use } of selected) {
     const folder = path.join(scratch, name.replaceAll(/\W/g, "-"));
     try {
-      cpSync(path.join(root, "examples/apps", app), folder, { recursive: true });
+      mkdirSync(folder);
+      if (app) cpSync(path.join(root, "examples/apps", app), folder, { recursive: true });
+      else run("npm", ["init", "-y"], folder);
       installed[manager]({ folder, tarball, packages, tools: path.join(scratch, manager), run });
       console.log(`passed: ${name}: ${await use({ folder, expected, run })}`);
     } catch (error) {

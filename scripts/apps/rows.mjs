@@ -2,6 +2,7 @@
 import { servedPage } from "./page.mjs";
 import { nextServer, nodeServer } from "./server.mjs";
 import { apartFrom } from "./pixels.mjs";
+import { readmePage } from "./readme.mjs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 
@@ -15,7 +16,7 @@ import path from "node:path";
 /**
  * @typedef {object} Row
  * @property {string} name
- * @property {string} app its folder in examples/apps
+ * @property {string} [app] its folder in examples/apps, an empty one unless given
  * @property {readonly string[]} [packages] installed beside the tarball, in these versions
  * @property {"npm" | "pnpm" | "yarn"} [manager] the package manager that installs it, npm unless given
  * @property {(app: Installed) => Promise<string>} use builds and uses the app, and returns what to report
@@ -52,6 +53,7 @@ const plugNPlay = ["--require", "./.pnp.cjs", "--experimental-loader", "./.pnp.l
 
 /** @type {readonly Row[]} */
 export const rows = [
+  { name: "readme", packages: ["vite@8"], use: readmePage },
   ...["6", "7", "8"].map((version) => ({
     name: `vite ${version}`,
     app: "vite",
