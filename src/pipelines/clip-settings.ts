@@ -1,9 +1,8 @@
 /** The settings of clips: rows of the table in `settings.ts`. */
 import * as z from "zod";
-import { UsageError } from "../engine/errors.ts";
 import type { Clip } from "../pictures/clip.ts";
 import type { Picture } from "../pictures/picture.ts";
-import { checkedFrames, checkedRate, ownFrames, ownRate } from "./image-model.ts";
+import { checkedFrames, ofClips, ownFrames, ownRate } from "./image-model.ts";
 import { checkedWindow, ownWindow } from "./roll-out.ts";
 import { isClip, isPicture, setting } from "./setting.ts";
 
@@ -40,7 +39,7 @@ export const clipSettings = {
     help: "frames a second of a clip; the model's own number unless given",
     flags: [{ flag: "--fps <n>", parse: "number" }],
     default: ({ model }) => ownRate(model),
-    forModel: checkedRate,
+    forModel: (fps, model) => ofClips("fps", fps, model),
   }),
   /**
    * Share of the noise that all frames of a clip have in common, from 0 to 1: with more, what does not move flickers less. The model's own by
@@ -53,12 +52,7 @@ export const clipSettings = {
     flags: [{ flag: "--shared-noise <share>", parse: "number" }],
     only: "continuous",
     default: ({ model }) => model.defaults.sharedNoise,
-    forModel(share, { name, network }) {
-      if (network.frames !== undefined) return share;
-      throw new UsageError(
-        `${name} draws still pictures, which share no noise; leave sharedNoise out.`,
-      );
-    },
+    forModel: (share, model) => ofClips("sharedNoise", share, model),
   }),
   /** Last frame of a clip; with `image`, what lies between the two is drawn. None by default. */
   lastImage: setting({

@@ -437,8 +437,14 @@ export function ownRate({ network, defaults }: ImageModel): number | undefined {
 /** Frames a second where a model does not say it, as Latte's are shown. */
 const USUAL_RATE = 8;
 
-/** @throws UsageError if the model draws still pictures */
-export function checkedRate(fps: number, { name, network }: SizedModel): number {
-  if (network.frames !== undefined) return fps;
-  throw new UsageError(`${name} draws still pictures, which have no fps; leave fps out.`);
+/**
+ * Returns the value of a setting that only clips have.
+ *
+ * @throws UsageError if the model draws still pictures
+ */
+export function ofClips<T>(setting: string, value: T, { name, network }: SizedModel): T {
+  if (network.frames !== undefined) return value;
+  throw new UsageError(
+    `${name} draws still pictures, which have no ${setting}; leave ${setting} out.`,
+  );
 }

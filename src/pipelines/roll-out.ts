@@ -5,7 +5,13 @@
 import { UsageError } from "../engine/errors.ts";
 import { imageSizes } from "../models/network.ts";
 import { familyOf } from "../models/families.ts";
-import { framesPerLatent, latentFrames, ownFrames, type SizedModel } from "./image-model.ts";
+import {
+  framesPerLatent,
+  latentFrames,
+  ofClips,
+  ownFrames,
+  type SizedModel,
+} from "./image-model.ts";
 
 /** A part of a clip that is drawn at once. */
 export interface Window {
@@ -51,10 +57,12 @@ export function ownWindow(model: SizedModel): number | undefined {
 }
 
 /**
- * @throws UsageError if the model cannot draw so many frames at a time, or so few that none would be new
+ * Returns a window that a model can draw.
+ *
+ * @throws UsageError if the model draws no clips, or cannot draw so many frames at a time, or so few that none would be new
  */
 export function checkedWindow(window: number, model: SizedModel): number {
-  const latents = latentFrames(window, model);
+  const latents = latentFrames(ofClips("window", window, model), model);
   const unit = imageSizes(model.network).frames?.unit ?? 1;
   if (latents > unit) return window;
   const least = unit * framesPerLatent(model) + 1;

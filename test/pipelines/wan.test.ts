@@ -125,9 +125,12 @@ it("a Latte draws a clip whose frames an autoencoder of pictures decodes", async
   expect(() => latte.settings({ ...asked, frames: 7 })).toThrow("it was trained for 5 only");
 });
 
-it.each<GenerateRequest>([{ frames: 4 }, { fps: 4 }])("a still model refuses %o", async (more) => {
-  await using still = await openPipeline("emoji", {});
-  const [name] = Object.keys(more);
-  const message = `emoji draws still pictures, which have no ${name}; leave ${name} out.`;
-  expect(() => still.settings({ prompt: "a heart", ...more })).toThrow(message);
-});
+it.each<GenerateRequest>([{ frames: 4 }, { fps: 4 }, { window: 4 }, { sharedNoise: 1 }])(
+  "a still model refuses %o",
+  async (more) => {
+    await using still = await openPipeline("emoji", {});
+    const [name] = Object.keys(more);
+    const message = `emoji draws still pictures, which have no ${name}; leave ${name} out.`;
+    expect(() => still.settings({ prompt: "a heart", ...more })).toThrow(message);
+  },
+);
