@@ -1,0 +1,60 @@
+/** The bundle for pages without a bundler of their own, as files of a static host. */
+import { createReadStream, existsSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { createRequire } from "node:module";
+import { dirname, extname, join } from "node:path";
+import { chromium } from "playwright-core";
+import { expect, it } from "vitest";
+import { ensureChromium } from "../../scripts/find-chromium.mjs";
+import { finished } from "../../src/pipelines/index.ts";
+import { openPipeline } from "../../src/pipelines/index-node.ts";
+import { chromiumFlags } from "../support/browser.ts";
+import { pixelsOf } from "../support/studio.ts";
+
+const root = join(import.meta.dirname, "../..");
+const runtime = dirname(createRequire(import.meta.url).resolve("onnxruntime-web/wasm"));
+const folders = [join(root, "dist/web"), runtime, root];
+const types: Readonly<Record<string, string>> = {
+  ".js": "text/javascript",
+  ".wasm": "application/wasm",
+};
+const html = `<!doctype html><script type="module">
+  import { defineImageElement } from "./patchwise.js";
+  defineImageElement();
+</script>
+<patchwise-image model="models/emoji/" prompt="red heart" seed="7" steps="2"></patchwise-image>`;
+
+it("draws with <patchwise-image> what Node draws", { timeout: 240_000 }, async () => {
+  const server = createServer(({ url = "/" }, response) => {
+    const file = folders.map((folder) => join(folder, url)).find((each) => existsSync(each));
+    const type = url === "/" ? "text/html" : types[extname(url)];
+    response.setHeader("Content-Type", type ?? "application/octet-stream");
+    if (url === "/") response.end(html);
+    else if (file) createReadStream(file).pipe(response);
+    else response.writeHead(404).end();
+  });
+  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+  const browser = await chromium.launch({ executablePath: ensureChromium(), args: chromiumFlags });
+  try {
+    const page = await browser.newPage();
+    await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    await page.evaluate(() =>
+      new Promise((resolve, reject) => {
+        const element = document.querySelector("patchwise-image")!;
+        element.addEventListener("load", resolve);
+        element.addEventListener("error", (event) => {
+          reject(new Error(String((event as unknown as CustomEvent<Error>).detail.message)));
+        });
+      }).then(() => undefined),
+    );
+    const drawn = await pixelsOf(page, "patchwise-image canvas");
+    await using pipeline = await openPipeline("emoji");
+    const [alone] = await finished(pipeline.generate({ prompt: "red heart", seed: 7, steps: 2 }));
+    const apart = drawn.map((value, i) => Math.abs(value - alone!.pixels[i]!));
+    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+  } finally {
+    await browser.close();
+    server.close();
+  }
+});
