@@ -43,6 +43,7 @@ const usage = `npm run bench -- SUITE [options]
 
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
 "npm run bench -- pareto [PROMPTS]" measures what int8, the cache and fewer steps save on the bundled model, and how far pictures move.
+"npm run bench -- attention [FILE.svg]" measures time and memory of each kind of attention on 256 to 16,384 tokens.
 
 The suite serve measures the server instead, ranks a training by one and by two ranks of MPI, and packed clips of different
 sizes in one sequence; all take --json alone: see serve.ts, ranks.ts and packed.ts.
@@ -215,6 +216,11 @@ async function main(): Promise<number> {
   if (process.argv[2] === "pareto") {
     const count = positiveInteger("prompts", process.argv[3] ?? "4");
     process.stdout.write(`${await paretoTable(count, progress)}\n`);
+    return 0;
+  }
+  if (process.argv[2] === "attention") {
+    const { attentionTable } = await import("./attention.ts");
+    process.stdout.write(`${await attentionTable(process.argv[3], progress)}\n`);
     return 0;
   }
   if (process.argv[2] === "serve") {

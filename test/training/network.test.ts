@@ -30,6 +30,24 @@ describe("the network of a training config", () => {
     });
   });
 
+  it("has the kind of attention that is chosen", () => {
+    const attention = { kind: "window", size: 4 };
+    for (const kind of ["dit", "mmdit", "u-vit"]) {
+      const settings = model({ kind, patch: 8, attention });
+      expect(networkOf(settings, picture, classed, undefined)).toMatchObject({ kind, attention });
+    }
+    expect(() =>
+      networkOf(
+        model({ patch: 8, attention: { kind: "window", size: 5 } }),
+        picture,
+        classed,
+        undefined,
+      ),
+    ).toThrow(
+      "windows of 5 patches do not divide the 8×4 patches of the picture; choose 2 or 4, or another patch",
+    );
+  });
+
   it("is an MMDiT on the text of a prompt encoder", () => {
     const settings = model({ kind: "mmdit", patch: 8, hidden: 128, dualAttention: [0] });
     const network = networkOf(settings, picture, captioned, words);
