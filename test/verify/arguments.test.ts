@@ -9,6 +9,12 @@ import { diffusersMMDiTConfig, mmditConfig } from "../../src/models/mmdit/checkp
 import { miniT2IConfig, miniT2IMeanFlowConfig } from "../../src/models/minit2i/checkpoint.ts";
 import { paellaConfig } from "../../src/models/paella/paella.ts";
 import { paellaV1Config } from "../../src/models/paella/paella-v1.ts";
+import {
+  diffusersVideoAutoencoderConfig,
+  wanVAEConfig,
+} from "../../src/models/coders/video-autoencoder-config.ts";
+import { latteConfig } from "../../src/models/latte/checkpoint.ts";
+import { diffusersWanConfig, wanConfig } from "../../src/models/wan/checkpoint.ts";
 import { pixArtConfig } from "../../src/models/pixart/pixart.ts";
 import { sanaConfig } from "../../src/models/sana/checkpoint.ts";
 import { clipTextConfig } from "../../src/models/text-encoders/clip-text.ts";
@@ -44,6 +50,9 @@ class WithOthers {
 }
 const and = (value: unknown, others: Readonly<Record<string, unknown>>) =>
   new WithOthers(value, others);
+
+/** Of latents, which no argument of the original says. */
+const statistics = { mean: [0], deviation: [1] };
 
 const originals: Readonly<Record<string, Arguments>> = {
   "DiT of facebookresearch/DiT": {
@@ -365,6 +374,158 @@ const originals: Readonly<Record<string, Arguments>> = {
     refused: { latents_mean: [0, 0, 0, 0], latents_std: [1, 1, 1, 1] },
     ignored: { sample_size: 64, force_upcast: false },
   },
+  "AutoencoderKLFlux2 of diffusers": {
+    read: autoencoderKLConfig,
+    base: {
+      _class_name: "AutoencoderKLFlux2",
+      block_out_channels: [32, 64],
+      down_block_types: ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+      up_block_types: ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
+    closed: false,
+    honoured: {
+      in_channels: 1,
+      out_channels: 1,
+      block_out_channels: [32, 32],
+      layers_per_block: 1,
+      act_fn: "relu",
+      latent_channels: 8,
+      norm_num_groups: 8,
+      use_quant_conv: false,
+      use_post_quant_conv: false,
+      mid_block_add_attention: false,
+      batch_norm_eps: 1e-5,
+      patch_size: [4, 4],
+    },
+    refused: { patch_size: [2, 4], act_fn: "tanh", scaling_factor: 2, shift_factor: 1 },
+    ignored: { sample_size: 64, force_upcast: false, batch_norm_momentum: 0.2 },
+  },
+  "WanModel of Wan-Video": {
+    read: wanConfig,
+    honoured: {
+      patch_size: [1, 4, 4],
+      text_len: 64,
+      in_dim: 48,
+      dim: 1024,
+      ffn_dim: 4096,
+      freq_dim: 128,
+      text_dim: 64,
+      out_dim: 48,
+      num_heads: 8,
+      num_layers: 2,
+      qk_norm: false,
+      cross_attn_norm: false,
+      eps: 1e-5,
+    },
+    refused: {
+      model_type: "i2v",
+      patch_size: [2, 2],
+      window_size: [4, 4],
+      num_heads: 3,
+      freq_dim: 7,
+    },
+    // The network is the same; what differs is what it is given.
+    ignored: { model_type: "ti2v" },
+  },
+  "WanTransformer3DModel of diffusers": {
+    read: diffusersWanConfig,
+    honoured: {
+      patch_size: [1, 4, 4],
+      num_attention_heads: 12,
+      attention_head_dim: 64,
+      in_channels: 48,
+      out_channels: 48,
+      text_dim: 64,
+      freq_dim: 128,
+      ffn_dim: 4096,
+      num_layers: 2,
+      cross_attn_norm: false,
+      eps: 1e-5,
+    },
+    refused: {
+      qk_norm: "layer_norm",
+      image_dim: 1280,
+      added_kv_proj_dim: 5120,
+      rope_max_seq_len: 512,
+      pos_embed_seq_len: 514,
+      attention_head_dim: 7,
+    },
+  },
+  "Latte of Vchitect/Latte": {
+    read: latteConfig,
+    honoured: {
+      input_size: 16,
+      patch_size: 4,
+      in_channels: 3,
+      hidden_size: 64,
+      depth: 2,
+      num_heads: 8,
+      mlp_ratio: 2,
+      num_frames: 8,
+      class_dropout_prob: and(0, { extras: 2 }),
+      num_classes: and(7, { extras: 2 }),
+      learn_sigma: false,
+      extras: 78,
+    },
+    refused: { depth: 3, extras: 3 },
+    ignored: { attention_mode: "xformers" },
+  },
+  "WanVAE_ of Wan2.1": {
+    read: (read) => wanVAEConfig(read, false, statistics),
+    honoured: {
+      dim: 32,
+      z_dim: 16,
+      dim_mult: and([1, 2, 4], { temperal_downsample: [true, true] }),
+      num_res_blocks: 1,
+      temperal_downsample: [false, true, true],
+    },
+    refused: {
+      attn_scales: [0.5],
+      temperal_downsample: [true],
+      dim_mult: [1, 2, 4, 4, 4],
+    },
+    ignored: { dropout: 0.1 },
+  },
+  "WanVAE_ of Wan2.2": {
+    read: (read) => wanVAEConfig(read, true, statistics),
+    honoured: {
+      dim: 32,
+      dec_dim: 64,
+      z_dim: 48,
+      dim_mult: [1, 1, 2, 2],
+      num_res_blocks: 1,
+      temperal_downsample: [false, true, true],
+    },
+    refused: { temperal_downsample: [true] },
+    // Its encoder keeps them and builds no attention in its levels.
+    ignored: { dropout: 0.1, attn_scales: [0.5] },
+  },
+  "AutoencoderKLWan of diffusers": {
+    read: diffusersVideoAutoencoderConfig,
+    honoured: {
+      base_dim: 32,
+      decoder_base_dim: 64,
+      z_dim: and(2, { latents_mean: [0, 1], latents_std: [1, 2] }),
+      dim_mult: and([1, 2, 4], { temperal_downsample: [true, true], scale_factor_spatial: 4 }),
+      num_res_blocks: 1,
+      temperal_downsample: [true, true, false],
+      latents_mean: new Array(16).fill(0.5),
+      latents_std: new Array(16).fill(0.5),
+      is_residual: and(true, { scale_factor_spatial: 16 }),
+    },
+    refused: {
+      in_channels: 12,
+      out_channels: 12,
+      patch_size: 2,
+      attn_scales: [0.5],
+      scale_factor_spatial: 16,
+      scale_factor_temporal: 8,
+      latents_mean: [0],
+      latents_std: [1],
+      z_dim: 2,
+    },
+    ignored: { dropout: 0.1, clip_output: false },
+  },
   "PixArtTransformer2DModel of diffusers": {
     read: pixArtConfig,
     base: { caption_channels: 4096 },
@@ -544,6 +705,8 @@ const originals: Readonly<Record<string, Arguments>> = {
       relative_attention_num_buckets: 16,
       relative_attention_max_distance: 64,
       layer_norm_epsilon: 1e-5,
+      // Each layer of UMT5 has a table of its own.
+      model_type: "umt5",
     },
     refused: { feed_forward_proj: "relu", is_gated_act: false, dense_act_fn: "relu" },
     ignored: {
@@ -581,9 +744,9 @@ describe.each(Object.entries(originals))("%s", (_, { read, base = {}, closed, ..
 
   if (closed === false) return;
   it("refuses an unknown argument by name", () => {
-    expect(() => configOf({ window_size: 4 })).toThrow(
-      /config\.json has "window_size", which is no argument of \w/,
+    expect(() => configOf({ shift_size: 4 })).toThrow(
+      /config\.json has "shift_size", which is no argument of \w/,
     );
-    expect(configOf({ window_size: null, _class_name: "X" })).toEqual(configOf({}));
+    expect(configOf({ shift_size: null, _class_name: "X" })).toEqual(configOf({}));
   });
 });

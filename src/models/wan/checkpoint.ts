@@ -46,7 +46,7 @@ export function wanConfig(read: FieldReader): WanConfig {
     epsilon: read.number("eps", 1e-6),
   };
   read.finish("WanModel");
-  return checked(config, read.file);
+  return checked(config, read.file, "num_heads");
 }
 
 /**
@@ -77,7 +77,7 @@ export function diffusersWanConfig(read: FieldReader): WanConfig {
     epsilon: read.number("eps", 1e-6),
   };
   read.finish("WanTransformer3DModel");
-  return checked(config, read.file);
+  return checked(config, read.file, "attention_head_dim");
 }
 
 function patchOf(read: FieldReader): WanConfig["patch"] {
@@ -88,11 +88,17 @@ function patchOf(read: FieldReader): WanConfig["patch"] {
   );
 }
 
-function checked(config: WanConfig, file: string): WanConfig {
+/** Checks sizes that have to fit each other; `headField` is the field that, with others, gives the width of a head. */
+function checked(config: WanConfig, file: string, headField: string): WanConfig {
   const { hidden, heads, frequencies } = config;
-  if (hidden % (2 * heads) === 0 && hidden / heads >= 6 && frequencies % 2 === 0) return config;
+  if (hidden % (2 * heads) !== 0 || hidden / heads < 6) {
+    throw new FormatError(
+      `${file} has "${headField}" that gives ${heads} heads for a width of ${hidden}, but each head needs an even width of at least 6; correct it.`,
+    );
+  }
+  if (frequencies % 2 === 0) return config;
   throw new FormatError(
-    `${file} has ${heads} heads for a width of ${hidden}, and ${frequencies} frequencies, but each head needs an even width of at least 6, and the frequencies must be an even number.`,
+    `${file} has "freq_dim" = ${frequencies}, but times need an even number; give one.`,
   );
 }
 
