@@ -65,6 +65,7 @@ const rows: readonly Row[] = [
   },
   { name: "export", args: ["export", "emoji", "--out", "emoji.onnx"] },
   { name: "quantize", args: ["quantize", "emoji", "--type", "q8_0", "--out", "emoji.gguf"] },
+  { name: "plan", args: ["plan", "wide.yaml", "--ranks", "1,2"] },
   { name: "info", args: ["info", "emoji"] },
   { name: "verify", args: ["verify", path.join(fixtures, "dit"), path.join(fixtures, "sana")] },
   { name: "serve", args: ["serve", "--port", "0", "--output", "served"] },

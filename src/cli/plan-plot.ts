@@ -11,17 +11,17 @@ export function plannedPlot(rows: readonly PlannedRanks[], { gigabits }: Link): 
   const x = axis(
     rows.map(({ ranks }) => ranks),
     MARGIN,
-    WIDTH - 20,
+    WIDTH - 40,
   );
-  const y = axis([...ideal, ...speeds], HEIGHT - MARGIN, 30);
+  const y = axis([...ideal, ...speeds], HEIGHT - MARGIN, 50);
   const line = (values: readonly number[]) =>
     rows.map(({ ranks }, i) => `${x(ranks)},${y(values[i]!)}`).join(" ");
   const marks = rows.map(({ ranks, imagesPerSecond, efficiency }) => {
     const [cx, cy] = [x(ranks), y(imagesPerSecond)];
     return (
       `<circle cx="${cx}" cy="${cy}" r="4" fill="#0b6bcb"/>` +
-      `<text x="${cx}" y="${cy + 20}" text-anchor="middle">${(100 * efficiency).toFixed(0)} %</text>` +
-      `<text x="${cx}" y="${HEIGHT - MARGIN + 20}" text-anchor="middle">${ranks}</text>`
+      `<text x="${cx}" y="${cy - 10}" text-anchor="middle">${(100 * efficiency).toFixed(0)} %</text>` +
+      `<text x="${cx}" y="${HEIGHT - MARGIN + 24}" text-anchor="middle">${ranks}</text>`
     );
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="13">
@@ -30,11 +30,16 @@ export function plannedPlot(rows: readonly PlannedRanks[], { gigabits }: Link): 
 <polyline points="${line(ideal)}" fill="none" stroke="#999" stroke-dasharray="5 4"/>
 <polyline points="${line(speeds)}" fill="none" stroke="#0b6bcb" stroke-width="2"/>
 ${marks.join("\n")}
-<text x="${MARGIN - 8}" y="${y(speeds[0]!)}" text-anchor="end">${speeds[0]!.toPrecision(2)}</text>
-<text x="${MARGIN - 8}" y="${y(speeds.at(-1)!)}" text-anchor="end">${speeds.at(-1)!.toPrecision(2)}</text>
+<text x="${MARGIN - 8}" y="${y(speeds[0]!)}" text-anchor="end">${rounded(speeds[0]!)}</text>
+<text x="${MARGIN - 8}" y="${y(speeds.at(-1)!)}" text-anchor="end">${rounded(speeds.at(-1)!)}</text>
 <text x="${WIDTH / 2}" y="${HEIGHT - 15}" text-anchor="middle">ranks</text>
 </svg>
 `;
+}
+
+/** Two digits, without an exponent. */
+function rounded(value: number): string {
+  return String(Number(value.toPrecision(2)));
 }
 
 /** Maps the logarithms of values to pixels. */

@@ -40,7 +40,7 @@ export interface Link {
 export const ethernetLatency = 20e-6;
 
 /** The share of a link's nominal rate that reaches the payload. */
-export const payloadShare = 0.9;
+const payloadShare = 0.9;
 
 /** Gradients are summed in buckets of this many numbers. */
 const BUCKET = 2 ** 22;
