@@ -21,7 +21,7 @@ const prompt = z.strictObject({
 });
 
 export interface ModelSettings {
-  /** The family, such as "dit" or "u-vit"; DiT by default. */
+  /** The kind of the family, of which docs/train.md has a table; DiT by default. */
   readonly kind: string;
   /** A published size to start from; the fields beside it override it. */
   readonly preset?: string | undefined;
