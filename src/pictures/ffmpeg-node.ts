@@ -44,7 +44,7 @@ export async function readFilm(path: string): Promise<TimedClip> {
   const fields = ["-show_entries", "stream=avg_frame_rate", "-of", "csv=p=0"];
   const rate = await run(
     "ffprobe",
-    ["-v", "error", "-select_streams", "v:0", ...fields, path],
+    ["-v", "error", "-select_streams", "v:0", ...fields, ...onlyThis(path)],
     path,
   );
   const [frames, seconds] = new TextDecoder().decode(rate).trim().split("/").map(Number);
@@ -60,9 +60,18 @@ export async function readFilm(path: string): Promise<TimedClip> {
     "-",
   ];
   const clip = clipOfPictures(
-    ppmPictures(await run("ffmpeg", ["-v", "error", "-i", path, ...output], path)),
+    ppmPictures(await run("ffmpeg", ["-v", "error", ...onlyThis(path), ...output], path)),
   );
   return { clip, fps: frames && seconds ? frames / seconds : undefined };
+}
+
+/**
+ * Options that read a file as MP4 or WebM and as nothing else: ffmpeg takes a playlist for a film whatever its name, and opens the files and
+ * addresses in it.
+ */
+function onlyThis(path: string): readonly string[] {
+  const formats = ["-format_whitelist", "mov,matroska,webm"];
+  return [...formats, "-protocol_whitelist", "file,pipe", "-i", `file:${path}`];
 }
 
 /** Pictures in the PPM format, one after another: "P6", width, height, 255, and the bytes. */
@@ -85,6 +94,9 @@ export async function requireFfmpeg(file: string): Promise<void> {
   await run("ffmpeg", ["-version"], file);
 }
 
+/** As many pixels as other animations may have, in colour. */
+const MOST_BYTES = 3 * 2 ** 28;
+
 /** Runs a program of ffmpeg and returns what it prints. */
 async function run(
   program: "ffmpeg" | "ffprobe",
@@ -94,7 +106,12 @@ async function run(
 ): Promise<Uint8Array> {
   const child = spawn(program, [...options], { stdio: ["pipe", "pipe", "pipe"] });
   const [printed, complaints]: [Buffer[], Buffer[]] = [[], []];
-  child.stdout.on("data", (part: Buffer) => printed.push(part));
+  let length = 0;
+  child.stdout.on("data", (part: Buffer) => {
+    printed.push(part);
+    length += part.length;
+    if (length > MOST_BYTES) child.kill();
+  });
   child.stderr.on("data", (part: Buffer) => complaints.push(part));
   // A program that ends early does not read all; its exit code says why.
   child.stdin.on("error", () => {});
@@ -104,6 +121,11 @@ async function run(
     child.stdin.end(input);
   });
   if (code === 0) return Buffer.concat(printed);
+  if (length > MOST_BYTES) {
+    throw new FormatError(
+      `${file} has more than ${MOST_BYTES} bytes of frames, which do not fit in memory; cut it, or make it smaller.`,
+    );
+  }
   const [reason = "it gave no reason"] = Buffer.concat(complaints).toString().trim().split("\n");
   throw new FormatError(`ffmpeg cannot read or write ${file}: ${reason}; give another file.`);
 }

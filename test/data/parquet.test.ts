@@ -1,3 +1,4 @@
+import { fileURLToPath } from "node:url";
 import { writeFile } from "node:fs/promises";
 import type { SchemaElement } from "hyparquet";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
@@ -261,6 +262,13 @@ describe("a parquet file", () => {
       /^FormatError: .*a\.parquet cannot be read as parquet: .*; download it again/,
     );
     expect(await messageOf(openFile(new Uint8Array(0)))).toMatch(/^FormatError: /);
+  });
+
+  it("is refused if a run repeats a value more often than its page has values", async () => {
+    // hyparquet alone would repeat it for minutes.
+    const file = fileURLToPath(new URL("../fixtures/parquet/long-run.parquet", import.meta.url));
+    const data = await openParquet(file);
+    expect(await messageOf(data.example(0))).toMatch(/^FormatError: .*a run of values is damaged/);
   });
 
   it("is refused, or its rows are, for any damage", async () => {

@@ -211,6 +211,17 @@ describe.each(["mp4", "webm"] as const)("a film in %s", (format) => {
     await expect(readClip(file)).rejects.toThrow(PatchwiseError);
   });
 
+  it("is no playlist, which names other files", async () => {
+    const [film, list] = [`real.${format}`, `list.${format}`].map((name) =>
+      path.join(scratch, name),
+    );
+    await writeClip(film!, clip, 10).catch(() => {});
+    writeFileSync(list!, `ffconcat version 1.0\nfile real.${format}\n`);
+    await expect(readClip(list!)).rejects.toThrow(
+      installed ? "ffmpeg cannot read" : "needs ffmpeg",
+    );
+  });
+
   it("needs an ffmpeg in the path", async () => {
     vi.stubEnv("PATH", scratch);
     const writing = writeClip(path.join(scratch, `none.${format}`), clip, 10);

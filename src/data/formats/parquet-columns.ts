@@ -5,6 +5,7 @@
  */
 import { tryJson } from "../../engine/bytes.ts";
 import {
+  type ColumnMetaData,
   type FileMetaData,
   type PageHeader,
   parquetSchema,
@@ -14,6 +15,7 @@ import {
 import * as z from "zod";
 import { UsageError } from "../../engine/errors.ts";
 import { captionNames, chooseColumn, labelNames } from "./columns.ts";
+import { checkRuns, type RunRules } from "./parquet-runs.ts";
 import { parquetHeader } from "hyparquet/src/column.js";
 
 export interface ParquetColumns {
@@ -156,7 +158,7 @@ export function columnRanges(
   { columns }: RowGroup,
   names: readonly string[],
   fileSize: number,
-): { readonly start: number; readonly end: number }[] {
+): { readonly start: number; readonly end: number; readonly meta: ColumnMetaData }[] {
   return columns.flatMap(({ meta_data: meta }) => {
     if (!meta) throw new Error("a column has no metadata");
     if (!names.includes(meta.path_in_schema[0] ?? "")) return [];
@@ -165,12 +167,12 @@ export function columnRanges(
     if (!(start >= 0 && start <= end && end <= fileSize)) {
       throw new Error(`a column is declared at bytes ${start} to ${end} of ${fileSize}`);
     }
-    return [{ start, end }];
+    return [{ start, end, meta }];
   });
 }
 
-/** @throws Error unless the bytes of a column consist of pages with valid headers */
-export function checkPages(column: Uint8Array): void {
+/** @throws Error unless the bytes of a column consist of pages with valid headers and runs */
+export function checkPages(column: Uint8Array, rules: RunRules): void {
   const view = new DataView(column.buffer, column.byteOffset, column.byteLength);
   const reader = { view, offset: 0 };
   while (reader.offset < column.length) {
@@ -179,7 +181,9 @@ export function checkPages(column: Uint8Array): void {
     if (!isSound(page, column.length - reader.offset)) {
       throw new Error(`the header of a page at byte ${at} of a column is damaged`);
     }
+    const { offset } = reader;
     reader.offset += page.compressed_page_size;
+    checkRuns(page, column.subarray(offset, reader.offset), rules);
   }
 }
 

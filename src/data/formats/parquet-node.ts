@@ -16,6 +16,7 @@ import { captionsOf, classesOf } from "./columns.ts";
 import type { DataConfigOf } from "../config.ts";
 import type { PictureShape } from "../../pictures/picture.ts";
 import type { DataSet } from "../dataset.ts";
+import { runRules } from "./parquet-runs.ts";
 import { checkPages, chooseColumns, columnRanges, type ParquetColumns } from "./parquet-columns.ts";
 import { decodePicture } from "../../pictures/decode-node.ts";
 import { openShards } from "./files-node.ts";
@@ -247,8 +248,9 @@ async function readRows(
   columns: readonly string[],
 ): Promise<readonly Row[]> {
   const rows = await sound(shard.path, async () => {
-    for (const { start, end } of columnRanges(pages, columns, shard.file.byteLength)) {
-      checkPages(new Uint8Array(await shard.file.slice(start, end)));
+    for (const { start, end, meta } of columnRanges(pages, columns, shard.file.byteLength)) {
+      const rules = runRules(shard.metadata, meta, compressors);
+      checkPages(new Uint8Array(await shard.file.slice(start, end)), rules);
     }
     const options = {
       file: shard.file,
