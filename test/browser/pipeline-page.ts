@@ -12,6 +12,7 @@ import {
 } from "../../src/pipelines/index.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
 import { modelBytes } from "../../src/training/index.ts";
+import { urlSource } from "../../src/weights/sources/url.ts";
 import { defineImageElement, openInWorker, trainInWorker } from "../../src/web/index.ts";
 
 /** Values [H · W · C] of each picture. */
@@ -64,14 +65,7 @@ export async function drawClips(
 export async function openTwice(folder: string) {
   const cache = modelCache("test");
   const backend = webBackend({ device: "wasm" });
-  const asked: string[] = [];
-  const { fetch } = globalThis;
-  globalThis.fetch = (given, init) => {
-    const { method, url } = new Request(given, init);
-    if (method === "GET") asked.push(new URL(url).pathname);
-    return fetch(given, init);
-  };
-  try {
+  return watchingDownloads(async (asked) => {
     const told: DownloadProgress[] = [];
     const onProgress = (progress: DownloadProgress) => void told.push(progress);
     const open = async () => {
@@ -82,6 +76,35 @@ export async function openTwice(folder: string) {
     const downloads = [await open(), await open()];
     const kept = await cache.list();
     return { downloads, told, kept, deleted: await cache.delete(folder), left: await cache.list() };
+  });
+}
+
+/** Reads parts of a file twice through a cache, as large weights are read: the requests of each time, the bytes, and what is kept. */
+export function readTwice(address: string, parts: readonly (readonly [number, number])[]) {
+  const cache = modelCache("parts");
+  return watchingDownloads(async (asked) => {
+    const read = async () => {
+      const source = await urlSource(new URL(address, location.href), { fetch: cache.fetch });
+      const bytes: number[][] = [];
+      for (const [offset, length] of parts) bytes.push([...(await source.read(offset, length))]);
+      return { bytes, asked: asked.splice(0).length };
+    };
+    const reads = [await read(), await read()];
+    return { reads, kept: await cache.list(), deleted: await cache.delete() };
+  });
+}
+
+/** Lists the paths that are downloaded meanwhile. */
+async function watchingDownloads<T>(use: (asked: string[]) => Promise<T>): Promise<T> {
+  const asked: string[] = [];
+  const { fetch } = globalThis;
+  globalThis.fetch = (given, init) => {
+    const { method, url } = new Request(given, init);
+    if (method === "GET") asked.push(new URL(url).pathname);
+    return fetch(given, init);
+  };
+  try {
+    return await use(asked);
   } finally {
     globalThis.fetch = fetch;
   }

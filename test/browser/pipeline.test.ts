@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
@@ -118,6 +118,31 @@ describe("a model folder at a URL, in Chromium", () => {
       expect(last).toMatchObject({ loaded: size, total: size });
     }
     expect([deleted, left]).toEqual([files.length, []]);
+  });
+
+  it("is kept in parts where it is read in parts", async () => {
+    const file = path.join(small, "model.safetensors");
+    const parts = [
+      [0, 8],
+      [8, 1000],
+      [2000, 500],
+    ] as const;
+    const { reads, kept, deleted } = await page.call(
+      "readTwice",
+      "/small/model.safetensors",
+      parts,
+    );
+    const content = readFileSync(file);
+    const bytes = parts.map(([offset, length]) => [...content.subarray(offset, offset + length)]);
+    // One request more asks for the size.
+    expect(reads).toEqual([
+      { bytes, asked: parts.length + 1 },
+      { bytes, asked: 0 },
+    ]);
+    expect(kept.map(({ url, bytes: size }) => [new URL(url).pathname, size])).toEqual([
+      ["/small/model.safetensors", 1 + 8 + 1000 + 500],
+    ]);
+    expect(deleted).toBe(1);
   });
 
   it("draws with the pipeline of patchwise/web what Node draws, and its steps can be inspected", async () => {
