@@ -1,5 +1,5 @@
 /** Installs an application with the package managers that people use. */
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 
 /**
@@ -21,13 +21,15 @@ export const installed = {
   },
   /** Packages reach only what they declare: pnpm links each into a folder of its own. */
   pnpm: ({ folder, tarball, packages, tools, run }) => {
-    run("npm", ["install", ...quiet, "--prefix", tools, "pnpm@10"], folder);
+    mkdirSync(tools, { recursive: true });
+    run("npm", ["install", ...quiet, "--prefix", tools, "pnpm@10"], tools);
     const pnpm = path.join(tools, "node_modules/pnpm/bin/pnpm.cjs");
-    run(process.execPath, [pnpm, "add", tarball, ...packages], folder);
+    run(process.execPath, [pnpm, "add", `patchwise@file:${tarball}`, ...packages], folder);
   },
   /** Plug'n'Play: there is no node_modules, packages stay in archives but for those that say otherwise. */
   yarn: ({ folder, tarball, packages, tools, run }) => {
-    run("npm", ["install", ...quiet, "--prefix", tools, "@yarnpkg/cli-dist@4"], folder);
+    mkdirSync(tools, { recursive: true });
+    run("npm", ["install", ...quiet, "--prefix", tools, "@yarnpkg/cli-dist@4"], tools);
     writeFileSync(path.join(folder, "yarn.lock"), "");
     writeFileSync(
       path.join(folder, ".yarnrc.yml"),

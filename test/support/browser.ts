@@ -161,11 +161,16 @@ async function serve(
       .then((body) => {
         const type = contentTypes[path.extname(pathname) || ".html"] ?? "application/octet-stream";
         const headers = { ...isolation, "Content-Type": type };
-        response.writeHead(body === undefined ? 404 : 200, {
+        const bytes = Buffer.from(body ?? "");
+        const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+        const part = first === undefined ? bytes : bytes.subarray(Number(first), Number(last) + 1);
+        const status = body === undefined ? 404 : first === undefined ? 200 : 206;
+        response.writeHead(status, {
           ...headers,
-          "Content-Length": body === undefined ? 0 : Buffer.byteLength(body),
+          "Content-Length": part.length,
+          ...(status === 206 && { "Content-Range": `bytes ${first}-${last}/${bytes.length}` }),
         });
-        response.end(body);
+        response.end(part);
       }, console.error);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
