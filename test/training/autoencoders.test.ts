@@ -92,6 +92,22 @@ async function trained(
   return { events, result };
 }
 
+const coders = { vq, kl };
+const begun: Partial<Record<keyof typeof coders, ReturnType<typeof trained>>> = {};
+/** Trains the autoencoder of a kind in the folder of this name, once for all tests. */
+const trainedCoder = (kind: keyof typeof coders) => (begun[kind] ??= trained(kind, coders[kind]()));
+
+const further: typeof begun = {};
+/** Trains its weights for one more step in the folder `${kind}-on`, once for all tests. */
+const continued = (kind: keyof typeof coders) =>
+  (further[kind] ??= trainedCoder(kind).then(() =>
+    trained(`${kind}-on`, coders[kind](), [
+      `training.from=${at(kind)}`,
+      "training.steps=1",
+      "validation.steps=1",
+    ]),
+  ));
+
 const measured = (events: readonly TrainingEvent[]) =>
   events.flatMap((event) => (event.kind === "validation" ? [event] : []));
 
@@ -124,7 +140,7 @@ describe.each([
 ] as const)("a small autoencoder of kind %s, trained from scratch", (kind, config, folder) => {
   let whole: Awaited<ReturnType<typeof trained>>;
   beforeAll(async () => {
-    whole = await trained(kind, config());
+    whole = await trainedCoder(kind);
   });
 
   it("reconstructs better with training, and reports the error", () => {
@@ -173,12 +189,7 @@ describe.each([
   });
 
   it("continues from the weights of an earlier training", async () => {
-    const from = `training.from=${at(kind)}`;
-    const on = await trained(`${kind}-on`, config(), [
-      from,
-      "training.steps=1",
-      "validation.steps=1",
-    ]);
+    const on = await continued(kind);
     const [before] = measured(whole.events).slice(-1);
     const [after] = measured(on.events);
     expect(after!.measures["psnr"]).toBeGreaterThan(before!.measures["psnr"]! - 3);
@@ -210,7 +221,7 @@ describe("invalid autoencoder configs", () => {
 describe("a transformer on discrete codes", () => {
   let whole: Awaited<ReturnType<typeof trained>>;
   beforeAll(async () => {
-    await trained("vq", vq(), [], { resume: true });
+    await trainedCoder("vq");
     whole = await trained("tokens", tokens());
   });
   const drawn = async (request: GenerateRequest, folder = "tokens") => {
@@ -344,11 +355,12 @@ training: { steps: 3, batch: 4, threads: 1 }`;
   });
 
   it("does not resume with another VQGAN", async () => {
-    await trained("other-vq", vq(), ["seed=6", "training.steps=1"]);
+    // The one of the same config that was trained a step further.
+    await continued("vq");
     const failure = trained(
       "tokens",
       tokens(),
-      [`latents.autoencoder=${at("other-vq")}`, "training.steps=9"],
+      [`latents.autoencoder=${at("vq-on")}`, "training.steps=9"],
       {
         resume: true,
       },
@@ -401,7 +413,7 @@ describe("other networks on codes", () => {
 
 describe("latents of an autoencoder trained by this library", () => {
   it("have about unit variance in training", async () => {
-    await trained("kl", kl(), [], { resume: true });
+    await trainedCoder("kl");
     const config = `${data()}
 latents: { autoencoder: ${JSON.stringify(at("kl"))} }
 model: { patch: 2, hidden: 16, depth: 1 }
