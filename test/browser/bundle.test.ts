@@ -44,7 +44,7 @@ it("draws with <patchwise-image> what Node draws", { timeout: 240_000 }, async (
         const element = document.querySelector("patchwise-image")!;
         element.addEventListener("load", resolve);
         element.addEventListener("error", (event) => {
-          reject(new Error(String((event as unknown as CustomEvent<Error>).detail.message)));
+          reject(new Error((event as unknown as CustomEvent<Error>).detail.message));
         });
       }).then(() => undefined),
     );
