@@ -18,7 +18,6 @@ import {
 import { rotateGroups } from "../arrays/hadamard.ts";
 import type {
   BlocksWeight,
-  FileWeight,
   ReadFile,
   ScaledWeight,
   StoredWeight,
@@ -26,7 +25,7 @@ import type {
   WeightType,
 } from "./weight-forms.ts";
 
-export type { BlocksWeight, FileWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
+export type { BlocksWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
 
 /** What the engine has to know about one kind of storage. */
 interface Storage<W extends StoredWeight> {
