@@ -62,7 +62,13 @@ try {
       mkdirSync(folder);
       if (app) cpSync(path.join(root, "examples/apps", app), folder, { recursive: true });
       else run("npm", ["init", "-y"], folder);
-      installed[manager]({ folder, tarball, packages, tools: path.join(scratch, manager), run });
+      installed[manager]({
+        folder,
+        tarball,
+        packages,
+        tools: path.join(scratch, "tools", manager),
+        run,
+      });
       console.log(`passed: ${name}: ${await use({ folder, expected, run })}`);
     } catch (error) {
       failed++;
