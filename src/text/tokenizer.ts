@@ -81,9 +81,8 @@ export function loadTokenizer(
   const idsOf = (text: string, how?: typeof bare): number[] => {
     const { ids, tokens } = piecesOf(text, how);
     if (!bytes) return ids;
-    return ids.flatMap((id, i) =>
-      id === unknown ? Array.from(utf8.encode(tokens[i]!), (byte) => bytes[byte]!) : [id],
-    );
+    const spelt = (token: string) => [...utf8.encode(token)].map((byte) => bytes[byte]!);
+    return ids.flatMap((id, i) => (id === unknown ? spelt(tokens[i]!) : [id]));
   };
   const wordsIn = (text: string) => text.slice(0, LONGEST).match(wordPattern) ?? [];
   // Some faults of a file only show when it is used.

@@ -11,6 +11,7 @@ import {
   webDevices,
   type WebRuntimeSettings,
 } from "./ort-session-web.ts";
+import { gathersOf } from "../passes/reads.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
 import { isFloat8 } from "../arrays/convert.ts";
@@ -74,8 +75,8 @@ export function webBackend(options: WebBackendOptions): Backend {
   return {
     device,
     async compile(graph, compileOptions = {}) {
-      if (device === "webgpu") await requireAdapter(graph);
-      const { weights, mount } = await prepareWeights(graph, compileOptions.weights, files);
+      const half = device === "webgpu" ? await requireAdapter(graph) : true;
+      const { weights, mount } = await prepareWeights(graph, compileOptions.weights, files, half);
       return compileProgram(graph, { ...compileOptions, weights }, open, mount, trustsAttention);
     },
   };
@@ -97,8 +98,13 @@ interface Adapter {
   readonly features: ReadonlySet<string>;
 }
 
-/** @throws DeviceError if there is no adapter, or if it does not support a dtype of the graph */
-async function requireAdapter(graph: Graph): Promise<void> {
+/**
+ * Requests the adapter of the page.
+ *
+ * @returns whether it computes in float16
+ * @throws DeviceError if there is no adapter, or if it does not support a dtype of the graph
+ */
+async function requireAdapter(graph: Graph): Promise<boolean> {
   const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
   if (!gpu) {
     throw new DeviceError(
@@ -112,7 +118,8 @@ async function requireAdapter(graph: Graph): Promise<void> {
     );
   }
   const lacking: DType[] = ["float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"];
-  if (!adapter.features.has("shader-f16")) lacking.push("float16");
+  const half = adapter.features.has("shader-f16");
+  if (!half) lacking.push("float16");
   for (const { op, scope, outputs } of graph.nodes) {
     const output = outputs.find(({ dtype }) => lacking.includes(dtype));
     if (!output) continue;
@@ -120,6 +127,7 @@ async function requireAdapter(graph: Graph): Promise<void> {
       `WebGPU cannot compute in ${output.dtype} here, as ${op}${scope ? ` (at ${scope})` : ""} would; cast to float32, or use the device wasm.`,
     );
   }
+  return half;
 }
 
 /** Finds the content of a file by the `path` of a stored weight. */
@@ -127,8 +135,10 @@ export type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefi
 
 /**
  * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16, float64 and 8-bit floats are converted to float32,
- * because its builds have no kernels that read them, and so are quantized ones.
+ * because its builds have no kernels that read them, and so are quantized ones. Where the device cannot compute in float16, so are
+ * tables in float16 whose rows are looked up: of these, the device itself would read numbers that it does not know.
  *
+ * @param half whether the device computes in float16
  * @returns the weights, and a function that mounts the files behind them
  * @throws DeviceError if `files` lacks a file whose weights have to be converted
  */
@@ -136,6 +146,7 @@ async function prepareWeights(
   graph: Graph,
   weights: WeightSource = () => undefined,
   files: WebFiles,
+  half: boolean,
 ): Promise<{ weights: WeightSource; mount: (paths: readonly string[]) => Mount }> {
   const prepared = new Map<string, StoredWeight>();
   const converted = new Map<string, Blob>();
@@ -147,9 +158,15 @@ async function prepareWeights(
     const name = leafName(parameter);
     const stored = weights(name);
     if (!stored) continue;
+    const isTable = gathersOf(parameter, graph).length > 0;
     const readable = (dtype: DType) =>
       dtype === parameter.dtype ||
-      !(dtype === "bfloat16" || dtype === "float64" || isFloat8(dtype));
+      !(
+        dtype === "bfloat16" ||
+        dtype === "float64" ||
+        isFloat8(dtype) ||
+        (dtype === "float16" && isTable && !half)
+      );
     if (isInPlace(stored, readable)) {
       prepared.set(name, stored);
       continue;
