@@ -57,6 +57,21 @@ export async function mountedWeights(
   return Math.max(...toNumbers(y!).map((value, i) => Math.abs(value - expected[i]!)));
 }
 
+/** The rows that a program takes of a table in 16-bit floats, which a device may not compute with. */
+export async function rowsOfTable(device: WebDevice): Promise<number[]> {
+  const data = Uint16Array.from([0.5, -1, 2, 0.25, 4, -0.125], toFloat16);
+  const rows = parameter("table", [3, 2]).gather(input("ids", [batch], "int64"));
+  const program = await backendOf(device).compile(graphOf({ rows }), {
+    weights: (): StoredWeight => ({
+      kind: "array",
+      array: ndarray("float16", [3, 2], data),
+    }),
+  });
+  const outputs = await program.run({ ids: ndarray("int64", [2], [2, 0]) });
+  await program.dispose();
+  return toNumbers(outputs.rows!);
+}
+
 export async function missingFile(): Promise<void> {
   await backendOf("wasm").compile(graphOf({ y: parameter("w", [1]) }), {
     weights: () => ({

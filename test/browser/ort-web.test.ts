@@ -38,6 +38,10 @@ describe.each(devices)("%s in Chromium", (device) => {
     });
   });
 
+  it("looks up rows of a table in float16", async () => {
+    expect(await page.call("rowsOfTable", device)).toEqual([4, -0.125, 0.5, -1]);
+  });
+
   it("throws if a disposed program is run", async () => {
     await expect(page.call("afterDispose", device)).rejects.toThrow("has been disposed");
   });

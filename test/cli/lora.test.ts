@@ -155,7 +155,7 @@ describe("patchwise train of a LoRA", () => {
     [
       "a missing base",
       "base=emojis",
-      /The base emojis is neither a bundled model \(emoji\) nor a folder/,
+      /The base emojis is neither a bundled model \(emoji, emoji-motion\) nor a folder/,
     ],
     [
       "a data set without captions",

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import fs from "node:fs";
 import {
   chmod,
   mkdir,
@@ -94,13 +95,12 @@ describe("writeFileAtomic", () => {
   });
 
   it("flushes the file before the rename, and the folder after it", async () => {
-    const handles = await fileHandles();
     const order: string[] = [];
-    const sync = methodOf(handles, "sync");
-    vi.spyOn(handles, "sync").mockImplementation(async function (this: typeof handles) {
-      const kind = (await this.stat()).isDirectory() ? "folder" : "file";
-      order.push(`${kind} with ${(await readdir(folder)).includes("m.bin") ? "new" : "no"} name`);
-      await Reflect.apply(sync, this, []);
+    const sync = fs.fsync;
+    vi.spyOn(fs, "fsync").mockImplementation((fd, done) => {
+      const kind = fs.fstatSync(fd).isDirectory() ? "folder" : "file";
+      order.push(`${kind} with ${fs.readdirSync(folder).includes("m.bin") ? "new" : "no"} name`);
+      sync(fd, done);
     });
     await writeFileAtomic(path, bytes("x"));
     expect(order).toEqual(["file with no name", "folder with new name"]);
@@ -134,8 +134,9 @@ describe("writeFileAtomic", () => {
     "survives a full disk that is reported at %s",
     async (method) => {
       await writeFile(path, "old");
-      const handles = await fileHandles();
-      vi.spyOn(handles, method).mockRejectedValueOnce(systemError("ENOSPC"));
+      const full = systemError("ENOSPC");
+      if (method === "write") vi.spyOn(await fileHandles(), method).mockRejectedValueOnce(full);
+      else vi.spyOn(fs, "fsync").mockImplementationOnce((_, done) => done(full));
       expect(await messageOf(writeFileAtomic(path, bytes("new")))).toBe(
         `Cannot write ${path} (the old file is unchanged): the disk is full; free some space and try again (ENOSPC).`,
       );

@@ -3,7 +3,7 @@
  * target. A crash, a full disk or a failing producer leaves the old file unchanged.
  */
 import { randomBytes } from "node:crypto";
-import { fsync } from "node:fs";
+import fs from "node:fs";
 import { type FileHandle, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -93,9 +93,7 @@ async function syncFolder(path: string): Promise<void> {
   await folder.close();
 }
 
-const syncDescriptor = promisify(fsync);
-
 /** Waits until the disk has the content of a file, by its descriptor: the handles of Yarn's Plug'n'Play have no `sync`. */
 export function syncFile({ fd }: FileHandle): Promise<void> {
-  return syncDescriptor(fd);
+  return promisify(fs.fsync)(fd);
 }
