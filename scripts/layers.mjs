@@ -6,7 +6,7 @@ import { isBuiltin } from "node:module";
 import path from "node:path";
 
 /** The folders of src/ from the top layer down. Imports point only downwards in this list. */
-const floors = [
+const layers = [
   "cli",
   "server",
   "index.ts",
@@ -26,7 +26,7 @@ const floors = [
   "engine",
 ];
 
-const nodeOnlyRooms = new Set(["cli", "server"]);
+const nodeOnlyFolders = new Set(["cli", "server"]);
 
 /**
  * Returns the reason why `file` may not import `specifier`, or undefined if it may.
@@ -36,11 +36,11 @@ const nodeOnlyRooms = new Set(["cli", "server"]);
  * @returns {string | undefined}
  */
 export function importProblem(file, specifier) {
-  const [top, room = "", ...rest] = file.split("/");
+  const [top, folder = "", ...rest] = file.split("/");
   if (top !== "src") return undefined;
 
   const onlyInNode = isBuiltin(specifier) || specifier.endsWith("-node.ts");
-  if (onlyInNode && !nodeOnlyRooms.has(room) && !file.endsWith("-node.ts")) {
+  if (onlyInNode && !nodeOnlyFolders.has(folder) && !file.endsWith("-node.ts")) {
     return `"${specifier}" exists only in Node: move what needs it to src/cli, src/server or a file named *-node.ts`;
   }
   if (specifier.startsWith("onnxruntime-") && !/^src\/engine\/runtime\/ort-[^/]+\.ts$/.test(file)) {
@@ -52,16 +52,16 @@ export function importProblem(file, specifier) {
   if (!specifier.startsWith(".")) return undefined;
 
   const target = path.posix.join(path.posix.dirname(file), specifier);
-  const [targetTop, targetRoom = "", ...targetRest] = target.split("/");
+  const [targetTop, targetFolder = "", ...targetRest] = target.split("/");
   if (targetTop !== "src") return `"${specifier}" leaves src/: the library stands on its own`;
 
-  for (const name of [room, targetRoom]) {
-    if (!floors.includes(name)) return `src/${name} has no floor in scripts/layers.mjs`;
+  for (const name of [folder, targetFolder]) {
+    if (!layers.includes(name)) return `src/${name} is not listed in scripts/layers.mjs`;
   }
-  if (floors.indexOf(targetRoom) < floors.indexOf(room)) {
-    return `src/${room} may not import src/${targetRoom}: imports point only downwards (${floors.join(" > ")})`;
+  if (layers.indexOf(targetFolder) < layers.indexOf(folder)) {
+    return `src/${folder} may not import src/${targetFolder}: imports point only downwards (${layers.join(" > ")})`;
   }
-  if (room === "models" && targetRoom === "models") return modelProblem(rest, targetRest);
+  if (folder === "models" && targetFolder === "models") return modelProblem(rest, targetRest);
   return undefined;
 }
 

@@ -34,8 +34,8 @@ describe("importProblem", () => {
     ["src/text/clip.ts", "../diffusion/levels.ts", "only downwards"],
     ["src/engine/tensor.ts", "../index.ts", "only downwards"],
     ["src/index.ts", "./cli/main.ts", "only downwards"],
-    ["src/utils/misc.ts", "../engine/tensor.ts", "src/utils has no floor"],
-    ["src/engine/tensor.ts", "../utils/misc.ts", "src/utils has no floor"],
+    ["src/utils/misc.ts", "../engine/tensor.ts", "src/utils is not listed"],
+    ["src/engine/tensor.ts", "../utils/misc.ts", "src/utils is not listed"],
     ["src/nn/linear.ts", "../../bench/main.ts", "leaves src/"],
     ["src/nn/linear.ts", "patchwise/engine", "relative path"],
     ["src/weights/files.ts", "node:fs", "only in Node"],
@@ -83,7 +83,7 @@ describe("the linter", () => {
     ["export", `export { x } from "../nn/x.ts";\n`],
     ["export *", `export * from "../nn/x.ts";\n`],
     ["dynamic import", `export const x = () => import("../nn/x.ts");\n`],
-  ])("reports the %s of a room above", (_, source) => {
+  ])("reports the %s of a folder above", (_, source) => {
     expect(lint({ "src/engine/low.ts": source })).toEqual(["patchwise(layers)"]);
   });
 
