@@ -59,9 +59,9 @@ export function addGenerate(program: Command): void {
     .summary("draw pictures of a prompt or class")
     .description(
       "Draws pictures with a trained model, which --model names. It is one of: a bundled model, by its name; a folder that " +
-        "patchwise train wrote; a folder in diffusers' layout (DiTPipeline, StableDiffusion3Pipeline); a .safetensors file " +
-        "of Stable Diffusion 3, or of facebookresearch/DiT with --vae; a model on the Hugging Face Hub, as owner/name, " +
-        "owner/name@revision or owner/name:file.safetensors.",
+        "patchwise train wrote; a folder in diffusers' layout, or one of ComfyUI; a .safetensors or .gguf file, for models of " +
+        "latents with --vae; a model on the Hugging Face Hub, as owner/name, owner/name@revision or " +
+        "owner/name:file.safetensors. docs/draw.md lists the models.",
     )
     .argument("[prompt]", settings.prompt.help)
     .option("--model <name|dir|file|id>", `model to draw with (default: ${defaultModel})`);
