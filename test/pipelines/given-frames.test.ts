@@ -174,6 +174,8 @@ describe("patchwise generate", () => {
     const { clip } = await readClip(out);
     const frames = picturesOfClip(clip);
     expect([frames[0]!.pixels, frames[8]!.pixels]).toEqual([pattern(1).pixels, pattern(2).pixels]);
+    const inLibrary = await clipOf({ steps: 1, image: pattern(1), lastImage: pattern(2) });
+    expect(clip.pixels).toEqual(inLibrary.pixels);
     expect(await readPictureMetadata(out)).toMatchObject({ frames: 9, aroundFrames: true });
     const again = patchwise(["generate", "--from-image", out, "--model", folder]);
     expect(again.err).toMatch(oneSentence);
