@@ -198,8 +198,11 @@ async function decoded<T>(
 const PIXELS_A_BYTE = 8 * 1032;
 /** Other formats put any number of equal pixels into a byte, which costs little up to so many of them. */
 const FEW_PIXELS = 2 ** 24;
-/** Most decoders keep the whole picture in memory, in up to 8 bytes a pixel. */
-const MOST_PIXELS = 2 ** 27;
+/**
+ * JPEG and PNG are decoded row by row, so phones' pictures of 200 megapixels are read; the others' decoders keep the whole picture in
+ * memory, in up to 8 bytes a pixel.
+ */
+const mostPixels = (format: string) => 2 ** (format === "jpeg" || format === "png" ? 28 : 27);
 /** What JPEG, WebP and GIF can have at most, and more than is drawn by anybody. */
 const MOST_SIDE = 65_535;
 
@@ -216,9 +219,9 @@ function refuseEmptyPromise(
   if (pixels > PIXELS_A_BYTE * length && (format === "png" || pixels > FEW_PIXELS)) {
     throw new Error(`its header promises ${pixels} pixels, more than ${length} bytes can hold`);
   }
-  if (Math.max(width, height) > MOST_SIDE || pixels > MOST_PIXELS) {
+  if (Math.max(width, height) > MOST_SIDE || pixels > mostPixels(format)) {
     throw new Error(
-      `it has ${width}×${height} pixels, but only sides up to ${MOST_SIDE} and ${MOST_PIXELS} pixels in all are read`,
+      `it has ${width}×${height} pixels, but only sides up to ${MOST_SIDE} and ${mostPixels(format)} pixels in all are read`,
     );
   }
 }
