@@ -2,8 +2,11 @@
 /** The command line. Exit codes: 0 for success, 1 for failures and errors out of tolerance, 2 for wrong usage. */
 import { Command, CommanderError } from "commander";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
+import { becomeQuiet, isNoisy, runQuietly } from "./quiet-process.ts";
 import { description, version } from "./version.ts";
 import { writeJsonLine, writeLine, writeText } from "./terminal.ts";
+
+if (!becomeQuiet() && isNoisy(process.argv.slice(2))) await runQuietly();
 
 const program = new Command("patchwise")
   .description(description)

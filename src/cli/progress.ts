@@ -45,7 +45,7 @@ export function progressWriter(
 
   const show = () => {
     // A line that wraps could not be rewritten.
-    stream.write(inPlace ? clear + clip(latest, stream.columns ?? 80) : `${latest}\n`);
+    stream.write(inPlace ? clear + clip(latest, stream.columns || 80) : `${latest}\n`);
     shown = latest;
     shownAt = now();
   };

@@ -56,6 +56,10 @@ describe("progressWriter", () => {
     const exact = writer({ isTTY: true, columns: 8 });
     exact.progress.update("1234567");
     expect(exact.text()).toBe(`${clear}1234567`);
+    // The width of terminals that do not know theirs.
+    const unknown = writer({ isTTY: true, columns: 0 });
+    unknown.progress.update("x".repeat(100));
+    expect(unknown.text()).toHaveLength(clear.length + 79);
   });
 
   it.each([

@@ -90,13 +90,23 @@ export interface MpiCollective extends Collective {
   abort(exitCode: number): never;
 }
 
+/** The MPI that started this process as one of several. */
+function launcher(environment: Environment): Implementation | undefined {
+  return implementations.find((each) => each.size(environment) > 1);
+}
+
+/** True in a process that `mpirun` or `srun` started together with others. */
+export function startedByMpi(environment: Environment = process.env): boolean {
+  return launcher(environment) !== undefined;
+}
+
 /**
  * The processes that `mpirun` or `srun` started together with this one; undefined if there are no others.
  *
  * @throws UsageError when the library or koffi is missing, which would leave every process to itself
  */
 export function openMpi(environment: Environment = process.env): MpiCollective | undefined {
-  const found = implementations.find((each) => each.size(environment) > 1);
+  const found = launcher(environment);
   if (!found) return undefined;
   const { name, handle } = found;
   const koffi = loadKoffi(found);
