@@ -158,7 +158,7 @@ async function draw(
   const begun = performance.now();
   const elapsed = () => (performance.now() - begun) / 1000;
   const whole = { ...request, ...resolved };
-  const { pictures, cached } = await drawn(pipeline, whole, elapsed, guard);
+  const { pictures, cached, steps } = await drawn(pipeline, whole, elapsed, guard);
   const seconds = elapsed();
 
   const files = numbered(path, count);
@@ -178,7 +178,10 @@ async function draw(
     const seeds = pictures.map((picture) => picture.seed);
     const { warnings } = resolved;
     const size = [height, width];
-    const report = { files, seeds, model: pipeline.name, ...recording, size, seconds, warnings };
+    // Of a picture that is given, only the last steps are drawn.
+    const part = resolved.strength !== undefined && { steps, ofSteps: resolved.steps };
+    const about = { files, seeds, model: pipeline.name, ...recording, ...part };
+    const report = { ...about, size, seconds, warnings };
     const exact = options.compareExact && { ...whole, cache: undefined, compute: undefined };
     const compared = exact && (await drawn(pipeline, exact, elapsed, guard)).pictures;
     writeJsonLine(process.stdout, {
@@ -222,14 +225,16 @@ async function drawn(
   request: GenerateRequest,
   elapsed: () => number,
   guard: SignalGuard,
-): Promise<{ pictures: readonly DrawnPicture[]; cached: DrawingProgress["cached"] }> {
+): Promise<Pick<DrawingProgress, "cached" | "steps"> & { pictures: readonly DrawnPicture[] }> {
   const progress = progressWriter(process.stderr);
   progress.update(`${pipeline.name}: opening`);
   let last = elapsed();
   let cached: DrawingProgress["cached"];
+  let ran = request.steps ?? 0;
   const onProgress = (at: DrawingProgress) => {
     const { step, steps } = at;
     cached = at.cached;
+    ran = steps;
     const now = elapsed();
     const left = (now * (steps - step)) / step;
     // Long steps would keep a signal waiting.
@@ -240,7 +245,7 @@ async function drawn(
   };
   try {
     const pictures = await finished(pipeline.generate({ ...request, onProgress }));
-    return { pictures, cached };
+    return { pictures, cached, steps: ran };
   } finally {
     progress.end();
   }

@@ -114,6 +114,10 @@ describe("patchwise generate", () => {
     const details = ["--shift", "2", "--rescale", "0.5", "--guidance-interval", "0.1,9"];
     const drawn = patchwise([...classes, ...given, ...details, "--json", "--out", "a.png"], cwd);
     expect(JSON.parse(drawn.out)).toMatchObject({ strength: 0.75, masked: true, size: [8, 8] });
+    const few = [...classes, "--image", "photo.png", "--strength", "0.9", "--steps", "10"];
+    const report = JSON.parse(patchwise([...few, "--json", "--out", "few.png"], cwd).out);
+    expect(report).toMatchObject({ steps: 9, ofSteps: 10 });
+    expect(await readPictureMetadata(file("few.png"))).toMatchObject({ steps: 10 });
     const metadata = await readPictureMetadata(file("a.png"));
     expect(metadata).toMatchObject({
       strength: 0.75,
