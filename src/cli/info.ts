@@ -181,7 +181,7 @@ function defaultsOf(model: Described): Pick<Costs, "defaults"> {
   };
 }
 
-/** Whether the size in pixels is known: the network draws them itself, or the autoencoder is there. */
+/** Returns true if the size in pixels is known: the network draws them itself, or the autoencoder is there. */
 function isDecoded({ decoder, clipDecoder, network }: Described): boolean {
   return Boolean(decoder ?? clipDecoder) || network.channels === 1 || network.channels === 3;
 }

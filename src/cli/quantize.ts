@@ -1,5 +1,5 @@
 /**
- * patchwise quantize MODEL: writes a model's network with quantized weights, as GGUF or safetensors, and tells what that changes.
+ * patchwise quantize MODEL: writes a model's network with quantized weights, as GGUF or safetensors, and prints how much the weights change.
  */
 import type { Command } from "commander";
 import { quote, UsageError } from "../engine/errors.ts";

@@ -8,7 +8,7 @@ import { numberOption } from "./options.ts";
 import { writeLine } from "./terminal.ts";
 import { version } from "./version.ts";
 
-/** What the options below are read as. */
+/** The values of the options below. */
 export interface CommonServerOptions {
   readonly model: readonly string[];
   readonly loras?: string;

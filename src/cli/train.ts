@@ -98,7 +98,7 @@ async function trainCommand(
       progress.end();
       const { skipped } = result;
       if (skipped.length > 0) {
-        // Why was said when they were found.
+        // The reasons were printed when they were found.
         const names = firstOf(
           skipped.map(({ name }) => name),
           5,

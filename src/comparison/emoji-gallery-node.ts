@@ -27,7 +27,7 @@ export interface RealEmoji {
   readonly hexcode: string;
   readonly label: string;
   readonly style: EmojiStyle;
-  /** Whether the emoji is held out from the training of generators. */
+  /** True if the emoji is held out from the training of generators. */
   readonly heldOut: boolean;
 }
 

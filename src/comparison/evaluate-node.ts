@@ -99,7 +99,7 @@ export interface Evaluated {
 export async function evaluate(options: EvaluateOptions): Promise<Evaluated> {
   const { model, prompts, styles, backend, report, signal } = options;
   const begun = performance.now();
-  // What is missing is told before hours of drawing.
+  // Reports whatever is missing before hours of drawing.
   const list = options.real ?? (await listRealEmoji());
   requireAnswers(prompts, list, styles);
   const { pictures, secondsAnImage } = await drawPrompts(options);

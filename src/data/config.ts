@@ -21,7 +21,7 @@ const shardSplit = z.string().min(1).optional();
 const commonFields = {
   /** The number of pictures, taken at even distances from all of them; all by default. */
   limit: z.int().min(1).optional(),
-  /** Whether a picture is mirrored with probability 1/2. */
+  /** True if a picture is mirrored with probability 1/2. */
   flip: z.boolean().default(false),
 };
 
@@ -47,7 +47,7 @@ const images = z.strictObject({
   caption: column.optional(),
   /** The metadata column with classes; `label` by default, if it exists. */
   label: column.optional(),
-  /** Whether subfolders are classes; by default if there are at least two, and neither metadata nor captions. */
+  /** True if subfolders are classes; by default if there are at least two, and neither metadata nor captions. */
   classes: z.boolean().optional(),
   undescribed,
   ...fittingFields,
@@ -117,7 +117,7 @@ const tar = z.strictObject({
   image: z.string().min(1).optional(),
   /** The field of the .json files with captions, if there are no .txt files; `text` or `caption` by default. */
   caption: column.optional(),
-  /** Whether the numbers in .cls files are classes. */
+  /** True if the numbers in .cls files are classes. */
   label: z.boolean().default(true),
   classes: classNames,
   undescribed,

@@ -39,7 +39,7 @@ export function denoiserOf(
   {
     learnedVariance = false,
   }: {
-    /** Whether the second half of the output channels is a variance. */
+    /** True if the second half of the output channels is a variance. */
     readonly learnedVariance?: boolean;
   } = {},
 ): Denoiser {

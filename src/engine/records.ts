@@ -35,7 +35,7 @@ export function defined<T extends object>(
   return Object.fromEntries(entries) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }
 
-/** Whether a value, such as of parsed JSON, is an object with named members. */
+/** Returns true if a value, such as of parsed JSON, is an object with named members. */
 export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

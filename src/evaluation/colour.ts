@@ -1,4 +1,4 @@
-/** Whether a drawing has the colour that its prompt asks for. */
+/** Measures how well drawings have the colours that their prompts ask for. */
 import type { Picture } from "../pictures/picture.ts";
 
 /** Hue in degrees, saturation and lightness from 0 to 1 (HSL), and the largest difference from white, from 0 to 1. */

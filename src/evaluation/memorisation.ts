@@ -1,4 +1,4 @@
-/** Whether drawings are copies: how near they come to training pictures, against how near new real pictures come. */
+/** Measures memorisation: how near drawings come to training pictures, against how near new real pictures come. */
 
 /** Distances are root mean squared differences of pixels, from 0 (equal) to 1 (black against white). */
 export interface Memorisation {

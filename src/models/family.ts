@@ -33,9 +33,9 @@ export interface NetworkFields {
   readonly frames?: number | undefined;
   /** Channels of the input. */
   readonly channels: number;
-  /** Whether the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
+  /** True if the output has as many channels again, for the variance (Nichol & Dhariwal, 2021). */
   readonly learnedVariance: boolean;
-  /** What the network is told beside the noised input: nothing, a class or a text. */
+  /** The condition, which the network takes beside the noised input: nothing, a class or a text. */
   readonly condition: NetworkCondition;
 }
 
@@ -67,7 +67,7 @@ export interface ReferenceRules {
   readonly aspect: number;
 }
 
-/** A step of a mean flow as its network is told it, each [B]; time 1 is noise and 0 the picture. */
+/** A step of a mean flow as its network takes it, each [B]; time 1 is noise and 0 the picture. */
 export interface MeanFlowStep {
   /** How far the step goes, in (0, 1]. */
   readonly span: Tensor;
@@ -91,7 +91,7 @@ export interface ImageSizes {
   readonly unit: number;
   /** The largest height and width; unlimited unless given. */
   readonly most?: number;
-  /** Whether only the size of the config fits, as with learned positions or a canvas. */
+  /** True if only the size of the config fits, as with learned positions or a canvas. */
   readonly fixed: boolean;
   /** For networks of clips: their frames must be a multiple of `unit`, at most so many, or those of the config if `fixed`. */
   readonly frames?: { readonly unit: number; readonly most?: number; readonly fixed: boolean };
@@ -150,9 +150,9 @@ export interface OriginalCheckpoint<C> {
 
 /** The single files of a family's original repository. */
 export interface OriginalFiles<C> {
-  /** Whether no shape shows the number of heads, so that it is taken from the published sizes. */
+  /** True if no shape shows the number of heads, so that it is taken from the published sizes. */
   readonly headsUnshown?: boolean;
-  /** Whether the keys are those of this family. */
+  /** Returns true if the keys are those of this family. */
   recognises(weights: Weights): boolean;
   /** The weights under the family's own names, where files have others too; as they are unless given. */
   weights?(weights: Weights): Weights;
@@ -186,11 +186,11 @@ export interface DiffusersModel<C> {
   weights(weights: Weights, config: C): Weights;
   /** Completes a config with what shows in the weights alone. */
   complete?(config: C, fields: FieldReader, weights: Weights): Promise<C>;
-  /** Whether diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
+  /** Returns true if diffusers' layer of this name stores its scale before its shift, where the original has the shift first. */
   swapsHalves?(layer: string, config: C): boolean;
   /** The layers that diffusers keeps apart of one that `weights` joins, other than queries, keys and values: their names and rows. */
   parts?(layer: string, config: C): readonly LayerPart[] | undefined;
-  /** Whether LoRA files are written with diffusers' names, because others look for these. */
+  /** True if LoRA files are written with diffusers' names, because others look for these. */
   readonly namesLora: boolean;
 }
 
@@ -208,7 +208,7 @@ export interface RecordedForward<C> {
   inputs(config: C): { readonly [K in keyof NetworkInputs]?: string };
   /** Name of the recorded output. */
   readonly output: string;
-  /** Whether gradients are those of the first case or of the sum over all; of the first unless given. */
+  /** The outputs whose gradients are recorded: those of the first case, or the sum over all cases; of the first unless given. */
   readonly gradientsOf?: "first case" | "all cases";
   /** The network in the layout of the original, where its input or output is laid out in another way than that of `trace`. */
   trace?(p: Params, inputs: NetworkInputs, config: C): Tensor;
@@ -228,7 +228,7 @@ export interface RecordedCase {
   numbered(name: string): readonly Tensor[];
 }
 
-/** What a family computes for a case. */
+/** The outputs that a family computes for a case. */
 export interface TracedCase {
   /** Outputs, by NAME in `out.CASE.NAME`. */
   readonly outputs: Readonly<Record<string, Tensor>>;
@@ -297,19 +297,19 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
    * @throws ShapeError when inputs and config do not fit each other
    */
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
-  /** Whether a network of this config is told the steps of a mean flow, as `step`. */
+  /** Returns true if a network of this config takes the steps of a mean flow as an input, `step`. */
   isMeanFlow?(config: C): boolean;
   /** The part of the network that reads the text alone, so that drawing runs it once a prompt; present in some families. */
   readonly text?: TextPart<C>;
-  /** Whether the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
+  /** True if the network embeds codes of a codebook itself; others get an embedding and a head of logits around them. */
   readonly embedsCodes?: boolean;
   /** The published autoencoder whose latents it draws, where others have as many channels. */
   readonly autoencoder?: AutoencoderKLName;
   /** Rules for the pictures of `NetworkInputs.references`; absent where a network was trained without any. */
   readonly references?: ReferenceRules;
-  /** Whether the guidance scale is an input of the network, `guidance`; it is not unless given. */
+  /** Returns true if the guidance scale is an input of the network, `guidance`; false unless given. */
   guidanceInput?(config: C): boolean;
-  /** Whether the padding of a text is attended to, so that the network takes no mask of it; it is not unless given. */
+  /** True if the padding of a text is attended to, so that the network takes no mask of it; false unless given. */
   readonly attendsToPadding?: boolean;
   sizes(config: C): ImageSizes;
   /**

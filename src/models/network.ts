@@ -240,7 +240,7 @@ export function traceNetwork(
   };
 }
 
-/** Whether a network is told the steps of a mean flow. */
+/** Returns true if a network takes the steps of a mean flow as an input. */
 export function isMeanFlow(config: NetworkConfig): boolean {
   return familyOf(config).isMeanFlow?.(config) ?? false;
 }
@@ -301,12 +301,12 @@ function conditionInputs(
   return { ids, mask: input("mask", [batch, prompt.length], "bool") };
 }
 
-/** Whether a network can run without its condition, which classifier-free guidance needs. */
+/** Returns true if a network can run without its condition, which classifier-free guidance needs. */
 export function canDrop({ condition }: Pick<NetworkConfig, "condition">): boolean {
   return condition.kind === "text" || (condition.kind === "class" && condition.nullClass);
 }
 
-/** Whether a network takes the guidance scale as an input, instead of being run with and without its condition. */
+/** Returns true if a network takes the guidance scale as an input, instead of being run with and without its condition. */
 export function guidesItself(network: NetworkConfig): boolean {
   return familyOf(network).guidanceInput?.(network) ?? false;
 }

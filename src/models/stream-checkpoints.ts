@@ -26,7 +26,7 @@ export const streamNames: Renaming = [
   [/^(single_\w+\.\d+)\.norm\.key_norm\.scale$/, "$1.attn.norm_k.weight"],
 ];
 
-/** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
+/** Returns true if diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
 export const isLastModulation = (layer: string): boolean => layer === "norm_out.linear";
 
 /**

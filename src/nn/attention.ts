@@ -52,7 +52,7 @@ export interface HeadOptions {
 export interface ProjectionOptions extends HeadOptions {
   /** Scope of the projection; `qkv` by default. */
   readonly qkvName?: string;
-  /** Whether the projections to q, k and v have a bias; true by default. */
+  /** True if the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
   /** Channels of a head; by default the heads share those of the tokens. */
   readonly headSize?: number | undefined;
@@ -120,7 +120,7 @@ export interface GroupedQueryOptions extends HeadOptions {
   readonly headSize: number;
   /** Scopes of the projections; transformers' `q_proj`, `k_proj`, `v_proj` and `o_proj` by default. */
   readonly names?: readonly [q: string, k: string, v: string, output: string];
-  /** Whether all four projections have a bias; false by default. */
+  /** True if all four projections have a bias; false by default. */
   readonly projectionBias?: boolean;
   /** Added to the scores, broadcastable to [B, heads, N, N]. */
   readonly bias?: Tensor | undefined;
@@ -161,7 +161,7 @@ function repeatHeads(x: Tensor, size: number, times: number): Tensor {
 }
 
 export interface CrossAttentionOptions extends Omit<AttentionOptions, "scale" | "tokens"> {
-  /** Whether the projections to q, k and v have a bias; true by default. */
+  /** True if the projections to q, k and v have a bias; true by default. */
   readonly qkvBias?: boolean;
   /** Channels of a head; by default the heads share those of x. */
   readonly headSize?: number;

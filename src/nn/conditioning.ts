@@ -41,7 +41,7 @@ export function givenCondition(
 export interface Labels {
   /** Number of classes. */
   readonly classes: number;
-  /** Whether the table has another row, with index `classes`, for images without a class (Ho & Salimans, 2022). */
+  /** True if the table has another row, with index `classes`, for images without a class (Ho & Salimans, 2022). */
   readonly nullClass: boolean;
 }
 

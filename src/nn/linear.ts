@@ -4,7 +4,7 @@ import { lowRankSum } from "./lora.ts";
 import { type Init, type Params, xavierUniform, zero } from "./params.ts";
 
 export interface LinearOptions {
-  /** Whether the layer has a bias; true by default. */
+  /** True if the layer has a bias; true by default. */
   readonly bias?: boolean;
   /** Initial value of the weight; Xavier uniform by default. */
   readonly init?: Init;

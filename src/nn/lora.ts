@@ -73,7 +73,7 @@ export function withLora(params: ParamsRoot, { rank, alpha, targets }: LoraOptio
   return { ...view(params, []), declared: params.declared, buffers: params.buffers };
 }
 
-/** Whether a parameter is a matrix that `withLora` adds. */
+/** Returns true if a parameter is a matrix that `withLora` adds. */
 export function isLora(name: string): boolean {
   return /\.lora_[AB]\.weight$/.test(name);
 }
@@ -102,7 +102,7 @@ export function checkTargets(
   }
 }
 
-/** Whether a parameter is the weight of a linear layer; embedding tables are matrices too, but not multiplied. */
+/** Returns true if a parameter is the weight of a linear layer; embedding tables are matrices too, but not multiplied. */
 function isLinear(name: string, { rank }: Tensor): boolean {
   return rank === 2 && name.endsWith(".weight") && !isLora(name) && !/embedding_table/.test(name);
 }

@@ -21,7 +21,7 @@ export interface Params {
   buffer(name: string, value: NdArray): Tensor;
   /** Names an intermediate tensor of this scope, which a graph returns only where `withTaps` asks for it. */
   tap(name: string, tensor: Tensor): void;
-  /** Whether a tap of this scope, or of one within it, may have been asked for. */
+  /** True if a tap of this scope, or of one within it, may have been asked for. */
   readonly tapped: boolean;
 }
 

@@ -16,7 +16,7 @@ export type PatchEmbedding =
   | { readonly kind: "linear" }
   | { readonly kind: "bottleneck"; readonly width: number };
 
-/** Whether the channels of a patch come before its pixels in a token, or behind them. */
+/** The order of the numbers in a token: the channels of a patch before its pixels, or behind them. */
 export type PatchOrder = "channels-first" | "channels-last";
 
 /** Sizes as they are written in messages: "256×256". */

@@ -25,7 +25,7 @@ export interface StreamStyle {
   readonly inner: number;
   /** A GELU (tanh), or SwiGLU with the gate before the value in one matrix. */
   readonly feedForward: "gelu" | "swiglu";
-  /** Whether linear layers have a bias. */
+  /** True if linear layers have a bias. */
   readonly bias: boolean;
   /** The same for the queries, keys and values of the blocks of two streams. */
   readonly qkvBias: boolean;

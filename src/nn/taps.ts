@@ -61,7 +61,7 @@ function chosen(
   );
 }
 
-/** Whether a pattern may match a name in the scope `path`, judged by the text before its first `*`. */
+/** Returns true if a pattern may match a name in the scope `path`, judged by the text before its first `*`. */
 function mayMatchWithin(pattern: string, path: string): boolean {
   const start = pattern.replace(/\*.*/, "");
   return start.startsWith(path) || path.startsWith(start);

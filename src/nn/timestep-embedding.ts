@@ -111,7 +111,7 @@ export interface EmbeddingOptions {
   readonly activate?: (inner: Tensor) => Tensor;
   /** Channels between the two layers; `hidden` unless given. */
   readonly inner?: number;
-  /** Whether the layers have a bias; true unless given. */
+  /** True if the layers have a bias; true unless given. */
   readonly bias?: boolean;
 }
 

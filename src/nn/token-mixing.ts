@@ -88,7 +88,7 @@ export function linearMixing([q, k, v]: Three): Tensor {
 function mixLinearly([q, k, v]: Three, { heads, bias }: Options): Tensor {
   const byHead = (x: Tensor) =>
     x.reshape([x.dim(0), x.dim(1), heads, x.size(2) / heads]).swapAxes(1, 2);
-  // What is added to the score before a softmax multiplies its weight.
+  // A number that is added to the score before a softmax multiplies the weight by its exponential.
   const keys = bias ? byHead(k).relu().mul(bias.exp().swapAxes(2, 3)) : byHead(k);
   return linearMixing([byHead(q), keys, byHead(v)])
     .swapAxes(1, 2)
@@ -103,7 +103,7 @@ function mixInWindows(
   const { grid, block, mixing } = tokens;
   const sides = grid.map((length) => Math.min(length, mixing.size));
   requireDivisors(grid, sides, `windows of ${sides.join("×")}`);
-  // A window that spans an axis has nowhere to go.
+  // A window that spans its axis is not shifted along it.
   const shifts = sides.map((side, i) => (block % 2 === 1 && side < grid[i]! ? side >> 1 : 0));
   const windows = patchCount(grid) / patchCount(sides);
   const [q, k, v] = parts.map((part) => {

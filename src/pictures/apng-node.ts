@@ -20,7 +20,7 @@ interface FrameControl {
   readonly seconds: number;
   /** What becomes of its place behind it: 0 it stays, 1 it is cleared, 2 what was there before comes back. */
   readonly dispose: number;
-  /** Whether it is blended over what is there instead of replacing it. */
+  /** True if it is blended over what is there instead of replacing it. */
   readonly blend: boolean;
 }
 

@@ -41,7 +41,7 @@ export function clipFormat(path: string): ClipFormat {
   );
 }
 
-/** Whether a file is a film, by its extension, which ffmpeg reads and writes. */
+/** Returns true if a file is a film, by its extension, which ffmpeg reads and writes. */
 export function isFilm(path: string): boolean {
   return [".mp4", ".webm"].includes(extname(path).toLowerCase());
 }

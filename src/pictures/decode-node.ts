@@ -203,7 +203,7 @@ const FEW_PIXELS = 2 ** 24;
  * memory, in up to 8 bytes a pixel.
  */
 const mostPixels = (format: string) => 2 ** (format === "jpeg" || format === "png" ? 28 : 27);
-/** What JPEG, WebP and GIF can have at most, and more than is drawn by anybody. */
+/** The longest side that JPEG, WebP and GIF can have, which is more than anybody draws. */
 const MOST_SIDE = 65_535;
 
 /** Throws if a header promises more than its file holds, or so much that decoding it would take seconds and gigabytes. */

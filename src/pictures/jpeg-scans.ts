@@ -33,7 +33,7 @@ interface Scan {
   /** The first and last coefficient, in zigzag order. */
   readonly first: number;
   readonly last: number;
-  /** Whether it refines coefficients that an earlier scan began. */
+  /** True if it refines coefficients that an earlier scan began. */
   readonly refines: boolean;
 }
 

@@ -7,7 +7,7 @@ const LOBES = 3;
 /** One in the fixed-point numbers of weights. */
 const ONE = 2 ** 22;
 
-/** What a pixel along one side is made of. */
+/** The pixels of the source that a new pixel is a weighted sum of, along one side. */
 interface Taps {
   /** The first pixel of the source. */
   readonly first: number;

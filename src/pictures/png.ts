@@ -11,12 +11,12 @@ const HEADER_BYTES = 13;
 /** The keyword of the text chunk, and the name of the XMP element, that hold the metadata as JSON. */
 export const METADATA_KEYWORD = "patchwise";
 
-/** Whether bytes begin as PNG files do. */
+/** Returns true if bytes begin as PNG files do. */
 export function isPng(bytes: Uint8Array): boolean {
   return pngSignature.every((byte, i) => bytes[i] === byte);
 }
 
-/** Whether a PNG file says, in front of its pixels, that it is animated. */
+/** Returns true if a PNG file says, in front of its pixels, that it is animated. */
 export function isAnimatedPng(png: Uint8Array): boolean {
   const view = new DataView(png.buffer, png.byteOffset, png.length);
   for (let at = pngSignature.length; at + CHUNK_FRAME <= png.length;) {

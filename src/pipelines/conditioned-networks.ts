@@ -27,7 +27,7 @@ export interface InputForm extends Pick<DrawingOptions, "frames" | "timePerToken
   readonly start?: number | undefined;
 }
 
-/** Whether the network can be run without its condition beside the one with it. */
+/** Returns true if the network can be run without its condition beside the one with it. */
 export function guidable({ model: { network, process, defaults } }: NetworkContext): boolean {
   const { guidable: trained = true } = defaults;
   return trained && canDrop(network) && !guidesItself(network) && !process.guidesItself;

@@ -37,7 +37,7 @@ export interface KeptFrames {
   readonly last?: Picture | undefined;
 }
 
-/** Whether a request gives frames, or asks for a loop, whose last frame is its first. */
+/** Returns true if a request gives frames, or asks for a loop, whose last frame is its first. */
 export function givesFrames({ image, lastImage, extend, loop }: Given): boolean {
   return [image, lastImage, extend].some((each) => each !== undefined) || loop === true;
 }

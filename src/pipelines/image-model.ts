@@ -226,7 +226,7 @@ export interface DrawingOptions {
   readonly skippable?: readonly number[] | undefined;
   /** Frames of clips, in the places of the network's input; the config's own unless given. */
   readonly frames?: number | undefined;
-  /** Whether each token has a time of its own, `t` [B, tokens]. */
+  /** True if each token has a time of its own, `t` [B, tokens]. */
   readonly timePerToken?: boolean | undefined;
   /** Sizes of reference pictures in the places of the network's input, each an input `reference0`, …; none unless given. */
   readonly references?: readonly Size[] | undefined;

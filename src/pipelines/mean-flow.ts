@@ -1,4 +1,4 @@
-/** Drawing with the network of a mean flow, which is told where each step ends and has guidance in itself. */
+/** Drawing with the network of a mean flow, which takes the end of each step as an input and has guidance built in. */
 import type { Network } from "../diffusion/denoiser.ts";
 import { type NoiseInterval, type NoiseLevel, straight } from "../diffusion/levels.ts";
 import { withLowestTime } from "../diffusion/lowest-time.ts";
@@ -12,7 +12,7 @@ import { quote, UsageError } from "../engine/errors.ts";
 const guidedTimes = { from: 0.2, to: 0.8 };
 
 /**
- * A network that is told, at each level, the span to the next one, the guidance, and the times between which it guides.
+ * A network whose inputs at each level are the span to the next one, the guidance, and the times between which it guides.
  *
  * @param levels of a flow through which it is drawn, noisiest first
  * @param options.interval ratios of noise to signal between which it guides

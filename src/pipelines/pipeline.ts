@@ -336,7 +336,7 @@ function samplingRun(
   }: Pick<SamplingRun, "seeds" | "shape" | "given" | "signal"> & Pick<Drawing, "resolved">,
   { network }: ImageModel,
 ): SamplingRun {
-  // A network that is told the scale guides itself.
+  // A network that takes the scale as an input guides itself.
   const guiding = guidesItself(network) ? { ...settings, guidance: 1 } : settings;
   return { settings: guiding, levels, learnedVariance: network.learnedVariance, ...rest };
 }

@@ -44,7 +44,7 @@ export interface SamplingRun {
   readonly shape: readonly number[];
   /** The image or frames to start from as the network sees them. */
   readonly given?: GivenLatents | undefined;
-  /** Whether the second half of the network's output channels is a variance. */
+  /** True if the second half of the network's output channels is a variance. */
   readonly learnedVariance?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -92,7 +92,7 @@ export interface SamplingProcess<Denoise = unknown> {
   readonly predicts?: Parameterization;
   /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
   readonly noiseScale?: number;
-  /** Whether guidance is in the network, which then never draws without its condition. */
+  /** True if guidance is in the network, which then never draws without its condition. */
   readonly guidesItself?: boolean;
   /** @throws UsageError if there is no sampler of this name, with the nearest names */
   checkSampler(name: string): void;
@@ -130,7 +130,7 @@ export interface ContinuousProcessOptions {
   readonly start?: (first: NoiseLevel) => number;
   /** Standard deviation of all noise in units of the levels' sigma; 1 unless given. */
   readonly noiseScale?: number | undefined;
-  /** Whether the network predicts whole steps (see mean-flow.ts). */
+  /** True if the network predicts whole steps (see mean-flow.ts). */
   readonly meanFlow?: boolean;
   /** The least sigma with which the velocity of a network that predicts x0 is taken (see `withLowestTime`); none unless given. */
   readonly lowestTime?: number;
@@ -283,7 +283,7 @@ const samplerOfScheduler: Readonly<Record<string, SamplerName>> = {
 export interface PipelineSchedule {
   /** The logarithm of the time shift, for schedulers whose shift depends on the picture. */
   readonly mu?: MuAt | undefined;
-  /** Whether sigmas are evenly spaced from 1 to 1 / steps before the shift, as FLUX and Z-Image have them. */
+  /** True if sigmas are evenly spaced from 1 to 1 / steps before the shift, as FLUX and Z-Image have them. */
   readonly evenSigmas?: boolean | undefined;
 }
 

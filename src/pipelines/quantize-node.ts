@@ -22,7 +22,7 @@ import { safetensorsStream } from "../weights/safetensors/write.ts";
 /** The types of weights that `quantizeModel` writes: blocks of GGUF, or integers with a scale for each row. */
 export type QuantizedType = QuantizedFormat | "int8";
 
-/** What became of a weight. */
+/** The result for one weight. */
 export interface QuantizedLayer {
   readonly name: string;
   /** The type in which it is stored. */
@@ -38,7 +38,7 @@ export interface QuantizedLayer {
  * of whole blocks of Q8_0, which take that type. "int8" writes safetensors as ComfyUI has them (`int8_tensorwise`), rotated by groups of
  * 256 where rows are whole groups; other types write GGUF.
  *
- * @param onLayer is told each layer once it is written
+ * @param onLayer called with each layer once it is written
  * @throws UsageError if files of the model's family cannot be opened by themselves; PatchwiseError if writing fails, or a weight holds
  *   a number that is not finite; no half-written file is left
  */

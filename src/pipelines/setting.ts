@@ -35,7 +35,7 @@ export interface SettingDefaults {
   readonly mask: Picture | undefined;
   /** The image or frames whose size is drawn. */
   readonly like: PictureShape | undefined;
-  /** Whether guidance can have an effect: there is a condition, and something to lead away from. */
+  /** True if guidance can have an effect: there is a condition, and something to lead away from. */
   readonly guidable: boolean;
 }
 
@@ -49,7 +49,7 @@ export interface SettingRow<T extends z.ZodType = z.ZodType, D = unknown> {
   readonly aliases?: readonly string[];
   /** The process that the setting belongs to; both unless given. */
   readonly only?: ImageModel["process"]["kind"];
-  /** Whether the metadata of a picture leave it out. */
+  /** True if the metadata of a picture leave it out. */
   readonly unrecorded?: boolean;
   readonly default?: (defaults: SettingDefaults) => D;
   /** The value as it is used. @throws UsageError if the model cannot be drawn with it */
@@ -119,7 +119,7 @@ function shown(value: unknown): string {
   return `{ ${members.join(", ")} }`;
 }
 
-/** Whether a value is a `Picture` with all of its bytes. */
+/** Returns true if a value is a `Picture` with all of its bytes. */
 export function isPicture(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;
   const { width, height, channels, pixels } = value as Picture;
@@ -130,7 +130,7 @@ export function isPicture(value: unknown): boolean {
   );
 }
 
-/** Whether a value is a `Clip` with all of its bytes. */
+/** Returns true if a value is a `Clip` with all of its bytes. */
 export function isClip(value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;
   const { frames, height, ...frame } = value as Clip;

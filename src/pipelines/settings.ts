@@ -10,7 +10,7 @@ import { cacheModes } from "../diffusion/step-cache.ts";
 import { type SamplerName, samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
-import { tokenSampler } from "../models/card.ts";
+import { samplingSchema, tokenSampler } from "../models/card.ts";
 import { canDrop } from "../models/network.ts";
 import type { Picture } from "../pictures/picture.ts";
 import { readSize } from "../pictures/size-text.ts";
@@ -47,7 +47,6 @@ import {
 
 const number = z.number();
 const nonNegative = number.min(0);
-const pair = z.tuple([nonNegative, nonNegative]).readonly();
 const counted = { type: z.int().min(1).max(100_000), expected: "a whole number from 1 to 100000" };
 const side = { type: z.int().min(1), expected: "a whole number of pixels" };
 
@@ -147,7 +146,10 @@ export const settings = {
    * The model's own by default, which for most models is everywhere.
    */
   guidanceInterval: setting({
-    type: pair.refine(([above, upTo]) => above < upTo),
+    type: z
+      .tuple([nonNegative, nonNegative])
+      .readonly()
+      .refine(([above, upTo]) => above < upTo),
     expected: "two numbers of at least 0, the smaller one first",
     help: "guide only where the ratio of noise to signal is in this interval",
     flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
@@ -176,7 +178,7 @@ export const settings = {
    * [1, 1].
    */
   temperature: setting({
-    type: pair,
+    type: samplingSchema.shape.temperature.unwrap().readonly(),
     expected: "two numbers of at least 0, for the first and the last step",
     help: "temperature of token models in the first and the last step; 0 takes the likeliest tokens",
     flags: [{ flag: "--temperature <first,last>", parse: "pair" }],
@@ -272,11 +274,11 @@ export type GenerateSettings = {
   readonly [N in keyof Rows as N extends Exclude<Shown, AlwaysKnown> ? N : never]?: Value<N>;
 } & {
   /** The name of the class that is drawn. */ readonly class?: string;
-  /** Whether a mask says which part of the image is drawn anew. */
+  /** True if a mask says which part of the image is drawn anew. */
   readonly masked?: boolean;
   /** The number of reference pictures. */
   readonly referred?: number;
-  /** Whether frames of the clip were given. */
+  /** True if frames of the clip were given. */
   readonly aroundFrames?: boolean;
   /** The LoRAs that were merged into the model when it was opened. */
   readonly loras?: readonly MergedLora[];

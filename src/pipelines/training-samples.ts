@@ -10,7 +10,7 @@ import { type DrawnPicture, finished } from "./pipeline.ts";
  * Returns a function that draws one row for each prompt or class, of clips one row for each clip, always with the same seeds: the `draw` that `train` of
  * `patchwise/training/node` takes.
  *
- * @param drawn is given the pictures of each grid, row by row, and the prompts or classes of its rows
+ * @param drawn called with the pictures of each grid, row by row, and the prompts or classes of its rows
  * @example await train(config, { backend, out: "runs/garden", draw: drawSamples(backend) });
  */
 export function drawSamples(

@@ -26,7 +26,7 @@ export interface AppOptions extends Services {
   readonly access: Access;
   readonly requests: RequestCounter;
   readonly log: (text: string) => void;
-  /** Whether the studio's page is served too. */
+  /** True if the studio's page is served too. */
   readonly page: boolean;
 }
 

@@ -13,7 +13,7 @@ export interface ServerChild<Sent> {
  * Starts a process.
  *
  * @param module its entry point, such as "server/drawing-process"
- * @param gone is told of an end that `end` did not cause, once
+ * @param gone called once if the process ends otherwise than by `end`
  */
 export function startChild<Sent extends object>(
   module: string,

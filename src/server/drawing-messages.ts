@@ -1,4 +1,4 @@
-/** What the server and a process that draws say to each other. */
+/** The messages between the server and a process that draws. */
 import type { Failure } from "../engine/runtime/worker-protocol.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { GenerateSettings } from "../pipelines/settings.ts";

@@ -21,7 +21,7 @@ export interface DrawingProcess {
 
 export interface DrawingPool {
   readonly processes: ReadonlyMap<string, DrawingProcess>;
-  /** Whether a process for another key can be started now, perhaps in place of an idle one. */
+  /** Returns true if a process for another key can be started now, perhaps in place of an idle one. */
   hasRoom(): boolean;
   /** Gives a job to the process of a key, which is started if there is none. */
   draw(key: string, open: OpenMessage, message: DrawMessage, places: number): void;

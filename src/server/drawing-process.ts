@@ -84,7 +84,7 @@ async function generated(
   }
 }
 
-/** What the files that a drawing starts from are read as. */
+/** Functions that read the files that a drawing starts from. */
 const readers: { readonly [N in GivenName]: (path: string) => Promise<GenerateRequest[N]> } = {
   image: (path) => readPictureFile(path),
   mask: (path) => readMaskFile(path),
@@ -92,7 +92,7 @@ const readers: { readonly [N in GivenName]: (path: string) => Promise<GenerateRe
   extend: async (path) => (await readClip(path)).clip,
 };
 
-/** Whether a step is one of `previews` that are spread evenly over all steps but the last. */
+/** Returns true if a step is one of `previews` that are spread evenly over all steps but the last. */
 function isShown(step: number, steps: number, previews: number): boolean {
   const upTo = (done: number) => Math.floor((done * (previews + 1)) / steps);
   return upTo(step) > upTo(step - 1);

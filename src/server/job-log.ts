@@ -47,7 +47,7 @@ export function jobLog(): JobLog {
       isOver = true;
       const final = events.findLast(({ event }) => event.kind === "job");
       if (final?.event.kind !== "job" || final.event.job.kind === "train") return wake();
-      // What a cancelled drawing had come to can still be asked for.
+      // The last preview of a cancelled drawing can still be asked for.
       const isCancelled = final.event.job.state === "cancelled";
       events = events.filter(
         (each) => each === final || (isCancelled && each.event.kind === "preview"),

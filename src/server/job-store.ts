@@ -49,7 +49,7 @@ const drawSchema = z.strictObject({
   settings: z.custom<GenerateSettings>(anObject),
   outputFormat: z.enum(outputFormats),
   previews: z.int(),
-  /** Whether it is for a connection that waits for it, and is given up with it. */
+  /** True if it is for a connection that waits for it, and is given up with it. */
   attached: z.boolean(),
   given: z.array(z.enum(givenNames)).readonly(),
   pictures: z.array(pictureSchema).readonly(),

@@ -51,7 +51,7 @@ class Table implements JobTable {
   };
   readonly #options: JobTableOptions;
   readonly #rows = new Map<string, Row>();
-  /** Whether jobs may be drawn. */
+  /** True if jobs may be drawn. */
   #isOpen = false;
   /** Jobs that are being written down. */
   #arriving = 0;
@@ -260,7 +260,7 @@ class Table implements JobTable {
     return row;
   }
 
-  /** What a restart makes of a job. */
+  /** Takes up a job after a restart of the server. */
   async #restore(record: JobRecord): Promise<void> {
     if (record.kind === "train") return this.trainings.restore(record, MOST_RESTARTS);
     if (isOver(record)) {

@@ -3,7 +3,7 @@ import type { JobRecord } from "./job-store.ts";
 import { sampleFile } from "./job-store.ts";
 import type { AnyJob, TrainingSamples } from "./wire.ts";
 
-/** What a view of a job is made of. */
+/** The sources of a job's view. */
 export interface Viewed {
   readonly record: JobRecord;
   readonly step: number;

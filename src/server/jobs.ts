@@ -1,4 +1,4 @@
-/** What the table of jobs takes, holds and offers. */
+/** The types of the table of jobs: its options, its rows and its methods. */
 import type { turns } from "../engine/turns.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import type { DrawingPool } from "./drawing-pool.ts";
@@ -38,9 +38,9 @@ export interface JobTableOptions {
   /** Lets requests name the model of a training. */
   readonly publish: (name: string, folder: string) => Promise<void>;
   readonly withdraw: (name: string) => Promise<void>;
-  /** Whether a model has a name. */
+  /** Returns true if a model has a name. */
   readonly knows: (name: string) => boolean;
-  /** Is told of what the operator should know. */
+  /** Called with sentences for the operator. */
   readonly log: (text: string) => void;
 }
 
@@ -98,7 +98,7 @@ export interface Row extends Entry {
   pausing: boolean;
 }
 
-/** Whether a row is of a kind, which its record tells. */
+/** Returns true if a row is of a kind, as its record says. */
 export const draws = (row: Row): row is Row & Entry<DrawRecord> => row.record.kind === "draw";
 export const trains = (row: Row): row is Row & Entry<TrainRecord> => row.record.kind === "train";
 

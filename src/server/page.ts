@@ -57,7 +57,7 @@ const headers = {
 /**
  * Routes of the page's files; what is none of them is left to later routes.
  *
- * @param options.jobs whether the same server takes jobs, which the page is told in its first file, so that it need not ask a host
+ * @param options.jobs whether the same server takes jobs; the page's first file says so, so that the page need not ask a static host
  * that has none
  */
 export function pageRoutes({ jobs }: { readonly jobs: boolean }): Hono {

@@ -46,7 +46,7 @@ export interface RequestOptions {
   /** The fields of the request: those above, and settings by any of their names, but for those that are files. */
   readonly fields: Readonly<Record<string, unknown>>;
   readonly files: GivenFiles;
-  /** Whether the image is resized and cropped to the size that is asked for, and else refused if it differs. */
+  /** True if the image is resized and cropped to the size that is asked for, and else refused if it differs. */
   readonly fits: boolean;
   readonly attached: boolean;
 }

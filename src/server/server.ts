@@ -34,11 +34,11 @@ export interface ServerOptions {
   /** Bytes that each of these processes may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
   readonly limits?: Partial<Limits> | undefined;
-  /** Whether the studio's page is served too, at "/"; false by default. */
+  /** True if the studio's page is served too, at "/"; false by default. */
   readonly page?: boolean | undefined;
   /** What pictures record. */
   readonly version: string;
-  /** Is told of what the operator should know. */
+  /** Called with sentences for the operator. */
   readonly log: (text: string) => void;
 }
 

@@ -10,7 +10,7 @@ import type { FromTraining } from "./training-messages.ts";
 
 export type TrainingRow = Row & Entry<TrainRecord>;
 
-/** What trainings need of the table. */
+/** The part of the table of jobs that trainings use. */
 export interface TableOfJobs {
   readonly options: Pick<JobTableOptions, "publish" | "withdraw" | "knows" | "store" | "log">;
   rows(): Iterable<Row>;
@@ -51,7 +51,7 @@ export class TrainingJobs {
   }
 
   /**
-   * What a restart makes of a training.
+   * Takes up a training after a restart of the server.
    *
    * @param most restarts while it is at work
    */
@@ -182,7 +182,7 @@ export class TrainingJobs {
   }
 }
 
-/** What a training tells on its way. */
+/** The events of a training for its followers. */
 type Note = Exclude<FromTraining, { kind: "trained" | "failed" | "stopped" }>;
 
 function notNow({ state }: TrainRecord, wanted: string): Problem {

@@ -1,4 +1,4 @@
-/** What the server and the process that trains say to each other. */
+/** The messages between the server and the process that trains. */
 import type { Failure } from "../engine/runtime/worker-protocol.ts";
 import type { TrainingConfig } from "../training/config/config.ts";
 

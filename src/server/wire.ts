@@ -166,7 +166,7 @@ export interface ModelInfo {
   readonly condition: "none" | "class" | "text";
   /** Names of the classes, for models of classes that have names. */
   readonly classes?: readonly string[] | undefined;
-  /** Whether it draws continuous numbers or discrete tokens, which have samplers and settings of their own. */
+  /** The kind of values that it draws: continuous numbers, or discrete tokens, which have samplers and settings of their own. */
   readonly process: "continuous" | "tokens";
   /** The samplers that it may be drawn with. */
   readonly samplers: readonly string[];
@@ -176,9 +176,9 @@ export interface ModelInfo {
     readonly most?: number | undefined;
     readonly fixed: boolean;
   };
-  /** Whether guidance has an effect. */
+  /** True if guidance has an effect. */
   readonly guidable: boolean;
-  /** Whether its pictures are clips. */
+  /** True if its pictures are clips. */
   readonly clips: boolean;
   /** Settings of a request that gives none. */
   readonly defaults: Pick<

@@ -165,7 +165,7 @@ type TokenizerJson = z.output<typeof outline>;
 const wordPattern =
   /\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|[\p{L}\p{M}\p{N}'’-]+|[^\s\p{P}]/gu;
 
-/** Whether a word is in pieces so short that they are letters rather than parts with a meaning. */
+/** Returns true if a word is in pieces so short that they are letters rather than parts with a meaning. */
 function isSpelt(word: string, pieces: number): boolean {
   return pieces > 2 && word.length / pieces < 2.5;
 }

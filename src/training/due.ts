@@ -1,12 +1,12 @@
 /** When a training draws samples and keeps checkpoints. */
 import type { RunConfig } from "./config/config.ts";
 
-/** Whether a training draws samples at all. */
+/** Returns true if a training draws samples at all. */
 export function wantsSamples({ steps, grids }: RunConfig["samples"]): boolean {
   return steps !== undefined || grids > 0;
 }
 
-/** Whether samples are due after a step that took the training from one share of its length to another. */
+/** Returns true if samples are due after a step that took the training from one share of its length to another. */
 export function isSampled(
   { steps, grids }: RunConfig["samples"],
   step: number,
@@ -17,7 +17,7 @@ export function isSampled(
   return Math.floor(now * grids) > Math.floor(before * grids);
 }
 
-/** Whether a checkpoint is due, so many seconds after the last one. */
+/** Returns true if a checkpoint is due, so many seconds after the last one. */
 export function isDue(
   { steps: every, minutes }: RunConfig["checkpoint"],
   step: number,

@@ -55,7 +55,7 @@ export interface Batches {
   readonly loader: Loader;
   /** Batches of other pictures, always in the same order. */
   readonly validation: Loader | undefined;
-  /** Whether these are pictures that are trained on; false by default. */
+  /** True if these are pictures that are trained on; false by default. */
   readonly own?: boolean;
   /** Describes the examples of batches that hold latents or codes in place of pixels. */
   readonly latents: LatentDraw | undefined;
@@ -121,7 +121,7 @@ export type TrainingEvent =
       readonly kind: "validation";
       readonly step: number;
       readonly loss: number;
-      /** Whether it was measured on pictures that are trained on, because there are no others. */
+      /** True if it was measured on pictures that are trained on, because there are no others. */
       readonly own: boolean;
       /** Further measurements. */
       readonly measures: Readonly<Record<string, number>>;
@@ -199,7 +199,7 @@ export interface LoopOptions {
   readonly reduce?: ReduceGradients | undefined;
   /** Sentences on the data and on what to expect, for the start. */
   readonly notes?: readonly string[];
-  /** Whether the recorder draws samples; false by default. */
+  /** True if the recorder draws samples; false by default. */
   readonly draws?: boolean;
   /** Asked after each step: whether samples are to be drawn now, beside those that are due. */
   readonly asksSamples?: (() => boolean) | undefined;

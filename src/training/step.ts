@@ -343,7 +343,7 @@ async function openHalves(
   };
 }
 
-/** Whether a part of the state lasts from step to step; checkpoints of older versions hold the others too. */
+/** Returns true if a part of the state lasts from step to step; checkpoints of older versions hold the others too. */
 function isKept(name: string): boolean {
   return !name.startsWith(gatheredPrefix);
 }

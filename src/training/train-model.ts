@@ -84,7 +84,7 @@ interface ModelOptions {
   readonly sampling?: TrainingConfigInput["sampling"];
   /** Seeds weights, batches and noise; a whole number ≥ 0, and 0 by default. */
   readonly seed?: number | undefined;
-  /** Whether pictures are mirrored at random; false by default. */
+  /** True if pictures are mirrored at random; false by default. */
   readonly flip?: boolean | undefined;
   /** Pictures to measure the loss on, every so many steps. */
   readonly validation?:

@@ -49,9 +49,9 @@ interface Run {
   readonly scheduler: DiffusersScheduler;
   readonly levels: readonly NoiseLevel[];
   readonly flow: boolean;
-  /** Whether times are interpolated between those of the training process. */
+  /** True if times are interpolated between those of the training process. */
   readonly between: boolean;
-  /** Whether its tables were computed partly in float32 and partly in float64. */
+  /** True if its tables were computed partly in float32 and partly in float64. */
   readonly multistep: boolean;
 }
 

@@ -25,7 +25,7 @@ export interface WorkerOptions {
 }
 
 export interface OpenWorkerOptions extends WorkerOptions {
-  /** Whether the model's files are kept in the Cache API, so that they are downloaded once; true by default where there is one. */
+  /** True if the model's files are kept in the Cache API, so that they are downloaded once; true by default where there is one. */
   readonly cache?: boolean | undefined;
   /** Called while the files of the model are downloaded. */
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;

@@ -30,7 +30,7 @@ export interface OpenGiven {
   /** Absolute address of the model's folder. */
   readonly address: string;
   readonly backend: WorkerBackend;
-  /** Whether the files are kept in the Cache API. */
+  /** True if the files are kept in the Cache API. */
   readonly cached: boolean;
 }
 

@@ -15,7 +15,7 @@ export type Asked = Pick<ParamsRoot, "declared" | "buffers">;
 export interface KeyMap {
   /** The checkpoint's key of a weight. */
   readonly keyOf: (name: string) => string;
-  /** Whether a key belongs to this model, since a file may hold several models. */
+  /** Returns true if a key belongs to this model, since a file may hold several models. */
   readonly owns: (key: string) => boolean;
 }
 

@@ -41,15 +41,15 @@ export interface FieldReader {
   ): readonly T[];
   /** A reader for the fields of an object. */
   object(name: string): FieldReader;
-  /** Whether the field is null, for fields in which null and absent differ. */
+  /** Returns true if the field is null, for fields in which null and absent differ. */
   isNull(name: string): boolean;
-  /** Whether the field is there and does not say null. */
+  /** Returns true if the field is there and does not say null. */
   has(name: string): boolean;
   /** Names of all fields. */
   readonly all: readonly string[];
   /** A reader for some of the fields, to which the others are absent. */
   among(names: readonly string[]): FieldReader;
-  /** Whether the field says null, false, or nothing. */
+  /** Returns true if the field says null, false, or nothing. */
   isOff(name: string): boolean;
   /** Refuses every value but those listed, null and none at all, for arguments that are supported with these alone. */
   only(name: string, ...values: readonly (string | number | boolean)[]): void;

@@ -180,7 +180,7 @@ const loraForms: readonly (readonly [readonly LoraRole[], (arrays: Arrays) => De
   [["difference"], ({ difference }) => ({ rows: dense(difference!) })],
 ];
 
-/** Whether a tensor of this role makes a file a LoRA; alone, alphas and biases are of many kinds of files. */
+/** Returns true if a tensor of this role makes a file a LoRA; alone, alphas and biases are of many kinds of files. */
 export function isOfWeight(role: LoraRole): boolean {
   return role !== "alpha" && role !== "bias";
 }

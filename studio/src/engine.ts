@@ -60,11 +60,11 @@ async function downloadSizes(device: Device): Promise<Downloads> {
 }
 
 export interface ModelState {
-  /** Whether the server draws, in place of the page. */
+  /** True if the server draws, in place of the page. */
   readonly remote: boolean;
   /** The device of the page itself. */
   readonly device: Device;
-  /** What the server offers; undefined until it has said so. */
+  /** The models, LoRAs and limits of the server; undefined until it has answered. */
   readonly served: ModelList | undefined;
   readonly hasWebGpu: boolean;
   readonly facts: ModelFacts | undefined;
@@ -156,7 +156,7 @@ export async function chooseModel(name: string): Promise<void> {
   settings.patch({ model: name, steps, sampler, guidance, width, height, frames: 0, class: "" });
 }
 
-/** What the form needs to know of the model that draws. */
+/** The description of the model that draws, for the form. */
 export type FormModel = Pick<
   ModelInfo,
   "name" | "condition" | "classes" | "samplers" | "sizes" | "guidable" | "clips"

@@ -53,7 +53,7 @@ const splits = new Set([
 export interface FolderMedia {
   /** The examples and other files, made of the files of the folder; the files themselves unless given. */
   readonly list?: (files: readonly RelativePath[]) => readonly RelativePath[];
-  /** Whether an entry of the list is an example; others, such as captions, are not. */
+  /** Returns true if an entry of the list is an example; others, such as captions, are not. */
   readonly isItem: (file: RelativePath) => boolean;
   /** The kinds of files that are examples, as messages name them. */
   readonly kinds: string;

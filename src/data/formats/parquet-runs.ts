@@ -13,7 +13,7 @@ import {
 /** More values than writers put into a page. */
 const MOST_VALUES = 2 ** 24;
 
-/** What a column's pages are checked by. */
+/** The description of a column by which its pages are checked. */
 export interface RunRules {
   readonly codec: ColumnMetaData["codec"];
   readonly compressors: Compressors;

@@ -20,7 +20,7 @@ export interface LatentForm {
 export interface LatentCache {
   readonly folder: string;
   readonly form: LatentForm;
-  /** Whether the latents of each picture are followed by those of the mirrored picture. */
+  /** True if the latents of each picture are followed by those of the mirrored picture. */
   readonly mirrored: boolean;
 }
 

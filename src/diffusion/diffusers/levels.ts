@@ -37,7 +37,7 @@ export interface Tables {
 interface TableDefaults {
   readonly start?: number;
   readonly end?: number;
-  /** Whether a terminal ᾱ of 0 is replaced by 2⁻²⁴, which makes the ratio finite. */
+  /** True if a terminal ᾱ of 0 is replaced by 2⁻²⁴, which makes the ratio finite. */
   readonly lowest?: boolean;
 }
 

@@ -44,11 +44,11 @@ export interface DiffusersScheduler {
   levels(steps: number, options?: SchedulerLevelOptions): NoiseLevel[];
   /** Standard deviation of the noise that sampling starts with, at the scale of the network's input. */
   start(first: NoiseLevel): number;
-  /** Whether diffusers' samples are x / alpha instead of x. */
+  /** True if diffusers' samples are x / alpha instead of x. */
   readonly exploding: boolean;
   /** Deviation of the noise that its last step from a level adds to the images, if it adds any. */
   readonly leftover?: (last: NoiseLevel) => number;
-  /** Whether it lists the inner levels twice, since it runs the network twice at each. */
+  /** True if it lists the inner levels twice, since it runs the network twice at each. */
   readonly twice?: boolean;
   /** The level at which each step ends, for the one scheduler where this is not the next level. */
   readonly targets?: (steps: number) => NoiseLevel[];

@@ -24,9 +24,9 @@ export interface DPMSolverOptions extends SamplerOptions {
   readonly stochastic?: boolean;
   /** The second-order formula; "midpoint" unless given. */
   readonly integration?: "midpoint" | "heun";
-  /** Whether the last steps of runs with fewer than 15 have a lower order, which is more stable; true unless given. */
+  /** True if the last steps of runs with fewer than 15 have a lower order, which is more stable; true unless given. */
   readonly lowerOrderFinal?: boolean;
-  /** Whether the last step always has order 1. A step to sigma 0 always does. */
+  /** True if the last step always has order 1. A step to sigma 0 always does. */
   readonly eulerAtFinal?: boolean;
   /**
    * The variable over which x0 is taken to change linearly: λ (the default), or −log sigma as in k-diffusion, which is finite
@@ -59,7 +59,7 @@ export const dpmSolver: Sampler<DPMSolverOptions> = async function* (
   return x;
 };
 
-/** Whether the clock variable changes during a step, and is finite at its start. */
+/** Returns true if the clock variable changes during a step, and is finite at its start. */
 function ticks(step: Transition, { clock }: DPMSolverOptions): boolean {
   return clock === "sigma" ? step.from.sigma !== step.to.sigma : canExtrapolate(step);
 }

@@ -89,7 +89,7 @@ export function* transitions(
   }
 }
 
-/** Whether later steps can extrapolate from this one: λ must be finite, and the levels must differ. */
+/** Returns true if later steps can extrapolate from this one: λ must be finite, and the levels must differ. */
 export function canExtrapolate({ from, to }: Transition): boolean {
   return from.alpha !== 0 && noiseRatio(from) !== noiseRatio(to);
 }

@@ -20,7 +20,7 @@ export interface UniPCOptions extends SamplerOptions {
   readonly order?: number;
   /** B(h) of the paper: h ("bh1"), or exp(h) − 1 ("bh2", the default), which is better with few steps and guidance. */
   readonly variant?: "bh1" | "bh2";
-  /** Whether the last steps have a lower order; true unless given. */
+  /** True if the last steps have a lower order; true unless given. */
   readonly lowerOrderFinal?: boolean;
   /** Numbers of the steps, from 0, that are not corrected; none unless given. */
   readonly uncorrected?: readonly number[];

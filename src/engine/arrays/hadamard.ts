@@ -4,7 +4,7 @@
  */
 import { type NdArray, ndarray } from "./ndarray.ts";
 
-/** Whether a group can have this size, a power of 4 from 4 on. */
+/** Returns true if a group can have this size, a power of 4 from 4 on. */
 export function isRotationSize(size: number): boolean {
   return Number.isInteger(size) && size >= 4 && Number.isInteger(Math.log2(size) / 2);
 }

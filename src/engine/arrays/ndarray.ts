@@ -171,7 +171,7 @@ export function castArray<D extends DType>(array: NdArray, dtype: D): NdArray<D>
 /** The largest number that rounds to a finite float16. */
 const MOST_HALF = 65_519;
 
-/** Whether all numbers are within the range of float16. */
+/** Returns true if all numbers are within the range of float16. */
 export function fitsHalf({ dtype, data }: NdArray): boolean {
   const decode = decoder(dtype);
   return (data as ArrayLike<number | bigint> & { every: Float32Array["every"] }).every(

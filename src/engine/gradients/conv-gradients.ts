@@ -30,7 +30,7 @@ function convWeightGradient(
   return cropped.transpose([1, 0, ...spatial]);
 }
 
-/** Whether the part of the image that each kernel position reads has a size that is known now. */
+/** Returns true if the part of the image that each kernel position reads has a size that is known now. */
 function isPlain(x: Tensor, dy: Tensor, kernel: readonly number[], a: ConvAttributes): boolean {
   const sizes = [x, dy].flatMap(({ shape }) => shape.slice(1));
   return kernel.length === 2 && a.groups === 1 && sizes.every((size) => typeof size === "number");

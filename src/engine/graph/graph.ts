@@ -50,7 +50,7 @@ export function leafName(tensor: Tensor): string {
   throw new ShapeError(`${node.op} is neither an input nor a parameter, so it has no name.`);
 }
 
-/** Whether the tensor is an input or a parameter, whose value a run is given. */
+/** Returns true if the tensor is an input or a parameter, whose value a run is given. */
 export function isLeaf({ node }: Tensor): boolean {
   return is(node, "input") || is(node, "parameter");
 }

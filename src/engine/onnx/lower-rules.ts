@@ -16,7 +16,7 @@ export interface LowerContext<K extends OpName> {
   /** The ONNX names of the node's inputs. */
   readonly inputs: readonly string[];
   readonly emitter: Emitter;
-  /** Whether anything reads a tensor; optional outputs that nothing reads are omitted. */
+  /** Returns true if anything reads a tensor; optional outputs that nothing reads are omitted. */
   readonly isUsed: (tensor: Tensor) => boolean;
 }
 

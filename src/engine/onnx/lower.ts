@@ -38,7 +38,7 @@ export interface Lowered {
 }
 
 export interface LowerOptions {
-  /** Whether attention may be ONNX Runtime's fused op; true by default. */
+  /** True if attention may be ONNX Runtime's fused op; true by default. */
   readonly fusedAttention?: boolean;
   /** Uses the operator names of the ONNX standard, where ONNX Runtime has names of its own with more kernels; false by default. */
   readonly standardNames?: boolean;

@@ -187,12 +187,12 @@ function storageOf(tensor: Tensor): Tensor {
   return storage;
 }
 
-/** Whether a tensor is a statistic or probabilities, which are computed only if something reads them. */
+/** Returns true if a tensor is a statistic or probabilities, which are computed only if something reads them. */
 function isOptional({ index, node: { op } }: Tensor): boolean {
   return index > 0 && (op === "layerNorm" || op === "rmsNorm" || op === "attention");
 }
 
-/** Whether a node computes its outputs; leaves and constants exist before the run. */
+/** Returns true if a node computes its outputs; leaves and constants exist before the run. */
 function computes({ op }: Node): boolean {
   return op !== "input" && op !== "parameter" && op !== "constant";
 }

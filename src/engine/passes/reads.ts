@@ -10,7 +10,7 @@ export interface RowRange {
   readonly rows: number;
 }
 
-/** Whether a graph reads a weight as a whole, and the rows that it slices out of it. */
+/** The ways in which a graph reads a weight: as a whole, and by the rows that it slices out of it. */
 export interface WeightReads {
   readonly whole: boolean;
   readonly cuts: readonly (readonly RowRange[])[];
@@ -72,7 +72,7 @@ function rangesOf(node: Node, shape: Shape): readonly RowRange[] | undefined {
   return [{ output, start: node.attributes.starts[axis]!, rows: rowsOf(output) }];
 }
 
-/** Whether the output may be written into the leaf's memory: every node that reads the leaf is needed to compute the output. */
+/** Returns true if the output may be written into the leaf's memory: every node that reads the leaf is needed to compute the output. */
 export function mayOverwrite(graph: Graph, leaf: string, output: Tensor): boolean {
   const tensor = [...graph.inputs, ...graph.parameters].find((other) => leafName(other) === leaf);
   if (!tensor || tensor === output) return false;

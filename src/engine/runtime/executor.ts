@@ -24,7 +24,7 @@ export interface Plan {
   /** The files with the model's weights. */
   readonly mount: Mount;
   readonly prepack: boolean;
-  /** Whether half-precision weights stay in their stored dtype and are converted in each run. */
+  /** True if half-precision weights stay in their stored dtype and are converted in each run. */
   readonly convertEachRun?: boolean;
   readonly threads?: number;
 }
@@ -39,7 +39,7 @@ export interface StateSlot {
   readonly leaf: string;
   readonly output: string;
   readonly first: NdArray;
-  /** Whether the output may be written into the leaf's memory, because every node that reads the leaf has run by then. */
+  /** True if the output may be written into the leaf's memory, because every node that reads the leaf has run by then. */
   readonly inPlace: boolean;
 }
 

@@ -78,7 +78,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
           trustsAttention,
         );
         if (!file) return program;
-        // What is mapped stays when its file is deleted, but not on Windows; and a worker that is started again opens it again.
+        // A mapped file can be deleted, but not on Windows, nor before a worker that is started again has opened it again.
         if (options.worker || process.platform === "win32") return withFile(program, file);
         file.remove();
         return program;
@@ -101,7 +101,7 @@ function withFile(program: Program, file: WeightFile): Program {
   };
 }
 
-/** Whether the device runs a minimal program. If it does, a failure is due to the program, and otherwise to the machine. */
+/** Returns true if the device runs a minimal program. If it does, a failure is due to the program, and otherwise to the machine. */
 async function works(device: NodeDevice): Promise<boolean> {
   const plan = trialPlan(graphOf({ y: input("x", [1]).neg() }));
   try {

@@ -1,5 +1,5 @@
 /**
- * What weights can do in each form in which they are stored. A new form is one more member of `StoredWeight` (weight-forms.ts) and one
+ * Operations on weights, for each form in which they are stored. A new form is one more member of `StoredWeight` (weight-forms.ts) and one
  * more row of `storages`, and nothing else looks at `kind`.
  */
 import { blockFormats, blockRange, decodeBlocks } from "../arrays/blocks.ts";
@@ -27,7 +27,7 @@ import type {
 
 export type { BlocksWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
 
-/** What the engine has to know about one kind of storage. */
+/** The operations on weights of one form. */
 interface Storage<W extends StoredWeight> {
   type(weight: W): WeightType;
   /** The type of its numbers as they are stored, as formats call it. */
@@ -48,7 +48,7 @@ interface Storage<W extends StoredWeight> {
    * @param readable whether the runtime reads weights of a dtype
    */
   inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
-  /** Whether rows of a matrix can be chosen before the numbers are computed. */
+  /** Returns true if rows of a matrix can be chosen before the numbers are computed. */
   gatherable(weight: W): boolean;
   /** Writes the elements, in the dtype of `type`, into `target`. */
   read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
@@ -376,7 +376,7 @@ export function isInPlace(weight: StoredWeight, readable: (dtype: DType) => bool
   return storageOf(weight).inPlace(weight, readable);
 }
 
-/** Whether rows of a matrix can be chosen before its numbers are computed. */
+/** Returns true if rows of a matrix can be chosen before its numbers are computed. */
 export function isGatherable(weight: StoredWeight): boolean {
   return storageOf(weight).gatherable(weight);
 }

@@ -1,4 +1,4 @@
-/** The forms in which weights are stored, as plain data; stored-weight.ts says what each can do. */
+/** The forms in which weights are stored, as plain data; stored-weight.ts has the operations on them. */
 import type { BlockFormat } from "../arrays/blocks.ts";
 import type { DType, NdArray } from "../arrays/ndarray.ts";
 

@@ -25,15 +25,15 @@ export const autoencoderKLSchema = z
     groups: count,
     /** The activation of residual blocks; "silu" in all published models. */
     activation: z.enum(activationNames),
-    /** Whether each level of the encoder, from the highest resolution, has attention after every residual block. */
+    /** True if each level of the encoder, from the highest resolution, has attention after every residual block. */
     encoderAttention: z.array(z.boolean()).readonly(),
     /** The same for the decoder, also from the highest resolution. */
     decoderAttention: z.array(z.boolean()).readonly(),
     /** True for attention at the lowest resolution of encoder and decoder. */
     middleAttention: z.boolean(),
-    /** Whether a 1×1 convolution follows the encoder. */
+    /** True if a 1×1 convolution follows the encoder. */
     quantConv: z.boolean(),
-    /** Whether a 1×1 convolution precedes the decoder. */
+    /** True if a 1×1 convolution precedes the decoder. */
     postQuantConv: z.boolean(),
     /**
      * FLUX.2: patches of latents are packed into channels, each of which is normalized by the mean and the variance that the

@@ -14,7 +14,7 @@ export interface VideoAutoencoderConfig {
   readonly multipliers: readonly number[];
   /** Residual blocks of a level of the encoder; the decoder has one more. */
   readonly layers: number;
-  /** Whether each level but the last also halves the frames. */
+  /** True if each level but the last also halves the frames. */
   readonly halvesFrames: readonly boolean[];
   /** Wan2.2's form: 2×2 pixels are channels of one place, and averages bridge every level. */
   readonly bridged: boolean;

@@ -11,7 +11,7 @@ import { one, type Params, zero } from "../../nn/params.ts";
 
 /** A chunk of a clip, and what its layers keep for the next one. Layers use the cache in the same order in every chunk. */
 export interface Chunk {
-  /** Whether the clip begins here; the first chunk is a single frame. */
+  /** True if the clip begins here; the first chunk is a single frame. */
   readonly first: boolean;
   /**
    * Puts the last `count` frames of the chunks before in front of x, and zeros in front of the clip:

@@ -11,7 +11,7 @@ export const ddpmUNetSchema = z.strictObject({
   size: z.tuple([count, count]).readonly(),
   /** Channels of the input: 1 or 3 for pixels, those of the autoencoder for latents. */
   channels: count,
-  /** Whether the variance is predicted too, which doubles the output channels. */
+  /** True if the variance is predicted too, which doubles the output channels. */
   learnedVariance: z.boolean(),
   /** Base channels, which each level multiplies. */
   width: count,
@@ -32,11 +32,11 @@ export const ddpmUNetSchema = z.strictObject({
       channels: count,
     }),
   ]),
-  /** Whether q, k and v of one head lie together ("legacy"), or the heads of all q, then of all k, then of all v. */
+  /** The order of the attention's channels: q, k and v of each head together ("legacy"), or the heads of all q, then of all k, then of all v ("new"). */
   headOrder: z.enum(["legacy", "new"]),
-  /** Whether the time embedding scales and shifts the output of the second norm, or is added before it. */
+  /** True if the time embedding scales and shifts the output of the second norm; false if it is added before that norm. */
   scaleShift: z.boolean(),
-  /** Whether residual blocks change the resolution between levels. */
+  /** True if residual blocks change the resolution between levels. */
   residualResampling: z.boolean(),
   /** Without residual resampling: changes the resolution by averaging and repetition instead of convolutions. */
   plainResampling: z.boolean().optional(),

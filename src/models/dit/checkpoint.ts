@@ -109,7 +109,7 @@ const tableKey = "y_embedder.embedding_table.weight";
 const lastKey = "final_layer.linear.weight";
 const positionsKey = "pos_embed";
 
-/** Whether the keys are those of facebookresearch/DiT, and not of a network that was derived from it, whose frames have positions. */
+/** Returns true if the keys are those of facebookresearch/DiT, and not of a network that was derived from it, whose frames have positions. */
 export function isDiTCheckpoint({ entries }: Weights): boolean {
   if (entries.has("temp_embed")) return false;
   return entries.has(tableKey) || entries.has("blocks.0.attn.qkv.weight");

@@ -93,7 +93,7 @@ function checkOutputs(read: FieldReader, name: string, inputs: number): void {
   );
 }
 
-/** Whether the keys are those of a FLUX.1, whose blocks have a modulation each. */
+/** Returns true if the keys are those of a FLUX.1, whose blocks have a modulation each. */
 export function isFlux({ entries }: Pick<Weights, "entries">): boolean {
   return entries.has("double_blocks.0.img_mod.lin.weight");
 }

@@ -26,9 +26,9 @@ export const fluxSchema = z.strictObject({
   axes: z.tuple([count, count, count]).readonly(),
   /** Base of the rotary frequencies. */
   theta: z.number().positive(),
-  /** Whether queries, keys and values of the blocks of two streams have a bias. */
+  /** True if queries, keys and values of the blocks of two streams have a bias. */
   qkvBias: z.boolean(),
-  /** Whether the guidance scale is an input, as in the model that was distilled with it. */
+  /** True if the guidance scale is an input, as in the model that was distilled with it. */
   guidance: z.boolean(),
 });
 

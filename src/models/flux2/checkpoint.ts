@@ -63,7 +63,7 @@ export function diffusersFlux2Config(read: FieldReader): Flux2Config {
   return config;
 }
 
-/** Whether the keys are those of a FLUX.2, all of whose blocks share a modulation. */
+/** Returns true if the keys are those of a FLUX.2, all of whose blocks share a modulation. */
 export function isFlux2({ entries }: Pick<Weights, "entries">): boolean {
   return entries.has("double_stream_modulation_img.lin.weight");
 }

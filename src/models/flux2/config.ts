@@ -29,7 +29,7 @@ export const flux2Schema = z.strictObject({
   axes: z.tuple([count, count, count, count]).readonly(),
   /** Base of the rotary frequencies. */
   theta: z.number().positive(),
-  /** Whether the guidance scale is an input, as in the model that was distilled with it. */
+  /** True if the guidance scale is an input, as in the model that was distilled with it. */
   guidance: z.boolean(),
 });
 

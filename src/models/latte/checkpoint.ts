@@ -49,7 +49,7 @@ const timeTable = "temp_embed";
 const classTable = "y_embedder.embedding_table.weight";
 const textKey = "text_embedding_projection.1.weight";
 
-/** Whether the keys are those of Vchitect/Latte. */
+/** Returns true if the keys are those of Vchitect/Latte. */
 export function isLatteCheckpoint({ entries }: Weights): boolean {
   return entries.has(timeTable);
 }

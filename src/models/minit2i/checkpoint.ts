@@ -111,7 +111,7 @@ export const diffusersMiniT2IKeys: KeyMap = {
 /** A layer that a MiniT2I has and no other model. */
 const firstProjection = "double_blocks.0.img_qkv.weight";
 
-/** Whether the keys are a MiniT2I's, with the prefix of its folders or without. */
+/** Returns true if the keys are a MiniT2I's, with the prefix of its folders or without. */
 export function isMiniT2I({ entries }: Pick<Weights, "entries">): boolean {
   return entries.has(firstProjection) || entries.has(folderPrefix + firstProjection);
 }

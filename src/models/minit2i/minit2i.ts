@@ -111,7 +111,7 @@ export function miniT2IText(
   return text;
 }
 
-/** The tokens by which a mean-flow network is told its step, in the order in which they stand: 5 × [B, count, C]. */
+/** The tokens of a step, which a mean-flow network takes beside the others, in the order in which they stand: 5 × [B, count, C]. */
 function stepTokens(
   p: Params,
   text: Tensor,

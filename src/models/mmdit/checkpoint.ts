@@ -261,7 +261,7 @@ export function diffusersMMDiTWeights(
   return swapHalves(joinQkv(weights), (layer) => hasSwappedHalves(layer, { depth }));
 }
 
-/** Whether diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
+/** Returns true if diffusers' layer of this name makes scale before shift, where the original makes shift before scale. */
 export function hasSwappedHalves(layer: string, { depth }: Pick<MMDiTConfig, "depth">): boolean {
   return (
     layer === "norm_out.linear" || layer === `transformer_blocks.${depth - 1}.norm1_context.linear`

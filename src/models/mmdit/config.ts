@@ -45,7 +45,7 @@ export const mmditSchema = z.strictObject({
     /** Patches along each side of the table. */
     max: count,
   }),
-  /** Whether queries, keys and values have a bias. */
+  /** True if queries, keys and values have a bias. */
   qkvBias: z.boolean(),
   /** Blocks, from 0, whose image tokens attend to each other once more, without the text (MMDiT-X). */
   dualAttention: z.array(z.int().min(0)).readonly(),

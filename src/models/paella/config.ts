@@ -41,7 +41,7 @@ export const paellaSchema = z.strictObject({
   levels: z.array(level).min(1).readonly(),
   /** Side of the depthwise convolutions, an odd number. */
   kernel: count.refine((value) => value % 2 === 1, "the kernel size must be odd"),
-  /** Whether pixels attend to each other and not only to the condition. */
+  /** True if pixels attend to each other and not only to the condition. */
   selfAttention: z.boolean(),
   /** The codebook that the network embeds and predicts. */
   tokens: z.strictObject({

@@ -35,16 +35,16 @@ export interface PixArtConfig {
   readonly depth: number;
   /** Width of the text embeddings. */
   readonly textWidth: number;
-  /** Whether two layers project the text to the width of the model; if not, it must have that width. */
+  /** True if two layers project the text to the width of the model; if not, it must have that width. */
   readonly textProjection: boolean;
-  /** Whether q, k and v have a bias. */
+  /** True if q, k and v have a bias. */
   readonly attentionBias: boolean;
   readonly gelu: "none" | "tanh";
   readonly affineNorms: boolean;
   readonly epsilon: number;
   /** The divisor of positions, such as 2 for a model for 512 pixels that was fine-tuned to 1024. */
   readonly interpolation: number;
-  /** Whether size and aspect ratio of the image are inputs. */
+  /** True if size and aspect ratio of the image are inputs. */
   readonly sizeConditions: boolean;
 }
 

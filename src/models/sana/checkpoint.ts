@@ -63,7 +63,7 @@ export function sanaConfig(
   return config;
 }
 
-/** Whether the keys are those of a Sana. */
+/** Returns true if the keys are those of a Sana. */
 export function isSana({ entries }: Pick<Weights, "entries">): boolean {
   return entries.has("time_embed.linear.weight") && entries.has("caption_norm.weight");
 }

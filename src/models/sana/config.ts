@@ -21,9 +21,9 @@ export const sanaSchema = z.strictObject({
   mlpRatio,
   learnedVariance,
   condition: z.strictObject({ kind: z.literal("text"), width: count, length: count }),
-  /** Whether queries, keys and values of the linear attention have a bias. */
+  /** True if queries, keys and values of the linear attention have a bias. */
   attentionBias: z.boolean(),
-  /** Whether the norm in front of a feed-forward layer is affine. */
+  /** True if the norm in front of a feed-forward layer is affine. */
   affineNorms: z.boolean(),
   epsilon: z.number().positive(),
   /**

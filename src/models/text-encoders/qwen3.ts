@@ -34,7 +34,7 @@ export interface Qwen3Config {
   readonly epsilon: number;
   /** Base of the rotary frequencies. */
   readonly theta: number;
-  /** Whether the projections of the attention have a bias. */
+  /** True if the projections of the attention have a bias. */
   readonly attentionBias: boolean;
   /** The token of padding, whose embedding is not trained. */
   readonly padding?: number | undefined;

@@ -36,7 +36,7 @@ export interface T5EncoderConfig {
   /** All distances from this one on share a bucket. */
   readonly maxDistance: number;
   readonly epsilon: number;
-  /** Whether every layer has a bias by distance of its own, as in umT5 (Chung et al., 2023), or all that of the first. */
+  /** True if every layer has a bias by distance of its own, as in umT5 (Chung et al., 2023); false if all use that of the first. */
   readonly biasEachLayer: boolean;
 }
 

@@ -19,13 +19,13 @@ export const uViTSchema = z.strictObject({
   depth: count,
   /** The condition: none, one of `classes`, or a text of `length` tokens of `width` channels. */
   condition: conditionSchema,
-  /** Whether queries, keys and values have a bias. */
+  /** True if queries, keys and values have a bias. */
   qkvBias: z.boolean(),
-  /** Whether the time goes through two linear layers, 4 times as wide between them, before it becomes a token. */
+  /** True if the time goes through two linear layers, 4 times as wide between them, before it becomes a token. */
   timeMlp: z.boolean(),
-  /** Whether blocks of the second half see the tokens of the first. */
+  /** True if blocks of the second half see the tokens of the first. */
   longSkips: z.boolean(),
-  /** Whether a last convolution smooths the seams of the patches. */
+  /** True if a last convolution smooths the seams of the patches. */
   finalConv: z.boolean(),
 });
 

@@ -104,7 +104,7 @@ function checked(config: WanConfig, file: string, headField: string): WanConfig 
 
 const lastKey = "head.head.weight";
 
-/** Whether the keys are those of Wan-Video's transformer. */
+/** Returns true if the keys are those of Wan-Video's transformer. */
 export function isWanCheckpoint({ entries }: Weights): boolean {
   return entries.has("time_projection.1.weight") && entries.has(lastKey);
 }

@@ -31,9 +31,9 @@ export const wanSchema = z.strictObject({
   condition: z.strictObject({ kind: z.literal("text"), width: tokenWidth, length: tokenCount }),
   /** False: flows have no variance to learn. */
   learnedVariance: z.literal(false),
-  /** Whether queries and keys are normalized, over all heads together. */
+  /** True if queries and keys are normalized, over all heads together. */
   qkNorm: z.boolean(),
-  /** Whether there is a norm in front of the attention to the text. */
+  /** True if there is a norm in front of the attention to the text. */
   crossNorm: z.boolean(),
   /** A number above 0 that all norms add to the variance. */
   epsilon: z.number().positive(),

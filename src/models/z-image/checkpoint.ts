@@ -64,7 +64,7 @@ function places(read: FieldReader): ZImageConfig["places"] {
   );
 }
 
-/** Whether the keys are those of a Z-Image, under its own names or those of single files. */
+/** Returns true if the keys are those of a Z-Image, under its own names or those of single files. */
 export function isZImage({ entries }: Pick<Weights, "entries">): boolean {
   return entries.has("cap_pad_token") && entries.has("noise_refiner.0.adaLN_modulation.0.weight");
 }

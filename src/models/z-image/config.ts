@@ -27,7 +27,7 @@ export const zImageSchema = z.strictObject({
   timeWidth: count,
   /** The time at the clean image in the unit of the time embedding. */
   timeScale: z.number().positive(),
-  /** Whether queries and keys are normalized. */
+  /** True if queries and keys are normalized. */
   qkNorm: z.boolean(),
   /** Added to the mean square in the norms. */
   epsilon: z.number().positive(),

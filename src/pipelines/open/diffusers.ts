@@ -65,11 +65,11 @@ interface PipelineClass {
   ) => Pick<ImageModel, "process" | "defaults">;
   /** The class of its autoencoder; AutoencoderKL unless given. */
   readonly autoencoder?: string;
-  /** Whether it draws pixels, without an autoencoder. */
+  /** True if it draws pixels, without an autoencoder. */
   readonly drawsPixels?: boolean;
-  /** Whether it draws clips, with a causal video autoencoder. */
+  /** True if it draws clips, with a causal video autoencoder. */
   readonly drawsClips?: boolean;
-  /** Whether position tables in the file are checked against the network's own. */
+  /** True if position tables in the file are checked against the network's own. */
   readonly checksTables: boolean;
   /** For models that take prompts: the text encoders, and how the model is put together with them. */
   readonly text?: {

@@ -74,7 +74,7 @@ function networkWeights(file: Weights): Weights {
   return weightsWhere(file, (name) => !others.some((other) => name.startsWith(other)));
 }
 
-/** Whether a file holds the network of a Stable Diffusion 3. */
+/** Returns true if a file holds the network of a Stable Diffusion 3. */
 export function isSD3(file: Weights): boolean {
   return networkPrefix(file) !== undefined;
 }

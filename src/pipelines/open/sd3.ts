@@ -66,7 +66,7 @@ export interface SD3Text {
   readonly tokenizers: Readonly<Record<string, Tokenizer>>;
   /** Number of tokens that T5 reads. */
   readonly promptTokens: number;
-  /** Whether CLIP-L's pooled text goes through its projection: in diffusers it does, in Stability's code it does not. */
+  /** True if CLIP-L's pooled text goes through its projection: in diffusers it does, in Stability's code it does not. */
   readonly projectedL: boolean;
 }
 

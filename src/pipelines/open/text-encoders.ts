@@ -123,11 +123,11 @@ export interface TextEncoderRow {
   readonly tokenizer: string;
   /** Prefix of its weights in a single file that holds a whole model. */
   readonly prefix: string;
-  /** Whether a file holds this encoder alone, under the names of transformers. */
+  /** Returns true if a file holds this encoder alone, under the names of transformers. */
   readonly isAlone: (file: Weights) => boolean;
   /** What to do if the encoder does not fit in memory. */
   readonly remedy?: string;
-  /** Whether padding is masked; encoders of Stable Diffusion 3 attend to it. */
+  /** True if padding is masked; encoders of Stable Diffusion 3 attend to it. */
   readonly masked?: boolean;
   /**
    * The hidden states that are read of a language model, which is opened no further than the last of them; negative ones count from

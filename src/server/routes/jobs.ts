@@ -114,7 +114,7 @@ function pictureRoutes({ jobs }: Services): Hono {
   return app;
 }
 
-/** What only trainings have. */
+/** Routes that only trainings have. */
 function trainingRoutes({ jobs }: Services): Hono {
   const app = new Hono();
   app.post("/api/jobs/:id/pause", async (c) => {

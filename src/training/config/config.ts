@@ -140,7 +140,7 @@ const latentsSchema = z.strictObject({
   shift: z.number().optional(),
   /** The folder for the latents of all pictures; `latents` in the output folder by default. */
   cache: z.string().min(1, "a path cannot be empty").optional(),
-  /** Whether each use of a picture samples the encoder's Gaussian anew or takes its mean. */
+  /** The latents of a picture: the encoder's Gaussian sampled anew at each use ("sample"), or its mean ("mean"). */
   posterior: z.enum(["sample", "mean"]).default("sample"),
   /** The data type of the cached latents. */
   precision: z.enum(["float16", "float32"]).default("float16"),
@@ -373,7 +373,7 @@ export interface RunConfig extends Pick<
   readonly checkpoint: Omit<AutoencoderTrainingConfig["checkpoint"], "weights">;
   readonly samples: Pick<AutoencoderTrainingConfig["samples"], "steps" | "grids">;
   readonly validation: AutoencoderTrainingConfig["validation"] & {
-    /** Whether the training's own pictures are used if there are no others. */
+    /** True if the training's own pictures are used if there are no others. */
     readonly own?: boolean;
   };
   readonly latents?: TrainingConfig["latents"];

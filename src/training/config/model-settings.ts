@@ -8,7 +8,7 @@ import { count } from "../../nn/transformer-schema.ts";
 const prompt = z.strictObject({
   /** Folder with tokenizer.json and words.safetensors; the bundled one by default. */
   words: z.string().optional(),
-  /** Whether the word vectors are trained too. */
+  /** True if the word vectors are trained too. */
   trainWords: z.boolean().default(false),
   /** Channels of the tokens that the network reads; its own width by default. */
   width: count.optional(),

@@ -29,7 +29,7 @@ export interface RunFolder {
   readonly path: string;
   readonly checkpoints: string;
   readonly samples: string;
-  /** Whether the training began when no pictures were held out unless its config named some. */
+  /** True if the training began when no pictures were held out unless its config named some. */
   readonly heldNothing: boolean;
   /** The checkpoint from which the training resumes. */
   readonly from: Checkpoint | undefined;
@@ -131,7 +131,7 @@ export async function openRunFolder(
   };
 }
 
-/** Whether a config says which pictures are held out, as it does since a share of them is by default. */
+/** Returns true if a config says which pictures are held out, as it does since a share of them is by default. */
 function knowsHeldOut(config: unknown): boolean {
   const { validation = {} } = config as { readonly validation?: object };
   return "share" in validation || "data" in validation;

@@ -60,7 +60,7 @@ export async function readInitialWeights(
 
 type Shape = readonly number[];
 
-/** Whether a shape is that of weights of patches, [outputs, channels, H, W], with an axis of time in the third place. */
+/** Returns true if a shape is that of weights of patches, [outputs, channels, H, W], with an axis of time in the third place. */
 function addsTime(stored: Shape, wanted: Shape): boolean {
   return stored.length === 4 && wanted.toSpliced(2, 1).join() === stored.join();
 }
@@ -74,7 +74,7 @@ function inflation(params: ParamsRoot, storedOf: (name: string) => Shape | undef
   return 1;
 }
 
-/** Whether weights become those of a shape: patches get an axis of time, and the output one row for each pixel of each frame. */
+/** Returns true if weights become those of a shape: patches get an axis of time, and the output one row for each pixel of each frame. */
 function inflates(stored: Shape, [outputs, ...others]: Shape, frames: number): boolean {
   if (addsTime(stored, [outputs!, ...others])) return true;
   return (

@@ -21,7 +21,7 @@ export interface HubSettings {
   /** Without a trailing slash. */
   readonly endpoint: string;
   readonly token: string | undefined;
-  /** Whether network access is forbidden. */
+  /** True if network access is forbidden. */
   readonly offline: boolean;
 }
 

@@ -29,7 +29,7 @@ export function parseHubId(text: string): HubId | undefined {
   return { repo, revision, ...(file !== undefined && { file }) };
 }
 
-/** Whether a path with "/" stays inside the folder to which it is joined, on every system. */
+/** Returns true if a path with "/" stays inside the folder to which it is joined, on every system. */
 export function isPlainPath(path: string): boolean {
   if (/[\\\p{Cc}]|^[A-Za-z]:/u.test(path)) return false;
   return path.split("/").every((part) => part !== "" && part !== "." && part !== "..");

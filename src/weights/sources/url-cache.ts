@@ -34,7 +34,7 @@ const CURRENT_FOR = 10_000;
  * @throws DeviceError from every call where there is no Cache API: it exists in secure contexts only, which are https and localhost
  */
 export function modelCache(name = "patchwise"): ModelCache {
-  /** What is being kept while its reader gets it, by address. */
+  /** Files that are being stored while their readers get them, by address. */
   const writing = new Map<string, Promise<void>>();
   const versionOf = rememberedVersions();
   const open = async (): Promise<Cache> => {
@@ -63,7 +63,7 @@ export function modelCache(name = "patchwise"): ModelCache {
         const whole = new Response(copy.body, {
           headers: { ...Object.fromEntries(headers), [PART]: String(status) },
         });
-        // What cannot be kept, for want of room or because its download ends early, is downloaded again.
+        // A file that cannot be kept, for want of space or because its download ends early, is downloaded again.
         const written = cache.put(key, whole).catch(() => undefined);
         writing.set(
           key,

@@ -65,7 +65,7 @@ interface DrawnThereProps {
   readonly problem: string | undefined;
 }
 
-/** What the server drew, which the page can draw again to look inside. */
+/** A picture that the server drew, which the page can draw again to look inside. */
 function DrawnThere({ drawing: { asked }, running, problem }: DrawnThereProps) {
   const { facts, served } = model.get();
   const name = asked.model || served!.models[0]!.name;

@@ -1,4 +1,4 @@
-/** What this page asks of the server that it came from. */
+/** Requests of the page to the server that it came from. */
 import type {
   AnyJob,
   ErrorBody,
@@ -10,7 +10,7 @@ import type {
   TrainingRequest,
 } from "../../../src/server/wire.ts";
 
-/** Whether the server takes jobs, which it says in the page; a host of files alone says nothing. */
+/** True if the server takes jobs. It says so in the page; a static host says nothing. */
 export const hasServer =
   document.querySelector<HTMLMetaElement>('meta[name="patchwise-jobs"]')?.content === "here";
 

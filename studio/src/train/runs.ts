@@ -8,7 +8,7 @@ export interface Run {
   /** When it ended, in ms since 1970. */
   readonly ended: number;
   readonly losses: Losses;
-  /** Whether it is drawn in the chart. */
+  /** True if it is drawn in the chart. */
   readonly shown: boolean;
 }
 

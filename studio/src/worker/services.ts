@@ -26,7 +26,7 @@ export interface ModelFacts {
   readonly samplers: readonly string[];
   readonly classes: readonly string[] | undefined;
   readonly takesPrompts: boolean;
-  /** Whether the prompt becomes one code, by a choice of a subject, style, colour and companion. */
+  /** True if the prompt becomes one code, by a choice of a subject, style, colour and companion. */
   readonly hasPrior: boolean;
   /** Patches of a picture; 0 for networks without any. */
   readonly patches: number;

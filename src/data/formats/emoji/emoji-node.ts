@@ -132,7 +132,7 @@ function choose(list: z.infer<typeof emojiList>, config: DataConfigOf<"emoji">):
   });
 }
 
-/** Whether an emoji is held out. One in twenty is, chosen by its code points alone. */
+/** Returns true if an emoji is held out. One in twenty is, chosen by its code points alone. */
 export function isHeldOut(hexcode: string): boolean {
   const key = fork(fork(randomKey(0), "held-out emoji"), codePoints(hexcode));
   return uniform(key, [1]).data[0]! < 0.05;
