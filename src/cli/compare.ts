@@ -142,7 +142,7 @@ export function estimateLine({ extractor, models }: TimeEstimate): string {
   return `This takes about ${about(total)}: ${parts.join("; ")}.`;
 }
 
-/** A time of at least a second, since no more is known of it. */
+/** A duration in words, of at least a second, since it is only an estimate. */
 function about(seconds: number): string {
   return duration(Math.max(1, seconds));
 }

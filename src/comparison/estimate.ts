@@ -18,7 +18,7 @@ export interface ModelTime {
   readonly drawing: number;
 }
 
-/** A contender with what was measured of it, and what is finished already. */
+/** A contender with its measured speed and its finished parts. */
 export interface MeasuredContender extends Pick<Contender, "name" | "config"> {
   readonly checked: CheckedTraining;
   readonly trained: boolean;
@@ -30,7 +30,7 @@ const PASSES = 3;
 
 /**
  * Estimates from the measured forward passes. The budget gives the time of a training; a drawing takes one pass for each step, and two
- * with guidance; the extractor is taken to compute as many operations a second as the fastest of the models.
+ * with guidance; the extractor is assumed to compute as many operations a second as the fastest model.
  *
  * @param count pictures that each model draws
  * @param extractor the network that is trained first, and on how many pictures; undefined if it is finished or not trained

@@ -7,7 +7,7 @@ import { type PngChunk, pngOfChunks } from "./png.ts";
 import { pngChunks } from "./png-node.ts";
 import { loadSharp } from "./sharp-node.ts";
 
-/** In all frames, as sharp has it for other animations. */
+/** The most pixels of all frames together, the limit that sharp has for other animations. */
 const MOST_PIXELS = 2 ** 28;
 
 /** What `fcTL` says of a frame. */

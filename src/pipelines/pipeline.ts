@@ -176,7 +176,7 @@ interface GenerationContext extends NetworkContext {
   readonly resolve: (request: GenerateRequest) => ResolvedRequest;
 }
 
-/** A clip is drawn window by window, in each of which every step is one of all steps. */
+/** Draws pictures, or clips window by window; steps are counted over all windows. */
 async function* draw(
   request: GenerateRequest,
   context: GenerationContext,

@@ -34,7 +34,7 @@ export function fittedReferences(
   });
 }
 
-/** Pixels of a picture that is drawn in the size of its reference, at most: those that FLUX.2 is used for the most. */
+/** The most pixels of a picture that takes its size from its reference: those that FLUX.2 is mostly used for. */
 const MOST_DRAWN = 1024 ** 2;
 
 /**
@@ -75,7 +75,7 @@ function cappedSize({ width, height }: Picture, most: number) {
   return { width: Math.trunc(width * scale), height: Math.trunc(height * scale) };
 }
 
-/** A size without what is over at its sides. */
+/** A size rounded down to multiples of the pixels that one latent stands for. */
 function wholeTokens(
   { width, height }: { readonly width: number; readonly height: number },
   { channels }: Picture,

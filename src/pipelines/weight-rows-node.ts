@@ -40,7 +40,7 @@ export async function* rowsOfWeight({
   }
 }
 
-/** Sums up what numbers change. */
+/** Measures how much numbers change, as a share of their size. */
 export function changeMeter() {
   let [squares, changes] = [0, 0];
   return {

@@ -9,7 +9,7 @@ export interface NumberedEvent {
 export interface JobLog {
   /** Adds an event. A preview takes the place of the one before it. */
   add(event: JobEvent): void;
-  /** Says that nothing follows. Of a drawing only its end is kept, of a training also how it went. */
+  /** Ends the log. A drawing keeps only its last event, and if it was cancelled its last preview; a training keeps all events. */
   end(): void;
   /** Events behind the one of a number, then those that come, until the job is over or the signal aborts. */
   follow(after: number, signal: AbortSignal): AsyncGenerator<NumberedEvent>;

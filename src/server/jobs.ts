@@ -84,7 +84,7 @@ export interface JobTable {
   close(graceMs: number): Promise<void>;
 }
 
-/** A job with what only the table needs. */
+/** A job with the fields that only the table needs. */
 export interface Row extends Entry {
   record: JobRecord;
   step: number;

@@ -55,7 +55,7 @@ const headers = {
 };
 
 /**
- * Routes of the page's files; what is none of them is left to later routes.
+ * Routes of the page's files; other addresses are left to later routes.
  *
  * @param options.jobs whether the same server takes jobs; the page's first file says so, so that the page need not ask a static host
  * that has none

@@ -93,7 +93,7 @@ export function chooseColumns(
   };
 }
 
-/** Accepts a column of texts. */
+/** Returns true for a column of texts. */
 function holdsTexts({ element }: SchemaTree): boolean {
   return element.converted_type === "UTF8" || element.logical_type?.type === "STRING";
 }

@@ -82,7 +82,7 @@ function widthOf(most: number): number {
   return 32 - Math.clz32(most);
 }
 
-/** Runs through runs and packed groups (Parquet's RLE and bit-packing hybrid) until there are so many values. */
+/** Walks over runs and packed groups (Parquet's RLE and bit-packing hybrid) up to this number of values. */
 function walk(bytes: Uint8Array, width: number, values: number): void {
   for (let at = 0, seen = 0; seen < values && at < bytes.length;) {
     let header = 0;

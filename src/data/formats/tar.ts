@@ -96,7 +96,7 @@ export async function tarEntries(source: ByteSource): Promise<TarEntry[]> {
   }
 }
 
-/** How files begin in which archives are compressed, or that are archives of other kinds. */
+/** The first bytes of compressed archives, and of archives of other kinds. */
 const compressed: Readonly<Record<string, readonly number[]>> = {
   gzip: [0x1f, 0x8b],
   bzip2: [0x42, 0x5a, 0x68],

@@ -223,9 +223,9 @@ export type CombineName =
 
 /** Options of a convolution or a pool; each is one number for all spatial axes, or one for each. */
 export interface ConvOptions {
-  /** Pixels from one output to the next, from 1, one number for all axes or one an axis; 1 by default. */
+  /** Pixels from one output to the next, from 1, one number for all axes or one for each; 1 by default. */
   readonly stride?: number | readonly number[];
-  /** Zeros added on both sides, from 0, one number for all axes, or one or a pair an axis; 0 by default. */
+  /** Zeros added on both sides, from 0, one number for all axes, or a number or a pair (before, after) for each; 0 by default. */
   readonly padding?: number | readonly (number | readonly [number, number])[];
   /** Pixels from one tap of the kernel to the next, from 1; 1 by default. */
   readonly dilation?: number | readonly number[];

@@ -15,7 +15,7 @@ import {
 /** A model of ONNX Runtime is one message of protobuf, which can hold 2 GiB. */
 const MOST_BYTES = 2 ** 31 - 2 ** 24;
 
-/** Keeps the arrays of one program outside of its model. */
+/** A store for the weights of one program outside its ONNX model. */
 export interface WeightStore {
   put(array: NdArray): Promise<StoredWeight>;
 }

@@ -90,7 +90,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
   };
 }
 
-/** A program with which its file of weights is deleted. */
+/** A program that deletes its file of weights when it is disposed of. */
 function withFile(program: Program, file: WeightFile): Program {
   return {
     ...program,

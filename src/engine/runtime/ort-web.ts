@@ -136,7 +136,7 @@ export type WebFiles = (name: string) => Blob | Uint8Array<ArrayBuffer> | undefi
 /**
  * Makes weights readable by ONNX Runtime in a browser. Weights in bfloat16, float64 and 8-bit floats are converted to float32,
  * because its builds have no kernels that read them, and so are quantized ones. Where the device cannot compute in float16, so are
- * tables in float16 whose rows are looked up: of these, the device itself would read numbers that it does not know.
+ * tables in float16 whose rows are looked up: the device would otherwise read float16 from them, which it cannot.
  *
  * @param half whether the device computes in float16
  * @returns the weights, and a function that mounts the files behind them

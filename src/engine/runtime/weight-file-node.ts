@@ -10,7 +10,7 @@ import { fileWeight } from "./stored-weight.ts";
 /** Weights that take less stay in the model, which is copied twice as it is opened. */
 const LEAST_BYTES = 2 ** 28;
 
-/** Offsets that a file may be mapped at on every system. */
+/** The alignment of offsets at which every system can map a file. */
 const PAGE = 2 ** 16;
 
 export interface WeightFile extends WeightStore {

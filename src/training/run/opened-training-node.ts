@@ -1,4 +1,4 @@
-/** Trainings that are opened and looked at, but not run. */
+/** Opens a training without running it, to check it and to measure its speed. */
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import type { RunConfig, TrainingConfig } from "../config/config.ts";
@@ -8,7 +8,7 @@ import { type CheckedTraining, forwardSeconds } from "../speed.ts";
 import { conditionIn } from "../tasks/denoiser.ts";
 import { openSource, planOf, type train, type TrainContext } from "./train-node.ts";
 
-/** A training that is only looked at. */
+/** The parts of a training that is opened but not run. */
 export interface OpenedTraining {
   readonly config: RunConfig;
   readonly source: DataSource;

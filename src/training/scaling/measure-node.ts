@@ -91,7 +91,7 @@ export function linesThrough(
   return times.map(([, long]) => ({ fixed: long - perRow * many, perRow }));
 }
 
-/** Two ranks that do not speak, so that all but the messages is measured. */
+/** Two ranks without communication, so that everything but the messages is measured. */
 const silent: Collective = { rank: 0, size: 2, local: 2, sum() {}, broadcast() {} };
 
 /** Bytes a second that memory copies. */

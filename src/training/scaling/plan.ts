@@ -28,7 +28,7 @@ export interface RankCosts {
   readonly memory: (rows: number, ranks: number) => number;
 }
 
-/** The network between ranks, of which each has an end of its own. */
+/** The network between ranks, to which each rank has a link of its own. */
 export interface Link {
   /** Nominal rate in Gbit/s. */
   readonly gigabits: number;

@@ -101,7 +101,7 @@ function keyOf({ url, headers }: Request): string {
   return key.href;
 }
 
-/** The address of the file of which a part or all is kept. */
+/** The address of the file that a key of the cache stands for, as a whole or a part of it. */
 function fileOf(key: string): string {
   const url = new URL(key);
   if (!url.searchParams.has(PART)) return key;

@@ -132,7 +132,7 @@ function dataOf(losses: Losses, others: readonly Run[]): UPlot.AlignedData {
   ]);
 }
 
-/** The moving average, which counts only what there is at first. */
+/** The moving average of the losses so far, weighted by how recent they are. */
 function smoothed(losses: Losses): number[] {
   let [sum, weight] = [0, 0];
   return losses.map(([, loss]) => {
