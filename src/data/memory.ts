@@ -1,6 +1,7 @@
 /** Pictures in memory as a data set. */
 import { quote, UsageError } from "../engine/errors.ts";
-import type { Picture, PictureShape } from "../pictures/picture.ts";
+import { kinds, type OptionKind, requireKind } from "../engine/options.ts";
+import { type Picture, pictureKind, type PictureShape } from "../pictures/picture.ts";
 import { charactersOf, type DataSet } from "./dataset.ts";
 
 /** A picture to train on, with its class or its captions. */
@@ -55,11 +56,22 @@ export function pictureSet(
   };
 }
 
+/** Sizes and bytes are told apart from one another below. */
+const described: OptionKind = {
+  expected: pictureKind.expected,
+  accepts: (value) =>
+    typeof value === "object" && value !== null && ArrayBuffer.isView((value as Picture).pixels),
+};
+
 function shapeOf(pictures: readonly LabelledPicture[]): PictureShape {
+  requireKind("pictures", pictures, kinds.list);
   const [first] = pictures;
-  if (!first) throw new UsageError("There are no pictures to train on; give at least one.");
+  if (first === undefined)
+    throw new UsageError("There are no pictures to train on; give at least one.");
+  requireKind("picture 0", first, described);
   const { height, width, channels } = first;
   for (const [i, each] of pictures.entries()) {
+    requireKind(`picture ${i}`, each, described);
     if (each.height !== height || each.width !== width || each.channels !== channels) {
       throw new UsageError(
         `Picture ${i} is ${sizeText(each)}, but picture 0 is ${sizeText(first)}; bring all pictures to one size.`,

@@ -1,6 +1,7 @@
 /** Converts pictures to and from what the web platform works with: Blobs, ImageData and picture files. */
 import { DeviceError, FormatError } from "../engine/errors.ts";
-import { type Picture, withChannels } from "./picture.ts";
+import { kinds, type OptionKind, requireKind, requireOptions } from "../engine/options.ts";
+import { type Picture, requirePicture, withChannels } from "./picture.ts";
 import { isPng, toPng } from "./png.ts";
 
 /** RGBA pixels as a canvas takes them; in a browser, an `ImageData`. */
@@ -9,11 +10,13 @@ export interface PixelData {
   readonly height: number;
   /** [height, width, 4], row-major; every pixel is opaque. */
   readonly data: Uint8ClampedArray<ArrayBuffer>;
-  readonly colorSpace: PredefinedColorSpace;
+  readonly colorSpace: "srgb" | "display-p3";
 }
 
 /** The formats of `toBlob`. PNG is lossless; browsers encode JPEG and WebP with loss. */
-export type BlobType = "image/png" | "image/jpeg" | "image/webp";
+export type BlobType = (typeof blobTypes)[number];
+
+const blobTypes = ["image/png", "image/jpeg", "image/webp"] as const;
 
 /** How `readPicture` reads. */
 export interface ReadPictureOptions {
@@ -23,12 +26,38 @@ export interface ReadPictureOptions {
   readonly background?: "white" | "black";
 }
 
+/** One of some words. */
+function oneOf(words: readonly string[]): OptionKind {
+  return {
+    expected: words.join(" or "),
+    accepts: (value) => typeof value === "string" && words.includes(value),
+  };
+}
+
+/** @throws UsageError for a type that `toBlob` does not write */
+export function requireBlobType(type: BlobType): void {
+  requireKind("toBlob: the type", type, oneOf(blobTypes));
+}
+
+/** @throws UsageError for what `readPicture` does not take */
+export function requireReadable(bytes: Uint8Array, options: ReadPictureOptions): void {
+  requireKind("readPicture: the content of the file", bytes, {
+    expected: "a Uint8Array of its bytes",
+    accepts: (value) => value instanceof Uint8Array,
+  });
+  requireOptions("readPicture", options, {
+    name: kinds.text,
+    background: oneOf(["white", "black"]),
+  });
+}
+
 /**
  * Converts a picture to an `ImageData`, or in Node, which has none, to an object of the same fields.
  *
  * @example canvas.getContext("2d").putImageData(toImageData(picture), 0, 0);
  */
 export function toImageData(picture: Picture): PixelData {
+  requirePicture("toImageData", picture);
   const { width, height } = picture;
   const { pixels } = withChannels(picture, 3);
   const data = new Uint8ClampedArray(width * height * 4);
@@ -45,9 +74,10 @@ export function toImageData(picture: Picture): PixelData {
  *
  * @param type PNG by default, which is lossless
  * @example image.src = URL.createObjectURL(await toBlob(picture));
- * @throws DeviceError if the browser cannot encode the type
+ * @throws DeviceError if the browser cannot encode the type; UsageError if there is no such type
  */
 export async function toBlob(picture: Picture, type: BlobType = "image/png"): Promise<Blob> {
+  requireBlobType(type);
   if (type === "image/png") return new Blob([await toPng(picture)], { type });
   const canvas = canvasOf(picture.width, picture.height);
   canvas.context.putImageData(toImageData(picture), 0, 0);
@@ -65,8 +95,10 @@ export async function toBlob(picture: Picture, type: BlobType = "image/png"): Pr
  */
 export async function readPicture(
   bytes: Uint8Array,
-  { name = "the picture", background = "white" }: ReadPictureOptions = {},
+  options: ReadPictureOptions = {},
 ): Promise<Picture> {
+  requireReadable(bytes, options);
+  const { name = "the picture", background = "white" } = options;
   const bitmap = await bitmapOf(bytes, name);
   const { width, height } = bitmap;
   const { context } = canvasOf(width, height);

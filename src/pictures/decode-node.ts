@@ -10,7 +10,7 @@ import type { Fitting } from "./fitting.ts";
 import { refuseLfsPointer } from "../weights/sources/source.ts";
 import { clipOfPictures, type TimedClip } from "./clip.ts";
 import { type Picture, type PictureShape, withChannels } from "./picture.ts";
-import type { ReadPictureOptions } from "./convert.ts";
+import { type ReadPictureOptions, requireReadable } from "./convert.ts";
 import { readApng } from "./apng-node.ts";
 import { isAnimatedPng, isPng } from "./png.ts";
 import { pngShape } from "./png-node.ts";
@@ -42,10 +42,12 @@ export async function decodePicture(
  *
  * @throws FormatError if the bytes are damaged or no picture
  */
-export function readPicture(
+export async function readPicture(
   bytes: Uint8Array,
-  { name = "the picture", background = "white" }: ReadPictureOptions = {},
+  options: ReadPictureOptions = {},
 ): Promise<Picture> {
+  requireReadable(bytes, options);
+  const { name = "the picture", background = "white" } = options;
   return decoded(bytes, name, async (picture, grey) => {
     const { data, info } = await picture
       .flatten({ background })

@@ -6,8 +6,9 @@ import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
-import type { Picture } from "./picture.ts";
-import type { BlobType } from "./convert.ts";
+import { type Picture, requirePicture } from "./picture.ts";
+import { kinds, requireKind } from "../engine/options.ts";
+import { type BlobType, requireBlobType } from "./convert.ts";
 import { parametersText, type PictureMetadata, pictureMetadataSchema } from "./metadata.ts";
 import { isPng, METADATA_KEYWORD, toPng } from "./png.ts";
 import { pngTexts } from "./png-node.ts";
@@ -56,6 +57,7 @@ export async function encodePicture(
   picture: Picture,
   { format, metadata }: PictureOptions,
 ): Promise<Uint8Array> {
+  requirePicture("encodePicture", picture);
   const { width, height } = picture;
   try {
     return await encoded(picture, format, metadata);
@@ -95,6 +97,7 @@ export function described(image: Sharp, metadata: PictureMetadata | undefined): 
 
 /** Encodes a picture as a Blob; PNG and WebP are lossless. */
 export async function toBlob(picture: Picture, type: BlobType = "image/png"): Promise<Blob> {
+  requireBlobType(type);
   const format = type.slice("image/".length) as PictureFormat;
   return new Blob([new Uint8Array(await encodePicture(picture, { format }))], { type });
 }
@@ -110,6 +113,7 @@ export async function writePicture(
   picture: Picture,
   metadata?: PictureMetadata,
 ): Promise<Uint8Array> {
+  requireKind("writePicture: the name of the file", path, kinds.text);
   const bytes = await encodePicture(picture, { format: pictureFormat(path), metadata });
   await writeFileAtomic(path, bytes);
   return bytes;

@@ -1,6 +1,7 @@
 /** Pictures in memory, and their conversion to and from the tensors that networks work on. */
 import { type NdArray, ndarray, sizeOf } from "../engine/arrays/ndarray.ts";
 import { PatchwiseError } from "../engine/errors.ts";
+import { type OptionKind, requireKind } from "../engine/options.ts";
 
 /** The size and channels that pictures are converted to: 3 channels for sRGB colour, 1 for grey. */
 export interface PictureShape {
@@ -24,6 +25,28 @@ export interface Frames extends FramesShape {
 /** A picture in memory. */
 export interface Picture extends Frames {
   readonly frames?: undefined;
+}
+
+/** Returns true if a value is a `Picture` with all of its bytes. */
+export function isPicture(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  const { width, height, channels, pixels } = value as Picture;
+  return (
+    (channels === 1 || channels === 3) &&
+    pixels instanceof Uint8Array &&
+    pixels.length === width * height * channels
+  );
+}
+
+/** The kind of a picture, as errors describe it. */
+export const pictureKind: OptionKind = {
+  expected: "a picture: width, height, channels (1 or 3) and one byte for each in pixels",
+  accepts: isPicture,
+};
+
+/** @throws UsageError if a value is no picture with all of its bytes */
+export function requirePicture(of: string, picture: Picture): void {
+  requireKind(`${of}: the picture`, picture, pictureKind);
 }
 
 /**

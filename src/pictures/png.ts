@@ -1,7 +1,7 @@
 /** Writes PNG files (PNG specification, third edition) with what every runtime has, a browser included. */
 import { joined } from "../engine/bytes.ts";
 import { parametersText, type PictureMetadata } from "./metadata.ts";
-import type { Picture, PictureShape } from "./picture.ts";
+import { type Picture, type PictureShape, requirePicture } from "./picture.ts";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** Bytes around the data of a chunk: its length, type and checksum. */
@@ -32,11 +32,13 @@ export function isAnimatedPng(png: Uint8Array): boolean {
  *
  * @param metadata how the picture was drawn; it is written as text that other programs can show
  * @example const url = URL.createObjectURL(new Blob([await toPng(picture)]));
+ * @throws UsageError for what is no picture with all of its bytes
  */
 export async function toPng(
   picture: Picture,
   metadata?: PictureMetadata,
 ): Promise<Uint8Array<ArrayBuffer>> {
+  requirePicture("toPng", picture);
   return pngOf(picture, ([data]) => [{ type: "IDAT", data: data! }], [picture], metadata);
 }
 

@@ -3,6 +3,7 @@
  * nothing of the SDK has to be installed.
  */
 import { FormatError, UsageError } from "../engine/errors.ts";
+import { requireKind } from "../engine/options.ts";
 import { readPicture } from "../pictures/decode-node.ts";
 import { readMask } from "../pictures/mask-node.ts";
 import { toPng } from "../pictures/png.ts";
@@ -79,6 +80,10 @@ export function imageModel<V extends ImageModelVersion = "v4">(
     readonly specificationVersion?: V;
   } = {},
 ): AiSdkImageModel<V> {
+  requireKind("imageModel: the pipeline", pipeline, {
+    expected: 'a pipeline, such as await openPipeline("emoji")',
+    accepts: (value) => typeof value === "object" && value !== null && "generate" in value,
+  });
   return {
     specificationVersion,
     provider: "patchwise",

@@ -1,10 +1,10 @@
 /** The settings of clips: rows of the table in `settings.ts`. */
 import * as z from "zod";
 import type { Clip } from "../pictures/clip.ts";
-import type { Picture } from "../pictures/picture.ts";
+import { isPicture, type Picture } from "../pictures/picture.ts";
 import { checkedFrames, ofClips, ownFrames, ownRate } from "./image-model.ts";
 import { checkedWindow, ownWindow } from "./roll-out.ts";
-import { isClip, isPicture, setting } from "./setting.ts";
+import { isClip, setting } from "./setting.ts";
 
 const pictureExpected =
   "a picture: width, height, channels (1 or 3) and one byte for each in pixels";

@@ -1,7 +1,7 @@
 /** The settings of pictures that a drawing starts from: rows of the table in `settings.ts`. */
 import * as z from "zod";
-import type { Picture } from "../pictures/picture.ts";
-import { isPicture, setting } from "./setting.ts";
+import { isPicture, type Picture } from "../pictures/picture.ts";
+import { setting } from "./setting.ts";
 
 const picture = z.custom<Picture>(isPicture);
 

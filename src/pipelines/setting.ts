@@ -4,8 +4,9 @@
  */
 import * as z from "zod";
 import { nearestNames, quote, UsageError } from "../engine/errors.ts";
+import { shown } from "../engine/options.ts";
 import type { Clip } from "../pictures/clip.ts";
-import type { Picture, PictureShape } from "../pictures/picture.ts";
+import { isPicture, type Picture, type PictureShape } from "../pictures/picture.ts";
 import type { ImageModel } from "./image-model.ts";
 
 /** A command-line option of a setting. */
@@ -90,7 +91,7 @@ export function checkedFields(
     if (name === undefined) {
       const near = nearestNames(spelled, [...names, ...aliases.keys()]);
       const known = new Set(near.map((each) => aliases.get(each) ?? each));
-      const instead = elsewhere[spelled];
+      const instead = Object.hasOwn(elsewhere, spelled) ? elsewhere[spelled] : undefined;
       throw new UsageError(
         `There is no option ${quote(spelled)}; ${instead !== undefined ? `give ${instead}.` : known.size > 0 ? `did you mean ${[...known].join(" or ")}?` : `give one of ${names.join(", ")}.`}`,
       );
@@ -107,27 +108,6 @@ function checkedValue(name: string, { type, expected }: SettingRow, value: unkno
   const result = type.safeParse(value);
   if (result.success) return result.data;
   throw new UsageError(`${name} must be ${expected}, got ${shown(value)}.`);
-}
-
-function shown(value: unknown): string {
-  if (typeof value === "string") return quote(value);
-  if (typeof value === "number") return String(value);
-  if (ArrayBuffer.isView(value)) return "bytes";
-  if (Array.isArray(value)) return `[${value.map(shown).join(", ")}]`;
-  if (typeof value !== "object" || value === null) return String(value);
-  const members = Object.entries(value).map(([name, member]) => `${name}: ${shown(member)}`);
-  return `{ ${members.join(", ")} }`;
-}
-
-/** Returns true if a value is a `Picture` with all of its bytes. */
-export function isPicture(value: unknown): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  const { width, height, channels, pixels } = value as Picture;
-  return (
-    (channels === 1 || channels === 3) &&
-    pixels instanceof Uint8Array &&
-    pixels.length === width * height * channels
-  );
 }
 
 /** Returns true if a value is a `Clip` with all of its bytes. */

@@ -7,6 +7,7 @@
 import * as z from "zod";
 import { levelsOfStrength, type NoiseLevel } from "../diffusion/levels.ts";
 import { cacheModes } from "../diffusion/step-cache.ts";
+import { kinds, requireKind } from "../engine/options.ts";
 import { type SamplerName, samplers } from "../diffusion/samplers/index.ts";
 import { UsageError } from "../engine/errors.ts";
 import { pick } from "../engine/records.ts";
@@ -375,7 +376,10 @@ const reported = new Set(["masked", "referred", "aroundFrames", "loras", "warnin
  * @throws UsageError for an unknown name, a setting given twice, or a value of another type or out of range
  */
 export function checkedRequest(request: object): GenerateRequest {
+  requireKind("a request", request, kinds.object);
   const { signal, onProgress, size, ...fields } = request as Record<string, unknown>;
+  if (signal !== undefined) requireKind("signal", signal, kinds.abortSignal);
+  if (onProgress !== undefined) requireKind("onProgress", onProgress, kinds.callback);
   const asked = Object.entries(fields).filter(([name]) => !reported.has(name));
   const text = typeof size === "string" ? size : JSON.stringify(size);
   const sides = size === undefined ? [] : Object.entries(readSize(text, "size"));

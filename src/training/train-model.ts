@@ -5,6 +5,7 @@ import type { DataSet } from "../data/dataset.ts";
 import { type LabelledPicture, pictureSet } from "../data/memory.ts";
 import { castWeights } from "../engine/arrays/ndarray.ts";
 import { didYouMean, quote, UsageError } from "../engine/errors.ts";
+import { kinds, requireKind } from "../engine/options.ts";
 import { mapValues, pick, recordOf } from "../engine/records.ts";
 import { formatShape } from "../engine/graph/shape.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
@@ -147,7 +148,9 @@ export interface TrainModelResult extends TrainedModel, TrainingResult {
  * @throws PatchwiseError when the loss is no longer a number
  */
 export async function trainModel(options: TrainModelOptions): Promise<TrainModelResult> {
+  requireKnownOptions(options);
   const { backend, words, resumeFrom, onEvent = () => {}, signal } = options;
+  requireKind("trainModel: backend", backend, kinds.backend);
   const { data, shape } = openPictures(options);
   const config = configOf(options, shape);
   const { batch, accumulate } = config.training;
@@ -292,6 +295,7 @@ const otherOptions = [
 
 /** @throws UsageError for an option that does not exist, with the nearest one that does */
 function requireKnownOptions(options: object): void {
+  requireKind("trainModel: the options", options, kinds.object);
   const known = [...trainingFields, ...otherOptions];
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown === undefined) return;
@@ -302,7 +306,6 @@ function requireKnownOptions(options: object): void {
 
 /** The options as a config, with the defaults of YAML configs filled in. */
 function configOf(options: TrainModelOptions, { height, width, channels }: PictureShape) {
-  requireKnownOptions(options);
   const { network, recipe, optimizer, validation, checkpoint, name, seed, sampling } = options;
   const { steps } = options;
   // A warm-up of 100 steps, as in YAML configs, would be most of a short training.

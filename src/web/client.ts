@@ -1,5 +1,6 @@
 /** Pipelines and trainings in a Web Worker, with the interface that they have without one. */
 import { UsageError } from "../engine/errors.ts";
+import { kinds, type OptionKinds, requireKind, requireOptions } from "../engine/options.ts";
 import type { WebDevice } from "../engine/runtime/ort-session-web.ts";
 import type { DownloadProgress } from "../pipelines/index.ts";
 import type { TrainingCheckpoint, TrainingEvent } from "../training/loop.ts";
@@ -33,24 +34,35 @@ export interface OpenWorkerOptions extends WorkerOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const workerKinds: OptionKinds<OpenWorkerOptions> = {
+  device: kinds.text,
+  threads: kinds.count,
+  wasmPaths: kinds.address,
+  worker: kinds.callback,
+  cache: kinds.flag,
+  onProgress: kinds.callback,
+  signal: kinds.abortSignal,
+};
+
 /**
  * Opens a model in a worker, so that neither reading its weights nor drawing keeps the page from answering.
  *
- * @param address of the model's folder, as for `openPipelineUrl`
+ * @param model the address of its folder, as for `openPipelineUrl`
  * @example
  * const pipeline = await openInWorker("/models/emoji/", { device: "webgpu" });
  * const [picture] = await finished(pipeline.generate({ prompt: "a red heart", seed: 7 }));
- * @throws PatchwiseError if a file cannot be loaded; DeviceError if there is no such device
+ * @throws UsageError for an option that does not exist; PatchwiseError if a file cannot be loaded; DeviceError if there is no such device
  */
 export async function openInWorker(
-  address: string | URL,
+  model: string | URL,
   options: OpenWorkerOptions = {},
 ): Promise<WorkerPipeline> {
+  requireOptions<OpenWorkerOptions>("openInWorker", options, workerKinds);
   const { cache = typeof caches !== "undefined", onProgress, signal } = options;
   const caller = startWorker(options);
   try {
     const given = {
-      address: new URL(address, location.href).href,
+      address: new URL(model, location.href).href,
       backend: backendOf(options),
       cached: cache,
     };
@@ -90,6 +102,7 @@ export type TrainInWorkerOptions = Pick<SentTraining, "pictures" | "classes"> &
 export async function trainInWorker(
   given: TrainInWorkerOptions,
 ): Promise<Omit<TrainModelResult, "tokenizer">> {
+  requireKind("trainInWorker: the options", given, kinds.object);
   const { onEvent, checkpoint, signal, device, threads, wasmPaths, worker, ...options } = given;
   const place = { device, threads, wasmPaths, worker };
   const caller = startWorker(place);

@@ -17,6 +17,8 @@ const PREVIEW_EVERY = 4;
  * the address of a model's folder ("/models/emoji/" unless given); and `device`. Elements of one model share a worker. It fires
  * `progress`, `load` and `error`, whose `detail` is the step, the picture, or the error.
  *
+ * Where there are no custom elements, as on a server that renders the page, it does nothing.
+ *
  * @param name of the element; "patchwise-image" by default
  * @example defineImageElement({ wasmPaths: "/ort/" }); // <patchwise-image prompt="a red heart" seed="7"></patchwise-image>
  */
@@ -24,7 +26,8 @@ export function defineImageElement(
   options: OpenWorkerOptions = {},
   name = "patchwise-image",
 ): void {
-  if (customElements.get(name)) return;
+  // Pages that a server renders are defined again in the browser.
+  if (typeof customElements === "undefined" || customElements.get(name)) return;
   const pipelines = new Map<string, Promise<WorkerPipeline>>();
   const open = (model: string, device: OpenWorkerOptions["device"]) => {
     const key = `${device} ${model}`;
@@ -56,10 +59,14 @@ function imageElement(open: Open): CustomElementConstructor {
 
     constructor() {
       super();
-      const style = document.createElement("style");
-      style.textContent =
-        ":host { display: inline-block } canvas { display: block; width: 100%; image-rendering: pixelated }";
-      this.attachShadow({ mode: "open" }).append(style, this.#canvas);
+      // A policy for content refuses elements of style that a script adds, but not sheets.
+      const style = new CSSStyleSheet();
+      style.replaceSync(
+        ":host { display: inline-block } canvas { display: block; width: 100%; image-rendering: pixelated }",
+      );
+      const shadow = this.attachShadow({ mode: "open" });
+      shadow.adoptedStyleSheets = [style];
+      shadow.append(this.#canvas);
       this.#canvas.setAttribute("role", "img");
     }
 

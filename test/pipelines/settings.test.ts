@@ -66,6 +66,22 @@ describe("a request", () => {
       { image: "a.png" },
       'image must be a picture: width, height, channels (1 or 3) and one byte for each in pixels, got "a.png".',
     ],
+    [
+      "a name that every object has",
+      { constructor: 1 },
+      `There is no option "constructor"; give one of ${[...settingNames, "size", "signal", "onProgress"].join(", ")}.`,
+    ],
+    [
+      "a signal that is none",
+      { signal: {} },
+      "signal must be an AbortSignal, such as the signal of an AbortController, got {  }.",
+    ],
+    ["a callback that is none", { onProgress: 5 }, "onProgress must be a function, got 5."],
+    [
+      "a text as the request",
+      "a red heart" as never,
+      'a request must be an object, got "a red heart".',
+    ],
     ["null", { seed: null }, "seed must be a whole number from 0 to 9007199254740991, got null."],
   ])("refuses %s in one sentence", (_, request, sentence) => {
     expect(() => checkedRequest(request)).toThrow(new UsageError(sentence));

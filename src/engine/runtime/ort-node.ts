@@ -8,6 +8,7 @@ import { input } from "../graph/functional.ts";
 import { graphOf } from "../graph/graph.ts";
 import type { Backend, Program } from "./backend.ts";
 import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } from "./executor.ts";
+import { kinds, requireOptions } from "../options.ts";
 import { expandedWeights } from "./expanded-weights.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
@@ -41,10 +42,11 @@ export interface NodeBackendOptions {
  * @example
  * const program = await nodeBackend("cpu").compile(graph);
  * const { y } = await program.run({ x });
- * @throws DeviceError if ONNX Runtime does not offer the device on this platform
+ * @throws DeviceError if ONNX Runtime does not offer the device on this platform; UsageError for an option that does not exist
  */
 export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOptions = {}): Backend {
   requireDevice(device);
+  requireOptions<NodeBackendOptions>("nodeBackend", options, { worker: kinds.flag });
   const openHere: OpenExecutor = options.worker
     ? (plan) => openInWorker(device, plan)
     : (plan) => openNodeExecutor(device, plan);

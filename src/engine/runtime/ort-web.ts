@@ -11,6 +11,7 @@ import {
   webDevices,
   type WebRuntimeSettings,
 } from "./ort-session-web.ts";
+import { either, kinds, requireOptions } from "../options.ts";
 import { gathersOf } from "../passes/reads.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
@@ -52,9 +53,16 @@ export interface WebBackendOptions {
  * @example
  * const program = await webBackend({ device: "webgpu", wasmPaths: "/ort/" }).compile(graph);
  * const { y } = await program.run({ x });
- * @throws DeviceError if the device does not exist; `compile` throws it if the browser does not support the device
+ * @throws UsageError for an option that does not exist; DeviceError if the device does not exist; `compile` throws it if the browser does not support the device
  */
 export function webBackend(options: WebBackendOptions): Backend {
+  requireOptions<WebBackendOptions>("webBackend", options, {
+    device: kinds.text,
+    wasmPaths: kinds.address,
+    threads: kinds.count,
+    files: kinds.callback,
+    worker: either(kinds.flag, kinds.callback),
+  });
   const { device, wasmPaths, threads, files = () => undefined, worker = false } = options;
   if (!webDevices.includes(device)) {
     throw new DeviceError(

@@ -3,6 +3,7 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FormatError, nearestNames, quote, UsageError } from "../../engine/errors.ts";
 import { availableMemory } from "../../engine/runtime/available-memory-node.ts";
+import { kinds, type OptionKinds, requireKind, requireOptions } from "../../engine/options.ts";
 import { requirePackageFile } from "../../engine/package-node.ts";
 import { nodeBackend } from "../../engine/runtime/ort-node.ts";
 import type { NodeDevice } from "../../engine/runtime/ort-session-node.ts";
@@ -23,7 +24,7 @@ import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, type GivenVAE, openDiffusersFolder, openVAE } from "./diffusers.ts";
 import { downloadModel } from "./hub-model-node.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
-import { type OpenModelOptions, refuseOptions } from "./options.ts";
+import { openKinds, type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
 import { isSD3, openSD3File } from "./sd3-file-node.ts";
 import { splitModels } from "./split-models.ts";
@@ -46,6 +47,19 @@ export interface OpenPipelineOptions extends OpenModelOptions {
   readonly hub?: HubOptions | undefined;
 }
 
+const modelKinds: OptionKinds<Pick<OpenPipelineOptions, "loras"> & OpenModelOptions> = {
+  ...openKinds,
+  loras: kinds.list,
+};
+
+const pipelineKinds: OptionKinds<OpenPipelineOptions> = {
+  ...modelKinds,
+  device: kinds.text,
+  worker: kinds.flag,
+  memory: kinds.bytes,
+  hub: kinds.object,
+};
+
 /**
  * Opens a model and makes a pipeline on it.
  *
@@ -54,13 +68,15 @@ export interface OpenPipelineOptions extends OpenModelOptions {
  *   latter two on the Hugging Face Hub, as `owner/name`, `owner/name@revision` or `owner/name:file.safetensors`, which is
  *   downloaded into the shared cache
  * @example const pipeline = await openPipeline("emoji");
- * @throws UsageError if there is no such model; FormatError if its files are damaged; DeviceError if the machine has no
+ * @throws UsageError if there is no such model or option; FormatError if its files are damaged; DeviceError if the machine has no
  *   such device
  */
 export async function openPipeline(
   source: string,
-  { device = "cpu", worker = false, memory, hub, ...options }: OpenPipelineOptions = {},
+  given: OpenPipelineOptions = {},
 ): Promise<Pipeline> {
+  requireOptions("openPipeline", given, pipelineKinds);
+  const { device = "cpu", worker = false, memory, hub, ...options } = given;
   const backend = nodeBackend(device, { worker });
   // Other devices have memory of their own.
   const most = device === "cpu" ? (memory ?? availableMemory()) : memory;
@@ -71,9 +87,12 @@ export async function openPipeline(
 /** Opens a model without a backend to run it. The model may lack parts that drawing needs, such as an autoencoder. */
 export async function openModel(
   source: string,
-  { loras = [], ...options }: Pick<OpenPipelineOptions, "loras"> & OpenModelOptions = {},
+  given: Pick<OpenPipelineOptions, "loras"> & OpenModelOptions = {},
   hub?: HubOptions,
 ): Promise<ImageModel> {
+  requireKind("the name, folder or file of the model", source, kinds.text);
+  requireOptions("openModel", given, modelKinds);
+  const { loras = [], ...options } = given;
   const model = await openSource(source, options, hub);
   return closingOnFailure([model], () => withLoras(model, loras, hub));
 }

@@ -1,5 +1,6 @@
 /** Opens models by URL: a static file server is enough. */
 import { PatchwiseError } from "../../engine/errors.ts";
+import { kinds, type OptionKinds, requireKind, requireOptions } from "../../engine/options.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { modelFiles } from "../../models/card.ts";
 import { closingOnFailure } from "../../weights/sources/closing.ts";
@@ -10,7 +11,7 @@ import type { UrlOptions } from "../../weights/sources/url.ts";
 import type { ImageModel } from "../image-model.ts";
 import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
-import type { OpenModelOptions } from "./options.ts";
+import { openKinds, type OpenModelOptions } from "./options.ts";
 import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenUrlOptions
@@ -18,6 +19,16 @@ export interface OpenUrlOptions
   /** What runs the model: `webBackend` in a page, `nodeBackend` in Node. */
   readonly backend: Backend;
 }
+
+const urlKinds: OptionKinds<OpenUrlOptions> = {
+  backend: kinds.backend,
+  without: openKinds.without,
+  promptTokens: openKinds.promptTokens,
+  fetch: kinds.callback,
+  headers: kinds.object,
+  signal: kinds.abortSignal,
+  onProgress: kinds.callback,
+};
 
 /**
  * Opens a folder by its URL, in the browser and in Node, and makes a pipeline on it. The folder is one that `patchwise train`
@@ -30,8 +41,12 @@ export interface OpenUrlOptions
  */
 export async function openPipelineUrl(
   address: string | URL,
-  { backend, without, promptTokens, ...loading }: OpenUrlOptions,
+  options: OpenUrlOptions,
 ): Promise<Pipeline> {
+  requireKind("openPipelineUrl: the address", address, kinds.address);
+  requireOptions("openPipelineUrl", options, urlKinds);
+  requireKind("openPipelineUrl: backend", options.backend, kinds.backend);
+  const { backend, without, promptTokens, ...loading } = options;
   const model = await openFolder(urlFolder(address, loading), { without, promptTokens });
   return closingOnFailure([model], async () => imagePipeline(model, backend));
 }
@@ -47,8 +62,14 @@ export async function openPipelineUrl(
  */
 export async function openPipelineBytes(
   files: Readonly<Record<string, Uint8Array>>,
-  { backend }: { readonly backend: Backend },
+  options: {
+    /** What runs the model: `webBackend` in a page, `nodeBackend` in Node. */
+    readonly backend: Backend;
+  },
 ): Promise<Pipeline> {
+  requireOptions("openPipelineBytes", options, { backend: kinds.backend });
+  const { backend } = options;
+  requireKind("openPipelineBytes: backend", backend, kinds.backend);
   const model = await openFolder(memoryFolder(files), {});
   return closingOnFailure([model], async () => imagePipeline(model, backend));
 }

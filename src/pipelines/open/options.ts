@@ -1,5 +1,6 @@
 /** What can be given beside a model's name, one row each. The command line's options and their help follow from the rows. */
 import { UsageError } from "../../engine/errors.ts";
+import { kinds, type OptionKinds } from "../../engine/options.ts";
 
 interface OpenOption {
   /** As commander takes it. */
@@ -63,6 +64,16 @@ export const openOptions: { readonly [K in keyof Required<OpenModelOptions>]: Op
     isNumber: true,
     models: "a DiT in a single file",
   },
+};
+
+/** The kinds of these options. */
+export const openKinds: OptionKinds<OpenModelOptions> = {
+  vae: kinds.text,
+  textEncoders: kinds.texts,
+  tokenizers: kinds.text,
+  without: kinds.texts,
+  promptTokens: kinds.count,
+  heads: kinds.count,
 };
 
 /** @throws UsageError if an option is given that the model cannot take */
