@@ -5,12 +5,12 @@
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { titledGrids } from "../comparison/sheets-node.ts";
-import { UsageError } from "../engine/errors.ts";
+import { counted, UsageError } from "../engine/errors.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { comparisonTable } from "../comparison/table.ts";
 import type { TimeEstimate } from "../comparison/estimate.ts";
 import { compare, type CompareEvent } from "../comparison/compare-node.ts";
-import { contendersOf } from "../comparison/contenders.ts";
+import { budgetOf, contendersOf } from "../comparison/contenders.ts";
 import { duration, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
 import { untilSignal } from "./signals.ts";
 import { writeResults } from "./output-files.ts";
@@ -66,12 +66,13 @@ async function compareCommand(
   if (!Number.isSafeInteger(count) || count < 4) {
     throw new UsageError(`--count is ${count}; give a whole number of at least 4.`);
   }
+  const budget = budgetOf({ minutes, compute });
   const configs = [];
   for (const file of files) {
-    const config = await readConfig(file, options.set);
+    const config = await readConfig(file, options.set, budget);
     configs.push({ name: config.name ?? basename(file, extname(file)), file, config });
   }
-  const contenders = contendersOf(configs, { minutes, compute });
+  const contenders = contendersOf(configs, budget);
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   const progress = progressWriter(process.stderr);
   await untilSignal(
@@ -119,7 +120,7 @@ function reportComparison(progress: ProgressWriter, event: CompareEvent): void {
       reportTraining(progress, event.event);
       break;
     case "drawing":
-      progress.update(`drew ${event.done} of ${event.of} pictures`);
+      progress.update(`drew ${event.done} of ${counted(event.of, "picture")}`);
       break;
     case "measured":
       progress.line(`${event.model.name}: FID ${event.model.fid.toPrecision(3)}`);

@@ -6,7 +6,7 @@ import { contactSheet } from "../comparison/sheets-node.ts";
 import { evaluate, type EvaluateEvent, type SeededPrompt } from "../comparison/evaluate-node.ts";
 import { evaluationTable } from "../comparison/evaluation-table-node.ts";
 import { type EmojiStyle, emojiStyleNames } from "../data/formats/emoji/captions.ts";
-import { didYouMean, quote, UsageError } from "../engine/errors.ts";
+import { counted, didYouMean, quote, UsageError } from "../engine/errors.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { firstOfEachKind, readPrompts } from "../evaluation/prompts.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";
@@ -81,7 +81,7 @@ async function evaluateCommand(model: string, options: EvaluateCommandOptions): 
   const prompts = await promptsOf(options.prompts ?? shippedPrompts, seed, limit);
   const settings = await requestOf(undefined, { ...options }, undefined);
   const progress = progressWriter(process.stderr);
-  progress.update(`opening ${model} to draw ${prompts.length} prompts`);
+  progress.update(`opening ${model} to draw ${counted(prompts.length, "prompt")}`);
   await untilSignal(
     async (signal, guard) => {
       const pipeline = await onDevice(device, (name) =>
@@ -142,7 +142,7 @@ function progressOf({ kind, done, of, secondsLeft }: EvaluateEvent): string {
   const left = secondsLeft === undefined ? "" : `, ${Math.ceil(secondsLeft / 60)} min left`;
   switch (kind) {
     case "drawing":
-      return `drew ${done} of ${of} prompts${left}`;
+      return `drew ${done} of ${counted(of, "prompt")}${left}`;
     case "real":
       return `rasterised ${done} of ${of} real emoji`;
     case "judging":

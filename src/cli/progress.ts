@@ -2,7 +2,7 @@
  * The progress of a command as one line of text: rewritten in place in a terminal, written again every few seconds elsewhere.
  */
 
-import { printable } from "../engine/errors.ts";
+import { counted, printable } from "../engine/errors.ts";
 
 /** The part of process.stderr that a progress line needs. */
 export interface ProgressStream {
@@ -104,7 +104,7 @@ export function encodingLine(progress: {
   readonly secondsLeft: number;
 }): string {
   const { done, pictures, secondsLeft } = progress;
-  return `encoded ${done} of ${pictures} pictures (${Math.floor((100 * done) / pictures)} %)  ${duration(secondsLeft)} left`;
+  return `encoded ${done} of ${counted(pictures, "picture")} (${Math.floor((100 * done) / pictures)} %)  ${duration(secondsLeft)} left`;
 }
 
 function rate(perSecond: number): string {

@@ -63,7 +63,7 @@ async function quantize(source: string, options: QuantizeOptions): Promise<void>
   const type = Object.hasOwn(types, options.type) ? types[options.type] : undefined;
   if (!type) {
     throw new UsageError(
-      `--type is ${quote(options.type)}; give ${Object.keys(types).join(", ")}.`,
+      `--type is ${quote(options.type)}; give one of ${Object.keys(types).join(", ")}.`,
     );
   }
   const ending = type === "int8" ? ".safetensors" : ".gguf";

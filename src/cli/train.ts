@@ -3,7 +3,7 @@
  */
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
-import { firstOf, UsageError } from "../engine/errors.ts";
+import { counted, firstOf, UsageError } from "../engine/errors.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../training/config/config-file.ts";
@@ -13,7 +13,13 @@ import { train } from "../training/run/train-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { readRegularText } from "../weights/sources/read-node.ts";
 import { system } from "../weights/sources/system-error-node.ts";
-import { encodingLine, progressLine, progressWriter, type ProgressWriter } from "./progress.ts";
+import {
+  duration,
+  encodingLine,
+  progressLine,
+  progressWriter,
+  type ProgressWriter,
+} from "./progress.ts";
 import { deviceNames, onDevice } from "./options.ts";
 import { drawSamples } from "../pipelines/training-samples.ts";
 import { asRank } from "./ranks.ts";
@@ -103,13 +109,11 @@ async function trainCommand(
           skipped.map(({ name }) => name),
           5,
         );
-        progress.line(
-          `Skipped ${skipped.length} unreadable picture${skipped.length === 1 ? "" : "s"}: ${names}`,
-        );
+        progress.line(`Skipped ${counted(skipped.length, "unreadable picture")}: ${names}`);
       }
       progress.line(
         result.finished
-          ? `Trained ${result.steps} steps in ${(result.seconds / 60).toFixed(1)} min; ${speaks ? await nextStep(config, out, shown) : ""}`
+          ? `Trained ${counted(result.steps, "step")} in ${duration(result.seconds)}; ${speaks ? await nextStep(config, out, shown) : ""}`
           : `Stopped after step ${result.steps}; resume with: ${resumption(file, out, options)}`,
       );
       if (options.json && speaks) writeJsonLine(process.stdout, { out, ...result });
@@ -120,9 +124,13 @@ async function trainCommand(
   );
 }
 
-export async function readConfig(file: string, settings: readonly string[] = []) {
+export async function readConfig(
+  file: string,
+  settings: readonly string[] = [],
+  budget?: Parameters<typeof readTrainingConfig>[3],
+) {
   const text = await system(`read the config ${file}`, readRegularText(file, 2 ** 20), UsageError);
-  return readTrainingConfig(file, text, settings);
+  return readTrainingConfig(file, text, settings, budget);
 }
 
 /** A sentence on how to use the result: a command, or the lines of a config, that work as they stand. */
@@ -156,7 +164,7 @@ export function reportTraining(progress: ProgressWriter, event: TrainingEvent): 
       break;
     case "start":
       progress.line(
-        `${event.step > 0 ? `Resuming after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${event.parameters.toLocaleString("en")} parameters on ${event.pictures.toLocaleString("en")} picture${event.pictures === 1 ? "" : "s"} of ${event.data}; it needs up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
+        `${event.step > 0 ? `Resuming after step ${event.step} with` : "Training"} ${event.what === "autoencoder" ? "an" : "a"} ${event.what} of ${counted(event.parameters, "parameter")} on ${counted(event.pictures, "picture")} of ${event.data}; it needs up to ${(event.memory / 2 ** 20).toFixed(0)} MiB of memory.`,
       );
       break;
     case "step":
@@ -218,7 +226,7 @@ function latentsLine({ folder, found, pictures, anew }: EventOf<"latents">): str
   }
   if (found === pictures) return `Found the latents of all ${all} pictures in ${folder}.`;
   return found === 0
-    ? `Encoding ${all} pictures to latents in ${folder}.`
+    ? `Encoding ${counted(pictures, "picture")} to latents in ${folder}.`
     : `Encoding the remaining ${(pictures - found).toLocaleString("en")} of ${all} pictures to latents in ${folder}.`;
 }
 

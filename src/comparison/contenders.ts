@@ -69,7 +69,8 @@ export function lossKind({ diffusion }: TrainingConfig): string {
   return `error of ${space === "flow" ? "the velocity" : space}`;
 }
 
-function budgetOf({ minutes, compute }: Parameters<typeof contendersOf>[1]): Budget {
+/** @throws UsageError unless exactly one of the two is given, above 0 */
+export function budgetOf({ minutes, compute }: Parameters<typeof contendersOf>[1]): Budget {
   for (const [option, value] of Object.entries({ minutes, compute })) {
     if (value === undefined || value > 0) continue;
     throw new UsageError(`--${option} is ${value}; give a number above 0.`);

@@ -3,7 +3,7 @@ import { type DataConfig, limitedTo } from "../data/config.ts";
 import type { PictureShape } from "../pictures/picture.ts";
 import { openData } from "../data/open-node.ts";
 import { joined } from "../engine/bytes.ts";
-import { FormatError, UsageError } from "../engine/errors.ts";
+import { counted, FormatError, UsageError } from "../engine/errors.ts";
 import type { NetworkConfig } from "../models/network.ts";
 import {
   pictureShape,
@@ -82,7 +82,7 @@ async function read(config: DataConfig, shape: PictureShape, most: number) {
     }
     if (pixels.length < 4) {
       throw new UsageError(
-        `${name} has ${pixels.length} readable pictures, but a comparison needs at least 4; add more.`,
+        `${name} has ${counted(pixels.length, "readable picture")}, but a comparison needs at least 4; add more.`,
       );
     }
     return { name, classes, captioned, heldOut, labels, captions, pixels: joined(pixels) };

@@ -44,8 +44,8 @@ export async function surveyed(
     const first = kept.findIndex((index, i) => index !== i);
     throw new UsageError(
       kept.length === 0
-        ? `None of the ${count} pictures in ${name} has a ${what}; add some, or set \`undescribed: keep\` or \`${what}: false\`.`
-        : `${missing} of the ${count} pictures in ${name} have no ${what} (the first is ${data.nameOf(first === -1 ? kept.length : first)}); add what is missing, or set \`undescribed\` to skip or keep.`,
+        ? `${count === 1 ? "The only picture" : `None of the ${count} pictures`} in ${name} has ${count === 1 ? "no" : "a"} ${what}; add some, or set \`undescribed: keep\` or \`${what}: false\`.`
+        : `${missing} of the ${count} pictures in ${name} ${missing === 1 ? "has" : "have"} no ${what} (the first is ${data.nameOf(first === -1 ? kept.length : first)}); add what is missing, or set \`undescribed\` to skip or keep.`,
     );
   }
   const survey = {

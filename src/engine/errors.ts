@@ -62,6 +62,16 @@ export function didYouMean(name: string, known: readonly string[], all = "give o
   return near.length > 0 ? `did you mean ${near.join(" or ")}?` : `${all} ${firstOf(known, 40)}.`;
 }
 
+/**
+ * A number with its noun.
+ *
+ * @example counted(1, "picture") // "1 picture"
+ * @example counted(1200, "picture") // "1,200 pictures"
+ */
+export function counted(count: number, noun: string): string {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** Lists the first names, with "…" for the others. */
 export function firstOf(names: readonly string[], count: number): string {
   return names.slice(0, count).join(", ") + (names.length > count ? ", …" : "");

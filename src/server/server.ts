@@ -122,6 +122,9 @@ function closed(server: Server): Promise<void> {
 }
 
 function listening(server: Server, host: string, port: number): Promise<void> {
+  if (!Number.isSafeInteger(port) || port < 0 || port > 65_535) {
+    throw new UsageError(`The port is ${port}; give a whole number from 0 to 65535.`);
+  }
   return new Promise((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
       const message = `Cannot listen on ${host}, port ${port}: ${error.code === "EADDRINUSE" ? "another program does" : describeSystemError(error)}; give another --port.`;

@@ -7,6 +7,7 @@ import { Command } from "commander";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { parse, stringify } from "yaml";
 import { readPictureFile } from "../../src/pictures/decode-node.ts";
+import { openModel } from "../../src/pipelines/open/open-node.ts";
 import { writePicture } from "../../src/pictures/file-node.ts";
 import { addGenerate } from "../../src/cli/generate.ts";
 import { addTrain } from "../../src/cli/train.ts";
@@ -115,6 +116,9 @@ describe("the last line of a training", () => {
     ["latents", kl],
   ])("of an autoencoder is what a config for %s needs", async (name, autoencoder) => {
     const line = await trained(autoencoder.kind, coder(autoencoder));
+    await expect(openModel(at(autoencoder.kind))).rejects.toThrow(
+      "holds an autoencoder, which draws nothing by itself",
+    );
     const fields = parse(/adding to its config: (.*)$/.exec(line)![1]!) as object;
     const model = { ...small, patch: 2 };
     await draws(await trained(name, { ...whole("flowers"), model, ...fields }));

@@ -236,7 +236,16 @@ describe("patchwise generate with LoRA", () => {
 
   it.each([
     ["a missing file", "nothing.safetensors", /There is no LoRA nothing\.safetensors; give/],
-    ["a model as a LoRA", "base", /holds no LoRA: none of lora\.safetensors/],
+    [
+      "a model as a LoRA",
+      "base",
+      /holds no LoRA: none of lora\.safetensors.*; it is a model, which is given as --model\.$/m,
+    ],
+    [
+      "a weight that is no number",
+      "base:half",
+      /The weight of the LoRA .*base is "half"; give a number/,
+    ],
     [
       "weights that are not a LoRA",
       "base/model.safetensors",

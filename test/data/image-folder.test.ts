@@ -63,7 +63,7 @@ describe("pictures in a folder", () => {
   });
 
   it.each([
-    [{ "a.txt": "x" }, / holds no pictures, only 1 other files such as a\.txt; give a folder/],
+    [{ "a.txt": "x" }, / holds no pictures, only a\.txt; give a folder/],
     [{}, / holds no pictures; give a folder with PNG, JPEG, WebP, AVIF or GIF files\.$/],
   ])("are reported as missing: %o", async (files, message) => {
     expect(await messageOf(images(await folderOf(files)))).toMatch(message);
@@ -166,7 +166,7 @@ describe("text files beside pictures", () => {
   it("must not be empty, and may end in .TXT", async () => {
     const path = await pictures({ "a.png": 1, "b.png": 2 }, { "a.TXT": "one", "b.txt": " \n" });
     expect(await messageOf(images(path))).toMatch(
-      /^UsageError: 1 of the 2 pictures in .* have no caption \(the first is .*b\.png\)/,
+      /^UsageError: 1 of the 2 pictures in .* has no caption \(the first is .*b\.png\)/,
     );
     expect(await captionsOf(path, { undescribed: "skip" })).toEqual([["one"]]);
   });

@@ -133,7 +133,7 @@ describe("a parquet file", () => {
       await messageOf(
         openFile(write([await pictures([1]), labels([-1n])]), { undescribed: "refuse" }),
       ),
-    ).toContain("None of the 1 pictures");
+    ).toContain("The only picture in");
   });
 
   it("is refused if its shards differ in their columns or classes", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { nearestNames } from "../../src/engine/errors.ts";
+import { counted, nearestNames } from "../../src/engine/errors.ts";
 
 describe("nearestNames", () => {
   const samplers = ["ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm++2m", "unipc"];
@@ -22,4 +22,13 @@ describe("nearestNames", () => {
       "abcdey",
     ]);
   });
+});
+
+it("counts things, one and many", () => {
+  expect([0, 1, 2, 1200].map((count) => counted(count, "picture"))).toEqual([
+    "0 pictures",
+    "1 picture",
+    "2 pictures",
+    "1,200 pictures",
+  ]);
 });

@@ -3,6 +3,7 @@ import { UsageError } from "../../src/engine/errors.ts";
 import { accessTo } from "../../src/server/access.ts";
 import { nextJobs } from "../../src/server/dispatch.ts";
 import { jobLog } from "../../src/server/job-log.ts";
+import { startPage } from "../../src/server/server.ts";
 
 describe("access to the server", () => {
   it("needs a token where others can reach it", () => {
@@ -41,6 +42,12 @@ describe("access to the server", () => {
     access.checkOrigin("[::1]:7860", undefined);
     accessTo("0.0.0.0", "secret-token").checkOrigin("me.example", "http://me.example");
   });
+});
+
+it.each([99_999, -1, 80.5])("does not start at port %s", async (port) => {
+  await expect(startPage(port, "test")).rejects.toThrow(
+    `The port is ${port}; give a whole number from 0 to 65535.`,
+  );
 });
 
 describe("the next jobs", () => {

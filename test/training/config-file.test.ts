@@ -41,6 +41,15 @@ describe("a training config", () => {
     expect(config.model).toMatchObject({ hidden: 64 });
   });
 
+  it.each([
+    ["another length", good],
+    ["no length", good.replace("steps: 100", "batch: 8")],
+    ["no training", good.replace(/training:.*$/s, "")],
+  ])("takes a common budget in place of %s", (_, text) => {
+    const { steps, compute } = readTrainingConfig("a.yaml", text, [], { compute: 2 }).training;
+    expect([steps, compute]).toEqual([undefined, 2]);
+  });
+
   it.each(readdirSync(examples).filter((name) => name.endsWith(".yaml")))(
     "is valid in the example %s",
     (name) => {

@@ -3,7 +3,7 @@
  * picture, or from the names of the subfolders.
  */
 import { basename, dirname, extname, join } from "node:path/posix";
-import { FormatError, quote, UsageError } from "../../engine/errors.ts";
+import { counted, FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { nameFinder } from "../../engine/names.ts";
 import { readRegularFile } from "../../weights/sources/read-node.ts";
 import { describeSystemError } from "../../weights/sources/system-error-node.ts";
@@ -140,7 +140,7 @@ const otherPictures =
 
 function othersNote(path: string, others: readonly RelativePath[]): string {
   const endings = [...new Set(others.map((file) => extname(file).toLowerCase()))].sort();
-  return `${others.length} pictures in ${path} are left out, because they end in ${endings.join(", ")} (the first is ${others[0]}); convert them to PNG, JPEG, WebP, AVIF or GIF.`;
+  return `${counted(others.length, "picture")} in ${path} ${others.length === 1 ? "is left out, because it ends" : "are left out, because they end"} in ${endings.join(", ")} (the first is ${others[0]}); convert them to PNG, JPEG, WebP, AVIF or GIF.`;
 }
 
 /** A note on texts that other programs keep captions in: `.caption`, JSON beside a picture, other tables than those that are read. */
@@ -164,7 +164,10 @@ function unreadCaptions(
 }
 
 function noPictures(path: string, files: readonly RelativePath[], kinds: string): UsageError {
-  const others = files.length > 0 ? `, only ${files.length} other files such as ${files[0]}` : "";
+  const others =
+    files.length > 0
+      ? `, only ${files.length === 1 ? files[0] : `${files.length} other files such as ${files[0]}`}`
+      : "";
   return new UsageError(`${path} holds no pictures${others}; give a folder with ${kinds}.`);
 }
 
@@ -295,14 +298,15 @@ function withDescription(
   const kept = items.filter(isDescribed);
   if (undescribed === "keep" || kept.length === items.length) return items;
   const what = expected.caption ? "caption" : "label";
+  const missing = items.length - kept.length;
   if (undescribed === "refuse") {
     throw new UsageError(
-      `${items.length - kept.length} of the ${items.length} pictures in ${path} have no ${what} (the first is ${items.find((item) => !isDescribed(item))!.file}); add what is missing, or set \`undescribed\` to skip or keep.`,
+      `${missing} of the ${items.length} pictures in ${path} ${missing === 1 ? "has" : "have"} no ${what} (the first is ${items.find((item) => !isDescribed(item))!.file}); add what is missing, or set \`undescribed\` to skip or keep.`,
     );
   }
   if (kept.length > 0) return kept;
   throw new UsageError(
-    `None of the ${items.length} pictures in ${path} has a ${what}; add some, or set \`undescribed: keep\`.`,
+    `${items.length === 1 ? "The only picture" : `None of the ${items.length} pictures`} in ${path} has ${items.length === 1 ? "no" : "a"} ${what}; add some, or set \`undescribed: keep\`.`,
   );
 }
 

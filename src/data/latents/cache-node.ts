@@ -4,7 +4,7 @@
  * autoencoder.
  */
 import { mkdir, stat } from "node:fs/promises";
-import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { counted, FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { concat, input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import { castArray, type NdArray } from "../../engine/arrays/ndarray.ts";
@@ -159,11 +159,11 @@ function whyAnew(before: LatentManifest | "older", wanted: LatentManifest): stri
   if (old.autoencoder !== now.autoencoder) return "they are of another autoencoder";
   if (canonical(old.data) !== canonical(now.data)) return "they were made with other data settings";
   if (old.files.files !== now.files.files) {
-    return `the data was ${old.files.files} files and is ${now.files.files}`;
+    return `the data was ${counted(old.files.files, "file")} and is ${now.files.files}`;
   }
   if (old.files.hash !== now.files.hash) return "files of the data have changed";
   if (before.count !== wanted.count) {
-    return `the data was ${before.count} pictures and is ${wanted.count}`;
+    return `the data was ${counted(before.count, "picture")} and is ${wanted.count}`;
   }
   if (old.picture.join() !== now.picture.join()) {
     const [height, width, channels] = old.picture;

@@ -221,7 +221,7 @@ function readableExamples(data: DataSet, limit: number): ReadableExamples {
         if (example) return example;
       }
       throw new FormatError(
-        `None of the ${data.count} pictures of ${data.name} can be read: ${[...reasons.values()][0]}`,
+        `${data.count === 1 ? `The only picture of ${data.name} cannot` : `None of the ${data.count} pictures of ${data.name} can`} be read: ${[...reasons.values()][0]}`,
       );
     },
     newlySkipped() {

@@ -8,8 +8,9 @@ import {
 } from "../../engine/runtime/stored-weight.ts";
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { FormatError, UsageError } from "../../engine/errors.ts";
+import { FormatError, quote, UsageError } from "../../engine/errors.ts";
 import { castArray, sizeOf } from "../../engine/arrays/ndarray.ts";
+import { modelFiles } from "../../models/card.ts";
 import { layerNames } from "../../training/tasks/lora-layers.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
@@ -107,6 +108,12 @@ async function locate(
 ): Promise<{ readonly path: string; readonly settings: LoraSettings | undefined }> {
   const status = await stat(file).catch(() => undefined);
   if (!status) {
+    const [, before, weight] = /^(.+):(.*)$/.exec(file) ?? [];
+    if (before !== undefined && (await exists(before))) {
+      throw new UsageError(
+        `The weight of the LoRA ${before} is ${quote(weight!)}; give a number, such as ${before}:0.5.`,
+      );
+    }
     const id = parseHubId(file);
     if (id) return locate(await downloadLora(id, hub), hub);
     throw new UsageError(
@@ -123,7 +130,9 @@ async function locate(
     const path = join(file, name);
     if (await exists(path)) return { path, settings: await settingsBeside(file) };
   }
-  throw new UsageError(`${file} holds no LoRA: none of ${loraFiles.join(", ")} is there.`);
+  throw new UsageError(
+    `${file} holds no LoRA: none of ${loraFiles.join(", ")} is there; ${(await exists(join(file, modelFiles.card))) ? "it is a model, which is given as --model" : "give the folder of a LoRA"}.`,
+  );
 }
 
 async function settingsBeside(folder: string): Promise<LoraSettings | undefined> {

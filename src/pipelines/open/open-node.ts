@@ -127,6 +127,9 @@ async function openSource(
   );
 }
 
+/** Where the class of an autoencoder stands: in its own folder, and in that of its training. */
+const codecConfigs = ["config.json", "vae/config.json", "vqgan/config.json"];
+
 async function openFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
   const folder = diskFolder(path);
   if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
@@ -141,8 +144,9 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
       `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
     );
   }
-  if (await folder.has("config.json")) {
-    const name = (await fieldsIn(folder, "config.json")).text("_class_name", "");
+  for (const config of codecConfigs) {
+    if (!(await folder.has(config))) continue;
+    const name = (await fieldsIn(folder, config)).text("_class_name", "");
     if (/Autoencoder|VQModel/.test(name)) {
       throw new UsageError(
         `${path} holds an autoencoder, which draws nothing by itself; train a model on it with latents.autoencoder, and give the folder of that model.`,

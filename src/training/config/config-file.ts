@@ -16,12 +16,14 @@ import { explainIssues } from "./explain.ts";
  *
  * @param file the name of the file, for error messages
  * @param settings overrides of the form `key.path=value`
+ * @param budget replaces the length of the training, which the file then need not give
  * @throws UsageError that names the line, the key, its value and what it may be
  */
 export function readTrainingConfig(
   file: string,
   text: string,
   settings: readonly string[] = [],
+  budget?: { readonly minutes: number } | { readonly compute: number },
 ): TrainingConfig | LoraTrainingConfig | AutoencoderTrainingConfig {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
@@ -49,6 +51,11 @@ export function readTrainingConfig(
     }
   }
 
+  const training = document.get("training");
+  if (budget && (training === undefined || isMap(training))) {
+    for (const field of ["steps", "minutes", "compute"]) training?.delete(field);
+    for (const [field, value] of Object.entries(budget)) document.setIn(["training", field], value);
+  }
   const content = finite(file, () => document.toJS({ maxAliasCount: 100 }));
   const schema = schemaOf(document);
   const result = schema.safeParse(content, { reportInput: true });

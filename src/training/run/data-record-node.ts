@@ -3,7 +3,7 @@ import { join } from "node:path";
 import * as z from "zod";
 import type { DataConfig } from "../../data/config.ts";
 import { fingerprint } from "../../data/loading/fingerprint-node.ts";
-import { firstOf, quote, UsageError } from "../../engine/errors.ts";
+import { counted, firstOf, quote, UsageError } from "../../engine/errors.ts";
 import { nameFinder } from "../../engine/names.ts";
 import { writeJson } from "../../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../../weights/sources/folder-node.ts";
@@ -81,7 +81,10 @@ function changedClasses({ classes: old = [] }: DataRecord, { classes = [] }: Dat
 }
 
 function changes(old: DataRecord, now: DataRecord): string[] {
-  if (old.pictures !== now.pictures) return [`${old.pictures} pictures are ${now.pictures} now`];
+  if (old.pictures !== now.pictures)
+    return [
+      `${counted(old.pictures, "picture")} ${old.pictures === 1 ? "is" : "are"} ${now.pictures} now`,
+    ];
   if (old.described !== now.described) return ["names, labels or captions are others"];
   return old.files === now.files ? [] : ["files were added, removed or replaced"];
 }

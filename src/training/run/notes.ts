@@ -1,4 +1,5 @@
 /** What a training says at its start about its pictures, and what to expect of it. */
+import { counted } from "../../engine/errors.ts";
 import type { RunConfig } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 
@@ -25,7 +26,7 @@ function heldOutNote(
   if (data || share === 0) return [];
   if (heldOut) {
     return [
-      `${number(heldOut)} of ${number(count + heldOut)} pictures are held out to measure the loss on (validation.share).`,
+      `${number(heldOut)} of ${number(count + heldOut)} pictures ${heldOut === 1 ? "is" : "are"} held out to measure the loss on (validation.share).`,
     ];
   }
   const measured = own
@@ -37,10 +38,10 @@ function heldOutNote(
 
 function expectation({ training }: Pick<RunConfig, "training">): string {
   const { batch, accumulate, steps } = training;
-  const stepsTo = (pictures: number) => number(Math.ceil(pictures / (batch * accumulate)));
+  const stepsTo = (pictures: number) => counted(Math.ceil(pictures / (batch * accumulate)), "step");
   const all =
     steps === undefined ? "" : `; this training sees ${number(steps * batch * accumulate)}`;
-  return `Samples are noise and blurs at first. In our examples rough shapes appear after ${number(ROUGH)} pictures seen (${stepsTo(ROUGH)} steps of this batch), and details after ${number(FINE)} (${stepsTo(FINE)} steps)${all}.`;
+  return `Samples are noise and blurs at first. In our examples rough shapes appear after ${number(ROUGH)} pictures seen (${stepsTo(ROUGH)} of this batch), and details after ${number(FINE)} (${stepsTo(FINE)})${all}.`;
 }
 
 function number(value: number): string {

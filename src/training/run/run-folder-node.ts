@@ -9,7 +9,7 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import * as z from "zod";
-import { FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
+import { counted, FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { mapValues } from "../../engine/records.ts";
 import { castWeights, type NdArray } from "../../engine/arrays/ndarray.ts";
 import { modelFiles } from "../../models/card.ts";
@@ -78,7 +78,7 @@ export async function openRunFolder(
   if (before === undefined) {
     if (steps.length > 0) {
       throw new UsageError(
-        `${path} holds a training of ${steps.at(-1)} steps without its ${configFile}, so it cannot be resumed; choose another folder with --out.`,
+        `${path} holds a training of ${counted(steps.at(-1)!, "step")} without its ${configFile}, so it cannot be resumed; choose another folder with --out.`,
       );
     }
     if (resume) {
@@ -97,7 +97,7 @@ export async function openRunFolder(
     }
   } else {
     throw new UsageError(
-      `${path} holds a training of ${steps.at(-1)} steps; resume it with --resume, or choose another folder with --out.`,
+      `${path} holds a training of ${counted(steps.at(-1)!, "step")}; resume it with --resume, or choose another folder with --out.`,
     );
   }
   const from = resume ? await readLastCheckpoint(checkpoints) : undefined;

@@ -1,5 +1,5 @@
 /** What a network cannot read of the captions that it is trained on. */
-import { quote, UsageError } from "../../engine/errors.ts";
+import { counted, quote, UsageError } from "../../engine/errors.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { DenoiserConfig } from "../config/config.ts";
@@ -33,7 +33,7 @@ function cutCaptions(
   const cut = captions.filter((caption) => tokenizer.encode(caption, prompt.length).lost !== "");
   if (cut.length === 0) return [];
   return [
-    `${cut.length} of ${captions.length} captions are longer than the ${prompt.length} tokens of model.prompt.length, and are cut off (the first is ${quote(cut[0]!)}).`,
+    `${cut.length} of ${counted(captions.length, "caption")} ${cut.length === 1 ? "is" : "are"} longer than the ${prompt.length} tokens of model.prompt.length, and ${cut.length === 1 ? "is" : "are"} cut off (the first is ${quote(cut[0]!)}).`,
   ];
 }
 
