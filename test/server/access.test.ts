@@ -45,7 +45,7 @@ describe("access to the server", () => {
 });
 
 it.each([99_999, -1, 80.5])("does not start at port %s", async (port) => {
-  await expect(startPage(port, "test")).rejects.toThrow(
+  await expect(startPage(port)).rejects.toThrow(
     `The port is ${port}; give a whole number from 0 to 65535.`,
   );
 });
