@@ -1,5 +1,8 @@
-/** The bundle for pages without a bundler of their own, as files of a static host. */
-import { createReadStream, existsSync } from "node:fs";
+/**
+ * The bundle for pages without a bundler of their own, as files of a static host: below a path, and under the strictest policy for
+ * content that docs/apps.md gives.
+ */
+import { createReadStream, existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createRequire } from "node:module";
@@ -19,42 +22,70 @@ const types: Readonly<Record<string, string>> = {
   ".js": "text/javascript",
   ".wasm": "application/wasm",
 };
-const html = `<!doctype html><script type="module">
-  import { defineImageElement } from "./patchwise.js";
-  defineImageElement();
-</script>
+/** The folder of the page on its host. */
+const below = "/some/app/";
+const script = `import { defineImageElement } from "./patchwise.js";
+globalThis.refused = [];
+document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
+  refused.push(violatedDirective + " " + blockedURI));
+defineImageElement();`;
+const html = `<!doctype html><script type="module" src="main.js"></script>
 <patchwise-image model="models/emoji/" prompt="red heart" seed="7" steps="2"></patchwise-image>`;
+const [, policy] = /Content-Security-Policy: (.*)/.exec(
+  readFileSync(join(root, "docs/apps.md"), "utf8"),
+)!;
 
-it("draws with <patchwise-image> what Node draws", { timeout: 240_000 }, async () => {
-  const server = createServer(({ url = "/" }, response) => {
-    const file = folders.map((folder) => join(folder, url)).find((each) => existsSync(each));
-    const type = url === "/" ? "text/html" : types[extname(url)];
-    response.setHeader("Content-Type", type ?? "application/octet-stream");
-    if (url === "/") response.end(html);
-    else if (file) createReadStream(file).pipe(response);
-    else response.writeHead(404).end();
-  });
-  await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
-  const browser = await chromium.launch({ executablePath: ensureChromium(), args: chromiumFlags });
-  try {
-    const page = await browser.newPage();
-    await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    await page.evaluate(() =>
-      new Promise((resolve, reject) => {
-        const element = document.querySelector("patchwise-image")!;
-        element.addEventListener("load", resolve);
-        element.addEventListener("error", (event) => {
-          reject(new Error((event as unknown as CustomEvent<Error>).detail.message));
-        });
-      }).then(() => undefined),
-    );
-    const drawn = await pixelsOf(page, "patchwise-image canvas");
-    await using pipeline = await openPipeline("emoji");
-    const [alone] = await finished(pipeline.generate({ prompt: "red heart", seed: 7, steps: 2 }));
-    const apart = drawn.map((value, i) => Math.abs(value - alone!.pixels[i]!));
-    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
-  } finally {
-    await browser.close();
-    server.close();
-  }
-});
+it(
+  "draws with <patchwise-image> what Node draws, below a path and under the strictest policy of docs/apps.md",
+  { timeout: 240_000 },
+  async () => {
+    const server = createServer(({ url = "/" }, response) => {
+      const name = url.slice(below.length);
+      const file = folders.map((folder) => join(folder, name)).find((each) => existsSync(each));
+      const type = name === "" ? "text/html" : types[extname(name)];
+      response.setHeader("Content-Type", type ?? "application/octet-stream");
+      response.setHeader("Content-Security-Policy", policy!);
+      if (!url.startsWith(below)) response.writeHead(404).end();
+      else if (name === "") response.end(html);
+      else if (name === "main.js") response.end(script);
+      else if (file) createReadStream(file).pipe(response);
+      else response.writeHead(404).end();
+    });
+    await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+    const browser = await chromium.launch({
+      executablePath: ensureChromium(),
+      args: chromiumFlags,
+    });
+    try {
+      const page = await browser.newPage();
+      await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}${below}`);
+      await page.evaluate(() =>
+        new Promise((resolve, reject) => {
+          const element = document.querySelector("patchwise-image")!;
+          element.addEventListener("load", resolve);
+          element.addEventListener("error", (event) => {
+            reject(new Error((event as unknown as CustomEvent<Error>).detail.message));
+          });
+        }).then(() => undefined),
+      );
+      const drawn = await pixelsOf(page, "patchwise-image canvas");
+      await using pipeline = await openPipeline("emoji");
+      const [alone] = await finished(pipeline.generate({ prompt: "red heart", seed: 7, steps: 2 }));
+      const apart = drawn.map((value, i) => Math.abs(value - alone!.pixels[i]!));
+      expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+      const refused = await page.evaluate(
+        () => (globalThis as unknown as { refused: readonly string[] }).refused,
+      );
+      // zod tries whether it may compile its checks, and does without.
+      expect(refused).toEqual(["script-src eval"]);
+      // The style of the element holds, too.
+      const shown = await page.evaluate(
+        () => getComputedStyle(document.querySelector("patchwise-image")!).display,
+      );
+      expect(shown).toBe("inline-block");
+    } finally {
+      await browser.close();
+      server.close();
+    }
+  },
+);
