@@ -90,6 +90,12 @@ async function draws(line: string): Promise<void> {
   rmSync(at("drawn.png"));
 }
 
+it("says that a training has no model yet", async () => {
+  mkdirSync(at("begun"));
+  for (const file of ["config.json", "metrics.jsonl"]) writeFileSync(at("begun", file), "{}\n");
+  await expect(openModel(at("begun"))).rejects.toThrow("holds a training that has saved no model");
+});
+
 describe("the last line of a training", () => {
   it("of classes draws the first of them", async () => {
     const line = await trained("classes", whole("flowers"));

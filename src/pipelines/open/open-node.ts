@@ -153,6 +153,11 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
       );
     }
   }
+  if ((await folder.has("config.json")) && (await folder.has("metrics.jsonl"))) {
+    throw new UsageError(
+      `${path} holds a training that has saved no model yet; let it go on, or resume it with --resume.`,
+    );
+  }
   throw new UsageError(
     `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the folder of a model.`,
   );
