@@ -348,5 +348,5 @@ function budgetText({ minutes, compute }: Contender["config"]["training"]): stri
 function extractorText(steps: number, known: number | undefined): string {
   return known === undefined
     ? "a convolutional network with random weights"
-    : `a small convolutional network, trained for ${steps} steps to classify the training data (${(100 * known).toFixed(1)} % accuracy on the reference),`;
+    : `a small convolutional network, trained for ${steps} steps to classify the training data (${(100 * known).toFixed(1)} % accuracy on the reference)`;
 }

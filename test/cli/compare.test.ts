@@ -101,6 +101,7 @@ describe("patchwise compare", () => {
     expect(comparison.real!.recognised).toBe(1);
 
     const table = readFileSync(at("whole/compare.md"), "utf8").trim().split("\n");
+    expect(table[0]).toMatch(/[^,]\.$/);
     const rows = table.filter((line) => line.startsWith("|"));
     // Two lines of names, the models, the real pictures and noise.
     expect(rows).toHaveLength(2 + 2 + 2);
