@@ -218,7 +218,7 @@ it("says at its start that captions are cut off", async () => {
   const { warnings } = await trained("long", [`data.path=${at("told")}`]);
   expect(warnings).toEqual([
     expect.stringMatching(
-      /^1 of 1 captions are longer than the 16 tokens of model\.prompt\.length/,
+      /^1 of 1 caption is longer than the 16 tokens of model\.prompt\.length/,
     ),
   ]);
 });
