@@ -144,7 +144,10 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
       `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
     );
   }
-  for (const config of codecConfigs) {
+  // A folder of diffusers that lost its index has an autoencoder too, beside a network.
+  const network =
+    (await folder.has("transformer/config.json")) || (await folder.has("unet/config.json"));
+  for (const config of network ? [] : codecConfigs) {
     if (!(await folder.has(config))) continue;
     const name = (await fieldsIn(folder, config)).text("_class_name", "");
     if (/Autoencoder|VQModel/.test(name)) {
