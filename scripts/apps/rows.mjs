@@ -1,6 +1,6 @@
 /** The applications that `npm run test:apps` tries: one row for each example, bundler and runtime. */
 import { servedPage } from "./page.mjs";
-import { nextServer, nodeServer } from "./server.mjs";
+import { nextServer, nodeServer, viteServer } from "./server.mjs";
 import { apartFrom } from "./pixels.mjs";
 import { readmePage } from "./readme.mjs";
 import { readFile } from "node:fs/promises";
@@ -51,15 +51,21 @@ const nodes = ["20.19", "22", "24", "26"].map((version) => ({
 /** The flags with which `yarn node` starts Node. */
 const plugNPlay = ["--require", "./.pnp.cjs", "--experimental-loader", "./.pnp.loader.mjs"];
 
+/** What docs/apps.md asks of the development servers of Vite 6 and 7. */
+const asItStands = `export default { optimizeDeps: { exclude: ["patchwise"] } };\n`;
+
 /** @type {readonly Row[]} */
 export const rows = [
   { name: "readme", packages: ["vite@8"], use: readmePage },
-  ...["6", "7", "8"].map((version) => ({
-    name: `vite ${version}`,
-    app: "vite",
-    packages: [`vite@${version}`],
-    use: page("dist"),
-  })),
+  ...["6", "7", "8"].flatMap((version) => [
+    { name: `vite ${version}`, app: "vite", packages: [`vite@${version}`], use: page("dist") },
+    {
+      name: `vite ${version} dev`,
+      app: "vite",
+      packages: [`vite@${version}`],
+      use: viteServer(version === "8" ? undefined : asItStands),
+    },
+  ]),
   { name: "esbuild", app: "esbuild", use: page("dist") },
   { name: "static", app: "static", use: page("site") },
   { name: "next", app: "next", use: nextServer({}) },

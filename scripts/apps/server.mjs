@@ -1,7 +1,7 @@
 /** Uses servers that draw pictures. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, renameSync } from "node:fs";
+import { cpSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { apartFrom } from "./pixels.mjs";
@@ -107,5 +107,22 @@ export function nextServer({ standalone = false, bundler }) {
       const pixels = await apartFrom(expected, await fetched(`${address}/draw${query}`));
       return `route ${pixels}; page ${await usedPage(`${address}/`, expected)}`;
     });
+  };
+}
+
+/**
+ * The development server of Vite, which serves modules and workers one by one, as they stand.
+ *
+ * @param {string} [config] the content of vite.config.js
+ */
+export function viteServer(config) {
+  /** @param {import("./rows.mjs").Installed} app */
+  return ({ folder, expected, run }) => {
+    run("npm", ["run", "model"], folder);
+    if (config !== undefined) writeFileSync(path.join(folder, "vite.config.js"), config);
+    const vite = path.join(folder, "node_modules/vite/bin/vite.js");
+    return serving([vite, "--host", "127.0.0.1"], folder, { NO_COLOR: "1" }, (address) =>
+      usedPage(`${address}/`, expected),
+    );
   };
 }
