@@ -107,7 +107,7 @@ export function callerOf<S>(worker: Worker): Caller<S> {
   });
   worker.addEventListener("error", ({ message }) =>
     end(
-      `The worker failed${message ? `: ${message}` : " to load its script"}; load the page again.`,
+      `The worker failed${message ? `: ${message}` : " to load its script; its server has to serve the package's files as they stand (docs/apps.md)"}; load the page again.`,
     ),
   );
   return {

@@ -229,7 +229,7 @@ function connectWorker(worker: Worker, settings: WebRuntimeSettings): Remote {
     worker.addEventListener("error", ({ message }) =>
       reject(
         new DeviceError(
-          `The worker of a program on ${settings.device} failed${message ? `: ${message}` : " to load its script"}.`,
+          `The worker of a program on ${settings.device} failed${message ? `: ${message}` : " to load its script; its server has to serve the package's files as they stand (docs/apps.md has a line for Vite 6 and 7)"}.`,
         ),
       ),
     );
