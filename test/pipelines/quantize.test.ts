@@ -73,5 +73,5 @@ it("what cannot be quantized is refused in one sentence", async () => {
   await emoji.close();
   const { code, err } = patchwise(["quantize", "emoji", "--type", "q3", "--out", out]);
   expect([code, err]).toEqual([2, expect.stringMatching(oneSentence)]);
-  expect(err).toContain('--type is "q3"; give q8_0, q4_0, q4_k, int8.');
+  expect(err).toContain('--type is "q3"; give one of q8_0, q4_0, q4_k, int8.');
 });
