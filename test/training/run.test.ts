@@ -217,9 +217,7 @@ it("says at its start that captions are cut off", async () => {
   writeFileSync(at("told/0.txt"), "a red cat ".repeat(20));
   const { warnings } = await trained("long", [`data.path=${at("told")}`]);
   expect(warnings).toEqual([
-    expect.stringMatching(
-      /^1 of 1 caption is longer than the 16 tokens of model\.prompt\.length/,
-    ),
+    expect.stringMatching(/^1 of 1 caption is longer than the 16 tokens of model\.prompt\.length/),
   ]);
 });
 
