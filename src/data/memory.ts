@@ -56,7 +56,7 @@ export function pictureSet(
   };
 }
 
-/** Sizes and bytes are told apart from one another below. */
+/** Anything with pixels: checks below say whether its size or its bytes are wrong. */
 const described: OptionKind = {
   expected: pictureKind.expected,
   accepts: (value) =>

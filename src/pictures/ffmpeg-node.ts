@@ -94,7 +94,7 @@ export async function requireFfmpeg(file: string): Promise<void> {
   await run("ffmpeg", ["-version"], file);
 }
 
-/** As many pixels as other animations may have, in colour. */
+/** The bytes of the most pixels that other animations may have, in colour. */
 const MOST_BYTES = 3 * 2 ** 28;
 
 /** Runs a program of ffmpeg and returns what it prints. */

@@ -1,6 +1,7 @@
 /** The language of the page, and its light or dark look. */
 import { keptStore } from "./store.ts";
-import { en, type StringKey, type Strings, zh } from "./strings.ts";
+import { en, type StringKey, type Strings } from "./strings.ts";
+import { zh } from "./strings-zh.ts";
 
 export const languages = { en: "English", zh: "中文" } as const;
 export type Language = keyof typeof languages;

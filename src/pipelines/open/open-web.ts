@@ -16,7 +16,7 @@ import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenUrlOptions
   extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
-  /** What runs the model: `webBackend` in a page, `nodeBackend` in Node. */
+  /** The backend that runs the model: `webBackend` in a page, `nodeBackend` in Node. */
   readonly backend: Backend;
 }
 
@@ -63,7 +63,7 @@ export async function openPipelineUrl(
 export async function openPipelineBytes(
   files: Readonly<Record<string, Uint8Array>>,
   options: {
-    /** What runs the model: `webBackend` in a page, `nodeBackend` in Node. */
+    /** The backend that runs the model: `webBackend` in a page, `nodeBackend` in Node. */
     readonly backend: Backend;
   },
 ): Promise<Pipeline> {

@@ -49,7 +49,7 @@ export interface StreamedTensor {
   readonly name: string;
   readonly dtype: DType;
   readonly shape: readonly number[];
-  /** As many bytes as dtype and shape say, in pieces. */
+  /** The bytes in pieces, in the number that dtype and shape say. */
   bytes(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
