@@ -55,6 +55,11 @@ export function serverApp(options: AppOptions): Hono {
   // Other pages of this machine may ask too; `checkOrigin` has refused all others.
   app.use(cors({ origin: (origin) => origin, exposeHeaders: ["Location", "Retry-After"] }));
   app.get("/healthz", (c) => c.json({ status: "ok" }));
+  app.get("/readyz", (c) => {
+    const reason = options.jobs.notReady();
+    if (reason !== undefined) throw new Problem(503, reason, { retryAfter: 1 });
+    return c.json({ status: "ready" });
+  });
   app.use((c, next) => {
     access.checkToken(c.req.header("authorization"));
     return next();
@@ -70,7 +75,7 @@ export function serverApp(options: AppOptions): Hono {
       },
     }),
   );
-  app.get("/metrics", async (c) => c.text(await metrics(options.jobs, requests)));
+  app.get("/metrics", (c) => c.text(metrics(options.jobs, requests)));
   app.get("/openapi.json", (c) => c.json(openApi(options.version)));
   app.route("/", nativeRoutes(options));
   app.route("/", openAiRoutes(options));

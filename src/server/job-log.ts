@@ -6,15 +6,22 @@ export interface NumberedEvent {
   readonly event: JobEvent;
 }
 
-export interface JobLog {
+export type Preview = Extract<JobEvent, { kind: "preview" }>;
+
+/** The events of a job, as those who follow it see them. */
+export interface JobEvents {
+  /** Events behind the one of a number, then those that come, until the job is over or the signal aborts. */
+  follow(after: number, signal: AbortSignal): AsyncGenerator<NumberedEvent>;
+  /** The last preview, if there is one. */
+  preview(): Promise<Preview | undefined>;
+}
+
+/** The events of a job of this server, in its memory. */
+export interface JobLog extends JobEvents {
   /** Adds an event. A preview takes the place of the one before it. */
   add(event: JobEvent): void;
   /** Ends the log. A drawing keeps only its last event, and if it was cancelled its last preview; a training keeps all events. */
   end(): void;
-  /** Events behind the one of a number, then those that come, until the job is over or the signal aborts. */
-  follow(after: number, signal: AbortSignal): AsyncGenerator<NumberedEvent>;
-  /** The last preview, if there is one. */
-  preview(): Extract<JobEvent, { kind: "preview" }> | undefined;
 }
 
 export function jobLog(): JobLog {
@@ -54,7 +61,7 @@ export function jobLog(): JobLog {
       );
       wake();
     },
-    preview: () => events.map(({ event }) => event).find((event) => event.kind === "preview"),
+    preview: async () => events.map(({ event }) => event).find((event) => event.kind === "preview"),
     async *follow(after, signal) {
       // A number from before a restart says nothing.
       let seen = after > last ? 0 : after;

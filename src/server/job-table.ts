@@ -3,6 +3,7 @@
  * as succeeded, failed or cancelled, also if a process or the server itself is killed on the way.
  */
 import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { turns } from "../engine/turns.ts";
 import { type DrawingEvent, type DrawingPool, drawingPool } from "./drawing-pool.ts";
@@ -11,6 +12,7 @@ import { jobLog } from "./job-log.ts";
 import type { DrawRecord, JobRecord } from "./job-store.ts";
 import { isOver, jobView, retryAfter, stepsOf } from "./job-view.ts";
 import {
+  asDrawing,
   type Changes,
   type Counts,
   type Draft,
@@ -19,8 +21,11 @@ import {
   type JobTable,
   type JobTableOptions,
   type Located,
+  noJob,
+  noTraining,
   type Row,
   trains,
+  untilOver,
 } from "./jobs.ts";
 import { Problem } from "./problem.ts";
 import { TrainingJobs, type TrainingRow } from "./training-jobs.ts";
@@ -41,8 +46,8 @@ export async function openJobTable(options: JobTableOptions): Promise<JobTable> 
 }
 
 class Table implements JobTable {
-  readonly pool: DrawingPool;
-  readonly trainings: TrainingJobs;
+  readonly #pool: DrawingPool;
+  readonly #trainings: TrainingJobs;
   readonly counts = {
     ended: { succeeded: 0, failed: 0, cancelled: 0 },
     seconds: 0,
@@ -58,7 +63,7 @@ class Table implements JobTable {
 
   constructor(options: JobTableOptions) {
     this.#options = options;
-    this.pool = drawingPool(options.processes, {
+    this.#pool = drawingPool(options.processes, {
       onEvent: (event) => void this.#heard(event),
       onRefused: (ids, { failure }) => {
         for (const id of ids) void this.#fail(this.#rows.get(id)!, failure.message);
@@ -70,7 +75,7 @@ class Table implements JobTable {
         this.#dispatch();
       },
     });
-    this.trainings = new TrainingJobs({
+    this.#trainings = new TrainingJobs({
       options,
       rows: () => this.#rows.values(),
       row: (id) => this.#rows.get(id),
@@ -82,7 +87,7 @@ class Table implements JobTable {
       change: (row, changes) => this.#change(row, changes),
       announce: (row) => this.#announce(row),
       finish: (row, state, more) => this.#finish(row, state, more),
-      path: (id, file) => this.path(id, file),
+      path: (id, file) => this.#path(id, file),
       dispatch: () => this.#dispatch(),
       crashed: (row, how) => {
         this.counts.crashes++;
@@ -97,7 +102,7 @@ class Table implements JobTable {
   async open(): Promise<void> {
     const records = await this.#options.store.load();
     // Drawings may be with models of trainings.
-    for (const record of records) await this.trainings.publish(record);
+    for (const record of records) await this.#trainings.publish(record);
     for (const record of records) await this.#restore(record);
     this.#isOpen = true;
     this.#dispatch();
@@ -108,7 +113,7 @@ class Table implements JobTable {
       throw new Problem(503, "The server is ending; try again later.", { retryAfter: 10 });
     }
     const { queue, locate, store } = this.#options;
-    if (draft.kind === "train") this.trainings.requireNewName(draft.name);
+    if (draft.kind === "train") this.#trainings.requireNewName(draft.name);
     if (this.#unfinished().length + this.#arriving >= queue) {
       throw new Problem(
         429,
@@ -139,34 +144,24 @@ class Table implements JobTable {
     }
   }
 
-  get(id: string): Row {
+  async get(id: string): Promise<Row> {
     const row = this.#rows.get(id);
     if (row) return row;
-    throw new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });
+    throw noJob(id);
   }
 
-  drawing(id: string): Entry<DrawRecord> {
-    const row = this.get(id);
-    if (draws(row)) return row;
-    throw new Problem(
-      409,
-      "The job is a training, which has samples and files in place of pictures.",
-      {
-        code: "wrong_kind",
-      },
-    );
+  async drawing(id: string): Promise<Entry<DrawRecord>> {
+    return asDrawing(await this.get(id));
   }
 
-  training(id: string): TrainingRow {
-    const row = this.get(id);
+  async training(id: string): Promise<TrainingRow> {
+    const row = await this.get(id);
     if (trains(row)) return row;
-    throw new Problem(409, "The job is a drawing; only trainings have this.", {
-      code: "wrong_kind",
-    });
+    throw noTraining();
   }
 
-  list(): readonly Entry[] {
-    return [...this.#rows.values()].toReversed();
+  async list(most: number): Promise<readonly Entry[]> {
+    return [...this.#rows.values()].toReversed().slice(0, most);
   }
 
   asJob(entry: Entry): AnyJob {
@@ -174,9 +169,9 @@ class Table implements JobTable {
   }
 
   async cancel(id: string): Promise<Entry> {
-    const row = this.get(id);
+    const row = await this.get(id);
     if (isOver(row.record) && trains(row)) {
-      await this.trainings.remove(row);
+      await this.#trainings.remove(row);
       return row;
     }
     if (isOver(row.record)) {
@@ -185,27 +180,54 @@ class Table implements JobTable {
     row.cancelling = true;
     if (row.record.state !== "running") await this.#finish(row, "cancelled", {});
     // The state stays "running" until the process has stopped, before its next step.
-    else if (trains(row)) this.trainings.trainer.stop(id);
-    else this.pool.cancel(row.key, id);
+    else if (trains(row)) this.#trainings.trainer.stop(id);
+    else this.#pool.cancel(row.key, id);
     return row;
   }
 
   async ended(id: string, signal: AbortSignal): Promise<Entry> {
-    const row = this.get(id);
-    const giveUp = () => void this.cancel(id).catch(() => undefined);
-    signal.addEventListener("abort", giveUp);
-    if (signal.aborted) giveUp();
-    try {
-      for await (const { event } of row.log.follow(0, new AbortController().signal)) {
-        if (event.kind === "job" && isOver(event.job)) break;
-      }
-      return row;
-    } finally {
-      signal.removeEventListener("abort", giveUp);
-    }
+    const row = await this.get(id);
+    await untilOver(row, signal, () => void this.cancel(id).catch(() => undefined));
+    return row;
   }
 
-  path(id: string, file: string): string {
+  async pause(id: string): Promise<Entry> {
+    const row = await this.training(id);
+    await this.#trainings.pause(row);
+    return row;
+  }
+
+  async resume(id: string): Promise<Entry> {
+    const row = await this.training(id);
+    await this.#trainings.resume(row);
+    return row;
+  }
+
+  async sample(id: string): Promise<Entry> {
+    const row = await this.training(id);
+    this.#trainings.sample(row);
+    return row;
+  }
+
+  async read({ record }: Entry, file: string): Promise<Uint8Array<ArrayBuffer>> {
+    return new Uint8Array(await readFile(this.#path(record.id, file)));
+  }
+
+  lengths(): Record<"queued" | "running", number> {
+    const lengths = { queued: 0, running: 0 };
+    for (const { record } of this.#unfinished()) lengths[record.state as "queued" | "running"]++;
+    return lengths;
+  }
+
+  get processes(): number {
+    return this.#pool.processes.size;
+  }
+
+  notReady(): string | undefined {
+    return this.#isOpen ? undefined : "The server is starting or ending.";
+  }
+
+  #path(id: string, file: string): string {
     return join(this.#options.store.folder(id), file);
   }
 
@@ -215,14 +237,15 @@ class Table implements JobTable {
     for (const row of this.#unfinished()) {
       if (row.record.state === "queued" && isAttached(row.record)) await this.#fail(row, ended);
       // It writes a checkpoint, from which the next start goes on.
-      if (row.record.state === "running" && trains(row)) this.trainings.trainer.stop(row.record.id);
+      if (row.record.state === "running" && trains(row))
+        this.#trainings.trainer.stop(row.record.id);
     }
     const until = Date.now() + graceMs;
     const running = () => this.#unfinished().filter(({ record }) => record.state === "running");
     while (running().length > 0 && Date.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    await Promise.all([this.pool.close(), this.trainings.trainer.close()]);
+    await Promise.all([this.#pool.close(), this.#trainings.trainer.close()]);
     for (const row of running()) {
       if (isAttached(row.record)) await this.#fail(row, ended);
       // It is drawn anew at the next start.
@@ -262,7 +285,7 @@ class Table implements JobTable {
 
   /** Takes up a job after a restart of the server. */
   async #restore(record: JobRecord): Promise<void> {
-    if (record.kind === "train") return this.trainings.restore(record, MOST_RESTARTS);
+    if (record.kind === "train") return this.#trainings.restore(record, MOST_RESTARTS);
     if (isOver(record)) {
       this.#add(record);
       return;
@@ -291,9 +314,9 @@ class Table implements JobTable {
       if (!this.#isOpen) return;
       const queued = this.#unfinished().filter(({ record }) => record.state === "queued");
       const training = queued.find(trains);
-      if (training) this.trainings.begin(training);
+      if (training) this.#trainings.begin(training);
       const waiting = queued.filter(draws);
-      const next = nextJobs(waiting, this.pool, this.#options.batch);
+      const next = nextJobs(waiting, this.#pool, this.#options.batch);
       if (next.length === 0) return;
       for (const row of next) this.#begin(row);
     }
@@ -303,7 +326,7 @@ class Table implements JobTable {
     const { id, settings, outputFormat, previews, model, given } = row.record;
     const { store, memory, version } = this.#options;
     const folder = store.folder(id);
-    this.pool.draw(
+    this.#pool.draw(
       row.key,
       { kind: "open", ...row.located!, memory },
       {
@@ -350,7 +373,7 @@ class Table implements JobTable {
   /** A job whose process ended by itself. */
   async #again(row: Row, how: string): Promise<void> {
     if (row.cancelling) return this.#finish(row, "cancelled", {});
-    if (row.pausing) return this.trainings.wait(row, "paused");
+    if (row.pausing) return this.#trainings.wait(row, "paused");
     const crashes = row.record.crashes + 1;
     if (crashes >= MOST_CRASHES) {
       await this.#change(row, { crashes });

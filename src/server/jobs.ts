@@ -1,10 +1,10 @@
 /** The types of the table of jobs: its options, its rows and its methods. */
 import type { turns } from "../engine/turns.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
-import type { DrawingPool } from "./drawing-pool.ts";
-import type { JobLog } from "./job-log.ts";
+import type { JobEvents, JobLog } from "./job-log.ts";
 import type { DrawRecord, JobRecord, JobStore, TrainRecord } from "./job-store.ts";
-import type { TrainingJobs, TrainingRow } from "./training-jobs.ts";
+import { isOver } from "./job-view.ts";
+import { Problem } from "./problem.ts";
 import type { AnyJob, JobState } from "./wire.ts";
 
 /** A request that was checked, with its files by their names. */
@@ -47,7 +47,7 @@ export interface JobTableOptions {
 /** A job in the table. */
 export interface Entry<R extends JobRecord = JobRecord> {
   readonly record: R;
-  readonly log: JobLog;
+  readonly log: JobEvents;
   readonly step: number;
   readonly steps: number;
 }
@@ -60,26 +60,40 @@ export interface Counts {
   readonly crashes: number;
 }
 
+/**
+ * The jobs that requests ask for. They are in this process and its folder, or in a queue that several servers share; an entry is the
+ * job as it is when it is asked for.
+ */
 export interface JobTable {
-  /** Accepts a job; it is on disk when this returns. @throws Problem if the queue is full or the server is ending */
+  /** Accepts a job; it is kept when this returns. @throws Problem if the queue is full or the server is ending */
   submit(draft: Draft): Promise<Entry>;
   /** @throws Problem if there is no such job */
-  get(id: string): Entry;
+  get(id: string): Promise<Entry>;
   /** @throws Problem if there is no such job, or it is of the other kind */
-  drawing(id: string): Entry<DrawRecord>;
-  training(id: string): TrainingRow;
+  drawing(id: string): Promise<Entry<DrawRecord>>;
+  training(id: string): Promise<Entry<TrainRecord>>;
   /** The newest first. */
-  list(): readonly Entry[];
+  list(most: number): Promise<readonly Entry[]>;
   asJob(entry: Entry): AnyJob;
   /** Ends a job that is not over; a training that is over is removed with its model. @throws Problem if a drawing is over */
   cancel(id: string): Promise<Entry>;
   /** Waits for the end of a job. A signal that aborts cancels it. */
   ended(id: string, signal: AbortSignal): Promise<Entry>;
-  /** A file of a job. */
-  path(id: string, file: string): string;
-  readonly pool: DrawingPool;
-  readonly trainings: TrainingJobs;
+  /** Stops a training until it is resumed. @throws Problem if it neither waits nor runs */
+  pause(id: string): Promise<Entry>;
+  /** Goes on with a training. @throws Problem if it is not paused */
+  resume(id: string): Promise<Entry>;
+  /** Draws samples of a training after its current step. @throws Problem if it does not run */
+  sample(id: string): Promise<Entry>;
+  /** The bytes of a file of a job, by its name in the job's folder. */
+  read(entry: Entry, file: string): Promise<Uint8Array<ArrayBuffer>>;
+  /** How many jobs wait and are drawn. */
+  lengths(): Readonly<Record<"queued" | "running", number>>;
+  /** Processes of this server that draw. */
+  readonly processes: number;
   readonly counts: Counts;
+  /** Why no requests should be sent here now, in a sentence; undefined if they may. */
+  notReady(): string | undefined;
   /** Takes no more jobs, waits for those that run for a time in milliseconds, and ends all processes. Jobs that wait stay on disk. */
   close(graceMs: number): Promise<void>;
 }
@@ -87,6 +101,7 @@ export interface JobTable {
 /** A job with the fields that only the table needs. */
 export interface Row extends Entry {
   record: JobRecord;
+  readonly log: JobLog;
   step: number;
   steps: number;
   /** The model with its LoRAs, which a process holds. */
@@ -101,6 +116,45 @@ export interface Row extends Entry {
 /** Returns true if a row is of a kind, as its record says. */
 export const draws = (row: Row): row is Row & Entry<DrawRecord> => row.record.kind === "draw";
 export const trains = (row: Row): row is Row & Entry<TrainRecord> => row.record.kind === "train";
+
+/** @throws Problem if the job is a training */
+export function asDrawing<E extends Entry>(entry: E): E & Entry<DrawRecord> {
+  if (entry.record.kind === "draw") return entry as E & Entry<DrawRecord>;
+  throw new Problem(
+    409,
+    "The job is a training, which has samples and files in place of pictures.",
+    { code: "wrong_kind" },
+  );
+}
+
+/** The answer to those who ask a drawing for what only trainings have. */
+export function noTraining(): Problem {
+  return new Problem(409, "The job is a drawing; only trainings have this.", {
+    code: "wrong_kind",
+  });
+}
+
+/** The answer to those who ask for a job that is not there. */
+export function noJob(id: string): Problem {
+  return new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });
+}
+
+/** Waits for the end of a job. A signal that aborts calls `giveUp`, which must end the job too. */
+export async function untilOver(
+  { log }: Entry,
+  signal: AbortSignal,
+  giveUp: () => void,
+): Promise<void> {
+  signal.addEventListener("abort", giveUp);
+  if (signal.aborted) giveUp();
+  try {
+    for await (const { event } of log.follow(0, new AbortController().signal)) {
+      if (event.kind === "job" && isOver(event.job)) break;
+    }
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
+}
 
 /** Fields of a record that change. */
 export type Changes = Partial<DrawRecord> | Partial<TrainRecord>;

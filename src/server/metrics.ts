@@ -32,12 +32,8 @@ export function requestCounter(): RequestCounter {
   };
 }
 
-export async function metrics(jobs: JobTable, requests: RequestCounter): Promise<string> {
+export function metrics(jobs: JobTable, requests: RequestCounter): string {
   const { ended, seconds, steps, crashes } = jobs.counts;
-  const states = { queued: 0, running: 0 };
-  for (const { record } of jobs.list()) {
-    if (record.state === "queued" || record.state === "running") states[record.state]++;
-  }
   const rows = (name: string, type: "counter" | "gauge", help: string, values: Values) => [
     `# HELP patchwise_${name} ${help}`,
     `# TYPE patchwise_${name} ${type}`,
@@ -49,11 +45,11 @@ export async function metrics(jobs: JobTable, requests: RequestCounter): Promise
   const by = (label: string, values: Readonly<Record<string, number>>): Values =>
     Object.entries(values).map(([key, value]) => [`${label}="${key}"`, value]);
   return `${[
-    rows("jobs", "gauge", "Jobs that wait or are drawn.", by("state", states)),
+    rows("jobs", "gauge", "Jobs that wait or are drawn.", by("state", jobs.lengths())),
     rows("jobs_ended_total", "counter", "Jobs that are over.", by("state", ended)),
     rows("job_seconds_total", "counter", "Time that succeeded jobs took to draw.", one(seconds)),
     rows("steps_total", "counter", "Steps that were drawn.", one(steps)),
-    rows("processes", "gauge", "Processes that draw.", one(jobs.pool.processes.size)),
+    rows("processes", "gauge", "Processes that draw.", one(jobs.processes)),
     rows("process_crashes_total", "counter", "Processes that ended by themselves.", one(crashes)),
     rows("http_requests_total", "counter", "Answers.", requests.entries()),
     rows(

@@ -150,7 +150,9 @@ describe("jobs", () => {
     expect(models[0]).toMatchObject({ name: "emoji", condition: "text", defaults: { steps: 20 } });
   });
 
-  it("are counted", async () => {
+  it("are counted, and whether requests may come is asked apart from life", async () => {
+    expect(await server.get("/healthz")).toEqual({ status: "ok" });
+    expect(await server.get("/readyz")).toEqual({ status: "ready" });
     const text = await (await fetch(`${server.url}/metrics`)).text();
     for (const line of text.trim().split("\n")) {
       expect(line).toMatch(

@@ -1,5 +1,4 @@
 /** The server's own interface: jobs, what happens to them, and their pictures. */
-import { readFile } from "node:fs/promises";
 import { extname } from "node:path";
 import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
@@ -58,24 +57,19 @@ export function nativeRoutes(services: Services): Hono {
     const job = jobs.asJob(await jobs.submit(draft));
     return c.json(job, 202, { Location: `/api/jobs/${job.id}` });
   });
-  app.get("/api/jobs", (c) => {
+  app.get("/api/jobs", async (c) => {
     const limit = Number(c.req.query("limit") ?? LISTED);
     if (!Number.isInteger(limit) || limit < 1) {
       throw new Problem(400, "limit must be a whole number of at least 1.", { param: "limit" });
     }
-    return c.json({
-      jobs: jobs
-        .list()
-        .slice(0, limit)
-        .map((each) => jobs.asJob(each)),
-    });
+    return c.json({ jobs: (await jobs.list(limit)).map((each) => jobs.asJob(each)) });
   });
-  app.get("/api/jobs/:id", (c) => c.json(jobs.asJob(jobs.get(c.req.param("id")))));
+  app.get("/api/jobs/:id", async (c) => c.json(jobs.asJob(await jobs.get(c.req.param("id")))));
   app.delete("/api/jobs/:id", async (c) =>
     c.json(jobs.asJob(await jobs.cancel(c.req.param("id"))), 202),
   );
-  app.get("/api/jobs/:id/events", (c) => {
-    const { log } = jobs.get(c.req.param("id"));
+  app.get("/api/jobs/:id/events", async (c) => {
+    const { log } = await jobs.get(c.req.param("id"));
     const after = Number(c.req.header("last-event-id") ?? 0) || 0;
     return streamSSE(c, async (stream) => {
       const gone = new AbortController();
@@ -100,7 +94,8 @@ export function nativeRoutes(services: Services): Hono {
 function pictureRoutes({ jobs }: Services): Hono {
   const app = new Hono();
   app.get("/api/jobs/:id/pictures/:index", async (c) => {
-    const { record } = jobs.drawing(c.req.param("id"));
+    const entry = await jobs.drawing(c.req.param("id"));
+    const { record } = entry;
     const picture = record.pictures[Number(c.req.param("index"))];
     if (!picture) {
       throw new Problem(
@@ -109,7 +104,7 @@ function pictureRoutes({ jobs }: Services): Hono {
         { code: "picture_not_found" },
       );
     }
-    return sent(c, jobs.path(record.id, picture.file));
+    return sent(c, picture.file, await jobs.read(entry, picture.file));
   });
   return app;
 }
@@ -117,35 +112,27 @@ function pictureRoutes({ jobs }: Services): Hono {
 /** Routes that only trainings have. */
 function trainingRoutes({ jobs }: Services): Hono {
   const app = new Hono();
-  app.post("/api/jobs/:id/pause", async (c) => {
-    const row = jobs.training(c.req.param("id"));
-    await jobs.trainings.pause(row);
-    return c.json(jobs.asJob(row), 202);
-  });
-  app.post("/api/jobs/:id/resume", async (c) => {
-    const row = jobs.training(c.req.param("id"));
-    await jobs.trainings.resume(row);
-    return c.json(jobs.asJob(row), 202);
-  });
-  app.post("/api/jobs/:id/sample", (c) => {
-    const row = jobs.training(c.req.param("id"));
-    jobs.trainings.sample(row);
-    return c.json(jobs.asJob(row), 202);
-  });
-  app.get("/api/jobs/:id/samples/:file", (c) => {
-    const { record } = jobs.training(c.req.param("id"));
+  for (const action of ["pause", "resume", "sample"] as const) {
+    app.post(`/api/jobs/:id/${action}`, async (c) =>
+      c.json(jobs.asJob(await jobs[action](c.req.param("id"))), 202),
+    );
+  }
+  app.get("/api/jobs/:id/samples/:file", async (c) => {
+    const entry = await jobs.training(c.req.param("id"));
+    const { record } = entry;
     const file = c.req.param("file");
     const known = record.samples.flatMap(({ step, count }) =>
       Array.from({ length: count }, (_, i) => sampleFile(step, i)),
     );
     if (!known.includes(file)) throw missing(file, known.length, "samples");
-    return sent(c, jobs.path(record.id, `${trainingFolders.samples}/${file}`));
+    return sent(c, file, await jobs.read(entry, `${trainingFolders.samples}/${file}`));
   });
-  app.get("/api/jobs/:id/files/:file", (c) => {
-    const { record } = jobs.training(c.req.param("id"));
+  app.get("/api/jobs/:id/files/:file", async (c) => {
+    const entry = await jobs.training(c.req.param("id"));
+    const { record } = entry;
     const file = c.req.param("file");
     if (!record.files.includes(file)) throw missing(file, record.files.length, "files");
-    return sent(c, jobs.path(record.id, `${trainingFolders.model}/${file}`));
+    return sent(c, file, await jobs.read(entry, `${trainingFolders.model}/${file}`));
   });
   return app;
 }
@@ -161,10 +148,9 @@ function missing(file: string, count: number, what: string): Problem {
 }
 
 /** A file that never changes. */
-async function sent(c: Context, path: string): Promise<Response> {
-  const bytes = await readFile(path);
-  return c.body(new Uint8Array(bytes), 200, {
-    "Content-Type": mediaTypes[extname(path)] ?? "application/octet-stream",
+function sent(c: Context, name: string, bytes: Uint8Array<ArrayBuffer>): Response {
+  return c.body(bytes, 200, {
+    "Content-Type": mediaTypes[extname(name)] ?? "application/octet-stream",
     "Cache-Control": "private, max-age=31536000, immutable",
   });
 }

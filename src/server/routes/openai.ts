@@ -2,7 +2,6 @@
  * OpenAI's interface for images (https://platform.openai.com/docs/api-reference/images), with every setting of Patchwise beside its
  * own fields.
  */
-import { readFile } from "node:fs/promises";
 import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import * as z from "zod";
@@ -109,24 +108,25 @@ async function draw(
     limits,
   );
   const { id } = (await jobs.submit(draft)).record;
-  if (stream) return streamed(c, jobs, jobs.drawing(id), kind);
+  if (stream) return streamed(c, jobs, await jobs.drawing(id), kind);
   await jobs.ended(id, c.req.raw.signal);
-  return c.json(await pictures(jobs.drawing(id), own.data, jobs, new URL(c.req.url).origin));
+  return c.json(await pictures(await jobs.drawing(id), own.data, jobs, new URL(c.req.url).origin));
 }
 
 async function pictures(
-  { record }: Entry<DrawRecord>,
+  entry: Entry<DrawRecord>,
   own: OwnFields,
   jobs: Services["jobs"],
   origin: string,
 ): Promise<object> {
+  const { record } = entry;
   if (record.state !== "succeeded") throw failed(record);
   const data: object[] = [];
   for (const [i, { file, seed }] of record.pictures.entries()) {
     const shown =
       own.response_format === "url"
         ? { url: `${origin}/api/jobs/${record.id}/pictures/${i}` }
-        : { b64_json: await readFile(jobs.path(record.id, file), "base64") };
+        : { b64_json: base64(await jobs.read(entry, file)) };
     data.push({ ...shown, seed });
   }
   return { ...described(record.settings, own.output_format), created: seconds(), data };
@@ -136,6 +136,7 @@ function failed({ state, error }: DrawRecord): Problem {
   return new Problem(500, error ?? `The job was ${state}.`);
 }
 
+const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
 const seconds = () => Math.floor(Date.now() / 1000);
 
 function described({ width, height }: DrawRecord["settings"], outputFormat: OutputFormat) {
@@ -179,11 +180,12 @@ function streamed(
           index++;
         }
         if (event.kind !== "job" || !isOver(event.job)) continue;
-        const { record: done } = jobs.drawing(id);
+        const ended = await jobs.drawing(id);
+        const { record: done } = ended;
         if (done.state !== "succeeded") throw failed(done);
         for (const { file, seed } of done.pictures) {
           await send(`${kind}.completed`, {
-            b64_json: await readFile(jobs.path(id, file), "base64"),
+            b64_json: base64(await jobs.read(ended, file)),
             created_at: seconds(),
             seed,
             ...described(settings, outputFormat),

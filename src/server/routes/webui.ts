@@ -2,7 +2,6 @@
  * The interface of AUTOMATIC1111's web UI (https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/API), which many programs
  * speak. Fields that would change the picture and have no counterpart are refused unless they have their neutral value.
  */
-import { readFile } from "node:fs/promises";
 import { type Context, Hono } from "hono";
 import { quote } from "../../engine/errors.ts";
 import { parametersText } from "../../pictures/metadata.ts";
@@ -121,18 +120,18 @@ export function webUiRoutes(services: Services): Hono {
     open.add(record.id);
     try {
       await jobs.ended(record.id, c.req.raw.signal);
-      return c.json(await drawn(jobs.drawing(record.id), services, fields, warnings));
+      return c.json(await drawn(await jobs.drawing(record.id), services, fields, warnings));
     } finally {
       open.delete(record.id);
     }
   };
   app.post("/sdapi/v1/txt2img", (c) => draw(c, false));
   app.post("/sdapi/v1/img2img", (c) => draw(c, true));
-  app.get("/sdapi/v1/progress", (c) => {
-    const entries = [...open].map((id) => jobs.get(id));
+  app.get("/sdapi/v1/progress", async (c) => {
+    const entries = await Promise.all([...open].map((id) => jobs.get(id)));
     const current = entries.find(({ record }) => record.state === "running");
     return c.json(
-      progressOf(current, entries.length, c.req.query("skip_current_image") === "true"),
+      await progressOf(current, entries.length, c.req.query("skip_current_image") === "true"),
     );
   });
   app.post("/sdapi/v1/interrupt", async (c) => {
@@ -261,19 +260,20 @@ function firstOf(images: unknown): unknown {
 }
 
 async function drawn(
-  { record, log }: Entry<DrawRecord>,
+  entry: Entry<DrawRecord>,
   { jobs, version }: Services,
   parameters: object,
   warnings: readonly string[],
 ): Promise<object> {
+  const { record, log } = entry;
   const { settings, pictures, state, error, model } = record;
   if (state === "failed") throw new Problem(500, error!);
   const files: string[] = [];
   for (const { file } of pictures) {
-    files.push(await readFile(jobs.path(record.id, file), "base64"));
+    files.push(Buffer.from(await jobs.read(entry, file)).toString("base64"));
   }
   // An interrupted drawing answers with what there is, as that web UI does.
-  const images = state === "cancelled" ? (log.preview()?.pictures ?? []) : files;
+  const images = state === "cancelled" ? ((await log.preview())?.pictures ?? []) : files;
   const seeds = pictures.map(({ seed }) => seed);
   const { prompt, negativePrompt, steps, sampler, guidance, width, height, strength } = settings;
   const info = {
@@ -304,7 +304,11 @@ async function drawn(
   };
 }
 
-function progressOf(current: Entry | undefined, count: number, skipImage: boolean): object {
+async function progressOf(
+  current: Entry | undefined,
+  count: number,
+  skipImage: boolean,
+): Promise<object> {
   const { step = 0, steps = 0 } = current ?? {};
   const progress = steps === 0 ? 0 : step / steps;
   const elapsed = current ? (Date.now() - current.record.started!) / 1000 : 0;
@@ -321,7 +325,7 @@ function progressOf(current: Entry | undefined, count: number, skipImage: boolea
       sampling_step: step,
       sampling_steps: steps,
     },
-    current_image: skipImage ? null : (current?.log.preview()?.pictures[0] ?? null),
+    current_image: skipImage ? null : ((await current?.log.preview())?.pictures[0] ?? null),
     textinfo: null,
   };
 }
