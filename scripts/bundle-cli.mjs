@@ -7,14 +7,16 @@ import { readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 
 const inside = ["@bufbuild/protobuf", "@huggingface/tokenizers", "commander", "yaml", "zod"];
-const { dependencies } = JSON.parse(await readFile("package.json", "utf8"));
+const { dependencies, peerDependencies } = JSON.parse(await readFile("package.json", "utf8"));
 const bundled = "dist/cli-bundled";
 await build({
   entryPoints: ["dist/cli/main.js"],
   outdir: bundled,
   bundle: true,
   splitting: true,
-  external: Object.keys(dependencies).filter((name) => !inside.includes(name)),
+  external: Object.keys({ ...dependencies, ...peerDependencies }).filter(
+    (name) => !inside.includes(name),
+  ),
   platform: "node",
   format: "esm",
   target: "node20.19",

@@ -23,6 +23,7 @@ const layers = [
   "text",
   "weights",
   "nn",
+  "queue",
   "engine",
 ];
 

@@ -1,8 +1,8 @@
 /**
- * Prepares a fresh checkout: node scripts/setup.mjs [--browser] [--mpi]
+ * Prepares a fresh checkout: node scripts/setup.mjs [--browser] [--mpi] [--nats]
  *
- * Installs the locked dependencies if they are missing or outdated, with --browser finds or installs Chromium, and with --mpi Open MPI
- * and MPICH.
+ * Installs the locked dependencies if they are missing or outdated, with --browser finds or installs Chromium, with --mpi Open MPI
+ * and MPICH, and with --nats a NATS server.
  * It runs before node_modules exists, so it imports only Node's own modules. It prints to stderr, and nothing if
  * everything is installed.
  */
@@ -11,6 +11,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { ensureChromium } from "./find-chromium.mjs";
 import { ensureMpi } from "./find-mpi.mjs";
+import { ensureNats } from "./find-nats.mjs";
 
 /** @typedef {{ version?: string; optional?: boolean }} LockedPackage */
 
@@ -24,6 +25,7 @@ try {
   }
   if (process.argv.includes("--browser")) ensureChromium();
   if (process.argv.includes("--mpi")) ensureMpi();
+  if (process.argv.includes("--nats")) ensureNats();
 } catch (error) {
   console.error(error instanceof Error ? error.message : error);
   process.exitCode = 1;
