@@ -6,11 +6,12 @@ import {
   arrayWeight,
   blocksWeight,
   fileWeight,
+  permutedWeight,
   rowsWeight,
   scaledWeight,
   type StoredWeight,
 } from "../engine/runtime/stored-weight.ts";
-import type { Weights } from "./safetensors/safetensors.ts";
+import { asStored, type Weights } from "./safetensors/safetensors.ts";
 import type { TensorEntry } from "./safetensors/header.ts";
 
 /**
@@ -32,6 +33,7 @@ export function storedWeights(
 }
 
 function storedAt(entry: TensorEntry): StoredWeight {
+  if (entry.axes) return permutedWeight(storedAt(asStored(entry)), entry.axes);
   const { scale, rotated, ...numbers } = entry;
   if (scale) return scaledWeight(storedAt(numbers), storedAt(scale), rotated);
   const { tag, dtype, shape, offset, length, source, parts, blocks } = numbers;

@@ -72,6 +72,14 @@ describe("recordings of the original code", () => {
     for (const { max_error: error } of report.outputs) expect(error).toBeLessThan(1e-5);
   });
 
+  it("flux2_vae, whose latents are packed and normalised, is reproduced", async () => {
+    const report = await withRecording(path.join(fixtures, "flux2_vae"), (recording) =>
+      verifyRecording(recording, async () => backend),
+    );
+    expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
+    expect(report.outputs).toHaveLength(3);
+  });
+
   it("are reproduced from weights of older releases of diffusers", async () => {
     const report = await verifyRenamed("autoencoder_kl", (name) =>
       name

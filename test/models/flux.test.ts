@@ -21,6 +21,8 @@ const backend = nodeBackend("cpu");
 
 it.each([
   ["flux1_schnell", 61],
+  ["flux2", 50],
+  ["z_image", 120],
   ["flux_sampling", 126],
 ])("the recording %s of the original is reproduced", async (folder, outputs) => {
   const report = await withRecording(path.join(fixtures, folder), (recording) =>

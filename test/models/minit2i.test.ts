@@ -1,5 +1,7 @@
 import path from "node:path";
 import { describe, expect, it } from "vitest";
+import type { NdArray } from "../../src/engine/arrays/ndarray.ts";
+import { permuteAxes } from "../../src/engine/arrays/permute.ts";
 import { FormatError } from "../../src/engine/errors.ts";
 import { input } from "../../src/engine/graph/functional.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
@@ -8,6 +10,15 @@ import { miniT2IMeanFlowConfig } from "../../src/models/minit2i/checkpoint.ts";
 import { miniT2IPresets } from "../../src/models/minit2i/config.ts";
 import { miniT2I } from "../../src/models/minit2i/minit2i.ts";
 import { networkSchema } from "../../src/models/network.ts";
+import { miniT2IFamily } from "../../src/models/minit2i/family.ts";
+import { sliceRows } from "../../src/engine/runtime/stored-weight.ts";
+import {
+  bytesSource,
+  openSafetensors,
+  safetensorsBytes,
+  storedWeights,
+} from "../../src/weights/index.ts";
+import { readStored } from "../../src/weights/stored-node.ts";
 import { createParams } from "../../src/nn/params.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
@@ -50,6 +61,47 @@ describe("the config", () => {
     expect(() => read({ adaln: true })).toThrow('"adaln"');
   });
 });
+
+it("the tree of parameters of the JAX code holds the same numbers, in its own layout", async () => {
+  await withRecording(path.join(fixtures, "minit2i_mf"), async ({ model }) => {
+    const tree: [string, NdArray][] = [];
+    for (const name of model!.weights.entries.keys()) {
+      const array = await model!.weights.read(name);
+      const orders: Record<number, number[]> = { 2: [1, 0], 4: [2, 3, 1, 0] };
+      const axes = name.endsWith(".weight") ? orders[array.shape.length] : undefined;
+      tree.push([flaxPath(name, array), axes ? permuteAxes(array, axes) : array]);
+    }
+    const file = await openSafetensors(bytesSource(safetensorsBytes(tree), "flax"));
+    expect(miniT2IFamily.original!.recognises(file)).toBe(true);
+    const read = miniT2IFamily.original!.weights!(file);
+    const stored = storedWeights(read);
+    for (const name of model!.weights.entries.keys()) {
+      const want = await model!.weights.read(name);
+      expect(await read.read(name)).toEqual(want);
+      expect(await readStored(stored(name)!)).toEqual(want);
+    }
+    const whole = stored("double_blocks.0.img_qkv.weight")!;
+    const rows = await readStored(sliceRows(sliceRows(whole, 0, 30, 40), 0, 6, 3));
+    const { data } = await model!.weights.read("double_blocks.0.img_qkv.weight");
+    expect(rows).toMatchObject({ shape: [3, 36], data: data.slice(36 * 36, 39 * 36) });
+    const lists = await openSafetensors(bytesSource(safetensorsBytes(tree), "flax"));
+    expect(
+      miniT2IFamily.original!.open(miniT2IFamily.original!.weights!(lists), () => {
+        throw new Error("no preset is needed");
+      }).config.meanFlow,
+    ).toEqual({ context: 8, guidance: 4, interval: 2, time: 4 });
+  });
+});
+
+/** The path of a parameter in the tree of Flax, from its name in PyTorch. */
+function flaxPath(name: string, { shape }: NdArray): string {
+  const inTree = name.replaceAll(/\.(\d+)(?=\.)/g, ".layers_$1").replaceAll(".", "/");
+  if (/token(s)?$/.test(name)) return `net/${inTree}/_flax_param/param_tensor`;
+  if (shape.length === 4 || name.startsWith("img_embedder"))
+    return `net/${inTree.replace("/weight", "/kernel")}`;
+  const kind = shape.length === 1 && name.endsWith(".weight") ? "rmsnorm" : "linear";
+  return `net/${inTree.replace(/\/(weight|bias)$/, (_, part: string) => `/_flax_${kind}/${part === "bias" ? "bias" : "kernel"}`)}`;
+}
 
 it("a mean-flow network asks for its step", () => {
   const inputs = {

@@ -32,6 +32,7 @@ describe.each([
   ["FLUX.1-schnell", "flux", "FLUX.1-schnell", 11_891_178_560],
   ["FLUX.2-klein-4B", "flux2", "FLUX.2-klein-4B", 3_875_544_576],
   ["MiniT2I-B/16", "minit2i", "MiniT2I-B-16", 258_122_880],
+  ["MiniT2I-B/16-MF", "minit2i", "MiniT2I-B-16-MF-flax", 262_076_544],
   ["MiniT2I-L/16", "minit2i", "MiniT2I-L-16", 911_766_696],
   ["Z-Image-Turbo", "z-image", "Z-Image-Turbo", 6_154_908_736],
   ["Z-Image-Turbo", "z-image", "Z-Image-Turbo-single-file", 6_154_908_736],

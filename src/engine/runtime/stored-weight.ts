@@ -2,7 +2,7 @@
  * Operations on weights, for each form in which they are stored. A new form is one more member of `StoredWeight` (weight-forms.ts) and one
  * more row of `storages`, and nothing else looks at `kind`.
  */
-import { blockFormats, blockRange, decodeBlocks } from "../arrays/blocks.ts";
+import { blockFormats, blockRange } from "../arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
 import { channelScales, quantizeChannels } from "../arrays/channels.ts";
@@ -16,6 +16,9 @@ import {
   viewOf,
 } from "../arrays/ndarray.ts";
 import { rotateGroups } from "../arrays/hadamard.ts";
+import { addProduct } from "../arrays/low-rank.ts";
+import { permuteAxes } from "../arrays/permute.ts";
+import { DECODED, readBlocks } from "./read-blocks.ts";
 import type {
   BlocksWeight,
   ReadFile,
@@ -147,25 +150,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       readable("uint8") &&
       [first, sizeOf(shape)].every((count) => count % blockFormats[format].numbers === 0),
     gatherable: ({ format, shape }) => shape.at(-1)! % blockFormats[format].numbers === 0,
-    async read({ format, first, path, bytes, offset, shape }, target, readFile) {
-      const values = viewOf(
-        "float32",
-        target.buffer as ArrayBuffer,
-        target.byteOffset,
-        sizeOf(shape),
-      );
-      for (let done = 0; done < values.length; done += DECODED) {
-        const part = values.subarray(done, done + DECODED);
-        const range = blockRange(format, first + done, part.length);
-        const from = offset + range.offset;
-        let blocks = bytes?.subarray(from, from + range.length);
-        if (!blocks) {
-          blocks = new Uint8Array(range.length);
-          await readFile(blocks, path!, from);
-        }
-        decodeBlocks(format, blocks, first + done, part);
-      }
-    },
+    read: readBlocks,
     emit: (weight, name, emitter) => emitter.blocks(name, weight),
   },
   scaled: {
@@ -206,6 +191,31 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       );
       if (rotated === undefined) return scaled;
       return emitter.rotate(scaled, rotated, weightType(numbers).shape);
+    },
+  },
+  permuted: {
+    type: ({ of, shape }) => ({ dtype: weightType(of).dtype, shape }),
+    label: ({ of }) => weightLabel(of),
+    bytes: ({ of, shape }) => sizeOf(shape) * byteSize(weightType(of).dtype),
+    files: ({ of }) => weightFiles(of),
+    relocated: (weight, rename) => ({ ...weight, of: relocated(weight.of, rename) }),
+    reshaped: (weight, shape) => ({ ...weight, shape }),
+    slice(weight, axis, start, count) {
+      if (axis > 0) return refuseCut();
+      const rows = { start: start + (weight.rows?.start ?? 0), count };
+      return { ...weight, rows, shape: weight.shape.with(0, count) };
+    },
+    inPlace: () => false,
+    gatherable: () => false,
+    async read({ of, axes, rows, shape }, target, readFile) {
+      const { data } = permuteAxes(await readWeight(of, readFile), axes);
+      const inRow = (sizeOf(shape) / shape[0]!) * data.BYTES_PER_ELEMENT;
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+      const from = (rows?.start ?? 0) * inRow;
+      target.set(bytes.subarray(from, from + target.length));
+    },
+    emit(_, name) {
+      throw new PatchwiseError(`The axes of ${name} were not put in order.`);
     },
   },
   adapted: {
@@ -275,20 +285,6 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   },
 };
 
-/** Adds up [rows, rank] · down [rank, columns] to values [rows, columns]. */
-function addProduct(values: Float32Array, up: NdArray<"float32">, down: NdArray<"float32">): void {
-  const [rank = 0, columns = 0] = down.shape;
-  const added = new Float64Array(columns);
-  for (let row = 0; row < up.shape[0]!; row++) {
-    added.fill(0);
-    for (let k = 0; k < rank; k++) {
-      const factor = up.data[row * rank + k]!;
-      for (let j = 0; j < columns; j++) added[j]! += factor * down.data[k * columns + j]!;
-    }
-    for (let j = 0; j < columns; j++) values[row * columns + j]! += added[j]!;
-  }
-}
-
 function isSingle(weight: StoredWeight): boolean {
   return sizeOf(weightType(weight).shape) === 1;
 }
@@ -296,9 +292,6 @@ function isSingle(weight: StoredWeight): boolean {
 function refuseCut(): never {
   throw new PatchwiseError("Weights that are quantized by channel are read as a whole.");
 }
-
-/** Numbers that are decoded or quantized at a time. */
-const DECODED = 2 ** 20;
 
 function storageOf(weight: StoredWeight): Storage<StoredWeight> {
   return storages[weight.kind];
@@ -356,6 +349,12 @@ export function scaledWeight(
   rotated?: number,
 ): ScaledWeight {
   return { kind: "scaled", numbers, scale, rotated };
+}
+
+/** A weight whose axes are those of another in the order `axes`. */
+export function permutedWeight(of: StoredWeight, axes: readonly number[]): StoredWeight {
+  const { shape } = weightType(of);
+  return { kind: "permuted", of, axes, shape: axes.map((axis) => shape[axis]!) };
 }
 
 /** A weight to which programs add `up` [rows, rank] · `down` [rank, columns]. */

@@ -59,6 +59,18 @@ export interface ChannelsWeight {
   readonly of: StoredWeight;
 }
 
+/** A weight whose axes lie in another order in its file, as those of Flax do, or some of its rows. It is read as a whole. */
+export interface PermutedWeight {
+  readonly kind: "permuted";
+  readonly of: StoredWeight;
+  /** The axis of `of` that each axis of this weight is. */
+  readonly axes: readonly number[];
+  /** Rows of the weight that count, where not all do. */
+  readonly rows?: { readonly start: number; readonly count: number };
+  /** The shape of these rows, where it is not that of the axes. */
+  readonly shape: readonly number[];
+}
+
 /** A weight as it is stored, to which programs add a product of two matrices of a low rank, as LoRAs have it. */
 export interface AdaptedWeight {
   readonly kind: "adapted";
@@ -76,6 +88,7 @@ export type StoredWeight =
   | BlocksWeight
   | ScaledWeight
   | ChannelsWeight
+  | PermutedWeight
   | AdaptedWeight;
 
 /** The dtype and shape that a weight has once it is read. */

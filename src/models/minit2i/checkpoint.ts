@@ -2,6 +2,7 @@
 import { FormatError } from "../../engine/errors.ts";
 import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
+import type { TensorEntry } from "../../weights/safetensors/header.ts";
 import { type Weights, weightsOf } from "../../weights/safetensors/safetensors.ts";
 import type { MiniT2IConfig } from "./config.ts";
 
@@ -111,14 +112,42 @@ export const diffusersMiniT2IKeys: KeyMap = {
 /** A layer that a MiniT2I has and no other model. */
 const firstProjection = "double_blocks.0.img_qkv.weight";
 
-/** Returns true if the keys are a MiniT2I's, with the prefix of its folders or without. */
+/** The same layer in the tree of parameters of the JAX code, whose paths are joined with "/". */
+const flaxProjection = "net/double_blocks/layers_0/img_qkv/_flax_linear/kernel";
+
+/** Returns true if the keys are a MiniT2I's, with the prefix of its folders or without, or those of the JAX code. */
 export function isMiniT2I({ entries }: Pick<Weights, "entries">): boolean {
-  return entries.has(firstProjection) || entries.has(folderPrefix + firstProjection);
+  const names = [firstProjection, folderPrefix + firstProjection];
+  return [...names, flaxProjection].some((name) => entries.has(name));
 }
 
-/** The weights of a file without the prefix of the folders. */
+/** The name of a Flax parameter in PyTorch, from its path in the tree. */
+function flaxName(path: string): string {
+  return path
+    .replace(/^net\//, "")
+    .replaceAll(/layers_(\d+)/g, "$1")
+    .replaceAll(/\/_flax_(linear|rmsnorm|param)/g, "")
+    .replace(/\/param_tensor$/, "")
+    .replace(/\/kernel$/, "/weight")
+    .replaceAll("/", ".");
+}
+
+/** The weights of the JAX code in PyTorch's layout: linear kernels are [in, out] there, those of convolutions [height, width, in, out]. */
+function flaxWeights(weights: Weights): Weights {
+  const orders: Readonly<Record<number, readonly number[]>> = { 2: [1, 0], 4: [3, 2, 0, 1] };
+  const entries = [...weights.entries].map(([path, entry]): [string, TensorEntry] => {
+    const name = flaxName(path);
+    const axes = path.endsWith("/kernel") ? orders[entry.shape.length] : undefined;
+    if (!axes) return [name, { ...entry, name }];
+    return [name, { ...entry, name, axes, shape: axes.map((axis) => entry.shape[axis]!) }];
+  });
+  return weightsOf(weights.name, weights.metadata, new Map(entries), () => weights.close());
+}
+
+/** The weights of a file without the prefix of the folders, in PyTorch's layout. */
 export function originalMiniT2IWeights(weights: Weights): Weights {
   if (weights.entries.has(firstProjection)) return weights;
+  if (weights.entries.has(flaxProjection)) return flaxWeights(weights);
   const entries = [...weights.entries].map(
     ([name, entry]) =>
       [name.startsWith(folderPrefix) ? name.slice(folderPrefix.length) : name, entry] as const,

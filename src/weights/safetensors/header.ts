@@ -30,6 +30,8 @@ export interface TensorEntry {
   readonly scale?: TensorEntry;
   /** Set if a rotation mixed each group of so many numbers along the rows (engine/arrays/hadamard.ts), which reading takes back. */
   readonly rotated?: number;
+  /** Set if the axes lie in another order in the file: this tensor's axis i is axis `axes[i]` of what is stored. `shape` has them in order. */
+  readonly axes?: readonly number[];
   /**
    * Set if the tensor is stored in parts that are concatenated along the first axis; `source` then presents
    * their bytes as one.

@@ -3,6 +3,7 @@ import { blockRange, decodeBlocks } from "../../engine/arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../../engine/arrays/convert.ts";
 import { rotateGroups } from "../../engine/arrays/hadamard.ts";
 import { byteSize, type DType, type NdArray, sizeOf, viewOf } from "../../engine/arrays/ndarray.ts";
+import { permuteAxes } from "../../engine/arrays/permute.ts";
 import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
@@ -115,6 +116,7 @@ export function weightsOf(
  * @throws FormatError if its dtype can only be listed
  */
 export async function readTensor(entry: TensorEntry): Promise<NdArray> {
+  if (entry.axes) return permuteAxes(await readTensor(asStored(entry)), entry.axes);
   if (entry.blocks || isScaled(entry)) return readFloat32(entry);
   const dtype = readableDtype(entry);
   const data = await readElements(entry, dtype, 0, entry.length);
@@ -141,6 +143,11 @@ export async function readFloat32(
     );
   }
   const values = { dtype: "float32", shape: entry.shape, data } as const;
+  if (entry.axes) {
+    const stored = await readFloat32(asStored(entry));
+    data.set(permuteAxes(stored, entry.axes).data as Float32Array);
+    return values;
+  }
   if (entry.parts) {
     let top = 0;
     for (const part of entry.parts) {
@@ -162,6 +169,12 @@ export async function readFloat32(
   if (entry.scale) scaleRows(data, (await readFloat32(entry.scale)).data);
   if (entry.rotated !== undefined) rotateGroups(data, entry.rotated);
   return values;
+}
+
+/** A tensor with its axes as they lie in the file. */
+export function asStored({ axes, ...entry }: TensorEntry): TensorEntry {
+  if (!axes) return entry;
+  return { ...entry, shape: axes.map((_, axis) => entry.shape[axes.indexOf(axis)]!) };
 }
 
 /** Numbers that are decoded at a time. */
