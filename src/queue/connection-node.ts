@@ -45,6 +45,9 @@ export interface Queue {
    * come, so it must be one that can be repeated.
    */
   readonly persist: Link["persist"];
+  /** Makes a call once, and says at once so if the server is away. */
+  readonly attempt: Link["attempt"];
+  readonly isUp: Link["isUp"];
   /** Sends what is left to send if the server is there, and closes. */
   readonly close: () => Promise<void>;
 }
@@ -119,7 +122,7 @@ function queueOf(
   url: string,
   log: QueueOptions["log"],
 ): Queue {
-  const { persist } = linkOf(connection, (event) => {
+  const { persist, attempt, isUp } = linkOf(connection, url, (event) => {
     if (event === "lost")
       log?.(`The connection to the queue at ${url} is lost; work goes on when it is back.`);
     else log?.(`The queue at ${url} is back.`);
@@ -133,6 +136,8 @@ function queueOf(
     jetstream,
     manager,
     persist,
+    attempt,
+    isUp,
     createStream: (config) =>
       persist(async () => {
         const there = await ifFound(manager.streams.info(config.name));

@@ -1,9 +1,19 @@
 /** Whether a connection to NATS is there, and calls that are repeated until it is. */
 import { setTimeout } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
+import { PatchwiseError } from "../engine/errors.ts";
 
 /** Milliseconds between two attempts. */
 export const PAUSE = 500;
+
+/** The answer to a call that does not wait for a server that is away. */
+export class QueueAwayError extends PatchwiseError {
+  override readonly name = "QueueAwayError";
+
+  constructor(url: string, options?: ErrorOptions) {
+    super(`The queue at ${url} cannot be reached now; try again in a few seconds.`, options);
+  }
+}
 
 /** A connection as those see it who wait for it. */
 export interface Link {
@@ -13,15 +23,25 @@ export interface Link {
    * @throws what the call throws for any other reason, and the reason of `signal`
    */
   readonly persist: <T>(call: () => Promise<T>, signal?: AbortSignal) => Promise<T>;
+  /**
+   * Makes a call once. If the connection is lost meanwhile, it may have had its effect.
+   *
+   * @throws QueueAwayError if the server is away or does not answer, and what the call throws for any other reason
+   */
+  readonly attempt: <T>(call: () => Promise<T>) => Promise<T>;
+  /** Returns true if the server is there. */
+  readonly isUp: () => boolean;
 }
 
 /**
  * Follows a connection until it is closed.
  *
+ * @param url the server's address, for messages
  * @param told called when the connection is lost and when it is back
  */
 export function linkOf(
   connection: NatsConnection,
+  url: string,
   told: (event: "lost" | "back") => void = () => {},
 ): Link {
   let isUp = true;
@@ -59,6 +79,19 @@ export function linkOf(
     });
 
   return {
+    isUp: () => isUp,
+    async attempt<T>(call: () => Promise<T>) {
+      if (!isUp) throw new QueueAwayError(url);
+      const answer = call().then(
+        (value) => ({ value }),
+        (cause: unknown) => {
+          throw isPassing(cause) ? new QueueAwayError(url, { cause }) : cause;
+        },
+      );
+      const ended = await unlessChanged(answer, undefined);
+      if (ended) return ended.value;
+      throw new QueueAwayError(url);
+    },
     async persist<T>(call: () => Promise<T>, signal?: AbortSignal) {
       for (;;) {
         signal?.throwIfAborted();
@@ -82,9 +115,16 @@ export function linkOf(
 /** Errors of a server that is away, starts or is busy. */
 const passing = new Set(["TimeoutError", "RequestError", "ConnectionError", "NoRespondersError"]);
 
+/** Returns true for the error of a stream that discards new messages since it has as many as it takes. */
+export function isFull(error: unknown): boolean {
+  return (error as { code?: unknown }).code === 10_077;
+}
+
 /** Returns true for an error that says nothing against trying again. */
 function isPassing(error: unknown): boolean {
   const { name, message, status, cause } = error as Error & { status?: number };
+  // A stream that takes no more says so with 503, too.
+  if (isFull(error)) return false;
   // JetStream answers 503 while it starts.
   if (passing.has(name) || status === 503 || /\b503\b|disconnect|timeout/i.test(message))
     return true;
