@@ -3,17 +3,21 @@
  *
  * Sends drawings at four times of what the queue takes, with malformed bodies, huge sizes, wrong types, path tricks and dropped
  * connections, and kills processes that draw. With --kills the server itself is killed so many times at random moments, and started
- * again. With --built the server is that of dist/. At the end every job that was accepted must be over, no file may lie outside the server's folder, and the slope of the
- * server's memory is printed.
+ * again. With --built the server is that of dist/.
+ *
+ * Prints counts, failed jobs by their cause, and the slope of the server's memory. Exits with 1 unless every job that was accepted is over,
+ * each failure is one that the attack caused, the server wrote nothing unexpected to its standard error, and no file lies outside its folder.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { toPng } from "../src/pictures/png.ts";
-import type { Job } from "../src/server/wire.ts";
+import type { AnyJob, Job } from "../src/server/wire.ts";
+import { causeOfFailure, type Deed, isExpectedLine } from "./attack/causes.ts";
 
 const { values } = parseArgs({
   options: {
@@ -34,6 +38,10 @@ const port = 20_000 + Math.floor(Math.random() * 20_000);
 const url = `http://127.0.0.1:${port}`;
 
 const accepted = new Set<string>();
+/** Jobs as they were last seen; the server forgets all but the last thousand that are over. */
+const seen = new Map<string, AnyJob>();
+/** What was killed, and when. */
+const deeds: Deed[] = [];
 const answers = new Map<string, number>();
 const surprises: string[] = [];
 const memory: { readonly at: number; readonly bytes: number }[] = [];
@@ -58,9 +66,12 @@ async function start(): Promise<void> {
     String(QUEUE),
   ];
   const child = spawn(process.execPath, [...process.execArgv, ...args], {
-    stdio: ["ignore", "ignore", "inherit"],
+    stdio: ["ignore", "ignore", "pipe"],
   });
   server = child;
+  createInterface(child.stderr).on("line", (line) => {
+    if (!isExpectedLine(line)) surprises.push(`The server wrote: ${line}`);
+  });
   child.once("exit", (code, signal) => {
     if (!expectsEnd) surprises.push(`The server ended by itself: ${signal ?? code}.`);
   });
@@ -70,6 +81,14 @@ async function start(): Promise<void> {
     if (child.exitCode !== null) throw new Error("The server does not start.");
     await sleep(200);
   }
+}
+
+/** Looks at all jobs. */
+async function look(): Promise<void> {
+  const response = await fetch(`${url}/api/jobs?limit=100000`);
+  if (!response.ok) return;
+  const { jobs } = (await response.json()) as { jobs: AnyJob[] };
+  for (const job of jobs) seen.set(job.id, job);
 }
 
 async function end(signal: NodeJS.Signals): Promise<void> {
@@ -252,15 +271,15 @@ async function disturb(): Promise<void> {
     try {
       const rss = execFileSync("ps", ["-o", "rss=", "-p", String(pid)]).toString();
       memory.push({ at: (Date.now() - begun) / 1000, bytes: 1024 * Number(rss) });
+      await look();
       if (i % 10 !== 0) continue;
       const args = ["-ww", "-o", "pid=,args=", "--ppid", String(pid)];
       const children = execFileSync("ps", args).toString().split("\n");
-      const child = Number.parseInt(
-        anyOf(children.filter((each) => /(?:drawing|training)-process/.test(each))),
-        10,
-      );
-      if (child > 0) process.kill(child, "SIGKILL");
-      count("killed process");
+      const child = anyOf(children.filter((each) => /(?:drawing|training)-process/.test(each)));
+      const what = child.includes("drawing-process") ? "drawing" : "training";
+      process.kill(Number.parseInt(child, 10), "SIGKILL");
+      deeds.push({ killed: what, at: Date.now() });
+      count(`killed ${what} process`);
     } catch {
       // It has just ended.
     }
@@ -285,6 +304,7 @@ for (let i = 0; i < kills; i++) {
   while (accepted.size < before + 2) await sleep(20);
   await sleep(Math.random() * ((1000 * seconds) / kills));
   await end("SIGKILL");
+  deeds.push({ killed: "server", at: Date.now() });
   count("killed server");
   await start();
 }
@@ -293,15 +313,21 @@ over.abort();
 await clients;
 
 // What was accepted is drawn to its end.
-let jobs: readonly Job[] = [];
+const isOpen = ({ state }: AnyJob) => state === "queued" || state === "running";
 for (let i = 0; i < 600; i++) {
-  ({ jobs } = (await (await fetch(`${url}/api/jobs?limit=100000`)).json()) as { jobs: Job[] });
-  if (!jobs.some(({ state }) => state === "queued" || state === "running")) break;
+  await look();
+  if (![...seen.values()].some(isOpen)) break;
   await sleep(500);
 }
-const states = new Map(jobs.map(({ id, state }) => [id, state]));
-const lost = [...accepted].filter((id) => !states.has(id));
-const stuck = jobs.filter(({ state }) => state === "queued" || state === "running");
+const jobs = [...seen.values()];
+const lost = [...accepted].filter((id) => !seen.has(id));
+const stuck = jobs.filter(isOpen);
+const failures: Record<string, number> = {};
+for (const job of jobs.filter(({ state }) => state === "failed")) {
+  const { cause, isOurs } = causeOfFailure(job, { deeds, waited: !accepted.has(job.id) });
+  failures[cause] = (failures[cause] ?? 0) + 1;
+  if (!isOurs) surprises.push(`A ${job.kind} job failed: ${job.error}`);
+}
 const outside = (await readdir(parent)).filter((name) => name !== "served");
 await end("SIGTERM");
 await rm(parent, { recursive: true, force: true });
@@ -312,6 +338,7 @@ const report = {
   answers: Object.fromEntries(answers),
   accepted: accepted.size,
   ended,
+  failures,
   lost: lost.length,
   stuck: stuck.length,
   outside,

@@ -30,7 +30,7 @@ export function startChild<Sent extends object>(
   child.on("message", (message) => {
     if (!isOver) heard(message);
   });
-  child.once("error", ({ message }) => report(message));
+  child.on("error", ({ message }) => report(message));
   child.once("exit", (code, signal) => report(signal ?? `exit code ${code}`));
   return {
     send(message) {

@@ -3,6 +3,7 @@
  * therefore share the runs of the network.
  */
 import { join } from "node:path";
+import { tellParent } from "../engine/runtime/parent-node.ts";
 import { failure } from "../engine/runtime/worker-protocol.ts";
 import { readClip, writeClip } from "../pictures/clip-file-node.ts";
 import { readPictureFile } from "../pictures/decode-node.ts";
@@ -15,7 +16,7 @@ import { type GenerateRequest, recordedSettings } from "../pipelines/settings.ts
 import type { DrawMessage, FromDrawing, OpenMessage, ToDrawing } from "./drawing-messages.ts";
 import type { GivenName, StoredPicture } from "./job-store.ts";
 
-const tell = (message: FromDrawing) => process.send?.(message);
+const tell: (message: FromDrawing) => void = tellParent;
 
 /** The model, which is opened before anything is drawn. A process that cannot open it draws nothing, and is ended. */
 let opening: Promise<Pipeline> | undefined;

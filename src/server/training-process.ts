@@ -2,6 +2,7 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
+import { tellParent } from "../engine/runtime/parent-node.ts";
 import { failure } from "../engine/runtime/worker-protocol.ts";
 import { modelFiles } from "../models/card.ts";
 import { writePicture } from "../pictures/file-node.ts";
@@ -27,7 +28,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {}
 type Training = Extract<ToTraining, { kind: "train" }>;
 
 async function run({ id, config, folder }: Training): Promise<void> {
-  const tell = (message: FromTraining) => process.send?.(message);
+  const tell: (message: FromTraining) => void = tellParent;
   const out = join(folder, trainingFolders.model);
   const samples = join(folder, trainingFolders.samples);
   const backend = nodeBackend("cpu");

@@ -174,7 +174,8 @@ function startWorker(device: NodeDevice): Remote {
   });
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   const died = new Promise<never>((_, reject) => {
-    child.once("error", reject);
+    // Each message that it does not hear any more is an error of its own.
+    child.on("error", reject);
     child.once("exit", (code, signal) =>
       reject(
         new DeviceError(
