@@ -6,7 +6,7 @@ import { setting } from "./setting.ts";
 const picture = z.custom<Picture>(isPicture);
 
 /** The most reference pictures, each of which makes every step longer. */
-const MOST_REFERENCES = 10;
+export const MOST_REFERENCES = 10;
 
 export const givenSettings = {
   /** Share of the steps by which a given image is drawn anew: above 0, which keeps it, up to 1. 0.8 by default, or 1 with a mask. */

@@ -52,6 +52,11 @@ export function referenceSize(
   return wholeTokens(cappedSize(first, Math.min(MOST_DRAWN, rules.pixels(1))), first, model);
 }
 
+/** Returns true if a model takes reference pictures. */
+export function takesReferences({ network }: Pick<ImageModel, "network">): boolean {
+  return familyOf(network).references !== undefined;
+}
+
 function rulesOf({ name, network }: Taking): ReferenceRules {
   const { references } = familyOf(network);
   if (references) return references;

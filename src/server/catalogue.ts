@@ -12,6 +12,7 @@ import { canDrop, imageSizes } from "../models/network.ts";
 import type { ImageModel } from "../pipelines/image-model.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
+import { takesReferences } from "../pipelines/references.ts";
 import { resolveRequest } from "../pipelines/settings.ts";
 import { closeAll } from "../weights/sources/closing.ts";
 import { Problem } from "./problem.ts";
@@ -145,6 +146,7 @@ function infoOf(name: string, model: ImageModel): ModelInfo {
       fixed,
     },
     guidable: canDrop(model.network),
+    references: takesReferences(model),
     clips: frames !== undefined,
     defaults: pick<unknown>({ ...settings }, (each) =>
       formFields.has(each),

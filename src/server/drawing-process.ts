@@ -14,7 +14,7 @@ import { openPipeline } from "../pipelines/open/open-node.ts";
 import type { DrawnPicture, Pipeline } from "../pipelines/pipeline.ts";
 import { type GenerateRequest, recordedSettings } from "../pipelines/settings.ts";
 import type { DrawMessage, FromDrawing, OpenMessage, ToDrawing } from "./drawing-messages.ts";
-import type { GivenName, StoredPicture } from "./job-store.ts";
+import { type GivenName, referenceFile, type StoredPicture } from "./job-store.ts";
 
 const tell: (message: FromDrawing) => void = tellParent;
 
@@ -70,7 +70,13 @@ async function generated(
   const starts: Partial<Pick<GenerateRequest, GivenName>> = {};
   for (const name of given)
     Object.assign(starts, { [name]: await readers[name](join(folder, name)) });
-  const generation = from.generate({ ...settings, ...starts, signal });
+  const references = await Promise.all(
+    Array.from({ length: settings.referred ?? 0 }, (_, i) =>
+      readPictureFile(join(folder, referenceFile(i))),
+    ),
+  );
+  const beside = references.length > 0 ? { references } : {};
+  const generation = from.generate({ ...settings, ...starts, ...beside, signal });
   for (;;) {
     const next = await generation.next();
     if (next.done) return next.value;

@@ -3,7 +3,7 @@
  * `job.json` as a whole, synced, so that a server that is killed finds each job as it last was. No database is needed for a few
  * thousand jobs, none of those for Node comes without a native build or loses nothing at a kill, and a folder can be looked into.
  */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { FormatError } from "../engine/errors.ts";
@@ -12,6 +12,8 @@ import type { TrainingConfig } from "../training/config/config.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
+import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { Problem } from "./problem.ts";
 import { jobStates, outputFormats } from "./wire.ts";
 
 const pictureSchema = z.strictObject({
@@ -25,6 +27,9 @@ const pictureSchema = z.strictObject({
 /** The pictures and clips that a drawing may start from; each is a file of this name in the job's folder. */
 export const givenNames = ["image", "mask", "lastImage", "extend"] as const;
 export type GivenName = (typeof givenNames)[number];
+
+/** The name of the file of a reference picture, by its index from 0; `settings.referred` of the record says how many there are. */
+export const referenceFile = (index: number): string => `reference${index}`;
 
 const anObject = (value: unknown) => typeof value === "object" && value !== null;
 
@@ -91,10 +96,16 @@ export function sampleFile(step: number, index: number): string {
 export interface JobStore {
   /** All jobs that were accepted, the oldest first. Folders of jobs that never were are removed. */
   load(): Promise<JobRecord[]>;
-  /** Keeps a new job with its files by their names; it is accepted once this is done. */
+  /**
+   * Keeps a new job with its files by their names; it is accepted once this is done.
+   *
+   * @throws Problem if it cannot be written, of which then nothing is left
+   */
   add(record: JobRecord, files: Readonly<Record<string, Uint8Array>>): Promise<void>;
   save(record: JobRecord): Promise<void>;
   remove(id: string): Promise<void>;
+  /** @throws Problem if the file of a job cannot be read */
+  read(id: string, file: string): Promise<Uint8Array<ArrayBuffer>>;
   /** The folder of a job. */
   folder(id: string): string;
   /** Lets another server have the folder. */
@@ -118,6 +129,16 @@ export async function openJobStore(output: string): Promise<JobStore> {
     save,
     remove,
     close: async () => lock.close?.(),
+    async read(id, file) {
+      const bytes = await readFile(join(folder(id), file)).catch((cause: unknown) => {
+        throw new Problem(
+          404,
+          `The file cannot be read from the server's folder: ${describeSystemError(cause)}.`,
+          { code: "file_not_found", cause },
+        );
+      });
+      return new Uint8Array(bytes);
+    },
     async load() {
       const records: JobRecord[] = [];
       for (const name of await readdir(output)) {
@@ -130,12 +151,23 @@ export async function openJobStore(output: string): Promise<JobStore> {
     },
     async add(record, files) {
       const path = folder(record.id);
-      await mkdir(path);
-      for (const [name, bytes] of Object.entries(files)) {
-        await mkdir(dirname(join(path, name)), { recursive: true });
-        await writeFileAtomic(join(path, name), bytes);
+      try {
+        await mkdir(path);
+        for (const [name, bytes] of Object.entries(files)) {
+          await mkdir(dirname(join(path, name)), { recursive: true });
+          await writeFileAtomic(join(path, name), bytes);
+        }
+        await save(record);
+      } catch (error) {
+        // What was written of it takes room that the disk may lack.
+        await remove(record.id).catch(() => undefined);
+        const { cause = error } = error as Error;
+        throw new Problem(
+          503,
+          `The server cannot keep the job in its folder: ${describeSystemError(cause)}.`,
+          { code: "not_kept", retryAfter: 60, cause: error },
+        );
       }
-      await save(record);
     },
   };
 

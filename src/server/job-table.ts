@@ -3,7 +3,6 @@
  * as succeeded, failed or cancelled, also if a process or the server itself is killed on the way.
  */
 import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { turns } from "../engine/turns.ts";
 import { type DrawingEvent, type DrawingPool, drawingPool } from "./drawing-pool.ts";
@@ -58,6 +57,8 @@ class Table implements JobTable {
   readonly #rows = new Map<string, Row>();
   /** True if jobs may be drawn. */
   #isOpen = false;
+  /** The jobs that wait or run; undefined once a state has changed. */
+  #open: readonly Row[] | undefined;
   /** Jobs that are being written down. */
   #arriving = 0;
 
@@ -165,7 +166,8 @@ class Table implements JobTable {
   }
 
   asJob(entry: Entry): AnyJob {
-    return jobView(entry, this.#unfinished());
+    this.#open ??= this.#unfinished();
+    return jobView(entry, this.#open);
   }
 
   async cancel(id: string): Promise<Entry> {
@@ -210,7 +212,7 @@ class Table implements JobTable {
   }
 
   async read({ record }: Entry, file: string): Promise<Uint8Array<ArrayBuffer>> {
-    return new Uint8Array(await readFile(this.#path(record.id, file)));
+    return this.#options.store.read(record.id, file);
   }
 
   lengths(): Record<"queued" | "running", number> {
@@ -278,6 +280,7 @@ class Table implements JobTable {
       pausing: false,
     };
     this.#rows.set(record.id, row);
+    this.#open = undefined;
     this.#announce(row);
     if (isOver(record)) row.log.end();
     return row;
@@ -411,6 +414,7 @@ class Table implements JobTable {
   /** Changes a job, here and on disk. What cannot be written down still happens, and is reported. */
   #change(row: Row, changes: Changes): Promise<void> {
     row.record = { ...row.record, ...changes } as JobRecord;
+    this.#open = undefined;
     const { record } = row;
     return row
       .persist(() => this.#options.store.save(record))

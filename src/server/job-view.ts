@@ -18,15 +18,25 @@ export function stepsOf(record: JobRecord): number {
   return record.kind === "draw" ? record.settings.steps : record.config.training.steps!;
 }
 
-/** @param open the jobs that are not over */
+/** Positions by lists of open jobs, so that those of a list of thousands are counted once and not once a job. */
+const counted = new WeakMap<readonly Viewed[], ReadonlyMap<string, number>>();
+
+/** How many jobs of its kind are before each one that is queued, by its id. */
+function positionsIn(open: readonly Viewed[]): ReadonlyMap<string, number> {
+  const known = counted.get(open);
+  if (known) return known;
+  const positions = new Map<string, number>();
+  const before = { draw: 0, train: 0 };
+  for (const { record } of open.toSorted((a, b) => a.record.created - b.record.created)) {
+    if (record.state === "queued") positions.set(record.id, before[record.kind]++);
+  }
+  counted.set(open, positions);
+  return positions;
+}
+
+/** @param open the jobs that are not over; one list for all views between two changes */
 export function jobView({ record, step, steps }: Viewed, open: readonly Viewed[]): AnyJob {
   const { id, state, created, started, ended, error } = record;
-  const before = open.filter(
-    (each) =>
-      each.record.state === "queued" &&
-      each.record.kind === record.kind &&
-      each.record.created < created,
-  ).length;
   const common = {
     id,
     state,
@@ -35,7 +45,7 @@ export function jobView({ record, step, steps }: Viewed, open: readonly Viewed[]
     ended,
     step,
     steps,
-    ...(state === "queued" && { position: before }),
+    ...(state === "queued" && { position: positionsIn(open).get(id) }),
     error,
   };
   if (record.kind === "draw") {

@@ -1,8 +1,7 @@
 /** The interfaces in the form of OpenAPI 3.1. The settings are the rows of `pipelines/settings.ts`. */
 import * as z from "zod";
-import { pick } from "../engine/records.ts";
 import { generateRequestSchema } from "../pipelines/settings.ts";
-import { besideSettings, notTaken } from "./requests.ts";
+import { besideSettings } from "./requests.ts";
 import { trainingRequestSchema } from "./training-requests.ts";
 
 interface Described {
@@ -26,14 +25,13 @@ export function openApi(version: string): object {
   };
 }
 
-/** The schema of a request: all settings but those that a server does not take, and fields of its own. */
+/** The schema of a request: all settings, and fields of its own. */
 function jobRequest(): object {
   const settings = generateRequestSchema() as Described;
   const beside = z.toJSONSchema(besideSettings) as Described;
-  const isTaken = (name: string) => !notTaken.some((each) => each === name);
   return {
     type: "object",
-    properties: { ...pick<unknown>(settings.properties, isTaken), ...beside.properties },
+    properties: { ...settings.properties, ...beside.properties },
     additionalProperties: false,
   };
 }

@@ -36,6 +36,11 @@ export function problemOf(error: unknown): Problem {
   const { message } = error as Error;
   const isAsked = [UsageError, FormatError, ShapeError].some((type) => error instanceof type);
   if (isAsked) return new Problem(400, message, { cause: error });
+  if ((error as NodeJS.ErrnoException).code === "ECONNRESET") {
+    return new Problem(400, "The connection ended before the whole body had come.", {
+      cause: error,
+    });
+  }
   if (error instanceof DeviceError) return new Problem(503, message, { cause: error });
   if (error instanceof PatchwiseError) return new Problem(500, message, { cause: error });
   // What a bug says may name files, so it is for the log alone.

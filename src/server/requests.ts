@@ -11,15 +11,11 @@ import { type Picture, withChannels } from "../pictures/picture.ts";
 import { apngFrameCount } from "../pictures/apng-node.ts";
 import { isAnimatedPng, isPng, toPng } from "../pictures/png.ts";
 import { pictureHeader } from "../pictures/sharp-node.ts";
+import { MOST_REFERENCES } from "../pipelines/given-settings.ts";
 import { type ImageModel, pictureSize } from "../pipelines/image-model.ts";
-import {
-  checkedRequest,
-  type GenerateRequest,
-  resolveRequest,
-  type SettingName,
-} from "../pipelines/settings.ts";
+import { checkedRequest, type GenerateRequest, resolveRequest } from "../pipelines/settings.ts";
 import type { Catalogue } from "./catalogue.ts";
-import { type GivenName, givenNames } from "./job-store.ts";
+import { type GivenName, givenNames, referenceFile } from "./job-store.ts";
 import type { Draft } from "./jobs.ts";
 import { checkLimits } from "./limits.ts";
 import { Problem } from "./problem.ts";
@@ -36,11 +32,10 @@ export const besideSettings = z.object({
   outputFormat: z.enum(outputFormats).optional(),
 });
 
-/** Settings of the library that a request to the server cannot give. */
-export const notTaken: readonly SettingName[] = ["references"];
-
-/** Picture files and animated files to start from, as the request gave them. */
-export type GivenFiles = { readonly [N in GivenName]?: Uint8Array | undefined };
+/** Picture files and animated files to start from, and reference pictures, as the request gave them. */
+export type GivenFiles = { readonly [N in GivenName]?: Uint8Array | undefined } & {
+  readonly references?: readonly Uint8Array[] | undefined;
+};
 
 export interface RequestOptions {
   /** The fields of the request: those above, and settings by any of their names, but for those that are files. */
@@ -67,12 +62,6 @@ export async function draftOf(
   const settings = Object.fromEntries(
     Object.entries(fields).filter(([field]) => !Object.hasOwn(besideSettings.shape, field)),
   );
-  for (const field of notTaken) {
-    if (settings[field] === undefined) continue;
-    throw new Problem(400, `${field} is not taken over HTTP; use patchwise generate for it.`, {
-      param: field,
-    });
-  }
   const asked = checkedRequest(settings);
   checkLimits(asked, limits);
   const given = await givenPictures(files, limits);
@@ -94,7 +83,7 @@ export async function draftOf(
     outputFormat,
     previews,
     attached,
-    given: Object.keys(kept) as GivenName[],
+    given: givenNames.filter((each) => Object.hasOwn(kept, each)),
     files: kept,
   };
 }
@@ -111,6 +100,7 @@ async function keptFiles(
     const picture = name === "image" || name === "mask" ? fitted?.[name] : undefined;
     kept[name] = picture ? await toPng(picture) : bytes;
   }
+  for (const [i, bytes] of (files.references ?? []).entries()) kept[referenceFile(i)] = bytes;
   return kept;
 }
 
@@ -126,7 +116,7 @@ function checkedBeside(fields: object): z.output<typeof besideSettings> {
 /** A LoRA as metadata name it: by its name here, not by a path of this machine. */
 const recorded = ({ name, weight = 1 }: LoraChoice) => ({ file: name, weight });
 
-type GivenPictures = Partial<Pick<GenerateRequest, GivenName>>;
+type GivenPictures = Partial<Pick<GenerateRequest, GivenName | "references">>;
 
 /** Decodes what a request gave. */
 async function givenPictures(files: GivenFiles, limits: Limits): Promise<GivenPictures> {
@@ -136,6 +126,15 @@ async function givenPictures(files: GivenFiles, limits: Limits): Promise<GivenPi
     if (bytes === undefined) continue;
     await checkPixels(bytes, name, limits);
     pictures[name] = await decoders[name](bytes);
+  }
+  if (files.references) {
+    const references: Picture[] = [];
+    for (const [i, bytes] of files.references.entries()) {
+      const param = `references.${i}`;
+      await checkPixels(bytes, param, limits);
+      references.push(await readPicture(bytes, { name: param }));
+    }
+    pictures["references"] = references;
   }
   return pictures;
 }
@@ -147,22 +146,29 @@ const decoders: { readonly [N in GivenName]: (bytes: Uint8Array) => Promise<Give
   extend: async (bytes) => (await readAnimationBytes(bytes, "extend", "white")).clip,
 };
 
+/** Formats of pictures as sharp names them, of which AVIF is one of HEIF. Others, such as SVG, are programs in a way, and are not run for requests. */
+const readFormats: ReadonlySet<string | undefined> = new Set([
+  "png",
+  "jpeg",
+  "webp",
+  "heif",
+  "gif",
+]);
+
 /** @throws Problem if a picture file says that it has too many pixels, before any is decoded */
 export async function checkPixels(
   bytes: Uint8Array,
   param: string,
   limits: Pick<Limits, "pixels">,
 ): Promise<void> {
-  const {
-    width,
-    height,
-    pages = 1,
-  } = await pictureHeader(bytes).catch((cause: unknown) => {
+  const refuse = (cause?: unknown): never => {
     throw new FormatError(
       `${param} cannot be read as a picture; give a PNG, JPEG, WebP, AVIF or GIF file.`,
       { cause },
     );
-  });
+  };
+  const { width, height, format, pages = 1 } = await pictureHeader(bytes).catch(refuse);
+  if (!readFormats.has(format)) refuse();
   const isClip = param === "extend";
   const frames = isPng(bytes) && isAnimatedPng(bytes) ? apngFrameCount(bytes, param) : pages;
   if (width * height * (isClip ? frames : 1) <= limits.pixels) return;
@@ -220,4 +226,33 @@ export function pictureBytes(text: unknown, param: string): Uint8Array | undefin
     return bytes;
   }
   throw new Problem(400, `${param} must be a picture file in base64.`, { param });
+}
+
+/**
+ * The bytes of reference pictures in a JSON body.
+ *
+ * @throws Problem unless it is a list of few enough
+ */
+export function referenceBytes(given: unknown): readonly Uint8Array[] | undefined {
+  if (given === undefined) return undefined;
+  if (Array.isArray(given) && given.length > 0) {
+    requireFewReferences(given.length);
+    return given.map((text, i) => {
+      const param = `references.${i}`;
+      return pictureBytes(text ?? "", param)!;
+    });
+  }
+  throw new Problem(400, "references must be a list of picture files in base64.", {
+    param: "references",
+  });
+}
+
+/** @throws Problem if there are more reference pictures than a drawing takes, before any is decoded */
+export function requireFewReferences(count: number): void {
+  if (count <= MOST_REFERENCES) return;
+  throw new Problem(
+    400,
+    `There are ${count} reference pictures, but a drawing takes at most ${MOST_REFERENCES}; give fewer.`,
+    { param: "references", code: "limit_exceeded" },
+  );
 }

@@ -47,6 +47,8 @@ export interface JobRequest extends Omit<
   readonly extend?: string | undefined;
   /** Base64 of a picture file, or a data URL: white, or transparent, where the image is drawn anew. */
   readonly mask?: string | undefined;
+  /** Base64 of picture files, or data URLs, that the prompt speaks of, for models whose `references` is true; at most 10. */
+  readonly references?: readonly string[] | undefined;
   /** Number of previews, spread evenly over the steps; 0 unless given. */
   readonly previews?: number | undefined;
   /** "png" unless given. */
@@ -178,6 +180,8 @@ export interface ModelInfo {
   };
   /** True if guidance has an effect. */
   readonly guidable: boolean;
+  /** True if it takes reference pictures. */
+  readonly references: boolean;
   /** True if its pictures are clips. */
   readonly clips: boolean;
   /** Settings of a request that gives none. */

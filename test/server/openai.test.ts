@@ -1,4 +1,8 @@
 /** The official client of OpenAI's API against a running server. */
+import { mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import OpenAI, { toFile } from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openPipeline } from "../../src/pipelines/open/open-node.ts";
@@ -6,6 +10,8 @@ import { finished } from "../../src/pipelines/pipeline.ts";
 import { readPicture } from "../../src/pictures/decode-node.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
 import { toPng } from "../../src/pictures/png.ts";
+import type { ErrorBody, Job } from "../../src/server/wire.ts";
+import { smallModels, writeSmallFolder } from "../support/flux-folders.ts";
 import { testServer, type TestServer } from "./support.ts";
 
 let server: TestServer;
@@ -105,5 +111,87 @@ describe("OpenAI's client", () => {
     await expect(asked({ steps: 100_000 })).rejects.toMatchObject({ code: "limit_exceeded" });
     await expect(asked({ quality: "hd" })).rejects.toMatchObject({ param: "quality" });
     await expect(asked({ loras: [{ name: "../secret" }] })).rejects.toMatchObject({ status: 404 });
+  });
+});
+
+describe("reference pictures", () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "patchwise-served-klein-"));
+  let other: TestServer;
+  beforeAll(async () => {
+    await writeSmallFolder(path.join(folder, "klein"), smallModels.klein);
+    other = await testServer({ models: [path.join(folder, "klein"), "emoji"] });
+  });
+  afterAll(async () => {
+    await other.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+  const png = async (value: number) => {
+    const pixels = new Uint8Array(64 * 64 * 3).fill(value);
+    return Buffer.from(await toPng({ width: 64, height: 64, channels: 3, pixels }));
+  };
+  const settings = { prompt: "a cat", seed: 3, steps: 1, width: 32, height: 32 };
+
+  it("are seen by models that take them, in jobs as in edits and alone", async () => {
+    const both = [await png(40), await png(200)];
+    const references = both.map((each) => each.toString("base64"));
+    const draw = async (given: object) => {
+      const accepted = await other.post("/api/jobs", { ...settings, ...given });
+      const job = await other.ended(((await accepted.json()) as Job).id);
+      expect(job).toMatchObject({ state: "succeeded" });
+      const bytes = await (await fetch(other.url + job.pictures[0]!.url)).arrayBuffer();
+      return { job, pixels: (await readPicture(new Uint8Array(bytes))).pixels };
+    };
+    const { job, pixels } = await draw({ references });
+    expect(job.settings.referred).toBe(2);
+    expect((await draw({ references: references.slice(1) })).pixels).not.toEqual(pixels);
+
+    const pipeline = await openPipeline(path.join(folder, "klein"));
+    const pictures = await Promise.all(both.map((each) => readPicture(each)));
+    const [alone] = await finished(pipeline.generate({ ...settings, references: pictures }));
+    await pipeline.dispose();
+    expect(pixels).toEqual(alone!.pixels);
+
+    const klein = new OpenAI({ baseURL: `${other.url}/v1`, apiKey: "none", maxRetries: 0 });
+    const files = both.map((each, i) => toFile(each, `${i}.png`, { type: "image/png" }));
+    const { data } = await klein.images.edit({
+      image: await Promise.all(files),
+      prompt: settings.prompt,
+      ...(more({ seed: 3, steps: 1 }) as object),
+      size: "32x32",
+    });
+    expect((await decoded(data![0]!.b64_json!)).pixels).toEqual(pixels);
+  }, 180_000);
+
+  it("are refused in a sentence where they are not taken, are too many or none", async () => {
+    const reference = (await png(40)).toString("base64");
+    const cases: readonly (readonly [fields: object, message: RegExp])[] = [
+      [{ model: "emoji", references: [reference] }, /emoji takes no reference pictures/],
+      [{ references: [] }, /references must be a list/],
+      [{ references: reference }, /references must be a list/],
+      [{ references: ["?"] }, /references\.0 must be a picture file in base64/],
+      [{ references: [null] }, /references\.0 must be a picture file in base64/],
+      [{ references: ["AAAA"] }, /references\.0 cannot be read as a picture/],
+      [{ references: new Array(11).fill(reference) }, /11 reference pictures, .* at most 10/],
+    ];
+    for (const [fields, message] of cases) {
+      const response = await other.post("/api/jobs", { ...settings, ...fields });
+      const { error } = (await response.json()) as ErrorBody;
+      expect([response.status, error.message]).toEqual([400, expect.stringMatching(message)]);
+    }
+    const generated = await other.post("/v1/images/generations", {
+      ...settings,
+      references: [reference],
+    });
+    expect(generated.status).toBe(400);
+    expect(await generated.text()).toContain("references is a field of /v1/images/edits");
+    const form = new FormData();
+    form.set("prompt", "a cat");
+    form.set("model", "emoji");
+    for (const name of ["a.png", "b.png"]) form.append("image[]", new Blob([await png(4)]), name);
+    const edited = await fetch(`${other.url}/v1/images/edits`, { method: "POST", body: form });
+    expect([edited.status, await edited.text()]).toEqual([
+      400,
+      expect.stringContaining("There are 2 files as image, but this edit takes one") as string,
+    ]);
   });
 });

@@ -6,7 +6,7 @@ import type { Services } from "../app.ts";
 import { jsonBody, withoutNulls } from "../body.ts";
 import { type GivenName, givenNames, sampleFile, trainingFolders } from "../job-store.ts";
 import { Problem } from "../problem.ts";
-import { draftOf, pictureBytes } from "../requests.ts";
+import { draftOf, pictureBytes, referenceBytes } from "../requests.ts";
 import { trainingDraftOf } from "../training-requests.ts";
 import type { ModelList } from "../wire.ts";
 
@@ -32,7 +32,13 @@ export function nativeRoutes(services: Services): Hono {
       if (bytes) files[name] = bytes;
       delete settings[name];
     }
-    return draftOf({ fields: settings, files, fits: false, attached: false }, catalogue, limits);
+    delete settings["references"];
+    const all = { ...files, references: referenceBytes(fields["references"]) };
+    return draftOf(
+      { fields: settings, files: all, fits: false, attached: false },
+      catalogue,
+      limits,
+    );
   };
   const app = new Hono();
   app.route("/", pictureRoutes(services));
@@ -74,7 +80,13 @@ export function nativeRoutes(services: Services): Hono {
     return streamSSE(c, async (stream) => {
       const gone = new AbortController();
       stream.onAbort(() => gone.abort());
-      const beat = setInterval(() => void stream.write(": alive\n\n"), HEARTBEAT);
+      let isBeating = false;
+      const beat = setInterval(() => {
+        // A client that does not read gets no second one before it has read the first.
+        if (isBeating) return;
+        isBeating = true;
+        void stream.write(": alive\n\n").then(() => (isBeating = false));
+      }, HEARTBEAT);
       try {
         for await (const { id, event } of log.follow(after, gone.signal)) {
           await stream.writeSSE({
@@ -96,7 +108,8 @@ function pictureRoutes({ jobs }: Services): Hono {
   app.get("/api/jobs/:id/pictures/:index", async (c) => {
     const entry = await jobs.drawing(c.req.param("id"));
     const { record } = entry;
-    const picture = record.pictures[Number(c.req.param("index"))];
+    const index = c.req.param("index");
+    const picture = /^\d+$/.test(index) ? record.pictures[Number(index)] : undefined;
     if (!picture) {
       throw new Problem(
         404,

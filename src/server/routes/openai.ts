@@ -6,6 +6,7 @@ import { type Context, Hono } from "hono";
 import { streamSSE } from "hono/streaming";
 import * as z from "zod";
 import { tryJson } from "../../engine/bytes.ts";
+import { takesReferences } from "../../pipelines/references.ts";
 import { settingNames, settingRow } from "../../pipelines/settings.ts";
 import type { Services } from "../app.ts";
 import { jsonBody, withoutNulls } from "../body.ts";
@@ -13,7 +14,7 @@ import { type DrawRecord, givenNames } from "../job-store.ts";
 import { isOver } from "../job-view.ts";
 import type { Entry } from "../jobs.ts";
 import { errorBody, Problem, problemOf } from "../problem.ts";
-import { draftOf, type RequestOptions } from "../requests.ts";
+import { draftOf, requireFewReferences, type RequestOptions } from "../requests.ts";
 import { type OutputFormat, outputFormats } from "../wire.ts";
 
 /** The fields of OpenAI's API that are no settings here. Where only one value has a meaning, others are refused. */
@@ -52,9 +53,9 @@ export function openAiRoutes(services: Services): Hono {
   );
   app.post("/v1/images/generations", async (c) => {
     const fields = withoutNulls(await jsonBody(c));
-    for (const name of givenNames) {
+    for (const name of [...givenNames, "references"]) {
       if (fields[name] === undefined) continue;
-      const place = name === "image" || name === "mask" ? "/v1/images/edits" : "/api/jobs";
+      const place = name === "lastImage" || name === "extend" ? "/api/jobs" : "/v1/images/edits";
       throw new Problem(400, `${name} is a field of ${place}; send the request there.`, {
         param: name,
       });
@@ -62,10 +63,10 @@ export function openAiRoutes(services: Services): Hono {
     return draw(c, services, "image_generation", { fields, files: {} });
   });
   app.post("/v1/images/edits", async (c) => {
-    const { fields, files } = await formBody(c);
-    if (!files.image)
-      throw new Problem(400, "image is missing; send a picture file.", { param: "image" });
-    return draw(c, services, "image_edit", { fields, files });
+    const form = await formBody(c);
+    const { model } = catalogue.model(form.fields["model"] as string | undefined);
+    const files = editedFiles(form, takesReferences(model));
+    return draw(c, services, "image_edit", { fields: form.fields, files });
   });
   return app;
 }
@@ -220,8 +221,53 @@ const textFields = new Set([
   "moderation",
 ]);
 
-/** @throws Problem unless the body is a form with at most one image and one mask */
-async function formBody(c: Context): Promise<Given> {
+/** What may be edited with, by the name of the field. */
+const fileFields = ["image", "mask", "references"] as const;
+type FileField = (typeof fileFields)[number];
+
+interface Form extends Pick<Given, "fields"> {
+  readonly files: Readonly<Record<FileField, readonly Uint8Array[]>>;
+}
+
+/**
+ * The files of a form as a drawing takes them. A model that takes reference pictures sees the images as such, as OpenAI's models do, unless
+ * a mask or a strength says that one of them is drawn anew.
+ *
+ * @throws Problem if there are several where one is taken, or none
+ */
+function editedFiles({ fields, files }: Form, takes: boolean): Given["files"] {
+  const { image: images, mask: masks, references } = files;
+  if (images.length + references.length === 0) throw missingImage();
+  if (takes && masks.length === 0 && fields["strength"] === undefined) {
+    const all = [...images, ...references];
+    requireFewReferences(all.length);
+    return { references: all };
+  }
+  requireFewReferences(references.length);
+  const instead = takes
+    ? "send one, and the others as references"
+    : "send one, or draw with a model that takes reference pictures";
+  const image = onlyOne(images, "image", instead);
+  const mask = onlyOne(masks, "mask", "send one");
+  if (!image) throw missingImage();
+  return { image, ...(mask && { mask }), ...(references.length > 0 && { references }) };
+}
+
+function onlyOne([first, ...rest]: readonly Uint8Array[], param: FileField, instead: string) {
+  if (rest.length === 0) return first;
+  throw new Problem(
+    400,
+    `There are ${rest.length + 1} files as ${param}, but this edit takes one; ${instead}.`,
+    { param },
+  );
+}
+
+function missingImage(): Problem {
+  return new Problem(400, "image is missing; send a picture file.", { param: "image" });
+}
+
+/** @throws Problem unless the body is a form, of whose files each is a picture to edit with */
+async function formBody(c: Context): Promise<Form> {
   const type = c.req.header("content-type") ?? "";
   if (!/^multipart\/form-data\b/i.test(type)) {
     throw new Problem(
@@ -234,17 +280,15 @@ async function formBody(c: Context): Promise<Given> {
   });
   // Without a prototype, a field of any name is only a field.
   const fields = Object.create(null) as Record<string, unknown>;
-  const files: { image?: Uint8Array; mask?: Uint8Array } = {};
+  const files: Record<FileField, Uint8Array[]> = { image: [], mask: [], references: [] };
   for (const [spelled, value] of form) {
     const name = spelled.replace(/\[\]$/, "");
-    if (name === "image" || name === "mask") {
+    const place = fileFields.find((each) => each === name);
+    if (place) {
       if (typeof value === "string") {
         throw new Problem(400, `${name} must be a picture file.`, { param: name });
       }
-      if (files[name]) {
-        throw new Problem(400, `There are several files as ${name}; send one.`, { param: name });
-      }
-      files[name] = new Uint8Array(await value.arrayBuffer());
+      files[place].push(new Uint8Array(await value.arrayBuffer()));
     } else if (typeof value !== "string") {
       throw new Problem(400, `${name} must be a text, not a file.`, { param: name });
     } else {
