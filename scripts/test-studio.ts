@@ -1,7 +1,7 @@
 /**
  * Goes through the whole studio of dist/ in a browser: npm run test:studio -- [--pictures DIR]
  *
- * Draws, looks inside, compares, trains in the page, pauses, reloads, goes on, opens the model in Node, looks for problems of
+ * Goes through Draw with keys alone, a mouse and a finger, and by links; draws, looks inside, compares, trains in the page, pauses, reloads, goes on, opens the model in Node, looks for problems of
  * accessibility in every view in both looks and languages, and states the longest task of the page while it draws; then trains and
  * draws on a server, and draws with WebGPU. With --pictures it also writes a picture of every view, at 1440 and 390 pixels.
  */
@@ -14,6 +14,7 @@ import type { Page } from "playwright-core";
 import sharp from "sharp";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { finished, openPipelineBytes } from "../src/pipelines/index.ts";
+import { byHand } from "./studio/by-hand.ts";
 import { longestTaskWhileDrawing } from "./studio/longest-task.ts";
 import { throughServer } from "./studio/server.ts";
 import { drawWithWebGpu } from "./studio/webgpu.ts";
@@ -28,6 +29,7 @@ const studio = await openStudio();
 const page = await studio.open("draw?prompt=ghost+with+a+crown&seed=7&steps=12&guidance=2");
 page.setDefaultTimeout(PATIENCE);
 
+await byHand(studio, PATIENCE);
 await drawAndWatch(page);
 await lookInside(page);
 await compare(page);
@@ -140,6 +142,7 @@ async function takePictures(on: Page, folder: string): Promise<void> {
       await on.locator(`#tab-${view}`).click();
       if (view === "inside")
         await on.locator(".frames .pending").first().waitFor({ state: "detached" });
+      if (view === "compare" && (await on.locator(".xy canvas").count()) === 0) await compare(on);
       const png = await on.screenshot({ fullPage: true });
       const name = `studio-${view}-${width}-${look}.png`;
       await sharp(png).png({ palette: true, quality: 90, effort: 8 }).toFile(join(folder, name));

@@ -91,10 +91,19 @@ function isShared(name: string, value: unknown): boolean {
   return typeof value !== "object" && value !== undefined && value !== "" && !isOwn;
 }
 
-/** The settings that an address names; those that are damaged are left out. */
+/**
+ * The settings of an address: those that it leaves out or that are damaged are the first ones, whatever this browser had before, since
+ * `hashOf` leaves these out. An address without any changes nothing.
+ */
 export function settingsOfHash(hash: string): Partial<Settings> {
-  const given = new URLSearchParams(hash.split("?")[1] ?? "");
-  const found: Record<string, unknown> = {};
+  const [, query] = hash.split("?");
+  if (query === undefined) return {};
+  const given = new URLSearchParams(query);
+  const found: Record<string, unknown> = {
+    ...firstSettings,
+    image: undefined,
+    mask: undefined,
+  };
   for (const [name, own] of Object.entries(firstSettings)) {
     const text = given.get(name);
     if (text === null) continue;

@@ -42,7 +42,11 @@ export async function openStudio(
     complaints,
     async open(hash, { width = 1440, look = "light", language = "en" } = {}) {
       const height = width < 500 ? 844 : 960;
-      const context = await browser.newContext({ viewport: { width, height } });
+      const context = await browser.newContext({
+        viewport: { width, height },
+        hasTouch: width < 500,
+        permissions: ["clipboard-read", "clipboard-write"],
+      });
       const page = await context.newPage();
       page.on("pageerror", (error) => complaints.push(String(error)));
       page.on("console", (message) => {

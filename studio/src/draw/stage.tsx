@@ -159,7 +159,7 @@ function PictureActions({ drawing, pictures, onAgain }: ActionsProps) {
     const url = new URL(hashOf("draw", asked), location.href).href;
     window.history.replaceState(null, "", url);
     await navigator.clipboard.writeText(url);
-    setTold(t("shared"));
+    setTold(t(asked.image ? "shared.without" : "shared"));
   };
   const vary = () => {
     const next = { ...settings.get(), seed: randomSeed() };
