@@ -19,7 +19,8 @@ import { trainingConfigSchema } from "patchwise/training/node";
 import { storedWeights } from "patchwise/weights";
 import { diskFolder, openSafetensorsFile } from "patchwise/weights/node";
 
-const BATCHES = 8;
+/** 512 pictures, the same for every model, whatever batch it was trained with. */
+const [BATCHES, ROWS] = [8, 64];
 const folder = process.argv[2] ?? "runs/emoji-mmdit";
 const prompts = ["red apple", "cat face", "red heart", "automobile", "sun", "tree"];
 
@@ -32,7 +33,7 @@ if (!held) throw new Error(`${folder} was trained without held-out pictures.`);
 const loader = await openLoader({
   data: held,
   shape: card.picture,
-  batch: config.training.batch,
+  batch: ROWS,
   seed: 0,
   from: 0,
 });
