@@ -28,6 +28,8 @@ export interface Timing {
   readonly skipped_share?: number;
   /** Medians of the parts of a step, if it has parts. */
   readonly parts_ms?: Readonly<Record<string, number>>;
+  /** These medians divided by that of one part, for suites that ask for it. */
+  readonly parts_relative?: Readonly<Record<string, number>>;
   /** The loss or checksum of each step including the warm-up, on which contenders must agree. */
   readonly values: readonly number[];
   /** The largest relative distance of a step's result from ours, if steps have results. */
@@ -123,6 +125,10 @@ function timingOf(run: Run, suite: Suite, expected: readonly MeasuredStep[]): Ti
   const times = timed.map((step) => step.ms);
   const parts = Object.keys(timed[0]?.parts ?? {});
   const medianMs = median(times);
+  const partsMs = Object.fromEntries(
+    parts.map((part) => [part, median(timed.map((step) => step.parts?.[part] ?? NaN))]),
+  );
+  const one = suite.relativeTo === undefined ? undefined : partsMs[suite.relativeTo];
   return {
     median_ms: medianMs,
     min_ms: Math.min(...times),
@@ -132,10 +138,9 @@ function timingOf(run: Run, suite: Suite, expected: readonly MeasuredStep[]): Ti
     timed_steps: timed.length,
     settings: run.settings,
     ...(asked > 0 && { skipped_share: sum((step) => step.skipped?.reused ?? 0) / asked }),
-    ...(parts.length > 0 && {
-      parts_ms: Object.fromEntries(
-        parts.map((part) => [part, median(timed.map((step) => step.parts?.[part] ?? NaN))]),
-      ),
+    ...(parts.length > 0 && { parts_ms: partsMs }),
+    ...(one !== undefined && {
+      parts_relative: Object.fromEntries(parts.map((part) => [part, partsMs[part]! / one])),
     }),
     values: run.steps.map((step) => step.value),
     ...(pairs.length > 0 && {
@@ -242,13 +247,19 @@ export function tableOf(report: Report): string {
   const parts = rows.flatMap(([name, t]) => (t?.parts_ms ? [[name, t.parts_ms] as const] : []));
   if (parts.length > 0) {
     const partNames = Object.keys(parts[0]![1]);
+    const cellOf = (of: Readonly<Record<string, number>>) =>
+      partNames.map((part) => of[part]?.toFixed(2) ?? "-");
     lines.push("", "median ms of each part");
     lines.push(
-      ...aligned([
-        ["", ...partNames],
-        ...parts.map(([name, ms]) => [name, ...partNames.map((part) => ms[part]!.toFixed(2))]),
-      ]),
+      ...aligned([["", ...partNames], ...parts.map(([name, ms]) => [name, ...cellOf(ms)])]),
     );
+    const relative = rows.flatMap(([name, t]) =>
+      t?.parts_relative ? [[name, ...cellOf(t.parts_relative)]] : [],
+    );
+    if (relative.length > 0) {
+      lines.push("", "the same, divided by one of them");
+      lines.push(...aligned([["", ...partNames], ...relative]));
+    }
   }
   lines.push("", ...rows.flatMap(([name, t]) => (t === null ? [] : [`${name}: ${t.settings}`])));
   lines.push(...Object.entries(report.skipped).map(([name, why]) => `${name}: skipped, ${why}`));

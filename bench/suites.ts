@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ContenderName } from "./roster.ts";
 import { matmulFlops, matmulTensors, matmulWork } from "./matmul-work.ts";
+import { loraFlops, loraTensors, loraWork } from "./lora-work.ts";
 import { emojiFlops, emojiTensors, emojiWork } from "./emoji-work.ts";
 import { sampleFlops, sampleTensors, sampleWork } from "./sample-work.ts";
 import { describeSettings, isApproximate, type Settings } from "./settings.ts";
@@ -18,6 +19,8 @@ export interface Suite {
   readonly flops: number;
   /** The same for each part of a step, if it has parts. */
   readonly partFlops?: Readonly<Record<string, number>>;
+  /** The part that the report divides the times of all parts by. */
+  readonly relativeTo?: string;
   /** The default number of timed rounds. */
   readonly rounds: number;
   /** The number of untimed steps before them. */
@@ -68,6 +71,23 @@ export const suites: Readonly<Record<string, (threads: number, settings: Setting
       patienceMs,
       valueName: "loss",
       tensors: () => trainTensors(work),
+    };
+  },
+  lora: (threads) => {
+    const work = loraWork(threads);
+    const { forward, step } = loraFlops(work);
+    return {
+      description:
+        "a training step of a LoRA on the DiT of train, beside a forward pass, in float32",
+      work,
+      flops: step,
+      partFlops: { forward, step },
+      relativeTo: "forward",
+      rounds: 8,
+      warmups,
+      patienceMs,
+      valueName: "loss",
+      tensors: () => loraTensors(work),
     };
   },
   sample: (threads, settings) => {

@@ -1,4 +1,4 @@
-"""The DiT of the suites `train` and `sample` in PyTorch, from tokens to what the last layer says of each."""
+"""The DiT of the suites `train`, `lora` and `sample` in PyTorch, from tokens to what the last layer says of each."""
 
 import math
 
@@ -6,14 +6,21 @@ import torch
 import torch.nn.functional as F
 
 
-def transformer(work, weights):
-    """`linear(x, name)` and `transform(h, times, labels)` on weights under their names in facebookresearch/DiT."""
+def transformer(work, weights, lora={}, scale=1):
+    """
+    `linear(x, name)` and `transform(h, times, labels)` on weights under their names in facebookresearch/DiT, with the
+    matrices of a LoRA times `scale` added where there are some.
+    """
     hidden, heads = work["hidden"], work["heads"]
     half = work["frequencies"] // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half) / half)
 
     def linear(x, name):
-        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        y = F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+        if f"{name}.lora_A.weight" not in lora:
+            return y
+        narrow = F.linear(x, lora[f"{name}.lora_A.weight"])
+        return torch.add(y, F.linear(narrow, lora[f"{name}.lora_B.weight"]), alpha=scale)
 
     def modulated(h, shift, scale):
         return torch.addcmul(shift, F.layer_norm(h, (hidden,), eps=1e-6), 1 + scale)

@@ -1,16 +1,22 @@
 /** The step of a training, and the number of steps, by its config. */
 import type { RunConfig } from "./config/config.ts";
 import type { Task } from "./loop.ts";
+import { withFixedWeights } from "./fixed-weights.ts";
 import { configuredOptimizer, type Optimizer } from "./optimizers.ts";
 import { type TrainingStep, trainingStep } from "./step.ts";
 
 /** Traces the step of a training as its config says. */
 export function configuredStep(
-  { loss, trained }: Pick<Task, "loss" | "trained">,
+  {
+    loss,
+    trained,
+    fixed,
+    fixedType = "float32",
+  }: Pick<Task, "loss" | "trained" | "fixed" | "fixedType">,
   training: RunConfig["training"],
   optimizer: Optimizer = configuredOptimizer(training.optimizer),
 ): TrainingStep {
-  return trainingStep({
+  const step = trainingStep({
     loss,
     params: trained,
     optimizer,
@@ -19,6 +25,7 @@ export function configuredStep(
     clip: training.clip ?? undefined,
     accumulate: training.accumulate,
   });
+  return withFixedWeights(step, fixed, fixedType);
 }
 
 /** The number of steps of the whole training; undefined if the clock ends it. */

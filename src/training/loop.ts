@@ -30,6 +30,7 @@ import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isDue, isSampled, wantsSamples } from "./due.ts";
 import { allFinite, notFinite } from "./finite.ts";
 import { configuredStep, stepsOf } from "./configured-step.ts";
+import type { FixedType } from "./fixed-weights.ts";
 import { type Optimizer, rateAt, type Tree } from "./optimizers.ts";
 import {
   type Arrays,
@@ -83,6 +84,8 @@ export interface Task {
   initial(): Promise<Arrays>;
   /** The weights that are not trained. */
   readonly fixed: WeightSource;
+  /** How products with them are computed; float32 unless given. */
+  readonly fixedType?: FixedType;
   /** Sentences about the data that the training begins with. */
   readonly warnings?: readonly string[];
   /** Prompts or classes that samples show. */
@@ -256,7 +259,6 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
     // Passed on at once: a variable would keep the first state in memory all along.
     from ? { step: from.step, state: await from.readState() } : await task.initial(),
     {
-      weights: task.fixed,
       reduce:
         options.reduce ??
         (collective && (async (gradients) => meanGradients(collective, gradients))),

@@ -16,7 +16,7 @@ import type { TrainingStep } from "./step.ts";
  * @param rows examples that this process computes at once
  */
 export function memoryOf(
-  { graph, state }: TrainingStep,
+  { graph, state, stored }: TrainingStep,
   { loader, validation, overhead }: Batches,
   rows: number,
   { config: { samples }, draws = false }: Pick<LoopOptions, "config" | "draws">,
@@ -24,7 +24,9 @@ export function memoryOf(
   const { total, weights } = estimateMemory(graph, rows, state);
   // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
   const drawing = draws && wantsSamples(samples) ? 3 * weights : 0;
-  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing;
+  // Packing lays a second copy of fixed weights beside the first.
+  const packed = stored?.prepack ? weights : 0;
+  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing + packed;
 }
 
 /**

@@ -39,6 +39,8 @@ export interface TrainingStep {
   /** Takes the inputs of the loss and `step` (a float scalar, from 1); returns `loss`, and `gradientNorm` if it clips. */
   readonly graph: Graph;
   readonly state: Readonly<Record<string, string>>;
+  /** Weights that are not trained, which become part of the programs; those of `TrainerOptions` come before them. */
+  readonly stored?: Pick<CompileOptions, "weights" | "prepack">;
   /** Runs in a step. */
   readonly accumulate: number;
   /** Traces the same step as two graphs. */
@@ -227,8 +229,9 @@ export async function createTrainer(
   backend: Backend,
   step: TrainingStep,
   from: Arrays | TrainerState,
-  { reduce, ...options }: TrainerOptions = {},
+  { reduce, ...given }: TrainerOptions = {},
 ): Promise<Trainer> {
+  const options = { ...step.stored, ...given };
   const resumed = isTrainerState(from);
   const state = resumed ? from.state : await step.initialState(backend, from);
   const runner = reduce

@@ -205,7 +205,7 @@ training:
   it("has its rank as alpha and the targets of the base's family by default", () => {
     const config = readTrainingConfig("a.yaml", lora) as LoraTrainingConfig;
     expect(config).toMatchObject({ base: "emoji", checkpoint: { weights: "float16" } });
-    expect(config.lora).toEqual({ rank: 4, alpha: 4 });
+    expect(config.lora).toEqual({ rank: 4, alpha: 4, base: "float32" });
     const network = { kind: "dit", ...ditPresets["DiT-S/8"] };
     expect(loraTargets(network)).toEqual([...attentionAndMlp]);
     const other = readTrainingConfig("a.yaml", lora, ["lora.alpha=8"]) as LoraTrainingConfig;

@@ -1,4 +1,16 @@
-/** Rows of numbers as 8-bit integers, each row with a scale: the output channels of a linear layer. */
+/** Matrices as 8-bit integers, each row or each column with a scale: the output channels of a product with them. */
+
+/** Reads `count` rows of a matrix from row `start` on. */
+type ReadRows = (start: number, count: number) => Promise<Float32Array>;
+
+/** A matrix [rows, width] that is read some rows at a time. */
+export interface RowSource {
+  readonly shape: readonly [rows: number, width: number];
+  readonly read: ReadRows;
+}
+
+/** Numbers that are read at a time. */
+const READ = 2 ** 20;
 
 /** max |x| / 127 of each row of `width` numbers. */
 export function channelScales(rows: Float32Array, width: number): Float32Array {
@@ -12,27 +24,64 @@ export function channelScales(rows: Float32Array, width: number): Float32Array {
 }
 
 /**
- * Writes rows, divided by their scales and rounded, as columns of a matrix of bytes.
+ * Scales the rows of a matrix, and writes the rows, divided by their scales and rounded, as columns.
  *
- * @param scales of all rows of the matrix
- * @param target.start the number of the first of these rows
- * @param target.values [width, rows of the matrix], row-major
+ * @param values [width, rows], row-major, if they are wanted
+ * @returns the scales [rows]
  */
-export function quantizeChannels(
-  rows: Float32Array,
-  width: number,
-  scales: Float32Array,
-  { start, values }: { readonly start: number; readonly values: Int8Array },
-): void {
-  const count = rows.length / width;
-  const all = scales.length;
-  const inverses = Float64Array.from({ length: count }, (_, row) => {
-    const scale = scales[start + row]!;
-    return scale === 0 ? 0 : 1 / scale;
-  });
-  for (let i = 0; i < width; i++) {
-    for (let row = 0; row < count; row++) {
-      values[i * all + start + row] = Math.round(rows[row * width + i]! * inverses[row]!);
+export async function quantizedRows(source: RowSource, values?: Int8Array): Promise<Float32Array> {
+  const [all, width] = source.shape;
+  const scales = new Float32Array(all);
+  for await (const { start, floats } of chunks(source)) {
+    const own = channelScales(floats, width);
+    scales.set(own, start);
+    if (!values) continue;
+    const inverses = inversesOf(own);
+    for (let i = 0; i < width; i++) {
+      for (let row = 0; row < own.length; row++) {
+        values[i * all + start + row] = Math.round(floats[row * width + i]! * inverses[row]!);
+      }
     }
   }
+  return scales;
+}
+
+/**
+ * Scales the columns of a matrix, and writes them, divided by their scales and rounded, where they are.
+ *
+ * @param values [rows, width], row-major, if they are wanted
+ * @returns the scales [width]
+ */
+export async function quantizedColumns(
+  source: RowSource,
+  values?: Int8Array,
+): Promise<Float32Array> {
+  const [, width] = source.shape;
+  const scales = new Float32Array(width);
+  for await (const { floats } of chunks(source)) {
+    for (const [i, x] of floats.entries()) {
+      scales[i % width] = Math.max(scales[i % width]!, Math.abs(x));
+    }
+  }
+  for (const [i, most] of scales.entries()) scales[i] = most / 127;
+  if (!values) return scales;
+  const inverses = inversesOf(scales);
+  for await (const { start, floats } of chunks(source)) {
+    for (const [i, x] of floats.entries()) {
+      values[start * width + i] = Math.round(x * inverses[i % width]!);
+    }
+  }
+  return scales;
+}
+
+async function* chunks({ shape: [rows, width], read }: RowSource) {
+  const size = Math.max(1, Math.floor(READ / Math.max(1, width)));
+  for (let start = 0; start < rows; start += size) {
+    yield { start, floats: await read(start, Math.min(size, rows - start)) };
+  }
+}
+
+/** 1 / scale; 0 for a channel of zeros, which stays zero. */
+function inversesOf(scales: Float32Array): Float64Array {
+  return Float64Array.from(scales, (scale) => (scale === 0 ? 0 : 1 / scale));
 }

@@ -6,7 +6,7 @@
 import { inlineBody } from "../graph/recompute.ts";
 import { isFloat } from "../arrays/ndarray.ts";
 import { ShapeError } from "../errors.ts";
-import { nodesBehind } from "../graph/graph.ts";
+import { is, nodesBehind } from "../graph/graph.ts";
 import type { OpName } from "../graph/ops.ts";
 import { formatShape, sameShape, type Shape } from "../graph/shape.ts";
 import { onesLike, zerosLike } from "../graph/functional.ts";
@@ -63,7 +63,12 @@ function applyRule<K extends OpName>(node: Node<K>, dy: readonly Tensor[]) {
 
 /** Computes the block again behind a barrier that waits for the gradient, and differentiates that copy. */
 const recomputeRule: VjpRule<"recompute"> = (dy, node) => {
-  const inputs = node.inputs.map((x) => (isFloat(x.dtype) ? apply("barrier", [x, dy[0]!], {}) : x));
+  // Weights exist all along. Without a barrier they remain weights for the passes that look for these.
+  const waits = (x: Tensor) => isFloat(x.dtype) && !is(x.node, "parameter");
+  const some = node.inputs.some(waits);
+  const inputs = node.inputs.map((x) =>
+    waits(x) || (!some && isFloat(x.dtype)) ? apply("barrier", [x, dy[0]!], {}) : x,
+  );
   const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
   return gradients.map((dx) => (isFloat(dx.dtype) ? dx : null));
 };

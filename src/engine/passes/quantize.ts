@@ -1,6 +1,9 @@
 /**
  * Linear layers as products of 8-bit integers, which a CPU computes two to seven times as fast as those of float32. Weights are
  * quantized by output channel and read as such; activations are quantized by row as the program runs.
+ *
+ * In the step of a training whose weights are stored rather than trained, the products of the backward pass with these weights are of
+ * integers too. Gradients pass the rounding as if it were not there (the straight-through estimator of Bengio et al., 2013).
  */
 import { parameter, quantizedLinear } from "../graph/functional.ts";
 import { type Graph, graphOf, is, leafName, replay } from "../graph/graph.ts";
@@ -34,29 +37,32 @@ export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedG
   const made = new Map<Tensor, Tensor>();
   const parameters = new Map<string, readonly [values: Tensor, scale: Tensor]>();
 
-  const quantizedWeight = (weight: Tensor) => {
+  const quantizedWeight = (weight: Tensor, backward: boolean) => {
     const range = rowRangeOf(weight);
     const found = range && weights(leafName(range.parameter));
     if (!range || !found) return undefined;
     const { start, rows } = range;
-    const name = `${leafName(range.parameter)}[${start}:${start + rows}]`;
+    const own = `${leafName(range.parameter)}[${start}:${start + rows}]`;
+    const name = backward ? `${own} backward` : own;
     const known = parameters.get(name);
-    if (known) return known;
-    const channels = channelsWeight(sliceRows(found, 0, start, rows));
+    if (known || (backward && !parameters.has(own))) return known;
+    const channels = channelsWeight(sliceRows(found, 0, start, rows), backward);
     const [outputs, inputs] = weight.shape as readonly [number, number];
+    const [from, to] = backward ? [outputs, inputs] : [inputs, outputs];
     stored.set(`${name} int8`, channels.values);
     stored.set(`${name} scale`, channels.scale);
     const pair = [
-      parameter(`${name} int8`, [inputs, outputs], "int8"),
-      parameter(`${name} scale`, [outputs]),
+      parameter(`${name} int8`, [from, to], "int8"),
+      parameter(`${name} scale`, [to]),
     ] as const;
     parameters.set(name, pair);
     return pair;
   };
 
   for (const node of graph.nodes) {
+    const forward = is(node, "linear") && inner.has(node) && isLarge(node);
     const pair =
-      is(node, "linear") && inner.has(node) && isLarge(node) && quantizedWeight(node.inputs[1]!);
+      forward || isBackward(node) ? quantizedWeight(node.inputs[1]!, !forward) : undefined;
     if (!pair) {
       if (node.inputs.some((tensor) => made.has(tensor))) replay([node], made);
       continue;
@@ -71,6 +77,11 @@ export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedG
     graph: graphOf(Object.fromEntries(outputs)),
     weights: (name) => stored.get(name) ?? weights(name),
   };
+}
+
+/** Returns true for the product that gives the gradient of a linear layer's input: dy·W. */
+function isBackward(node: Node): boolean {
+  return is(node, "matmul") && !node.attributes.transposeA && !node.attributes.transposeB;
 }
 
 function isLarge({ inputs: [x, weight] }: Node): boolean {

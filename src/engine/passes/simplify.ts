@@ -264,7 +264,7 @@ export function simplify(graph: Graph): Graph {
 }
 
 /** Replaces each recomputed block by its body. A barrier keeps the copies of the backward pass from being merged with it. */
-function inlineRecomputed(graph: Graph): Graph {
+export function inlineRecomputed(graph: Graph): Graph {
   if (!graph.nodes.some((node) => node.op === "recompute")) return graph;
   const inlined = rewrite(graph, (node, inputs) => {
     if (is(node, "recompute")) return inlineBody(node, inputs);

@@ -5,7 +5,7 @@
 import { blockFormats, blockRange } from "../arrays/blocks.ts";
 import { scaleRows, toFloat32 } from "../arrays/convert.ts";
 import { PatchwiseError } from "../errors.ts";
-import { channelScales, quantizeChannels } from "../arrays/channels.ts";
+import { quantizedColumns, quantizedRows } from "../arrays/channels.ts";
 import {
   allocate,
   byteSize,
@@ -248,11 +248,12 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
   },
   channels: {
-    type({ part, of }) {
+    type({ part, backward, of }) {
       const [outputs, inputs] = weightType(of).shape as readonly [number, number];
+      const [from, to] = backward ? [outputs, inputs] : [inputs, outputs];
       return part === "scale"
-        ? { dtype: "float32", shape: [outputs] }
-        : { dtype: "int8", shape: [inputs, outputs] };
+        ? { dtype: "float32", shape: [to] }
+        : { dtype: "int8", shape: [from, to] };
     },
     label: (weight) => weightType(weight).dtype,
     bytes(weight) {
@@ -265,19 +266,16 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     slice: refuseCut,
     inPlace: () => false,
     gatherable: () => false,
-    async read({ part, of }, target, readFile) {
-      const [outputs, inputs] = weightType(of).shape as readonly [number, number];
-      const scales = new Float32Array(outputs);
-      const values = new Int8Array(target.buffer, target.byteOffset);
-      const count = Math.max(1, Math.floor(DECODED / Math.max(1, inputs)));
-      for (let start = 0; start < outputs; start += count) {
-        const size = Math.min(count, outputs - start);
-        const rows = await readWeight(sliceRows(of, 0, start, size), readFile);
-        const floats = castArray(rows, "float32").data;
-        scales.set(channelScales(floats, inputs), start);
-        if (part === "values") quantizeChannels(floats, inputs, scales, { start, values });
+    async read({ part, backward, of }, target, readFile) {
+      const shape = weightType(of).shape as readonly [number, number];
+      const read = async (start: number, count: number) =>
+        castArray(await readWeight(sliceRows(of, 0, start, count), readFile), "float32").data;
+      const quantized = backward ? quantizedColumns : quantizedRows;
+      if (part === "values") {
+        await quantized({ shape, read }, new Int8Array(target.buffer, target.byteOffset));
+        return;
       }
-      if (part === "scale") target.set(new Uint8Array(scales.buffer));
+      target.set(new Uint8Array((await quantized({ shape, read })).buffer));
     },
     emit(_, name) {
       throw new PatchwiseError(`The channels of ${name} were not quantized.`);
@@ -297,11 +295,18 @@ function storageOf(weight: StoredWeight): Storage<StoredWeight> {
   return storages[weight.kind];
 }
 
-/** The weight [out, in] of a linear layer in 8 bits, each channel of the output with a scale of its own. */
-export function channelsWeight(of: StoredWeight): { values: StoredWeight; scale: StoredWeight } {
+/**
+ * The weight [out, in] of a linear layer in 8 bits, each channel of the output with a scale of its own.
+ *
+ * @param backward true for the product with it in the backward pass, whose outputs are the layer's inputs
+ */
+export function channelsWeight(
+  of: StoredWeight,
+  backward = false,
+): { values: StoredWeight; scale: StoredWeight } {
   return {
-    values: { kind: "channels", part: "values", of },
-    scale: { kind: "channels", part: "scale", of },
+    values: { kind: "channels", part: "values", backward, of },
+    scale: { kind: "channels", part: "scale", backward, of },
   };
 }
 

@@ -50,12 +50,14 @@ export interface ScaledWeight {
 }
 
 /**
- * The weight [out, in] of a linear layer in 8 bits: `values`, int8 [in, out], times `scale`, float32 [out], is the weight. It is
+ * The weight [out, in] of a linear layer in 8 bits, for a product with rows of activations: `values`, int8 [in, out], times `scale`,
+ * float32 [out], is the weight. For the product of the backward pass, `backward`, they are int8 [out, in] and float32 [in]. It is
  * quantized as it is read, some rows at a time.
  */
 export interface ChannelsWeight {
   readonly kind: "channels";
   readonly part: "values" | "scale";
+  readonly backward: boolean;
   readonly of: StoredWeight;
 }
 

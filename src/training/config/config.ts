@@ -6,6 +6,7 @@ import { timesSchema } from "../../diffusion/recipe.ts";
 import { anyRecipeSchema } from "../../diffusion/discrete/discrete.ts";
 import { samplingSchema } from "../../models/card.ts";
 import { fromFamilies } from "../../models/families.ts";
+import { fixedTypes } from "../fixed-weights.ts";
 import { optimizerDefaults } from "../optimizers.ts";
 import { modelSchema } from "./model-settings.ts";
 
@@ -281,6 +282,11 @@ export const loraConfigSchema = z.strictObject({
       alpha: z.number().positive().optional(),
       /** Paths of layers, where * matches anything but dots and ** anything; those of the family by default. */
       targets: z.array(z.string().min(1, "a target cannot be empty")).min(1).optional(),
+      /**
+       * How products with the base are computed: in "float32", the default, or as 8-bit integers ("int8"), which takes less time and
+       * rounds the base and what it multiplies.
+       */
+      base: z.enum(fixedTypes).default("float32"),
     })
     .transform((lora) => ({
       ...lora,

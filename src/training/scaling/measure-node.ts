@@ -36,12 +36,7 @@ export function rankMemory(step: TrainingStep, parameters: number): RankCosts["m
 export async function measuredCosts(
   backend: Backend,
   step: TrainingStep,
-  {
-    initial,
-    fixed,
-    trained,
-    multiplyAdds,
-  }: Pick<Task, "initial" | "fixed" | "trained" | "multiplyAdds">,
+  { initial, trained, multiplyAdds }: Pick<Task, "initial" | "trained" | "multiplyAdds">,
   batch: number,
   {
     threads,
@@ -58,7 +53,7 @@ export async function measuredCosts(
     );
   }
   const few = Math.ceil(rows / 4);
-  const options = { weights: fixed, ...(threads && { threads }) };
+  const options = threads ? { threads } : {};
   const clock = threads === 1 ? processorSeconds : wallSeconds;
   const timed = async (more: TrainerOptions): Promise<readonly [short: number, long: number]> => {
     const trainer = await createTrainer(backend, step, await initial(), { ...options, ...more });

@@ -181,6 +181,7 @@ function loraTask(
     trained,
     initial: async () => initialize({ declared: own }, fork(randomKey(seed), "weights")),
     fixed,
+    fixedType: lora.base,
     parameters: countElements(Object.values(trained)),
   };
   return {
