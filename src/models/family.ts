@@ -12,6 +12,7 @@ import type { Graph } from "../engine/graph/graph.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import type { Condition, ConditionedInputs } from "../nn/conditioning.ts";
 import type { Params } from "../nn/params.ts";
+import type { TokenRoute } from "../nn/token-route.ts";
 import type { Refuse } from "../nn/transformer-schema.ts";
 import type { KeyMap } from "../weights/check-keys.ts";
 import type { FieldReader } from "../weights/config-fields.ts";
@@ -81,6 +82,8 @@ export interface MeanFlowStep {
 export interface BlockOptions {
   /** Computes each block again in the backward pass instead of keeping its activations: less memory, more time. */
   readonly recompute?: boolean;
+  /** Patches that some of the blocks do not see, in a training; for families that have `routesTokens`. */
+  readonly route?: TokenRoute | undefined;
   /** Layers that rows may skip, numbered from 0. */
   readonly skippable?: readonly number[];
 }
@@ -297,6 +300,8 @@ export interface NetworkFamily<C extends NetworkFields = NetworkFields> {
    * @throws ShapeError when inputs and config do not fit each other
    */
   trace(p: Params, inputs: NetworkInputs, config: C, options: BlockOptions): Tensor;
+  /** True if the network can be trained with patches that some of its blocks do not see; false unless given. */
+  readonly routesTokens?: boolean;
   /** Returns true if a network of this config takes the steps of a mean flow as an input, `step`. */
   isMeanFlow?(config: C): boolean;
   /** The part of the network that reads the text alone, so that drawing runs it once a prompt; present in some families. */

@@ -3,6 +3,7 @@ import { concat, where } from "../engine/graph/functional.ts";
 import { recompute } from "../engine/graph/recompute.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import type { Params } from "./params.ts";
+import type { OpenRoute } from "./token-route.ts";
 
 /** Tokens [B, N, C] that pass from block to block. Most models have one stream; MMDiT has one of text and one of image tokens. */
 export type Streams = readonly [Tensor, ...Tensor[]];
@@ -26,6 +27,8 @@ export interface BlockOptions {
         readonly blocks: readonly number[];
       }
     | undefined;
+  /** The tokens of the first stream that some blocks see. */
+  readonly routed?: Pick<OpenRoute, "within" | "enter" | "leave"> | undefined;
   /** Gives each block of the second half the output of its counterpart in the first half, as a U-Net does. */
   readonly longSkips?: boolean | undefined;
   /** Taps of the blocks' outputs, one name a stream; "output" unless given. */
@@ -47,17 +50,32 @@ export function runBlocks<S extends Streams>(
   streams: S,
   scopes: readonly Params[],
   block: Block<S>,
-  { recompute: again = false, skip, longSkips, outputNames = ["output"] }: BlockOptions = {},
+  {
+    recompute: again = false,
+    skip,
+    routed,
+    longSkips,
+    outputNames = ["output"],
+  }: BlockOptions = {},
 ): S {
   const outputs: S[] = [];
   let h = streams;
+  let beforeRoute: Tensor | undefined;
   for (const [i, scope] of scopes.entries()) {
+    if (routed?.within(i) && !beforeRoute) {
+      beforeRoute = h[0];
+      h = [routed.enter(h[0]), ...h.slice(1)] as unknown as S;
+    }
     const opposite =
       longSkips && 2 * i >= scopes.length ? outputs[scopes.length - 1 - i] : undefined;
     const run = (inputs: S, long?: S) => block(scope, inputs, i, long);
     const after = again && !scope.tapped ? recomputed(run, h, opposite) : run(h, opposite);
     h = skip?.blocks.includes(i) ? skipped(skip.rows, h, after) : after;
     for (const [stream, name] of outputNames.entries()) scope.tap(name, h[stream]!);
+    if (routed && beforeRoute && !routed.within(i + 1)) {
+      h = [routed.leave(beforeRoute, h[0]), ...h.slice(1)] as unknown as S;
+      beforeRoute = undefined;
+    }
     outputs.push(h);
   }
   return h;

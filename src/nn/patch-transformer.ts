@@ -36,6 +36,7 @@ import {
 } from "./patches.ts";
 import { gridPositions, type RotaryTable, rotaryTable, sinCosTable } from "./positions.ts";
 import { type MixedTokens, mixedTokens } from "./token-mixing.ts";
+import { type OpenRoute, openRoute, type TokenRoute } from "./token-route.ts";
 import { checkTimes, embedTime } from "./timestep-embedding.ts";
 import { patchTransformerFields } from "./transformer-schema.ts";
 
@@ -46,6 +47,8 @@ const schema = z.object(patchTransformerFields);
 export interface PatchTransformerOptions {
   /** Computes each block again in the backward pass instead of keeping its activations. */
   readonly recompute?: boolean | undefined;
+  /** Patches that some of the blocks do not see, in a training. */
+  readonly route?: TokenRoute | undefined;
   /** Name of the network in messages. */
   readonly title: string;
   /** Patches of time and space; those of the config, of as many pixels along every axis, unless given. */
@@ -67,6 +70,7 @@ export function patchTransformer(
   {
     title,
     recompute = false,
+    route: tokenRoute,
     patch = perAxis(config.patch, x.rank - 2),
     canvas,
   }: PatchTransformerOptions,
@@ -109,18 +113,20 @@ export function patchTransformer(
   const placed = addCanvas(p.at("canvas"), positioned, condition, config, (scope, own) =>
     canvas?.(scope, own, grid),
   ); // [B, N, C]
+  const routed = tokenRoute && openRoute(tokenRoute, count);
+  const inside = routed ? contextInside(context, routed) : context;
   let [h] = runBlocks(
     [joined ? concat([placed, joined.tokens], 1) : placed],
     scopes,
     (block, [tokens], i) => {
       const own = {
-        ...context,
+        ...(routed?.within(i) ? inside : context),
         ...(vectors && { vector: vectors[i] }),
         tokens: mixedTokens(config.attention, { grid, before: 0, block: i }),
       };
       return [adaptiveBlock(block, tokens, own, config)];
     },
-    { recompute },
+    { recompute, routed },
   ); // [B, N + M, C]
   if (joined) h = h.slice(1, 0, count); // [B, N, C]
   const outputs = learnedVariance ? 2 * channels : channels;
@@ -142,6 +148,18 @@ interface Context {
   /** The tokens of a block whose attention is not full. */
   readonly tokens?: MixedTokens | undefined;
   readonly rotary: RotaryTable | null;
+}
+
+/** What the blocks share that see only the tokens of a route. */
+function contextInside(context: Context, routed: OpenRoute): Context {
+  const { vector, bias, rotary } = context;
+  return {
+    ...context,
+    vector: vector?.rank === 3 ? routed.enter(vector) : vector,
+    // Patches are never masked, so the first that are kept have the bias of any.
+    bias: bias && routed.enter(bias.swapAxes(1, 3).squeeze(3)).unsqueeze(3).swapAxes(1, 3),
+    rotary: rotary && routed.angles(rotary),
+  };
 }
 
 /** One block: [B, N, C] → [B, N, C]. */

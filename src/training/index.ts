@@ -41,13 +41,8 @@ export {
   type TrainingStepOptions,
   type StepHalves,
 } from "./step.ts";
-export {
-  type ExampleOptions,
-  examplesOf,
-  type Objective,
-  objective,
-  type ObjectiveOptions,
-} from "./tasks/denoiser.ts";
+export { type Objective, objective, type ObjectiveOptions } from "./tasks/denoiser.ts";
+export { type ExampleOptions, examplesOf } from "./tasks/examples.ts";
 export { readWords, type WordTable } from "./tasks/words.ts";
 export {
   modelBytes,

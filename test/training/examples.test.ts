@@ -3,7 +3,7 @@ import { recipeSchema } from "../../src/diffusion/recipe.ts";
 import { toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
 import type { NetworkConfig } from "../../src/models/network.ts";
-import { examplesOf } from "../../src/training/tasks/denoiser.ts";
+import { examplesOf } from "../../src/training/tasks/examples.ts";
 import { tinyNetwork } from "../support/tiny-model.ts";
 
 /** Which of two pictures, the second of no known class, is learned without its condition. */

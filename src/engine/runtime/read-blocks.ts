@@ -4,7 +4,7 @@ import { sizeOf, viewOf } from "../arrays/ndarray.ts";
 import type { BlocksWeight, ReadFile } from "./weight-forms.ts";
 
 /** Numbers that are decoded or quantized at a time. */
-export const DECODED = 2 ** 20;
+const DECODED = 2 ** 20;
 
 /** Writes the numbers of blocks, float32, into `target`. */
 export async function readBlocks(

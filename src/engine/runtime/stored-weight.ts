@@ -18,7 +18,7 @@ import {
 import { rotateGroups } from "../arrays/hadamard.ts";
 import { addProduct } from "../arrays/low-rank.ts";
 import { permuteAxes } from "../arrays/permute.ts";
-import { DECODED, readBlocks } from "./read-blocks.ts";
+import { readBlocks } from "./read-blocks.ts";
 import type {
   BlocksWeight,
   ReadFile,

@@ -8,10 +8,9 @@
  */
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { ConditionedInputs } from "../../nn/conditioning.ts";
-import type { BlockOptions } from "../../nn/blocks.ts";
 import { guidedHalves } from "../../nn/guided-halves.ts";
 import type { Params } from "../../nn/params.ts";
-import { patchTransformer } from "../../nn/patch-transformer.ts";
+import { patchTransformer, type PatchTransformerOptions } from "../../nn/patch-transformer.ts";
 import type { DiTConfig } from "./config.ts";
 
 export type DiTInputs = ConditionedInputs;
@@ -25,9 +24,9 @@ export function dit(
   p: Params,
   inputs: DiTInputs,
   config: DiTConfig,
-  { recompute }: Pick<BlockOptions, "recompute"> = {},
+  { recompute, route }: Pick<PatchTransformerOptions, "recompute" | "route"> = {},
 ): Tensor {
-  return patchTransformer(p, inputs, config, { title: "DiT", recompute });
+  return patchTransformer(p, inputs, config, { title: "DiT", recompute, route });
 }
 
 /**

@@ -21,6 +21,7 @@ export const ditFamily: NetworkFamily<DiTConfig> = {
   check: checkDiT,
   presets: ditPresets,
   trace: dit,
+  routesTokens: true,
   sizes: ({ patch, positions, canvas }) => ({
     unit: patch,
     fixed: positions.kind === "learned" || canvas !== undefined,

@@ -8,6 +8,7 @@ import { samplingSchema } from "../../models/card.ts";
 import { fromFamilies } from "../../models/families.ts";
 import { fixedTypes } from "../fixed-weights.ts";
 import { optimizerDefaults } from "../optimizers.ts";
+import { featureSchema, maskedSchema, routingSchema } from "./further-settings.ts";
 import { modelSchema } from "./model-settings.ts";
 
 const count = z.int().min(1);
@@ -106,26 +107,14 @@ const stepsOrMinutes = [
 /** A trained folder or weights file to start from. */
 const from = z.string().optional();
 
-/** Losses on the features of a fixed convolutional network, each with its weight beside the diffusion loss. */
-const featureSchema = z
-  .strictObject({
-    /** The `extractor.safetensors` of a comparison; random weights, which capture texture and shape, if absent. */
-    extractor: z.string().min(1, "a path cannot be empty").optional(),
-    /** The weight of the distance between the predicted and the clean picture in features (Zhang et al., 2018). */
-    perceptual: z.number().min(0).default(0),
-    /** The weight of the alignment of a block's tokens with the features of the clean picture (REPA; Yu et al., 2025). */
-    alignment: z.number().min(0).default(0),
-    /** The block that is aligned, from 0. */
-    block: z.int().min(0).default(2),
-  })
-  .refine(({ perceptual, alignment }) => perceptual + alignment > 0, {
-    error: "without a weight it has no effect; give perceptual, alignment or both",
-  });
-
-export type FeatureSettings = z.output<typeof featureSchema>;
-
 export const trainingSchema = z
-  .strictObject({ ...trainingFields, from, features: featureSchema.optional() })
+  .strictObject({
+    ...trainingFields,
+    from,
+    features: featureSchema.optional(),
+    routing: routingSchema.optional(),
+    masked: maskedSchema.optional(),
+  })
   .refine(...stepsOrMinutes);
 
 /** Trains on the latents or codes of an autoencoder in place of pixels. */

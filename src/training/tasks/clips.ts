@@ -4,7 +4,8 @@ import type { AnyRecipe } from "../../diffusion/discrete/discrete.ts";
 import type { DrawnFrames } from "../../diffusion/recipe.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { type NetworkConfig, takesStart } from "../../models/network.ts";
-import type { FeatureSettings, FramesConfig } from "../config/config.ts";
+import type { FramesConfig } from "../config/config.ts";
+import type { FeatureSettings } from "../config/further-settings.ts";
 import type { DataSource } from "../loop.ts";
 
 /**

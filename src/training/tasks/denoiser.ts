@@ -2,22 +2,16 @@
  * Training a network to denoise: its loss, the inputs of a batch, the validation loss, and the card of the model that comes
  * out. All weights of a network are trained here; `lora-node.ts` trains a LoRA with the same parts.
  */
-import { type Batch, type Loader, takeBatches } from "../../data/loading/batch-reader.ts";
-import { type LatentDraw, latentValues, tokenValues } from "../../data/latents/latents.ts";
+import { type Loader, takeBatches } from "../../data/loading/batch-reader.ts";
 import type { Example } from "../../diffusion/losses.ts";
-import { drawExamples, recipeLoss } from "../../diffusion/recipe.ts";
-import {
-  type AnyRecipe,
-  drawTokenExamples,
-  tokenRecipeLoss,
-} from "../../diffusion/discrete/discrete.ts";
-import { type NdArray, ndarray } from "../../engine/arrays/ndarray.ts";
+import { recipeLoss } from "../../diffusion/recipe.ts";
+import { type AnyRecipe, tokenRecipeLoss } from "../../diffusion/discrete/discrete.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
 import type { Tensor } from "../../engine/graph/tensor.ts";
 import { countElements, countMultiplyAdds } from "../../engine/passes/cost.ts";
-import { fork, type RandomKey, randomKey, uniform } from "../../engine/random/random.ts";
+import { fork, type RandomKey, randomKey } from "../../engine/random/random.ts";
 import { mapValues, pick, recordOf } from "../../engine/records.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
@@ -27,12 +21,10 @@ import {
   type NetworkConfig,
   networkInput,
   promptScope,
-  separateTimes,
   traceNetwork,
 } from "../../models/network.ts";
 import { type LoraOptions, withLora } from "../../nn/lora.ts";
 import { createParams, initialize, type ParamsRoot } from "../../nn/params.ts";
-import { valuesOf } from "../../pictures/picture.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import {
   type DenoiserConfig,
@@ -44,8 +36,10 @@ import { conditionOf, networkOf } from "../config/network.ts";
 import type { DataSource, Measures, Task, Trained } from "../loop.ts";
 import type { Arrays } from "../step.ts";
 import { configuredFeatures, type FeatureLosses } from "./feature-losses.ts";
-import { clipRows, refuseMovingCanvas, requireLearnableClips } from "./clips.ts";
+import { type ExampleOptions, examplesOf, timesOf } from "./examples.ts";
+import { refuseMovingCanvas, requireLearnableClips } from "./clips.ts";
 import { checkToldNoStep, meanFlowObjective } from "./mean-flow.ts";
+import { configuredRouting, type Routing } from "./routing.ts";
 import { matchCondition, requireCondition, requireKnownSamples, requireProcess } from "./checks.ts";
 import { captionWarnings } from "./captions.ts";
 import { sampledConditions } from "./samples.ts";
@@ -111,7 +105,9 @@ export async function wholeModelTask(
       words && { vocabulary: words.tokenizer.size, width: words.vectors.shape[1]! },
     );
   const features = configuredFeatures(config, network, given.extractor);
-  const { loss, params } = objective(network, diffusion, { ...training, features });
+  const routing = configuredRouting(training, network);
+  const { loss, params } = objective(network, diffusion, { ...training, features, routing });
+  const beside = [features?.projection, routing?.own].flatMap((root) => root ?? []);
   const isFixed = (key: string) =>
     words !== undefined && !model.prompt.trainWords && key === wordsKey;
   const names = [...params.declared.keys()];
@@ -127,6 +123,7 @@ export async function wholeModelTask(
         network,
         tokenizer: words?.tokenizer,
         classNames: source.info.classes,
+        routing,
         allWeights: async (averages) => ({
           ...pick(averages, (key) => params.declared.has(key)),
           ...fixed,
@@ -139,11 +136,17 @@ export async function wholeModelTask(
     loss,
     trained: {
       ...recordOf(trained, (key) => params.declared.get(key)!.tensor),
-      ...mapValues(Object.fromEntries(features?.projection.declared ?? []), ({ tensor }) => tensor),
+      ...mapValues(
+        Object.fromEntries(beside.flatMap(({ declared }) => [...declared])),
+        ({ tensor }) => tensor,
+      ),
     },
     initial: async () => ({
       ...(await read(trained)),
-      ...(features && initialize(features.projection, fork(randomKey(config.seed), "features"))),
+      ...Object.assign(
+        {},
+        ...beside.map((root) => initialize(root, fork(randomKey(config.seed), "features"))),
+      ),
     }),
     fixed: arrayWeights({ ...fixed, ...features?.fixed }),
     parameters: countElements(names.map((key) => params.declared.get(key)!.tensor)),
@@ -182,6 +185,8 @@ export interface Denoiser {
   readonly tokenizer: Tokenizer | undefined;
   /** The class names of a class-conditional network. */
   readonly classNames: readonly string[] | undefined;
+  /** The patches that a step leaves out; none unless given. */
+  readonly routing?: Routing | undefined;
   /** How errors name what has these classes; "The training" by default. */
   readonly owner?: string;
   readonly allWeights: DenoiserTask["allWeights"];
@@ -193,7 +198,7 @@ export interface Denoiser {
  * @throws UsageError when samples are asked for that the network cannot draw, or the data does not have its condition
  */
 export function denoiserParts(
-  { config, network, tokenizer, classNames, owner, allWeights }: Denoiser,
+  { config, network, tokenizer, classNames, routing, owner, allWeights }: Denoiser,
   source: DataSource,
   { backend, name }: { readonly backend: Backend; readonly name: string },
 ): Pick<
@@ -232,8 +237,15 @@ export function denoiserParts(
     sampled: samples.of ?? sampledConditions(network, source),
     warnings: tokenizer ? captionWarnings(source, tokenizer, network, training) : [],
     allWeights,
-    multiplyAdds: () => countMultiplyAdds(graphOf({ output: traceNetwork(network).output }), 1),
-    inputs: (batch, key, latents) => examplesOf(batch, key, { ...examples, latents }),
+    multiplyAdds: () =>
+      countMultiplyAdds(
+        graphOf({ output: traceNetwork(network, { route: routing?.route }).output }),
+        1,
+      ),
+    inputs(batch, key, latents) {
+      const own = examplesOf(batch, key, { ...examples, latents });
+      return { ...own, ...routing?.inputs(own["x0"]!.shape[0]!, key) };
+    },
     async validator(loader, latents) {
       const classes = matchCondition(network, loader.info, classNames, owner);
       const options = { ...examples, classes, latents };
@@ -273,6 +285,8 @@ export interface ObjectiveOptions {
   readonly lora?: LoraOptions | undefined;
   /** Losses to add to the diffusion loss. */
   readonly features?: FeatureLosses | undefined;
+  /** The patches that some blocks do not see; all blocks see all by default. */
+  readonly routing?: Pick<Routing, "route"> | undefined;
 }
 
 /**
@@ -284,12 +298,13 @@ export interface ObjectiveOptions {
 export function objective(
   network: NetworkConfig,
   recipe: AnyRecipe,
-  { recompute, lora, features }: ObjectiveOptions,
+  { recompute, lora, features, routing }: ObjectiveOptions,
 ): Objective {
   const params = lora ? withLora(createParams(), lora) : createParams();
   let tapped: Readonly<Record<string, Tensor>> = {};
   const predict = (x: Tensor, t: Tensor) => {
-    const options = { drop: canDrop(network), recompute, taps: features?.taps };
+    const route = routing?.route;
+    const options = { drop: canDrop(network), recompute, taps: features?.taps, route };
     const { output, taps } = traceNetwork(network, { from: { x, t }, ...options }, params);
     tapped = taps;
     return output;
@@ -312,103 +327,6 @@ export function objective(
       ? tokenRecipeLoss(recipe, x0, predict)
       : recipeLoss(recipe, x0, predict, network.learnedVariance, further, timesOf(network));
   return { loss: losses.mean(), params };
-}
-
-/** The times of a clip that a network takes; undefined for one time a picture. */
-function timesOf(network: NetworkConfig): number | undefined {
-  return network.frames === undefined ? undefined : separateTimes(network);
-}
-
-export interface ExampleOptions {
-  /** The config of the network that learns. */
-  readonly network: NetworkConfig;
-  /** The process by which examples are noised. */
-  readonly recipe: AnyRecipe;
-  /** Encodes the captions for a network that reads prompts. */
-  readonly tokenizer: Tokenizer | undefined;
-  /** Given for batches that hold latents or codes. */
-  readonly latents?: LatentDraw | undefined;
-  /** The share of examples that are learned without their condition, in [0, 1]. */
-  readonly dropCondition: number;
-  /** The network's class for each class of the data; the same by default. */
-  readonly classes?: readonly number[] | undefined;
-}
-
-/** The inputs of `objective` for a batch. Latents, noise, times and drops depend on the key alone. */
-export function examplesOf(
-  batch: Pick<Batch, "pixels" | "lengths" | "labels" | "captions">,
-  key: RandomKey,
-  options: ExampleOptions,
-): Record<string, NdArray> {
-  const { network, recipe, dropCondition } = options;
-  const x0 = cleanExamples(batch.pixels, key, options);
-  const [count] = x0.shape as readonly [number];
-  const times = timesOf(network);
-  const frames = times === undefined ? undefined : clipRows(batch, network, times);
-  const labels = network.condition.kind === "class" ? batch.labels : undefined;
-  return {
-    x0,
-    ...(recipe.process === "tokens"
-      ? drawTokenExamples(key, x0.shape, network.tokens!.codebook)
-      : drawExamples(recipe, key, x0.shape, frames)),
-    ...conditionInputs(batch, count, options),
-    ...(canDrop(network) && {
-      drop: droppedRows(fork(key, "drop"), labels, count, dropCondition),
-    }),
-  };
-}
-
-/** The clean examples of a batch: [B, C, H, W], or codes [B, h, w]. */
-function cleanExamples(
-  pixels: Uint8Array,
-  key: RandomKey,
-  { network, latents }: ExampleOptions,
-): NdArray {
-  if (!latents) {
-    const { size, channels, frames } = network;
-    const [height, width] = size;
-    return valuesOf(pixels, { height, width, channels: channels as 1 | 3, frames });
-  }
-  return latents.form.parts === "tokens"
-    ? tokenValues(pixels, latents.form)
-    : latentValues(pixels, latents, fork(key, "latents"));
-}
-
-/** `y` [B] for classes; `ids` and `mask` [B, length] for prompts. */
-function conditionInputs(
-  { labels, captions }: Pick<Batch, "labels" | "captions">,
-  count: number,
-  { network: { condition, prompt }, tokenizer, classes }: ExampleOptions,
-): Record<string, NdArray> {
-  if (condition.kind === "none") return {};
-  if (condition.kind === "class") {
-    const indices = Array.from(labels!, (label) => classes?.[label] ?? Math.max(0, label));
-    return { y: ndarray("int64", [count], indices) };
-  }
-  const length = prompt?.length ?? condition.length;
-  const shape = [count, length];
-  const ids = new BigInt64Array(count * length);
-  const mask = new Uint8Array(count * length);
-  for (const [i, caption] of captions!.entries()) {
-    const encoded = tokenizer!.encode(caption, length);
-    ids.set(BigInt64Array.from(encoded.ids, BigInt), i * length);
-    mask.set(encoded.mask, i * length);
-  }
-  return { ids: ndarray("int64", shape, ids), mask: ndarray("bool", shape, mask) };
-}
-
-/** Marks the examples whose condition is dropped: a random share, and all whose class is not known. */
-function droppedRows(
-  key: RandomKey,
-  labels: Int32Array | undefined,
-  count: number,
-  share: number,
-): NdArray {
-  const drawn = uniform(key, [count]).data;
-  const drop = Uint8Array.from(drawn, (value, i) =>
-    value < share || (labels?.[i] ?? 0) < 0 ? 1 : 0,
-  );
-  return ndarray("bool", [count], drop);
 }
 
 /**

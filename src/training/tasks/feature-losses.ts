@@ -11,7 +11,8 @@ import { featureMaps } from "../../evaluation/extractor.ts";
 import type { NetworkConfig } from "../../models/network.ts";
 import { conv2d } from "../../nn/convolutions.ts";
 import { createParams, initialize, type Params, type ParamsRoot } from "../../nn/params.ts";
-import type { FeatureSettings, TrainingConfig } from "../config/config.ts";
+import type { TrainingConfig } from "../config/config.ts";
+import type { FeatureSettings } from "../config/further-settings.ts";
 import type { Arrays } from "../step.ts";
 
 /** Added to squared lengths and variances before they divide. */
