@@ -39,7 +39,8 @@ export function serverApp(options: AppOptions): Hono {
   });
   app.onError((error, c) => {
     const problem = problemOf(error);
-    if (problem.status === 500) log(error.stack ?? error.message);
+    // A problem says all in its sentence, which the client gets.
+    if (problem.status === 500 && problem !== error) log(error.stack ?? error.message);
     return answer(c, problem);
   });
   app.notFound((c) =>

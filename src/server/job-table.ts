@@ -404,7 +404,11 @@ class Table implements JobTable {
     if (state === "succeeded" && draws(row)) {
       this.counts.seconds += (ended - row.record.started!) / 1000;
     }
-    await this.#change(row, { state, ended, ...more });
+    const { error } = more;
+    // Errors name files, of which clients need not know where they lie.
+    const folder = join(this.#options.store.folder(row.record.id), "/");
+    const told = error === undefined ? more : { ...more, error: error.replaceAll(folder, "") };
+    await this.#change(row, { state, ended, ...told });
     this.#announce(row);
     row.log.end();
     await this.#forgetOldest();

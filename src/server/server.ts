@@ -116,9 +116,18 @@ export async function startPage(
   return { url: `http://127.0.0.1:${taken}`, close: () => closed(server) };
 }
 
+/** Milliseconds in which last answers go out, before connections that are still open are cut. */
+const LAST_ANSWERS = 500;
+
 function closed(server: Server): Promise<void> {
-  server.closeAllConnections();
-  return new Promise((resolve) => server.close(() => resolve()));
+  const cut = setTimeout(() => server.closeAllConnections(), LAST_ANSWERS);
+  return new Promise((resolve) => {
+    server.close(() => {
+      clearTimeout(cut);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
 }
 
 function listening(server: Server, host: string, port: number): Promise<void> {

@@ -10,6 +10,7 @@ import { drawSamples } from "../pipelines/training-samples.ts";
 import type { TrainingEvent } from "../training/loop.ts";
 import { checkpointSteps } from "../training/run/run-folder-node.ts";
 import { train } from "../training/run/train-node.ts";
+import { untilUnlocked } from "../weights/sources/lock-node.ts";
 import { sampleFile, trainingFolders } from "./job-store.ts";
 import type { FromTraining, ToTraining } from "./training-messages.ts";
 
@@ -24,6 +25,12 @@ process.on("message", (message: ToTraining) => {
 // It ends with the server, and not before it: Ctrl-C, and those who stop services, signal both.
 process.once("disconnect", () => process.exit());
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
+
+/**
+ * Milliseconds that the process of a server that was killed has to end: it hears of that only between two of its steps, and until then it
+ * is at work in the folder in which this one goes on.
+ */
+const PREDECESSOR = 60_000;
 
 type Training = Extract<ToTraining, { kind: "train" }>;
 
@@ -43,6 +50,7 @@ async function run({ id, config, folder }: Training): Promise<void> {
   };
   try {
     await mkdir(samples, { recursive: true });
+    await untilUnlocked(out, PREDECESSOR);
     const draw = drawSamples(backend, async (pictures, of = []) => {
       for (const [i, picture] of pictures.entries()) {
         await writePicture(join(samples, sampleFile(step, i)), picture);

@@ -1,13 +1,16 @@
 /** A server whose folder is full, away or damaged while it runs. */
-import { execFileSync } from "node:child_process";
-import { readdir, rm } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it, vi } from "vitest";
 import { jobView } from "../../src/server/job-view.ts";
 import type { JobRecord } from "../../src/server/job-store.ts";
 import type { ErrorBody, Job } from "../../src/server/wire.ts";
+import { untilUnlocked } from "../../src/weights/sources/lock-node.ts";
 import { testServer } from "./support.ts";
 
 it("says that jobs cannot be kept while its folder is away, and goes on once it is back", async () => {
@@ -86,4 +89,18 @@ it("counts the jobs before each of thousands without counting anew for each", ()
   expect(positions.at(-1)).toBe(9999);
   // Counted anew for each, they would take 4·10⁸ steps.
   expect(user / 1e6).toBeLessThan(1);
+});
+
+it("waits for a folder until the process that is at work in it has ended, or for a time", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "patchwise-locked-"));
+  const holder = spawn("sleep", ["1.5"]);
+  const lock = { pid: holder.pid, host: hostname(), since: new Date().toISOString() };
+  await writeFile(join(folder, ".lock"), JSON.stringify(lock));
+  await untilUnlocked(folder, 200);
+  expect(holder.exitCode).toBeNull();
+  await untilUnlocked(folder, 30_000);
+  expect(holder.exitCode).toBe(0);
+  await rm(folder, { recursive: true });
+  // One that nobody has worked in is free at once.
+  await untilUnlocked(folder, 30_000);
 });

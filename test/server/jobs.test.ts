@@ -159,6 +159,24 @@ describe("jobs", () => {
 });
 
 describe("a server that ends", () => {
+  it("answers those who wait on their connection before it closes it", async () => {
+    const ending = await testServer();
+    const requests = ["/v1/images/generations", "/sdapi/v1/txt2img"].map((path) =>
+      ending.post(path, { prompt: "a dog", steps: 1000 }),
+    );
+    for (;;) {
+      const { jobs } = await ending.get<{ jobs: Job[] }>("/api/jobs");
+      if (jobs.filter(({ state, step }) => state === "running" && step > 0).length === 2) break;
+    }
+    await ending.close();
+    for (const response of await Promise.all(requests)) {
+      expect(response.status).toBe(500);
+      const { error } = (await response.json()) as ErrorBody;
+      expect(error.message).toBe("The server ended before it was drawn; send it again.");
+    }
+    expect(ending.logged).toEqual([]);
+  });
+
   it("draws the jobs that it had accepted at its next start", async () => {
     const first = await testServer();
     const ids: string[] = [];

@@ -7,6 +7,7 @@ import * as z from "zod";
 import { tryJson } from "../../engine/bytes.ts";
 import { UsageError } from "../../engine/errors.ts";
 import type { Closable } from "./closing.ts";
+import { exists } from "./folder-node.ts";
 
 const lockFile = ".lock";
 
@@ -47,6 +48,16 @@ export async function lockFolder(folder: string, option = "--out"): Promise<Clos
       );
     }
     await rm(path, { force: true });
+  }
+}
+
+/** Waits until no other process is at work in a folder, at most for a time in milliseconds. */
+export async function untilUnlocked(folder: string, most: number): Promise<void> {
+  const path = join(folder, lockFile);
+  for (const end = Date.now() + most; Date.now() < end && (await exists(path));) {
+    const holder = lockSchema.safeParse(await written(path)).data;
+    if (!holder || !(await isAlive(holder))) return;
+    await setTimeout(100);
   }
 }
 
