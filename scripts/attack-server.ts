@@ -62,7 +62,7 @@ async function start(): Promise<void> {
     String(port),
     "--output",
     output,
-    "--queue",
+    "--queue-limit",
     String(QUEUE),
   ];
   const child = spawn(process.execPath, [...process.execArgv, ...args], {

@@ -16,7 +16,7 @@ export interface CommonServerOptions {
   readonly processes: number;
   readonly batch: number;
   readonly memory?: number;
-  readonly queue: number;
+  readonly queueLimit: number;
   readonly grace: number;
 }
 
@@ -44,9 +44,9 @@ export function addServerOptions(command: Command): Command {
     )
     .option("--memory <GiB>", "memory limit of each of these processes", numberOption("--memory"))
     .option(
-      "--queue <n>",
+      "--queue-limit <n>",
       "jobs that wait or are drawn, beyond which requests are refused for a while",
-      wholeOption("--queue"),
+      wholeOption("--queue-limit"),
       defaultLimits.queue,
     )
     .option(
@@ -74,10 +74,19 @@ export function wholeOption(name: string, least = 1): (text: string) => number {
  */
 export async function serveUntilSignal(
   given: CommonServerOptions,
-  place: Pick<ServerOptions, "host" | "port" | "token" | "page">,
+  place: Pick<ServerOptions, "host" | "port" | "token" | "page" | "shared">,
   say: (url: string) => string,
 ): Promise<void> {
-  const { memory, grace, queue, model: models, loras, output, processes, batch } = given;
+  const {
+    memory,
+    grace,
+    queueLimit: queue,
+    model: models,
+    loras,
+    output,
+    processes,
+    batch,
+  } = given;
   const server = await startServer({
     ...place,
     models,
@@ -92,7 +101,7 @@ export async function serveUntilSignal(
   });
   writeLine(
     process.stderr,
-    `${say(server.url)} on ${availableParallelism()} cores; pictures are kept in ${output}. Ctrl-C ends.`,
+    `${say(server.url)} on ${availableParallelism()} cores; pictures are kept in ${place.shared ? "the queue" : output}. Ctrl-C ends.`,
   );
   await new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -102,7 +111,9 @@ export async function serveUntilSignal(
   });
   writeLine(
     process.stderr,
-    "Ending: jobs that are drawn are finished, and those that wait are kept.",
+    place.shared
+      ? "Ending: jobs that are drawn are finished or given back to the queue."
+      : "Ending: jobs that are drawn are finished, and those that wait are kept.",
   );
   await server.close(grace * 1000);
 }

@@ -120,6 +120,11 @@ export function isFull(error: unknown): boolean {
   return (error as { code?: unknown }).code === 10_077;
 }
 
+/** Returns true for the error of a message or value that had to follow another one than the last. */
+export function isOutdated(error: unknown): boolean {
+  return (error as { code?: unknown }).code === 10_071;
+}
+
 /** Returns true for an error that says nothing against trying again. */
 function isPassing(error: unknown): boolean {
   const { name, message, status, cause } = error as Error & { status?: number };

@@ -46,7 +46,8 @@ const commonFields = {
   restarts: z.int(),
 };
 
-const drawSchema = z.strictObject({
+/** The record of a drawing. */
+export const drawSchema = z.strictObject({
   kind: z.literal("draw"),
   ...commonFields,
   model: z.string(),

@@ -13,6 +13,7 @@ import { isOver, jobView, retryAfter, stepsOf } from "./job-view.ts";
 import {
   asDrawing,
   type Changes,
+  crashedTwice,
   type Counts,
   type Draft,
   draws,
@@ -22,20 +23,15 @@ import {
   type Located,
   noJob,
   noTraining,
+  queueFull,
   type Row,
   trains,
   untilOver,
 } from "./jobs.ts";
+import { KEPT, MOST_CRASHES, MOST_RESTARTS } from "./limits.ts";
 import { Problem } from "./problem.ts";
 import { TrainingJobs, type TrainingRow } from "./training-jobs.ts";
 import type { AnyJob } from "./wire.ts";
-
-/** A job that ended this many processes is at fault itself. After the first time, it is drawn alone. */
-const MOST_CRASHES = 2;
-/** A job may have been drawn when the server ended for any reason, so this is more. */
-const MOST_RESTARTS = 10;
-/** Drawings that are over and kept. */
-const KEPT = 1000;
 
 /** Opens the table with the jobs of the store, and draws what is left of them. */
 export async function openJobTable(options: JobTableOptions): Promise<JobTable> {
@@ -116,11 +112,7 @@ class Table implements JobTable {
     const { queue, locate, store } = this.#options;
     if (draft.kind === "train") this.#trainings.requireNewName(draft.name);
     if (this.#unfinished().length + this.#arriving >= queue) {
-      throw new Problem(
-        429,
-        `${queue} jobs are waiting or being drawn, which is as many as this server takes; try again later.`,
-        { code: "queue_full", retryAfter: this.#retryAfter() },
-      );
+      throw queueFull(queue, "this server takes", this.#retryAfter());
     }
     const common = {
       id: randomUUID(),
@@ -383,7 +375,7 @@ class Table implements JobTable {
       return this.#fail(
         row,
         draws(row)
-          ? `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`
+          ? crashedTwice(how)
           : `The process that trained it ended by itself (${how}), twice; try a smaller model.`,
       );
     }

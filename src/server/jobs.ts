@@ -134,6 +134,20 @@ export function noTraining(): Problem {
   });
 }
 
+/** Why a drawing failed that ended two processes. */
+export function crashedTwice(how: string): string {
+  return `The process that drew it ended by itself (${how}), also when nothing else was drawn; try a smaller picture or another model.`;
+}
+
+/** The answer where as many jobs wait or are drawn as may. */
+export function queueFull(queue: number, takes: string, seconds: number): Problem {
+  return new Problem(
+    429,
+    `${queue} jobs are waiting or being drawn, which is as many as ${takes}; try again later.`,
+    { code: "queue_full", retryAfter: seconds },
+  );
+}
+
 /** The answer to those who ask for a job that is not there. */
 export function noJob(id: string): Problem {
   return new Problem(404, `There is no job ${JSON.stringify(id)}.`, { code: "job_not_found" });

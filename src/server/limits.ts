@@ -12,6 +12,13 @@ export const defaultLimits: Limits = {
   prompt: 4000,
 };
 
+/** A job that ended this many processes is at fault itself. After the first time, it is drawn alone. */
+export const MOST_CRASHES = 2;
+/** A job may have been drawn when the server ended for any reason, so this is more. */
+export const MOST_RESTARTS = 10;
+/** Drawings that are over and kept. */
+export const KEPT = 1000;
+
 /** The most that one training may ask for. */
 export const trainingLimits = {
   /** Pixels of one picture. */

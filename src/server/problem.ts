@@ -6,6 +6,7 @@ import {
   ShapeError,
   UsageError,
 } from "../engine/errors.ts";
+import { QueueAwayError } from "../queue/link-node.ts";
 import type { ErrorBody } from "./wire.ts";
 
 type Status = 400 | 401 | 403 | 404 | 409 | 413 | 415 | 422 | 429 | 500 | 503;
@@ -40,6 +41,9 @@ export function problemOf(error: unknown): Problem {
     return new Problem(400, "The connection ended before the whole body had come.", {
       cause: error,
     });
+  }
+  if (error instanceof QueueAwayError) {
+    return new Problem(503, message, { cause: error, code: "queue_away", retryAfter: 5 });
   }
   if (error instanceof DeviceError) return new Problem(503, message, { cause: error });
   if (error instanceof PatchwiseError) return new Problem(500, message, { cause: error });

@@ -10,9 +10,11 @@ import { serverApp } from "./app.ts";
 import { openCatalogue } from "./catalogue.ts";
 import { type JobStore, openJobStore } from "./job-store.ts";
 import { openJobTable } from "./job-table.ts";
+import type { JobTableOptions } from "./jobs.ts";
 import { defaultLimits } from "./limits.ts";
 import { requestCounter } from "./metrics.ts";
 import { pageRoutes } from "./page.ts";
+import { openSharedTable } from "./shared/table.ts";
 import type { Limits } from "./wire.ts";
 
 export interface ServerOptions {
@@ -34,12 +36,21 @@ export interface ServerOptions {
   /** Bytes that each of these processes may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
   readonly limits?: Partial<Limits> | undefined;
+  /** A queue of jobs that this server shares with others; it has its own in `output` unless given. */
+  readonly shared?: SharedQueue | undefined;
   /** True if the studio's page is served too, at "/"; false by default. */
   readonly page?: boolean | undefined;
   /** What pictures record. */
   readonly version: string;
   /** Called with sentences for the operator. */
   readonly log: (text: string) => void;
+}
+
+export interface SharedQueue {
+  /** The address of NATS servers, such as "nats://127.0.0.1:4222". */
+  readonly url: string;
+  /** Milliseconds after which a job of a server that says nothing is drawn by another one. */
+  readonly lease: number;
 }
 
 export interface RunningServer {
@@ -72,7 +83,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   try {
     await listening(server, host, port);
-    const jobs = await openJobTable({
+    const table: JobTableOptions = {
       store,
       queue: limits.queue,
       processes: options.processes,
@@ -87,7 +98,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       withdraw: (name) => catalogue.remove(name),
       knows: (name) => catalogue.models.some((each) => each.name === name),
       log,
-    });
+    };
+    const models = catalogue.models.map(({ name }) => name);
+    const jobs = options.shared
+      ? await openSharedTable({ ...table, ...options.shared, models })
+      : await openJobTable(table);
     const { page = false } = options;
     const app = serverApp({ catalogue, jobs, limits, version, access, requests, log, page });
     answer = (request, env) => app.fetch(request, env);
