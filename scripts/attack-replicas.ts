@@ -46,8 +46,11 @@ const state = { accepted: 0, isOver: false };
 
 const start = (i: number): Promise<ReplicaProcess> =>
   startReplica(main, nats.url, join(parent, String(i)), [
-    ...["--lease", "2", "--grace", "5", "--processes", "1", "--batch", "2"],
-    ...["--queue-limit", String(QUEUE)],
+    "--lease=2",
+    "--grace=5",
+    "--processes=1",
+    "--batch=2",
+    `--queue-limit=${QUEUE}`,
   ]);
 const replicas = await Promise.all([start(0), start(1)]);
 const proxy = await roundRobin(() => replicas.map(({ port }) => port));

@@ -62,6 +62,7 @@ export async function openSharedEvents(queue: Queue, files: SharedStore): Promis
   const closing = new AbortController();
   const tail = tailOf(queue, closing.signal);
   const { last, append, shown, addPreview } = { ...logOf(queue), ...previewsOf(queue, files) };
+  const follow = followerOf(queue, last, shown, tail);
   return {
     last,
     close: () => closing.abort(),
@@ -107,8 +108,16 @@ export async function openSharedEvents(queue: Queue, files: SharedStore): Promis
     const filter = eventSubject(id, part);
     await call(() => queue.manager.streams.purge(eventStream, { filter }));
   }
+}
 
-  async function* follow(
+/** Reads the events of a job one after another, and waits for those to come. */
+function followerOf(
+  queue: Queue,
+  last: SharedEvents["last"],
+  shown: (message: StoredMsg) => Promise<JobEvent | undefined>,
+  tail: ReturnType<typeof tailOf>,
+) {
+  return async function* follow(
     id: string,
     after: number,
     signal: AbortSignal,
@@ -140,7 +149,7 @@ export async function openSharedEvents(queue: Queue, files: SharedStore): Promis
     } catch (error) {
       if (!signal.aborted) throw error;
     }
-  }
+  };
 }
 
 const isFinal = (event: JobEvent) => event.kind === "job" && isOver(event.job);
