@@ -35,7 +35,7 @@ const blocks = pages.flatMap((page) => {
 const inLanguage = (language: string) => blocks.filter((each) => each.language === language);
 
 /** Commands of the guides that are not ours: how they are called is not looked at. */
-const others = ["mkdir", "cp", "unzip"];
+const others = ["mkdir", "cp", "unzip", "nats-server", "podman", "kubectl"];
 
 /** The commands of a block, as bash splits them into words. None of them is run. */
 function recorded(code: string): string[][] {
