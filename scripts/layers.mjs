@@ -8,6 +8,7 @@ import path from "node:path";
 /** The folders of src/ from the top layer down. Imports point only downwards in this list. */
 const layers = [
   "cli",
+  "bulk",
   "server",
   "index.ts",
   "web",
@@ -27,7 +28,7 @@ const layers = [
   "engine",
 ];
 
-const nodeOnlyFolders = new Set(["cli", "server"]);
+const nodeOnlyFolders = new Set(["cli", "bulk", "server"]);
 
 /**
  * Returns the reason why `file` may not import `specifier`, or undefined if it may.
@@ -42,7 +43,7 @@ export function importProblem(file, specifier) {
 
   const onlyInNode = isBuiltin(specifier) || specifier.endsWith("-node.ts");
   if (onlyInNode && !nodeOnlyFolders.has(folder) && !file.endsWith("-node.ts")) {
-    return `"${specifier}" exists only in Node: move what needs it to src/cli, src/server or a file named *-node.ts`;
+    return `"${specifier}" exists only in Node: move what needs it to src/cli, src/bulk, src/server or a file named *-node.ts`;
   }
   if (specifier.startsWith("onnxruntime-") && !/^src\/engine\/runtime\/ort-[^/]+\.ts$/.test(file)) {
     return `"${specifier}" is imported only in src/engine/runtime/ort-*.ts: use the Backend interface`;

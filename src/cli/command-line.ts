@@ -9,6 +9,8 @@ const MOST_BYTES = 20_000;
 /** Each command is loaded when it is asked for, since what the others import takes longer than a small picture. */
 const commands: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
   compare: async () => (await import("./compare.ts")).addCompare,
+  "draw-many": async () => (await import("./draw-many.ts")).addDrawMany,
+  "draw-worker": async () => (await import("./draw-worker.ts")).addDrawWorker,
   evaluate: async () => (await import("./evaluate.ts")).addEvaluate,
   export: async () => (await import("./export.ts")).addExport,
   generate: async () => (await import("./generate.ts")).addGenerate,

@@ -107,6 +107,19 @@ export function encodingLine(progress: {
   return `encoded ${done} of ${counted(pictures, "picture")} (${Math.floor((100 * done) / pictures)} %)  ${duration(secondsLeft)} left`;
 }
 
+/** @example drawingLine({ done: 30, pictures: 120, perSecond: 4.2 }) // "30 of 120 pictures (25 %)  4.2 pictures/s  21 s left" */
+export function drawingLine(progress: {
+  readonly done: number;
+  readonly pictures: number;
+  /** 0 before the first picture. */
+  readonly perSecond: number;
+}): string {
+  const { done, pictures, perSecond } = progress;
+  const share = `${done} of ${counted(pictures, "picture")} (${Math.floor((100 * done) / pictures)} %)`;
+  if (perSecond === 0) return share;
+  return `${share}  ${rate(perSecond)} pictures/s  ${duration((pictures - done) / perSecond)} left`;
+}
+
 function rate(perSecond: number): string {
   return perSecond < 9.95 ? perSecond.toPrecision(2) : perSecond.toFixed(0);
 }

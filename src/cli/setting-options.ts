@@ -55,7 +55,10 @@ export function addOptionsOf(names: readonly SettingName[], command: Command): C
 }
 
 export function addSettingOptions(command: Command): Command {
-  addOptionsOf(settingNames, command);
+  return addSizeOption(addOptionsOf(settingNames, command));
+}
+
+export function addSizeOption(command: Command): Command {
   return command.option("--size <WxH>", "width and height in pixels, such as 64x48", sizeOption);
 }
 

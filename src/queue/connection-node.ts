@@ -31,7 +31,7 @@ export interface Queue {
   readonly createStream: (
     config: Partial<StreamConfig> & { readonly name: string },
   ) => Promise<void>;
-  /** Creates a durable pull consumer of a stream, or changes the config of the one of its name. */
+  /** Creates a durable pull consumer of a stream, whose messages are acknowledged one by one unless the config says otherwise, or changes the config of the one of its name. */
   readonly createConsumer: (
     stream: string,
     config: Partial<ConsumerConfig> & { readonly durable_name: string },
@@ -144,8 +144,9 @@ function queueOf(
         if (there) await manager.streams.update(config.name, config);
         else await manager.streams.add(config);
       }),
-    createConsumer: (stream, config) =>
+    createConsumer: (stream, given) =>
       persist(async () => {
+        const config = { ack_policy: modules.jetstream.AckPolicy.Explicit, ...given };
         const there = await ifFound(manager.consumers.info(stream, config.durable_name));
         if (there) await manager.consumers.update(stream, config.durable_name, config);
         else await manager.consumers.add(stream, config);

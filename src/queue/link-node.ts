@@ -2,6 +2,7 @@
 import { setTimeout } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { PatchwiseError } from "../engine/errors.ts";
+import { untilAborted } from "./until-aborted-node.ts";
 
 /** Milliseconds between two attempts. */
 export const PAUSE = 500;
@@ -67,16 +68,14 @@ export function linkOf(
 
   /** Waits for a call until it ends, the connection is lost or back, or a signal comes. */
   const unlessChanged = <T>(call: Promise<T>, signal: AbortSignal | undefined): Promise<T | void> =>
-    new Promise<T | void>((resolve, reject) => {
-      const change = () => resolve();
-      const stop = () => reject(signal!.reason as Error);
-      waiting.add(change);
-      signal?.addEventListener("abort", stop, { once: true });
-      void call.then(resolve, reject).finally(() => {
-        waiting.delete(change);
-        signal?.removeEventListener("abort", stop);
-      });
-    });
+    untilAborted(
+      new Promise<T | void>((resolve, reject) => {
+        const change = () => resolve();
+        waiting.add(change);
+        void call.then(resolve, reject).finally(() => waiting.delete(change));
+      }),
+      signal,
+    );
 
   return {
     isUp: () => isUp,
@@ -126,7 +125,7 @@ export function isOutdated(error: unknown): boolean {
 }
 
 /** Returns true for an error that says nothing against trying again. */
-function isPassing(error: unknown): boolean {
+export function isPassing(error: unknown): boolean {
   const { name, message, status, cause } = error as Error & { status?: number };
   // A stream that takes no more says so with 503, too.
   if (isFull(error)) return false;

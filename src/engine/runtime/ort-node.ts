@@ -34,6 +34,8 @@ export interface NodeBackendOptions {
    * are copied between the processes.
    */
   readonly worker?: boolean;
+  /** Threads for the CPU's work; as many as there are cores unless given. */
+  readonly threads?: number | undefined;
 }
 
 /**
@@ -46,7 +48,11 @@ export interface NodeBackendOptions {
  */
 export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOptions = {}): Backend {
   requireDevice(device);
-  requireOptions<NodeBackendOptions>("nodeBackend", options, { worker: kinds.flag });
+  requireOptions<NodeBackendOptions>("nodeBackend", options, {
+    worker: kinds.flag,
+    threads: kinds.count,
+  });
+  const { threads } = options;
   const openHere: OpenExecutor = options.worker
     ? (plan) => openInWorker(device, plan)
     : (plan) => openNodeExecutor(device, plan);
@@ -74,7 +80,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
         await file?.finish();
         const program = await compileProgram(
           graph,
-          { ...compileOptions, weights },
+          { ...(threads !== undefined && { threads }), ...compileOptions, weights },
           open,
           mountFiles,
           trustsAttention,

@@ -41,6 +41,8 @@ export interface OpenPipelineOptions extends OpenModelOptions {
    * given.
    */
   readonly worker?: boolean | undefined;
+  /** Threads for the CPU's work; as many as there are cores unless given. */
+  readonly threads?: number | undefined;
   /** Bytes that drawing on the CPU may take; the machine's available memory unless given. */
   readonly memory?: number | undefined;
   /** Options of downloads from the Hub. */
@@ -56,6 +58,7 @@ const pipelineKinds: OptionKinds<OpenPipelineOptions> = {
   ...modelKinds,
   device: kinds.text,
   worker: kinds.flag,
+  threads: kinds.count,
   memory: kinds.bytes,
   hub: kinds.object,
 };
@@ -76,8 +79,8 @@ export async function openPipeline(
   given: OpenPipelineOptions = {},
 ): Promise<Pipeline> {
   requireOptions("openPipeline", given, pipelineKinds);
-  const { device = "cpu", worker = false, memory, hub, ...options } = given;
-  const backend = nodeBackend(device, { worker });
+  const { device = "cpu", worker = false, threads, memory, hub, ...options } = given;
+  const backend = nodeBackend(device, { worker, threads });
   // Other devices have memory of their own.
   const most = device === "cpu" ? (memory ?? availableMemory()) : memory;
   const model = await openModel(source, options, hub);

@@ -2,8 +2,6 @@
  * Training a LoRA (`nn/lora.ts`) on a model. The weights of the model stay in their file; the low-rank matrices beside them are
  * trained, averaged and saved.
  */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { basename, join, resolve as resolvePath } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
 import { castWeights, type NdArray } from "../../engine/arrays/ndarray.ts";
@@ -22,6 +20,7 @@ import { readTrainedFolder, requirePlausibleCard } from "../../models/card-folde
 import { hubSnapshot } from "../../weights/hub/hub-node.ts";
 import { parseHubId } from "../../weights/hub/id.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
+import { sha256OfFile } from "../../weights/sources/hash-node.ts";
 import { loraFile, mergeLora } from "../../weights/lora.ts";
 import { product } from "../../weights/lora-forms.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../weights/safetensors/file-node.ts";
@@ -48,7 +47,7 @@ export async function loraPlan(
   const base = await openBase(config.base);
   return closingOnFailure([base.weights], async () => {
     // On other weights of the base, the same steps would give another LoRA, so resuming compares their hash.
-    const baseSha256 = await sha256(join(base.folder, modelFiles.weights));
+    const baseSha256 = await sha256OfFile(join(base.folder, modelFiles.weights));
     const targets = [...(config.lora.targets ?? loraTargets(base.card.network))];
     const resolved = { ...config, lora: { ...config.lora, targets } };
     const whole = configOn(base, resolved);
@@ -93,12 +92,6 @@ async function onHub(source: string): Promise<string | undefined> {
       `The base ${source} is no model with a ${modelFiles.card}, as patchwise train writes it; give the name of a repository that has one.`,
     );
   });
-}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest("hex");
 }
 
 function configOn({ folder, card }: Base, config: LoraTrainingConfig): DenoiserConfig {

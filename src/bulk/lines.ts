@@ -1,0 +1,139 @@
+/** The lines of a file of prompts: one picture each. */
+import { FormatError, quote, UsageError } from "../engine/errors.ts";
+import { isRecord } from "../engine/records.ts";
+import {
+  checkedRequest,
+  type GenerateRequest,
+  type SettingName,
+  settingNames,
+  settingRow,
+} from "../pipelines/settings.ts";
+import { checkPictureName } from "./names.ts";
+
+/** One picture to draw. */
+export interface PromptLine {
+  /** Number of the line in its file, from 1. */
+  readonly number: number;
+  /** Name of its picture, without an extension. */
+  readonly name: string;
+  readonly request: GenerateRequest;
+}
+
+/** Kinds of settings that name a file on the command line. */
+const files = new Set<string>(["picture", "pictures", "clip", "mask"]);
+
+/** Settings that a line cannot have: pictures to start from, and the number of pictures. */
+export const singleSettings: readonly SettingName[] = settingNames.filter(
+  (name) => name !== "count" && !settingRow(name).flags.some(({ parse }) => files.has(parse)),
+);
+
+/** The forms of a file of prompts, by the ending of its name. */
+const readers: Readonly<Record<string, (text: string) => Readonly<Record<string, unknown>>>> = {
+  ".jsonl": fieldsOf,
+  ".ndjson": fieldsOf,
+  ".txt": (text) => ({ prompt: text }),
+};
+
+/** Lines that cannot be read and are told of by their own sentence. */
+const TOLD = 3;
+
+/**
+ * Reads a file of prompts. In `.jsonl` (also `.ndjson`), a line is an object with `prompt` or `class`, any other setting of a drawing
+ * under one of its names, `size` as a text such as "64x48", and a `name` for its picture. In `.txt`, a line is a prompt. Empty lines
+ * are left out but counted.
+ *
+ * @param text the file's content
+ * @param file its name, for errors
+ * @param defaults settings of lines that do not give them; `seed` is that of line 1, and each further line has the next one
+ * @example promptLines('{"prompt":"red heart","seed":7}\n', "a.jsonl", {}) // [{ number: 1, name: "000001", request: { prompt: "red heart", seed: 7 } }]
+ * @throws FormatError that names file and lines, if any line cannot be read or two of them have pictures of one name; UsageError if the
+ *   file is of no known form
+ */
+export function promptLines(text: string, file: string, defaults: GenerateRequest): PromptLine[] {
+  const ending = /\.[^.]*$/.exec(file)?.[0].toLowerCase() ?? "";
+  const read = Object.hasOwn(readers, ending) ? readers[ending]! : undefined;
+  if (!read) {
+    throw new UsageError(
+      `${file} does not say by the ending of its name what it holds; name it .jsonl for an object a line, or .txt for a prompt a line.`,
+    );
+  }
+  const problems: string[] = [];
+  const lines: PromptLine[] = [];
+  /** The line of each name, in the form in which file systems compare them. */
+  const named = new Map<string, number>();
+  for (const [i, content] of text
+    .replace(/^\ufeff/, "")
+    .split(/\r\n|\n/)
+    .entries()) {
+    if (content.trim() === "") continue;
+    const number = i + 1;
+    try {
+      const line = promptLine(read(content), number, defaults);
+      const key = line.name.normalize("NFC").toLowerCase();
+      const earlier = named.get(key);
+      if (earlier !== undefined) {
+        throw new UsageError(
+          `Line ${earlier} has a picture of the name ${quote(line.name)} already; give each a name of its own.`,
+        );
+      }
+      named.set(key, number);
+      lines.push(line);
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error;
+      const { message } = error;
+      problems.push(`line ${number}: ${message.charAt(0).toLowerCase()}${message.slice(1)}`);
+    }
+  }
+  if (problems.length > 0) {
+    const more = problems.length - TOLD;
+    throw new FormatError(
+      `${file}, ${problems.slice(0, TOLD).join(" ").replace(/\.$/, "")}${more > 0 ? `; and ${more} more of its lines cannot be read` : ""}; nothing was drawn.`,
+    );
+  }
+  if (lines.length === 0) {
+    throw new FormatError(`${file} has no line with a prompt; give at least one.`);
+  }
+  return lines;
+}
+
+function fieldsOf(text: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new UsageError(
+      `This is not JSON (${(cause as Error).message}): ${quote(text.trim())}; give an object such as {"prompt": "red heart"}.`,
+      { cause },
+    );
+  }
+  if (isRecord(value)) return value;
+  throw new UsageError(
+    `Expected an object such as {"prompt": "red heart"}, got ${quote(text.trim())}.`,
+  );
+}
+
+function promptLine(
+  { name, ...fields }: Readonly<Record<string, unknown>>,
+  number: number,
+  defaults: GenerateRequest,
+): PromptLine {
+  if (name !== undefined) checkPictureName(name);
+  const own = checkedRequest(fields);
+  const given = settingNames.filter((each) => own[each] !== undefined);
+  const wrong = given.find((each) => !singleSettings.includes(each));
+  if (wrong === "count") {
+    throw new UsageError("A line is one picture, so it takes no count; give a line for each seed.");
+  }
+  if (wrong !== undefined) {
+    throw new UsageError(
+      `A line takes no ${wrong}, since it holds text only; draw from pictures with patchwise generate.`,
+    );
+  }
+  const { signal: _, onProgress: __, ...request } = { ...defaults, ...own };
+  const seed = own.seed ?? (defaults.seed ?? 0) + number - 1;
+  return {
+    number,
+    name: name ?? String(number).padStart(6, "0"),
+    request: { ...request, seed },
+  };
+}
