@@ -2,7 +2,7 @@
  * Writes FLUX.2 [klein] 4B at full size as ComfyUI's folders of GGUF files with made-up numbers (8 GB), then opens it and draws one step
  * at 512×512: the time until the network is ready, the time of the step, and the memory, beside what was announced.
  *
- *     node scripts/run.mjs scripts/full-size-gguf.ts FOLDER [Q8_0|Q4_K|…]
+ *     node scripts/run.mjs scripts/full-size-gguf.ts FOLDER [Q8_0|Q4_K|…] [float32|int8] [STEPS]
  */
 import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -17,6 +17,7 @@ import { traceNetwork } from "../src/models/network.ts";
 import { qwen3Params, qwen3Presets } from "../src/models/text-encoders/qwen3.ts";
 import type { ParamsRoot } from "../src/nn/params.ts";
 import { openModel } from "../src/pipelines/open/open-node.ts";
+import { computations } from "../src/pipelines/compute.ts";
 import { latentSize, stagesOf } from "../src/pipelines/image-model.ts";
 import { memoryPlan } from "../src/pipelines/programs.ts";
 import { finished, imagePipeline } from "../src/pipelines/pipeline.ts";
@@ -26,10 +27,14 @@ import { type GGUFType, tensorBytes } from "../src/weights/gguf/types.ts";
 import { ggufChunks, type GGUFMetadata, type GGUFTensor } from "../src/weights/gguf/write.ts";
 import { llamaWeightNames, qwen3Metadata } from "../test/support/flux-folders.ts";
 
-const [folder, type = "Q8_0"] = process.argv.slice(2);
-if (folder === undefined || !Object.hasOwn(blockFormats, type)) {
+const [folder, type = "Q8_0", compute = "float32", steps = "1"] = process.argv.slice(2);
+if (
+  folder === undefined ||
+  !Object.hasOwn(blockFormats, type) ||
+  (compute !== "float32" && compute !== "int8")
+) {
   throw new UsageError(
-    `Give a folder to write to, and one of ${Object.keys(blockFormats).join(", ")}.`,
+    `Give a folder to write to, one of ${Object.keys(blockFormats).join(", ")}, and one of ${computations.join(", ")}.`,
   );
 }
 const size = { width: 512, height: 512 };
@@ -98,7 +103,12 @@ const start = performance.now();
 const file = path.join(folder, `diffusion_models/flux-2-klein-4b-${type}.gguf`);
 const model = await openModel(file, { promptTokens: 512 });
 console.log(`opened after ${seconds(start)} s`);
-const plan = memoryPlan(stagesOf(model), { size: latentSize(size, model), texts: 1, rows: 1 });
+const plan = memoryPlan(stagesOf(model), {
+  size: latentSize(size, model),
+  texts: 1,
+  rows: 1,
+  compute,
+});
 for (const { stage, memory: announced } of plan) {
   console.log(`announced for ${stage.name}: ${gigabytes(announced.total)}`);
 }
@@ -122,5 +132,8 @@ const pipeline = imagePipeline(model, {
     };
   },
 });
-await finished(pipeline.generate({ prompt: "a red cat", steps: 1, seed: 1, ...size }));
+const onProgress = ({ step }: { readonly step: number }) =>
+  console.log(`step ${step} done after ${seconds(start)} s`);
+const asked = { prompt: "a red cat", steps: Number(steps), seed: 1, ...size };
+await finished(pipeline.generate({ ...asked, compute, onProgress }));
 await pipeline.dispose();

@@ -132,9 +132,8 @@ async function describe(model: string, options: OpenModelOptions): Promise<Descr
   }
   const known = [...presetNames, ...shipped];
   const nearest = nearestNames(model, known);
-  const names = nearest.length > 0 ? nearest : known;
   throw new UsageError(
-    `There is no model ${quote(model)}, nor a folder or file of that name; ${nearest.length > 0 ? "the nearest" : "known"} are ${names.join(", ")}.`,
+    `There is no model ${quote(model)}, nor a folder or file of that name; ${nearest.length > 0 ? `the nearest are ${nearest.join(", ")}` : `the bundled ones are ${shipped.join(", ")}, and patchwise info --help lists the presets`}.`,
   );
 }
 

@@ -35,6 +35,12 @@ export async function tokenizerIn(folder: ModelFolder): Promise<Tokenizer> {
   );
 }
 
+/** Returns true if a folder has a tokenizer in one of these forms. */
+export async function hasTokenizer(folder: ModelFolder): Promise<boolean> {
+  for (const file of [whole, vocabulary, model]) if (await folder.has(file)) return true;
+  return false;
+}
+
 const addedSchema = z.object({
   content: z.string().min(1),
   lstrip: z.boolean().default(false),

@@ -21,7 +21,7 @@ export async function draw(
   device: WebDevice,
   worker: boolean,
   request: GenerateRequest,
-  options?: Pick<OpenUrlOptions, "promptTokens">,
+  options?: Pick<OpenUrlOptions, "promptTokens" | "textEncoders" | "vae" | "tokenizers">,
 ): Promise<number[][]> {
   const pipeline = await openPipelineUrl(folder, {
     ...options,

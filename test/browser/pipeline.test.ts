@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { finished, type GenerateRequest } from "../../src/pipelines/index.ts";
+import { smallModels, writeSmallSplit } from "../support/flux-folders.ts";
 import { tinySD3, writeSD3Folder } from "../support/sd3/parts.ts";
 import { openPipeline, type OpenPipelineOptions } from "../../src/pipelines/index-node.ts";
 import { type BrowserPage, openPage } from "../support/browser.ts";
@@ -22,12 +23,15 @@ const tokens = path.join(folder, "tokens");
 const sd3 = path.join(folder, "sd3");
 /** With Wan2.1's names and parts, at a reduced width. */
 const wan = path.join(folder, "wan");
+/** FLUX.2 [klein] at a reduced width in ComfyUI's folders, as GGUF and as safetensors. */
+const klein = path.join(folder, "klein");
 const folders: Readonly<Record<string, string>> = {
   "/shipped/": shipped,
   "/small/": small,
   "/tokens/": tokens,
   "/sd3/": sd3,
   "/wan/": wan,
+  "/klein/": klein,
 };
 
 // Chromium compiles the shaders of a GPU made of software slowly.
@@ -40,6 +44,8 @@ beforeAll(async () => {
   await writeTrainedOnTokens(tokens);
   await writeSD3Folder(sd3, tinySD3);
   await writeWanFolder(wan);
+  await writeSmallSplit(path.join(klein, "gguf"), smallModels.klein, { gguf: true });
+  await writeSmallSplit(path.join(klein, "plain"), smallModels.klein);
   page = await openPage(
     path.join(import.meta.dirname, "pipeline-page.ts"),
     {
@@ -104,6 +110,24 @@ describe("a model folder at a URL, in Chromium", () => {
       expect(Math.max(...apart)).toBeLessThanOrEqual(1);
     },
   );
+
+  it.each([
+    ["gguf", "flux2.gguf", "qwen_3_4b.gguf"],
+    ["plain", "flux2.safetensors", "qwen_3_4b.safetensors"],
+  ])("the file of a network draws with its other parts, %s", async (form, file, encoder) => {
+    const at = `/klein/${form}`;
+    const request = { prompt: "a red cat", seed: 3, width: 32, height: 32, steps: 1 };
+    const given = { ...words, textEncoders: [`${at}/text_encoders/${encoder}`] };
+    const options = { ...given, vae: `${at}/vae/ae.safetensors` };
+    const network = `${at}/diffusion_models/${file}`;
+    const [drawn] = await page.call("draw", network, "wasm", false, request, options);
+    const [expected] = await drawnInNode(path.join(klein, form), request, words);
+    const apart = drawn!.map((value, i) => Math.abs(value - expected![i]!));
+    expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+    await expect(page.call("draw", network, "wasm", false, request, given)).rejects.toThrow(
+      "has no autoencoder to decode them",
+    );
+  });
 
   it("is downloaded once where a cache keeps it, and its progress is told", async () => {
     const { downloads, told, kept, deleted, left } = await page.call("openTwice", "/small/");

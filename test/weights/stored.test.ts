@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -8,6 +8,15 @@ import { graphOf } from "../../src/engine/graph/graph.ts";
 import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { sliceRows } from "../../src/engine/runtime/stored-weight.ts";
+import { openGGUF } from "../../src/weights/gguf/gguf.ts";
+import {
+  type ByteSource,
+  bytesSource,
+  openSafetensors,
+  safetensorsBytes,
+} from "../../src/weights/index.ts";
+import { readStored } from "../../src/weights/stored-node.ts";
 import { storedWeights } from "../../src/weights/stored.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "patchwise-stored-"));
@@ -53,6 +62,49 @@ async function errorOf(path: string): Promise<number> {
   await weights.close();
   return Math.max(...toNumbers(y!).map((value, i) => Math.abs(value - expected[i]!)));
 }
+
+/** A source whose bytes are neither in a file nor in memory, as behind a URL, and the ranges that were read of it. */
+function remote(bytes: Uint8Array) {
+  const asked: number[] = [];
+  const whole = bytesSource(bytes, "remote");
+  const source: ByteSource = {
+    name: "remote",
+    size: whole.size,
+    read(offset, length) {
+      asked.push(length);
+      return whole.read(offset, length);
+    },
+  };
+  return { source, asked };
+}
+
+describe("weights that are fetched", () => {
+  it("are read when a program is compiled, each tensor by itself", async () => {
+    const { source, asked } = remote(safetensorsBytes(Object.entries(layers)));
+    const weights = storedWeights(await openSafetensors(source));
+    asked.splice(0);
+    const program = await nodeBackend("cpu").compile(graph, { weights });
+    expect(asked).toEqual([64, 32, 32]);
+    const { y } = await program.run(given);
+    await program.dispose();
+    const apart = toNumbers(y!).map((value, i) => Math.abs(value - expected[i]!));
+    expect(Math.max(...apart)).toBeLessThan(1e-5);
+    const rows = await readStored(sliceRows(weights("a.weight")!, 0, 1, 2));
+    expect(toNumbers(rows)).toEqual(toNumbers(layers["a.weight"]).slice(4, 12));
+  });
+
+  it("may be blocks of a GGUF file", async () => {
+    const file = join(import.meta.dirname, "../fixtures/gguf/model.gguf");
+    const onDisk = await openSafetensorsFile(file);
+    const fetched = await openGGUF(remote(readFileSync(file)).source);
+    for (const [name, { blocks }] of fetched.entries) {
+      if (!blocks) continue;
+      const [here, there] = [onDisk, fetched].map((weights) => storedWeights(weights)(name)!);
+      expect(await readStored(there!)).toEqual(await readStored(here!));
+    }
+    await onDisk.close();
+  });
+});
 
 describe("weights used in place", () => {
   it("run in float32, float16 and bfloat16 from one file", async () => {

@@ -2,7 +2,7 @@
  * Blocks of quantized numbers as ggml stores them (https://github.com/ggml-org/ggml): a scale in float16 for every 32 numbers, or
  * for every 256 with scales of 16 or 32 numbers inside (the K types). One row of `blockFormats` for each type.
  */
-import { fromFloat16 } from "./convert.ts";
+import { float16Table } from "./convert.ts";
 
 /** One type of blocks. */
 interface BlockRule {
@@ -10,13 +10,15 @@ interface BlockRule {
   readonly numbers: number;
   /** Bytes of a block. */
   readonly bytes: number;
-  /** Writes the numbers of a block, whose bytes are given, into `target`. */
-  decode(block: Uint8Array, target: Float32Array): void;
+  /** Writes the numbers of the block that begins at byte `at` into `target` from index `to` on. */
+  decode(bytes: Uint8Array, at: number, target: Float32Array, to: number): void;
 }
 
+const halves = float16Table();
+
 /** The 16 bits at a byte as a float16. */
-function half(block: Uint8Array, at: number): number {
-  return fromFloat16(block[at]! | (block[at + 1]! << 8));
+function half(bytes: Uint8Array, at: number): number {
+  return halves[bytes[at]! | (bytes[at + 1]! << 8)]!;
 }
 
 const signed = (byte: number) => (byte << 24) >> 24;
@@ -34,13 +36,19 @@ function nibbles(fifth: boolean, offset: boolean): BlockRule {
   return {
     numbers: 32,
     bytes: low + 16,
-    decode(block, target) {
-      const [scale, least] = [half(block, 0), offset ? half(block, 2) : 0];
-      for (let i = 0; i < 32; i++) {
-        const byte = block[low + (i % 16)]!;
-        const bit = fifth ? (block[high + (i >> 3)]! >> (i & 7)) & 1 : 0;
-        const whole = (i < 16 ? byte & 15 : byte >> 4) | (bit << 4);
-        target[i] = offset ? scale * whole + least : scale * (whole - middle);
+    decode(bytes, at, target, to) {
+      const scale = half(bytes, at);
+      const least = offset ? half(bytes, at + 2) : 0;
+      for (let i = 0; i < 16; i++) {
+        const byte = bytes[at + low + i]!;
+        let [first, second] = [byte & 15, byte >> 4];
+        if (fifth) {
+          const place = at + high + (i >> 3);
+          first |= ((bytes[place]! >> (i & 7)) & 1) << 4;
+          second |= ((bytes[place + 2]! >> (i & 7)) & 1) << 4;
+        }
+        target[to + i] = offset ? scale * first + least : scale * (first - middle);
+        target[to + 16 + i] = offset ? scale * second + least : scale * (second - middle);
       }
     },
   };
@@ -52,15 +60,17 @@ function groupsOf32(fifth: boolean): BlockRule {
   return {
     numbers: 256,
     bytes: low + 128,
-    decode(block, target) {
-      const [scale, least] = [half(block, 0), half(block, 2)];
+    decode(bytes, at, target, to) {
+      const [scale, least] = [half(bytes, at), half(bytes, at + 2)];
       for (let group = 0; group < 8; group++) {
-        const [own, offset] = sixBits(block, group);
+        const [own, offset] = sixBits(bytes, at, group);
+        const [step, bottom] = [scale * own, least * offset];
+        const from = at + low + 32 * (group >> 1);
+        const shift = group % 2 === 0 ? 0 : 4;
         for (let i = 0; i < 32; i++) {
-          const byte = block[low + 32 * (group >> 1) + i]!;
-          const bit = fifth ? (block[16 + i]! >> group) & 1 : 0;
-          const whole = (group % 2 === 0 ? byte & 15 : byte >> 4) | (bit << 4);
-          target[32 * group + i] = scale * own * whole - least * offset;
+          const bit = fifth ? (bytes[at + 16 + i]! >> group) & 1 : 0;
+          const whole = ((bytes[from + i]! >> shift) & 15) | (bit << 4);
+          target[to + 32 * group + i] = step * whole - bottom;
         }
       }
     },
@@ -68,8 +78,12 @@ function groupsOf32(fifth: boolean): BlockRule {
 }
 
 /** Scale and smallest number of a group, from the 12 bytes behind the two of the block. */
-function sixBits(block: Uint8Array, group: number): readonly [scale: number, least: number] {
-  const at = (i: number) => block[4 + i]!;
+function sixBits(
+  bytes: Uint8Array,
+  block: number,
+  group: number,
+): readonly [scale: number, least: number] {
+  const at = (i: number) => bytes[block + 4 + i]!;
   if (group < 4) return [at(group) & 63, at(group + 4) & 63];
   return [
     (at(group + 4) & 15) | ((at(group - 4) >> 6) << 4),
@@ -80,12 +94,12 @@ function sixBits(block: Uint8Array, group: number): readonly [scale: number, lea
 const Q2_K: BlockRule = {
   numbers: 256,
   bytes: 84,
-  decode(block, target) {
-    const [scale, least] = [half(block, 80), half(block, 82)];
+  decode(bytes, at, target, to) {
+    const [scale, least] = [half(bytes, at + 80), half(bytes, at + 82)];
     for (let i = 0; i < 256; i++) {
-      const own = block[i >> 4]!;
-      const whole = (block[16 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
-      target[i] = scale * (own & 15) * whole - least * (own >> 4);
+      const own = bytes[at + (i >> 4)]!;
+      const whole = (bytes[at + 16 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
+      target[to + i] = scale * (own & 15) * whole - least * (own >> 4);
     }
   },
 };
@@ -93,15 +107,15 @@ const Q2_K: BlockRule = {
 const Q3_K: BlockRule = {
   numbers: 256,
   bytes: 110,
-  decode(block, target) {
-    const scale = half(block, 108);
+  decode(bytes, at, target, to) {
+    const scale = half(bytes, at + 108);
     for (let i = 0; i < 256; i++) {
       const group = i >> 4;
-      const low = (block[96 + (group & 7)]! >> (group < 8 ? 0 : 4)) & 15;
-      const own = (low | (((block[104 + (group & 3)]! >> (2 * (group >> 2))) & 3) << 4)) - 32;
-      const whole = (block[32 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
-      const third = (block[i & 31]! >> (i >> 5)) & 1;
-      target[i] = scale * own * (whole - (third ? 0 : 4));
+      const low = (bytes[at + 96 + (group & 7)]! >> (group < 8 ? 0 : 4)) & 15;
+      const own = (low | (((bytes[at + 104 + (group & 3)]! >> (2 * (group >> 2))) & 3) << 4)) - 32;
+      const whole = (bytes[at + 32 + 32 * (i >> 7) + (i & 31)]! >> (2 * ((i >> 5) & 3))) & 3;
+      const third = (bytes[at + (i & 31)]! >> (i >> 5)) & 1;
+      target[to + i] = scale * own * (whole - (third ? 0 : 4));
     }
   },
 };
@@ -109,14 +123,14 @@ const Q3_K: BlockRule = {
 const Q6_K: BlockRule = {
   numbers: 256,
   bytes: 210,
-  decode(block, target) {
-    const scale = half(block, 208);
+  decode(bytes, at, target, to) {
+    const scale = half(bytes, at + 208);
     for (let i = 0; i < 256; i++) {
       const [side, quarter, place] = [i >> 7, (i >> 5) & 3, i & 31];
-      const byte = block[64 * side + 32 * (quarter & 1) + place]!;
+      const byte = bytes[at + 64 * side + 32 * (quarter & 1) + place]!;
       const low = quarter < 2 ? byte & 15 : byte >> 4;
-      const high = (block[128 + 32 * side + place]! >> (2 * quarter)) & 3;
-      target[i] = scale * signed(block[192 + (i >> 4)]!) * ((low | (high << 4)) - 32);
+      const high = (bytes[at + 128 + 32 * side + place]! >> (2 * quarter)) & 3;
+      target[to + i] = scale * signed(bytes[at + 192 + (i >> 4)]!) * ((low | (high << 4)) - 32);
     }
   },
 };
@@ -124,9 +138,9 @@ const Q6_K: BlockRule = {
 const Q8_0: BlockRule = {
   numbers: 32,
   bytes: 34,
-  decode(block, target) {
-    const scale = half(block, 0);
-    for (let i = 0; i < 32; i++) target[i] = scale * signed(block[2 + i]!);
+  decode(bytes, at, target, to) {
+    const scale = half(bytes, at);
+    for (let i = 0; i < 32; i++) target[to + i] = scale * signed(bytes[at + 2 + i]!);
   },
 };
 
@@ -159,11 +173,17 @@ export function decodeBlocks(
 ): void {
   const rule: BlockRule = blockFormats[format];
   const { numbers, bytes: size } = rule;
-  const values = new Float32Array(numbers);
+  // Of a block of which only a part is asked for.
+  const whole = new Float32Array(numbers);
   let skipped = first % numbers;
   for (let [at, done] = [0, 0]; done < target.length; at += size) {
-    rule.decode(bytes.subarray(at, at + size), values);
-    const part = values.subarray(skipped, skipped + target.length - done);
+    if (skipped === 0 && done + numbers <= target.length) {
+      rule.decode(bytes, at, target, done);
+      done += numbers;
+      continue;
+    }
+    rule.decode(bytes, at, whole, 0);
+    const part = whole.subarray(skipped, skipped + target.length - done);
     target.set(part, done);
     done += part.length;
     skipped = 0;

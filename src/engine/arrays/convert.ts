@@ -56,7 +56,7 @@ export function fromBfloat16(bits: number): number {
 let halfValues: Float32Array | undefined;
 
 /** The values of all 65,536 binary16 patterns (256 KB, built on first use): a look-up is faster than decoding the fields. */
-function float16Table(): Float32Array {
+export function float16Table(): Float32Array {
   if (!halfValues) {
     halfValues = new Float32Array(65536);
     for (let bits = 0; bits < 65536; bits++) halfValues[bits] = fromFloat16(bits);

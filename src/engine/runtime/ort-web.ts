@@ -180,7 +180,8 @@ async function prepareWeights(
       continue;
     }
     const array = await readWeight(stored, readFile);
-    const { data, dtype, shape } = array.dtype === "int8" ? array : castArray(array, "float32");
+    const kept = array.dtype === "int8" || readable(array.dtype);
+    const { data, dtype, shape } = kept ? array : castArray(array, "float32");
     const path = `${name} as ${dtype}`;
     converted.set(path, new Blob([data as Uint8Array<ArrayBuffer>]));
     prepared.set(name, fileWeight(path, 0, dtype, shape));

@@ -8,7 +8,7 @@ const DECODED = 2 ** 20;
 
 /** Writes the numbers of blocks, float32, into `target`. */
 export async function readBlocks(
-  { format, first, path, bytes, offset, shape }: BlocksWeight,
+  { format, first, path, bytes, fetch: fetchRange, offset, shape }: BlocksWeight,
   target: Uint8Array,
   readFile: ReadFile,
 ): Promise<void> {
@@ -18,6 +18,7 @@ export async function readBlocks(
     const range = blockRange(format, first + done, part.length);
     const from = offset + range.offset;
     let blocks = bytes?.subarray(from, from + range.length);
+    if (fetchRange) blocks = await fetchRange(from, range.length);
     if (!blocks) {
       blocks = new Uint8Array(range.length);
       await readFile(blocks, path!, from);

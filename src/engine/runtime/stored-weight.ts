@@ -23,6 +23,7 @@ import type {
   BlocksWeight,
   ReadFile,
   ScaledWeight,
+  Storage,
   StoredWeight,
   WeightEmitter,
   WeightType,
@@ -30,33 +31,8 @@ import type {
 
 export type { BlocksWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
 
-/** The operations on weights of one form. */
-interface Storage<W extends StoredWeight> {
-  type(weight: W): WeightType;
-  /** The type of its numbers as they are stored, as formats call it. */
-  label(weight: W): string;
-  /** Bytes that the weight takes as it is stored. */
-  bytes(weight: W): number;
-  /** The files that hold the weight. */
-  files(weight: W): readonly string[];
-  /** The same weight with its files under other names. */
-  relocated(weight: W, rename: (path: string) => string): StoredWeight;
-  /** The same numbers in another shape of as many elements and, for rows, as many rows. */
-  reshaped(weight: W, shape: readonly number[]): StoredWeight;
-  /** `count` rows from row `start` of `axis`; all axes before it have length 1. */
-  slice(weight: W, axis: number, start: number, count: number): StoredWeight;
-  /**
-   * Whether a runtime computes with the weight as it is stored; if not, it is read into an array first.
-   *
-   * @param readable whether the runtime reads weights of a dtype
-   */
-  inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
-  /** Returns true if rows of a matrix can be chosen before the numbers are computed. */
-  gatherable(weight: W): boolean;
-  /** Writes the elements, in the dtype of `type`, into `target`. */
-  read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
-  emit(weight: W, name: string, emitter: WeightEmitter): string;
-}
+/** The scales of weights whose values were read, so that they are not read a second time for them. */
+const rowScales = new WeakMap<StoredWeight, Float32Array>();
 
 const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
   array: {
@@ -146,7 +122,8 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       const inRow = sizeOf(shape.slice(axis + 1));
       return { ...weight, first: first + start * inRow, shape: shape.with(axis, count) };
     },
-    inPlace: ({ format, first, shape }, readable) =>
+    inPlace: ({ format, first, shape, fetch: fetchRange }, readable) =>
+      fetchRange === undefined &&
       readable("uint8") &&
       [first, sizeOf(shape)].every((count) => count % blockFormats[format].numbers === 0),
     gatherable: ({ format, shape }) => shape.at(-1)! % blockFormats[format].numbers === 0,
@@ -191,6 +168,27 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       );
       if (rotated === undefined) return scaled;
       return emitter.rotate(scaled, rotated, weightType(numbers).shape);
+    },
+  },
+  remote: {
+    type: (weight) => weight,
+    label: ({ dtype }) => dtype,
+    bytes: ({ dtype, shape }) => sizeOf(shape) * byteSize(dtype),
+    files: () => [],
+    relocated: (weight) => weight,
+    reshaped: (weight, shape) => ({ ...weight, shape }),
+    slice(weight, axis, start, count) {
+      const { offset, dtype, shape } = weight;
+      const rowBytes = sizeOf(shape.slice(axis + 1)) * byteSize(dtype);
+      return { ...weight, offset: offset + start * rowBytes, shape: shape.with(axis, count) };
+    },
+    inPlace: () => false,
+    gatherable: () => false,
+    async read({ fetch: fetchRange, offset }, target) {
+      target.set(await fetchRange(offset, target.length));
+    },
+    emit(_, name) {
+      throw new PatchwiseError(`The weight ${name} was not fetched.`);
     },
   },
   permuted: {
@@ -272,10 +270,13 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
         castArray(await readWeight(sliceRows(of, 0, start, count), readFile), "float32").data;
       const quantized = backward ? quantizedColumns : quantizedRows;
       if (part === "values") {
-        await quantized({ shape, read }, new Int8Array(target.buffer, target.byteOffset));
+        const values = new Int8Array(target.buffer, target.byteOffset);
+        const scales = await quantized({ shape, read }, values);
+        if (!backward) rowScales.set(of, scales);
         return;
       }
-      target.set(new Uint8Array((await quantized({ shape, read })).buffer));
+      const known = backward ? undefined : rowScales.get(of);
+      target.set(new Uint8Array((known ?? (await quantized({ shape, read }))).buffer));
     },
     emit(_, name) {
       throw new PatchwiseError(`The channels of ${name} were not quantized.`);

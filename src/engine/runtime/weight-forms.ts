@@ -31,9 +31,10 @@ export interface BlocksWeight {
   readonly format: BlockFormat;
   /** The number, counted from the block at `offset`, with which the weight begins. */
   readonly first: number;
-  /** A path in Node, or the bytes. */
+  /** A path in Node, or the bytes, or how to fetch a range of them. */
   readonly path?: string;
   readonly bytes?: Uint8Array;
+  readonly fetch?: RemoteWeight["fetch"];
   /** Where the blocks begin. */
   readonly offset: number;
   readonly shape: readonly number[];
@@ -59,6 +60,16 @@ export interface ChannelsWeight {
   readonly part: "values" | "scale";
   readonly backward: boolean;
   readonly of: StoredWeight;
+}
+
+/** Bytes that are fetched as they are needed, such as those of a large file behind a URL. */
+export interface RemoteWeight {
+  readonly kind: "remote";
+  /** Fetches a range of the bytes, which the caller owns. */
+  readonly fetch: (offset: number, length: number) => Promise<Uint8Array<ArrayBuffer>>;
+  readonly offset: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
 }
 
 /** A weight whose axes lie in another order in its file, as those of Flax do, or some of its rows. It is read as a whole. */
@@ -91,6 +102,7 @@ export type StoredWeight =
   | ScaledWeight
   | ChannelsWeight
   | PermutedWeight
+  | RemoteWeight
   | AdaptedWeight;
 
 /** The dtype and shape that a weight has once it is read. */
@@ -113,4 +125,32 @@ export interface WeightEmitter {
   blocks(name: string, weight: BlocksWeight): string;
   /** Adds the product of two matrices to a weight of this shape. */
   adapt(base: string, up: string, down: string, shape: readonly number[]): string;
+}
+
+/** The operations on weights of one form. */
+export interface Storage<W extends StoredWeight> {
+  type(weight: W): WeightType;
+  /** The type of its numbers as they are stored, as formats call it. */
+  label(weight: W): string;
+  /** Bytes that the weight takes as it is stored. */
+  bytes(weight: W): number;
+  /** The files that hold the weight. */
+  files(weight: W): readonly string[];
+  /** The same weight with its files under other names. */
+  relocated(weight: W, rename: (path: string) => string): StoredWeight;
+  /** The same numbers in another shape of as many elements and, for rows, as many rows. */
+  reshaped(weight: W, shape: readonly number[]): StoredWeight;
+  /** `count` rows from row `start` of `axis`; all axes before it have length 1. */
+  slice(weight: W, axis: number, start: number, count: number): StoredWeight;
+  /**
+   * Whether a runtime computes with the weight as it is stored; if not, it is read into an array first.
+   *
+   * @param readable whether the runtime reads weights of a dtype
+   */
+  inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
+  /** Returns true if rows of a matrix can be chosen before the numbers are computed. */
+  gatherable(weight: W): boolean;
+  /** Writes the elements, in the dtype of `type`, into `target`. */
+  read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
+  emit(weight: W, name: string, emitter: WeightEmitter): string;
 }

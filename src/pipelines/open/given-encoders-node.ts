@@ -9,6 +9,7 @@ import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import type { Closable } from "../../weights/sources/closing.ts";
 import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { component } from "./diffusers.ts";
+import { enumerated, type GivenEncoders } from "./split-parts.ts";
 import {
   encodersOfWeights,
   encoderWeightsIn,
@@ -26,12 +27,6 @@ interface EncodersWanted {
   readonly wanted: readonly string[];
   /** The files that people use for them, as messages name them. */
   readonly usual: readonly string[];
-}
-
-export interface GivenEncoders {
-  readonly encoders: OpenTextEncoders;
-  /** The single files among them, by the encoder's name. */
-  readonly files: Readonly<Record<string, Weights>>;
 }
 
 /**
@@ -108,11 +103,4 @@ export async function weightFiles(folder: string): Promise<readonly string[]> {
     .filter((name) => /\.(safetensors|gguf)$/i.test(name))
     .toSorted()
     .map((name) => join(folder, name));
-}
-
-/** Names as they are listed in a sentence. */
-export function enumerated(names: readonly string[]): string {
-  return names.length < 2
-    ? names.join("")
-    : `${names.slice(0, -1).join(", ")} and ${names.at(-1)!}`;
 }

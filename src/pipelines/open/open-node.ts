@@ -14,18 +14,16 @@ import { checkedWeights, checkTables } from "../../weights/check-keys.ts";
 import type { HubOptions } from "../../weights/hub/hub-node.ts";
 import { parseHubId } from "../../weights/hub/id.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
-import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
 import { fieldsIn } from "../../weights/sources/folder.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
-import { weightsUnder } from "../../weights/views.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, type GivenVAE, openDiffusersFolder, openVAE } from "./diffusers.ts";
 import { downloadModel } from "./hub-model-node.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
 import { openKinds, type OpenModelOptions, refuseOptions } from "./options.ts";
-import { publishedModel } from "./published-checkpoint.ts";
+import { publishedModel, unwrapped } from "./published-checkpoint.ts";
 import { isSD3, openSD3File } from "./sd3-file-node.ts";
 import { splitModels } from "./split-models.ts";
 import { openSplitModel, splitNetworkFile, vaeAt } from "./split-node.ts";
@@ -202,28 +200,6 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   });
 }
 
-/** Prefixes that other programs add to every weight name: PyTorch's parallel and compiled modules, moving averages, ComfyUI. */
-const wrappers = [
-  "module.",
-  "_orig_mod.",
-  "ema_model.",
-  "ema.",
-  "model.diffusion_model.",
-  "diffusion_model.",
-  "model.",
-  "net.",
-  "transformer.",
-];
-
-/** Weights without the prefixes that all of their names share. */
-function unwrapped(weights: Weights): Weights {
-  const names = [...weights.entries.keys()];
-  const prefix = wrappers.find(
-    (each) => names.length > 0 && names.every((name) => name.startsWith(each)),
-  );
-  return prefix === undefined ? weights : unwrapped(weightsUnder(weights, prefix));
-}
-
 /** The autoencoder that an option gives. */
 function givenVAE({ vae }: OpenModelOptions): GivenVAE | undefined {
   return vae === undefined ? undefined : vaeAt(vae);
@@ -239,6 +215,11 @@ function checkExtension(path: string): void {
   if (pickled.has(extension)) {
     throw new FormatError(
       `${path} is a PyTorch pickle, which can run code and is therefore not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
+    );
+  }
+  if (extension === ".yaml" || extension === ".yml") {
+    throw new UsageError(
+      `${path} looks like the config of a training, which holds no model; train it with patchwise train ${path}, and give the folder that it writes.`,
     );
   }
   throw new UsageError(

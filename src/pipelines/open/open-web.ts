@@ -12,10 +12,11 @@ import type { ImageModel } from "../image-model.ts";
 import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, openDiffusersFolder } from "./diffusers.ts";
 import { openKinds, type OpenModelOptions } from "./options.ts";
+import { isFileAddress, openFileUrl, type UrlParts } from "./split-url.ts";
 import { openTrainedFolder } from "./trained-model.ts";
 
 export interface OpenUrlOptions
-  extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens"> {
+  extends UrlOptions, Pick<OpenModelOptions, "without" | "promptTokens">, UrlParts {
   /** The backend that runs the model: `webBackend` in a page, `nodeBackend` in Node. */
   readonly backend: Backend;
 }
@@ -24,6 +25,9 @@ const urlKinds: OptionKinds<OpenUrlOptions> = {
   backend: kinds.backend,
   without: openKinds.without,
   promptTokens: openKinds.promptTokens,
+  textEncoders: kinds.texts,
+  vae: kinds.text,
+  tokenizers: kinds.text,
   fetch: kinds.callback,
   headers: kinds.object,
   signal: kinds.abortSignal,
@@ -31,12 +35,17 @@ const urlKinds: OptionKinds<OpenUrlOptions> = {
 };
 
 /**
- * Opens a folder by its URL, in the browser and in Node, and makes a pipeline on it. The folder is one that `patchwise train`
- * wrote, or a DiT or Stable Diffusion 3 in diffusers' layout. Weights of up to 256 MiB are loaded whole; larger ones are
- * loaded tensor by tensor, for which the server must support range requests.
+ * Opens a model by its URL, in the browser and in Node, and makes a pipeline on it: a folder that `patchwise train` wrote, a folder in
+ * diffusers' layout, or the file of a network (`.safetensors`, `.gguf`) with the addresses of its other parts, as ComfyUI has
+ * them. Files of weights of up to 256 MiB are loaded whole; of larger ones, each tensor is fetched when its program is compiled,
+ * for which the server must support range requests.
  *
- * @param address of the folder, with or without a slash at its end
+ * @param address of the folder, with or without a slash at its end, or of the network's file
  * @example const pipeline = await openPipelineUrl("/models/emoji/", { backend: webBackend({ device: "webgpu" }) });
+ * @example
+ * const pipeline = await openPipelineUrl("/comfy/diffusion_models/flux-2-klein-4b-Q4_K.gguf", {
+ *   backend, textEncoders: ["/comfy/text_encoders/qwen3-4b-Q4_K.gguf"], vae: "/comfy/vae/flux2-vae.safetensors",
+ * });
  * @throws PatchwiseError if a file cannot be loaded; FormatError if one is damaged; UsageError if an option does not apply
  */
 export async function openPipelineUrl(
@@ -46,8 +55,12 @@ export async function openPipelineUrl(
   requireKind("openPipelineUrl: the address", address, kinds.address);
   requireOptions("openPipelineUrl", options, urlKinds);
   requireKind("openPipelineUrl: backend", options.backend, kinds.backend);
-  const { backend, without, promptTokens, ...loading } = options;
-  const model = await openFolder(urlFolder(address, loading), { without, promptTokens });
+  const { backend, without, promptTokens, textEncoders, vae, tokenizers, ...loading } = options;
+  const parts = { textEncoders, vae, tokenizers };
+  const given = { without, promptTokens };
+  const model = isFileAddress(address)
+    ? await openFileUrl(address, { ...given, ...parts }, loading)
+    : await openFolder(urlFolder(address, loading), { ...given, ...parts });
   return closingOnFailure([model], async () => imagePipeline(model, backend));
 }
 

@@ -6,6 +6,7 @@ import { type NetworkConfig, requireFewPatches } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { requirePlausible } from "../../weights/plausible.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
+import { weightsUnder } from "../../weights/views.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { otherModel } from "./other-models.ts";
 import { muOf, recipeProcess } from "../process.ts";
@@ -105,4 +106,26 @@ function fits(network: NetworkConfig, weights: Weights): boolean {
     if (error instanceof FormatError) return false;
     throw error;
   }
+}
+
+/** Prefixes that other programs add to every weight name: PyTorch's parallel and compiled modules, moving averages, ComfyUI. */
+const wrappers = [
+  "module.",
+  "_orig_mod.",
+  "ema_model.",
+  "ema.",
+  "model.diffusion_model.",
+  "diffusion_model.",
+  "model.",
+  "net.",
+  "transformer.",
+];
+
+/** Weights without the prefixes that all of their names share. */
+export function unwrapped(weights: Weights): Weights {
+  const names = [...weights.entries.keys()];
+  const prefix = wrappers.find(
+    (each) => names.length > 0 && names.every((name) => name.startsWith(each)),
+  );
+  return prefix === undefined ? weights : unwrapped(weightsUnder(weights, prefix));
 }

@@ -15,9 +15,10 @@ import { diskFolder } from "../../weights/sources/folder-node.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { continuousProcess } from "../process.ts";
 import { type GivenVAE, openVAE } from "./diffusers.ts";
-import { enumerated, openGivenEncoders } from "./given-encoders-node.ts";
+import { openGivenEncoders } from "./given-encoders-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel } from "./published-checkpoint.ts";
+import { enumerated } from "./split-parts.ts";
 import { sd3Model, sd3TextEncoders } from "./sd3.ts";
 import {
   encodersOfWeights,

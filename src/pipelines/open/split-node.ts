@@ -2,30 +2,22 @@
  * Models in parts, as ComfyUI has them: the network's file with what stands beside it in `text_encoders/`, `vae/` and the folders of
  * tokenizers, or with what is given.
  */
-import { stat } from "node:fs/promises";
-import { basename, dirname, extname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { UsageError } from "../../engine/errors.ts";
 import { codecShape } from "../../models/coders/image-codec.ts";
 import { openAutoencoder } from "../../models/coders/image-codec-node.ts";
 import { familyOf } from "../../models/families.ts";
-import { ggufTokenizer } from "../../text/gguf-tokenizer.ts";
-import { tokenizerIn } from "../../text/tokenizer-folder.ts";
-import type { Tokenizer } from "../../text/tokenizer.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type Closable, closing } from "../../weights/sources/closing.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
 import type { ImageModel } from "../image-model.ts";
 import { type GivenVAE, openVAE } from "./diffusers.ts";
-import {
-  enumerated,
-  type GivenEncoders,
-  openGivenEncoders,
-  weightFiles,
-} from "./given-encoders-node.ts";
+import { openGivenEncoders, weightFiles } from "./given-encoders-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import type { SplitModel } from "./split-models.ts";
-import { encoderWeightsIn, encoderWidth, prompted } from "./text-encoders.ts";
+import { assembled, enumerated } from "./split-parts.ts";
+import { encoderWeightsIn, encoderWidth } from "./text-encoders.ts";
 
 /** The names of the folders, each with the one that older versions of ComfyUI use. */
 const folders = {
@@ -80,7 +72,6 @@ export async function openSplitModel(
   const root = rootOf(path);
   const title = familyOf(network).title;
   const wanted = Object.keys(row.encoders);
-  const usual = Object.values(row.files);
   const paths = options.textEncoders ?? (await encodersBeside(row, root, network));
   const given = await openGivenEncoders(
     { title, table: row.encoders, wanted, usual: wanted.map((name) => row.files[name]!) },
@@ -91,31 +82,8 @@ export async function openSplitModel(
   const vae = needsVae ? (options.vae ?? (await vaeBeside(row, root, network))) : undefined;
   const decoder = vae === undefined ? undefined : await openVAE(vaeAt(vae), network);
   if (decoder) opened.push(decoder.file);
-  const name = basename(path, extname(path));
-  const model: ImageModel = { name, ...parts, ...row.drawing(basename(path), network), decoder };
-  const lacking = [
-    ...wanted.flatMap((each) =>
-      given.encoders[each]
-        ? []
-        : [`the text encoder ${row.encoders[each]!.title} (${row.files[each]!})`],
-    ),
-    ...(needsVae && !decoder ? [`the autoencoder (${row.files["vae"]!})`] : []),
-  ];
-  if (lacking.length > 0) {
-    const place =
-      root === undefined ? "" : `put the files into text_encoders and vae of ${root}, or `;
-    const flags = `--text-encoders (textEncoders)${needsVae ? " and --vae (vae)" : ""}`;
-    const missingParts = `${path} is a ${title} that lacks ${enumerated(lacking)}; ${place}give ${usual.length === 1 ? "it" : "them"} as ${flags}.`;
-    return { ...model, missingParts };
-  }
-  const tokenizers = await tokenizersOf(
-    row,
-    given,
-    options.tokenizers ?? root ?? dirname(resolve(path)),
-  );
-  return typeof tokenizers === "string"
-    ? { ...model, missingParts: `${path} ${tokenizers}` }
-    : row.withEncoders(model, given.encoders, tokenizers, options);
+  const place = diskFolder(options.tokenizers ?? root ?? dirname(resolve(path)));
+  return assembled(row, { path, root, parts, given, decoder, tokenizers: place }, options);
 }
 
 /** An autoencoder on disk, as `openAutoencoder` takes its path. */
@@ -202,38 +170,4 @@ function single(files: readonly string[], usual: string, option: string): string
   throw new UsageError(
     `${enumerated(files.map((file) => basename(file)))} in ${dirname(files[0]!)} all fit; give one of them as ${option}.`,
   );
-}
-
-/**
- * The tokenizer of each encoder: a folder of the same name as in diffusers' layout, or what a GGUF file of the encoder holds.
- *
- * @param place the folder that has the tokenizers' folders, or the files of a single one
- * @returns a clause that says what is missing and how to give it, if something is
- */
-async function tokenizersOf(
-  { encoders: table, tokenizers: repository }: SplitModel,
-  { encoders, files }: GivenEncoders,
-  place: string,
-): Promise<Readonly<Record<string, Tokenizer>> | string> {
-  const folder = diskFolder(place);
-  const found: Record<string, Tokenizer> = {};
-  const missing: string[] = [];
-  const all = Object.entries(table).filter(([name]) => encoders[name]);
-  for (const [name, row] of all) {
-    const own = files[name];
-    const isPlace = all.length === 1 && (await isFile(join(place, "tokenizer.json")));
-    const read = (await folder.has(row.tokenizer))
-      ? await tokenizerIn(folder.folder(row.tokenizer))
-      : isPlace
-        ? await tokenizerIn(folder)
-        : own && ggufTokenizer(own.metadata, own.name);
-    if (read) found[name] = prompted(read, row);
-    else missing.push(row.tokenizer);
-  }
-  if (missing.length === 0) return found;
-  return `has no vocabularies, as no such file does: put ${enumerated(missing.map((name) => `the folder ${name}`))} of ${repository} on the Hub into ${place}, or give a folder that has ${missing.length === 1 ? "it" : "them"} as --tokenizers (tokenizers).`;
-}
-
-async function isFile(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
 }

@@ -1,6 +1,7 @@
 /** A model folder behind a URL, on any file server. */
 import { PatchwiseError } from "../../engine/errors.ts";
 import type { ModelFolder } from "./folder.ts";
+import { openGGUF } from "../gguf/gguf.ts";
 import { openSafetensors } from "../safetensors/safetensors.ts";
 import { openSharded } from "../safetensors/sharded.ts";
 import { type ByteSource, bytesSource } from "./source.ts";
@@ -58,6 +59,7 @@ export function urlFolder(
     },
     read,
     async weights(file) {
+      if (file.toLowerCase().endsWith(".gguf")) return openGGUF(await source(file));
       if (!file.endsWith(".json")) return openSafetensors(await source(file));
       return openSharded(bytesSource(await read(file), urlOf(file).pathname), source);
     },
