@@ -13,9 +13,12 @@ import type { WeightSource } from "../runtime/backend.ts";
 import { channelsWeight, sliceRows, type StoredWeight } from "../runtime/stored-weight.ts";
 import { rowRangeOf } from "./reads.ts";
 
-/** Smaller layers cost more to quantize than they save. */
+/** Smaller layers on tokens cost more to quantize than they save. */
 const LEAST_CHANNELS = 64;
 const LEAST_ROWS = 16;
+
+/** Layers on a single row for each image take as long as reading their weights does; smaller ones take less than quantizing the row. */
+const LEAST_WEIGHTS = 2 ** 18;
 
 /** A graph with weights in place of those that it was given. */
 export interface QuantizedGraph {
@@ -24,8 +27,9 @@ export interface QuantizedGraph {
 }
 
 /**
- * Replaces the linear layers on tokens by products of 8-bit integers, where the weights are stored and large. The first and the
- * last layers on the way through the graph stay in float32, as do layers on a single row for each image, such as modulation.
+ * Replaces linear layers by products of 8-bit integers, where the weights are stored and large: those on tokens, and those by which a
+ * single row for each image modulates tokens. The first and the last layers on the way through the graph stay in float32, as do
+ * other layers on single rows: those of the time and of a prompt, and those that make tokens of one row.
  *
  * The rows of a batch do not influence each other, so each image comes out the same whatever the batch.
  *
@@ -33,7 +37,7 @@ export interface QuantizedGraph {
  */
 export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedGraph {
   const stored = new Map<string, StoredWeight>();
-  const inner = innerNodes(graph);
+  const chosen = chosenLinears(graph);
   const made = new Map<Tensor, Tensor>();
   const parameters = new Map<string, readonly [values: Tensor, scale: Tensor]>();
 
@@ -60,7 +64,7 @@ export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedG
   };
 
   for (const node of graph.nodes) {
-    const forward = is(node, "linear") && inner.has(node) && isLarge(node);
+    const forward = chosen.has(node);
     const pair =
       forward || isBackward(node) ? quantizedWeight(node.inputs[1]!, !forward) : undefined;
     if (!pair) {
@@ -84,34 +88,66 @@ function isBackward(node: Node): boolean {
   return is(node, "matmul") && !node.attributes.transposeA && !node.attributes.transposeB;
 }
 
-function isLarge({ inputs: [x, weight] }: Node): boolean {
-  const rows = product(x!.shape.slice(0, -1).map((dim): Dim => factorOf(dim)));
-  const [outputs, inputs] = weight!.shape as readonly [number, number];
-  return (
-    x!.dtype === "float32" &&
-    (rows as number) >= LEAST_ROWS &&
-    Math.min(outputs, inputs) >= LEAST_CHANNELS
+/** The linear layers that become products of 8-bit integers if their weights are stored. */
+function chosenLinears(graph: Graph): ReadonlySet<Node> {
+  const ofTokens = (node: Node) => products.has(node.op) && onTokens(node);
+  const ofRows = (node: Node) => is(node, "linear") && !onTokens(node);
+  const read = behind(graph, ofTokens);
+  const between = after(graph, ofTokens);
+  const told = after(graph, (node) => products.has(node.op));
+  const followed = behind(graph, ofRows);
+  const becomeTokens = behind(graph, ofTokens, arrangements);
+  return new Set(
+    graph.nodes.filter((node) => {
+      if (!is(node, "linear") || node.inputs[0]!.dtype !== "float32" || !read.has(node))
+        return false;
+      const [outputs, inputs] = node.inputs[1]!.shape as readonly [number, number];
+      if (ofRows(node)) {
+        const modulates = told.has(node) && !followed.has(node) && !becomeTokens.has(node);
+        return modulates && inputs * outputs >= LEAST_WEIGHTS;
+      }
+      return (
+        between.has(node) &&
+        rowsOf(node.inputs[0]!) >= LEAST_ROWS &&
+        Math.min(outputs, inputs) >= LEAST_CHANNELS
+      );
+    }),
   );
+}
+
+/** Rows for each image. */
+function rowsOf({ shape }: Tensor): number {
+  return product(shape.slice(0, -1).map((dim): Dim => factorOf(dim))) as number;
 }
 
 /** Ops with which a network reads its input, mixes tokens and gives its output. */
 const products: ReadonlySet<string> = new Set(["linear", "conv", "convTranspose", "attention"]);
 
-/** The nodes that have a product of tokens before them and one after them. */
-function innerNodes(graph: Graph): Set<Node> {
-  const [after, before] = [new Set<Node>(), new Set<Node>()];
-  for (const node of graph.nodes) {
-    const isAfter = node.inputs.some(
-      ({ node: source }) => after.has(source) || (products.has(source.op) && onTokens(source)),
-    );
-    if (isAfter) after.add(node);
+/** The nodes that read, directly or not, what one of these gives. */
+function after({ nodes }: Graph, isSource: (node: Node) => boolean): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  for (const node of nodes) {
+    if (node.inputs.some(({ node: from }) => found.has(from) || isSource(from))) found.add(node);
   }
-  for (const node of graph.nodes.toReversed()) {
-    if (!before.has(node) && !(products.has(node.op) && onTokens(node))) continue;
-    for (const { node: source } of node.inputs) before.add(source);
-  }
-  return new Set([...after].filter((node) => before.has(node)));
+  return found;
 }
+
+/** The nodes that one of these reads, directly or through other nodes: any, or those of some ops. */
+function behind(
+  { nodes }: Graph,
+  isReader: (node: Node) => boolean,
+  through?: ReadonlySet<string>,
+): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  for (const node of nodes.toReversed()) {
+    const carries = found.has(node) && (through?.has(node.op) ?? true);
+    if (carries || isReader(node)) for (const { node: source } of node.inputs) found.add(source);
+  }
+  return found;
+}
+
+/** Ops that only arrange numbers anew. */
+const arrangements: ReadonlySet<string> = new Set(["reshape", "transpose", "expand", "concat"]);
 
 function onTokens({ outputs: [y] }: Node): boolean {
   return y!.rank > 2;
