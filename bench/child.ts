@@ -16,6 +16,8 @@ export interface Child {
   step(): Promise<StepResult & { readonly processorMs: number | null }>;
   /** The peak memory so far in MB, as measured by `watchMemory`. */
   peakMb(): number | null;
+  /** The same with the resident pages of mapped files. */
+  peakTotalMb(): number | null;
   /** Ends the process. */
   kill(): void;
 }
@@ -92,6 +94,7 @@ export async function startChild(launch: Launch): Promise<Child | string> {
       };
     },
     peakMb: () => memory.peakMb(),
+    peakTotalMb: () => memory.peakTotalMb(),
     kill: () => void child.kill("SIGKILL"),
   };
 }

@@ -4,7 +4,7 @@
  */
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import type { Contender } from "./contender.ts";
+import { Absent, type Contender } from "./contender.ts";
 
 // Libraries log to the console, but stdout is reserved for the protocol.
 console.log = console.info = console.debug = console.error;
@@ -30,6 +30,10 @@ try {
   await serve(modulePath, workDir);
   process.exit(0);
 } catch (error) {
+  if (error instanceof Absent) {
+    reply({ absent: error.message });
+    process.exit(0);
+  }
   const missing = /Cannot find (?:package|module) '([^']+)'/.exec(String(error))?.[1];
   if (missing === undefined) throw error;
   reply({ absent: `the package ${missing} is not installed` });

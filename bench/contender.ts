@@ -7,9 +7,20 @@
  *     (start)   →  {"settings": "…"}            after the setup, or {"absent": "why"} if a package is missing
  *     step      →  {"ms": 1.5, "value": 2.5}    one step, timed inside the child around the work alone
  */
+import type { Settings } from "./settings.ts";
+
+/** An engine in a child process of its own. */
 export interface Contender {
   /** Loads the work from `workDir` (see `train-work.ts`, `matmul-work.ts`) and brings the engine to its best settings. */
   setup(workDir: string): Promise<ReadyContender>;
+}
+
+/** Thrown by a setup whose engine is not installed; the message says how to install it. */
+export class Absent extends Error {}
+
+/** A contender that computes as the work says, or as it is told to. */
+export interface OwnContender extends Contender {
+  setup(workDir: string, settings?: Settings): Promise<ReadyContender>;
 }
 
 export interface ReadyContender {

@@ -42,7 +42,8 @@ const leastTimedSteps = 2;
 const usage = `npm run bench -- SUITE [options]
 
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
-"npm run bench -- pareto [PROMPTS]" measures what int8, the cache and fewer steps save on the bundled model, and how far pictures move.
+"npm run bench -- pareto [PICTURES] [--model FOLDER] [--svg FILE]" measures what int8, the cache, fewer steps and guidance save on the
+bundled model, or on a trained model of classes, and what they cost in PSNR, KID and prompt accuracy.
 "npm run bench -- attention [FILE.svg]" measures time and memory of each kind of attention on 256 to 16,384 tokens.
 
 The suite serve measures the server instead, ranks a training by one and by two ranks of MPI, and packed clips of different
@@ -54,6 +55,7 @@ sizes in one sequence; all take --json alone: see serve.ts, ranks.ts and packed.
   --threads N     threads of each contender (default: one per core)
   --compute int8  ours with products of 8-bit integers, the peers in float32 (sample, emoji, sd3)
   --cache MODE    ours with steps that are skipped, careful or fast (sample, emoji)
+  --model FOLDER  with the weights of a trained DiT-S/2 instead of random ones, in whole drawings (sample)
   --json          prints one JSON object instead of a table`;
 
 function readOptions(): Options | undefined {
@@ -67,6 +69,7 @@ function readOptions(): Options | undefined {
       only: { type: "string", default: contenderNames.join(",") },
       compute: { type: "string", default: exactly.compute },
       cache: { type: "string", default: exactly.cache },
+      model: { type: "string" },
     },
   });
   if (values.help) return undefined;
@@ -90,7 +93,10 @@ function readOptions(): Options | undefined {
     compute: isOneOf(computations, "compute", values.compute),
     cache: isOneOf(cacheModes, "cache", values.cache),
   };
-  const suite = makeSuite(threads, settings);
+  const suite = makeSuite(threads, settings, values.model);
+  if (values.model !== undefined && !suite.takesModel) {
+    throw new RangeError(`--model does not apply to the suite ${suiteName}; leave it out.`);
+  }
   const problem = refused(settings, suite.takes ?? [], suiteName);
   if (problem !== undefined) throw new RangeError(problem);
   return {
@@ -197,7 +203,12 @@ async function bench(options: Options, workDir: string): Promise<number> {
 
     const runs = new Map<ContenderName, Run>();
     for (const { name, child, steps } of running.values()) {
-      runs.set(name, { settings: child.settings, steps, peakMemoryMb: child.peakMb() });
+      runs.set(name, {
+        settings: child.settings,
+        steps,
+        peakMemoryMb: child.peakMb(),
+        peakTotalMb: child.peakTotalMb(),
+      });
     }
     const peak = peaks.length > 0 ? Math.max(...peaks) : null;
     const report = reportOf(options.suiteName, suite, runs, peak, skipped);
@@ -212,11 +223,20 @@ async function bench(options: Options, workDir: string): Promise<number> {
   }
 }
 
+async function pareto(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: process.argv.slice(3),
+    allowPositionals: true,
+    options: { model: { type: "string" }, svg: { type: "string" } },
+  });
+  const pictures = positiveInteger("pictures", positionals[0] ?? "16");
+  process.stdout.write(`${await paretoTable({ pictures, ...values }, progress)}\n`);
+  return 0;
+}
+
 async function main(): Promise<number> {
   if (process.argv[2] === "pareto") {
-    const count = positiveInteger("prompts", process.argv[3] ?? "4");
-    process.stdout.write(`${await paretoTable(count, progress)}\n`);
-    return 0;
+    return pareto();
   }
   if (process.argv[2] === "attention") {
     const { attentionTable } = await import("./attention.ts");

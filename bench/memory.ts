@@ -6,30 +6,40 @@ const intervalMs = 100;
 export interface MemoryWatch {
   /** The peak so far in MB; null if the system has no /proc. */
   peakMb(): number | null;
+  /** The same with the pages of mapped files that were resident. */
+  peakTotalMb(): number | null;
   end(): void;
 }
 
 /**
- * Watches a process and its children. Pages of mapped files are excluded, because the system can reclaim them.
+ * Watches a process and its children. Pages of mapped files are counted apart, because the system can reclaim them.
  */
 export function watchMemory(pid: number): MemoryWatch {
-  let most: number | null = null;
+  let [most, mostInAll]: (number | null)[] = [null, null];
   const look = () => {
-    const now = ownMb(pid);
+    const [now, all] = [residentMb(pid, own), residentMb(pid, [...own, "RssFile"])];
     if (now !== null) most = Math.max(most ?? 0, now);
+    if (all !== null) mostInAll = Math.max(mostInAll ?? 0, all);
   };
   look();
   const timer = setInterval(look, intervalMs);
-  return { peakMb: () => (look(), most), end: () => clearInterval(timer) };
+  return {
+    peakMb: () => (look(), most ?? null),
+    peakTotalMb: () => (look(), mostInAll ?? null),
+    end: () => clearInterval(timer),
+  };
 }
 
-function ownMb(pid: number): number | null {
+/** Resident pages that belong to no file. */
+const own = ["RssAnon", "RssShmem"];
+
+function residentMb(pid: number, kinds: readonly string[]): number | null {
   return sumOfTree(pid, (folder) => {
     const status = readFileSync(`${folder}/status`, "utf8");
-    const own = ["RssAnon", "RssShmem"].map((name) =>
+    const sizes = kinds.map((name) =>
       Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1] ?? 0),
     );
-    return own.reduce((a, b) => a + b) / 1024;
+    return sizes.reduce((a, b) => a + b) / 1024;
   });
 }
 

@@ -4,16 +4,16 @@ import { flowLevels } from "../src/diffusion/levels.ts";
 import { samplers } from "../src/diffusion/samplers/index.ts";
 import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { type Contender, timed } from "./contender.ts";
+import { type OwnContender, timed } from "./contender.ts";
 import { emojiGraph, type EmojiWork } from "./emoji-work.ts";
 import { computedWith, networkUnder, skippedSince } from "./ours-settings.ts";
 import { batchName } from "./sample-work.ts";
 import type { Settings } from "./settings.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
 
-const contender: Contender = {
-  async setup(workDir) {
-    const work = readWork(workDir) as EmojiWork & Settings;
+const contender: OwnContender = {
+  async setup(workDir, settings) {
+    const work = { ...(readWork(workDir) as EmojiWork & Settings), ...settings };
     const backend = nodeBackend("cpu", { worker: true });
     const { graph, weights } = computedWith(work.compute, emojiGraph(work), storedTensors(workDir));
     // Without guidance the smallest batch is a single row, which all threads share.

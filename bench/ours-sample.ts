@@ -1,24 +1,25 @@
 /** The work of `sample-work.ts` with the model, guidance and sampler of the library. */
-import { traceNetwork } from "../src/models/network.ts";
 import { splitAcrossCopies, denoiserOf, batchedNetwork } from "../src/diffusion/denoiser.ts";
 import { guided } from "../src/diffusion/guidance.ts";
 import { flowLevels } from "../src/diffusion/levels.ts";
 import { samplers } from "../src/diffusion/samplers/index.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
 import { type NdArray, ndarray } from "../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
-import { type Contender, timed } from "./contender.ts";
-import { batchName, sampleModel, type SampleWork } from "./sample-work.ts";
+import { type OwnContender, timed } from "./contender.ts";
+import { batchName, sampleGraph, type SampleWork } from "./sample-work.ts";
 import type { Settings } from "./settings.ts";
 import { computedWith, networkUnder, skippedSince } from "./ours-settings.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
 
-const contender: Contender = {
-  async setup(workDir) {
-    const work = readWork(workDir) as SampleWork & Settings;
+const contender: OwnContender = {
+  async setup(workDir, settings) {
+    const work = { ...(readWork(workDir) as SampleWork & Settings), ...settings };
     const backend = nodeBackend("cpu", { worker: true });
-    const traced = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
-    const { graph, weights } = computedWith(work.compute, traced, storedTensors(workDir));
+    const { graph, weights } = computedWith(
+      work.compute,
+      sampleGraph(work),
+      storedTensors(workDir),
+    );
     // As many copies as the smallest batch has rows, with and without its class: threads that work on rows of their
     // own need not wait for each other.
     const copies = Math.min(work.threads, 2 * Math.min(...work.batches));
@@ -30,7 +31,7 @@ const contender: Contender = {
     const run = splitAcrossCopies(
       programs.map((program) => async (inputs) => (await program.run(inputs))["output"]!),
     );
-    const { learnedVariance } = sampleModel;
+    const learnedVariance = work.outputs > work.channels;
     const levels = flowLevels(work.steps);
     const skipped = { asked: 0, reused: 0 };
 
@@ -39,7 +40,7 @@ const contender: Contender = {
       const under = (classes: readonly number[]) => {
         const y = ndarray("int64", [batch], classes);
         const cached = networkUnder(work.cache, network, { y }, levels, skipped);
-        return denoiserOf(cached, "flow", { learnedVariance });
+        return denoiserOf(cached, work.predicts, { learnedVariance });
       };
       const { shape, data } = readTensor(workDir, `noise.${batch}`);
       const denoise = guided(

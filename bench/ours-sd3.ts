@@ -1,13 +1,12 @@
 /** The work of `sd3-work.ts` with the MMDiT of the library. */
-import { closeSync, openSync, writeSync } from "node:fs";
-import { join } from "node:path";
 import { type Graph, leafName } from "../src/engine/graph/graph.ts";
-import { ndarray, sizeOf, toNumbers } from "../src/engine/arrays/ndarray.ts";
+import { ndarray, toNumbers } from "../src/engine/arrays/ndarray.ts";
 import { normal, randomKey } from "../src/engine/random/random.ts";
 import type { WeightSource } from "../src/engine/runtime/backend.ts";
 import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { type Contender, timed } from "./contender.ts";
 import { computedWith } from "./ours-settings.ts";
+import { sd3NetworkFile, sd3Weights } from "./sd3-file.ts";
 import { blockGraph, type SD3Work, stepGraph } from "./sd3-work.ts";
 import type { Settings } from "./settings.ts";
 import { readTensor, readWork, storedTensors } from "./tensor-file.ts";
@@ -29,7 +28,8 @@ const contender: Contender = {
       }),
     );
     const graph = stepGraph(work);
-    const step = await compiled(graph, randomWeights(workDir, graph));
+    const file = await sd3NetworkFile(workDir, work);
+    const step = await compiled(graph, await sd3Weights(file));
     const stepInputs = Object.fromEntries(
       graph.inputs.map((leaf) => {
         const shape = [work.rows, ...(leaf.shape.slice(1) as readonly number[])];
@@ -54,29 +54,5 @@ const contender: Contender = {
     };
   },
 };
-
-/** Writes weights for a graph to a new file: a repeated list of random numbers, small enough to avoid overflow. */
-function randomWeights(workDir: string, graph: Graph): WeightSource {
-  const path = join(workDir, "model.bin");
-  const file = openSync(path, "w");
-  const noise = normal(randomKey(6), [2 ** 24]).data.map((value) => 0.02 * value);
-  const offsets = new Map<string, number>();
-  let end = 0;
-  for (const leaf of graph.parameters) {
-    offsets.set(leafName(leaf), end);
-    let left = sizeOf(leaf.shape as readonly number[]);
-    for (; left > 0; left -= noise.length) {
-      end += writeSync(file, noise.subarray(0, Math.min(left, noise.length)));
-    }
-  }
-  closeSync(file);
-  const shapes = new Map(graph.parameters.map((leaf) => [leafName(leaf), leaf.shape]));
-  return (name) => {
-    const offset = offsets.get(name);
-    if (offset === undefined) return undefined;
-    const shape = shapes.get(name) as readonly number[];
-    return { kind: "file", path, offset, length: 4 * sizeOf(shape), dtype: "float32", shape };
-  };
-}
 
 export default contender;

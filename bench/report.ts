@@ -13,6 +13,8 @@ export interface Run {
   readonly steps: readonly MeasuredStep[];
   /** Excludes pages of mapped files; null if unknown. */
   readonly peakMemoryMb: number | null;
+  /** With the pages of mapped files that were resident; null or absent if unknown. */
+  readonly peakTotalMb?: number | null;
 }
 
 export interface Timing {
@@ -21,6 +23,8 @@ export interface Timing {
   /** The median of the processor time of a step, in which reading results for the check is counted too; null if unknown. */
   readonly processor_ms: number | null;
   readonly peak_memory_mb: number | null;
+  /** With the resident pages of mapped files, such as weights; null if unknown. */
+  readonly peak_total_mb: number | null;
   readonly gflops: number;
   readonly timed_steps: number;
   readonly settings: string;
@@ -134,6 +138,7 @@ function timingOf(run: Run, suite: Suite, expected: readonly MeasuredStep[]): Ti
     min_ms: Math.min(...times),
     processor_ms: processor.every(Number.isFinite) ? median(processor) : null,
     peak_memory_mb: run.peakMemoryMb,
+    peak_total_mb: run.peakTotalMb ?? null,
     gflops: suite.flops / 1e6 / medianMs,
     timed_steps: timed.length,
     settings: run.settings,

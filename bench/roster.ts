@@ -8,7 +8,15 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import type { Launch } from "./child.ts";
 
-export const contenderNames = ["ours", "pytorch", "jax-js", "tfjs", "sequential"] as const;
+export const contenderNames = [
+  "ours",
+  "float32",
+  "pytorch",
+  "qvac",
+  "jax-js",
+  "tfjs",
+  "sequential",
+] as const;
 export type ContenderName = (typeof contenderNames)[number];
 
 export interface Entrant {

@@ -18,14 +18,15 @@
  *
  * `tensors.*` (see `tensor-file.ts`) holds every weight under its name in facebookresearch/DiT, the constant
  * `pos_embed`, and for each batch `noise.B` [B, 4, 32, 32] and the classes `y.B` [B]. `work.json` holds the numbers
- * below. Gates, modulations and the last layer start far from zero, where training starts them, so that a mistake
+ * below. With `--model FOLDER` these are the weights of a trained model instead, which draws whole pictures, by the
+ * prediction that its card names (`trained-sample.ts`). Of random weights, gates, modulations and the last layer start far from zero, where training starts them, so that a mistake
  * anywhere in a contender moves the latents.
  */
 import { countMultiplyAdds } from "../src/engine/passes/cost.ts";
-import { graphOf } from "../src/engine/graph/graph.ts";
+import { type Graph, graphOf } from "../src/engine/graph/graph.ts";
 import { sizeOf } from "../src/engine/arrays/ndarray.ts";
 import { type DiTConfig, ditPresets } from "../src/models/dit/config.ts";
-import { traceNetwork } from "../src/models/network.ts";
+import { networkSchema, type TracedNetwork, traceNetwork } from "../src/models/network.ts";
 import { type HostTensor, normalSource, normalTensor } from "./tensor-file.ts";
 
 export interface SampleWork {
@@ -37,6 +38,12 @@ export interface SampleWork {
   readonly size: number;
   readonly channels: number;
   readonly classes: number;
+  /** Channels of the network's output. */
+  readonly outputs: number;
+  /** What the network predicts: "flow" is noise minus picture. */
+  readonly predicts: "x0" | "flow";
+  /** The configuration of the network. */
+  readonly network: object;
   readonly frequencies: number;
   readonly steps: number;
   /** Divides `steps`. */
@@ -45,10 +52,9 @@ export interface SampleWork {
   readonly batches: readonly number[];
 }
 
-export const sampleModel: DiTConfig = ditPresets["DiT-S/2"];
-
 export function sampleWork(threads: number): SampleWork {
-  const { hidden, depth, heads, patch } = ditPresets["DiT-S/2"];
+  const preset: DiTConfig = ditPresets["DiT-S/2"];
+  const { hidden, depth, heads, patch } = preset;
   return {
     threads,
     hidden,
@@ -58,12 +64,24 @@ export function sampleWork(threads: number): SampleWork {
     size: 32,
     channels: 4,
     classes: 1000,
+    outputs: 8,
+    predicts: "flow",
+    network: { kind: "dit", ...preset },
     frequencies: 256,
     steps: 50,
     stride: 5,
     guidance: 4,
     batches: [1, 4],
   };
+}
+
+function tracedNetwork({ network }: SampleWork): TracedNetwork {
+  return traceNetwork(networkSchema().parse(network));
+}
+
+/** Traces the network: `x`, `t` and `y` → `output`. */
+export function sampleGraph(work: SampleWork): Graph {
+  return graphOf({ output: tracedNetwork(work).output });
 }
 
 /** The name of a batch among the parts of a step. */
@@ -73,7 +91,7 @@ export function batchName(batch: number): string {
 
 export function* sampleTensors(work: SampleWork): Generator<readonly [string, HostTensor]> {
   const normal = normalSource(3);
-  const { declared, buffers } = traceNetwork({ kind: "dit", ...sampleModel }).params;
+  const { declared, buffers } = tracedNetwork(work).params;
   for (const [name, { tensor }] of declared) {
     const shape = tensor.shape as readonly number[];
     yield [name, normalTensor(normal, shape, deviationOf(name, shape))];
@@ -100,7 +118,7 @@ function deviationOf(name: string, shape: readonly number[]): number {
  * without the class. Elementwise work is not counted.
  */
 export function sampleFlops(work: SampleWork): Record<string, number> {
-  const graph = graphOf({ output: traceNetwork({ kind: "dit", ...sampleModel }).output });
+  const graph = sampleGraph(work);
   return Object.fromEntries(
     work.batches.map((batch) => [
       batchName(batch),

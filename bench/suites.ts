@@ -5,6 +5,7 @@ import type { ContenderName } from "./roster.ts";
 import { matmulFlops, matmulTensors, matmulWork } from "./matmul-work.ts";
 import { loraFlops, loraTensors, loraWork } from "./lora-work.ts";
 import { emojiFlops, emojiTensors, emojiWork } from "./emoji-work.ts";
+import { trainedSampleTensors, trainedSampleWork } from "./trained-sample.ts";
 import { sampleFlops, sampleTensors, sampleWork } from "./sample-work.ts";
 import { describeSettings, isApproximate, type Settings } from "./settings.ts";
 import { sd3Flops, sd3Tensors, sd3Work } from "./sd3-work.ts";
@@ -33,6 +34,8 @@ export interface Suite {
   readonly absent?: Partial<Readonly<Record<ContenderName, string>>>;
   /** Settings that ours may be given. */
   readonly takes?: readonly (keyof Settings)[];
+  /** Whether it can use the weights of a trained model. */
+  readonly takesModel?: boolean;
   /** Whether ours computes approximately, so that the results of others need not be equal to it. */
   readonly approximate?: boolean;
   tensors(): Iterable<readonly [string, HostTensor]> | AsyncIterable<readonly [string, HostTensor]>;
@@ -42,9 +45,17 @@ export interface Suite {
 const warmups = 2;
 const patienceMs = 30_000;
 
+/** The contender that is ours without approximations has something to show only beside them. */
+function exactIn(settings: Settings): Suite["absent"] {
+  return isApproximate(settings) ? {} : { float32: "ours computes in float32 itself" };
+}
+
 const tooSlow = "its products take several times as long (suite matmul), 50 steps many minutes";
 
-export const suites: Readonly<Record<string, (threads: number, settings: Settings) => Suite>> = {
+/** What a suite is made with; `model` is a folder with trained weights. */
+type MakeSuite = (threads: number, settings: Settings, model?: string) => Suite;
+
+export const suites: Readonly<Record<string, MakeSuite>> = {
   matmul: (threads) => {
     const work = matmulWork(threads);
     const partFlops = matmulFlops(work);
@@ -90,23 +101,27 @@ export const suites: Readonly<Record<string, (threads: number, settings: Setting
       tensors: () => loraTensors(work),
     };
   },
-  sample: (threads, settings) => {
-    const work = { ...sampleWork(threads), ...settings };
+  sample: (threads, settings, model) => {
+    const random = sampleWork(threads);
+    const plain = model === undefined ? random : trainedSampleWork(random, model);
+    const work = { ...plain, ...settings };
     const partFlops = sampleFlops(work);
     return {
       description: `${work.stride} of ${work.steps} Euler steps with guidance of a DiT-S/2 in float32, for each batch size${describeSettings(settings)}`,
       work,
       flops: total(partFlops),
       partFlops,
-      rounds: work.steps / work.stride,
+      rounds: model === undefined ? work.steps / work.stride : 3,
       // Each contender has run the network for each batch size.
       warmups: 0,
       patienceMs: 600_000,
       valueName: "checksum",
-      absent: { "jax-js": tooSlow, tfjs: tooSlow },
+      absent: { "jax-js": tooSlow, tfjs: tooSlow, ...exactIn(settings) },
       takes: ["compute", "cache"],
+      takesModel: true,
       approximate: isApproximate(settings),
-      tensors: () => sampleTensors(work),
+      tensors: () =>
+        model === undefined ? sampleTensors(work) : trainedSampleTensors(work, model),
     };
   },
   emoji: (threads, settings) => {
@@ -122,6 +137,7 @@ export const suites: Readonly<Record<string, (threads: number, settings: Setting
       warmups: 0,
       patienceMs: 600_000,
       valueName: "checksum",
+      absent: { ...exactIn(settings) },
       takes: ["compute", "cache"],
       approximate: isApproximate(settings),
       tensors: () => emojiTensors(work),

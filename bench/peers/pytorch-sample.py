@@ -20,8 +20,8 @@ def setup(work, weights):
         h = F.conv2d(x, weights["x_embedder.proj.weight"], weights["x_embedder.proj.bias"], patch)
         h = h.flatten(2).transpose(1, 2) + weights["pos_embed"]
         out = transform(h, times, labels)
-        out = out.view(b, side, side, patch, patch, 2 * channels).permute(0, 5, 1, 3, 2, 4)
-        return out.reshape(b, 2 * channels, side * patch, side * patch)
+        out = out.view(b, side, side, patch, patch, work["outputs"]).permute(0, 5, 1, 3, 2, 4)
+        return out.reshape(b, work["outputs"], side * patch, side * patch)
 
     def drawing(batch):
         steps = work["steps"]
@@ -29,8 +29,11 @@ def setup(work, weights):
         classes = weights[f"y.{batch}"].long()
         labels = torch.cat([classes, torch.full_like(classes, work["classes"])])
         for i in range(steps):
-            times = torch.tensor([1000 * (1 - i / steps)])
+            noise = 1 - i / steps
+            times = torch.tensor([1000 * noise])
             out = dit(torch.cat([x, x]), times, labels)[:, :channels]
+            if work["predicts"] == "x0":
+                out = (torch.cat([x, x]) - out) / noise
             wanted, free = out.chunk(2)
             x = x - torch.lerp(free, wanted, work["guidance"]) / steps
             yield x

@@ -198,7 +198,8 @@ function alike(a: Picture, b: Picture): boolean {
   );
 }
 
-async function judged(judge: Extractor, pictures: readonly Picture[]): Promise<Drawings> {
+/** What the judge sees in pictures of any size. */
+export async function judged(judge: Extractor, pictures: readonly Picture[]): Promise<Drawings> {
   const fitting = { fit: "contain", background: "white" } as const;
   const fitted: Uint8Array[] = [];
   for (const picture of pictures) fitted.push(await fitPicture(picture, judgeShape, fitting));
@@ -209,7 +210,7 @@ async function judged(judge: Extractor, pictures: readonly Picture[]): Promise<D
 const judgeFile = packageFile("models/judge/judge.safetensors");
 
 /** Opens the judge that is bundled with the package. */
-async function openShippedJudge(backend: Backend): Promise<Extractor> {
+export async function openShippedJudge(backend: Backend): Promise<Extractor> {
   if (await exists(judgeFile))
     return (await openExtractorFile(judgeFile, backend, traceJudge())).extractor;
   throw new FormatError(`${judgeFile} is missing; reinstall Patchwise.`);
