@@ -17,7 +17,7 @@ export interface MemoryWatch {
 export function watchMemory(pid: number): MemoryWatch {
   let [most, mostInAll]: (number | null)[] = [null, null];
   const look = () => {
-    const [now, all] = [residentMb(pid, own), residentMb(pid, [...own, "RssFile"])];
+    const [now, all] = [residentMb(pid, ofNoFile), residentMb(pid, [...ofNoFile, "RssFile"])];
     if (now !== null) most = Math.max(most ?? 0, now);
     if (all !== null) mostInAll = Math.max(mostInAll ?? 0, all);
   };
@@ -31,7 +31,7 @@ export function watchMemory(pid: number): MemoryWatch {
 }
 
 /** Resident pages that belong to no file. */
-const own = ["RssAnon", "RssShmem"];
+const ofNoFile = ["RssAnon", "RssShmem"];
 
 function residentMb(pid: number, kinds: readonly string[]): number | null {
   return sumOfTree(pid, (folder) => {
