@@ -258,7 +258,8 @@ async function main(): Promise<number> {
     const { benchRanks } = await import("./ranks.ts");
     const report = await benchRanks(progress);
     const [one, two] = report.imagesPerSecond;
-    const line = `${report.mpi}: one rank ${one.toFixed(2)}, two ranks ${two.toFixed(2)} images/s, ratio ${report.ratio.toFixed(2)}; losses differ by up to ${report.lossDifference.toExponential(1)}`;
+    const planned = report.planned.map((speed) => speed.toFixed(2)).join(" and ");
+    const line = `${report.mpi}: one rank ${one.toFixed(2)}, two ranks ${two.toFixed(2)} images/s (planned ${planned}), ratio ${report.ratio.toFixed(2)}; losses differ by up to ${report.lossDifference.toExponential(1)}`;
     process.stdout.write(`${process.argv.includes("--json") ? JSON.stringify(report) : line}\n`);
     return 0;
   }

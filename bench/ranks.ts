@@ -27,6 +27,8 @@ export interface RanksReport {
   /** Images a second of one rank and of two, medians over all steps but the first of each run. */
   readonly imagesPerSecond: readonly [one: number, two: number];
   readonly ratio: number;
+  /** What `patchwise plan --link local` predicts for the same training on this machine. */
+  readonly planned: readonly [one: number, two: number];
   /** The largest relative difference of a loss. */
   readonly lossDifference: number;
   readonly mpi: string;
@@ -61,16 +63,37 @@ export async function benchRanks(say: (line: string) => void): Promise<RanksRepo
         lossDifference = Math.max(lossDifference, Math.abs(losses[1]![i]! / loss - 1));
       }
     }
+    const planned = plannedSpeeds(config);
+    say(`planned: ${planned.map((speed) => speed.toFixed(2)).join(" and ")} images/s`);
     const imagesPerSecond = [median(speeds[0]), median(speeds[1])] as const;
     return {
       imagesPerSecond,
       ratio: imagesPerSecond[1] / imagesPerSecond[0],
+      planned,
       lossDifference,
       mpi: mpi.name,
     };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Images a second of one rank and of two, as planned. */
+function plannedSpeeds(config: string): readonly [number, number] {
+  const [node, ...args] = [
+    ...program,
+    "plan",
+    config,
+    "--ranks",
+    "1,2",
+    "--link",
+    "local",
+    "--json",
+  ];
+  const { status, stdout, stderr } = spawnSync(node!, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`The plan failed: ${stderr}`);
+  const { ranks } = JSON.parse(stdout) as { ranks: readonly { imagesPerSecond: number }[] };
+  return [ranks[0]!.imagesPerSecond, ranks[1]!.imagesPerSecond];
 }
 
 /** Pictures of noise, and the config of a DiT of 33M parameters on them. */
@@ -90,7 +113,7 @@ async function writeTraining(folder: string): Promise<string> {
     `data: { kind: images, path: ${JSON.stringify(pictures)} }
 picture: { size: ${SIDE} }
 model: { patch: 4, hidden: 384, depth: 12, heads: 6 }
-training: { steps: ${STEPS}, batch: 32, threads: 1 }
+training: { steps: ${STEPS}, batch: 32, threads: 1, shardOptimizer: true }
 samples: { grids: 0 }
 validation: { share: 0 }
 checkpoint: { steps: 1000 }

@@ -23,7 +23,8 @@ import { changedCode, promptChoices } from "../../src/models/text-encoders/promp
 import { createParams, initialize, type Params } from "../../src/nn/params.ts";
 import { averagesIn } from "../../src/training/loop.ts";
 import { adamW, rateAt } from "../../src/training/optimizers.ts";
-import { createTrainer, trainingStep } from "../../src/training/step.ts";
+import { trainingStep } from "../../src/training/step.ts";
+import { createTrainer } from "../../src/training/trainer.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { writeFileAtomic } from "../../src/weights/sources/atomic-node.ts";
 import { type Caption, type Meaning, openCaptions } from "./captions.ts";

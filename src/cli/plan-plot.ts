@@ -1,10 +1,11 @@
 /** The plot of `patchwise plan`: images a second over ranks, beside the speed that no communication would give. */
-import type { Link, PlannedRanks } from "../training/scaling/plan.ts";
+import type { Link, PlannedRanks, SharedMemory } from "../training/scaling/plan.ts";
 
 const [WIDTH, HEIGHT, MARGIN] = [640, 420, 60];
 
 /** An SVG with both axes logarithmic. */
-export function plannedPlot(rows: readonly PlannedRanks[], { gigabits }: Link): string {
+export function plannedPlot(rows: readonly PlannedRanks[], link: Link | SharedMemory): string {
+  const where = "gigabits" in link ? `at ${link.gigabits} Gbit/s` : "on one machine";
   const [first] = rows as readonly [PlannedRanks];
   const ideal = rows.map(({ ranks }) => (first.imagesPerSecond / first.ranks) * ranks);
   const speeds = rows.map(({ imagesPerSecond }) => imagesPerSecond);
@@ -26,7 +27,7 @@ export function plannedPlot(rows: readonly PlannedRanks[], { gigabits }: Link): 
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="13">
 <rect width="${WIDTH}" height="${HEIGHT}" fill="white"/>
-<text x="${WIDTH / 2}" y="20" text-anchor="middle">Images a second over ranks, and efficiency, at ${gigabits} Gbit/s (predicted)</text>
+<text x="${WIDTH / 2}" y="20" text-anchor="middle">Images a second over ranks, and efficiency, ${where} (predicted)</text>
 <polyline points="${line(ideal)}" fill="none" stroke="#999" stroke-dasharray="5 4"/>
 <polyline points="${line(speeds)}" fill="none" stroke="#0b6bcb" stroke-width="2"/>
 ${marks.join("\n")}

@@ -1,4 +1,5 @@
 /** patchwise plan CONFIG: what a training takes at any number of ranks, before anything is rented. */
+import { availableParallelism as cores } from "node:os";
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
 import { UsageError } from "../engine/errors.ts";
@@ -10,7 +11,12 @@ import type { RunConfig } from "../training/config/config.ts";
 import { configuredStep, stepsOf } from "../training/configured-step.ts";
 import type { Task } from "../training/loop.ts";
 import { openedTraining } from "../training/run/opened-training-node.ts";
-import { measuredCopyRate, measuredCosts, rankMemory } from "../training/scaling/measure-node.ts";
+import {
+  measuredCopyRate,
+  measuredCopyRates,
+  measuredCosts,
+  rankMemory,
+} from "../training/scaling/measure-node.ts";
 import {
   countedCosts,
   ethernetLatency,
@@ -18,6 +24,7 @@ import {
   type PlannedRanks,
   planRanks,
   type RankCosts,
+  type SharedMemory,
   rankCounts,
   rowsOfRank,
 } from "../training/scaling/plan.ts";
@@ -30,7 +37,7 @@ import { collect, readConfig } from "./train.ts";
 
 interface PlanOptions {
   readonly ranks?: string;
-  readonly link: number;
+  readonly link: number | "local";
   readonly latency: number;
   readonly speed?: number;
   readonly memoryRate?: number;
@@ -58,7 +65,12 @@ export function addPlan(program: Command): void {
       "--ranks <n,n>",
       `numbers of ranks; those of ${usualRanks.join(",")} that divide the batch by default`,
     )
-    .option("--link <gbit>", "Gbit/s between a rank and the others", numberOption("--link"), 10)
+    .option(
+      "--link <gbit>",
+      'Gbit/s between a rank and the others, or "local" for ranks that share this machine\'s memory',
+      linkOption,
+      10,
+    )
     .option(
       "--latency <us>",
       "microseconds of a message between ranks",
@@ -99,11 +111,16 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
   const { batch, accumulate } = given.training;
   const counts =
     options.ranks === undefined
-      ? usualRanks.filter((ranks) => batch % ranks === 0)
+      ? usualRanks.filter(
+          (ranks) => batch % ranks === 0 && (gigabits !== "local" || ranks <= cores()),
+        )
       : rankCounts(options.ranks);
   // Refused before minutes of measuring.
   for (const ranks of counts) rowsOfRank(ranks, batch);
-  const link: Link = { gigabits, latency: latency / 1e6 };
+  const link: Link | SharedMemory =
+    gigabits === "local"
+      ? { copyRates: await measuredCopyRates(onThisMachine(counts)) }
+      : { gigabits, latency: latency / 1e6 };
   const backend = await onDevice(options.device, async (device) => nodeBackend(device));
   // Nothing is written there; the folder only names the model.
   const out = join("runs", given.name ?? basename(file, extname(file)));
@@ -135,11 +152,11 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
   writeText(
     process.stdout,
     [
-      `${size}, batch ${batch * accumulate}; ${gigabits} Gbit/s between ranks.`,
+      `${size}, batch ${batch * accumulate}; ${gigabits === "local" ? "ranks that share this machine's memory" : `${gigabits} Gbit/s between ranks`}.`,
       "",
       ...tableOf(ranks, pictures),
       "",
-      ...assumptions(options, costs.copyRate),
+      ...assumptions(options, costs),
       "",
     ].join("\n"),
   );
@@ -148,7 +165,14 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
 /** @throws UsageError */
 function requireSensible(options: PlanOptions): void {
   const { link, latency, speed, memoryRate, pictures, price, plot } = options;
-  const positive = { link, latency, speed, "memory-rate": memoryRate, pictures, price };
+  const positive = {
+    link: link === "local" ? 1 : link,
+    latency,
+    speed,
+    "memory-rate": memoryRate,
+    pictures,
+    price,
+  };
   for (const [name, value] of Object.entries(positive)) {
     if (value === undefined || value > 0) continue;
     throw new UsageError(`--${name} is ${value}; give a number above 0.`);
@@ -172,28 +196,61 @@ async function costsOf(
 ): Promise<RankCosts> {
   const step = configuredStep(task, { ...training, accumulate: 1 });
   if (speed === undefined) {
-    return measuredCosts(backend, step, task, training.batch, {
-      threads: training.threads,
-      available: device === "cpu" ? availableMemory() : undefined,
-    });
+    return measuredCosts(
+      backend,
+      step,
+      task,
+      training,
+      device === "cpu" ? availableMemory() : undefined,
+    );
   }
   const parameters = countElements(Object.values(task.trained));
   return countedCosts(
-    { parameters, multiplyAdds: task.multiplyAdds(), memory: rankMemory(step, parameters) },
+    {
+      parameters,
+      multiplyAdds: task.multiplyAdds(),
+      memory: rankMemory(step, parameters, training),
+      shards: training.shardOptimizer,
+      localSteps: training.localSteps?.steps,
+    },
     speed,
     memoryRate === undefined ? measuredCopyRate() : memoryRate * 1e9,
   );
 }
 
-function assumptions({ speed, latency, device }: PlanOptions, copyRate: number): string[] {
+function assumptions(
+  { speed, latency, device, link }: PlanOptions,
+  { copyRate, localSteps }: Pick<RankCosts, "copyRate" | "localSteps">,
+): string[] {
   const how =
     speed === undefined
       ? `steps measured on this machine's ${device} now, which other work on it may slow`
       : `${speed} Tflop/s in every product, and ${(copyRate / 1e9).toPrecision(2)} GB/s where gradients, weights and moments are copied`;
+  const where =
+    link === "local"
+      ? "every rank on cores of its own of this machine, whose memory they share"
+      : `every rank on such a machine, with a link of its own at 90 % of its rate and ${latency} µs a message`;
+  const order = localSteps
+    ? `steps of each rank alone, and a meeting after every ${localSteps}`
+    : "gradient, all-reduce and update one after another, as patchwise train runs them";
   return [
-    `It assumes: ${how}; every rank on such a machine, with a link of its own at 90 % of its rate and ${latency} µs a message;`,
-    "gradient, all-reduce and update one after another, as patchwise train runs them; pictures that are read in time; no rank slower than the others.",
+    `It assumes: ${how}; ${where};`,
+    `${order}; pictures that are read in time; no rank slower than the others.`,
   ];
+}
+
+/** @throws UsageError */
+function linkOption(text: string): PlanOptions["link"] {
+  return text === "local" ? text : numberOption("--link")(text);
+}
+
+/** @throws UsageError if there are more ranks than cores */
+function onThisMachine(counts: readonly number[]): readonly number[] {
+  const most = Math.max(...counts);
+  if (most <= cores()) return counts;
+  throw new UsageError(
+    `--link local is for ranks that share this machine, which has ${cores()} cores, but --ranks names ${most}; give fewer, or the Gbit/s between machines as --link.`,
+  );
 }
 
 type PricedRanks = PlannedRanks & {

@@ -24,7 +24,8 @@ import { readAllFloat32 } from "../weights/safetensors/safetensors.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { adamW, rateAt } from "../training/optimizers.ts";
 import { averagesIn } from "../training/loop.ts";
-import { createTrainer, trainingStep } from "../training/step.ts";
+import { trainingStep } from "../training/step.ts";
+import { createTrainer } from "../training/trainer.ts";
 
 const BATCH = 64;
 const schedule = { rate: 2e-3, warmUp: 50, decay: { kind: "cosine", over: 1, to: 0 } } as const;

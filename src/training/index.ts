@@ -28,19 +28,21 @@ export {
 } from "./optimizers.ts";
 export {
   type Arrays,
-  createTrainer,
   emaPrefix,
   optimizerPrefix,
-  type ReduceGradients,
-  type StepResult,
-  type Trainer,
-  type TrainerOptions,
-  type TrainerState,
   type TrainingStep,
   trainingStep,
   type TrainingStepOptions,
   type StepHalves,
 } from "./step.ts";
+export {
+  createTrainer,
+  type ReduceGradients,
+  type StepResult,
+  type Trainer,
+  type TrainerOptions,
+  type TrainerState,
+} from "./trainer.ts";
 export { type Objective, objective, type ObjectiveOptions } from "./tasks/denoiser.ts";
 export { type ExampleOptions, examplesOf } from "./tasks/examples.ts";
 export { readWords, type WordTable } from "./tasks/words.ts";

@@ -18,28 +18,16 @@ import type { RunConfig } from "./config/config.ts";
 import type { ImageShape } from "../models/default-sizes.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { besideTraining, type Warning } from "./beside.ts";
-import {
-  agreed,
-  type Collective,
-  meanGradients,
-  ownRows,
-  rowsOf,
-  togetherWith,
-} from "./collective/collective.ts";
+import { agreed, type Collective, ownRows, rowsOf } from "./collective/collective.ts";
+import { type MeetingTrainer, openTrainer } from "./collective/ranked-trainer.ts";
 import { leastMemory, memoryOf, requireMemory } from "./memory.ts";
 import { isDue, isSampled, wantsSamples } from "./due.ts";
 import { allFinite, notFinite } from "./finite.ts";
 import { configuredStep, stepsOf } from "./configured-step.ts";
 import type { FixedType } from "./fixed-weights.ts";
 import { type Optimizer, rateAt, type Tree } from "./optimizers.ts";
-import {
-  type Arrays,
-  createTrainer,
-  emaPrefix,
-  type ReduceGradients,
-  type Trainer,
-  type TrainerState,
-} from "./step.ts";
+import { type Arrays, emaPrefix } from "./step.ts";
+import type { ReduceGradients, TrainerState } from "./trainer.ts";
 
 /** The pictures that a training learns from, as the network sees them. */
 export interface DataSource {
@@ -228,7 +216,7 @@ export interface Resumption {
  * @throws PatchwiseError when the loss, the gradient or the state is no longer finite; the last checkpoint is kept
  */
 export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
-  const { backend, config, source, task, batches, from, report } = options;
+  const { config, source, task, batches, from, report } = options;
   const { training } = config;
   const { collective } = options;
   const rows = collective ? ownRows(collective, training.batch).count : training.batch;
@@ -253,20 +241,8 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
   // Read first: what is wrong with the validation data is said before the step is compiled.
   const validate =
     batches.validation && (await task.validator(batches.validation, batches.latents));
-  const own = await createTrainer(
-    backend,
-    step,
-    // Passed on at once: a variable would keep the first state in memory all along.
-    from ? { step: from.step, state: await from.readState() } : await task.initial(),
-    {
-      reduce:
-        options.reduce ??
-        (collective && (async (gradients) => meanGradients(collective, gradients))),
-      ...(training.threads && { threads: training.threads }),
-    },
-  );
-  return closing({ close: () => own.dispose() }, async () => {
-    const trainer = collective ? await togetherWith(collective, own) : own;
+  const trainer = await openTrainer(options, step);
+  return closing({ close: () => trainer.dispose() }, async () => {
     const recorder = await options.openRecorder();
     const run = { ...options, trainer, recorder, validate, graph: step.graph };
     return closing(recorder, () => runSteps(run));
@@ -274,7 +250,7 @@ export async function trainLoop(options: LoopOptions): Promise<TrainingResult> {
 }
 
 interface Run extends LoopOptions {
-  readonly trainer: Trainer;
+  readonly trainer: MeetingTrainer;
   readonly recorder: Recorder;
   readonly validate: Awaited<ReturnType<Task["validator"]>> | undefined;
   /** The graph of a step. */
@@ -287,18 +263,20 @@ async function runSteps(run: Run): Promise<TrainingResult> {
   const started = performance.now() - 1000 * (from?.seconds ?? 0);
   const elapsed = () => (performance.now() - started) / 1000;
   /** What all ranks go by, so that they end after the same step. */
-  const now = () => agreed(collective, { seconds: elapsed(), stopped: signal?.aborted === true });
+  const now = () =>
+    agreed(collective, { seconds: elapsed(), stopped: signal?.aborted === true }, trainer);
   let count = from?.step ?? 0;
   const { last, validate, draw, note, save } = betweenSteps(run, elapsed);
   /** Skipped pictures that were reported. */
   let told = 0;
   const recent: number[] = [];
   const all = stepsOf(training, task);
-  let clock = now();
+  let clock = await now();
   const progress = () =>
     all === undefined ? clock.seconds / (60 * training.minutes!) : count / all;
   let shown = progress();
-  for (; progress() < 1 && !clock.stopped; clock = now()) {
+  let due = false;
+  for (; progress() < 1 && !clock.stopped; clock = await now()) {
     const rate = rateAt({ ...training, rate: training.optimizer.rate }, count + 1, progress());
     const began = performance.now();
     const inputs = await nextInputs(run, count, rate);
@@ -327,13 +305,21 @@ async function runSteps(run: Run): Promise<TrainingResult> {
     const isAsked = run.asksSamples?.() ?? false;
     if (done < 1 && (isAsked || isSampled(samples, count, shown, done))) await draw(count);
     shown = done;
-    if (isDue(config.checkpoint, count, elapsed() - last.saved.seconds)) await save(count);
+    due ||= isDue(config.checkpoint, count, elapsed() - last.saved.seconds);
+    if (due && count % (training.localSteps?.steps ?? 1) === 0) {
+      await save(count);
+      due = false;
+    }
     // Signals and messages arrive only between steps, since a run occupies the thread.
     await otherEvents();
   }
+  await trainer.meet?.();
+  // The others have nothing to write, and hand over their parts of the state meanwhile.
+  if (collective && collective.rank > 0) await now();
   if (progress() >= 1 && last.validated?.step !== count) await validate(count);
   if (progress() >= 1 && last.drawn !== count && wantsSamples(samples)) await draw(count);
   if (last.saved.step !== count || count === 0) await save(count);
+  if (collective?.rank === 0) await now();
   return {
     steps: count,
     seconds: elapsed(),

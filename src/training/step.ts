@@ -4,11 +4,10 @@
  * It runs as one program whose weights, moments and averages are state, which stays on the device from step to step. Where
  * something has to happen between gradient and update, such as an average over several machines, it runs as two programs.
  */
-import { PatchwiseError } from "../engine/errors.ts";
 import { input, where } from "../engine/graph/functional.ts";
 import { gradient } from "../engine/gradients/gradient.ts";
-import { type Graph, graphOf, leafName } from "../engine/graph/graph.ts";
-import { type NdArray, scalar, zeros } from "../engine/arrays/ndarray.ts";
+import { type Graph, graphOf } from "../engine/graph/graph.ts";
+import { type NdArray, zeros } from "../engine/arrays/ndarray.ts";
 import type { Backend, CompileOptions } from "../engine/runtime/backend.ts";
 import { mapValues, pick, prefixed, recordOf } from "../engine/records.ts";
 import { resolve } from "../engine/graph/shape.ts";
@@ -43,12 +42,34 @@ export interface TrainingStep {
   readonly stored?: Pick<CompileOptions, "weights" | "prepack">;
   /** Runs in a step. */
   readonly accumulate: number;
-  /** Traces the same step as two graphs. */
-  halves(): StepHalves;
+  /** True if long gradients are scaled down. */
+  readonly clips: boolean;
+  /**
+   * Traces the same step as two graphs.
+   *
+   * @param share the factor of the gradients that the first one returns; 1 by default
+   */
+  halves(share?: number): StepHalves;
+  /** Traces the update of some of the weights. */
+  part(names: readonly string[]): StepPart;
   /** Sums of gradients to begin with, which are state within a step only. */
   readonly sums: () => Arrays;
-  /** Computes the first values of the rest of the state from those of the weights. */
-  initialState(backend: Backend, weights: Arrays): Promise<Record<string, NdArray>>;
+  /** Computes the first values of the rest of the state from those of the weights, or of some of them. */
+  initialState(
+    backend: Backend,
+    weights: Arrays,
+    names?: readonly string[],
+  ): Promise<Record<string, NdArray>>;
+}
+
+/** The update of some weights, which are inputs: a rank keeps the moments and averages of its own part only. */
+export interface StepPart {
+  /** Takes `gradient/NAME`; returns `squares`, the sum of the squares of all of them. Undefined for a step that does not clip. */
+  readonly norm: Graph | undefined;
+  /** Takes `gradient/NAME`, `step`, and `norm` if the step clips; returns `weight/NAME`. */
+  readonly update: Graph;
+  /** The state of `update`: moments and averages. */
+  readonly state: Readonly<Record<string, string>>;
 }
 
 /** A training step with room between gradient and update. The weights are inputs of both graphs. */
@@ -65,9 +86,9 @@ export interface StepHalves {
 export const optimizerPrefix = "optimizer/";
 export const emaPrefix = "ema/";
 /** Sums of gradients within a step. Between steps they mean nothing. */
-const gatheredPrefix = "gathered/";
-const gradientPrefix = "gradient/";
-const weightPrefix = "weight/";
+export const gatheredPrefix = "gathered/";
+export const gradientPrefix = "gradient/";
+export const weightPrefix = "weight/";
 
 /**
  * Traces a training step.
@@ -91,26 +112,40 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
     graph: graphOf({ loss, ...gradientNorm, ...prefixed("next/", next) }),
     state: mapValues(next, (_, name) => `next/${name}`),
     accumulate,
-    halves() {
+    clips: options.clip !== undefined,
+    halves(share = 1) {
+      const shared = share === 1 ? gradients : gradient(loss.mul(share), Object.values(params));
       const half = updated(held(gradientPrefix, own), options);
-      const weights = pick(half.after, (name) => name in params);
-      const rest = pick(half.after, (name) => !(name in params));
       return {
-        gradient: graphOf({ loss, ...prefixed(gradientPrefix, own) }),
-        update: graphOf({
-          ...half.gradientNorm,
-          ...prefixed(weightPrefix, weights),
-          ...prefixed("next/", rest),
+        gradient: graphOf({
+          loss,
+          ...prefixed(
+            gradientPrefix,
+            recordOf(names, (_, i) => shared[i]!),
+          ),
         }),
-        state: mapValues(rest, (_, name) => `next/${name}`),
+        ...updateOf(half, params),
+      };
+    },
+    part(some) {
+      const chosen = pick(params, (name) => some.includes(name));
+      const given = held(gradientPrefix, chosen);
+      const clips = options.clip !== undefined;
+      return {
+        norm: clips ? graphOf({ squares: squaresOf(given) }) : undefined,
+        ...updateOf(
+          updated(given, { ...options, params: chosen }, clips ? input("norm", []) : undefined),
+          chosen,
+        ),
       };
     },
     sums: () => (gathered ? prefixed(gatheredPrefix, mapValues(params, zeroArray)) : {}),
-    async initialState(backend, values) {
-      const first = optimizer.init(params);
+    async initialState(backend, weights, some = names) {
+      const values = pick(weights, (name) => some.includes(name));
+      const first = optimizer.init(pick(params, (name) => some.includes(name)));
       const moments = Object.keys(first).length > 0 ? await computed(backend, first) : {};
       return {
-        ...values,
+        ...weights,
         ...prefixed(optimizerPrefix, moments),
         ...(options.emaDecay !== undefined && prefixed(emaPrefix, values)),
       };
@@ -118,13 +153,38 @@ export function trainingStep(options: TrainingStepOptions): TrainingStep {
   };
 }
 
-/** Traces the update of weights, moments and averages by the gradients of a whole step. */
+/** An update as a graph of its own, whose weights are no state. */
+function updateOf({ after, gradientNorm }: Update, params: Tree): Omit<StepHalves, "gradient"> {
+  const weights = pick(after, (name) => name in params);
+  const rest = pick(after, (name) => !(name in params));
+  return {
+    update: graphOf({
+      ...gradientNorm,
+      ...prefixed(weightPrefix, weights),
+      ...prefixed("next/", rest),
+    }),
+    state: mapValues(rest, (_, name) => `next/${name}`),
+  };
+}
+
+interface Update {
+  readonly before: Tree;
+  readonly after: Tree;
+  readonly gradientNorm: Tree;
+}
+
+/**
+ * Traces the update of weights, moments and averages by the gradients of a whole step.
+ *
+ * @param given the norm of the gradients, if these are not all of them
+ */
 function updated(
   gradients: Tree,
   { params, optimizer, emaDecay, clip }: TrainingStepOptions,
-): { readonly before: Tree; readonly after: Tree; readonly gradientNorm: Tree } {
+  given?: Tensor,
+): Update {
   const step = input("step", []);
-  const norm = clip === undefined ? undefined : globalNorm(gradients);
+  const norm = clip === undefined ? undefined : (given ?? globalNorm(gradients));
   // As in PyTorch, 1e-6 guards against a division by zero.
   const scale = norm?.add(1e-6).reciprocal().mul(clip!).minimum(1);
   const grads = scale ? mapTree(gradients, (g) => g.mul(scale)) : gradients;
@@ -139,7 +199,7 @@ function updated(
       ...prefixed(optimizerPrefix, newMoments),
       ...(decay !== undefined && prefixed(emaPrefix, averaged(averages, newWeights, decay))),
     },
-    gradientNorm: norm ? { gradientNorm: norm } : {},
+    gradientNorm: norm && !given ? { gradientNorm: norm } : {},
   };
 }
 
@@ -157,8 +217,8 @@ function held(prefix: string, tree: Tree): Tree {
 }
 
 /** Float scalars, 1 or 0, that say whether a run is the first and the last of its step. */
-const firstOfStep = "first";
-const lastOfStep = "last";
+export const firstOfStep = "first";
+export const lastOfStep = "last";
 
 /** The sum of a step's gradients so far, each divided by their number. */
 function gather(grads: Tree, count: number): Tree {
@@ -174,8 +234,12 @@ function onlyLast(before: Tree, after: Tree): Tree {
 }
 
 function globalNorm(grads: Tree): Tensor {
+  return squaresOf(grads).sqrt();
+}
+
+function squaresOf(grads: Tree): Tensor {
   const squares = Object.values(grads).map((g) => g.square().sum());
-  return squares.reduce((sum, square) => sum.add(square)).sqrt();
+  return squares.reduce((sum, square) => sum.add(square));
 }
 
 function averaged(averages: Tree, weights: Tree, decay: number | Tensor): Tree {
@@ -185,201 +249,4 @@ function averaged(averages: Tree, weights: Tree, decay: number | Tensor): Tree {
 
 function zeroArray({ shape, dtype }: Tensor): NdArray {
   return zeros(dtype, resolve(shape, undefined));
-}
-
-export interface StepResult {
-  /** The loss before the update, as the mean over the step's batches. */
-  readonly loss: number;
-  /** The norm of the gradient before it was clipped; undefined for a step without `clip`. */
-  readonly gradientNorm: number | undefined;
-}
-
-/** Runs training steps. */
-export interface Trainer {
-  /** Does one step on a batch, or on as many batches as a step accumulates. */
-  step(...batches: readonly Arrays[]): Promise<StepResult>;
-  /** Copies of weights, moments and averages by name. */
-  readState(): Promise<Record<string, NdArray>>;
-  /** Replaces weights, moments and averages by name; values that are not given stay as they are. */
-  writeState(values: Arrays): Promise<void>;
-  dispose(): Promise<void>;
-}
-
-/** The state from which an interrupted training resumes. */
-export interface TrainerState {
-  /** Steps done. */
-  readonly step: number;
-  /** The result of `readState` at that step. */
-  readonly state: Arrays;
-}
-
-/**
- * Turns the gradients of this process into those to update with, both by name of the weight. With copies of a model on
- * several machines, it returns their mean.
- */
-export type ReduceGradients = (gradients: Arrays) => Promise<Arrays>;
-
-export interface TrainerOptions extends Pick<CompileOptions, "threads" | "weights"> {
-  /** Called once a step, between gradient and update. Without it, a step runs as one program. */
-  readonly reduce?: ReduceGradients | undefined;
-}
-
-/** Compiles a step that starts from the given weights, or from the state of an interrupted training. */
-export async function createTrainer(
-  backend: Backend,
-  step: TrainingStep,
-  from: Arrays | TrainerState,
-  { reduce, ...given }: TrainerOptions = {},
-): Promise<Trainer> {
-  const options = { ...step.stored, ...given };
-  const resumed = isTrainerState(from);
-  const state = resumed ? from.state : await step.initialState(backend, from);
-  const runner = reduce
-    ? await openHalves(backend, step, state, reduce, options)
-    : await openWhole(backend, step, state, options);
-  let count = resumed ? from.step : 0;
-  return {
-    ...runner,
-    async step(...batches) {
-      if (batches.length !== step.accumulate) {
-        throw new PatchwiseError(
-          `A step was given ${batches.length} batches, but accumulates ${step.accumulate}; give as many.`,
-        );
-      }
-      count++;
-      return runner.run(batches, count);
-    },
-  };
-}
-
-interface Runner extends Omit<Trainer, "step"> {
-  run(batches: readonly Arrays[], count: number): Promise<StepResult>;
-}
-
-/** A step as one program, which holds the whole state. */
-async function openWhole(
-  backend: Backend,
-  { graph, state, accumulate, sums }: TrainingStep,
-  from: Arrays,
-  options: TrainerOptions,
-): Promise<Runner> {
-  const initialState = { ...from, ...sums() };
-  const program = await backend.compile(graph, { ...options, state, initialState });
-  return {
-    async run(batches, count) {
-      let sum = 0;
-      let gradientNorm: number | undefined;
-      for (const [i, inputs] of batches.entries()) {
-        const position = accumulate > 1 && {
-          [firstOfStep]: scalar(i === 0 ? 1 : 0),
-          [lastOfStep]: scalar(i === batches.length - 1 ? 1 : 0),
-        };
-        const outputs = await program.run({ ...inputs, ...position, ...stepInput(graph, count) });
-        sum += numberIn(outputs["loss"]!);
-        gradientNorm = outputs["gradientNorm"] && numberIn(outputs["gradientNorm"]);
-      }
-      return { loss: sum / batches.length, gradientNorm };
-    },
-    readState: async () => pick(await program.readState(), isKept),
-    writeState: (values) => program.writeState(pick(values, isKept)),
-    dispose: () => program.dispose(),
-  };
-}
-
-/** A step as two programs: the weights are on the host between them, moments and averages stay in the second one. */
-async function openHalves(
-  backend: Backend,
-  step: TrainingStep,
-  state: Arrays,
-  reduce: ReduceGradients,
-  options: TrainerOptions,
-): Promise<Runner> {
-  const halves = step.halves();
-  const isWeight = (name: string) => `${weightPrefix}${name}` in halves.update.outputs;
-  let weights: Arrays = pick(state, isWeight);
-  const gradientProgram = await backend.compile(halves.gradient, options);
-  const updateProgram = await backend.compile(halves.update, {
-    ...options,
-    state: halves.state,
-    initialState: pick(state, (name) => name in halves.state),
-  });
-  const updateInputs = new Set(halves.update.inputs.map(leafName));
-  return {
-    async run(batches, count) {
-      const gathered: Record<string, NdArray> = {};
-      let sum = 0;
-      let settings: Arrays = {};
-      for (const inputs of batches) {
-        settings = pick(inputs, (name) => updateInputs.has(name));
-        const outputs = await gradientProgram.run({
-          ...pick(inputs, (name) => !updateInputs.has(name)),
-          ...parametersOf(halves.gradient, weights),
-        });
-        sum += numberIn(outputs["loss"]!);
-        for (const name of Object.keys(weights)) {
-          const g = outputs[gradientPrefix + name]!;
-          gathered[name] = batches.length === 1 ? g : added(gathered[name], g, 1 / batches.length);
-        }
-      }
-      const outputs = await updateProgram.run({
-        ...settings,
-        ...prefixed(gradientPrefix, await reduce(gathered)),
-        ...parametersOf(halves.update, weights),
-        ...stepInput(halves.update, count),
-      });
-      weights = mapValues(weights, (_, name) => outputs[weightPrefix + name]!);
-      const norm = outputs["gradientNorm"];
-      return { loss: sum / batches.length, gradientNorm: norm && numberIn(norm) };
-    },
-    readState: async () => ({
-      ...mapValues(weights, copyOf),
-      ...(await updateProgram.readState()),
-    }),
-    async writeState(values) {
-      await updateProgram.writeState(pick(values, (name) => !isWeight(name) && isKept(name)));
-      weights = { ...weights, ...mapValues(pick(values, isWeight), copyOf) };
-    },
-    async dispose() {
-      await gradientProgram.dispose();
-      await updateProgram.dispose();
-    },
-  };
-}
-
-/** Returns true if a part of the state lasts from step to step; checkpoints of older versions hold the others too. */
-function isKept(name: string): boolean {
-  return !name.startsWith(gatheredPrefix);
-}
-
-/** sum + share · array, in the order of float32 operations that the single program has. */
-function added(sum: NdArray | undefined, array: NdArray, share: number): NdArray {
-  const before = sum?.data as Float32Array | undefined;
-  const factor = Math.fround(share);
-  const data = Float32Array.from(array.data as Float32Array, (value, i) =>
-    before ? before[i]! + Math.fround(value * factor) : value * factor,
-  );
-  return { ...array, dtype: "float32", data };
-}
-
-/** The weights that a graph takes: a loss need not depend on all of them. */
-function parametersOf({ parameters }: Graph, weights: Arrays): Arrays {
-  const names = new Set(parameters.map(leafName));
-  return pick(weights, (name) => names.has(name));
-}
-
-/** The number of the step, for optimizers that use it. */
-function stepInput({ inputs }: Graph, count: number): Arrays {
-  return inputs.some((leaf) => leafName(leaf) === "step") ? { step: scalar(count) } : {};
-}
-
-function copyOf(array: NdArray): NdArray {
-  return { ...array, data: array.data.slice() };
-}
-
-function numberIn({ data }: NdArray): number {
-  return Number(data[0]);
-}
-
-function isTrainerState(from: Arrays | TrainerState): from is TrainerState {
-  return typeof from["step"] === "number";
 }

@@ -27,7 +27,8 @@ import {
   trainLoop,
 } from "./loop.ts";
 import type { Optimizer } from "./optimizers.ts";
-import type { Arrays, ReduceGradients } from "./step.ts";
+import type { Arrays } from "./step.ts";
+import type { ReduceGradients } from "./trainer.ts";
 import { conditionIn, type ReadWeights, wholeModelTask } from "./tasks/denoiser.ts";
 import { completeWords } from "./tasks/vocabulary.ts";
 import type { WordTable } from "./tasks/words.ts";

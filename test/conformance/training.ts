@@ -6,7 +6,8 @@ import type { Backend } from "../../src/engine/runtime/backend.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import type { Tensor } from "../../src/engine/graph/tensor.ts";
 import { adamW } from "../../src/training/optimizers.ts";
-import { createTrainer, trainingStep } from "../../src/training/step.ts";
+import { trainingStep } from "../../src/training/step.ts";
+import { createTrainer } from "../../src/training/trainer.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const STEPS = 20;

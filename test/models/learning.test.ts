@@ -11,7 +11,8 @@ import { mmditPresets } from "../../src/models/mmdit/config.ts";
 import { uViTPresets } from "../../src/models/u-vit/config.ts";
 import { initialize } from "../../src/nn/params.ts";
 import { adamW } from "../../src/training/optimizers.ts";
-import { createTrainer, trainingStep } from "../../src/training/step.ts";
+import { trainingStep } from "../../src/training/step.ts";
+import { createTrainer } from "../../src/training/trainer.ts";
 import { randomArray } from "../support/arrays.ts";
 
 const IMAGES = 8;

@@ -15,7 +15,11 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
-import { meanGradients, ownRows } from "../../src/training/collective/collective.ts";
+import {
+  type Collective,
+  ownRows,
+  sumGradients,
+} from "../../src/training/collective/collective.ts";
 import { openMpi } from "../../src/training/collective/mpi-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 import { train } from "../../src/training/run/train-node.ts";
@@ -110,6 +114,33 @@ describe.skipIf(launchers.length === 0)("several ranks", () => {
     expect(distance(await weightsOf("alone"), await weightsOf("whole"))).toBeLessThan(1e-5);
   }, 120_000);
 
+  it("divide the optimizer among them, with the same weights and checkpoints", async () => {
+    const divided = ["--set", "training.shardOptimizer=true"];
+    await succeed(startRanks(last, 2, command("divided", ...divided)).ended);
+    for (const [i, loss] of losses("divided").entries()) {
+      expect(Math.abs(loss / losses("alone")[i]! - 1)).toBeLessThan(1e-5);
+    }
+    expect(distance(await weightsOf("divided"), await weightsOf("alone"))).toBeLessThan(1e-5);
+    rmSync(at("divided", "checkpoints", "step-00000006"), { recursive: true });
+    await succeed(startRanks(first!, 3, command("divided", ...divided, "--resume")).ended);
+    expect(distance(await weightsOf("divided"), await weightsOf("alone"))).toBeLessThan(1e-5);
+  }, 120_000);
+
+  it("train alone for some steps, and meet before a checkpoint", async () => {
+    const local = ["--set", "training.localSteps.steps=2", "--set", "checkpoint.steps=1"];
+    await succeed(startRanks(first!, 2, command("local", ...local)).ended);
+    expect(readdirSync(at("local", "checkpoints"))).toEqual([
+      "step-00000002",
+      "step-00000004",
+      "step-00000006",
+    ]);
+    const whole = await weightsOf("local");
+    expect(distance(whole, await weightsOf("alone"))).toBeGreaterThan(1e-5);
+    rmSync(at("local", "checkpoints", "step-00000006"), { recursive: true });
+    await succeed(startRanks(first!, 2, command("local", ...local, "--resume")).ended);
+    expect(await weightsOf("local")).toEqual(whole);
+  }, 120_000);
+
   it("end together when one of them is killed, and leave a whole checkpoint", async () => {
     const job = startRanks(first!, 2, command("killed", "--set", "training.steps=100000"));
     while (!existsSync(at("killed", "checkpoints", "step-00000003"))) await sleep(50);
@@ -150,30 +181,43 @@ describe.skipIf(launchers.length === 0)("several ranks", () => {
 });
 
 describe("a rank", () => {
-  const rank = { rank: 1, size: 3, local: 3, broadcast: () => {} };
+  const rank = { rank: 1, size: 3 };
 
   it("computes its rows of a batch that the ranks divide", () => {
-    expect(ownRows({ ...rank, sum: () => {} }, 12)).toEqual({ from: 4, count: 4 });
-    expect(() => ownRows({ ...rank, sum: () => {} }, 10)).toThrow(
+    expect(ownRows(rank, 12)).toEqual({ from: 4, count: 4 });
+    expect(() => ownRows(rank, 10)).toThrow(
       "training.batch is 10, which 3 processes cannot share equally; set it to a multiple of 3, such as 9.",
     );
   });
 
-  it("gets the mean of the gradients, in few calls", () => {
-    let calls = 0;
-    const doubled = (values: Float32Array | Float64Array) => {
-      calls++;
-      for (let i = 0; i < values.length; i++) values[i]! *= 2;
+  it("gets the sums of the gradients, of small ones in few calls", () => {
+    const lengths: number[] = [];
+    const twoRanks: Collective = {
+      rank: 0,
+      size: 2,
+      local: 2,
+      sum(values) {
+        lengths.push(values.length);
+        for (let i = 0; i < values.length; i++) values[i]! *= 2;
+      },
+      broadcast() {},
+      sumParts() {},
+      gatherParts() {},
     };
-    const arrays = Object.fromEntries(
-      Array.from({ length: 20 }, (_, i) => [
-        `w${i}`,
-        { dtype: "float32" as const, shape: [i], data: new Float32Array(i).fill(i) },
-      ]),
-    );
-    const means = meanGradients({ ...rank, size: 2, sum: doubled }, arrays);
-    expect(means).toEqual(arrays);
-    expect(calls).toBe(1);
+    const sizes = [...Array.from({ length: 20 }, (_, i) => i), 2 ** 16, 3, 2 ** 20 + 1];
+    const arrays = (factor: number) =>
+      Object.fromEntries(
+        sizes.map((length, i) => [
+          `w${i}`,
+          {
+            dtype: "float32" as const,
+            shape: [length],
+            data: new Float32Array(length).fill(factor * i),
+          },
+        ]),
+      );
+    expect(sumGradients(twoRanks, arrays(1))).toEqual(arrays(2));
+    expect(lengths).toEqual([193, 2 ** 16, 2 ** 20, 1]);
   });
 
   it("is alone unless a launcher says otherwise", () => {

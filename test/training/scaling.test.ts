@@ -13,6 +13,8 @@ const costs = {
   copyRate: 1e10,
   alone: { fixed: 0.1, perRow: 0.5 },
   together: { fixed: 0.2, perRow: 0.5 },
+  shards: false,
+  localSteps: undefined,
   memory: (rows: number, ranks: number) => rows + 1000 * ranks,
 };
 
@@ -48,9 +50,35 @@ describe("the plan of a training on several ranks", () => {
     );
   });
 
+  it("lets ranks of one machine share the rate of its memory", () => {
+    const shared = { copyRates: { 1: 1e10, 2: 5e9 } };
+    const bytes = 4 * 2 ** 22;
+    expect(reduceSeconds(costs, 2, shared)).toBeCloseTo((5.5 * 0.5 * bytes) / 5e9, 12);
+    const [, two] = planRanks(costs, { batch: 32, accumulate: 1 }, [1, 2], shared);
+    // Passes over the weights take twice as long, products do not.
+    expect(two!.stepSeconds).toBeCloseTo(0.4 + 0.5 * 16 + two!.reduceSeconds);
+  });
+
+  it("divides the update among ranks, and the exchange among local steps", () => {
+    const sharded = { ...costs, shards: true };
+    const batch = { batch: 32, accumulate: 1 };
+    const [two, eight] = planRanks(sharded, batch, [2, 8], link);
+    expect(two!.stepSeconds - two!.reduceSeconds).toBeCloseTo(0.2 + 0.5 * 16);
+    expect(eight!.stepSeconds - eight!.reduceSeconds).toBeCloseTo(0.2 - 0.1 * 0.375 + 0.5 * 4);
+    const [rare] = planRanks({ ...costs, localSteps: 100 }, batch, [8], link);
+    expect(rare!.reduceSeconds).toBeCloseTo(0.04 * reduceSeconds(costs, 8, link));
+    expect(rare!.stepSeconds).toBeCloseTo(0.1 + 0.5 * 4 + rare!.reduceSeconds);
+  });
+
   it("counts three forward passes of two operations each for a processor that is not here", () => {
     const counted = countedCosts(
-      { parameters: 1e9, multiplyAdds: 1e11, memory: costs.memory },
+      {
+        parameters: 1e9,
+        multiplyAdds: 1e11,
+        memory: costs.memory,
+        shards: false,
+        localSteps: undefined,
+      },
       6,
       1e11,
     );

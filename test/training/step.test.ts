@@ -4,12 +4,8 @@ import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarra
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { adamW, type Optimizer } from "../../src/training/optimizers.ts";
-import {
-  createTrainer,
-  emaPrefix,
-  optimizerPrefix,
-  trainingStep,
-} from "../../src/training/step.ts";
+import { emaPrefix, optimizerPrefix, trainingStep } from "../../src/training/step.ts";
+import { createTrainer } from "../../src/training/trainer.ts";
 
 const vector = (values: readonly number[]) => ndarray("float32", [values.length], values);
 

@@ -5,6 +5,7 @@
 import type { Tensor as OrtTensor, TensorConstructor } from "onnxruntime-common";
 import { isFloat8 } from "../arrays/convert.ts";
 import { type DataOf, type DType, type NdArray, viewOf, zeros } from "../arrays/ndarray.ts";
+import { release } from "../arrays/release.ts";
 import { DeviceError } from "../errors.ts";
 import type { Executor, Plan, StateSlot } from "./executor.ts";
 
@@ -154,23 +155,4 @@ async function fromOrt(tensor: OrtTensor, dtype: DType): Promise<NdArray> {
         )
       : data;
   return { dtype, shape: [...tensor.dims], data: own };
-}
-
-let nowhere: MessagePort | undefined;
-
-/**
- * Frees arrays that nothing will read again. They have no elements from then on. Without this, hundreds of megabytes would stay
- * until the garbage collector runs.
- */
-function release(arrays: readonly ArrayBufferView<ArrayBuffer>[]): void {
-  const buffers = new Set(arrays.map(({ buffer }) => buffer));
-  // A transfer takes the memory from its owner, and is freed because nobody receives it.
-  nowhere ??= closedPort();
-  nowhere.postMessage(null, [...buffers]);
-}
-
-function closedPort(): MessagePort {
-  const { port1, port2 } = new MessageChannel();
-  port2.close();
-  return port1;
 }

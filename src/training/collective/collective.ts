@@ -4,7 +4,8 @@ import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { type Graph, leafName } from "../../engine/graph/graph.ts";
 import { mapValues } from "../../engine/records.ts";
-import type { Arrays, Trainer } from "../step.ts";
+import type { Arrays } from "../step.ts";
+import type { Trainer } from "../trainer.ts";
 
 /** Processes that call the same methods in the same order. A rank waits in a method until the others are there. */
 export interface Collective {
@@ -15,8 +16,12 @@ export interface Collective {
   readonly local: number;
   /** Replaces the numbers by their sums over all ranks. */
   sum(values: Float32Array | Float64Array): void;
-  /** Replaces the bytes by those of rank 0. */
-  broadcast(bytes: Uint8Array): void;
+  /** Replaces the bytes by those of a rank; of rank 0 unless given. */
+  broadcast(bytes: Uint8Array, from?: number): void;
+  /** Sums as many equal parts as there are ranks over all ranks, and writes the part of this rank, by its number. */
+  sumParts(parts: Float32Array, own: Float32Array): void;
+  /** Replaces each of as many equal parts as there are ranks by that of its rank. */
+  gatherParts(parts: Float32Array): void;
 }
 
 /**
@@ -24,7 +29,7 @@ export interface Collective {
  *
  * @throws UsageError if the ranks do not divide the batch
  */
-export function ownRows({ rank, size }: Collective, batch: number): Rows {
+export function ownRows({ rank, size }: Pick<Collective, "rank" | "size">, batch: number): Rows {
   const count = batch / size;
   if (Number.isInteger(count)) return { from: rank * count, count };
   const near = Math.max(1, Math.round(count)) * size;
@@ -47,57 +52,79 @@ export function rowsOf(inputs: Arrays, collective: Collective, { inputs: leaves 
   });
 }
 
-/** Gradients are summed in buckets of this many numbers: a call for each tensor would wait for the other ranks each time. */
-const BUCKET = 2 ** 22;
+/** Numbers are exchanged in buckets: small enough to stay in the cache on one machine, large enough for few messages on several. */
+export function bucketOf({ size, local }: Pick<Collective, "size" | "local">): number {
+  return local === size ? 2 ** 20 : 2 ** 22;
+}
 
-/** The mean of each gradient over the ranks. */
-export function meanGradients(collective: Collective, gradients: Arrays): Arrays {
-  const means: Record<string, NdArray> = {};
-  for (const names of buckets(gradients)) {
+/** Arrays of fewer numbers are summed together: a call for each would wait for the other ranks each time. */
+const FEW = 2 ** 16;
+
+/** The sum of each gradient over the ranks. Large arrays are summed in place. */
+export function sumGradients(collective: Collective, gradients: Arrays): Arrays {
+  const sums: Record<string, NdArray> = { ...gradients };
+  for (const names of together(gradients, bucketOf(collective))) {
+    if (names.length === 1) {
+      sumInPlace(collective, gradients[names[0]!]!.data as Float32Array);
+      continue;
+    }
     const all = new Float32Array(names.reduce((sum, name) => sum + lengthOf(gradients[name]!), 0));
     let at = 0;
     for (const name of names) {
-      all.set(gradients[name]!.data as Float32Array, at);
-      at += lengthOf(gradients[name]!);
+      const array = gradients[name]!;
+      all.set(array.data as Float32Array, at);
+      sums[name] = { ...array, data: all.subarray(at, at + lengthOf(array)) };
+      at += lengthOf(array);
     }
     collective.sum(all);
-    for (let i = 0; i < all.length; i++) all[i]! /= collective.size;
-    at = 0;
-    for (const name of names) {
-      const length = lengthOf(gradients[name]!);
-      means[name] = { ...gradients[name]!, data: all.subarray(at, at + length) };
-      at += length;
-    }
   }
-  return means;
+  return sums;
 }
 
-/** The names of the arrays, in groups of at most `BUCKET` numbers or a single array. */
-function buckets(arrays: Arrays): string[][] {
+/** Replaces the numbers by their sums over all ranks, bucket by bucket. */
+export function sumInPlace(collective: Collective, values: Float32Array): void {
+  const most = bucketOf(collective);
+  for (let from = 0; from < values.length; from += most) {
+    collective.sum(values.subarray(from, from + most));
+  }
+}
+
+/** The names of the arrays: the large ones alone, the others in groups of at most so many numbers. */
+function together(arrays: Arrays, most: number): string[][] {
   const groups: string[][] = [];
+  let open: string[] = [];
   let room = 0;
   for (const [name, array] of Object.entries(arrays)) {
-    if (groups.length === 0 || lengthOf(array) > room) {
-      groups.push([]);
-      room = BUCKET;
+    const length = lengthOf(array);
+    if (length >= FEW) {
+      groups.push([name]);
+      continue;
     }
-    groups.at(-1)!.push(name);
-    room -= lengthOf(array);
+    if (length > room) {
+      open = [];
+      groups.push(open);
+      room = most;
+    }
+    open.push(name);
+    room -= length;
   }
-  return groups;
+  return groups.filter((names) => names.length > 0);
 }
 
 function lengthOf({ data }: NdArray): number {
   return data.length;
 }
 
-/** Gives all ranks the weights, moments and averages of rank 0, and the mean loss of all ranks as that of a step. */
-export async function togetherWith(collective: Collective, trainer: Trainer): Promise<Trainer> {
-  const state = await trainer.readState();
-  for (const { data } of Object.values(state)) {
-    collective.broadcast(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+/** Arrays of rank 0 in place of those of the other ranks. */
+export function fromFirstRank(collective: Collective | undefined, arrays: Arrays): Arrays {
+  for (const { data } of collective ? Object.values(arrays) : []) {
+    collective!.broadcast(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   }
-  await trainer.writeState(state);
+  return arrays;
+}
+
+/** The mean loss of all ranks as that of a step. */
+export function withMeanLoss(collective: Collective, trainer: Trainer): Trainer {
   return {
     ...trainer,
     async step(...batches) {
@@ -115,22 +142,42 @@ interface Clock {
   readonly stopped: boolean;
 }
 
-/** What the ranks agree on before a step: the clock of rank 0, and whether any rank was asked to stop. */
-export function agreed(collective: Collective | undefined, own: Clock): Clock {
+/**
+ * What the ranks agree on before a step: the clock of rank 0, and whether any rank was asked to stop. Until then they hand over their parts
+ * of the state as often as rank 0 asks for it.
+ */
+export async function agreed(
+  collective: Collective | undefined,
+  own: Clock,
+  trainer: Pick<Trainer, "readState">,
+): Promise<Clock> {
   if (!collective) return own;
   const { seconds, stopped } = own;
-  const values = Float64Array.of(collective.rank === 0 ? seconds : 0, stopped ? 1 : 0);
-  collective.sum(values);
-  return { seconds: values[0]!, stopped: values[1]! > 0 };
+  for (;;) {
+    const values = Float64Array.of(collective.rank === 0 ? seconds : 0, stopped ? 1 : 0, 0);
+    collective.sum(values);
+    if (values[2] === 0) return { seconds: values[0]!, stopped: values[1]! > 0 };
+    await trainer.readState();
+  }
+}
+
+/** Asks the other ranks, which wait in `agreed`, to read the state with rank 0. */
+export function askForState(collective: Collective): void {
+  if (collective.rank === 0) collective.sum(Float64Array.of(0, 0, 1));
 }
 
 /** A value of rank 0 that JSON can hold, in all ranks. Other ranks' own value is not looked at. */
 export function fromFirst<T>(collective: Collective, value: T): T {
+  return fromRank(collective, 0, value);
+}
+
+/** A value of a rank that JSON can hold, in all ranks. */
+export function fromRank<T>(collective: Collective, rank: number, value: T): T {
   const own = new TextEncoder().encode(JSON.stringify(value ?? null));
-  const length = Float64Array.of(collective.rank === 0 ? own.length : 0);
+  const length = Float64Array.of(collective.rank === rank ? own.length : 0);
   collective.sum(length);
-  const bytes = collective.rank === 0 ? own : new Uint8Array(length[0]!);
-  collective.broadcast(bytes);
+  const bytes = collective.rank === rank ? own : new Uint8Array(length[0]!);
+  collective.broadcast(bytes, rank);
   return (JSON.parse(new TextDecoder().decode(bytes)) ?? undefined) as T;
 }
 

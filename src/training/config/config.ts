@@ -10,6 +10,7 @@ import { fixedTypes } from "../fixed-weights.ts";
 import { optimizerDefaults } from "../optimizers.ts";
 import { featureSchema, maskedSchema, routingSchema } from "./further-settings.ts";
 import { modelSchema } from "./model-settings.ts";
+import { rankFields } from "./rank-settings.ts";
 
 const count = z.int().min(1);
 const share = z.number().min(0).max(1);
@@ -85,6 +86,7 @@ const optimizationFields = {
   ema: z.number().gt(0).lt(1).default(0.999),
   /** Threads for CPU work; one per core by default. */
   threads: count.optional(),
+  ...rankFields,
 };
 
 /** Fields of `training` for denoisers. */

@@ -57,6 +57,7 @@ const free = [
   "name",
   "latents.cache",
   "training.threads",
+  "training.shardOptimizer",
   "training.unknownWords",
   "data.undescribed",
 ].concat(["steps", "minutes", "compute"].map((field) => `training.${field}`));

@@ -1,4 +1,6 @@
 /** Measures what a training step takes on this machine, as one process and as a rank of several. */
+import { once } from "node:events";
+import { Worker } from "node:worker_threads";
 import { zeros } from "../../engine/arrays/ndarray.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { leafName } from "../../engine/graph/graph.ts";
@@ -6,30 +8,51 @@ import { resolve } from "../../engine/graph/shape.ts";
 import { countElements, estimateMemory, estimateTogether } from "../../engine/passes/cost.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { closing } from "../../weights/sources/closing.ts";
-import { type Collective, meanGradients } from "../collective/collective.ts";
+import { type Collective, sumGradients } from "../collective/collective.ts";
 import type { Task } from "../loop.ts";
-import { createTrainer, type TrainerOptions, type TrainingStep } from "../step.ts";
+import { type TrainingStep } from "../step.ts";
+import { createTrainer, type Trainer } from "../trainer.ts";
+import type { RunConfig } from "../config/config.ts";
+import { createShardedTrainer } from "../collective/sharded-trainer.ts";
 import type { Line, RankCosts } from "./plan.ts";
 
 /** The most multiply-adds of a measured forward pass, which bounds the examples of a step. */
 const MOST_WORK = 2e11;
 const BYTES = 4;
 
-/** The memory of a rank: of one program alone, and of two with weights and gradients on the host beside them. */
-export function rankMemory(step: TrainingStep, parameters: number): RankCosts["memory"] {
+/**
+ * The memory of a rank: of one program alone, and of two with weights and gradients on the host beside them. With a divided optimizer, the
+ * second one has its share.
+ */
+export function rankMemory(
+  step: TrainingStep,
+  parameters: number,
+  { shardOptimizer, localSteps }: RankFields,
+): RankCosts["memory"] {
   const halves = step.halves();
   const update = estimateMemory(halves.update, 1, halves.state);
-  return (rows, ranks) =>
-    ranks === 1
-      ? estimateMemory(step.graph, rows, step.state).total
-      : estimateTogether([estimateMemory(halves.gradient, rows), update]) + 2 * BYTES * parameters;
+  const { outputs } = halves.update;
+  const moments = BYTES * countElements(Object.values(halves.state).map((name) => outputs[name]!));
+  // Ranks that meet rarely keep where they last met, and the momentum.
+  const kept = localSteps ? 2 * BYTES * parameters : 0;
+  return (rows, ranks) => {
+    if (ranks === 1 || localSteps) {
+      return estimateMemory(step.graph, rows, step.state).total + kept;
+    }
+    const both = estimateTogether([estimateMemory(halves.gradient, rows), update]);
+    const spared = shardOptimizer ? moments * (1 - 1 / ranks) : 0;
+    return both - spared + 2 * BYTES * parameters;
+  };
 }
+
+/** The fields of a config that say how ranks work together. */
+type RankFields = Pick<RunConfig["training"], "shardOptimizer" | "localSteps">;
 
 /**
  * Measures steps of two sizes, each as one program and as two, on zeros: the best of three after one that does
  * not count, by processor time for a single thread and by the clock otherwise.
  *
- * @param batch the most examples of a step
+ * @param training its batch has the most examples of a step
  * @param available bytes of memory
  * @throws UsageError if measuring takes more than the available memory
  */
@@ -37,14 +60,12 @@ export async function measuredCosts(
   backend: Backend,
   step: TrainingStep,
   { initial, trained, multiplyAdds }: Pick<Task, "initial" | "trained" | "multiplyAdds">,
-  batch: number,
-  {
-    threads,
-    available,
-  }: { readonly threads: number | undefined; readonly available: number | undefined },
+  training: RunConfig["training"],
+  available: number | undefined,
 ): Promise<RankCosts> {
+  const { batch, threads, shardOptimizer, localSteps } = training;
   const parameters = countElements(Object.values(trained));
-  const memory = rankMemory(step, parameters);
+  const memory = rankMemory(step, parameters, training);
   const rows = Math.min(batch, Math.max(2, Math.floor(MOST_WORK / multiplyAdds())));
   const needed = Math.max(memory(rows, 1), memory(rows, 2));
   if (available !== undefined && needed > available) {
@@ -55,17 +76,31 @@ export async function measuredCosts(
   const few = Math.ceil(rows / 4);
   const options = threads ? { threads } : {};
   const clock = threads === 1 ? processorSeconds : wallSeconds;
-  const timed = async (more: TrainerOptions): Promise<readonly [short: number, long: number]> => {
-    const trainer = await createTrainer(backend, step, await initial(), { ...options, ...more });
-    return closing({ close: () => trainer.dispose() }, async () => {
+  const timed = async (trainer: Trainer): Promise<readonly [short: number, long: number]> =>
+    closing({ close: () => trainer.dispose() }, async () => {
       const short = await best(() => trainer.step(inputsOf(step, few)), clock);
       return [short, await best(() => trainer.step(inputsOf(step, rows)), clock)];
     });
+  const whole = await timed(await createTrainer(backend, step, await initial(), options));
+  const ranked = await timed(
+    shardOptimizer
+      ? await createShardedTrainer(backend, step, await initial(), silent, options)
+      : await createTrainer(backend, step, await initial(), {
+          ...options,
+          reduce: async (gradients) => sumGradients(silent, gradients),
+          share: 1 / silent.size,
+        }),
+  );
+  const [alone, together] = linesThrough([few, rows], [whole, ranked]);
+  return {
+    parameters,
+    alone: alone!,
+    together: together!,
+    shards: shardOptimizer,
+    localSteps: localSteps?.steps,
+    copyRate: measuredCopyRate(),
+    memory,
   };
-  const whole = await timed({});
-  const halves = await timed({ reduce: async (gradients) => meanGradients(silent, gradients) });
-  const [alone, together] = linesThrough([few, rows], [whole, halves]);
-  return { parameters, alone: alone!, together: together!, copyRate: measuredCopyRate(), memory };
 }
 
 /**
@@ -87,7 +122,15 @@ export function linesThrough(
 }
 
 /** Two ranks without communication, so that everything but the messages is measured. */
-const silent: Collective = { rank: 0, size: 2, local: 2, sum() {}, broadcast() {} };
+const silent: Collective = {
+  rank: 0,
+  size: 2,
+  local: 2,
+  sum() {},
+  broadcast() {},
+  sumParts() {},
+  gatherParts() {},
+};
 
 /** Bytes a second that memory copies. */
 export function measuredCopyRate(): number {
@@ -101,6 +144,33 @@ export function measuredCopyRate(): number {
   }
   return from.byteLength / (least / 1000);
 }
+
+/**
+ * Bytes a second that each of several cores copies while all of them do.
+ *
+ * @param counts numbers of cores, up to those of this machine
+ */
+export async function measuredCopyRates(
+  counts: readonly number[],
+): Promise<Record<number, number>> {
+  const rates: Record<number, number> = {};
+  for (const count of counts) {
+    const others = Array.from({ length: count - 1 }, () => new Worker(copying, { eval: true }));
+    await Promise.all(others.map((worker) => once(worker, "message")));
+    rates[count] = measuredCopyRate();
+    await Promise.all(others.map((worker) => worker.terminate()));
+  }
+  return rates;
+}
+
+/** A thread that copies until it is ended. */
+const copying = `
+const from = new Float32Array(2 ** 23).fill(1);
+const to = new Float32Array(from.length);
+to.set(from);
+require("node:worker_threads").parentPort.postMessage("begun");
+for (;;) to.set(from);
+`;
 
 function inputsOf({ graph, state }: TrainingStep, rows: number) {
   const given = graph.inputs.filter((leaf) => {

@@ -1,7 +1,7 @@
 /**
  * A cost model of data-parallel training: what a step takes at any number of ranks, from what one process takes on one machine.
  *
- * A step is gradient, all-reduce and update, one after another, as `patchwise train` runs them under MPI. The all-reduce is the one of
+ * A step is gradient, exchange and update, one after another, as `patchwise train` runs them under MPI. The all-reduce is the one of
  * Rabenseifner (2004), which MPI libraries use for long messages: a reduce-scatter by recursive halving and an all-gather by recursive
  * doubling. Each rank sends and receives 2·(N−1)/N of the gradient, in 2·log₂ N messages a bucket, and adds (N−1)/N of it.
  */
@@ -20,8 +20,12 @@ export interface RankCosts {
   readonly parameters: number;
   /** A step of a training by one process, which is one program. */
   readonly alone: Line;
-  /** A step as two programs, with gradients and weights through the host between them, without the all-reduce itself. */
+  /** A step of one of two ranks, with gradients and weights through the host, without the exchange itself. */
   readonly together: Line;
+  /** True if each rank updates its part of the weights: half of them in `together`. */
+  readonly shards: boolean;
+  /** Steps between two exchanges, of weights, moments and averages, where ranks train alone meanwhile. */
+  readonly localSteps: number | undefined;
   /** Bytes a second that a core copies in memory. */
   readonly copyRate: number;
   /** Bytes of memory of a rank. */
@@ -34,6 +38,12 @@ export interface Link {
   readonly gigabits: number;
   /** Seconds of a message without content. */
   readonly latency: number;
+}
+
+/** The memory of one machine, through which its ranks exchange what they have. */
+export interface SharedMemory {
+  /** Bytes a second that each of so many cores copies if all of them do. */
+  readonly copyRates: Readonly<Record<number, number>>;
 }
 
 /** A typical latency of MPI over Ethernet in one data centre; InfiniBand takes a tenth. */
@@ -62,11 +72,14 @@ export interface PlannedRanks {
 export function reduceSeconds(
   { parameters, copyRate }: Pick<RankCosts, "parameters" | "copyRate">,
   ranks: number,
-  { gigabits, latency }: Link,
+  link: Link | SharedMemory,
 ): number {
   if (ranks === 1) return 0;
   const share = (ranks - 1) / ranks;
   const bytes = BYTES * parameters;
+  // Each half of the exchange copies into shared memory and out of it.
+  if ("copyRates" in link) return ((4 + 1.5) * share * bytes) / link.copyRates[ranks]!;
+  const { gigabits, latency } = link;
   const rate = (payloadShare * gigabits * 1e9) / 8;
   const messages = 2 * Math.ceil(Math.log2(ranks)) * Math.ceil(parameters / BUCKET);
   // An addition reads two numbers and writes one, a copy reads one and writes one.
@@ -79,7 +92,7 @@ export function reduceSeconds(
  * @throws UsageError if they do not divide the batch
  */
 export function rowsOfRank(ranks: number, batch: number): number {
-  return ownRows({ rank: 0, size: ranks, local: 1, sum() {}, broadcast() {} }, batch).count;
+  return ownRows({ rank: 0, size: ranks }, batch).count;
 }
 
 /**
@@ -93,15 +106,17 @@ export function planRanks(
   costs: RankCosts,
   { batch, accumulate }: { readonly batch: number; readonly accumulate: number },
   counts: readonly number[],
-  link: Link,
+  link: Link | SharedMemory,
 ): readonly PlannedRanks[] {
   const images = batch * accumulate;
   const alone = costs.alone.fixed + costs.alone.perRow * images;
   return counts.map((ranks) => {
     const rows = rowsOfRank(ranks, batch);
-    const reduced = reduceSeconds(costs, ranks, link);
-    const { fixed, perRow } = costs.together;
-    const stepSeconds = ranks === 1 ? alone : fixed + perRow * rows * accumulate + reduced;
+    const { localSteps } = costs;
+    // A meeting sums weights, two moments and averages.
+    const reduced = reduceSeconds(costs, ranks, link) * (localSteps ? 4 / localSteps : 1);
+    const stepSeconds =
+      ranks === 1 ? alone : ownSeconds(costs, ranks, rows * accumulate, link) + reduced;
     return {
       ranks,
       rows: rows * accumulate,
@@ -112,6 +127,21 @@ export function planRanks(
       efficiency: alone / (ranks * stepSeconds),
     };
   });
+}
+
+/** The part of a step that a rank of several spends by itself. */
+function ownSeconds(
+  { alone, together, shards, localSteps, copyRate }: RankCosts,
+  ranks: number,
+  rows: number,
+  link: Link | SharedMemory,
+): number {
+  const { fixed, perRow } = localSteps ? alone : together;
+  // What is measured has half of the update.
+  const spared = shards ? alone.fixed * (1 / 2 - 1 / ranks) : 0;
+  // Passes over all weights wait for memory, products do not.
+  const slower = "copyRates" in link ? copyRate / link.copyRates[ranks]! : 1;
+  return Math.max(0, fixed - spared) * slower + perRow * rows;
 }
 
 /**
@@ -125,7 +155,9 @@ export function countedCosts(
     parameters,
     multiplyAdds,
     memory,
-  }: Pick<RankCosts, "parameters" | "memory"> & { readonly multiplyAdds: number },
+    shards,
+    localSteps,
+  }: Omit<RankCosts, "alone" | "together" | "copyRate"> & { readonly multiplyAdds: number },
   teraflops: number,
   copyRate: number,
 ): RankCosts {
@@ -135,10 +167,12 @@ export function countedCosts(
     parameters,
     copyRate,
     memory,
+    shards,
+    localSteps,
     // AdamW reads weights, gradients, two moments and averages, and writes all but the gradients: nine accesses, half of them a copy.
     alone: { fixed: 4.5 * copy, perRow },
     // Gradients leave one program, are packed, divided and enter the other one; weights go back.
-    together: { fixed: (4.5 + 5) * copy, perRow },
+    together: { fixed: ((shards ? 4.5 / 2 : 4.5) + 5) * copy, perRow },
   };
 }
 
