@@ -90,7 +90,7 @@ function plannedSpeeds(config: string): readonly [number, number] {
     "local",
     "--json",
   ];
-  const { status, stdout, stderr } = spawnSync(node!, args, { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(node, args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`The plan failed: ${stderr}`);
   const { ranks } = JSON.parse(stdout) as { ranks: readonly { imagesPerSecond: number }[] };
   return [ranks[0]!.imagesPerSecond, ranks[1]!.imagesPerSecond];

@@ -92,7 +92,7 @@ async function arraysIn(file: string): Promise<Float32Array[]> {
   const opened = await openSafetensorsFile(file);
   const arrays = Object.values(await readAllFloat32(opened));
   await opened.close();
-  return arrays.map(({ data }) => data as Float32Array);
+  return arrays.map(({ data }) => data);
 }
 
 /** ‖a − b‖ / ‖b‖ */

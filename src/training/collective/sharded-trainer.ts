@@ -251,7 +251,7 @@ function runnerOf({ collective, shards, shapes, weights, gradients, update, clip
     },
     async writeState(values) {
       await update.writeState(values);
-      for (const [name, array] of Object.entries(pick(values, (name) => name in shapes))) {
+      for (const [name, array] of Object.entries(pick(values, (each) => each in shapes))) {
         floatsOf(weights.byName[name]!).set(floatsOf(array));
       }
     },
