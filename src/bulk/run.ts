@@ -23,7 +23,7 @@ export interface LinesOptions {
 }
 
 /** Those whose pictures are missing, and those that cannot be drawn since something else has their name. */
-export async function missingTasks(
+async function missingTasks(
   tasks: readonly LineTask[],
   store: PictureStore,
   signal?: AbortSignal,

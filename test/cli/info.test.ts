@@ -102,7 +102,10 @@ describe("patchwise info", () => {
       "DiT-LX/2",
       /There is no model "DiT-LX\/2", nor a folder or file of that name; the nearest are DiT-L\/2, /,
     ],
-    ["nothing-alike", /There is no model "nothing-alike", .*; the bundled ones are .*emoji.*, and patchwise info --help lists the presets/],
+    [
+      "nothing-alike",
+      /There is no model "nothing-alike", .*; the bundled ones are .*emoji.*, and patchwise info --help lists the presets/,
+    ],
     ["test", /test holds neither a model\.json/],
     ["package.json", /package\.json is not a model file of a known kind/],
   ])("refuses %s with a one-line error", (name, sentence) => {

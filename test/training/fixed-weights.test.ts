@@ -17,7 +17,8 @@ import { attentionAndMlp, isLora, withLora } from "../../src/nn/lora.ts";
 import { createParams, initialize } from "../../src/nn/params.ts";
 import { type FixedType, withFixedWeights } from "../../src/training/fixed-weights.ts";
 import { adamW } from "../../src/training/optimizers.ts";
-import { createTrainer, trainingStep } from "../../src/training/step.ts";
+import { trainingStep } from "../../src/training/step.ts";
+import { createTrainer } from "../../src/training/trainer.ts";
 import { randomArray } from "../support/arrays.ts";
 import { randomWeights, tinyNetwork } from "../support/tiny-model.ts";
 
