@@ -19,10 +19,12 @@ import { version } from "../src/cli/version.ts";
 import { openPipeline } from "../src/pipelines/open/open-node.ts";
 import { openQueue } from "../src/queue/connection-node.ts";
 import { startNats } from "../test/support/nats.ts";
+import { typescript } from "../test/support/typescript.ts";
 
 const [pictures = 500, count = 3, seconds = 4] = process.argv.slice(2).map(Number);
 const subjects = ["red heart", "blue house", "cat face", "a dog", "green tree", "sun", "rocket"];
-const command = ["scripts/run.mjs", "src/cli/main.ts", "draw-worker", "--batch", "8", "--queue"];
+// Node itself, so that a kill reaches it.
+const command = [...typescript, "src/cli/main.ts", "draw-worker", "--batch", "8", "--queue"];
 
 const out = mkdtempSync(path.join(tmpdir(), "patchwise-attack-"));
 const server = await startNats();

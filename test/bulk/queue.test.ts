@@ -17,6 +17,7 @@ import type { Pipeline } from "../../src/pipelines/pipeline.ts";
 import { openQueue } from "../../src/queue/connection-node.ts";
 import { hasNats, type NatsServer, startNats } from "../support/nats.ts";
 import { tinyTextNetwork } from "../support/tiny-model.ts";
+import { typescript } from "../support/typescript.ts";
 import { writeTrained } from "../support/trained-folder.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
@@ -56,7 +57,8 @@ describe.runIf(hasNats)("lines on a queue", () => {
   });
 
   const startWorker = (model = "model") => {
-    const command = [path.join(root, "scripts/run.mjs"), path.join(root, "src/cli/main.ts")];
+    // Node itself, so that a kill reaches it.
+    const command = [...typescript, path.join(root, "src/cli/main.ts")];
     const args = ["draw-worker", "--queue", server.url, "--model", at(model), "--batch", "3"];
     const child = spawn(process.execPath, [...command, ...args], {
       stdio: ["ignore", "ignore", "pipe"],
