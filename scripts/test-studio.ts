@@ -33,6 +33,7 @@ await byHand(studio, PATIENCE);
 await drawAndWatch(page);
 await lookInside(page);
 await compare(page);
+await cancelComparison(page);
 await train(page);
 await page.locator("#tab-draw").click();
 await drawIn(page);
@@ -87,7 +88,27 @@ async function compare(on: Page): Promise<void> {
   await on.getByRole("button", { name: "Draw 6 pictures" }).click();
   await on.getByRole("button", { name: "Download the grid" }).waitFor();
   assert.equal(await on.locator(".xy canvas").count(), 6);
-  console.log("compare: 6 pictures");
+  await on.locator("#tab-draw").click();
+  await on.locator("#tab-compare").click();
+  assert.equal(await on.locator(".xy canvas").count(), 6, "pictures after another view");
+  console.log("compare: 6 pictures, also after another view");
+}
+
+/** A grid that is being drawn goes on while another view is open, and can still be cancelled. */
+async function cancelComparison(on: Page): Promise<void> {
+  await on.locator("#tab-compare").click();
+  const axisValues = on.getByRole("textbox", { name: "Values" });
+  await axisValues.nth(0).fill(Array.from({ length: 32 }, (_, i) => 40 + i).join(", "));
+  await axisValues.nth(1).fill("red apple; purple cat");
+  await on.getByRole("button", { name: "Draw 64 pictures" }).click();
+  await on.locator(".xy canvas").first().waitFor();
+  await on.locator("#tab-draw").click();
+  await on.locator("#tab-compare").click();
+  await on.getByRole("button", { name: "Cancel" }).click();
+  await on.getByRole("button", { name: "Download the grid" }).waitFor();
+  const drawn = await on.locator(".xy canvas").count();
+  assert.ok(drawn > 0 && drawn < 64, `${drawn} of 64 pictures after cancelling`);
+  console.log(`compare: cancelled after ${drawn} of 64 pictures`);
 }
 
 async function train(on: Page): Promise<void> {

@@ -7,7 +7,7 @@ export const en = {
   "tab.compare": "Compare",
   "tab.train": "Train",
   device: "Device",
-  "device.wasm": "CPU · {threads} thread(s)",
+  "device.wasm": "CPU · threads: {threads}",
   "device.server": "Server",
   language: "Language",
   look: "Appearance: {look}",
