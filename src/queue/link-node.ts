@@ -130,7 +130,11 @@ export function isPassing(error: unknown): boolean {
   // A stream that takes no more says so with 503, too.
   if (isFull(error)) return false;
   // JetStream answers 503 while it starts.
-  if (passing.has(name) || status === 503 || /\b503\b|disconnect|timeout|heartbeats missed/i.test(message))
+  if (
+    passing.has(name) ||
+    status === 503 ||
+    /\b503\b|disconnect|timeout|heartbeats missed/i.test(message)
+  )
     return true;
   return cause !== undefined && isPassing(cause);
 }
