@@ -1,5 +1,5 @@
 /** One training by several processes, over the implementations of MPI that are installed. */
-import { execFileSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import {
   cpSync,
   existsSync,
@@ -78,12 +78,10 @@ const command = (out: string, ...more: string[]) => [
   ...more,
 ];
 
-function isRunning(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
+/** The processes that were started with these arguments. One that has ended has none, even if its parent has not asked how. */
+function processesOf(args: readonly string[]): number[] {
+  const found = spawnSync("pgrep", ["-f", args.join(" ")], { encoding: "utf8" }).stdout;
+  return found.split("\n").filter(Boolean).map(Number);
 }
 
 async function succeed(job: Job["ended"]): Promise<void> {
@@ -142,22 +140,17 @@ describe.skipIf(launchers.length === 0)("several ranks", () => {
   }, 120_000);
 
   it("end together when one of them is killed, and leave a whole checkpoint", async () => {
-    const job = startRanks(first!, 2, command("killed", "--set", "training.steps=100000"));
+    const args = command("killed", "--set", "training.steps=100000");
+    const job = startRanks(first!, 2, args);
     while (!existsSync(at("killed", "checkpoints", "step-00000003"))) await sleep(50);
-    const ranks = execFileSync("pgrep", [
-      "-f",
-      `train ${at("photos.yaml")} --out ${at("killed")} --set`,
-    ])
-      .toString()
-      .trim()
-      .split("\n")
-      .map(Number)
-      .filter((pid) => pid !== job.process.pid);
     const began = performance.now();
-    process.kill(ranks.at(-1)!, "SIGKILL");
+    process.kill(
+      processesOf(args).findLast((pid) => pid !== job.process.pid)!,
+      "SIGKILL",
+    );
     expect((await job.ended).code).not.toBe(0);
     // The launcher may end a moment before the others have.
-    while (ranks.some(isRunning)) await sleep(50);
+    while (processesOf(args).length > 0) await sleep(50);
     expect(performance.now() - began).toBeLessThan(30_000);
     const done = Number(readdirSync(at("killed", "checkpoints")).at(-1)!.replace("step-", ""));
     const more = [`training.steps=${done + 1}`];

@@ -1,4 +1,5 @@
 /** What goes wrong before and beside the steps of a training. */
+import { spawn } from "node:child_process";
 import {
   mkdirSync,
   mkdtempSync,
@@ -10,7 +11,7 @@ import {
 } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
@@ -163,6 +164,23 @@ describe("the folder of a training", () => {
     await trained("locked");
     expect(readdirSync(at("locked"))).not.toContain(".lock");
   });
+
+  it.skipIf(process.platform !== "linux")(
+    "is free when its process was killed, although the parent has not asked how it ended",
+    async () => {
+      mkdirSync(at("killed"));
+      // The shell becomes a program that never asks for its child.
+      const parent = spawn("sh", ["-c", "sleep 60 & echo $!; exec sleep 60"]);
+      const pid = Number(await new Promise((told) => parent.stdout.once("data", told)));
+      const lock = JSON.stringify({ pid, host: hostname(), since: "2020" });
+      writeFileSync(at("killed/.lock"), lock);
+      await expect(lockFolder(at("killed"))).rejects.toThrow(`Process ${pid} has been at work`);
+      process.kill(pid, "SIGKILL");
+      await vi.waitUntil(() => readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z "));
+      await (await lockFolder(at("killed"))).close?.();
+      parent.kill();
+    },
+  );
 
   it("remembers its data, and says what has changed when it resumes", async () => {
     await classesIn("changing", { ant: 10, bee: 120 });

@@ -32,7 +32,7 @@ export async function lockFolder(folder: string, option = "--out"): Promise<Clos
     pid: process.pid,
     host: hostname(),
     since: new Date().toISOString(),
-    process: await startOf(process.pid),
+    process: (await statOf(process.pid))?.start,
   };
   for (;;) {
     try {
@@ -78,11 +78,15 @@ async function isAlive({ pid, host, process: start }: z.output<typeof lockSchema
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ESRCH") return false;
   }
-  return start === undefined || start === (await startOf(pid));
+  const stat = await statOf(pid);
+  // A process that has ended stays listed until its parent has asked how, which some never do.
+  if (stat && ["Z", "X"].includes(stat.state)) return false;
+  return start === undefined || start === stat?.start;
 }
 
-/** The 22nd field of Linux's /proc/PID/stat; the second one, in parentheses, may hold spaces. */
-async function startOf(pid: number): Promise<string | undefined> {
+/** The 3rd and the 22nd field of Linux's /proc/PID/stat; the second one, in parentheses, may hold spaces. */
+async function statOf(pid: number): Promise<{ state: string; start: string } | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
-  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return fields && { state: fields[0]!, start: fields[19]! };
 }
