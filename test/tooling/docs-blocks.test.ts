@@ -6,11 +6,13 @@ import type { Command } from "commander";
 import { describe, expect, it } from "vitest";
 import { parseDocument } from "yaml";
 import { commandLine } from "../../src/cli/command-line.ts";
+import { promptLines } from "../../src/bulk/lines.ts";
 import { readPrompts } from "../../src/evaluation/prompts.ts";
 import { toPng } from "../../src/pictures/png.ts";
 import { openApi } from "../../src/server/openapi.ts";
 import { trainingDraftOf } from "../../src/server/training-requests.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
+import { parsedCommand } from "../support/parsed-command.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const { scripts } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")) as {
@@ -55,11 +57,7 @@ function recorded(code: string): string[][] {
 }
 
 async function parsed(words: readonly string[]): Promise<void> {
-  const program = await commandLine(words[0]);
-  let isParsed = false;
-  for (const command of program.commands) command.action(() => void (isParsed = true));
-  await program.parseAsync(["node", "patchwise", ...words]);
-  expect(isParsed).toBe(true);
+  await expect(parsedCommand(words)).resolves.toBeDefined();
 }
 
 const described = openApi("test") as {
@@ -102,7 +100,7 @@ async function checkCommand([program, ...words]: readonly string[]): Promise<voi
 
 describe("the guides", () => {
   it("say the language of each block", () => {
-    const known = ["sh", "usage", "text", "yaml", "json", "ts", "js", "html", "python"];
+    const known = ["sh", "usage", "text", "yaml", "json", "jsonl", "ts", "js", "html", "python"];
     expect(blocks.filter(({ language }) => !known.includes(language))).toEqual([]);
     for (const language of known) expect(inLanguage(language)).not.toEqual([]);
   });
@@ -130,6 +128,7 @@ describe("the guides", () => {
     // Parts of a config show some keys only.
     if (!document.has("data")) document.setIn(["data"], { kind: "images", path: "photos" });
     if (!document.has("base") && !document.has("picture")) document.setIn(["picture", "size"], 64);
+    if (!document.has("training")) document.setIn(["training", "steps"], 1);
     expect(() => readTrainingConfig(name, String(document))).not.toThrow();
   });
 
@@ -150,6 +149,10 @@ describe("the guides", () => {
       expect(readPrompts(JSON.stringify(value), name)).toEqual([value]);
     },
   );
+
+  it.each(inLanguage("jsonl"))("give lines that are drawn: $name", ({ code }) => {
+    expect(promptLines(code, "prompts.jsonl", {})).toHaveLength(code.trim().split("\n").length);
+  });
 
   it.each(ofJson.filter(isTraining))("give trainings that are taken: $name", async ({ code }) => {
     const value = JSON.parse(code) as Record<string, unknown>;

@@ -3,17 +3,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { expect, it } from "vitest";
 import { parse } from "yaml";
-
-interface Schema {
-  readonly type?: string;
-  readonly properties?: Readonly<Record<string, Schema>>;
-  readonly additionalProperties?: Schema;
-  readonly required?: readonly string[];
-  readonly items?: Schema;
-  readonly enum?: readonly unknown[];
-  readonly pattern?: string;
-  readonly minimum?: number;
-}
+import { type Schema, wrong } from "../support/api-schema.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const read = (file: string) => readFileSync(path.join(root, file), "utf8");
@@ -39,39 +29,6 @@ interface Replicas {
       containers: [{ name?: string; args: [string]; resources: { limits: { memory: string } } }];
     };
   };
-}
-
-/** What a value has that its schema does not allow. As the API server does, names that the schema lacks are refused in strict mode. */
-function wrong(value: unknown, given: Schema, at = ""): string[] {
-  if (given.enum && !given.enum.includes(value)) return [`${at} is ${String(value)}`];
-  switch (given.type) {
-    case "object": {
-      if (typeof value !== "object" || value === null || Array.isArray(value))
-        return [`${at} is no object`];
-      const missing = (given.required ?? []).filter((name) => !(name in value));
-      const inner = Object.entries(value).flatMap(([name, each]) => {
-        const rule = given.properties?.[name] ?? given.additionalProperties;
-        if (rule) return wrong(each, rule, `${at}.${name}`);
-        return given.properties ? [`${at}.${name} is unknown`] : [];
-      });
-      return [...missing.map((name) => `${at}.${name} is missing`), ...inner];
-    }
-    case "array":
-      return Array.isArray(value)
-        ? value.flatMap((each, i) => wrong(each, given.items ?? {}, `${at}[${i}]`))
-        : [`${at} is no list`];
-    case "integer":
-      return Number.isInteger(value) && (value as number) >= (given.minimum ?? -Infinity)
-        ? []
-        : [`${at} is no such whole number`];
-    case "string":
-    case "boolean":
-      return typeof value === given.type ? [] : [`${at} is no ${given.type}`];
-    default:
-      return given.pattern && !new RegExp(given.pattern).test(String(value))
-        ? [`${at} is ${String(value)}`]
-        : [];
-  }
 }
 
 it("is an MPIJob of kubeflow.org/v2beta1", () => {
