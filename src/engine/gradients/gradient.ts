@@ -29,13 +29,17 @@ export function gradient(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   return backpropagate([loss], [onesLike(loss)], wrt);
 }
 
-/** Returns the gradients of Σ outputs·cotangents with respect to tensors; outputs may have any shapes. */
+/**
+ * Returns the gradients of Σ outputs·cotangents with respect to tensors; outputs may have any shapes.
+ *
+ * @param nodes the only ones to walk through; all behind the outputs unless given
+ */
 export function backpropagate(
   outputs: readonly Tensor[],
   cotangents: readonly Tensor[],
   wrt: readonly Tensor[],
+  nodes = nodesBehind(outputs),
 ): Tensor[] {
-  const nodes = nodesBehind(outputs);
   const active = dependents(nodes, wrt);
   const gradients = new Map<Tensor, Tensor>();
   const add = (tensor: Tensor, part: Tensor) => {
@@ -69,7 +73,9 @@ const recomputeRule: VjpRule<"recompute"> = (dy, node) => {
   const inputs = node.inputs.map((x) =>
     waits(x) || (!some && isFloat(x.dtype)) ? apply("barrier", [x, dy[0]!], {}) : x,
   );
-  const gradients = backpropagate(inlineBody(node, inputs), dy, inputs);
+  const outputs = inlineBody(node, inputs);
+  // Not beyond the block: what lies behind may use the same weights, and its gradients are added there.
+  const gradients = backpropagate(outputs, dy, inputs, nodesBehind(outputs, inputs));
   return gradients.map((dx) => (isFloat(dx.dtype) ? dx : null));
 };
 

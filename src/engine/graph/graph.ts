@@ -60,13 +60,17 @@ export function is<K extends OpName>(node: Node, op: K): node is Node<K> {
   return node.op === op;
 }
 
-/** Returns all nodes that the tensors depend on, in topological order. Not recursive, since graphs are thousands of nodes deep. */
-export function nodesBehind(tensors: readonly Tensor[]): Node[] {
+/**
+ * Returns all nodes that the tensors depend on, in topological order, up to those of the tensors in `until`, which are left out. Not
+ * recursive, since graphs are thousands of nodes deep.
+ */
+export function nodesBehind(tensors: readonly Tensor[], until: readonly Tensor[] = []): Node[] {
+  const ends = new Set(until.map((tensor) => tensor.node));
   const seen = new Set<Node>();
   const stack = tensors.map((tensor) => tensor.node);
   while (stack.length > 0) {
     const node = stack.pop()!;
-    if (seen.has(node)) continue;
+    if (seen.has(node) || ends.has(node)) continue;
     seen.add(node);
     for (const input of node.inputs) stack.push(input.node);
   }
