@@ -11,7 +11,7 @@ import path from "node:path";
 import { pipelineDrawer } from "../src/bulk/drawer.ts";
 import { pictureFolder } from "../src/bulk/folder.ts";
 import { promptLines } from "../src/bulk/lines.ts";
-import { modelDigest } from "../src/bulk/model-digest.ts";
+import { modelDigest } from "../src/pipelines/open/model-digest-node.ts";
 import { queueDrawer } from "../src/bulk/queue/producer.ts";
 import { drawLines } from "../src/bulk/run.ts";
 import { plannedLines } from "../src/bulk/tasks.ts";

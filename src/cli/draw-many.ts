@@ -5,7 +5,7 @@ import { type Command, Option } from "commander";
 import type { Drawer } from "../bulk/drawer.ts";
 import { pictureFolder, removeUnfinished } from "../bulk/folder.ts";
 import { promptLines, type PromptLine, singleSettings } from "../bulk/lines.ts";
-import { modelDigest } from "../bulk/model-digest.ts";
+import { modelDigest } from "../pipelines/open/model-digest-node.ts";
 import type { Job } from "../bulk/queue/board.ts";
 import { hasWorkers, queueDrawer } from "../bulk/queue/producer.ts";
 import { drawLines, type LinesProgress } from "../bulk/run.ts";

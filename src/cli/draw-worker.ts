@@ -1,6 +1,6 @@
 /** patchwise draw-worker: draws for the producers of a queue. */
 import type { Command } from "commander";
-import { modelDigest } from "../bulk/model-digest.ts";
+import { modelDigest } from "../pipelines/open/model-digest-node.ts";
 import { processesDrawer } from "../bulk/processes.ts";
 import { serveQueue } from "../bulk/queue/worker.ts";
 import { openPipeline } from "../pipelines/open/open-node.ts";

@@ -7,7 +7,8 @@ import { closingOnFailure } from "../weights/sources/closing.ts";
 import { describeSystemError } from "../weights/sources/system-error-node.ts";
 import { accessTo } from "./access.ts";
 import { serverApp } from "./app.ts";
-import { openCatalogue } from "./catalogue.ts";
+import { digestOf } from "../pipelines/open/model-digest-node.ts";
+import { type Catalogue, openCatalogue } from "./catalogue.ts";
 import { type JobStore, openJobStore } from "./job-store.ts";
 import { openJobTable } from "./job-table.ts";
 import type { JobTableOptions } from "./jobs.ts";
@@ -99,9 +100,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       knows: (name) => catalogue.models.some((each) => each.name === name),
       log,
     };
-    const models = catalogue.models.map(({ name }) => name);
     const jobs = options.shared
-      ? await openSharedTable({ ...table, ...options.shared, models })
+      ? await openSharedTable({ ...table, ...options.shared, digests: await digestsOf(catalogue) })
       : await openJobTable(table);
     const { page = false } = options;
     const app = serverApp({ catalogue, jobs, limits, version, access, requests, log, page });
@@ -118,6 +118,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await closeAll();
     throw error;
   }
+}
+
+/** What the pictures of each model depend on: all of its weights are read. */
+async function digestsOf({ models }: Catalogue): Promise<ReadonlyMap<string, string>> {
+  const digests = new Map<string, string>();
+  for (const { name, model } of models) digests.set(name, await digestOf(model));
+  return digests;
 }
 
 /** Serves the studio's page alone on 127.0.0.1; `port` 0 for any free one. @throws UsageError if the port is taken */

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { pipelineDrawer } from "../../src/bulk/drawer.ts";
 import { pictureFolder } from "../../src/bulk/folder.ts";
 import { promptLines } from "../../src/bulk/lines.ts";
-import { modelDigest } from "../../src/bulk/model-digest.ts";
+import { modelDigest } from "../../src/pipelines/open/model-digest-node.ts";
 import { queueDrawer } from "../../src/bulk/queue/producer.ts";
 import { drawLines } from "../../src/bulk/run.ts";
 import { type LineTask, plannedLines } from "../../src/bulk/tasks.ts";

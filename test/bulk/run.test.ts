@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Drawer, pipelineDrawer } from "../../src/bulk/drawer.ts";
 import { pictureFolder, removeUnfinished } from "../../src/bulk/folder.ts";
 import { promptLines } from "../../src/bulk/lines.ts";
-import { modelDigest } from "../../src/bulk/model-digest.ts";
+import { modelDigest } from "../../src/pipelines/open/model-digest-node.ts";
 import { drawLines } from "../../src/bulk/run.ts";
 import { keepModel } from "../../src/bulk/same-model.ts";
 import { plannedLines } from "../../src/bulk/tasks.ts";

@@ -18,6 +18,11 @@ export function workSubject(model: string, id = "*"): string {
   return `patchwise-serve.work.${token(model)}.${id}`;
 }
 
+/** Where servers that have a model of a digest answer. */
+export function modelSubject(model: string, digest: string): string {
+  return `patchwise-serve.model.${token(model)}.${digest}`;
+}
+
 /** The consumer of the jobs of a model, of which each goes to one of the servers that have the model. */
 export function workConsumer(model: string): string {
   return `draw-${token(model)}`;

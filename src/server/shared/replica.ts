@@ -15,6 +15,7 @@ import { crashedTwice, type JobTableOptions, type Located } from "../jobs.ts";
 import { MOST_CRASHES, MOST_RESTARTS } from "../limits.ts";
 import type { AnyJob } from "../wire.ts";
 import type { EventWriter, SharedEvents } from "./events.ts";
+import type { SharedModels } from "./models.ts";
 import {
   type Call,
   drawnFile,
@@ -31,6 +32,7 @@ export interface Shared {
   readonly store: SharedStore;
   readonly events: SharedEvents;
   readonly work: Work;
+  readonly models: SharedModels;
 }
 
 export type ReplicaOptions = Pick<
@@ -41,8 +43,6 @@ export type ReplicaOptions = Pick<
   readonly id: string;
   /** The folder for files of jobs that are drawn. */
   readonly folder: string;
-  /** The models that it has. */
-  readonly models: readonly string[];
   /** A job as it is shown. */
   readonly view: (job: Viewed) => AnyJob;
 };
@@ -61,9 +61,9 @@ interface Row {
 }
 
 /** Deliveries after which a job fails that no server could begin, since it lacks a LoRA, for example. */
-const MOST_REFUSALS = 20;
+const MOST_REFUSALS = 60;
 /** Milliseconds until a job that this server cannot begin is offered again. */
-const REFUSED = 3000;
+const REFUSED = 1000;
 
 export class Replica {
   readonly counts = {
@@ -79,6 +79,8 @@ export class Replica {
   readonly #ending = new AbortController();
   readonly #turn = turns();
   readonly #lease: NodeJS.Timeout;
+  /** Why jobs were left to other servers, each reason of which is reported once. */
+  readonly #told = new Set<string>();
   /** Told when there may be room. */
   #waiting = new Set<() => void>();
   #taking: Promise<unknown> = Promise.resolve();
@@ -107,9 +109,9 @@ export class Replica {
 
   /** @throws UsageError if the other servers of the queue have another lease */
   async start(): Promise<void> {
-    const { work } = this.#shared;
+    const { work, models } = this.#shared;
     const { ended } = await work.take(
-      this.#options.models,
+      models.names,
       () => this.#room(),
       (delivery) =>
         this.#received(delivery).catch((error: Error) => this.#options.log(error.message)),
@@ -151,6 +153,7 @@ export class Replica {
   /** Takes no more jobs, waits for those that are drawn for a time, and gives the others back to the queue. */
   async close(until: number): Promise<void> {
     this.#ending.abort();
+    this.#shared.models.close();
     this.#wake();
     await this.#taking;
     for (const row of this.#rows.values()) {
@@ -193,7 +196,7 @@ export class Replica {
   }
 
   async #received(delivery: Delivery): Promise<void> {
-    const { store, events, queue } = this.#shared;
+    const { store, events, queue, models } = this.#shared;
     const { id } = delivery;
     const here = this.#rows.get(id);
     // The lease ran out while the queue was away, but the job is still drawn.
@@ -219,11 +222,15 @@ export class Replica {
     }
     let located: Located;
     try {
+      models.requireSame(kept);
       located = await this.#options.locate(kept.record);
     } catch (error) {
       const { message } = error as Error;
-      if (delivery.count >= MOST_REFUSALS) return end("failed", message);
-      this.#options.log(`Job ${id} is left to another server: ${message}`);
+      const isLast = delivery.count >= MOST_REFUSALS && !(await models.isElsewhere(kept));
+      if (isLast) return end("failed", message);
+      if (!this.#told.has(message))
+        this.#options.log(`Job ${id} is left to another server: ${message}`);
+      this.#told.add(message);
       return delivery.giveBack(REFUSED);
     }
     const record = { ...kept.record, restarts };

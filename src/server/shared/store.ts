@@ -16,6 +16,8 @@ import { fileBucket, jobBucket } from "./names.ts";
 
 const sharedSchema = z.strictObject({
   record: drawSchema,
+  /** What the pictures of its model depend on, at the server that accepted it. */
+  digest: z.string(),
   /** How often a server has begun to draw it. */
   attempt: z.int(),
   /** The server that draws it, or did last. */
@@ -29,6 +31,8 @@ const sharedSchema = z.strictObject({
 /** A job as the servers share it. */
 export interface SharedJob {
   readonly record: DrawRecord;
+  /** What the pictures of its model depend on, at the server that accepted it. */
+  readonly digest: string;
   readonly attempt: number;
   readonly replica?: string | undefined;
   readonly cancelling: boolean;
@@ -45,7 +49,7 @@ export type Call = <T>(call: () => Promise<T>) => Promise<T>;
 export interface SharedStore {
   /** Jobs as they last were, with the delay of a message. */
   readonly known: ReadonlyMap<string, KeptJob>;
-  create(record: DrawRecord, call: Call): Promise<KeptJob>;
+  create(record: DrawRecord, digest: string, call: Call): Promise<KeptJob>;
   get(id: string, call: Call): Promise<KeptJob | undefined>;
   /** Changes a job; undefined if somebody else has changed it since. */
   change(kept: KeptJob, changes: Partial<SharedJob>, call: Call): Promise<KeptJob | undefined>;
@@ -130,8 +134,8 @@ function recordsOf(values: KV): Pick<SharedStore, "create" | "get" | "change"> {
   };
   return {
     get,
-    async create(record, call) {
-      const job = { record, attempt: 0, cancelling: false };
+    async create(record, digest, call) {
+      const job = { record, digest, attempt: 0, cancelling: false };
       return (await written(job, call, (value) => values.create(record.id, value)))!;
     },
     change: ({ revision, ...job }, changes, call) =>
@@ -191,8 +195,8 @@ async function watch(
   }
 }
 
-function plain({ record, attempt, replica, cancelling }: SharedJob): SharedJob {
-  return { record, attempt, replica, cancelling };
+function plain({ record, digest, attempt, replica, cancelling }: SharedJob): SharedJob {
+  return { record, digest, attempt, replica, cancelling };
 }
 
 function jobOf(entry: KvEntry): KeptJob {

@@ -24,6 +24,7 @@ import { KEPT } from "../limits.ts";
 import { Problem } from "../problem.ts";
 import type { AnyJob } from "../wire.ts";
 import { openSharedEvents } from "./events.ts";
+import { sharedModels } from "./models.ts";
 import { Replica, type Shared } from "./replica.ts";
 import { drawnFile, givenFile, type KeptJob, openSharedStore } from "./store.ts";
 import { openWork } from "./work.ts";
@@ -33,8 +34,8 @@ export interface SharedTableOptions extends JobTableOptions {
   readonly url: string;
   /** Milliseconds after which a job of a server that says nothing is another one's. */
   readonly lease: number;
-  /** Names of the models of this server. */
-  readonly models: readonly string[];
+  /** Digests of this server's models, by their names. */
+  readonly digests: ReadonlyMap<string, string>;
 }
 
 /** Milliseconds between searches for jobs that are kept but in no queue, since the server that accepted them ended on the way. */
@@ -54,7 +55,8 @@ export async function openSharedTable(options: SharedTableOptions): Promise<JobT
     const store = await openSharedStore(queue, (job) => changed(job), log);
     const events = await openSharedEvents(queue, store);
     const work = await openWork(queue, { lease, limit, log });
-    const table = new SharedTable({ queue, store, events, work }, options);
+    const models = sharedModels(queue, options.digests);
+    const table = new SharedTable({ queue, store, events, work, models }, options);
     changed = (job) => table.replica.changed(job);
     await table.replica.start();
     return table;
@@ -106,7 +108,7 @@ class SharedTable implements JobTable {
         { code: "no_training", param: "kind" },
       );
     }
-    const { queue, store, events, work } = this.#shared;
+    const { queue, store, events, work, models } = this.#shared;
     const { attempt } = queue;
     if ((await work.size(attempt)) >= this.#options.queue) throw this.#full();
     const common = { id: randomUUID(), state: "queued" as const, created: Date.now() };
@@ -114,7 +116,7 @@ class SharedTable implements JobTable {
     for (const [name, bytes] of Object.entries(files)) {
       await store.addFile(givenFile(record.id, name), bytes, attempt);
     }
-    const kept = await store.create(record, attempt);
+    const kept = await store.create(record, models.digest(record.model), attempt);
     const entry = this.#entry(record);
     await events.begin(this.asJob(entry), attempt);
     if (await work.send(record.model, record.id, attempt)) return entry;

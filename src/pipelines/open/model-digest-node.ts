@@ -1,22 +1,22 @@
 /** What makes a model draw what it draws, as one number: two machines draw the same pictures only with the same weights and config. */
 import { createHash } from "node:crypto";
-import { canonical } from "../data/latents/folder-node.ts";
-import { leafName } from "../engine/graph/graph.ts";
-import { readFileRange } from "../engine/runtime/read-file-node.ts";
-import { pick } from "../engine/records.ts";
+import { canonical } from "../../data/latents/folder-node.ts";
+import { leafName } from "../../engine/graph/graph.ts";
+import { readFileRange } from "../../engine/runtime/read-file-node.ts";
+import { pick } from "../../engine/records.ts";
 import {
   readWeight,
   type StoredWeight,
   weightFiles,
   weightLabel,
   weightType,
-} from "../engine/runtime/stored-weight.ts";
-import { type ImageModel, latentSize, type Stage, stagesOf } from "../pipelines/image-model.ts";
-import { openModel, type OpenPipelineOptions } from "../pipelines/open/open-node.ts";
-import { openOptions } from "../pipelines/open/options.ts";
-import { closing } from "../weights/sources/closing.ts";
-import { sha256OfFile } from "../weights/sources/hash-node.ts";
-import { system } from "../weights/sources/system-error-node.ts";
+} from "../../engine/runtime/stored-weight.ts";
+import { type ImageModel, latentSize, type Stage, stagesOf } from "../image-model.ts";
+import { openModel, type OpenPipelineOptions } from "./open-node.ts";
+import { openOptions } from "./options.ts";
+import { closing } from "../../weights/sources/closing.ts";
+import { sha256OfFile } from "../../weights/sources/hash-node.ts";
+import { system } from "../../weights/sources/system-error-node.ts";
 
 /**
  * Opens a model and hashes its config, its settings, its tokenizer where it is one of the files of a training, and the bytes of its
@@ -30,7 +30,8 @@ export async function modelDigest(source: string, options: OpenPipelineOptions):
   return closing(await openModel(source, { loras, ...given }, hub), digestOf);
 }
 
-async function digestOf(model: ImageModel): Promise<string> {
+/** As `modelDigest`, of a model that is open. */
+export async function digestOf(model: ImageModel): Promise<string> {
   const hash = createHash("sha256");
   const { network, defaults, classes, encoder, decoder, clipDecoder, process, loras } = model;
   const parts = {
