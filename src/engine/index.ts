@@ -67,6 +67,8 @@ export type {
   BlocksWeight,
   ChannelsWeight,
   FileWeight,
+  PermutedWeight,
+  RemoteWeight,
   RowsWeight,
   ScaledWeight,
 } from "./runtime/weight-forms.ts";

@@ -25,7 +25,7 @@ export { type DDPMUNetConfig, ddpmUNetPresets } from "./ddpm-unet/config.ts";
 export { ddpmUNet, type DDPMUNetInputs } from "./ddpm-unet/ddpm-unet.ts";
 export { type ImageShape } from "./default-sizes.ts";
 export { type DiTConfig, ditPresets } from "./dit/config.ts";
-export { dit, type DiTInputs } from "./dit/dit.ts";
+export { dit, type DiTInputs, type DiTOptions } from "./dit/dit.ts";
 export { families, familyOf, registerFamily } from "./families.ts";
 export type {
   Architecture,

@@ -18,6 +18,7 @@ export {
   type HeadOptions,
   type ProjectionOptions,
 } from "./attention.ts";
+export type { OpenRoute, TokenRoute } from "./token-route.ts";
 export { type MixedTokens, mixedTokens, type TokenMixing } from "./token-mixing.ts";
 export { type Block, type BlockOptions, blockScopes, runBlocks, type Streams } from "./blocks.ts";
 export {

@@ -15,6 +15,7 @@ export {
   type TruncatedText,
 } from "./image-model.ts";
 export { openPipelineBytes, openPipelineUrl, type OpenUrlOptions } from "./open/open-web.ts";
+export type { UrlParts } from "./open/split-url.ts";
 export { type CachedFile, type ModelCache, modelCache } from "../weights/sources/url-cache.ts";
 export type { DownloadProgress } from "../weights/sources/url.ts";
 export type { InspectedNetwork, InspectOptions, StepInspection } from "./inspect.ts";

@@ -30,6 +30,7 @@ export {
   type Arrays,
   emaPrefix,
   optimizerPrefix,
+  type StepPart,
   type TrainingStep,
   trainingStep,
   type TrainingStepOptions,
@@ -43,8 +44,10 @@ export {
   type TrainerOptions,
   type TrainerState,
 } from "./trainer.ts";
+export { type FixedType } from "./fixed-weights.ts";
 export { type Objective, objective, type ObjectiveOptions } from "./tasks/denoiser.ts";
 export { type ExampleOptions, examplesOf } from "./tasks/examples.ts";
+export { type Routing } from "./tasks/routing.ts";
 export { readWords, type WordTable } from "./tasks/words.ts";
 export {
   modelBytes,

@@ -8,7 +8,7 @@ const architecture = readFileSync(path.join(root, "ARCHITECTURE.md"), "utf8");
 /** The first word of each line of the first fenced list below a heading. */
 function tripBelow(heading: string): string[] {
   const [, section] = architecture.split(`\n## ${heading}\n`);
-  const [, list] = /\n```\n([^`]*(?:`(?!``)[^`]*)*)\n```\n/.exec(section ?? "") ?? [];
+  const [, list] = /\n```text\n([^`]*(?:`(?!``)[^`]*)*)\n```\n/.exec(section ?? "") ?? [];
   expect(list, `no list below "${heading}"`).toBeDefined();
   return list!.split("\n").map((line) => line.split(/\s/)[0]!);
 }

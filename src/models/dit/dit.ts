@@ -10,10 +10,18 @@ import type { Tensor } from "../../engine/graph/tensor.ts";
 import type { ConditionedInputs } from "../../nn/conditioning.ts";
 import { guidedHalves } from "../../nn/guided-halves.ts";
 import type { Params } from "../../nn/params.ts";
-import { patchTransformer, type PatchTransformerOptions } from "../../nn/patch-transformer.ts";
+import { patchTransformer } from "../../nn/patch-transformer.ts";
+import type { TokenRoute } from "../../nn/token-route.ts";
 import type { DiTConfig } from "./config.ts";
 
 export type DiTInputs = ConditionedInputs;
+
+export interface DiTOptions {
+  /** Computes each block again in the backward pass instead of keeping its activations. */
+  readonly recompute?: boolean | undefined;
+  /** Patches that some of the blocks do not see, in a training. */
+  readonly route?: TokenRoute | undefined;
+}
 
 /**
  * Predicts the noise and, if it is learned, the variance: [B, channels, H, W] → [B, channels or twice as many, H, W].
@@ -24,7 +32,7 @@ export function dit(
   p: Params,
   inputs: DiTInputs,
   config: DiTConfig,
-  { recompute, route }: Pick<PatchTransformerOptions, "recompute" | "route"> = {},
+  { recompute, route }: DiTOptions = {},
 ): Tensor {
   return patchTransformer(p, inputs, config, { title: "DiT", recompute, route });
 }
