@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Collective } from "../training/collective/collective.ts";
 import { openMpi } from "../training/collective/mpi-node.ts";
+import { watchPeers } from "../training/collective/peers-node.ts";
 
 /** Milliseconds that other ranks leave to rank 0, which mostly fails for the same reason, to say why and to end the job. */
 const PATIENCE = 3000;
@@ -13,7 +14,9 @@ const PATIENCE = 3000;
 export async function asRank(work: (collective?: Collective) => Promise<void>): Promise<void> {
   const job = openMpi();
   if (!job) return work();
+  const peers = await watchPeers(job);
   process.once("exit", (code) => {
+    peers.leave();
     if (code === 0 || code === STOPPED) job.finish(code);
     // An abort ends the launcher too, so it gets a moment to print the error of this rank first.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, HEARD);
