@@ -11,6 +11,7 @@ import { showingDownload } from "./download-progress.ts";
 import {
   addLoraOption,
   addModelOptions,
+  chosenDevice,
   deviceNames,
   modelOptions,
   numberOption,
@@ -58,7 +59,7 @@ export function openingOptions(options: BulkOptions): OpenPipelineOptions {
     ...modelOptions(options),
     ...(options.lora && { loras: options.lora }),
     ...(options.memory !== undefined && { memory: options.memory * 2 ** 30 }),
-    device: options.device as NonNullable<OpenPipelineOptions["device"]>,
+    device: chosenDevice(options.device),
   };
 }
 

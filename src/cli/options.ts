@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { DeviceError, quote, UsageError } from "../engine/errors.ts";
 import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
+import { localRank } from "../training/collective/mpi-node.ts";
 import type { ChosenLora } from "../pipelines/open/lora-node.ts";
 import { readSize } from "../pictures/size-text.ts";
 import type { PictureSize } from "../pipelines/image-model.ts";
@@ -71,7 +72,8 @@ function loraOption(text: string, before: readonly ChosenLora[] = []): readonly 
   ];
 }
 
-export const deviceNames = "cpu, cuda, coreml, dml or webgpu";
+export const deviceNames =
+  "cpu, cuda, coreml, dml or webgpu; of several, cuda:1, or cuda:LOCAL_RANK for one to each rank of a machine";
 
 /**
  * Runs work on the device that was asked for.
@@ -79,13 +81,30 @@ export const deviceNames = "cpu, cuda, coreml, dml or webgpu";
  * @throws UsageError if the machine has no such device, because choosing another one is the way out
  */
 export async function onDevice<T>(
-  device: string,
+  asked: string,
   work: (device: NodeDevice) => Promise<T>,
 ): Promise<T> {
+  const device = chosenDevice(asked);
   try {
-    return await work(device as NodeDevice);
+    return await work(device);
   } catch (error) {
     if (!(error instanceof DeviceError) || device === "cpu") throw error;
     throw new UsageError(error.message, { cause: error });
   }
+}
+
+/**
+ * The device that `--device` names, with the number of this process on its machine for LOCAL_RANK.
+ *
+ * @throws UsageError if no launcher tells that number, or if it is of a second WebGPU device, which ONNX Runtime cannot choose
+ */
+export function chosenDevice(asked: string, environment?: NodeJS.ProcessEnv): NodeDevice {
+  const device = asked.replace(/:LOCAL_RANK$/, () => `:${localRank(environment)}`);
+  const [, number] = /^webgpu:(\d+)$/.exec(device) ?? [];
+  if (Number(number) > 0) {
+    throw new UsageError(
+      `--device ${asked} would be WebGPU device ${number}, but ONNX Runtime always takes the first one of a machine; let each rank see one GPU alone and give webgpu, or give cuda:LOCAL_RANK.`,
+    );
+  }
+  return (number === undefined ? device : "webgpu") as NodeDevice;
 }

@@ -10,12 +10,12 @@ import { Socket } from "node:net";
 import { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isatty, WriteStream } from "node:tty";
-import type { NodeDevice } from "../engine/runtime/ort-session-node.ts";
+import type { DeviceName } from "../engine/runtime/ort-session-node.ts";
 import { startedByMpi } from "../training/collective/mpi-node.ts";
 import { writeText } from "./terminal.ts";
 
 /** The devices whose libraries write to the terminal. */
-const noisy: { readonly [D in NodeDevice]: boolean } = {
+const noisy: { readonly [D in DeviceName]: boolean } = {
   cpu: false,
   cuda: false,
   coreml: false,
@@ -45,8 +45,8 @@ export function isNoisy(args: readonly string[]): boolean {
   const device = args.findLast(
     (arg, i) => args[i - 1] === "--device" || arg.startsWith("--device="),
   );
-  const name = device?.replace("--device=", "") ?? "cpu";
-  return Object.hasOwn(noisy, name) && noisy[name as NodeDevice];
+  const [name] = (device?.replace("--device=", "") ?? "cpu").split(":") as [string];
+  return Object.hasOwn(noisy, name) && noisy[name as DeviceName];
 }
 
 /** Runs the same command in a quiet child and ends as that ends, by the same exit code or signal. */

@@ -41,6 +41,7 @@ it.each(["cuda", "webgpu"])(
 
 it("knows the devices whose libraries write", () => {
   expect(isNoisy(["generate", "a", "--device", "webgpu"])).toBe(process.platform !== "win32");
+  expect(isNoisy(["train", "a", "--device", "webgpu:0"])).toBe(process.platform !== "win32");
   expect(isNoisy(["generate", "a", "--device=webgpu"])).toBe(process.platform !== "win32");
   expect(isNoisy(["generate", "webgpu", "--device", "cuda"])).toBe(false);
   expect(isNoisy(["generate", "--device", "webgpu", "--device", "cpu"])).toBe(false);

@@ -11,7 +11,14 @@ import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } fr
 import { kinds, requireOptions } from "../options.ts";
 import { expandedWeights } from "./expanded-weights.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
-import { loadOrt, type NodeDevice, nodeDevices, openNodeExecutor } from "./ort-session-node.ts";
+import {
+  type DeviceName,
+  loadOrt,
+  type NodeDevice,
+  nodeDevices,
+  numberedDevices,
+  openNodeExecutor,
+} from "./ort-session-node.ts";
 import { compileProgram } from "./program.ts";
 import { readFileRange } from "./read-file-node.ts";
 import { type WeightFile, weightFile } from "./weight-file-node.ts";
@@ -20,7 +27,7 @@ import { moduleFile } from "../package-node.ts";
 import { openRemote, type Remote, type Response } from "./worker-protocol.ts";
 
 /** What each device requires. */
-const remedies: { readonly [D in NodeDevice]: string } = {
+const remedies: { readonly [D in DeviceName]: string } = {
   cpu: "reinstall the package onnxruntime-node",
   cuda: "it needs Linux on x64, an NVIDIA GPU with CUDA 12, and onnxruntime-node installed with ONNXRUNTIME_NODE_INSTALL=cuda12",
   coreml: "it needs macOS on Apple silicon",
@@ -47,7 +54,7 @@ export interface NodeBackendOptions {
  * @throws DeviceError if ONNX Runtime does not offer the device on this platform; UsageError for an option that does not exist
  */
 export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOptions = {}): Backend {
-  requireDevice(device);
+  const name = nameOfDevice(device);
   requireOptions<NodeBackendOptions>("nodeBackend", options, {
     worker: kinds.flag,
     threads: kinds.count,
@@ -62,7 +69,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
     } catch (error) {
       if (device === "cpu" || (await works(device))) throw error;
       throw new DeviceError(
-        `The device ${device} cannot be used on this machine: ${remedies[device]}.`,
+        `The device ${device} cannot be used on this machine: ${remedies[name]}.`,
         { cause: error },
       );
     }
@@ -71,7 +78,7 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
   const trustsAttention = async () =>
     device !== "webgpu" || (attentionWorks ??= fusedAttentionWorks(open));
   return {
-    device,
+    device: name,
     async compile(graph, { weights: stored = () => undefined, ...compileOptions } = {}) {
       let file: WeightFile | undefined;
       const storeFor = async (bytes: number) => (file = await weightFile(bytes));
@@ -121,22 +128,26 @@ async function works(device: NodeDevice): Promise<boolean> {
   }
 }
 
-function requireDevice(device: string): asserts device is NodeDevice {
-  const known = nodeDevices.find((name) => name === device);
+/** @throws DeviceError if there is no such device, or ONNX Runtime does not offer it on this platform */
+function nameOfDevice(device: string): DeviceName {
+  const [, before = device] = /^(\w+):\d+$/.exec(device) ?? [];
+  const names: readonly DeviceName[] = before === device ? nodeDevices : numberedDevices;
+  const known = names.find((name) => name === before);
   if (!known) {
     throw new DeviceError(
-      `The device ${device} does not exist; expected one of ${nodeDevices.join(", ")}.`,
+      `The device ${device} does not exist; expected one of ${nodeDevices.join(", ")}, or one of several, such as cuda:1.`,
     );
   }
   if (
     !loadOrt()
       .listSupportedBackends()
-      .some(({ name }) => name === device)
+      .some(({ name }) => name === known)
   ) {
     throw new DeviceError(
-      `The device ${device} is not available on ${process.platform} ${process.arch}: ${remedies[known]}.`,
+      `The device ${known} is not available on ${process.platform} ${process.arch}: ${remedies[known]}.`,
     );
   }
+  return known;
 }
 
 /**

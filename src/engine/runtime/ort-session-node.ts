@@ -7,7 +7,13 @@ import { openOrtExecutor } from "./ort-executor.ts";
 
 export const nodeDevices = ["cpu", "cuda", "coreml", "dml", "webgpu"] as const;
 
-export type NodeDevice = (typeof nodeDevices)[number];
+export type DeviceName = (typeof nodeDevices)[number];
+
+/** Devices of which a machine may have several, numbered from 0. */
+export const numberedDevices = ["cuda", "dml"] as const;
+
+/** A device, or one of several, such as "cuda:1". */
+export type NodeDevice = DeviceName | `${(typeof numberedDevices)[number]}:${number}`;
 
 let loaded: typeof Ort | undefined;
 
@@ -52,8 +58,9 @@ function createSession(
   device: NodeDevice,
   plan: Plan,
 ): Promise<Ort.InferenceSession> {
+  const [name, number] = device.split(":") as ["cuda" | "dml", string?];
   return sessions.create(plan.model, {
-    executionProviders: [device],
+    executionProviders: [number === undefined ? device : { name, deviceId: Number(number) }],
     graphOptimizationLevel: "all",
     // The arena keeps memory that one op freed for the next; fresh pages would cost a training step up to a fifth of its
     // time. Memory patterns would allocate a second block beside it: 1.9 GB instead of 1.1 GB for one training.

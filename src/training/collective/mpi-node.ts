@@ -106,6 +106,31 @@ export function startedByMpi(environment: Environment = process.env): boolean {
   return launcher(environment) !== undefined;
 }
 
+/** Where launchers tell a process its number among those on its machine: Open MPI, MPICH and Intel MPI, MVAPICH, PALS, Slurm. */
+const localRanks = [
+  "OMPI_COMM_WORLD_LOCAL_RANK",
+  "MPI_LOCALRANKID",
+  "MV2_COMM_WORLD_LOCAL_RANK",
+  "PALS_LOCAL_RANKID",
+  // Last, since other launchers pass on that of the script that runs them.
+  "SLURM_LOCALID",
+];
+
+/**
+ * The number of this process among those on its machine, from 0.
+ *
+ * @throws UsageError if no launcher tells it
+ */
+export function localRank(environment: Environment = process.env): number {
+  const told = localRanks
+    .flatMap((name) => environment[name] ?? [])
+    .find((text) => /^\d+$/.test(text));
+  if (told !== undefined) return Number(told);
+  throw new UsageError(
+    `LOCAL_RANK stands for the number of a process on its machine, but no launcher has told one (${localRanks.join(", ")}); start the command with mpirun or srun, or name the device, such as cuda:0.`,
+  );
+}
+
 /**
  * The processes that `mpirun` or `srun` started together with this one; undefined if there are no others.
  *

@@ -90,14 +90,17 @@ describe("a program on the CPU", () => {
     expect(() => nodeBackend(missing)).toThrow(DeviceError);
     expect(() => nodeBackend(missing)).toThrow(/is not available on .*: it needs/);
     expect(() => nodeBackend("tpu" as "cpu")).toThrow(
-      "The device tpu does not exist; expected one of cpu, cuda, coreml, dml, webgpu.",
+      "The device tpu does not exist; expected one of cpu, cuda, coreml, dml, webgpu, or one of several, such as cuda:1.",
     );
+    for (const device of ["cpu:0", "webgpu:1", "cuda:x"]) {
+      expect(() => nodeBackend(device as "cpu")).toThrow(`The device ${device} does not exist;`);
+    }
   });
 
   it.runIf(process.platform === "linux")(
     "says in one sentence what a bundled device lacks here",
     async () => {
-      for (const device of ["cuda", "webgpu"] as const) {
+      for (const device of ["cuda", "cuda:7", "webgpu"] as const) {
         const compiled = nodeBackend(device).compile(graphOf({ sum: x.add(y) }));
         const outcome = await compiled.then((program) => program.dispose(), String);
         // Machines that have the device run the program.
