@@ -10,12 +10,12 @@ import { countElements } from "../engine/passes/cost.ts";
 import type { RunConfig } from "../training/config/config.ts";
 import { configuredStep, stepsOf } from "../training/configured-step.ts";
 import type { Task } from "../training/loop.ts";
+import { rankMemory } from "../training/memory.ts";
 import { openedTraining } from "../training/run/opened-training-node.ts";
 import {
   measuredCopyRate,
   measuredCopyRates,
   measuredCosts,
-  rankMemory,
 } from "../training/scaling/measure-node.ts";
 import {
   countedCosts,

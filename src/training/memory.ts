@@ -4,11 +4,14 @@ import { UsageError } from "../engine/errors.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { estimateMemory } from "../engine/passes/cost.ts";
+import { countElements, estimateMemory, estimateTogether } from "../engine/passes/cost.ts";
+import type { RunConfig } from "./config/config.ts";
 import type { Batches, LoopOptions } from "./loop.ts";
 import type { Tree } from "./optimizers.ts";
 import { wantsSamples } from "./due.ts";
 import type { TrainingStep } from "./step.ts";
+
+const BYTES = 4;
 
 /**
  * The most bytes that the process takes; on other devices than the CPU most of them are there.
@@ -16,17 +19,62 @@ import type { TrainingStep } from "./step.ts";
  * @param rows examples that this process computes at once
  */
 export function memoryOf(
-  { graph, state, stored }: TrainingStep,
+  step: TrainingStep,
   { loader, validation, overhead }: Batches,
   rows: number,
-  { config: { samples }, draws = false }: Pick<LoopOptions, "config" | "draws">,
+  {
+    config: { samples, training },
+    task,
+    collective,
+    draws = false,
+  }: Pick<LoopOptions, "config" | "task" | "collective" | "draws">,
 ): number {
-  const { total, weights } = estimateMemory(graph, rows, state);
+  const { graph, state, stored } = step;
+  const parameters = countElements(Object.values(task.trained));
+  const trained = rankMemory(step, parameters, training)(rows, collective?.size ?? 1);
+  const { weights } = estimateMemory(graph, rows, state);
   // Drawing samples takes the weights three times: read from the state, in the drawing program, and packed for it.
   const drawing = draws && wantsSamples(samples) ? 3 * weights : 0;
   // Packing lays a second copy of fixed weights beside the first.
   const packed = stored?.prepack ? weights : 0;
-  return total + overhead + loader.memory + (validation?.memory ?? 0) + drawing + packed;
+  return trained + overhead + loader.memory + (validation?.memory ?? 0) + drawing + packed;
+}
+
+/**
+ * The memory of a rank: of one program alone, and of two with weights and gradients on the host beside them. With a divided optimizer, the
+ * second one has its share.
+ *
+ * @param parameters the number of trained weights
+ */
+export function rankMemory(
+  step: TrainingStep,
+  parameters: number,
+  { shardOptimizer, localSteps }: Pick<RunConfig["training"], "shardOptimizer" | "localSteps">,
+): (rows: number, ranks: number) => number {
+  const host = BYTES * parameters;
+  // Ranks that meet rarely keep where they last met, and the momentum.
+  const kept = localSteps ? 2 * host : 0;
+  const together = () => {
+    const halves = step.halves();
+    const { outputs } = halves.update;
+    const state = Object.values(halves.state).map((name) => outputs[name]!);
+    return {
+      gradient: halves.gradient,
+      update: estimateMemory(halves.update, 1, halves.state),
+      moments: BYTES * countElements(state),
+    };
+  };
+  let known: ReturnType<typeof together> | undefined;
+  return (rows, ranks) => {
+    if (ranks === 1 || localSteps) {
+      return estimateMemory(step.graph, rows, step.state).total + kept;
+    }
+    const { gradient, update, moments } = (known ??= together());
+    const both = estimateTogether([estimateMemory(gradient, rows), update]);
+    const spared = shardOptimizer ? moments * (1 - 1 / ranks) : 0;
+    // The gradients of several batches are added to their sums.
+    return both - spared + (step.accumulate > 1 ? 3 : 2) * host;
+  };
 }
 
 /**

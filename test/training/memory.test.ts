@@ -1,10 +1,10 @@
 /** What is refused before a training step is traced. */
 import { describe, expect, it } from "vitest";
-import { estimateMemory } from "../../src/engine/passes/cost.ts";
+import { countElements, estimateMemory } from "../../src/engine/passes/cost.ts";
 import { recordOf } from "../../src/engine/records.ts";
 import { trainingConfigSchema } from "../../src/training/config/config.ts";
 import { networkOf } from "../../src/training/config/network.ts";
-import { leastMemory, requireMemory } from "../../src/training/memory.ts";
+import { leastMemory, rankMemory, requireMemory } from "../../src/training/memory.ts";
 import { configuredOptimizer } from "../../src/training/optimizers.ts";
 import { trainingStep } from "../../src/training/step.ts";
 import { objective } from "../../src/training/tasks/denoiser.ts";
@@ -23,6 +23,32 @@ function traced(model: object, recompute = false) {
   const trained = recordOf(params.declared.keys(), (name) => params.declared.get(name)!.tensor);
   return { config, loss, trained };
 }
+
+describe("the memory of a rank", () => {
+  const { config, loss, trained } = traced({ patch: 4, hidden: 64, depth: 3 });
+  const step = trainingStep({
+    loss,
+    params: trained,
+    optimizer: configuredOptimizer(config.training.optimizer),
+    emaDecay: 0.9,
+  });
+  const bytes = 4 * countElements(Object.values(trained));
+  const memory = (ranks: number, fields: object = {}) =>
+    rankMemory(step, bytes / 4, { ...config.training, ...fields })(4, ranks);
+  const localSteps = { steps: 5, rate: 0.7, momentum: 0.9 };
+
+  it("has two more copies of the weights where ranks meet rarely", () => {
+    expect(memory(1, { localSteps }) - memory(1)).toBe(2 * bytes);
+    expect(memory(8, { localSteps })).toBe(memory(1, { localSteps }));
+  });
+
+  it("has a share of two moments and averages where the optimizer is divided", () => {
+    for (const ranks of [2, 8]) {
+      const spared = memory(ranks) - memory(ranks, { shardOptimizer: true });
+      expect(spared).toBeCloseTo(3 * bytes * (1 - 1 / ranks), 0);
+    }
+  });
+});
 
 describe("the least memory of a training", () => {
   it.each([

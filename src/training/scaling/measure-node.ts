@@ -5,11 +5,12 @@ import { zeros } from "../../engine/arrays/ndarray.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { leafName } from "../../engine/graph/graph.ts";
 import { resolve } from "../../engine/graph/shape.ts";
-import { countElements, estimateMemory, estimateTogether } from "../../engine/passes/cost.ts";
+import { countElements } from "../../engine/passes/cost.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { type Collective, sumGradients } from "../collective/collective.ts";
 import type { Task } from "../loop.ts";
+import { rankMemory } from "../memory.ts";
 import { type TrainingStep } from "../step.ts";
 import { createTrainer, type Trainer } from "../trainer.ts";
 import type { RunConfig } from "../config/config.ts";
@@ -18,35 +19,6 @@ import type { Line, RankCosts } from "./plan.ts";
 
 /** The most multiply-adds of a measured forward pass, which bounds the examples of a step. */
 const MOST_WORK = 2e11;
-const BYTES = 4;
-
-/**
- * The memory of a rank: of one program alone, and of two with weights and gradients on the host beside them. With a divided optimizer, the
- * second one has its share.
- */
-export function rankMemory(
-  step: TrainingStep,
-  parameters: number,
-  { shardOptimizer, localSteps }: RankFields,
-): RankCosts["memory"] {
-  const halves = step.halves();
-  const update = estimateMemory(halves.update, 1, halves.state);
-  const { outputs } = halves.update;
-  const moments = BYTES * countElements(Object.values(halves.state).map((name) => outputs[name]!));
-  // Ranks that meet rarely keep where they last met, and the momentum.
-  const kept = localSteps ? 2 * BYTES * parameters : 0;
-  return (rows, ranks) => {
-    if (ranks === 1 || localSteps) {
-      return estimateMemory(step.graph, rows, step.state).total + kept;
-    }
-    const both = estimateTogether([estimateMemory(halves.gradient, rows), update]);
-    const spared = shardOptimizer ? moments * (1 - 1 / ranks) : 0;
-    return both - spared + 2 * BYTES * parameters;
-  };
-}
-
-/** The fields of a config that say how ranks work together. */
-type RankFields = Pick<RunConfig["training"], "shardOptimizer" | "localSteps">;
 
 /**
  * Measures steps of two sizes, each as one program and as two, on zeros: the best of three after one that does
