@@ -114,12 +114,15 @@ interface Kill {
   readonly said: string;
 }
 
-/** Trains, and kills a rank: at a share of the seconds that the whole training takes, or while the checkpoint at that share is written. */
+/**
+ * Trains, and kills a rank: at a share of the seconds that the whole training takes, or while the checkpoint at that share is written.
+ * Returns undefined if the training was over before.
+ */
 async function killed(
   launcher: Launcher,
   out: string,
   { rank, share, writing, whole }: { rank: number; share: number; writing: boolean; whole: number },
-): Promise<Kill> {
+): Promise<Kill | undefined> {
   const job = startRanks(launcher, RANKS, command(out));
   const begun = performance.now();
   const over = job.ended.then(() => "over" as const);
@@ -135,16 +138,15 @@ async function killed(
   while (!due()) {
     if ((await Promise.race([over, sleep(1)])) === "over") break;
   }
-  const pid = ranksOf(out).get(rank);
+  let pid = ranksOf(out).get(rank);
+  while (pid === undefined && (await Promise.race([over, sleep(5)])) !== "over") {
+    pid = ranksOf(out).get(rank);
+  }
   if (pid !== undefined) process.kill(pid, "SIGKILL");
   const moment = `${((performance.now() - begun) / 1000).toFixed(1)} s${writing ? ", writing" : ""}`;
   const seconds = await untilGone(out);
   const { said } = await job.ended;
-  return {
-    seconds,
-    moment: pid === undefined ? `${moment}, no rank yet or any more` : moment,
-    said,
-  };
+  return pid === undefined ? undefined : { seconds, moment, said };
 }
 
 /** Seconds until no rank is left, without those in which this process stood still itself, as on a machine that pauses. */
@@ -169,16 +171,20 @@ function noise(said: string): string | undefined {
 async function killAndResume(launcher: Launcher, whole: number, i: number): Promise<string[]> {
   const [rank, share] = uniform(fork(fork(randomKey(1), launcher.name), i), [2]).data;
   const chosen = Math.floor(RANKS * rank!);
-  rmSync(at("killed"), { recursive: true, force: true });
-  const kill = await killed(launcher, "killed", {
-    rank: chosen,
-    share: share!,
-    writing: i % 2 === 1,
-    whole,
-  });
+  let kill: Kill | undefined;
+  for (let earlier = share!; !kill; earlier *= 0.8) {
+    rmSync(at("killed"), { recursive: true, force: true });
+    kill = await killed(launcher, "killed", {
+      rank: chosen,
+      share: earlier,
+      writing: i % 2 === 1,
+      whole,
+    });
+  }
   const problems: string[] = [];
   if (kill.seconds > MOST) problems.push("RANKS ARE LEFT");
   if (!/signal 9|EXIT CODE: 9|KILLED/i.test(kill.said)) problems.push(`NOT SAID: ${kill.said}`);
+  if (/^patchwise: Rank \d of \d was killed .*\.$/m.test(kill.said)) own++;
   const unclear = noise(kill.said);
   if (unclear !== undefined) problems.push(`NOISE: ${unclear}`);
   const kept = existsSync(at("killed", "checkpoints"))
@@ -207,6 +213,8 @@ async function killAndResume(launcher: Launcher, whole: number, i: number): Prom
 }
 
 let longest = 0;
+/** How often a rank that was left has said which was killed. */
+let own = 0;
 let failures = 0;
 await prepare();
 for (const launcher of launchers) {
@@ -217,7 +225,7 @@ for (const launcher of launchers) {
   }
 }
 console.log(
-  `The last rank was gone after ${longest.toFixed(2)} s at most; ${failures} kills failed.`,
+  `The last rank was gone after ${longest.toFixed(2)} s at most; a rank that was left said so ${own} times; ${failures} kills failed.`,
 );
 rmSync(folder, { recursive: true, force: true });
 process.exitCode = failures > 0 || launchers.length === 0 ? 1 : 0;
