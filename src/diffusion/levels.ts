@@ -185,7 +185,10 @@ function partOf(steps: number, share: number): number {
   return Number((steps * share).toPrecision(12));
 }
 
-/** Ratios of noise to signal in (above, upTo]. */
+/** The ratio that pure noise counts as in an interval: beyond every other level, but finite, as JSON has numbers. */
+const PURE_NOISE = 1e9;
+
+/** Ratios of noise to signal in (above, upTo], where that of pure noise counts as 1e9. */
 export interface NoiseInterval {
   readonly above: number;
   readonly upTo: number;
@@ -196,13 +199,13 @@ export interface NoiseInterval {
  * time 1.
  */
 export function timesInside(from: number, to: number): NoiseInterval {
-  const ratio = (time: number) => noiseRatio(straight(time, time));
+  const ratio = (time: number) => Math.min(noiseRatio(straight(time, time)), PURE_NOISE);
   const rounding = 1e-6;
   return { above: ratio(from) * (1 - rounding), upTo: ratio(to) * (1 + rounding) };
 }
 
 export function isWithin({ above, upTo }: NoiseInterval, level: NoiseLevel): boolean {
-  const ratio = noiseRatio(level);
+  const ratio = Math.min(noiseRatio(level), PURE_NOISE);
   return ratio > above && ratio <= upTo;
 }
 

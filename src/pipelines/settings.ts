@@ -144,7 +144,7 @@ export const settings = {
   }),
   /**
    * Guides only where the ratio of noise to signal, sigma / alpha, is in the interval (above, upTo], both at least 0 (Kynkäänniemi et al., 2024).
-   * The model's own by default, which for most models is everywhere.
+   * That of pure noise counts as 1e9, so that [0, 1e9] is everywhere. The model's own by default, which for most models is everywhere.
    */
   guidanceInterval: setting({
     type: z
@@ -152,7 +152,7 @@ export const settings = {
       .readonly()
       .refine(([above, upTo]) => above < upTo),
     expected: "two numbers of at least 0, the smaller one first",
-    help: "guide only where the ratio of noise to signal is in this interval",
+    help: "guide only where the ratio of noise to signal is in this interval; 0,1e9 is everywhere",
     flags: [{ flag: "--guidance-interval <above,upto>", parse: "pair" }],
     only: "continuous",
     default: ({ model }) => model.defaults.guidedBetween,

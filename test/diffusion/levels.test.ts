@@ -15,6 +15,7 @@ import {
   sd3Levels,
   shiftAt,
   shiftTime,
+  timesInside,
 } from "../../src/diffusion/levels.ts";
 import { diffusionProcess, levelsOf, respaced } from "../../src/diffusion/process.ts";
 import { drawExamples, recipeLevels, recipeSchema } from "../../src/diffusion/recipe.ts";
@@ -252,6 +253,20 @@ describe("the noise interval of some steps", () => {
         },
       ),
     );
+  });
+});
+
+describe("an interval of noise", () => {
+  it("holds pure noise up to 1e9, so that JSON can say everywhere", () => {
+    const levels = flowLevels(5).slice(0, -1);
+    const within = (above: number, upTo: number) =>
+      levels.map((level) => isWithin({ above, upTo }, level));
+    expect(within(0, 1e9)).toEqual([true, true, true, true, true]);
+    expect(within(0, 1e8)).toEqual([false, true, true, true, true]);
+    expect(within(1e8, 1e9)).toEqual([true, false, false, false, false]);
+    const whole = timesInside(0, 1);
+    expect(JSON.parse(JSON.stringify(whole))).toEqual(whole);
+    expect(levels.every((level) => isWithin(whole, level))).toBe(true);
   });
 });
 

@@ -13,7 +13,7 @@ import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import { miniT2I } from "../../src/models/minit2i/minit2i.ts";
 import { miniT2IConfig } from "../../src/models/minit2i/checkpoint.ts";
 import { createParams } from "../../src/nn/params.ts";
-import { openModel } from "../../src/pipelines/open/open-node.ts";
+import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
 import { picturesOf } from "../../src/pictures/picture.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
@@ -70,6 +70,24 @@ async function wholeNetwork() {
   const program = await nodeBackend("cpu").compile(graphOf({ output }), { weights });
   return async (inputs: Record<string, NdArray>) => (await program.run(inputs))["output"]!;
 }
+
+it("a folder's interval of guidance survives JSON, and one option switches it off", async () => {
+  const own = path.join(folder, "interval");
+  const transformer = { ...tinyMiniT2I.transformer, cfg_interval: [0, 0.5] };
+  await writeMiniT2IFolder(own, { ...tinyMiniT2I, transformer });
+  await using everywhere = await openPipeline(folder);
+  await using inside = await openPipeline(own);
+  const settings = inside.settings(request);
+  const { guidanceInterval } = settings;
+  expect(JSON.parse(JSON.stringify(guidanceInterval))).toEqual(guidanceInterval);
+  const [wanted] = await finished(everywhere.generate(request));
+  const [drawn] = await finished(inside.generate(request));
+  const [again] = await finished(inside.generate({ ...request, guidanceInterval }));
+  const [off] = await finished(inside.generate({ ...request, guidanceInterval: [0, 1e9] }));
+  expect(drawn!.pixels).not.toEqual(wanted!.pixels);
+  expect(again!.pixels).toEqual(drawn!.pixels);
+  expect(off!.pixels).toEqual(wanted!.pixels);
+});
 
 it("a folder says how it is drawn, and what it lacks", async () => {
   const model = await openModel(folder);
