@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -14,6 +14,7 @@ beforeAll(async () => {
   await writeTrained(at("classes"));
   await writeDiffusersDiT(at("diffusers"));
   await writeOriginalDiT(at("dit.safetensors"));
+  writeFileSync(at("garden.yaml"), "data:\n  path: garden\n");
 });
 
 const info = (...args: string[]) => patchwise(["info", ...args]);
@@ -105,6 +106,10 @@ describe("patchwise info", () => {
     [
       "nothing-alike",
       /There is no model "nothing-alike", .*; the bundled ones are .*emoji.*, and patchwise info --help lists the presets/,
+    ],
+    [
+      at("garden.yaml"),
+      /garden\.yaml looks like the config of a training, which holds no model; train it with patchwise train \S*garden\.yaml, and give the folder that it writes\.$/m,
     ],
     ["test", /test holds neither a model\.json/],
     ["package.json", /package\.json is not a model file of a known kind/],
