@@ -89,7 +89,7 @@ export async function paretoTable(
         report(JSON.stringify(row));
       }
     }
-    if (svg !== undefined) writeFileSync(svg, chartOf(rows, model ?? "emoji"));
+    if (svg !== undefined) writeFileSync(svg, chartOf(rows, opened.name));
     return tableOf(rows);
   } finally {
     await scorer.dispose();

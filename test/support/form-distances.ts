@@ -15,6 +15,8 @@ import { storeForms } from "./model-forms.ts";
 
 export interface FormDistance {
   readonly form: string;
+  /** The file of the network in this form, until the next one is asked for. */
+  readonly file: string;
   /** The largest difference of a pixel to the picture of the same numbers in float32. */
   readonly exact: number;
   /** The mean difference to the picture of the numbers before they were stored in this form. */
@@ -46,7 +48,7 @@ export async function* formDistances(
     await stored.close();
     const largest = pixels.map((value, i) => Math.abs(value - same[i]!));
     const total = pixels.reduce((sum, value, i) => sum + Math.abs(value - own[i]!), 0);
-    yield { form, exact: Math.max(...largest), distance: total / own.length };
+    yield { form, file, exact: Math.max(...largest), distance: total / own.length };
   }
   await whole.close();
 }
