@@ -4,7 +4,7 @@ import { UsageError } from "../engine/errors.ts";
 import { graphOf } from "../engine/graph/graph.ts";
 import { resolve } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
-import { countElements, estimateMemory, estimateTogether } from "../engine/passes/cost.ts";
+import { countElements, estimateMemory, processBytes } from "../engine/passes/cost.ts";
 import type { RunConfig } from "./config/config.ts";
 import type { Batches, LoopOptions } from "./loop.ts";
 import type { Tree } from "./optimizers.ts";
@@ -55,25 +55,19 @@ export function rankMemory(
   // Ranks that meet rarely keep where they last met, and the momentum.
   const kept = localSteps ? 2 * host : 0;
   const together = () => {
-    const halves = step.halves();
-    const { outputs } = halves.update;
-    const state = Object.values(halves.state).map((name) => outputs[name]!);
-    return {
-      gradient: halves.gradient,
-      update: estimateMemory(halves.update, 1, halves.state),
-      moments: BYTES * countElements(state),
-    };
+    const { gradient, update, state } = step.halves();
+    return { gradient, updating: estimateMemory(update, 1, state).total - processBytes };
   };
   let known: ReturnType<typeof together> | undefined;
   return (rows, ranks) => {
     if (ranks === 1 || localSteps) {
       return estimateMemory(step.graph, rows, step.state).total + kept;
     }
-    const { gradient, update, moments } = (known ??= together());
-    const both = estimateTogether([estimateMemory(gradient, rows), update]);
-    const spared = shardOptimizer ? moments * (1 - 1 / ranks) : 0;
-    // The gradients of several batches are added to their sums.
-    return both - spared + (step.accumulate > 1 ? 3 : 2) * host;
+    const { gradient, updating } = (known ??= together());
+    const share = shardOptimizer ? 1 / ranks : 1;
+    // Beside weights and gradients: the part of the sums, or those of several batches.
+    const sums = shardOptimizer ? share : step.accumulate > 1 ? 1 : 0;
+    return estimateMemory(gradient, rows).total + updating * share + (2 + sums) * host;
   };
 }
 

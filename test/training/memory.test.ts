@@ -42,10 +42,10 @@ describe("the memory of a rank", () => {
     expect(memory(8, { localSteps })).toBe(memory(1, { localSteps }));
   });
 
-  it("has a share of two moments and averages where the optimizer is divided", () => {
+  it("has a share of two moments and averages, and of their new values, where the optimizer is divided", () => {
     for (const ranks of [2, 8]) {
       const spared = memory(ranks) - memory(ranks, { shardOptimizer: true });
-      expect(spared).toBeCloseTo(3 * bytes * (1 - 1 / ranks), 0);
+      expect(spared).toBeGreaterThan(6 * bytes * (1 - 1 / ranks));
     }
   });
 });

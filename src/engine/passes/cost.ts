@@ -112,7 +112,7 @@ export function peakMemory(graph: Graph, batchSize?: number, state: State = {}):
 }
 
 /** The memory of Node with the modules of this package and ONNX Runtime loaded, before it does anything. */
-const processBytes = 128 * 2 ** 20;
+export const processBytes = 128 * 2 ** 20;
 /** The factor by which the runtime's arena exceeds the memory in use. */
 const arenaSlack = 64 * 2 ** 20;
 
