@@ -139,13 +139,13 @@ export function imagePipeline(
   backend: Backend,
   { memory, programs: kept, sharedRows = SHARED_ROWS }: PipelineOptions = {},
 ): Pipeline {
+  if (model.missingParts !== undefined) throw new UsageError(model.missingParts);
   const { channels } = model.network;
   if (!model.decoder && !model.clipDecoder && channels !== 1 && channels !== 3) {
     throw new UsageError(
       `${model.name} draws latents of ${channels} channels and has no autoencoder to decode them; give Stable Diffusion's as the VAE (--vae), a folder or a .safetensors file.`,
     );
   }
-  if (model.missingParts !== undefined) throw new UsageError(model.missingParts);
   const programs = stagePrograms(backend, { memory, kept });
   const stages = stagesOf(model);
   const { run } = programs;

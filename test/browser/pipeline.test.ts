@@ -125,7 +125,7 @@ describe("a model folder at a URL, in Chromium", () => {
     const apart = drawn!.map((value, i) => Math.abs(value - expected![i]!));
     expect(Math.max(...apart)).toBeLessThanOrEqual(1);
     await expect(page.call("draw", network, "wasm", false, request, given)).rejects.toThrow(
-      "has no autoencoder to decode them",
+      "lacks the autoencoder (flux2-vae.safetensors)",
     );
   });
 
