@@ -46,7 +46,7 @@ export async function watchPeers(collective: Collective): Promise<Peers> {
   together(collective);
   const worker = early ?? (await start());
   together(collective);
-  // Connections stay without the name, and nothing is left behind by a process that is killed.
+  // Connections stay without the name, and nothing is left behind by a process that is killed from now on.
   if (early) rmSync(dirname(path), { recursive: true });
   return {
     leave() {
