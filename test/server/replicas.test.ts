@@ -141,6 +141,12 @@ describe.runIf(hasNats)("servers that share a queue", () => {
     await expect(replica({ shared: { url: nats.url, lease: 5000 } })).rejects.toThrow(
       "have a lease of 2 s, and this one 5 s; give --lease 2.",
     );
+    // Its process ends, too.
+    const folder = await mkdtemp(join(tmpdir(), "patchwise-lease-"));
+    await expect(
+      startReplica("src/cli/main.ts", nats.url, folder, ["--lease", "5"]),
+    ).rejects.toThrow("have a lease of 2 s, and this one 5 s; give --lease 2.");
+    await rm(folder, { recursive: true, force: true });
     const local = await testServer();
     await local.post("/api/jobs", { prompt: "a dog", steps: 1 });
     await local.close(true);

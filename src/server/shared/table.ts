@@ -50,13 +50,17 @@ export async function openSharedTable(options: SharedTableOptions): Promise<JobT
   const { store: local, log, queue: limit, lease } = options;
   await requireEmpty(local);
   const queue = await openQueue(options.url, { log });
-  return closingOnFailure([queue], async () => {
+  return closingOnFailure<JobTable>([queue], async (opened) => {
     let changed: (job: KeptJob) => void = () => {};
     const store = await openSharedStore(queue, (job) => changed(job), log);
+    // What waits for messages and the timers would keep the process from ending.
+    opened.unshift({ close: async () => store.close() });
     const events = await openSharedEvents(queue, store);
+    opened.unshift({ close: async () => events.close() });
     const work = await openWork(queue, { lease, limit, log });
     const models = sharedModels(queue, options.digests);
     const table = new SharedTable({ queue, store, events, work, models }, options);
+    opened.unshift({ close: () => table.close(0) });
     changed = (job) => table.replica.changed(job);
     await table.replica.start();
     return table;
