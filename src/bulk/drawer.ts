@@ -5,7 +5,7 @@ import { encodePicture } from "../pictures/file-node.ts";
 import { finished, type Pipeline } from "../pipelines/pipeline.ts";
 import { type GenerateRequest, recordedSettings } from "../pipelines/settings.ts";
 
-/** What the metadata of a picture say beside its settings. */
+/** Fields of a picture's metadata other than its settings. */
 export type DrawnBy = Pick<PictureMetadata, "model" | "version">;
 
 export interface Drawer {

@@ -34,7 +34,7 @@ const readers: Readonly<Record<string, (text: string) => Readonly<Record<string,
   ".txt": (text) => ({ prompt: text }),
 };
 
-/** Lines that cannot be read and are told of by their own sentence. */
+/** Lines that cannot be read; each is reported in a sentence of its own. */
 const TOLD = 3;
 
 /**

@@ -4,7 +4,7 @@ import { quote, UsageError } from "../engine/errors.ts";
 /** More bytes than this leave no room for an extension in the 255 of most file systems. */
 const MOST_BYTES = 200;
 
-/** What separates folders or has another meaning in names of files somewhere, and what cannot be seen. */
+/** Characters that separate folders or are not allowed in file names on some system, and invisible ones. */
 const forbidden = /[/\\:*?"<>|\p{C}]/u;
 
 /** Names that stand for devices of Windows. */

@@ -11,7 +11,7 @@ export interface LineTask {
   readonly line: PromptLine;
   /** Name of its file. */
   readonly file: string;
-  /** What its file records. */
+  /** The settings that its file records. */
   readonly record: PictureMetadata;
 }
 

@@ -108,7 +108,7 @@ async function drawMany(file: string, options: DrawManyOptions & OptionValues): 
   });
 }
 
-/** What a run tells of and ends by. */
+/** How a run reports its progress, and the signal that ends it. */
 interface Watched {
   readonly signal: AbortSignal;
   readonly shown: (at: LinesProgress) => void;
@@ -144,11 +144,11 @@ async function draw(
   tell(report, lines.length, options);
 }
 
-/** What a drawer is opened with. */
+/** The options with which a drawer is opened. */
 interface Drawing {
   readonly options: DrawManyOptions;
   readonly pipeline: Pipeline;
-  /** The folder's job, and what workers are told of it. */
+  /** The folder's job, and the description of it that workers read. */
   readonly job: string;
   readonly about: Job;
   readonly progress: ProgressWriter;

@@ -20,7 +20,7 @@ export const workStream = "patchwise-draw";
 export const resultStream = "patchwise-drawn";
 
 const NANOSECONDS = 1e9;
-/** What nobody has asked for is removed after a week. */
+/** Entries that nobody has asked for are removed after a week. */
 const WEEK = 7 * 24 * 3600 * NANOSECONDS;
 
 /** Seconds without a sign of life after which the work of a worker is given to another one. */

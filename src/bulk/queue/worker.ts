@@ -91,7 +91,7 @@ export async function serveQueue(
   }
 }
 
-/** What the answer to a message needs. */
+/** The fields of a message that an answer to it needs. */
 interface Answering {
   readonly queue: Queue;
   readonly board: Board;
