@@ -4,7 +4,7 @@ import path from "node:path";
 import { findMpi } from "../../scripts/find-mpi.mjs";
 
 /** The built command line, since each rank of each job would strip the types of all modules. */
-const entry = path.resolve(import.meta.dirname, "../../dist/cli/main.js");
+const commandLine = path.resolve(import.meta.dirname, "../../dist/cli/main.js");
 
 /** The implementations of MPI that are installed here. */
 export const launchers = findMpi();
@@ -16,11 +16,12 @@ export interface Job {
   readonly ended: Promise<{ readonly code: number | null; readonly said: string }>;
 }
 
-/** Starts ranks of `patchwise` with the same arguments, or each with its own. */
+/** Starts ranks of `patchwise`, or of another script, with the same arguments, or each with its own. */
 export function startRanks(
   { command, flags }: Launcher,
   ranks: readonly (readonly string[])[] | number,
   args: readonly string[] = [],
+  entry = commandLine,
 ): Job {
   const own = typeof ranks === "number" ? undefined : ranks;
   const program = [process.execPath, entry];

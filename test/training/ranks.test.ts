@@ -181,6 +181,15 @@ describe.skipIf(launchers.length === 0)("several ranks", () => {
     expect(resumed.steps).toBe(done + 1);
   }, 120_000);
 
+  it.each(launchers)("keep V8's handlers of signals under $name", async (launcher) => {
+    const script = path.resolve(import.meta.dirname, "../support/trapping-rank.mjs");
+    const { code, said } = await startRanks(launcher, 2, [], script).ended;
+    expect(said.trim().split("\n").toSorted()).toEqual(
+      [0, 1].map((rank) => `rank ${rank}: RuntimeError: memory access out of bounds`),
+    );
+    expect(code).toBe(0);
+  });
+
   it("refuse to train with different configs", async () => {
     const own = ["1", "2"].map((seed) => command("differs", "--set", `seed=${seed}`));
     const { code, said } = await startRanks(last, own).ended;

@@ -36,12 +36,24 @@ interface Implementation {
   localSize(environment: Environment): number;
   /** Names of the shared library, the most exact one first. */
   readonly libraries: readonly string[];
-  /** Variables of the environment that it reads when it starts, unless they are set. */
+  /** Variables of the environment that its libraries read when they are loaded or start, unless they are set. */
   readonly settings: Readonly<Record<string, string>>;
   /** The C type of handles. */
   readonly handle: "void *" | "int";
   handles(library: Library): Handles;
 }
+
+/**
+ * Settings of UCX (openucx.org), by which MPICH and Open MPI send messages. It assumes that it owns the process, which Node does.
+ */
+const ucx = {
+  // To watch for memory that is returned to the system, UCX moves the end of the heap up by a page and back at its start. What another of Node's
+  // threads has allocated there in between is lost, and the process crashes: 2 of 40 starts with MALLOC_ARENA_MAX=1.
+  UCX_MEM_EVENTS: "no",
+  UCX_MEM_MMAP_HOOK_MODE: "none",
+  // Its own handlers of signals end a process whose WebAssembly reads out of bounds, which V8 makes an exception of.
+  UCX_ERROR_SIGNALS: "",
+};
 
 const implementations: readonly Implementation[] = [
   {
@@ -58,7 +70,7 @@ const implementations: readonly Implementation[] = [
     libraries: ["libmpi.so.40", "libmpi.so", "libmpi.40.dylib", "libmpi.dylib"],
     // Messages between processes of one machine are copied through memory that both map, in parts that stay in the cache. Reading the other's
     // memory by a system call took six times as long for 33M numbers in a virtual machine.
-    settings: { OMPI_MCA_btl_vader_single_copy_mechanism: "none" },
+    settings: { ...ucx, OMPI_MCA_btl_vader_single_copy_mechanism: "none" },
     handle: "void *",
     handles: (library) => ({
       world: library.symbol("ompi_mpi_comm_world"),
@@ -74,7 +86,7 @@ const implementations: readonly Implementation[] = [
     size: (given) => Number(given["PMI_SIZE"]),
     localSize: (given) => Number(given["MPI_LOCALNRANKS"]),
     libraries: ["libmpich.so.12", "libmpi.so.12", "libmpich.so", "libmpi.12.dylib"],
-    settings: {},
+    settings: ucx,
     handle: "int",
     // MPICH's ABI (initiative of 2013), which Intel MPI, MVAPICH and Cray MPI share.
     handles: () => ({
@@ -141,8 +153,8 @@ export function openMpi(environment: Environment = process.env): MpiCollective |
   if (!found) return undefined;
   const { name, handle } = found;
   const koffi = loadKoffi(found);
-  const library = loadLibrary(koffi, found);
   for (const [variable, value] of Object.entries(found.settings)) process.env[variable] ??= value;
+  const library = loadLibrary(koffi, found);
   keepMemory(koffi);
   // Threads of ONNX Runtime and of MPI's plugins outlive MPI_Finalize, and crash now and then in the handlers of a regular exit.
   const leave = koffi.load(null).func("void _exit(int code)") as (code: number) => never;
