@@ -2,6 +2,7 @@
 import { openMpi } from "../../dist/training/collective/mpi-node.js";
 
 const job = openMpi();
+if (!job) throw new Error("Start this with mpirun.");
 // (module (memory 1) (func (export "read") (param i32) (result i32) local.get 0 i32.load))
 const { instance } = await WebAssembly.instantiate(
   Uint8Array.from([
@@ -9,8 +10,9 @@ const { instance } = await WebAssembly.instantiate(
     114, 101, 97, 100, 0, 0, 10, 9, 1, 7, 0, 32, 0, 40, 2, 0, 11,
   ]),
 );
+const read = /** @type {(address: number) => number} */ (instance.exports["read"]);
 try {
-  instance.exports.read(1e8);
+  read(1e8);
 } catch (error) {
   process.stdout.write(`rank ${job.rank}: ${error}\n`);
 }
