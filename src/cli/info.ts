@@ -29,9 +29,12 @@ import { shippedModels } from "../models/card-node.ts";
 import { familyOf } from "../models/families.ts";
 import type { CountedPreset } from "../models/family.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
+import { type LonePart, lonePart } from "../pipelines/open/lone-part.ts";
 import type { OpenModelOptions } from "../pipelines/open/options.ts";
 import { countedPresets } from "../pipelines/counted-presets.ts";
 import { parseHubId } from "../weights/hub/id.ts";
+import { openSafetensorsFile } from "../weights/safetensors/file-node.ts";
+import { closing } from "../weights/sources/closing.ts";
 import { exists } from "../weights/sources/folder-node.ts";
 import { showingDownload } from "./download-progress.ts";
 import { addModelOptions, modelOptions, sizeOption } from "./options.ts";
@@ -105,13 +108,19 @@ interface InfoOptions extends OpenModelOptions {
 }
 
 async function info(model: string, options: InfoOptions): Promise<void> {
-  const counted = countedPresets().get(model);
+  const counted = countedPresets().get(model) ?? (await partInFile(model));
   const described = counted ?? (await describe(model, modelOptions(options)));
   const costs =
     "graph" in described ? countedCosts(model, described) : costsOf(described, options.size);
   const drawn = "graph" in described ? described.of : described.network.frames ? "clip" : "image";
   if (options.json) writeJsonLine(process.stdout, costs);
   else writeText(process.stdout, text(model, costs, drawn));
+}
+
+/** The text encoder or the autoencoder that a file is; undefined for anything else. */
+async function partInFile(path: string): Promise<LonePart | undefined> {
+  if (!/\.(safetensors|gguf)$/i.test(path) || !(await exists(path))) return undefined;
+  return closing(await openSafetensorsFile(path), async (file) => lonePart(file));
 }
 
 type Described = StagedModel &
@@ -199,8 +208,9 @@ function storedBytes(
 }
 
 /** The costs of a single graph, for one text or image. */
-function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Costs {
-  const graph = trace();
+function countedCosts(name: string, preset: CountedPreset & Partial<LonePart>): Costs {
+  const { tokens, weights = () => undefined } = preset;
+  const graph = preset.graph();
   const parameters = countParameters(graph);
   const memory_bytes = estimateMemory(graph, 1).total;
   return {
@@ -210,6 +220,7 @@ function countedCosts(name: string, { tokens, graph: trace }: CountedPreset): Co
     memory_bytes,
     least_memory_bytes: memory_bytes,
     stages: [{ name, parameters, memory_bytes }],
+    ...storedBytes({ weights }, graph.parameters.map(leafName)),
   };
 }
 

@@ -413,7 +413,7 @@ describe("openPipeline refuses", () => {
       "a file of another model",
       () => at("autoencoder/diffusion_pytorch_model.safetensors"),
       FormatError,
-      /is no checkpoint of a known model.* it has tensors such as "/,
+      /is an autoencoder, which draws nothing by itself; give the file of a network as the model, and this one as --vae/,
     ],
     ["latents without a VAE", () => at("dit.safetensors"), UsageError, /draws latents.*--vae/],
     [

@@ -1,5 +1,6 @@
 /** MiniT2I as a model family. */
 import * as z from "zod";
+import { meanFlowDefaults } from "../../diffusion/mean-flow.ts";
 import type { Recipe } from "../../diffusion/recipe.ts";
 import { UsageError } from "../../engine/errors.ts";
 import { headsOf, transformerSizes } from "../default-sizes.ts";
@@ -23,6 +24,15 @@ export const miniT2IRecipe = {
   noiseScale: 2,
   shift: 1,
 } as const satisfies Recipe;
+
+const { instantShare, mostGuidance } = meanFlowDefaults;
+/** How its mean flow was trained. */
+export const miniT2IMeanFlowRecipe = {
+  ...miniT2IRecipe,
+  meanFlow: { instantShare, mostGuidance },
+} as const satisfies Recipe;
+/** The steps and the guidance of the published mean flow. */
+export const miniT2IMeanFlowDefaults = { steps: 4, guidance: 12 } as const;
 
 export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
   kind: "minit2i",
@@ -73,13 +83,17 @@ export const miniT2IFamily: NetworkFamily<MiniT2IConfig> = {
     weights: originalMiniT2IWeights,
     open: (weights) => {
       const config = miniT2ICheckpointConfig(weights);
-      return {
-        config,
-        recipe: miniT2IRecipe,
-        sampling: config.meanFlow
-          ? { sampler: "euler", steps: 4, guidance: 12 }
-          : { sampler: "euler", steps: 100, guidance: 6 },
-      };
+      return config.meanFlow
+        ? {
+            config,
+            recipe: miniT2IMeanFlowRecipe,
+            sampling: { sampler: "euler", ...miniT2IMeanFlowDefaults },
+          }
+        : {
+            config,
+            recipe: miniT2IRecipe,
+            sampling: { sampler: "euler", steps: 100, guidance: 6 },
+          };
     },
   },
   diffusers: {

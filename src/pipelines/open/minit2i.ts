@@ -8,12 +8,17 @@ import { rowsOf } from "../../diffusion/arrays.ts";
 import { recipeLevels } from "../../diffusion/recipe.ts";
 import { zeros } from "../../engine/arrays/ndarray.ts";
 import { FormatError } from "../../engine/errors.ts";
-import { miniT2IRecipe } from "../../models/minit2i/family.ts";
+import {
+  miniT2IMeanFlowDefaults,
+  miniT2IMeanFlowRecipe,
+  miniT2IRecipe,
+} from "../../models/minit2i/family.ts";
+import { isMeanFlow } from "../../models/network.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
-import type { FieldReader } from "../../weights/config-fields.ts";
+import { type FieldReader, fieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, textGraph, type Stage } from "../image-model.ts";
-import { continuousProcess, type SamplingProcess } from "../process.ts";
+import { continuousProcess, recipeProcess, type SamplingProcess } from "../process.ts";
 import { type OpenTextEncoders, type TextEncoderTable, textEncoding } from "./text-encoders.ts";
 
 export const miniT2ITextEncoders = {
@@ -64,6 +69,16 @@ export function miniT2IProcess(
   };
 }
 
+/** The process and the defaults of a network's file, of the kind that goes through noise in small steps or of a mean flow. */
+export function miniT2IFileDrawing(
+  file: string,
+  network: ImageModel["network"],
+): Pick<ImageModel, "process" | "defaults"> {
+  return isMeanFlow(network)
+    ? { process: recipeProcess(miniT2IMeanFlowRecipe, "euler"), defaults: miniT2IMeanFlowDefaults }
+    : miniT2IProcess(fieldReader(file, {}), fieldReader(file, {}));
+}
+
 /**
  * Adds the text encoder to the other parts.
  *
@@ -104,6 +119,17 @@ export function miniT2IModel(
         mask: rowsOf(t5!["mask"]!, row, 1),
       })),
   );
+  // No text is no token at all: the network has a token of its own for that.
+  const masked = (given: Conditions, text: string): Conditions =>
+    text === "" ? { ...given, mask: zeros("bool", [1, length]) } : given;
+  // The text of a mean flow is read together with the step, so that none of its part can run once a prompt.
+  if (isMeanFlow(network)) {
+    const encode: typeof reading.encode = async (texts, run) => {
+      const read = await reading.encode(texts, run);
+      return read.map((given, i) => masked(given, texts[i]!));
+    };
+    return { ...parts, encoder: { ...reading, encode } };
+  }
   const alone: Stage = {
     name: "the text's part of the network",
     kind: "text encoder",
@@ -119,9 +145,7 @@ export function miniT2IModel(
         const read = await reading.encode(texts, run);
         const made: Conditions[] = [];
         for (const [i, given] of read.entries()) {
-          // No text is no token at all: the network has a token of its own for that.
-          const mask = texts[i] === "" ? zeros("bool", [1, length]) : given["mask"]!;
-          made.push(await run(alone, { ...given, mask }));
+          made.push(await run(alone, masked(given, texts[i]!)));
         }
         return made;
       },

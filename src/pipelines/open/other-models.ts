@@ -17,11 +17,9 @@ const others: readonly (readonly [keys: readonly string[], title: string])[] = [
   [["double_layers.0.attn.w1q.weight"], "AuraFlow"],
   [["double_stream_blocks.0.block.attn1.to_q.weight"], "HiDream"],
   [["patchify_proj.weight", "scale_shift_table"], "LTX-Video"],
-  [
-    ["model.layers.0.self_attn.q_proj.weight"],
-    "language model, as image models have it as a text encoder",
-  ],
-  [["blk.0.attn_q.weight"], "language model in the names of llama.cpp"],
+  [["transformer_blocks.0.attn2.to_q.weight", "adaln_single.linear.weight"], "PixArt"],
+  [["model.layers.0.self_attn.q_proj.weight"], "language model that is no Qwen3"],
+  [["blk.0.attn_q.weight"], "language model in the names of llama.cpp that is no Qwen3"],
 ];
 
 /** What files of a whole model have before the names of the network. */

@@ -8,6 +8,7 @@ import { requirePlausible } from "../../weights/plausible.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { weightsUnder } from "../../weights/views.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
+import { partTitle } from "./lone-part.ts";
 import { otherModel } from "./other-models.ts";
 import { muOf, recipeProcess } from "../process.ts";
 
@@ -27,6 +28,12 @@ type Published = Pick<
  *   these heads
  */
 export function publishedModel(weights: Weights, heads?: number): Published {
+  const part = partTitle(weights);
+  if (part) {
+    throw new FormatError(
+      `${weights.name} is ${part.title}, which draws nothing by itself; give the file of a network as the model, and this one as ${part.option}.`,
+    );
+  }
   const other = otherModel(weights);
   if (other !== undefined) {
     throw new FormatError(
@@ -63,7 +70,7 @@ export function publishedModel(weights: Weights, heads?: number): Published {
       missingParts: missing,
     };
   }
-  if (weights.entries.has("transformer_blocks.0.norm1.linear.weight")) {
+  if (underDiffusersNames.some((name) => weights.entries.has(name))) {
     throw new FormatError(
       `${weights.name} holds a network under the names of diffusers, whose config and other parts are in its folder; give the folder of the whole model.`,
     );
@@ -82,6 +89,12 @@ function headsWarning({ title, presets, original }: NetworkFamily, network: Netw
   if (all.some((preset) => preset.hidden === hidden && preset.depth === depth)) return undefined;
   return `No shape of this ${title} shows its number of heads, for which ${heads} is taken; if it was trained with others, give --heads (heads).`;
 }
+
+/** A layer of each family under the names of diffusers, of FLUX.1 and Stable Diffusion 3 and of FLUX.2. */
+const underDiffusersNames = [
+  "transformer_blocks.0.norm1.linear.weight",
+  "double_stream_modulation_img.linear.weight",
+];
 
 /** Names of the models whose original files can be opened. */
 function supported(): readonly string[] {

@@ -16,7 +16,7 @@ import {
   zImageModel,
   zImageTextEncoders,
 } from "./flux.ts";
-import { miniT2IModel, miniT2IProcess, miniT2ITextEncoders } from "./minit2i.ts";
+import { miniT2IFileDrawing, miniT2IModel, miniT2ITextEncoders } from "./minit2i.ts";
 import type { OpenModelOptions } from "./options.ts";
 import type { OpenTextEncoders, TextEncoderTable } from "./text-encoders.ts";
 
@@ -114,7 +114,7 @@ export const splitModels: Readonly<Record<string, SplitModel>> = {
     widths: (network) => ({ t5: textOf(network).width }),
     files: { t5: "flan-t5-large.safetensors" },
     tokenizers: "MiniT2I/MiniT2I",
-    drawing: (file) => miniT2IProcess(fieldReader(file, {}), fieldReader(file, {})),
+    drawing: miniT2IFileDrawing,
     withEncoders: miniT2IModel,
   },
 };
