@@ -44,6 +44,7 @@ const usage = `npm run bench -- SUITE [options]
 Times Patchwise and other engines on the same work. SUITE is one of ${Object.keys(suites).join(", ")}.
 "npm run bench -- pareto [PICTURES] [--model FOLDER] [--svg FILE]" measures what int8, the cache, fewer steps and guidance save on the
 bundled model, or on a trained model of classes, and what they cost in PSNR, KID and prompt accuracy.
+"npm run bench -- remedies [PICTURES] [--model FOLDER]" measures what each form of int8 changes, in the network's output and in drawings.
 "npm run bench -- attention [FILE.svg]" measures time and memory of each kind of attention on 256 to 16,384 tokens.
 
 The suite serve measures the server instead, ranks a training by one and by two ranks of MPI, and packed clips of different
@@ -234,9 +235,24 @@ async function pareto(): Promise<number> {
   return 0;
 }
 
+async function remedies(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    args: process.argv.slice(3),
+    allowPositionals: true,
+    options: { model: { type: "string" } },
+  });
+  const pictures = positiveInteger("pictures", positionals[0] ?? "8");
+  const { remediesTable } = await import("./remedies.ts");
+  process.stdout.write(`${await remediesTable({ pictures, ...values }, progress)}\n`);
+  return 0;
+}
+
 async function main(): Promise<number> {
   if (process.argv[2] === "pareto") {
     return pareto();
+  }
+  if (process.argv[2] === "remedies") {
+    return remedies();
   }
   if (process.argv[2] === "attention") {
     const { attentionTable } = await import("./attention.ts");

@@ -37,7 +37,7 @@ export interface QuantizedGraph {
  */
 export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedGraph {
   const stored = new Map<string, StoredWeight>();
-  const chosen = chosenLinears(graph);
+  const chosen = quantizedLayers(graph);
   const made = new Map<Tensor, Tensor>();
   const parameters = new Map<string, readonly [values: Tensor, scale: Tensor]>();
 
@@ -89,7 +89,7 @@ function isBackward(node: Node): boolean {
 }
 
 /** The linear layers that become products of 8-bit integers if their weights are stored. */
-function chosenLinears(graph: Graph): ReadonlySet<Node> {
+export function quantizedLayers(graph: Graph): ReadonlySet<Node> {
   const ofTokens = (node: Node) => products.has(node.op) && onTokens(node);
   const ofRows = (node: Node) => is(node, "linear") && !onTokens(node);
   const read = behind(graph, ofTokens);
