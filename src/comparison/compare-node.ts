@@ -2,7 +2,6 @@
  * Runs a comparison: trains a feature extractor on the data, then trains each model, draws with it and compares its pictures
  * with held-out ones. Finished parts are kept in the folder, so that an interrupted comparison can resume.
  */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Picture } from "../pictures/picture.ts";
 import { canonical } from "../data/latents/folder-node.ts";
@@ -32,6 +31,7 @@ import { drawAll, drawSampleGrid, type Prompts } from "./drawing.ts";
 import { type RealPictures, realPictures } from "./real-pictures-node.ts";
 import { networkGraph } from "../pipelines/image-model.ts";
 import { openModel } from "../pipelines/open/open-node.ts";
+import { createFolder } from "../weights/sources/system-error-node.ts";
 
 export interface CompareOptions {
   readonly backend: Backend;
@@ -214,7 +214,7 @@ async function openFolder(
     );
   }
   return async () => {
-    await mkdir(out, { recursive: true });
+    await createFolder(out);
     await writeFileAtomic(file, new TextEncoder().encode(`${own}\n`));
   };
 }

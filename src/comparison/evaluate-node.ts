@@ -4,7 +4,6 @@
  * interrupted evaluation can resume.
  */
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { packageFile } from "../engine/package-node.ts";
 import type { EmojiStyle } from "../data/formats/emoji/captions.ts";
@@ -33,6 +32,7 @@ import {
   type Verdict,
   verdictsOf,
 } from "./prompt-scores-node.ts";
+import { createFolder } from "../weights/sources/system-error-node.ts";
 
 /** A prompt with the seed that it is drawn with. */
 export interface SeededPrompt extends EvaluationPrompt {
@@ -175,7 +175,7 @@ async function drawPrompts({
     pictures.push(picture);
     if (kept) continue;
     made++;
-    await mkdir(folder, { recursive: true });
+    await createFolder(folder);
     await writePicture(path, picture);
   }
   report({ kind: "drawing", done: prompts.length, of: prompts.length });

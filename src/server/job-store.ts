@@ -12,7 +12,7 @@ import type { TrainingConfig } from "../training/config/config.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
-import { describeSystemError } from "../weights/sources/system-error-node.ts";
+import { createFolder, describeSystemError } from "../weights/sources/system-error-node.ts";
 import { Problem } from "./problem.ts";
 import { jobStates, outputFormats } from "./wire.ts";
 
@@ -120,7 +120,7 @@ const recordFile = "job.json";
  * @throws UsageError if another server is at work in it
  */
 export async function openJobStore(output: string): Promise<JobStore> {
-  await mkdir(output, { recursive: true });
+  await createFolder(output);
   const lock = await lockFolder(output, "--output");
   const folder = (id: string) => join(output, id);
   const save = (record: JobRecord) => writeJson(join(folder(record.id), recordFile), record);

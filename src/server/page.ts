@@ -1,11 +1,12 @@
 /** The studio's page as files: everything that a browser loads, from the folders of the package. */
 import { createReadStream } from "node:fs";
-import { cp, mkdir, readFile, stat } from "node:fs/promises";
+import { cp, readFile, stat } from "node:fs/promises";
 import { dirname, extname, join, resolve, sep } from "node:path";
 import { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { type Context, Hono } from "hono";
 import { requirePackageFile } from "../engine/package-node.ts";
+import { createFolder } from "../weights/sources/system-error-node.ts";
 
 /** The folders of the page by their addresses. */
 function folders(): readonly (readonly [prefix: string, folder: string])[] {
@@ -31,7 +32,7 @@ const runtimeFiles = ["wasm", "webgpu"].flatMap((device) => {
 export async function writePage(out: string): Promise<void> {
   for (const [prefix, folder] of folders().toReversed()) {
     const target = join(out, prefix);
-    await mkdir(target, { recursive: true });
+    await createFolder(target);
     if (prefix !== "/ort/") await cp(folder, target, { recursive: true });
     else for (const file of runtimeFiles) await cp(join(folder, file), join(target, file));
   }

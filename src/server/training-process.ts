@@ -1,5 +1,5 @@
 /** The entry point of the process that trains: one training, from its start or its last checkpoint. */
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
 import { tellParent } from "../engine/runtime/parent-node.ts";
@@ -13,6 +13,7 @@ import { train } from "../training/run/train-node.ts";
 import { untilUnlocked } from "../weights/sources/lock-node.ts";
 import { sampleFile, trainingFolders } from "./job-store.ts";
 import type { FromTraining, ToTraining } from "./training-messages.ts";
+import { createFolder } from "../weights/sources/system-error-node.ts";
 
 const stopping = new AbortController();
 let isSampleAsked = false;
@@ -49,7 +50,7 @@ async function run({ id, config, folder }: Training): Promise<void> {
     tell({ kind: "step", id, step, steps, loss, imagesPerSecond, secondsLeft });
   };
   try {
-    await mkdir(samples, { recursive: true });
+    await createFolder(samples);
     await untilUnlocked(out, PREDECESSOR);
     const draw = drawSamples(backend, async (pictures, of = []) => {
       for (const [i, picture] of pictures.entries()) {

@@ -2,11 +2,13 @@
  * The drawing of a server that shares a queue: takes jobs for which it has room, draws them in its processes, and ends each for all
  * servers. A server that was paused for longer than the lease finds that its job belongs to another one, and drops it.
  */
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { turns } from "../../engine/turns.ts";
 import type { Queue } from "../../queue/connection-node.ts";
+import { writeFileAtomic } from "../../weights/sources/atomic-node.ts";
+import { createFolder } from "../../weights/sources/system-error-node.ts";
 import { type DrawingEvent, type DrawingPool, drawingPool } from "../drawing-pool.ts";
 import { nextJobs, placesOf } from "../dispatch.ts";
 import type { DrawRecord } from "../job-store.ts";
@@ -300,10 +302,10 @@ export class Replica {
   async #fetchFiles(record: DrawRecord): Promise<void> {
     const { store, queue } = this.#shared;
     const { id } = record;
-    await mkdir(this.#folder(id), { recursive: true });
+    await createFolder(this.#folder(id));
     for (const name of startFiles(record)) {
       const bytes = await store.file(givenFile(id, name), queue.persist);
-      if (bytes) await writeFile(join(this.#folder(id), name), bytes);
+      if (bytes) await writeFileAtomic(join(this.#folder(id), name), bytes);
     }
   }
 

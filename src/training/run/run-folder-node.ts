@@ -18,7 +18,12 @@ import { readTensor } from "../../weights/safetensors/safetensors.ts";
 import { writeFileAtomic, writeJson } from "../../weights/sources/atomic-node.ts";
 import { type Closable, closing } from "../../weights/sources/closing.ts";
 import { lockFolder } from "../../weights/sources/lock-node.ts";
-import { describeSystemError, ifThere, system } from "../../weights/sources/system-error-node.ts";
+import {
+  createFolder,
+  describeSystemError,
+  ifThere,
+  system,
+} from "../../weights/sources/system-error-node.ts";
 import { type DenoiserConfig, flattened } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 import type { DenoiserTask } from "../tasks/denoiser.ts";
@@ -193,7 +198,7 @@ export async function saveModel(
   { card, weights, tokenizerFile }: TrainedModel,
   dtype: "float32" | "float16" = "float32",
 ): Promise<void> {
-  await mkdir(folder, { recursive: true });
+  await createFolder(folder);
   const stored = mapValues(weights, (array) => castWeights(array, dtype));
   const file = join(folder, modelFiles.weights);
   await writeSafetensors(file, Object.entries(stored), [["format", "pt"]]);

@@ -1,5 +1,4 @@
 /** `patchwise train`, from a config to the folder of a trained model. */
-import { mkdir } from "node:fs/promises";
 import { availableParallelism as cores, cpus } from "node:os";
 import { basename, isAbsolute, join, relative, resolve } from "node:path";
 import type { DataConfig } from "../../data/config.ts";
@@ -52,6 +51,7 @@ import { checkData } from "./data-record-node.ts";
 import { openMetrics } from "./metrics-node.ts";
 import { openRunFolder, type RunFolder, sampleGrid, saveModel } from "./run-folder-node.ts";
 import { wordsOf } from "./words-node.ts";
+import { createFolder } from "../../weights/sources/system-error-node.ts";
 
 /** The surroundings of a training. */
 export interface TrainContext {
@@ -384,7 +384,7 @@ async function folderRecorder(
     ...(draws && {
       async samples(trained, averages) {
         const picture = await task.sample(trained, averages);
-        await mkdir(folder.samples, { recursive: true });
+        await createFolder(folder.samples);
         const name = join(folder.samples, `step-${String(trained.steps).padStart(8, "0")}`);
         const path = `${name}.png`;
         await metrics.image(trained.steps, "samples", await writePicture(path, picture));

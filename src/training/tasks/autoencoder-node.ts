@@ -3,7 +3,6 @@
  * or codes and back, on the squared error of pixels alone, without an adversary.
  */
 import { arrayWeights } from "../../engine/runtime/stored-weight.ts";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Picture, picturesOf, valuesOf } from "../../pictures/picture.ts";
 import { pictureGrid, sampleScale } from "../../pictures/grid.ts";
@@ -51,6 +50,7 @@ import {
   type VQGANConfig,
 } from "../../models/coders/vqgan.ts";
 import { createParams, type ParamsRoot } from "../../nn/params.ts";
+import { createFolder } from "../../weights/sources/system-error-node.ts";
 
 export function autoencoderPlan(given: AutoencoderTrainingConfig, context: TrainContext): TaskPlan {
   // The reconstruction is always measured, on the training's own pictures if there are no others.
@@ -160,7 +160,7 @@ async function writeAutoencoder(
   trained: Trained,
   dtype: "float32" | "float16",
 ): Promise<void> {
-  await mkdir(folder, { recursive: true });
+  await createFolder(folder);
   const stored = Object.entries(complete.weights).map(
     ([name, array]) => [autoencoder.publishedName(name), castWeights(array, dtype)] as const,
   );

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import * as z from "zod";
 import { tryJson } from "../../engine/bytes.ts";
-import { UsageError } from "../../engine/errors.ts";
+import { PatchwiseError, UsageError } from "../../engine/errors.ts";
 import type { Closable } from "./closing.ts";
 import { exists } from "./folder-node.ts";
+import { describeSystemError } from "./system-error-node.ts";
 
 const lockFile = ".lock";
 
@@ -39,7 +40,11 @@ export async function lockFolder(folder: string, option = "--out"): Promise<Clos
       await writeFile(path, `${JSON.stringify(own)}\n`, { flag: "wx" });
       return { close: () => rm(path, { force: true }) };
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") {
+        throw new PatchwiseError(`Cannot write ${path}: ${describeSystemError(error)}.`, {
+          cause: error,
+        });
+      }
     }
     const holder = lockSchema.safeParse(await written(path)).data;
     if (holder && (await isAlive(holder))) {

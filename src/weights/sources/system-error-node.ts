@@ -1,4 +1,5 @@
 /** Calls of the operating system whose errors say what to do. */
+import { mkdir } from "node:fs/promises";
 import { PatchwiseError } from "../../engine/errors.ts";
 
 const meanings = new Map([
@@ -49,4 +50,9 @@ export function ifThere<T, O>(
     throw error;
   });
   return system(what, found, Kind);
+}
+
+/** Creates a folder with those above it, unless it exists. */
+export async function createFolder(path: string): Promise<void> {
+  await system(`create the folder ${path}`, mkdir(path, { recursive: true }));
 }
