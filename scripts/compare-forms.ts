@@ -3,7 +3,7 @@
  * the distance to the whole numbers is printed. With names of models, only these. With --built, the built command line draws with each
  * file too, in ComfyUI's folders, and its pixels must be those that the library draws.
  *
- *     node scripts/run.mjs scripts/compare-forms.ts [schnell|dev|klein|zImage …] [--built]
+ *     node scripts/run.mjs scripts/compare-forms.ts [schnell|dev|klein|zImage|miniT2I …] [--built]
  */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdtempSync, readdirSync, rmSync } from "node:fs";

@@ -14,10 +14,12 @@ import { watchedBackend } from "../support/watched-backend.ts";
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-flux-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 type Name = keyof typeof smallModels;
-const names = Object.keys(smallModels) as Name[];
+const names = ["schnell", "dev", "klein", "zImage"] as const;
 const at = (name: Name) => path.join(scratch, name);
 beforeAll(async () => {
-  for (const name of names) await writeSmallFolder(at(name), smallModels[name]);
+  for (const [name, model] of Object.entries(smallModels)) {
+    await writeSmallFolder(at(name as Name), model);
+  }
 });
 
 const request = { prompt: "a red cat", seed: 3, width: 32, height: 48, promptTokens: 40 };
@@ -118,7 +120,7 @@ it("a file of the autoencoder without a config has the scale of the model's own"
 });
 
 describe("the network alone, under the original names", () => {
-  it.each(names)("of %s has the same weights as the folder", async (name) => {
+  it.each<Name>([...names, "miniT2I"])("of %s has the same weights as the folder", async (name) => {
     const arrays = originalWeights(smallModels[name]);
     const file = path.join(scratch, `${name}.safetensors`);
     const prefixed = Object.entries(arrays).map(

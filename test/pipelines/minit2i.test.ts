@@ -17,7 +17,15 @@ import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
 import { picturesOf } from "../../src/pictures/picture.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
-import { miniT2IWeights, tinyMiniT2I, writeMiniT2IFolder } from "../support/minit2i.ts";
+import { traceNetwork } from "../../src/models/network.ts";
+import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
+import { smallModels, writeSmallSplit } from "../support/flux-folders.ts";
+import {
+  miniT2IWeights,
+  randomWeights,
+  tinyMiniT2I,
+  writeMiniT2IFolder,
+} from "../support/minit2i.ts";
 import { watchedBackend } from "../support/watched-backend.ts";
 
 const folder = mkdtempSync(path.join(tmpdir(), "patchwise-minit2i-"));
@@ -100,4 +108,43 @@ it("a folder says how it is drawn, and what it lacks", async () => {
   expect(network.size).toEqual([16, 16]);
   rmSync(path.join(folder, "text_encoder"), { recursive: true });
   await expect(openModel(folder)).rejects.toThrow('there is no "text_encoder/config.json"');
+});
+
+it("the file of a mean flow draws in four steps, of which the network is told", async () => {
+  const own = path.join(folder, "mean-flow");
+  await writeSmallSplit(own, smallModels.miniT2I);
+  const meanFlow = { context: 2, guidance: 2, interval: 1, time: 1 };
+  const { transformer } = smallModels.miniT2I;
+  const config = miniT2IConfig(fieldReader("transformer", transformer));
+  const { params } = traceNetwork({ kind: "minit2i", ...config, meanFlow });
+  const file = path.join(own, "diffusion_models/minit2i.safetensors");
+  await writeSafetensors(file, Object.entries(randomWeights(params, 1)));
+  const { backend, asked } = watchedBackend();
+  const pipeline = imagePipeline(await openModel(own), backend);
+  const given = { prompt: "a red cat", seed: 3, width: 32, height: 32 };
+  const [picture] = await finished(pipeline.generate(given));
+  expect(pipeline.settings(given)).toMatchObject({ steps: 4, guidance: 12 });
+  await expect(finished(pipeline.generate({ ...given, negativePrompt: "a dog" }))).rejects.toThrow(
+    "guides itself and never draws without its condition",
+  );
+  await pipeline.dispose();
+  expect(new Set(picture!.pixels).size).toBeGreaterThan(20);
+  const told = asked.filter((inputs) => inputs["x"]);
+  const numbers = (name: string) => told.flatMap((inputs) => toNumbers(inputs[name]!));
+  expect(numbers("span")).toEqual([0.25, 0.25, 0.25, 0.25]);
+  expect(numbers("guidance")).toEqual([12, 12, 12, 12]);
+  expect([numbers("from")[0], numbers("to")[0]]).toEqual([
+    expect.closeTo(0.2),
+    expect.closeTo(0.8),
+  ]);
+  // The text is read with each step, so there is no part of the network for it alone.
+  expect(asked.filter((inputs) => inputs["y"] && !inputs["x"])).toEqual([]);
+});
+
+it("does not take another number of tokens, in which it was not trained", async () => {
+  const own = path.join(folder, "tokens");
+  await writeSmallSplit(own, smallModels.miniT2I);
+  await expect(openModel(own, { promptTokens: 24 })).rejects.toThrow(
+    "--prompt-tokens (promptTokens) is 24, but minit2i reads 256 tokens of a prompt",
+  );
 });

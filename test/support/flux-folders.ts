@@ -1,4 +1,4 @@
-/** Small FLUX.1, FLUX.2 [klein] and Z-Image with random weights: as diffusers saves them, and as single files of the original. */
+/** Small FLUX.1, FLUX.2 [klein], Z-Image and MiniT2I with random weights: as diffusers saves them, and as single files of the original. */
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { rowsOf, stackRows } from "../../src/diffusion/arrays.ts";
@@ -31,7 +31,8 @@ export interface SmallModel {
   readonly family: string;
   readonly index: Fields;
   readonly transformer: Fields;
-  readonly vae: Fields;
+  /** Missing where the network draws pixels. */
+  readonly vae?: Fields;
   readonly scheduler: Fields;
   readonly encoders: Readonly<Record<string, Fields>>;
 }
@@ -68,6 +69,18 @@ const qwen3 = (layers: number) => ({
   rope_theta: 1e6,
 });
 
+const t5 = {
+  model_type: "t5",
+  feed_forward_proj: "gated-gelu",
+  relative_attention_num_buckets: 32,
+  vocab_size: 100,
+  d_model: 32,
+  d_kv: 8,
+  d_ff: 48,
+  num_layers: 1,
+  num_heads: 4,
+};
+
 const flux1 = (guidance: boolean): SmallModel => ({
   family: "flux",
   index: { _class_name: "FluxPipeline" },
@@ -92,17 +105,7 @@ const flux1 = (guidance: boolean): SmallModel => ({
       max_position_embeddings: 77,
       eos_token_id: 2,
     },
-    text_encoder_2: {
-      model_type: "t5",
-      feed_forward_proj: "gated-gelu",
-      relative_attention_num_buckets: 32,
-      vocab_size: 100,
-      d_model: 32,
-      d_kv: 8,
-      d_ff: 48,
-      num_layers: 1,
-      num_heads: 4,
-    },
+    text_encoder_2: t5,
   },
 });
 
@@ -142,6 +145,29 @@ export const smallModels = {
     scheduler: { ...flow, shift: 3, use_dynamic_shifting: false },
     encoders: { text_encoder: qwen3(3) },
   },
+  miniT2I: {
+    family: "minit2i",
+    index: {
+      _class_name: "MiniT2ITextToImagePipeline",
+      scheduler: ["pipeline", "MiniT2IFlowMatchScheduler"],
+      transformer: ["pipeline", "MiniT2IMMJiTModel"],
+    },
+    transformer: {
+      _class_name: "MiniT2IMMJiTModel",
+      image_size: 256,
+      patch_size: 8,
+      txt_input_size: 32,
+      hidden_size: 64,
+      txt_hidden_size: 64,
+      cond_vec_size: 64,
+      depth_double: 2,
+      num_heads: 2,
+      head_dim: 32,
+      pca_channels: 32,
+    },
+    scheduler: { _class_name: "MiniT2IFlowMatchScheduler", num_inference_steps: 100 },
+    encoders: { text_encoder: t5 },
+  },
 } satisfies Record<string, SmallModel>;
 
 /** Computes what depends on a model once. */
@@ -163,13 +189,14 @@ export const originalWeights = once(({ family, transformer }: SmallModel): Array
 
 /** The numbers of each part, whatever the layout in which they are written. */
 const partsOf = once((model: SmallModel) => {
-  const coder = autoencoderKLConfig(fieldReader("vae", model.vae));
+  const coder = model.vae && autoencoderKLConfig(fieldReader("vae", model.vae));
   return {
-    coder,
-    vae: randomWeights(autoencoderKLParams(coder), 2),
+    vae: coder && { coder, weights: randomWeights(autoencoderKLParams(coder), 2) },
     encoders: mapValues(model.encoders, (fields) => randomWeights(encoderParams(fields), 3)),
   };
 });
+
+type Parts = ReturnType<typeof partsOf>;
 
 function randomWeights({ declared }: Pick<ParamsRoot, "declared">, seed: number): Arrays {
   const key = randomKey(seed);
@@ -319,8 +346,10 @@ export async function writeSmallFolder(folder: string, model: SmallModel): Promi
   await json("scheduler/scheduler_config.json", model.scheduler);
   await json("transformer/config.json", model.transformer);
   await weights("transformer/diffusion_pytorch_model", diffusersWeights(model));
-  await json("vae/config.json", model.vae);
-  await weights("vae/diffusion_pytorch_model", vae);
+  if (vae) {
+    await json("vae/config.json", model.vae!);
+    await weights("vae/diffusion_pytorch_model", vae.weights);
+  }
   for (const [name, fields] of Object.entries(model.encoders)) {
     await json(`${name}/config.json`, fields);
     await weights(`${name}/model`, encoders[name]!);
@@ -348,18 +377,12 @@ export async function writeSmallSplit(
 ): Promise<void> {
   const writer = writerIn(folder);
   const { weights, gguf } = writer;
-  const { coder, vae, encoders } = partsOf(model);
+  const { vae, encoders } = partsOf(model);
   const network = prefixed(form.prefix ?? "", comfyWeights(model));
   const networkFile = `diffusion_models/${model.family}`;
   if (form.gguf) await gguf(networkFile, network, { "general.architecture": model.family });
   else await weights(networkFile, network);
-  // The names of the original autoencoders; that of FLUX.2 keeps its 1×1 convolutions inside.
-  const inside = coder.packing ? ["encoder.quant_conv.weight"] : [];
-  const { keyOf } = autoencoderKLKeys(["encoder.mid.block_1.norm1.weight", ...inside], coder);
-  await weights(
-    "vae/ae",
-    Object.fromEntries(Object.entries(vae).map(([name, array]) => [keyOf(name), array])),
-  );
+  if (vae) await weights("vae/ae", originalAutoencoder(vae));
   let whole = true;
   for (const [name, { model_type: type }] of Object.entries(model.encoders)) {
     const file = `text_encoders/${encoderFiles[String(type)]!}`;
@@ -370,6 +393,13 @@ export async function writeSmallSplit(
     } else await weights(file, own);
   }
   if (whole) await writeTokenizers(writer, model);
+}
+
+/** An autoencoder under the names of the original; that of FLUX.2 keeps its 1×1 convolutions inside. */
+function originalAutoencoder({ coder, weights }: NonNullable<Parts["vae"]>): Arrays {
+  const inside = coder.packing ? ["encoder.quant_conv.weight"] : [];
+  const { keyOf } = autoencoderKLKeys(["encoder.mid.block_1.norm1.weight", ...inside], coder);
+  return Object.fromEntries(Object.entries(weights).map(([name, array]) => [keyOf(name), array]));
 }
 
 /** The network as ComfyUI has it; only the names of Z-Image, whose projections are joined, are not the original's. */

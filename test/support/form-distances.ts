@@ -33,7 +33,7 @@ export async function* formDistances(
 ): AsyncGenerator<FormDistance> {
   const folder = path.join(scratch, model.family);
   await writeSmallFolder(folder, model);
-  const whole = await openModel(folder, { promptTokens: 16 });
+  const whole = await openModel(folder, model.family === "minit2i" ? {} : { promptTokens: 16 });
   const own = await drawn(whole, whole.weights);
   for (const form of wanted) {
     const store = storeForms[form];

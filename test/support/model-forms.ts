@@ -3,6 +3,7 @@ import { channelScales } from "../../src/engine/arrays/channels.ts";
 import { rotateGroups } from "../../src/engine/arrays/hadamard.ts";
 import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import type { Float8 } from "../../src/engine/arrays/convert.ts";
+import { mapValues } from "../../src/engine/records.ts";
 
 type Arrays = Readonly<Record<string, NdArray>>;
 
@@ -78,10 +79,8 @@ const marked =
 
 /** By name. What of the numbers is lost shows in the distance of pictures, in levels of 255 on average. */
 export const storeForms: Readonly<Record<string, StoreForm>> = {
-  bfloat16: (arrays) =>
-    Object.fromEntries(
-      Object.entries(arrays).map(([name, array]) => [name, castArray(array, "bfloat16")]),
-    ),
+  float16: (arrays) => mapValues(arrays, (array) => castArray(array, "float16")),
+  bfloat16: (arrays) => mapValues(arrays, (array) => castArray(array, "bfloat16")),
   "fp8 e4m3": float8("float8_e4m3fn"),
   "fp8 e5m2": float8("float8_e5m2"),
   "fp8 e4m3, scale_weight": marked(float8("float8_e4m3fn", "scale_weight")),

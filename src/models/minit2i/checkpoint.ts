@@ -4,7 +4,7 @@ import type { KeyMap } from "../../weights/check-keys.ts";
 import type { FieldReader } from "../../weights/config-fields.ts";
 import type { TensorEntry } from "../../weights/safetensors/header.ts";
 import { type Weights, weightsOf } from "../../weights/safetensors/safetensors.ts";
-import type { MiniT2IConfig } from "./config.ts";
+import { feedForwardWidth, type MiniT2IConfig } from "./config.ts";
 
 /**
  * The arguments of MMJiTConfig, which are also the config.json of its diffusers folder; what they leave out has its defaults.
@@ -89,7 +89,8 @@ function sharedFields(
     preamble,
     heads,
     ...(heads * headSize !== hidden && { headSize }),
-    mlpRatio: read.number("mlp_ratio", 8 / 3),
+    // As the shapes of a file show it: MiniT2I-L/16 says 2.7, but its layers are a little wider.
+    mlpRatio: feedForwardWidth({ hidden, mlpRatio: read.number("mlp_ratio", 8 / 3) }) / hidden,
     bottleneck: read.count("pca_channels", 128),
     condition: {
       kind: "text",

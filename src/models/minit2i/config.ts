@@ -37,6 +37,14 @@ export const miniT2ISchema = z.strictObject({
 
 export type MiniT2IConfig = z.output<typeof miniT2ISchema>;
 
+/** Channels inside the feed-forward layers. */
+export function feedForwardWidth({
+  hidden,
+  mlpRatio,
+}: Pick<MiniT2IConfig, "hidden" | "mlpRatio">): number {
+  return 8 * Math.ceil(Math.trunc(hidden * mlpRatio) / 8);
+}
+
 /** Reports fields that do not fit each other. */
 export function checkMiniT2I(config: MiniT2IConfig, refuse: Refuse): void {
   const { hidden: width, heads: number, headSize } = config;

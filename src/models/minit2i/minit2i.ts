@@ -26,7 +26,7 @@ import {
 } from "../../nn/positions.ts";
 import { embedTime } from "../../nn/timestep-embedding.ts";
 import type { BlockOptions, MeanFlowStep, NetworkInputs } from "../family.ts";
-import type { MiniT2IConfig } from "./config.ts";
+import { feedForwardWidth, type MiniT2IConfig } from "./config.ts";
 
 const rms = { kind: "rms", affine: true, epsilon: 1e-6 } as const;
 
@@ -205,7 +205,7 @@ function projection(
 
 /** SwiGLU of the normed tokens: [B, N, C] → [B, N, C]. */
 function feedForward(p: Params, prefix: string, x: Tensor, config: MiniT2IConfig): Tensor {
-  const width = 8 * Math.ceil(Math.trunc(config.hidden * config.mlpRatio) / 8);
+  const width = feedForwardWidth(config);
   return gatedMlp(p.at(`${prefix}mlp`), norm(p.at(`${prefix}norm2`), x, rms), width);
 }
 

@@ -105,7 +105,7 @@ const sd3: PipelineClass = {
 
 const miniT2I: PipelineClass = {
   transformer: "MiniT2IMMJiTModel",
-  options: [],
+  options: ["promptTokens"],
   drawing: ({ transformer, scheduler }) => miniT2IProcess(transformer, scheduler),
   drawsPixels: true,
   checksTables: false,

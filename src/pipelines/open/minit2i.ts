@@ -7,7 +7,7 @@ import { timesInside } from "../../diffusion/levels.ts";
 import { rowsOf } from "../../diffusion/arrays.ts";
 import { recipeLevels } from "../../diffusion/recipe.ts";
 import { zeros } from "../../engine/arrays/ndarray.ts";
-import { FormatError } from "../../engine/errors.ts";
+import { FormatError, UsageError } from "../../engine/errors.ts";
 import {
   miniT2IMeanFlowDefaults,
   miniT2IMeanFlowRecipe,
@@ -19,6 +19,7 @@ import { type FieldReader, fieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { type ImageModel, textGraph, type Stage } from "../image-model.ts";
 import { continuousProcess, recipeProcess, type SamplingProcess } from "../process.ts";
+import type { OpenModelOptions } from "./options.ts";
 import { type OpenTextEncoders, type TextEncoderTable, textEncoding } from "./text-encoders.ts";
 
 export const miniT2ITextEncoders = {
@@ -82,12 +83,13 @@ export function miniT2IFileDrawing(
 /**
  * Adds the text encoder to the other parts.
  *
- * @throws FormatError if the folder lacks it, or it does not fit the network
+ * @throws FormatError if the folder lacks it, or it does not fit the network; UsageError if `promptTokens` is another number than its own
  */
 export function miniT2IModel(
   parts: ImageModel,
   encoders: OpenTextEncoders,
   tokenizers: Readonly<Record<string, Tokenizer>>,
+  { promptTokens }: OpenModelOptions = {},
 ): ImageModel {
   const { name, network, weights } = parts;
   const { condition } = network;
@@ -103,6 +105,11 @@ export function miniT2IModel(
     );
   }
   const { length } = condition;
+  if (promptTokens !== undefined && promptTokens !== length) {
+    throw new UsageError(
+      `--prompt-tokens (promptTokens) is ${promptTokens}, but ${name} reads ${length} tokens of a prompt, as in its training; leave it out.`,
+    );
+  }
   const reading = textEncoding(
     {
       t5: {
