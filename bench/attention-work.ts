@@ -5,6 +5,7 @@ import type { NetworkConfig } from "../src/models/network.ts";
 export const attentionKinds = [
   { kind: "full" },
   { kind: "compressed", factor: 4 },
+  { kind: "tile", size: 8, window: 3 },
   { kind: "window", size: 16 },
   { kind: "linear" },
 ] as const;

@@ -87,5 +87,6 @@ function tableOf(
 
 function nameOf(kind: AttentionKind): string {
   if (kind.kind === "window") return `window, ${kind.size}`;
+  if (kind.kind === "tile") return `tile, ${kind.size}, window ${kind.window}`;
   return kind.kind === "compressed" ? `compressed, ${kind.factor}` : kind.kind;
 }

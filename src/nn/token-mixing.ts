@@ -1,17 +1,31 @@
 /**
  * Attention whose cost grows more slowly than the square of the number of patches: linear (Katharopoulos et al., 2020; Sana, Xie et
- * al., 2024), in windows that are shifted in every other block (Swin, Liu et al., 2021), and with fewer keys and values (PixArt-Σ,
- * Chen et al., 2024).
+ * al., 2024), in windows that are shifted in every other block (Swin, Liu et al., 2021), in windows of tiles around each tile (STA, Zhang et
+ * al., 2025), and with fewer keys and values (PixArt-Σ, Chen et al., 2024).
  *
  * Tokens that are no patches, such as those of a text, attend to all tokens, and every patch attends to them.
  */
 import { ShapeError } from "../engine/errors.ts";
 import { attention, concat, constant, full } from "../engine/graph/functional.ts";
-import { formatShape, product, quotient } from "../engine/graph/shape.ts";
+import { formatShape, product } from "../engine/graph/shape.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
+import {
+  apart,
+  fromWindows,
+  fullAttention,
+  type MixingOptions,
+  type PatchPlace,
+  repeated,
+  requireDivisors,
+  scoresOf,
+  type Three,
+  together,
+  toWindows,
+} from "./mixing-parts.ts";
 import { norm } from "./norm.ts";
 import { type Params, zero } from "./params.ts";
 import { type Axes, patchCount } from "./patches.ts";
+import { mixInTiles } from "./tile-mixing.ts";
 
 /** The choice of attention in a config; see `mixingSchema`. */
 export type TokenMixing =
@@ -19,16 +33,14 @@ export type TokenMixing =
   | { readonly kind: "linear" }
   /** `size` patches along each axis of a window; a shorter axis is one window wide. */
   | { readonly kind: "window"; readonly size: number }
+  /** `size` patches along each axis of a tile, which attends to `window` tiles along each axis, an odd number. */
+  | { readonly kind: "tile"; readonly size: number; readonly window: number }
   /** The keys and values of `factor` × `factor` patches become one. */
   | { readonly kind: "compressed"; readonly factor: number };
 
 /** The tokens that a mixing is applied to. */
-export interface MixedTokens {
+export interface MixedTokens extends PatchPlace {
   readonly mixing: Exclude<TokenMixing, { kind: "full" }>;
-  /** Patches along each axis, which follow one another in row-major order. */
-  readonly grid: Axes;
-  /** The number of tokens before the patches. */
-  readonly before: number;
   /** The index of the block, from 0: windows are shifted in odd ones. */
   readonly block: number;
 }
@@ -41,15 +53,6 @@ export function mixedTokens(
   return mixing === undefined || mixing.kind === "full" ? undefined : { ...tokens, mixing };
 }
 
-interface Options {
-  readonly heads: number;
-  /** Added to the scores of keys, [B, 1, 1, M]. */
-  readonly bias?: Tensor | undefined;
-  readonly scale?: number | undefined;
-}
-
-type Three = readonly [q: Tensor, k: Tensor, v: Tensor];
-
 /**
  * Mixes tokens with queries, keys and values [B, N, C], heads side by side: [B, N, C]. "compressed" has weights with PixArt-Σ's names
  * `sr` and `norm`.
@@ -59,7 +62,7 @@ type Three = readonly [q: Tensor, k: Tensor, v: Tensor];
 export function mixTokensBy(
   p: Params,
   parts: Three,
-  options: Options,
+  options: MixingOptions,
   tokens: MixedTokens,
 ): Tensor {
   const { bias } = options;
@@ -71,6 +74,7 @@ export function mixTokensBy(
   const { mixing } = tokens;
   if (mixing.kind === "linear") return mixLinearly(parts, options);
   if (mixing.kind === "window") return mixInWindows(parts, options, { ...tokens, mixing });
+  if (mixing.kind === "tile") return mixInTiles(parts, options, { ...tokens, ...mixing });
   return mixCompressed(p, parts, options, { ...tokens, mixing });
 }
 
@@ -85,7 +89,7 @@ export function linearMixing([q, k, v]: Three): Tensor {
   return queries.matmul(sums).div(weights.add(1e-15)); // [B, heads, N, D]
 }
 
-function mixLinearly([q, k, v]: Three, { heads, bias }: Options): Tensor {
+function mixLinearly([q, k, v]: Three, { heads, bias }: MixingOptions): Tensor {
   const byHead = (x: Tensor) =>
     x.reshape([x.dim(0), x.dim(1), heads, x.size(2) / heads]).swapAxes(1, 2);
   // A number that is added to the score before a softmax multiplies the weight by its exponential.
@@ -97,7 +101,7 @@ function mixLinearly([q, k, v]: Three, { heads, bias }: Options): Tensor {
 
 function mixInWindows(
   parts: Three,
-  options: Options,
+  options: MixingOptions,
   tokens: MixedTokens & { readonly mixing: { readonly size: number } },
 ): Tensor {
   const { grid, block, mixing } = tokens;
@@ -179,14 +183,6 @@ function borderMask(grid: Axes, sides: Axes, shifts: Axes) {
   return { dtype: "float32", shape: [1, windows, 1, own, own], data } as const;
 }
 
-/** @throws ShapeError if the patches cannot be cut into equal parts */
-function requireDivisors(grid: Axes, sides: Axes, parts: string): void {
-  if (grid.every((length, i) => Number.isInteger(length / sides[i]!))) return;
-  throw new ShapeError(
-    `The ${grid.join("×")} patches of this picture cannot be cut into ${parts} for attention; give a size whose patches are a multiple of that.`,
-  );
-}
-
 /** All places of a grid in row-major order. */
 function placesOf(grid: Axes): readonly (readonly number[])[] {
   return grid.reduce<number[][]>(
@@ -205,34 +201,10 @@ function rolled(x: Tensor, grid: Axes, shifts: Axes): Tensor {
   return y.reshape(x.shape);
 }
 
-/** [B, N, C] → [B·windows, side², C]. */
-function toWindows(x: Tensor, grid: Axes, sides: Axes): Tensor {
-  const axes = grid.length;
-  const split = grid.flatMap((length, i) => [length / sides[i]!, sides[i]!]);
-  const windows = product([x.dim(0), patchCount(grid) / patchCount(sides)])!;
-  const order = Array.from({ length: axes }, (_, i) => i);
-  return x
-    .reshape([x.dim(0), ...split, x.dim(2)])
-    .transpose([0, ...order.map((i) => 2 * i + 1), ...order.map((i) => 2 * i + 2), 2 * axes + 1])
-    .reshape([windows, patchCount(sides), x.dim(2)]);
-}
-
-/** The inverse of `toWindows`. */
-function fromWindows(x: Tensor, grid: Axes, sides: Axes): Tensor {
-  const axes = grid.length;
-  const counts = grid.map((length, i) => length / sides[i]!);
-  const rows = quotient(x.dim(0), patchCount(counts))!;
-  const order = Array.from({ length: axes }, (_, i) => [i + 1, axes + i + 1]).flat();
-  return x
-    .reshape([rows, ...counts, ...sides, x.dim(2)])
-    .transpose([0, ...order, 2 * axes + 1])
-    .reshape([rows, patchCount(grid), x.dim(2)]);
-}
-
 function mixCompressed(
   p: Params,
   [q, k, v]: Three,
-  options: Options,
+  options: MixingOptions,
   tokens: MixedTokens & { readonly mixing: { readonly factor: number } },
 ): Tensor {
   const { grid, mixing } = tokens;
@@ -282,52 +254,4 @@ function compressed(p: Params, x: Tensor, grid: Axes, factor: number): Tensor {
     .reshape([x.dim(0), (above * rows * columns) / factor ** 2, width])
     .add(scope.param("bias", [width], zero));
   return norm(p.at("norm"), sums, { kind: "layer", affine: true, epsilon: 1e-5 });
-}
-
-/** The patches of all tokens [B, N, C], and the tokens before and after them, if there are any. */
-function apart(
-  x: Tensor,
-  { grid, before }: Pick<MixedTokens, "grid" | "before">,
-): { readonly patches: Tensor; readonly others: Tensor | undefined } {
-  const [all, count] = [x.size(1), patchCount(grid)];
-  if (before + count > all) {
-    throw new ShapeError(
-      `${all} tokens cannot hold ${before} and then the ${count} patches of a grid of ${grid.join("×")}.`,
-    );
-  }
-  if (all === count) return { patches: x, others: undefined };
-  const others = [
-    ...(before > 0 ? [x.slice(1, 0, before)] : []),
-    ...(before + count < all ? [x.slice(1, before + count)] : []),
-  ];
-  return { patches: x.slice(1, before, before + count), others: concat(others, 1) };
-}
-
-/** The inverse of `apart`. */
-function together(
-  patches: Tensor,
-  others: Tensor | undefined,
-  { before }: Pick<MixedTokens, "before">,
-): Tensor {
-  if (!others) return patches;
-  const parts = [
-    ...(before > 0 ? [others.slice(1, 0, before)] : []),
-    patches,
-    ...(before < others.size(1) ? [others.slice(1, before)] : []),
-  ];
-  return concat(parts, 1);
-}
-
-function fullAttention(queries: Tensor, [, k, v]: Three, { bias, ...options }: Options): Tensor {
-  return attention(queries, k, v, { ...scoresOf(options), ...(bias && { bias }) });
-}
-
-function scoresOf({ heads, scale }: Omit<Options, "bias">) {
-  return { heads, ...(scale !== undefined && { scale }) };
-}
-
-/** One copy of the rows for each window: [B, M, C] → [B·windows, M, C]. */
-function repeated(x: Tensor, windows: number): Tensor {
-  const copies = x.unsqueeze(1).expand([x.dim(0), windows, x.dim(1), x.dim(2)]);
-  return copies.reshape([product([x.dim(0), windows])!, x.dim(1), x.dim(2)]);
 }

@@ -38,7 +38,8 @@ export const mixingField = {
   /**
    * How tokens attend to each other, for networks that are trained from scratch; every token to every other unless given. "linear" is
    * Sana's attention with ReLU kernels, "window" attends within windows of `size` patches along each axis, which are shifted in every
-   * other block, and "compressed" joins the keys and values of `factor` × `factor` patches, as PixArt-Σ does.
+   * other block, "tile" cuts the patches into tiles of `size` along each axis, each of which attends to the `window` tiles along each axis
+   * around it (sliding tile attention), and "compressed" joins the keys and values of `factor` × `factor` patches, as PixArt-Σ does.
    */
   attention: z
     .discriminatedUnion("kind", [
@@ -48,6 +49,19 @@ export const mixingField = {
         kind: z.literal("window"),
         /** Patches along each side of a window, from 2. */
         size: z.int().min(2),
+      }),
+      z.strictObject({
+        kind: z.literal("tile"),
+        /** Patches along each side of a tile, from 1. */
+        size: z.int().min(1),
+        /** Tiles along each side of a window, an odd number from 3; fewer where a side has fewer. */
+        window: z
+          .int()
+          .min(3)
+          .refine(
+            (tiles) => tiles % 2 === 1,
+            "an even number of tiles has no middle; choose 3 or 5",
+          ),
       }),
       z.strictObject({
         kind: z.literal("compressed"),
@@ -63,16 +77,16 @@ export function gridOf({ size, patch }: { readonly size: Axes; readonly patch: n
   return size.map((side) => side / patch);
 }
 
-/** Reports windows or joined patches that do not divide the patches of a picture or clip. */
+/** Reports windows, tiles or joined patches that do not divide the patches of a picture or clip. */
 export function checkMixing(attention: TokenMixing | undefined, grid: Axes, refuse: Refuse): void {
   // A patch that does not divide the picture is reported by itself.
   if (!grid.every(Number.isInteger)) return;
-  if (attention?.kind === "window") {
-    const { size } = attention;
+  if (attention?.kind === "window" || attention?.kind === "tile") {
+    const { kind, size } = attention;
     if (grid.every((length) => length <= size || length % size === 0)) return;
     refuse(
       "attention",
-      `windows of ${size} patches do not divide the ${formatAxes(grid)} patches of the picture; choose ${sizesFor(grid)}, or another patch`,
+      `${kind}s of ${size} patches do not divide the ${formatAxes(grid)} patches of the picture; choose ${sizesFor(grid)}, or another patch`,
     );
   }
   if (attention?.kind === "compressed") {

@@ -32,6 +32,7 @@ const networks: Readonly<Record<string, NetworkConfig>> = {
 const kinds = [
   { kind: "linear" },
   { kind: "window", size: 2 },
+  { kind: "tile", size: 1, window: 3 },
   { kind: "compressed", factor: 2 },
 ] as const;
 
@@ -78,6 +79,12 @@ describe("a choice that does not fit", () => {
       "a factor of 4 does not divide the 4×6 patches of the picture; choose 2, or another patch",
     ]);
     expect(problem({ kind: "window", size: 16 })).toBeUndefined();
+    expect(problem({ kind: "tile", size: 3, window: 3 })).toEqual([
+      "tiles of 3 patches do not divide the 4×4 patches of the picture; choose 2 or 4, or another patch",
+    ]);
+    expect(problem({ kind: "tile", size: 2, window: 4 })).toEqual([
+      "an even number of tiles has no middle; choose 3 or 5",
+    ]);
   });
 
   it("is named where a picture of another size is drawn", () => {
@@ -85,6 +92,10 @@ describe("a choice that does not fit", () => {
     expect(() => traceNetwork(config, { size: [16, 20] })).toThrow(ShapeError);
     expect(() => traceNetwork(config, { size: [16, 20] })).toThrow(
       "The 4×5 patches of this picture cannot be cut into windows of 2×2 for attention",
+    );
+    const tiled = { ...config, attention: { kind: "tile", size: 2, window: 3 } };
+    expect(() => traceNetwork(tiled, { size: [16, 20] })).toThrow(
+      "The 4×5 patches of this picture cannot be cut into tiles of 2×2 for attention",
     );
   });
 });

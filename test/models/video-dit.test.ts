@@ -5,17 +5,20 @@ import { describe, expect, it } from "vitest";
 import { drawFrameTimes } from "../../src/diffusion/frame-times.ts";
 import { recipeLoss, recipeSchema } from "../../src/diffusion/recipe.ts";
 import { shiftAt } from "../../src/diffusion/levels.ts";
+import { gradient } from "../../src/engine/gradients/gradient.ts";
 import { type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
 import { input } from "../../src/engine/graph/functional.ts";
-import { graphOf } from "../../src/engine/graph/graph.ts";
+import { graphOf, leafName } from "../../src/engine/graph/graph.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
 import { randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
 import { networkSchema, separateTimes, traceNetwork } from "../../src/models/network.ts";
+import { declaredTensors } from "../../src/nn/params.ts";
 import { readInitialWeights } from "../../src/training/tasks/initial-weights-node.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { randomArray } from "../support/arrays.ts";
+import { runWith } from "../support/finite-differences.ts";
 import { randomValues } from "../support/network-values.ts";
 
 const backend = nodeBackend("cpu");
@@ -79,6 +82,42 @@ describe("a video DiT", () => {
     expect(still.length).toBe(2 * 2 * 2 * 8 * 4);
     expect(separateTimes(config)).toBe(2);
     expect(separateTimes(config, [8, 4], 6)).toBe(3);
+  });
+
+  it("learns with sliding tile attention, with the gradients that are defined", async () => {
+    const attention = { kind: "tile", size: 1, window: 3 } as const;
+    const tiled = traceNetwork({ ...config, attention, size: [10, 8], frames: 8 });
+    // The embedding of no text is not read where a text is given.
+    const weights = declaredTensors(tiled.params).filter(
+      (each) => !leafName(each).endsWith("null"),
+    );
+    const slopes = gradient(tiled.output.square().mean(), weights);
+    const graph = graphOf({
+      output: tiled.output,
+      ...Object.fromEntries(slopes.map((slope, i) => [`slope ${i}`, slope])),
+    });
+    const { "y_embedder.null": _, ...others } = randomValues(tiled.params);
+    const given = {
+      ...others,
+      x: randomArray(4, "float32", [1, 2, 8, 10, 8]),
+      t: ndarray("float32", [1], [300]),
+      y: randomArray(5, "float32", [1, 3, 6]),
+      mask: ndarray("bool", [1, 3], [1, 1, 1]),
+    };
+    const want = runWith(graph, given);
+    const program = await backend.compile(graph);
+    const got = await program.run(given);
+    await program.dispose();
+    const errors = Object.entries(got).map(([name, array]) => {
+      const exact = toNumbers(want[name]!);
+      return (
+        Math.hypot(...toNumbers(array).map((each, i) => each - exact[i]!)) / Math.hypot(...exact)
+      );
+    });
+    expect(Math.max(...errors)).toBeLessThan(1e-4);
+    const full = traceNetwork({ ...config, size: [10, 8], frames: 8 });
+    const unlike = runWith(graphOf({ output: full.output }), given)["output"]!;
+    expect(toNumbers(unlike)).not.toEqual(toNumbers(want["output"]!));
   });
 
   it.each([

@@ -102,6 +102,90 @@ describe("attention in windows", () => {
   });
 });
 
+/** The bias of full attention that allows what a tile does: the tiles whose distance to the middle of its window is small enough. */
+function nearTiles(grid: readonly number[], all: number, given: Tiled): NdArray<"float32"> {
+  const { before, size, window } = given;
+  const place = (token: number) => {
+    let rest = token - before;
+    if (rest < 0 || rest >= grid.reduce((a, b) => a * b)) return undefined;
+    const along: number[] = [];
+    for (const length of grid.toReversed()) {
+      along.unshift(rest % length);
+      rest = Math.floor(rest / length);
+    }
+    return along;
+  };
+  const sees = (query: number, key: number) => {
+    const [from, to] = [place(query), place(key)];
+    if (!from || !to) return true;
+    return grid.every((length, i) => {
+      const side = Math.min(size, length);
+      const tiles = length / side;
+      if (tiles <= window) return true;
+      const reach = (window - 1) / 2;
+      // Near a border the middle of the window is not the query's own tile.
+      const middle = Math.max(reach, Math.min(tiles - 1 - reach, Math.floor(from[i]! / side)));
+      return Math.abs(Math.floor(to[i]! / side) - middle) <= reach;
+    });
+  };
+  const data = new Float32Array(all * all);
+  for (let i = 0; i < data.length; i++) {
+    data[i] = sees(Math.floor(i / all), i % all) ? 0 : -10_000;
+  }
+  return { dtype: "float32", shape: [1, 1, all, all], data };
+}
+
+interface Tiled {
+  readonly before: number;
+  readonly size: number;
+  readonly window: number;
+}
+
+describe("attention to tiles around each tile", () => {
+  it.each([
+    { grid: [5, 6], size: 1, window: 3, before: 0, after: 0 },
+    { grid: [8, 10], size: 2, window: 3, before: 2, after: 1 },
+    { grid: [12], size: 2, window: 5, before: 0, after: 0 },
+    { grid: [4, 8, 6], size: 2, window: 3, before: 0, after: 0 },
+    { grid: [5, 2, 4], size: 1, window: 3, before: 1, after: 0 },
+    { grid: [3, 8, 8], size: 4, window: 3, before: 0, after: 2 },
+    { grid: [4, 7], size: 1, window: 5, before: 0, after: 0 },
+  ])("is full attention without what is outside of the window: %o", (given) => {
+    const { grid, size, window, before, after } = given;
+    const all = before + grid.reduce((a, b) => a * b) + after;
+    const { parts, values } = three(all, 1);
+    const tokens = { mixing: { kind: "tile", size, window }, grid, before, block: 1 } as const;
+    const got = mixTokensBy(createParams(), parts, { heads }, tokens);
+    const want = attention(...parts, { heads, bias: constant(nearTiles(grid, all, given)) });
+    expect(apart(numbersOf(got, values), numbersOf(want, values))).toBeLessThan(1e-9);
+  });
+
+  it("ignores padding among the other tokens", () => {
+    const grid = [5, 5];
+    const tokens = {
+      mixing: { kind: "tile", size: 1, window: 3 },
+      grid,
+      before: 1,
+      block: 0,
+    } as const;
+    const all = 28;
+    const { parts, values } = three(all);
+    const mask = {
+      dtype: "float32",
+      shape: [2, 1, 1, all],
+      data: new Float32Array(2 * all),
+    } as const;
+    mask.data.set([-10_000], 0);
+    mask.data.set([-10_000], 2 * all - 1);
+    const bias = input("bias", [batch, 1, 1, all]);
+    const got = mixTokensBy(createParams(), parts, { heads, bias }, tokens);
+    const near = constant(nearTiles(grid, all, { before: 1, size: 1, window: 3 }));
+    const want = attention(...parts, { heads, bias: bias.add(near) });
+    const given = { ...values, bias: mask };
+    expect(apart(numbersOf(got, given), numbersOf(want, given))).toBeLessThan(1e-9);
+  });
+});
+
 describe("linear attention", () => {
   it("weighs each key by relu(q)·relu(k)", () => {
     const { parts, values } = three(5, 1);
@@ -181,6 +265,7 @@ describe("every kind", () => {
   const kinds = [
     { kind: "linear" },
     { kind: "window", size: 2 },
+    { kind: "tile", size: 1, window: 3 },
     { kind: "compressed", factor: 2 },
   ] as const;
 

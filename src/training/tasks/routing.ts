@@ -75,7 +75,7 @@ function blocksOf(network: NetworkConfig, name: string): number {
     );
   }
   const mixing = (network["attention"] as { readonly kind: string } | undefined)?.kind ?? "full";
-  if (mixing === "window" || mixing === "compressed") {
+  if (mixing === "window" || mixing === "tile" || mixing === "compressed") {
     throw new UsageError(
       `${name} leaves patches out, which attention of the kind ${mixing} needs as a whole grid; choose attention of the kind full or linear, or leave it out.`,
     );
