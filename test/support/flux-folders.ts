@@ -170,6 +170,12 @@ export const smallModels = {
   },
 } satisfies Record<string, SmallModel>;
 
+/** The same model with more tokens than its tokenizers know, as wide as its tables are. */
+export function withVocabulary(model: SmallModel, tokens: number): SmallModel {
+  const encoders = mapValues(model.encoders, (fields) => ({ ...fields, vocab_size: tokens }));
+  return { ...model, encoders };
+}
+
 /** Computes what depends on a model once. */
 function once<T>(compute: (model: SmallModel) => T): (model: SmallModel) => T {
   const known = new WeakMap<SmallModel, T>();

@@ -5,11 +5,12 @@ import { realpathSync } from "node:fs";
 import { dirname, relative, sep } from "node:path";
 import { DeviceError } from "../errors.ts";
 import { input } from "../graph/functional.ts";
-import { graphOf } from "../graph/graph.ts";
-import type { Backend, Program } from "./backend.ts";
+import { type Graph, graphOf } from "../graph/graph.ts";
+import type { Backend, CompileOptions, Program } from "./backend.ts";
 import { type Executor, type Mount, type OpenExecutor, type Plan, trialPlan } from "./executor.ts";
 import { kinds, requireOptions } from "../options.ts";
 import { expandedWeights } from "./expanded-weights.ts";
+import { withFetchedRows } from "./fetched-rows.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import {
   type DeviceName,
@@ -77,31 +78,35 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
   let attentionWorks: Promise<boolean> | undefined;
   const trustsAttention = async () =>
     device !== "webgpu" || (attentionWorks ??= fusedAttentionWorks(open));
+  const compileHere = async (
+    graph: Graph,
+    { weights: stored = () => undefined, ...compileOptions }: CompileOptions,
+  ): Promise<Program> => {
+    let file: WeightFile | undefined;
+    const storeFor = async (bytes: number) => (file = await weightFile(bytes));
+    try {
+      const weights = await expandedWeights(graph, stored, readFileRange, storeFor);
+      await file?.finish();
+      const program = await compileProgram(
+        graph,
+        { ...(threads !== undefined && { threads }), ...compileOptions, weights },
+        open,
+        mountFiles,
+        trustsAttention,
+      );
+      if (!file) return program;
+      // A mapped file can be deleted, but not on Windows, nor before a worker that is started again has opened it again.
+      if (options.worker || process.platform === "win32") return withFile(program, file);
+      file.remove();
+      return program;
+    } catch (error) {
+      file?.remove();
+      throw error;
+    }
+  };
   return {
     device: name,
-    async compile(graph, { weights: stored = () => undefined, ...compileOptions } = {}) {
-      let file: WeightFile | undefined;
-      const storeFor = async (bytes: number) => (file = await weightFile(bytes));
-      try {
-        const weights = await expandedWeights(graph, stored, readFileRange, storeFor);
-        await file?.finish();
-        const program = await compileProgram(
-          graph,
-          { ...(threads !== undefined && { threads }), ...compileOptions, weights },
-          open,
-          mountFiles,
-          trustsAttention,
-        );
-        if (!file) return program;
-        // A mapped file can be deleted, but not on Windows, nor before a worker that is started again has opened it again.
-        if (options.worker || process.platform === "win32") return withFile(program, file);
-        file.remove();
-        return program;
-      } catch (error) {
-        file?.remove();
-        throw error;
-      }
-    },
+    compile: (graph, compileOptions = {}) => withFetchedRows(graph, compileOptions, compileHere),
   };
 }
 

@@ -13,6 +13,7 @@ import {
 } from "./ort-session-web.ts";
 import { either, kinds, requireOptions } from "../options.ts";
 import { gathersOf } from "../passes/reads.ts";
+import { withFetchedRows } from "./fetched-rows.ts";
 import { fusedAttentionWorks } from "./fused-attention.ts";
 import { compileProgram } from "./program.ts";
 import { isFloat8 } from "../arrays/convert.ts";
@@ -82,11 +83,12 @@ export function webBackend(options: WebBackendOptions): Backend {
     device !== "webgpu" || (attentionOfGpu ??= fusedAttentionWorks(open));
   return {
     device,
-    async compile(graph, compileOptions = {}) {
-      const half = device === "webgpu" ? await requireAdapter(graph) : true;
-      const { weights, mount } = await prepareWeights(graph, compileOptions.weights, files, half);
-      return compileProgram(graph, { ...compileOptions, weights }, open, mount, trustsAttention);
-    },
+    compile: (whole, compileOptions = {}) =>
+      withFetchedRows(whole, compileOptions, async (graph, given) => {
+        const half = device === "webgpu" ? await requireAdapter(graph) : true;
+        const { weights, mount } = await prepareWeights(graph, given.weights, files, half);
+        return compileProgram(graph, { ...given, weights }, open, mount, trustsAttention);
+      }),
   };
 }
 

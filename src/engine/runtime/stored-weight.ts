@@ -19,16 +19,19 @@ import { rotateGroups } from "../arrays/hadamard.ts";
 import { addProduct } from "../arrays/low-rank.ts";
 import { permuteAxes } from "../arrays/permute.ts";
 import { readBlocks } from "./read-blocks.ts";
-import type {
-  BlocksWeight,
-  ReadFile,
-  ScaledWeight,
-  Storage,
-  StoredWeight,
-  WeightEmitter,
-  WeightType,
+import {
+  arrayWeight,
+  arrayWeights,
+  type BlocksWeight,
+  type ReadFile,
+  type ScaledWeight,
+  type Storage,
+  type StoredWeight,
+  type WeightEmitter,
+  type WeightType,
 } from "./weight-forms.ts";
 
+export { arrayWeight, arrayWeights };
 export type { BlocksWeight, ReadFile, StoredWeight, WeightEmitter, WeightType };
 
 /** The scales of weights whose values were read, so that they are not read a second time for them. */
@@ -49,6 +52,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: ({ array }, readable) => readable(array.dtype),
     gatherable: () => true,
+    fetched: () => false,
     async read({ array: { data } }, target) {
       target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     },
@@ -68,6 +72,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: ({ dtype }, readable) => readable(dtype),
     gatherable: () => true,
+    fetched: () => false,
     read: ({ path, offset }, target, readFile) => readFile(target, path, offset),
     emit: (weight, name, emitter) => emitter.file(name, weight),
   },
@@ -97,6 +102,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: ({ parts }, readable) => parts.every((part) => isInPlace(part, readable)),
     gatherable: () => false,
+    fetched: ({ parts }) => parts.every(isFetched),
     async read({ parts }, target, readFile) {
       let top = 0;
       for (const part of parts) {
@@ -127,6 +133,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
       readable("uint8") &&
       [first, sizeOf(shape)].every((count) => count % blockFormats[format].numbers === 0),
     gatherable: ({ format, shape }) => shape.at(-1)! % blockFormats[format].numbers === 0,
+    fetched: (weight) => weight.fetch !== undefined,
     read: readBlocks,
     emit: (weight, name, emitter) => emitter.blocks(name, weight),
   },
@@ -150,6 +157,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     inPlace: ({ numbers, scale }, readable) =>
       isInPlace(numbers, readable) && isInPlace(scale, readable),
     gatherable: () => false,
+    fetched: ({ numbers }) => isFetched(numbers),
     async read({ numbers, scale, rotated }, target, readFile) {
       const [stored, scales] = [
         await readWeight(numbers, readFile),
@@ -184,6 +192,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: () => false,
     gatherable: () => false,
+    fetched: () => true,
     async read({ fetch: fetchRange, offset }, target) {
       target.set(await fetchRange(offset, target.length));
     },
@@ -205,6 +214,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: () => false,
     gatherable: () => false,
+    fetched: () => false,
     async read({ of, axes, rows, shape }, target, readFile) {
       const { data } = permuteAxes(await readWeight(of, readFile), axes);
       const inRow = (sizeOf(shape) / shape[0]!) * data.BYTES_PER_ELEMENT;
@@ -232,6 +242,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     },
     inPlace: ({ base }, readable) => isInPlace(base, readable),
     gatherable: () => false,
+    fetched: ({ base }) => isFetched(base),
     async read({ base, up, down }, target, readFile) {
       const stored = castArray(await readWeight(base, readFile), "float32").data;
       const { length } = stored;
@@ -264,6 +275,7 @@ const storages: { readonly [W in StoredWeight as W["kind"]]: Storage<W> } = {
     slice: refuseCut,
     inPlace: () => false,
     gatherable: () => false,
+    fetched: () => false,
     async read({ part, backward, of }, target, readFile) {
       const shape = weightType(of).shape as readonly [number, number];
       const read = async (start: number, count: number) =>
@@ -308,20 +320,6 @@ export function channelsWeight(
   return {
     values: { kind: "channels", part: "values", backward, of },
     scale: { kind: "channels", part: "scale", backward, of },
-  };
-}
-
-export function arrayWeight(array: NdArray): StoredWeight {
-  return { kind: "array", array };
-}
-
-/** Finds weights in an object of arrays by their names. */
-export function arrayWeights(
-  arrays: Readonly<Record<string, NdArray | undefined>>,
-): (name: string) => StoredWeight | undefined {
-  return (name) => {
-    const array = arrays[name];
-    return array && arrayWeight(array);
   };
 }
 
@@ -384,6 +382,11 @@ export function isInPlace(weight: StoredWeight, readable: (dtype: DType) => bool
 /** Returns true if rows of a matrix can be chosen before its numbers are computed. */
 export function isGatherable(weight: StoredWeight): boolean {
   return storageOf(weight).gatherable(weight);
+}
+
+/** Returns true if the bytes of a weight, and of some of its rows, are fetched as they are needed. */
+export function isFetched(weight: StoredWeight): boolean {
+  return storageOf(weight).fetched(weight);
 }
 
 export function weightType(weight: StoredWeight): WeightType {

@@ -105,6 +105,20 @@ export type StoredWeight =
   | RemoteWeight
   | AdaptedWeight;
 
+export function arrayWeight(array: NdArray): StoredWeight {
+  return { kind: "array", array };
+}
+
+/** Finds weights in an object of arrays by their names. */
+export function arrayWeights(
+  arrays: Readonly<Record<string, NdArray | undefined>>,
+): (name: string) => StoredWeight | undefined {
+  return (name) => {
+    const array = arrays[name];
+    return array && arrayWeight(array);
+  };
+}
+
 /** The dtype and shape that a weight has once it is read. */
 export interface WeightType {
   readonly dtype: DType;
@@ -150,6 +164,8 @@ export interface Storage<W extends StoredWeight> {
   inPlace(weight: W, readable: (dtype: DType) => boolean): boolean;
   /** Returns true if rows of a matrix can be chosen before the numbers are computed. */
   gatherable(weight: W): boolean;
+  /** Returns true if its bytes are fetched as they are needed, and some rows do not take more of them than their own. */
+  fetched(weight: W): boolean;
   /** Writes the elements, in the dtype of `type`, into `target`. */
   read(weight: W, target: Uint8Array, readFile: ReadFile): Promise<void>;
   emit(weight: W, name: string, emitter: WeightEmitter): string;
