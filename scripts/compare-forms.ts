@@ -1,12 +1,13 @@
 /**
  * Draws small models of each family of published files in each form: what a form draws must be what the same numbers draw as float32, and
  * the distance to the whole numbers is printed. With names of models, only these. With --built, the built command line draws with each
- * file too, in ComfyUI's folders, and its pixels must be those that the library draws.
+ * file too, in ComfyUI's folders, and its pixels must be those that the library draws. With --page, headless Chromium draws each form
+ * on WebAssembly instead, within 1 of 255 of what Node draws.
  *
- *     node scripts/run.mjs scripts/compare-forms.ts [schnell|dev|klein|zImage|miniT2I …] [--built]
+ *     node scripts/run.mjs scripts/compare-forms.ts [schnell|dev|klein|zImage|miniT2I …] [--built | --page]
  */
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -15,10 +16,13 @@ import { openPipeline } from "../src/pipelines/open/open-node.ts";
 import { finished } from "../src/pipelines/pipeline.ts";
 import { smallModels, type SmallModel, writeSmallSplit } from "../test/support/flux-folders.ts";
 import { formDistances } from "../test/support/form-distances.ts";
+import type * as pageModule from "../test/browser/pipeline-page.ts";
+import { openPage } from "../test/support/browser.ts";
+import { drawnInPage } from "../test/support/page-forms.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { built: { type: "boolean" } },
+  options: { built: { type: "boolean" }, page: { type: "boolean" } },
 });
 const main = path.resolve(import.meta.dirname, "../dist/cli/main.js");
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-forms-"));
@@ -55,13 +59,30 @@ async function compare(name: string, model: SmallModel): Promise<void> {
   }
 }
 
-const names = Object.keys(smallModels) as (keyof typeof smallModels)[];
-try {
-  for (const name of names) {
-    if (positionals.length === 0 || positionals.includes(name)) {
-      await compare(name, smallModels[name]);
+async function compareInPage(models: readonly (keyof typeof smallModels)[]): Promise<void> {
+  const entry = path.resolve(import.meta.dirname, "../test/browser/pipeline-page.ts");
+  const page = await openPage<typeof pageModule>(entry, {}, { "/forms/": scratch });
+  try {
+    for (const name of models) {
+      const place = { url: `/forms/${name}/`, served: path.join(scratch, name) };
+      mkdirSync(place.served);
+      for await (const { form, apart } of drawnInPage(page, place, smallModels[name])) {
+        console.log(
+          `${name.padEnd(8)} ${form.padEnd(24)} largest difference of the page to Node ${apart}`,
+        );
+        if (apart > 1) process.exitCode = 1;
+      }
     }
+  } finally {
+    await page.close();
   }
+}
+
+const names = Object.keys(smallModels) as (keyof typeof smallModels)[];
+const chosen = names.filter((name) => positionals.length === 0 || positionals.includes(name));
+try {
+  if (values.page) await compareInPage(chosen);
+  else for (const name of chosen) await compare(name, smallModels[name]);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
