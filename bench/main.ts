@@ -48,7 +48,7 @@ bundled model, or on a trained model of classes, and what they cost in PSNR, KID
 "npm run bench -- attention [FILE.svg]" measures time and memory of each kind of attention on 256 to 16,384 tokens.
 
 The suite serve measures the server instead, ranks a training by one and by two ranks of MPI, and packed clips of different
-sizes in one sequence; all take --json alone: see serve.ts, ranks.ts and packed.ts.
+sizes in one sequence, browser int8 beside float32 in headless Chromium; all take --json alone: see serve.ts, ranks.ts, packed.ts and browser.ts.
 
   --only NAME,…   runs these contenders alone: ${contenderNames.join(", ")}.
                   --only ours leaves out the peers, which take most of the time
@@ -268,6 +268,13 @@ async function main(): Promise<number> {
     const report = await benchPacked();
     const json = process.argv.includes("--json");
     process.stdout.write(`${json ? JSON.stringify(report) : packedTable(report)}\n`);
+    return 0;
+  }
+  if (process.argv[2] === "browser") {
+    const { benchBrowser, browserTable } = await import("./browser.ts");
+    const rows = await benchBrowser(progress);
+    const json = process.argv.includes("--json");
+    process.stdout.write(`${json ? JSON.stringify(rows) : browserTable(rows)}\n`);
     return 0;
   }
   if (process.argv[2] === "ranks") {

@@ -33,6 +33,8 @@ export interface QuantizedGraph {
  *
  * The rows of a batch do not influence each other, so each image comes out the same whatever the batch.
  *
+ * Only the devices `cpu` and `wasm` have kernels for these products; on others ONNX Runtime computes them on the CPU, between copies.
+ *
  * @example const program = await backend.compile(quantized.graph, { weights: quantized.weights });
  */
 export function quantizeLinears(graph: Graph, weights: WeightSource): QuantizedGraph {
