@@ -4,12 +4,10 @@
  *
  *     node scripts/run.mjs scripts/full-size-gguf.ts FOLDER [Q8_0|Q4_K|…] [float32|int8] [STEPS]
  */
-import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { UsageError } from "../src/engine/errors.ts";
 import { blockFormats } from "../src/engine/arrays/blocks.ts";
-import { nodeBackend } from "../src/engine/runtime/ort-node.ts";
 import { autoencoderKLPresets } from "../src/models/coders/autoencoder-kl-config.ts";
 import { autoencoderKLParams } from "../src/models/coders/autoencoder-kl.ts";
 import { flux2Presets } from "../src/models/flux2/config.ts";
@@ -18,13 +16,12 @@ import { qwen3Params, qwen3Presets } from "../src/models/text-encoders/qwen3.ts"
 import type { ParamsRoot } from "../src/nn/params.ts";
 import { openModel } from "../src/pipelines/open/open-node.ts";
 import { computations } from "../src/pipelines/compute.ts";
-import { latentSize, stagesOf } from "../src/pipelines/image-model.ts";
-import { memoryPlan } from "../src/pipelines/programs.ts";
 import { finished, imagePipeline } from "../src/pipelines/pipeline.ts";
 import { exists } from "../src/weights/sources/folder-node.ts";
 import { writeFileAtomic } from "../src/weights/sources/atomic-node.ts";
 import { type GGUFType, tensorBytes } from "../src/weights/gguf/types.ts";
 import { ggufChunks, type GGUFMetadata, type GGUFTensor } from "../src/weights/gguf/write.ts";
+import { printAnnounced, printingBackend, seconds } from "./full-size/measured.ts";
 import { llamaWeightNames, qwen3Metadata } from "../test/support/flux-folders.ts";
 
 const [folder, type = "Q8_0", compute = "float32", steps = "1"] = process.argv.slice(2);
@@ -90,48 +87,12 @@ await write("text_encoders/qwen3-4b-Q4_K.gguf", encoder, llamaWeightNames, "Q4_K
 const coder = autoencoderKLParams(autoencoderKLPresets["FLUX.2-ae"]);
 await write("vae/flux2-vae.gguf", coder, (name) => name, "F32", {});
 
-const seconds = (since: number) => ((performance.now() - since) / 1000).toFixed(1);
-const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
-/** The largest memory that this process has had, and what of it now are pages that belong to no file. */
-function memory(): string {
-  const status = readFileSync("/proc/self/status", "utf8");
-  const of = (field: string) => Number(new RegExp(`${field}:\\s+(\\d+)`).exec(status)![1]) * 1024;
-  return `largest ${gigabytes(of("VmHWM"))}, now ${gigabytes(of("VmRSS"))}, of which not of files ${gigabytes(of("RssAnon"))}`;
-}
-
 const start = performance.now();
 const file = path.join(folder, `diffusion_models/flux-2-klein-4b-${type}.gguf`);
 const model = await openModel(file, { promptTokens: 512 });
 console.log(`opened after ${seconds(start)} s`);
-const plan = memoryPlan(stagesOf(model), {
-  size: latentSize(size, model),
-  texts: 1,
-  rows: 1,
-  compute,
-});
-for (const { stage, memory: announced } of plan) {
-  console.log(`announced for ${stage.name}: ${gigabytes(announced.total)}`);
-}
-const watched = nodeBackend("cpu");
-const pipeline = imagePipeline(model, {
-  device: "cpu",
-  async compile(graph, options) {
-    const began = performance.now();
-    const program = await watched.compile(graph, options);
-    console.log(`compiled in ${seconds(began)} s; ${memory()}`);
-    return {
-      ...program,
-      async run(inputs, how) {
-        const [since, before] = [performance.now(), process.cpuUsage()];
-        const outputs = await program.run(inputs, how);
-        const { user, system } = process.cpuUsage(before);
-        const own = ((user + system) / 1e6).toFixed(1);
-        console.log(`ran in ${seconds(since)} s, ${own} s of processor time; ${memory()}`);
-        return outputs;
-      },
-    };
-  },
-});
+printAnnounced(model, size, 1, compute);
+const pipeline = imagePipeline(model, printingBackend());
 const onProgress = ({ step }: { readonly step: number }) =>
   console.log(`step ${step} done after ${seconds(start)} s`);
 const asked = { prompt: "a red cat", steps: Number(steps), seed: 1, ...size };
