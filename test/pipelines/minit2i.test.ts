@@ -17,7 +17,7 @@ import { openModel, openPipeline } from "../../src/pipelines/open/open-node.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
 import { picturesOf } from "../../src/pictures/picture.ts";
 import { fieldReader } from "../../src/weights/config-fields.ts";
-import { traceNetwork } from "../../src/models/network.ts";
+import { networkPresets, traceNetwork } from "../../src/models/network.ts";
 import { writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import { smallModels, writeSmallSplit } from "../support/flux-folders.ts";
 import {
@@ -147,4 +147,18 @@ it("does not take another number of tokens, in which it was not trained", async 
   await expect(openModel(own, { promptTokens: 24 })).rejects.toThrow(
     "--prompt-tokens (promptTokens) is 24, but minit2i reads 256 tokens of a prompt",
   );
+});
+
+it("the config of the published L/16 in diffusers' layout is that of its file", () => {
+  const published = {
+    hidden_size: 1248,
+    txt_hidden_size: 1248,
+    cond_vec_size: 1248,
+    num_heads: 24,
+    head_dim: 52,
+    depth_double: 23,
+    mlp_ratio: 2.7,
+  };
+  const config = miniT2IConfig(fieldReader("transformer", published));
+  expect({ kind: "minit2i", ...config }).toEqual(networkPresets().get("MiniT2I-L/16"));
 });
