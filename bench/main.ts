@@ -57,6 +57,7 @@ sizes in one sequence, browser int8 beside float32 in headless Chromium; all tak
   --compute int8  ours with products of 8-bit integers, the peers in float32 (sample, emoji, sd3)
   --cache MODE    ours with steps that are skipped, careful or fast (sample, emoji)
   --model FOLDER  with the weights of a trained DiT-S/2 instead of random ones, in whole drawings (sample)
+  --depth N       with N blocks instead of 24, where memory is short (sd3)
   --json          prints one JSON object instead of a table`;
 
 function readOptions(): Options | undefined {
@@ -71,6 +72,7 @@ function readOptions(): Options | undefined {
       compute: { type: "string", default: exactly.compute },
       cache: { type: "string", default: exactly.cache },
       model: { type: "string" },
+      depth: { type: "string" },
     },
   });
   if (values.help) return undefined;
@@ -94,9 +96,13 @@ function readOptions(): Options | undefined {
     compute: isOneOf(computations, "compute", values.compute),
     cache: isOneOf(cacheModes, "cache", values.cache),
   };
-  const suite = makeSuite(threads, settings, values.model);
+  const depth = values.depth === undefined ? undefined : positiveInteger("depth", values.depth);
+  const suite = makeSuite(threads, settings, { model: values.model, depth });
   if (values.model !== undefined && !suite.takesModel) {
     throw new RangeError(`--model does not apply to the suite ${suiteName}; leave it out.`);
+  }
+  if (depth !== undefined && !suite.takesDepth) {
+    throw new RangeError(`--depth does not apply to the suite ${suiteName}; leave it out.`);
   }
   const problem = refused(settings, suite.takes ?? [], suiteName);
   if (problem !== undefined) throw new RangeError(problem);

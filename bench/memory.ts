@@ -6,7 +6,7 @@ const intervalMs = 100;
 export interface MemoryWatch {
   /** The peak so far in MB; null if the system has no /proc. */
   peakMb(): number | null;
-  /** The same with the pages of mapped files that were resident. */
+  /** The same with the pages of mapped files that were resident, and not less than the peak that the system itself kept of the process. */
   peakTotalMb(): number | null;
   end(): void;
 }
@@ -19,7 +19,7 @@ export function watchMemory(pid: number): MemoryWatch {
   const look = () => {
     const [now, all] = [residentMb(pid, ofNoFile), residentMb(pid, [...ofNoFile, "RssFile"])];
     if (now !== null) most = Math.max(most ?? 0, now);
-    if (all !== null) mostInAll = Math.max(mostInAll ?? 0, all);
+    if (all !== null) mostInAll = Math.max(mostInAll ?? 0, all, peakOfProcess(pid));
   };
   look();
   const timer = setInterval(look, intervalMs);
@@ -36,11 +36,22 @@ const ofNoFile = ["RssAnon", "RssShmem"];
 function residentMb(pid: number, kinds: readonly string[]): number | null {
   return sumOfTree(pid, (folder) => {
     const status = readFileSync(`${folder}/status`, "utf8");
-    const sizes = kinds.map((name) =>
-      Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1] ?? 0),
-    );
-    return sizes.reduce((a, b) => a + b) / 1024;
+    return kinds.map((name) => statusMb(status, name)).reduce((a, b) => a + b);
   });
+}
+
+/** The largest resident set of a process in MB, pages of files included, which the system keeps between looks, too. */
+function peakOfProcess(pid: number): number {
+  try {
+    return statusMb(readFileSync(`/proc/${pid}/status`, "utf8"), "VmHWM");
+  } catch {
+    return 0;
+  }
+}
+
+/** A line of /proc/PID/status in MB; 0 if there is none. */
+function statusMb(status: string, name: string): number {
+  return Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(status)?.[1] ?? 0) / 1024;
 }
 
 /** Linux counts processor time in hundredths of a second for programs, whatever its own clock. */

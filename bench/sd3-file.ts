@@ -76,13 +76,18 @@ async function writeNoise(
   const noise = new Uint16Array(values.length);
   float32ToFloat16(values, noise);
   const bytes = new Uint8Array(noise.buffer);
-  const streamed = tensors.map(({ name, shape }) => ({
+  const streamed = tensors.map(({ name, shape }, i) => ({
     name,
     shape,
     dtype: "float16" as const,
     *bytes() {
-      for (let left = 2 * sizeOf(shape); left > 0; left -= bytes.length) {
-        yield bytes.subarray(0, Math.min(left, bytes.length));
+      // Each tensor begins elsewhere in the list, so that no two are equal.
+      let from = (2 * 65_537 * i) % bytes.length;
+      for (let left = 2 * sizeOf(shape); left > 0;) {
+        const part = bytes.subarray(from, Math.min(bytes.length, from + left));
+        yield part;
+        left -= part.length;
+        from = 0;
       }
     },
   }));

@@ -2,7 +2,7 @@
  * The work of the suite `sd3`: one step of Stable Diffusion 3 medium (`mmditPresets` in `src/models/mmdit.ts`) with
  * guidance, which takes two rows, on latents of 512×512 pixels and 333 tokens of text, in float32.
  *
- * Patchwise runs the whole network on random weights, which it writes to a file of 8 GB first. PyTorch, whose weights and
+ * Patchwise runs the whole network on random weights, which it writes to a file of 4 GB in float16 first. PyTorch, whose weights and
  * activations would not fit in memory too, runs one joint block of the same shape; its `whole step` is `depth` times that.
  * Both run the `one block` on the same weights, on which they must agree:
  *
@@ -34,8 +34,9 @@ export interface SD3Work {
 
 const model = mmditPresets["SD3-medium"];
 
-export function sd3Work(threads: number): SD3Work {
-  const { hidden, heads, depth } = model;
+/** @param depth blocks; those of SD3 medium unless given */
+export function sd3Work(threads: number, depth: number = model.depth): SD3Work {
+  const { hidden, heads } = model;
   return { threads, rows: 2, hidden, heads, depth, side: 32, words: 333, every: 101 };
 }
 
@@ -57,7 +58,7 @@ export function blockGraph({ hidden, side, words }: SD3Work): Graph & { params: 
 }
 
 /** Traces the whole network: `x`, `t`, `context` and `pooled` → `velocity`. */
-export function stepGraph({ side, words }: SD3Work): Graph {
+export function stepGraph({ side, words, depth }: SD3Work): Graph {
   const { patch, channels, condition } = model;
   const inputs = {
     x: input("x", [batch, channels, side * patch, side * patch]),
@@ -65,7 +66,7 @@ export function stepGraph({ side, words }: SD3Work): Graph {
     context: input("context", [batch, words, condition.width]),
     pooled: input("pooled", [batch, condition.pooled]),
   };
-  return graphOf({ velocity: mmdit(createParams(), inputs, model) });
+  return graphOf({ velocity: mmdit(createParams(), inputs, { ...model, depth }) });
 }
 
 export function* sd3Tensors(work: SD3Work): Generator<readonly [string, HostTensor]> {

@@ -36,6 +36,8 @@ export interface Suite {
   readonly takes?: readonly (keyof Settings)[];
   /** Whether it can use the weights of a trained model. */
   readonly takesModel?: boolean;
+  /** Whether its network can have another number of blocks. */
+  readonly takesDepth?: boolean;
   /** Whether ours computes approximately, so that the results of others need not be equal to it. */
   readonly approximate?: boolean;
   tensors(): Iterable<readonly [string, HostTensor]> | AsyncIterable<readonly [string, HostTensor]>;
@@ -52,8 +54,15 @@ function exactIn(settings: Settings): Suite["absent"] {
 
 const tooSlow = "its products take several times as long (suite matmul), 50 steps many minutes";
 
-/** What a suite is made with; `model` is a folder with trained weights. */
-type MakeSuite = (threads: number, settings: Settings, model?: string) => Suite;
+/** What a suite is made with. */
+interface SuiteOptions {
+  /** A folder with trained weights. */
+  readonly model?: string | undefined;
+  /** Blocks of the network; its own number unless given. */
+  readonly depth?: number | undefined;
+}
+
+type MakeSuite = (threads: number, settings: Settings, options?: SuiteOptions) => Suite;
 
 export const suites: Readonly<Record<string, MakeSuite>> = {
   matmul: (threads) => {
@@ -101,7 +110,7 @@ export const suites: Readonly<Record<string, MakeSuite>> = {
       tensors: () => loraTensors(work),
     };
   },
-  sample: (threads, settings, model) => {
+  sample: (threads, settings, { model } = {}) => {
     const random = sampleWork(threads);
     const plain = model === undefined ? random : trainedSampleWork(random, model);
     const work = { ...plain, ...settings };
@@ -143,8 +152,8 @@ export const suites: Readonly<Record<string, MakeSuite>> = {
       tensors: () => emojiTensors(work),
     };
   },
-  sd3: (threads, settings) => {
-    const work = { ...sd3Work(threads), ...settings };
+  sd3: (threads, settings, { depth } = {}) => {
+    const work = { ...sd3Work(threads, depth), ...settings };
     const partFlops = sd3Flops(work);
     return {
       description: `a step of Stable Diffusion 3 medium with guidance at ${16 * work.side}×${16 * work.side} pixels in float32; peers run one block, and the step is ${work.depth} times that${describeSettings(settings)}`,
@@ -157,6 +166,7 @@ export const suites: Readonly<Record<string, MakeSuite>> = {
       patienceMs: 600_000,
       valueName: "checksum",
       takes: ["compute"],
+      takesDepth: true,
       approximate: isApproximate(settings),
       tensors: () => sd3Tensors(work),
     };

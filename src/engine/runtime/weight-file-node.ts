@@ -7,8 +7,8 @@ import { DeviceError } from "../errors.ts";
 import type { WeightStore } from "./expanded-weights.ts";
 import { fileWeight } from "./stored-weight.ts";
 
-/** Weights that take less stay in the model, which is copied twice as it is opened. */
-const LEAST_BYTES = 2 ** 28;
+/** Weights that take less stay in the model, of which there are up to four copies while it is opened. */
+const LEAST_BYTES = 2 ** 26;
 
 /** The alignment of offsets at which every system can map a file. */
 const PAGE = 2 ** 16;

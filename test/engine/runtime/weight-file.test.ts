@@ -16,7 +16,7 @@ import {
 } from "../../../src/engine/runtime/stored-weight.ts";
 import { weightFile } from "../../../src/engine/runtime/weight-file-node.ts";
 
-const large = 2 ** 28;
+const large = 2 ** 26;
 
 afterEach(() => vi.unstubAllEnvs());
 
@@ -44,7 +44,7 @@ test("few bytes stay in the model", async () => {
 test("a folder that does not exist is named", async () => {
   vi.stubEnv("TMPDIR", "/nowhere/at/all");
   await expect(weightFile(large)).rejects.toThrow(
-    "The 256 MiB of expanded weights cannot be written to /nowhere/at/all: free space there, or name another folder in TMPDIR.",
+    "The 64 MiB of expanded weights cannot be written to /nowhere/at/all: free space there, or name another folder in TMPDIR.",
   );
 });
 
