@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { type BrowserPage, openPage } from "../support/browser.ts";
 import { smallModels } from "../support/flux-folders.ts";
-import { drawnInPage } from "../support/page-forms.ts";
+import { drawnInPage, wholeForms } from "../support/page-forms.ts";
 import type * as pageModule from "./pipeline-page.ts";
 
 vi.setConfig({ testTimeout: 120_000 });
@@ -25,7 +25,7 @@ afterAll(async () => {
 it.each([
   ["schnell", ["diffusers", "ComfyUI", "Q8_0"]],
   ["klein", ["diffusers", "fp8 e5m2"]],
-  ["zImage", ["diffusers", "ComfyUI in GGUF", "int8"]],
+  ["zImage", ["diffusers", "ComfyUI in GGUF", "checkpoint", "int8"]],
   ["miniT2I", ["diffusers", "single file", "fp8 e4m3, scale_weight", "Q8_0"]],
 ] as const)("a %s draws in a page what Node draws, in each form", async (name, forms) => {
   const served = path.join(scratch, name);
@@ -42,7 +42,7 @@ it.each([
     expect([form, apart]).toEqual([form, expect.toSatisfy((most: number) => most <= 1)]);
     expect(new Set(pixels).size).toBeGreaterThan(20);
     drawn.push(form);
-    if (["diffusers", "ComfyUI", "ComfyUI in GGUF", "single file"].includes(form)) {
+    if (wholeForms.includes(form)) {
       whole.set(form, pixels);
     }
   }

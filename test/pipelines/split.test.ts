@@ -6,7 +6,12 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../../src/pipelines/open/options.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
-import { smallModels, writeSmallFolder, writeSmallSplit } from "../support/flux-folders.ts";
+import {
+  smallModels,
+  writeSmallCheckpoint,
+  writeSmallFolder,
+  writeSmallSplit,
+} from "../support/flux-folders.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-split-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -23,7 +28,7 @@ async function drawn(model: string, options: OpenModelOptions = {}): Promise<Uin
 
 const prefix = "model.diffusion_model.";
 
-describe("a folder with ComfyUI's folders draws what the folder in diffusers' layout draws", () => {
+describe("ComfyUI's folders and checkpoints draw what the folder in diffusers' layout draws", () => {
   it.each([
     ["schnell", { promptTokens: 24 }],
     ["klein", { promptTokens: 24 }],
@@ -38,6 +43,8 @@ describe("a folder with ComfyUI's folders draws what the folder in diffusers' la
     expect(new Set(own).size).toBeGreaterThan(20);
     expect(await drawn(at(`${name}-plain`), options)).toEqual(own);
     expect(await drawn(at(`${name}-gguf`), options)).toEqual(own);
+    await writeSmallCheckpoint(at(`${name}-whole`), "model", smallModels[name]);
+    expect(await drawn(at(`${name}-whole/model.safetensors`), options)).toEqual(own);
   });
 });
 

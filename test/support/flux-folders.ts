@@ -401,6 +401,30 @@ export async function writeSmallSplit(
   if (whole) await writeTokenizers(writer, model);
 }
 
+/** Writes a file of a whole model as ComfyUI saves its checkpoints, with the numbers of `writeSmallFolder`, and the tokenizers beside it. */
+export async function writeSmallCheckpoint(
+  folder: string,
+  file: string,
+  model: SmallModel,
+): Promise<void> {
+  const writer = writerIn(folder);
+  const { vae, encoders } = partsOf(model);
+  const names: Readonly<Record<string, string>> = {
+    clip_text_model: "clip_l.transformer.",
+    t5: model.vae ? "t5xxl.transformer." : "t5.transformer.",
+    qwen3: "qwen3_4b.transformer.model.",
+  };
+  const texts = Object.entries(model.encoders).map(([name, { model_type: type }]) =>
+    prefixed(`text_encoders.${names[String(type)]!}`, encoders[name]!),
+  );
+  await writer.weights(file, {
+    ...prefixed("model.diffusion_model.", comfyWeights(model)),
+    ...Object.assign({}, ...texts),
+    ...(vae && prefixed("vae.", originalAutoencoder(vae))),
+  });
+  await writeTokenizers(writer, model);
+}
+
 /** An autoencoder under the names of the original; that of FLUX.2 keeps its 1×1 convolutions inside. */
 function originalAutoencoder({ coder, weights }: NonNullable<Parts["vae"]>): Arrays {
   const inside = coder.packing ? ["encoder.quant_conv.weight"] : [];

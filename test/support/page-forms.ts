@@ -11,17 +11,24 @@ import type { BrowserPage } from "./browser.ts";
 import {
   originalWeights,
   type SmallModel,
+  writeSmallCheckpoint,
   writeSmallFolder,
   writeSmallSplit,
 } from "./flux-folders.ts";
 import { storeForms } from "./model-forms.ts";
 
 const blocks: readonly QuantizedType[] = ["Q8_0", "Q4_0", "Q4_K", "int8"];
-/** Forms of a whole model; the others are forms of the network's file. */
-const whole = ["diffusers", "ComfyUI", "ComfyUI in GGUF", "single file"] as const;
+/** Forms of a whole model, which hold the same numbers; the others are forms of the network's file. */
+export const wholeForms: readonly string[] = [
+  "diffusers",
+  "ComfyUI",
+  "ComfyUI in GGUF",
+  "single file",
+  "checkpoint",
+];
 
 /** The names of all forms. */
-export const pageForms: readonly string[] = [...whole, ...Object.keys(storeForms), ...blocks];
+export const pageForms: readonly string[] = [...wholeForms, ...Object.keys(storeForms), ...blocks];
 
 /** Where the files of a form lie below the folder that the page is served. */
 interface Place {
@@ -89,6 +96,10 @@ async function placed(served: string, model: SmallModel, form: string): Promise<
       model,
       `gguf/diffusion_models/${model.family}.gguf`,
     );
+  }
+  if (form === "checkpoint") {
+    await writeSmallCheckpoint(path.join(served, "checkpoint"), "model", model);
+    return { model: "checkpoint/model.safetensors", tokenizers: "checkpoint/" };
   }
   if (form === "ComfyUI") {
     return partsIn(

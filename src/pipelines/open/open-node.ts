@@ -28,6 +28,7 @@ import { isSD3, openSD3File } from "./sd3-file-node.ts";
 import { splitModels } from "./split-models.ts";
 import { openSplitModel, splitNetworkFile, vaeAt } from "./split-node.ts";
 import { openTrainedFolder } from "./trained-model.ts";
+import { networkIn } from "./whole-file.ts";
 
 export interface OpenPipelineOptions extends OpenModelOptions {
   /** LoRAs to merge into the network. */
@@ -178,13 +179,16 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   const weights = unwrapped(await openSafetensorsFile(path));
   return closingOnFailure([weights], async (opened) => {
     if (isSD3(weights)) return openSD3File(path, weights, options, givenVAE(options), opened);
-    const { stored, ...published } = publishedModel(weights, options.heads);
+    const { stored, ...published } = publishedModel(networkIn(weights), options.heads);
     const { network } = published;
     const { params } = tracedForDrawing(network);
     const source = checkedWeights(params, stored);
     const row = published.missingParts === undefined ? splitModels[network.kind] : undefined;
     const close = () => closeAll(opened);
-    if (row) return openSplitModel(row, path, { network, weights: source, close }, options, opened);
+    if (row) {
+      const parts = { network, weights: source, close };
+      return openSplitModel(row, { path, file: weights, parts }, options, opened);
+    }
     refuseOptions(path, options, ["vae", "heads"]);
     await checkTables(params, stored);
     const vae = givenVAE(options);

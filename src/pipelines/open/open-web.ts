@@ -37,7 +37,7 @@ const urlKinds: OptionKinds<OpenUrlOptions> = {
 /**
  * Opens a model by its URL, in the browser and in Node, and makes a pipeline on it: a folder that `patchwise train` wrote, a folder in
  * diffusers' layout, or the file of a network (`.safetensors`, `.gguf`) with the addresses of its other parts, as ComfyUI has
- * them. Files of weights of up to 256 MiB are loaded whole; of larger ones, each tensor is fetched when its program is compiled, and of
+ * them, of which a checkpoint holds all but the tokenizers. Files of weights of up to 256 MiB are loaded whole; of larger ones, each tensor is fetched when its program is compiled, and of
  * a text encoder's table of tokens only the rows of a prompt, for which the server must support range requests.
  *
  * @param address of the folder, with or without a slash at its end, or of the network's file

@@ -18,6 +18,7 @@ import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import type { SplitModel } from "./split-models.ts";
 import { assembled, enumerated } from "./split-parts.ts";
 import { encoderWeightsIn, encoderWidth } from "./text-encoders.ts";
+import { autoencoderInside, encodersInside, joinedEncoders } from "./whole-file.ts";
 
 /** The names of the folders, each with the one that older versions of ComfyUI use. */
 const folders = {
@@ -25,6 +26,13 @@ const folders = {
   encoders: ["text_encoders", "clip"],
   vae: ["vae"],
 } as const;
+
+/** The file of a network. */
+interface NetworkFile {
+  readonly path: string;
+  readonly file: Weights;
+  readonly parts: Pick<ImageModel, "network" | "weights" | "close">;
+}
 
 /** Returns the network's file in a folder of parts; undefined if the folder has none of the folders for it. */
 export async function splitNetworkFile(path: string): Promise<string | undefined> {
@@ -55,15 +63,15 @@ function rootOf(path: string): string | undefined {
  * Opens the parts of a model beside its network. A model that lacks a part can be opened and counted; its `missingParts` says what
  * drawing needs.
  *
- * @param path of the network's file
- * @param parts the network, with its weights
+ * @param network.path of the network's file
+ * @param network.file its content, which may hold other parts, too
+ * @param network.parts the network, with its weights
  * @param opened receives the files that are opened
  * @throws UsageError if an option is wrong; FormatError if a part is damaged, or does not fit the network
  */
 export async function openSplitModel(
   row: SplitModel,
-  path: string,
-  parts: Pick<ImageModel, "network" | "weights" | "close">,
+  { path, file, parts }: NetworkFile,
   options: OpenModelOptions,
   opened: Closable[],
 ): Promise<ImageModel> {
@@ -72,16 +80,21 @@ export async function openSplitModel(
   const root = rootOf(path);
   const title = familyOf(network).title;
   const wanted = Object.keys(row.encoders);
-  const paths = options.textEncoders ?? (await encodersBeside(row, root, network));
-  const given = await openGivenEncoders(
+  const inside = encodersInside(row.encoders, file);
+  const lacking = wanted.filter((name) => !inside.encoders[name]);
+  const paths = options.textEncoders ?? (await encodersBeside(row, lacking, root, network));
+  const beside = await openGivenEncoders(
     { title, table: row.encoders, wanted, usual: wanted.map((name) => row.files[name]!) },
     paths,
     opened,
   );
   const needsVae = row.files["vae"] !== undefined;
-  const vae = needsVae ? (options.vae ?? (await vaeBeside(row, root, network))) : undefined;
-  const decoder = vae === undefined ? undefined : await openVAE(vaeAt(vae), network);
-  if (decoder) opened.push(decoder.file);
+  const given = joinedEncoders(inside, beside);
+  const own = needsVae && options.vae === undefined ? autoencoderInside(file, network) : undefined;
+  const vae = needsVae && !own ? (options.vae ?? (await vaeBeside(row, root, network))) : undefined;
+  const other = vae === undefined ? undefined : await openVAE(vaeAt(vae), network);
+  if (other) opened.push(other.file);
+  const decoder = own ?? other;
   const place = diskFolder(options.tokenizers ?? root ?? dirname(resolve(path)));
   return assembled(row, { path, root, parts, given, decoder, tokenizers: place }, options);
 }
@@ -91,16 +104,17 @@ export function vaeAt(path: string): GivenVAE {
   return { name: path, open: (wanted) => openAutoencoder(path, wanted) };
 }
 
-/** The files of the text encoders in the folder of a model's parts. */
+/** The files of these text encoders in the folder of a model's parts. */
 async function encodersBeside(
   row: SplitModel,
+  names: readonly string[],
   root: string | undefined,
   network: ImageModel["network"],
 ): Promise<readonly string[]> {
   const widths = row.widths(network);
   const files = await filesBeside(root, folders.encoders);
   const found: string[] = [];
-  for (const name of Object.keys(row.encoders)) {
+  for (const name of names) {
     const kinds = await filtered(
       files,
       (file) => encoderWeightsIn(row.encoders, file)[name] !== undefined,

@@ -17,6 +17,7 @@ import { publishedModel, unwrapped } from "./published-checkpoint.ts";
 import { type SplitModel, splitModels } from "./split-models.ts";
 import { assembled, enumerated, type GivenEncoders } from "./split-parts.ts";
 import { encodersOfWeights, encoderWeightsIn } from "./text-encoders.ts";
+import { autoencoderInside, encodersInside, joinedEncoders, networkIn } from "./whole-file.ts";
 
 /** The addresses of the parts that belong to the file of a network. */
 export interface UrlParts {
@@ -62,7 +63,7 @@ export async function openFileUrl(
 ): Promise<ImageModel> {
   const file = unwrapped(await weightsAt(address, loading));
   return closingOnFailure([file], async (opened) => {
-    const { stored, ...published } = publishedModel(file);
+    const { stored, ...published } = publishedModel(networkIn(file));
     const { network } = published;
     const weights = checkedWeights(tracedForDrawing(network).params, stored);
     const close = () => closeAll(opened);
@@ -72,14 +73,15 @@ export async function openFileUrl(
     const vae = options.vae;
     const decoder =
       vae === undefined
-        ? undefined
+        ? autoencoderInside(file, network)
         : await openVAE(
             { name: vae, open: (wanted) => autoencoderAt(vae, loading, wanted) },
             network,
           );
-    if (decoder) opened.push(decoder.file);
+    if (decoder && vae !== undefined) opened.push(decoder.file);
     if (!row) return { name: placeOf(address).file, ...published, weights, decoder, close };
-    const given = await encodersAt(row, network, options.textEncoders ?? [], loading, opened);
+    const beside = await encodersAt(row, network, options.textEncoders ?? [], loading, opened);
+    const given = joinedEncoders(encodersInside(row.encoders, file), beside);
     const { folder } = placeOf(address);
     const tokenizers = urlFolder(options.tokenizers ?? new URL("..", folder), loading);
     const parts = { network, weights, close };
