@@ -1,9 +1,11 @@
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { type BrowserPage, openPage } from "../support/browser.ts";
-import { smallModels } from "../support/flux-folders.ts";
+import { openPipeline } from "../../src/pipelines/open/open-node.ts";
+import { finished } from "../../src/pipelines/pipeline.ts";
+import { smallModels, withVocabulary, writeSmallFolder } from "../support/flux-folders.ts";
 import { drawnInPage, wholeForms } from "../support/page-forms.ts";
 import type * as pageModule from "./pipeline-page.ts";
 
@@ -49,4 +51,19 @@ it.each([
   expect(drawn).toEqual(forms);
   // The same numbers give the same pixels in each form, in a page too.
   for (const pixels of whole.values()) expect(pixels).toEqual(whole.get("diffusers"));
+});
+
+it("a page fetches of the table of tokens only the rows of the prompt", async () => {
+  const [vocabulary, width] = [20_000, 32];
+  const folder = path.join(scratch, "rows");
+  await writeSmallFolder(folder, withVocabulary(smallModels.miniT2I, vocabulary));
+  const request = { prompt: "a red cat", seed: 3, width: 32, height: 32, steps: 1 };
+  const { pixels, loaded } = await page.call("drawByRanges", "/forms/rows/", request);
+  await using pipeline = await openPipeline(folder);
+  const [own] = await finished(pipeline.generate(request));
+  const apart = pixels.map((value, i) => Math.abs(value - own!.pixels[i]!));
+  expect(Math.max(...apart)).toBeLessThanOrEqual(1);
+  const file = "text_encoder/model.safetensors";
+  const rest = statSync(path.join(folder, file)).size - 4 * vocabulary * width;
+  expect(loaded[`/forms/rows/${file}`]! - rest).toBeLessThan(0.05 * 4 * vocabulary * width);
 });

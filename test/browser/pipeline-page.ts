@@ -10,6 +10,9 @@ import {
   openPipelineUrl,
   type OpenUrlOptions,
 } from "../../src/pipelines/index.ts";
+import { openDiffusersFolder } from "../../src/pipelines/open/diffusers.ts";
+import { imagePipeline } from "../../src/pipelines/pipeline.ts";
+import { urlFolder } from "../../src/weights/sources/folder-url.ts";
 import type { Picture } from "../../src/pictures/picture.ts";
 import { modelBytes } from "../../src/training/index.ts";
 import { urlSource } from "../../src/weights/sources/url.ts";
@@ -34,6 +37,28 @@ export async function draw(
   try {
     const pictures = await finished(pipeline.generate(request));
     return pictures.map(({ pixels }) => [...pixels]);
+  } finally {
+    await pipeline.dispose();
+  }
+}
+
+/** Draws with a folder in diffusers' layout whose weights are read by ranges, as those above 256 MiB are: the pixels, and the bytes of each file. */
+export async function drawByRanges(folder: string, request: GenerateRequest) {
+  const loaded: Record<string, number> = {};
+  const counted: typeof fetch = async (address, options) => {
+    const response = await fetch(address, options);
+    if (options?.method !== "HEAD") {
+      const { pathname } = new URL(new Request(address, options).url);
+      const length = Number(response.headers.get("content-length"));
+      loaded[pathname] = (loaded[pathname] ?? 0) + length;
+    }
+    return response;
+  };
+  const model = await openDiffusersFolder(urlFolder(folder, { fetch: counted }, 0), {});
+  const pipeline = imagePipeline(model, webBackend({ device: "wasm", wasmPaths: "/ort/" }));
+  try {
+    const [picture] = await finished(pipeline.generate(request));
+    return { pixels: [...picture!.pixels], loaded };
   } finally {
     await pipeline.dispose();
   }
