@@ -31,6 +31,8 @@ interface LookedUp {
   readonly indices: string;
   /** The input with their rows. */
   readonly input: Tensor;
+  /** The rows of the last run, since the steps of a drawing often look up the same ones. */
+  kept: ReadonlyMap<number, Float32Array>;
 }
 
 /**
@@ -58,7 +60,7 @@ export async function withFetchedRows(
       const indices = leafName(node.inputs[1]!);
       const rows = `rows of ${leafName(parameter)} at ${indices}`;
       const known = tables.get(rows)?.input ?? input(rows, output.shape, output.dtype);
-      tables.set(rows, { table, indices, input: known });
+      tables.set(rows, { table, indices, input: known, kept: new Map() });
       made.set(output, known);
     }
   }
@@ -102,9 +104,10 @@ function withReplaced(graph: Graph, made: Map<Tensor, Tensor>): Graph {
  * @throws ShapeError if there is no such row
  */
 async function rowsAt(
-  { table, indices: name, input: { dtype } }: LookedUp,
+  looked: LookedUp,
   inputs: Readonly<Record<string, NdArray>>,
 ): Promise<NdArray> {
+  const { table, indices: name, kept } = looked;
   const indices = inputs[name];
   if (!indices) throw new ShapeError(`The input ${name} is missing; give the indices of rows.`);
   const [height, width] = weightType(table).shape as readonly [number, number];
@@ -116,8 +119,9 @@ async function rowsAt(
       `The input ${name} holds ${outside}, but there are ${height} rows; give indices from 0 to ${height - 1}.`,
     );
   }
-  const pieces = together(sorted, Math.floor(MOST_BETWEEN / (weightBytes(table) / height)));
-  const found = new Map<number, Float32Array>();
+  const lacking = sorted.filter((index) => !kept.has(index));
+  const pieces = together(lacking, Math.floor(MOST_BETWEEN / (weightBytes(table) / height)));
+  const found = new Map(kept);
   const read = async ({ start, count }: { readonly start: number; readonly count: number }) => {
     const array = await readWeight(sliceRows(table, 0, start, count), noFile);
     const { data } = castArray(array, "float32");
@@ -128,9 +132,10 @@ async function rowsAt(
   for (let done = 0; done < pieces.length; done += AT_A_TIME) {
     await Promise.all(pieces.slice(done, done + AT_A_TIME).map(read));
   }
+  looked.kept = new Map(sorted.map((index) => [index, found.get(index)!]));
   const values = new Float32Array(all.length * width);
   for (const [i, index] of all.entries()) values.set(found.get(index)!, i * width);
-  return castArray(ndarray("float32", [...indices.shape, width], values), dtype);
+  return castArray(ndarray("float32", [...indices.shape, width], values), looked.input.dtype);
 }
 
 /** Sorted numbers as ranges, in which no two neighbours are more than `gap` apart. */
