@@ -1,9 +1,16 @@
 import { describe, expect, it } from "vitest";
-import { type Form, layersOf, remedied, type Remedy } from "../../bench/remedy-graphs.ts";
+import {
+  type Form,
+  layersOf,
+  type Network,
+  remedied,
+  type Remedy,
+} from "../../bench/remedy-graphs.ts";
 import { ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { input, parameter } from "../../src/engine/graph/functional.ts";
 import { graphOf } from "../../src/engine/graph/graph.ts";
 import { batch } from "../../src/engine/graph/shape.ts";
+import { quantizeLinears } from "../../src/engine/passes/quantize.ts";
 import { fork, normal, randomKey } from "../../src/engine/random/random.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { arrayWeights } from "../../src/engine/runtime/stored-weight.ts";
@@ -46,16 +53,21 @@ const calibration = {
   levels: new Map([[layer!, new Map()]]),
 };
 
-/** The relative error of the rows behind the large one. */
+/** The rows behind the large one. */
+async function rowsOf({ graph, weights }: Network): Promise<Float32Array> {
+  const program = await nodeBackend("cpu").compile(graph, { weights });
+  const { output } = await program.run({ x });
+  await program.dispose();
+  return (output!.data as Float32Array).subarray(WIDTH);
+}
+
+const changedBy = (remedy: Omit<Remedy, "name">) =>
+  remedied(network, { name: "", ...remedy }, calibration);
+
+/** The relative error of these rows. */
 async function errorOf(remedy: Omit<Remedy, "name">): Promise<number> {
-  const changed = await remedied(network, { name: "", ...remedy }, calibration);
   const [exact, rounded] = await Promise.all(
-    [network, changed].map(async ({ graph, weights }) => {
-      const program = await nodeBackend("cpu").compile(graph, { weights });
-      const { output } = await program.run({ x });
-      await program.dispose();
-      return (output!.data as Float32Array).subarray(WIDTH);
-    }),
+    [network, await changedBy(remedy)].map((each) => rowsOf(each)),
   );
   return Math.hypot(...exact!.map((value, i) => value - rounded![i]!)) / Math.hypot(...exact!);
 }
@@ -78,6 +90,11 @@ describe("remedies for the rounding of activations", () => {
     const error = await errorOf(remedy);
     expect(error).toBeGreaterThan(1e-4);
     expect(error).toBeLessThan(0.03);
+  });
+
+  it("a scale for each row is what ships, bit by bit", async () => {
+    const shipped = quantizeLinears(network.graph, network.weights);
+    expect(await rowsOf(await changedBy({}))).toEqual(await rowsOf(shipped));
   });
 
   it("one scale for all rows rounds the small ones away", async () => {
