@@ -28,7 +28,7 @@ export const wholeForms: readonly string[] = [
 ];
 
 /** The names of all forms. */
-export const pageForms: readonly string[] = [...wholeForms, ...Object.keys(storeForms), ...blocks];
+const pageForms: readonly string[] = [...wholeForms, ...Object.keys(storeForms), ...blocks];
 
 /** Where the files of a form lie below the folder that the page is served. */
 interface Place {
