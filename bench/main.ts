@@ -17,6 +17,7 @@ import { contenderNames, type ContenderName, entrants, launchOf } from "./roster
 import { exactly, isOneOf, refused, type Settings } from "./settings.ts";
 import { type Suite, suites, writeWork } from "./suites.ts";
 import { cacheModes } from "../src/diffusion/step-cache.ts";
+import { UsageError } from "../src/engine/errors.ts";
 import { computations } from "../src/pipelines/compute.ts";
 
 interface Options {
@@ -91,12 +92,12 @@ function readOptions(): Options | undefined {
       `--only ${name} is not a contender; choose from ${contenderNames.join(", ")}.`,
     );
   });
-  const threads = positiveInteger("threads", values.threads);
+  const threads = positiveInteger("--threads", values.threads);
   const settings: Settings = {
     compute: isOneOf(computations, "compute", values.compute),
     cache: isOneOf(cacheModes, "cache", values.cache),
   };
-  const depth = values.depth === undefined ? undefined : positiveInteger("depth", values.depth);
+  const depth = values.depth === undefined ? undefined : positiveInteger("--depth", values.depth);
   const suite = makeSuite(threads, settings, { model: values.model, depth });
   if (values.model !== undefined && !suite.takesModel) {
     throw new RangeError(`--model does not apply to the suite ${suiteName}; leave it out.`);
@@ -110,7 +111,7 @@ function readOptions(): Options | undefined {
     suiteName,
     suite,
     json: values.json,
-    rounds: positiveInteger("rounds", values.rounds ?? String(suite.rounds)),
+    rounds: positiveInteger("--rounds", values.rounds ?? String(suite.rounds)),
     threads,
     only,
   };
@@ -119,7 +120,7 @@ function readOptions(): Options | undefined {
 function positiveInteger(option: string, text: string): number {
   const value = Number(text);
   if (Number.isInteger(value) && value > 0) return value;
-  throw new RangeError(`--${option} ${text} is not a whole number above 0: give one.`);
+  throw new RangeError(`${option} ${text} is not a whole number above 0: give one.`);
 }
 
 function progress(text: string): void {
@@ -236,7 +237,7 @@ async function pareto(): Promise<number> {
     allowPositionals: true,
     options: { model: { type: "string" }, svg: { type: "string" } },
   });
-  const pictures = positiveInteger("pictures", positionals[0] ?? "16");
+  const pictures = positiveInteger("PICTURES", positionals[0] ?? "16");
   process.stdout.write(`${await paretoTable({ pictures, ...values }, progress)}\n`);
   return 0;
 }
@@ -247,7 +248,7 @@ async function remedies(): Promise<number> {
     allowPositionals: true,
     options: { model: { type: "string" } },
   });
-  const pictures = positiveInteger("pictures", positionals[0] ?? "8");
+  const pictures = positiveInteger("PICTURES", positionals[0] ?? "8");
   const { remediesTable } = await import("./remedies.ts");
   process.stdout.write(`${await remediesTable({ pictures, ...values }, progress)}\n`);
   return 0;
@@ -314,4 +315,8 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main();
+process.exitCode = await main().catch((error: unknown) => {
+  if (!(error instanceof RangeError || error instanceof UsageError)) throw error;
+  progress(error.message);
+  return 2;
+});
