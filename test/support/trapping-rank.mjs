@@ -14,6 +14,6 @@ const read = /** @type {(address: number) => number} */ (instance.exports["read"
 try {
   read(1e8);
 } catch (error) {
-  process.stdout.write(`rank ${job.rank}: ${error}\n`);
+  process.stdout.write(`rank ${job.rank}: ${String(error)}\n`);
 }
 job.finish(0);
