@@ -19,6 +19,7 @@ export {
   type ProjectionOptions,
 } from "./attention.ts";
 export type { OpenRoute, TokenRoute } from "./token-route.ts";
+export type { PatchPlace } from "./mixing-parts.ts";
 export { type MixedTokens, mixedTokens, type TokenMixing } from "./token-mixing.ts";
 export { type Block, type BlockOptions, blockScopes, runBlocks, type Streams } from "./blocks.ts";
 export {
