@@ -34,6 +34,8 @@ export interface StepResult {
   readonly ms: number;
   /** The number that all contenders must agree on: the loss before the update, or a checksum. */
   readonly value: number;
+  /** False for an engine that draws by other numbers, of which only the time counts; true unless given. */
+  readonly comparable?: false;
   /** Milliseconds of the parts that make up `ms`, by name. */
   readonly parts?: Readonly<Record<string, number>>;
   /** Outputs of the network that were asked for in the step, and those of them that a cache spared. */

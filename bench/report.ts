@@ -208,9 +208,10 @@ export function disagreement(
   const cause = (limit: number) =>
     `they must agree to ${limit} relative, so one of the two does not do the work described.`;
   for (const [name, run] of others) {
-    for (const [i, { value, result }] of run.steps.entries()) {
+    for (const [i, { value, comparable = true, result }] of run.steps.entries()) {
       const expected = reference[1].steps[i];
       if (expected === undefined) break;
+      if (!comparable) continue;
       if (!(Math.abs(value - expected.value) <= tolerance.value * Math.abs(expected.value))) {
         return `The ${valueName} of step ${i + 1} is ${expected.value} for ${reference[0]} but ${value} for ${name}: ${cause(tolerance.value)}`;
       }

@@ -117,7 +117,11 @@ if (values.qvac !== undefined) {
   writeFileSync(program, bareProgram);
   await watch({
     name: `@qvac/diffusion-cpp ${type}`,
-    command: path.resolve(values.qvac, "node_modules/.bin/bare"),
+    // The program itself: `.bin/bare` is a script that starts it, whose end and memory say nothing of it.
+    command: path.resolve(
+      values.qvac,
+      `node_modules/bare-runtime-${process.platform}-${process.arch}/bin/bare`,
+    ),
     args: [program],
     cwd: path.resolve(values.qvac),
     stepIn: numbered(/"step":\s*(\d+)/),

@@ -94,6 +94,12 @@ test("values that differ are told with step, names and numbers", () => {
   expect(disagreement(other, suite)).toMatch(
     /loss of step 2 is 1\.5 for ours but 1\.51 for jax-js/,
   );
+  const apart: Run = { ...run([], []), steps: [{ ms: 1, value: 0, comparable: false }] };
+  const timed = new Map<ContenderName, Run>([
+    ["ours", run([1], [2])],
+    ["qvac", apart],
+  ]);
+  expect(disagreement(timed, suite)).toBeUndefined();
   const broken = new Map<ContenderName, Run>([
     ["ours", run([1], [2])],
     ["tfjs", run([1], [NaN])],
