@@ -1,4 +1,4 @@
-/** What the kinds of attention in `token-mixing.ts` share: patches apart from other tokens, and windows of patches. */
+/** Helpers of the attention kinds in `token-mixing.ts`: they split patches from other tokens and cut patches into windows. */
 import { ShapeError } from "../engine/errors.ts";
 import { attention, concat } from "../engine/graph/functional.ts";
 import { product, quotient } from "../engine/graph/shape.ts";

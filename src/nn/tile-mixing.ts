@@ -145,7 +145,7 @@ function keysFirst(bias: Tensor): Tensor {
   return bias.swapAxes(1, 3).reshape([bias.dim(0), bias.dim(3), 1]);
 }
 
-/** What is added to the scores of the keys of a window: nothing for patches, and the bias [B, M, 1] of other tokens behind them. */
+/** The bias of the keys of a window: 0 for patches, then the bias [B, M, 1] of the other tokens. */
 function biasOf(others: Tensor, keys: Tensor, tiles: number): Tensor {
   const patches = keys.size(1) - others.size(1);
   const whole = concat([full([others.dim(0), patches, 1], 0), others], 1);

@@ -83,7 +83,7 @@ export function lonePart(given: Weights): LonePart | undefined {
   return kindOf(file)?.open(file);
 }
 
-/** What a file is that is a text encoder or an autoencoder, and how it is given to a model; undefined for any other file. */
+/** Describes a file of a text encoder or an autoencoder and the option that takes it; undefined for any other file. */
 export function partTitle(file: Weights): Pick<PartKind, "title" | "option"> | undefined {
   return kindOf(withoutLlamaNames(file));
 }
