@@ -10,7 +10,7 @@ import sharp from "sharp";
 import { findMpi } from "../scripts/find-mpi.mjs";
 
 const STEPS = 6;
-const ROUNDS = 2;
+const ROUNDS = 3;
 const PICTURES = 64;
 const SIDE = 32;
 
@@ -27,7 +27,7 @@ export interface RanksReport {
   /** Images a second of one rank and of two, medians over all steps but the first of each run. */
   readonly imagesPerSecond: readonly [one: number, two: number];
   readonly ratio: number;
-  /** What `patchwise plan --link local` predicts for the same training on this machine. */
+  /** What `patchwise plan --link local` predicts for the same training on this machine, medians of one plan each round. */
   readonly planned: readonly [one: number, two: number];
   /** The largest relative difference of a loss. */
   readonly lossDifference: number;
@@ -45,6 +45,7 @@ export async function benchRanks(say: (line: string) => void): Promise<RanksRepo
   try {
     const config = await writeTraining(folder);
     const speeds: [number[], number[]] = [[], []];
+    const plans: [number[], number[]] = [[], []];
     let lossDifference = 0;
     for (let round = 0; round < ROUNDS; round++) {
       const losses: number[][] = [];
@@ -62,10 +63,14 @@ export async function benchRanks(say: (line: string) => void): Promise<RanksRepo
       for (const [i, loss] of losses[0]!.entries()) {
         lossDifference = Math.max(lossDifference, Math.abs(losses[1]![i]! / loss - 1));
       }
+      // In the same round, since a machine that others share is faster at one time than at another.
+      for (const [i, speed] of plannedSpeeds(config).entries()) plans[i]!.push(speed);
+      say(
+        `round ${round + 1}: planned ${plans.map((of) => of.at(-1)!.toFixed(2)).join(" and ")} images/s`,
+      );
     }
-    const planned = plannedSpeeds(config);
-    say(`planned: ${planned.map((speed) => speed.toFixed(2)).join(" and ")} images/s`);
     const imagesPerSecond = [median(speeds[0]), median(speeds[1])] as const;
+    const planned = [median(plans[0]), median(plans[1])] as const;
     return {
       imagesPerSecond,
       ratio: imagesPerSecond[1] / imagesPerSecond[0],

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { DeviceError } from "../engine/errors.ts";
 import { revive } from "../engine/runtime/worker-protocol.ts";
 import type { OpenPipelineOptions } from "../pipelines/open/open-node.ts";
-import { type ServerChild, startChild } from "../server/child-process.ts";
+import { type Child, startChild } from "../engine/runtime/child-node.ts";
 import type { Drawer } from "./drawer.ts";
 import type { FromDrawing, ToDrawing } from "./drawing-messages.ts";
 
@@ -17,7 +17,7 @@ interface Drawing {
 }
 
 interface Process {
-  child: ServerChild<ToDrawing>;
+  child: Child<ToDrawing>;
   readonly drawings: Map<number, Drawing>;
 }
 
@@ -36,7 +36,7 @@ export function processesDrawer(
   const threads = Math.max(1, Math.floor(availableParallelism() / count));
   let nextId = 0;
 
-  const start = (drawings: Map<number, Drawing>): ServerChild<ToDrawing> => {
+  const start = (drawings: Map<number, Drawing>): Child<ToDrawing> => {
     const child = startChild<ToDrawing>(
       "bulk/drawing-process",
       (message) => heard(drawings, message as FromDrawing),

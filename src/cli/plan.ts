@@ -13,6 +13,7 @@ import type { Task } from "../training/loop.ts";
 import { rankMemory } from "../training/memory.ts";
 import { openedTraining } from "../training/run/opened-training-node.ts";
 import {
+  type LocalRanks,
   measuredCopyRate,
   measuredCopyRates,
   measuredCosts,
@@ -130,7 +131,7 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
     async ({ config: { training }, task }) => {
       const steps = stepsOf(training, task);
       return {
-        ...(await costsOf(task, training, backend, options)),
+        ...(await costsOf(task, training, backend, options, { given, out, counts })),
         multiplyAdds: task.multiplyAdds(),
         trained: steps && steps * batch * accumulate,
       };
@@ -192,17 +193,15 @@ async function costsOf(
   task: Task,
   training: RunConfig["training"],
   backend: Backend,
-  { speed, memoryRate, device }: PlanOptions,
+  { speed, memoryRate, device, link }: PlanOptions,
+  ranks: LocalRanks,
 ): Promise<RankCosts> {
   const step = configuredStep(task, { ...training, accumulate: 1 });
   if (speed === undefined) {
-    return measuredCosts(
-      backend,
-      step,
-      task,
-      training,
-      device === "cpu" ? availableMemory() : undefined,
-    );
+    const available = device === "cpu" ? availableMemory() : undefined;
+    // Ranks on devices of their own do not share what the cores do.
+    const shared = device === "cpu" && link === "local" ? ranks : undefined;
+    return measuredCosts({ backend, step, task, training, available }, shared);
   }
   const parameters = countElements(Object.values(task.trained));
   return countedCosts(

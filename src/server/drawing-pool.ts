@@ -1,5 +1,5 @@
 /** The processes that draw: one for each model with its LoRAs, of which the least recently used makes room for another. */
-import { startChild, type ServerChild } from "./child-process.ts";
+import { startChild, type Child } from "../engine/runtime/child-node.ts";
 import type { DrawMessage, FromDrawing, OpenMessage, ToDrawing } from "./drawing-messages.ts";
 
 export type DrawingEvent = Exclude<FromDrawing, { kind: "opened" | "refused" }>;
@@ -32,7 +32,7 @@ export interface DrawingPool {
 
 interface Running extends DrawingProcess {
   readonly jobs: Map<string, number>;
-  readonly child: ServerChild<ToDrawing>;
+  readonly child: Child<ToDrawing>;
   lastUsed: number;
 }
 

@@ -1,5 +1,5 @@
 /** The process that trains: one training at a time, beside the processes that draw. */
-import { type ServerChild, startChild } from "./child-process.ts";
+import { type Child, startChild } from "../engine/runtime/child-node.ts";
 import type { FromTraining, ToTraining } from "./training-messages.ts";
 
 export interface TrainerEvents {
@@ -21,7 +21,7 @@ export interface ServerTrainer {
 }
 
 export function serverTrainer(events: TrainerEvents): ServerTrainer {
-  let running: { readonly id: string; readonly child: ServerChild<ToTraining> } | undefined;
+  let running: { readonly id: string; readonly child: Child<ToTraining> } | undefined;
   const ending = new Set<Promise<void>>();
   const end = () => {
     const exited = running?.child.end() ?? Promise.resolve();

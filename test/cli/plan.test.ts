@@ -1,5 +1,6 @@
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { png } from "../data/support.ts";
@@ -43,6 +44,27 @@ it("measures a step, and plans as many ranks as divide the batch", () => {
   expect(ranks[0]!["stepSeconds"]).toBeCloseTo(costs.alone.fixed + 8 * costs.alone.perRow);
   expect(readFileSync(plot, "utf8").match(/<circle/g)).toHaveLength(3);
 });
+
+it.runIf(availableParallelism() > 1)(
+  "measures a rank while the others of this machine take their steps, and leaves none of them behind",
+  () => {
+    const { code, out } = plan("--json", "--link", "local", "--ranks", "1,2");
+    expect(code).toBe(0);
+    const { costs, ranks } = JSON.parse(out) as {
+      costs: { beside: Record<string, { fixed: number; perRow: number }> };
+      ranks: { stepSeconds: number; reduceSeconds: number; rows: number }[];
+    };
+    expect(Object.keys(costs.beside)).toEqual(["2"]);
+    const [, { stepSeconds, reduceSeconds, rows }] = ranks as [object, (typeof ranks)[0]];
+    const { fixed, perRow } = costs.beside["2"]!;
+    expect(rows).toBe(4);
+    expect(fixed).toBeGreaterThan(0);
+    expect(stepSeconds - reduceSeconds).toBeCloseTo(fixed + 4 * perRow);
+    const commands = spawnSync("ps", ["-eo", "args"], { encoding: "utf8" }).stdout;
+    expect(commands).not.toMatch(/busy-rank-process-node/);
+  },
+  60_000,
+);
 
 it("prints a table and what it assumes, for a processor that is not here", () => {
   const { code, out } = plan(

@@ -59,6 +59,17 @@ describe("the plan of a training on several ranks", () => {
     expect(two!.stepSeconds).toBeCloseTo(0.4 + 0.5 * 16 + two!.reduceSeconds);
   });
 
+  it("takes what was measured while other ranks of the machine were busy", () => {
+    const shared = { copyRates: { 1: 1e10, 2: 5e9, 4: 2e9 } };
+    const measured = { ...costs, beside: { 2: { fixed: 0.3, perRow: 0.6 } } };
+    const [two, four] = planRanks(measured, { batch: 32, accumulate: 1 }, [2, 4], shared);
+    expect(two!.stepSeconds).toBeCloseTo(0.3 + 0.6 * 16 + two!.reduceSeconds);
+    expect(four!.stepSeconds).toBeCloseTo(0.2 * 5 + 0.5 * 8 + four!.reduceSeconds);
+    // Ranks with links of their own are on other machines.
+    const [apart] = planRanks(measured, { batch: 32, accumulate: 1 }, [2], link);
+    expect(apart!.stepSeconds).toBeCloseTo(0.2 + 0.5 * 16 + apart!.reduceSeconds);
+  });
+
   it("divides the update among ranks, and the exchange among local steps", () => {
     const sharded = { ...costs, shards: true };
     const batch = { batch: 32, accumulate: 1 };

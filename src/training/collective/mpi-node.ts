@@ -6,6 +6,7 @@
 import { createRequire } from "node:module";
 import { UsageError } from "../../engine/errors.ts";
 import type { Collective } from "./collective.ts";
+import { keepFreedMemory } from "./freed-memory-node.ts";
 
 /** A C pointer or integer that stands for an object of MPI. */
 type Handle = bigint | number;
@@ -155,7 +156,7 @@ export function openMpi(environment: Environment = process.env): MpiCollective |
   const koffi = loadKoffi(found);
   for (const [variable, value] of Object.entries(found.settings)) process.env[variable] ??= value;
   const library = loadLibrary(koffi, found);
-  keepMemory(koffi);
+  keepFreedMemory();
   // Threads of ONNX Runtime and of MPI's plugins outlive MPI_Finalize, and crash now and then in the handlers of a regular exit.
   const leave = koffi.load(null).func("void _exit(int code)") as (code: number) => never;
   const { world, float, double, byte, sum, inPlace } = found.handles(library);
@@ -220,23 +221,6 @@ export function openMpi(environment: Environment = process.env): MpiCollective |
     },
   };
 }
-
-/**
- * Lets glibc keep the memory of arrays that are freed. A step allocates as much as the last one freed, and pages from the system took a
- * seventh of the time of a step. Elsewhere the allocator has no such settings.
- */
-function keepMemory(koffi: Koffi): void {
-  try {
-    const mallopt = koffi.load(null).func("int mallopt(int parameter, int value)");
-    mallopt(M_MMAP_THRESHOLD, 2 ** 25);
-    mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1);
-  } catch {
-    return;
-  }
-}
-
-const M_TRIM_THRESHOLD = -1;
-const M_MMAP_THRESHOLD = -3;
 
 /** An array at an address that stays: V8 keeps small ones in its heap, where they move, until their buffer is asked for. */
 function settled({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {

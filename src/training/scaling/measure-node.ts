@@ -1,78 +1,116 @@
 /** Measures what a training step takes on this machine, as one process and as a rank of several. */
 import { once } from "node:events";
+import { availableParallelism as cores } from "node:os";
 import { Worker } from "node:worker_threads";
-import { zeros } from "../../engine/arrays/ndarray.ts";
 import { UsageError } from "../../engine/errors.ts";
-import { leafName } from "../../engine/graph/graph.ts";
-import { resolve } from "../../engine/graph/shape.ts";
 import { countElements } from "../../engine/passes/cost.ts";
 import type { Backend } from "../../engine/runtime/backend.ts";
 import { closing } from "../../weights/sources/closing.ts";
-import { type Collective, sumGradients } from "../collective/collective.ts";
+import { keepFreedMemory } from "../collective/freed-memory-node.ts";
+import type { RunConfig } from "../config/config.ts";
 import type { Task } from "../loop.ts";
 import { rankMemory } from "../memory.ts";
-import { type TrainingStep } from "../step.ts";
+import type { TrainingStep } from "../step.ts";
 import { createTrainer, type Trainer } from "../trainer.ts";
-import type { RunConfig } from "../config/config.ts";
-import { createShardedTrainer } from "../collective/sharded-trainer.ts";
+import { type BusyRank, besideBusyRanks } from "./busy-ranks-node.ts";
 import type { Line, RankCosts } from "./plan.ts";
+import { rankTrainer, zeroInputs } from "./rank-steps.ts";
 
 /** The most multiply-adds of a measured forward pass, which bounds the examples of a step. */
 const MOST_WORK = 2e11;
 
+/** A training whose steps are measured. */
+export interface MeasuredTraining {
+  readonly backend: Backend;
+  /** The step of one batch. */
+  readonly step: TrainingStep;
+  readonly task: Pick<Task, "initial" | "trained" | "multiplyAdds">;
+  /** Its batch has the most examples of a step. */
+  readonly training: RunConfig["training"];
+  /** Bytes of memory. */
+  readonly available: number | undefined;
+}
+
+/** Ranks that share the cores of this machine. */
+export interface LocalRanks extends Pick<BusyRank, "given" | "out"> {
+  /** The numbers of ranks. */
+  readonly counts: readonly number[];
+}
+
 /**
- * Measures steps of two sizes, each as one program and as two, on zeros: the best of three after one that does
+ * Measures steps of two sizes, each as one program and as two, on zeros: the middle of three after one that does
  * not count, by processor time for a single thread and by the clock otherwise.
  *
- * @param training its batch has the most examples of a step
- * @param available bytes of memory
+ * @param local measures also the step of a rank while the others of this machine take theirs
  * @throws UsageError if measuring takes more than the available memory
  */
 export async function measuredCosts(
-  backend: Backend,
-  step: TrainingStep,
-  { initial, trained, multiplyAdds }: Pick<Task, "initial" | "trained" | "multiplyAdds">,
-  training: RunConfig["training"],
-  available: number | undefined,
+  measured: MeasuredTraining,
+  local?: LocalRanks,
 ): Promise<RankCosts> {
+  const { backend, step, task, training, available } = measured;
   const { batch, threads, shardOptimizer, localSteps } = training;
-  const parameters = countElements(Object.values(trained));
+  const parameters = countElements(Object.values(task.trained));
   const memory = rankMemory(step, parameters, training);
-  const rows = Math.min(batch, Math.max(2, Math.floor(MOST_WORK / multiplyAdds())));
-  const needed = Math.max(memory(rows, 1), memory(rows, 2));
+  const most = Math.min(batch, Math.max(2, Math.floor(MOST_WORK / task.multiplyAdds())));
+  const counts = local?.counts.filter((ranks) => ranks > 1) ?? [];
+  const rowsOf = (ranks: number) => Math.min(most, batch / ranks);
+  const needed = Math.max(
+    memory(most, 1),
+    memory(most, 2),
+    ...counts.map((ranks) => ranks * memory(rowsOf(ranks), ranks)),
+  );
   if (available !== undefined && needed > available) {
     throw new UsageError(
       `Measuring a step of this training takes ${gigabytes(needed)}, and ${gigabytes(available)} are free; give the speed of the ranks as --speed, with which nothing is run.`,
     );
   }
-  const few = Math.ceil(rows / 4);
-  const options = threads ? { threads } : {};
-  const clock = threads === 1 ? processorSeconds : wallSeconds;
-  const timed = async (trainer: Trainer): Promise<readonly [short: number, long: number]> =>
-    closing({ close: () => trainer.dispose() }, async () => {
-      const short = await best(() => trainer.step(inputsOf(step, few)), clock);
-      return [short, await best(() => trainer.step(inputsOf(step, rows)), clock)];
+  const own = threads ? { threads } : {};
+  const single = await createTrainer(backend, step, await task.initial(), own);
+  const whole = await timesOf(single, measured, most);
+  keepFreedMemory();
+  const ranked = await timesOf(await rankTrainer(backend, step, task, training, 2), measured, most);
+  const [alone, together] = linesThrough(sizes(most), [whole, ranked]);
+  const beside: Record<number, Line> = {};
+  for (const ranks of counts) {
+    const rows = rowsOf(ranks);
+    const shared = { ...training, threads: threads ?? Math.floor(cores() / ranks) };
+    const work = { ...local!, ranks, rows, threads: shared.threads };
+    const times = await besideBusyRanks(work, async () => {
+      const trainer = await rankTrainer(backend, step, task, shared, ranks);
+      return timesOf(trainer, { step, training: shared }, rows);
     });
-  const whole = await timed(await createTrainer(backend, step, await initial(), options));
-  const ranked = await timed(
-    shardOptimizer
-      ? await createShardedTrainer(backend, step, await initial(), silent, options)
-      : await createTrainer(backend, step, await initial(), {
-          ...options,
-          reduce: async (gradients) => sumGradients(silent, gradients),
-          share: 1 / silent.size,
-        }),
-  );
-  const [alone, together] = linesThrough([few, rows], [whole, ranked]);
+    beside[ranks] = linesThrough(sizes(rows), [times])[0]!;
+  }
   return {
     parameters,
     alone: alone!,
     together: together!,
+    beside,
     shards: shardOptimizer,
     localSteps: localSteps?.steps,
     copyRate: measuredCopyRate(),
     memory,
   };
+}
+
+/** The numbers of examples of the two steps that are measured, of which the second is the larger one. */
+function sizes(rows: number): readonly [few: number, many: number] {
+  return [Math.ceil(rows / 4), rows];
+}
+
+/** Measures steps of a trainer with two numbers of examples, and disposes of it. */
+async function timesOf(
+  trainer: Trainer,
+  { step, training: { threads } }: Pick<MeasuredTraining, "step" | "training">,
+  rows: number,
+): Promise<readonly [short: number, long: number]> {
+  const [few, many] = sizes(rows);
+  const clock = threads === 1 ? processorSeconds : wallSeconds;
+  return closing({ close: () => trainer.dispose() }, async () => {
+    const short = await usual(() => trainer.step(zeroInputs(step, few)), clock);
+    return [short, await usual(() => trainer.step(zeroInputs(step, many)), clock)];
+  });
 }
 
 /**
@@ -92,17 +130,6 @@ export function linesThrough(
   const perRow = Math.min(most, Math.max(0, mean));
   return times.map(([, long]) => ({ fixed: long - perRow * many, perRow }));
 }
-
-/** Two ranks without communication, so that everything but the messages is measured. */
-const silent: Collective = {
-  rank: 0,
-  size: 2,
-  local: 2,
-  sum() {},
-  broadcast() {},
-  sumParts() {},
-  gatherParts() {},
-};
 
 /** Bytes a second that memory copies. */
 export function measuredCopyRate(): number {
@@ -144,16 +171,6 @@ require("node:worker_threads").parentPort.postMessage("begun");
 for (;;) to.set(from);
 `;
 
-function inputsOf({ graph, state }: TrainingStep, rows: number) {
-  const given = graph.inputs.filter((leaf) => {
-    const name = leafName(leaf);
-    return name !== "step" && !(name in state);
-  });
-  return Object.fromEntries(
-    given.map((leaf) => [leafName(leaf), zeros(leaf.dtype, resolve(leaf.shape, rows))]),
-  );
-}
-
 /** A single thread takes as much processor time as it would take on an idle machine, whatever else runs. */
 function processorSeconds(): number {
   const { user, system } = process.cpuUsage();
@@ -164,15 +181,16 @@ function wallSeconds(): number {
   return performance.now() / 1000;
 }
 
-async function best(run: () => Promise<unknown>, clock: () => number): Promise<number> {
+/** The time of a run in the middle of three, after one that does not count. */
+async function usual(run: () => Promise<unknown>, clock: () => number): Promise<number> {
   await run();
-  let least = Infinity;
+  const times: number[] = [];
   for (let i = 0; i < 3; i++) {
     const begun = clock();
     await run();
-    least = Math.min(least, clock() - begun);
+    times.push(clock() - begun);
   }
-  return least;
+  return times.toSorted((a, b) => a - b)[1]!;
 }
 
 function gigabytes(bytes: number): string {

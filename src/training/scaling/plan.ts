@@ -22,6 +22,8 @@ export interface RankCosts {
   readonly alone: Line;
   /** A step of one of two ranks, with gradients and weights through the host, without the exchange itself. */
   readonly together: Line;
+  /** A step of one of so many ranks while the others take theirs on the same machine, where that was measured. */
+  readonly beside?: Readonly<Record<number, Line>>;
   /** True if each rank updates its part of the weights: half of them in `together`. */
   readonly shards: boolean;
   /** Steps between two exchanges, of weights, moments and averages, where ranks train alone meanwhile. */
@@ -131,11 +133,13 @@ export function planRanks(
 
 /** The part of a step that a rank of several spends by itself. */
 function ownSeconds(
-  { alone, together, shards, localSteps, copyRate }: RankCosts,
+  { alone, together, beside, shards, localSteps, copyRate }: RankCosts,
   ranks: number,
   rows: number,
   link: Link | SharedMemory,
 ): number {
+  const measured = "copyRates" in link ? beside?.[ranks] : undefined;
+  if (measured) return measured.fixed + measured.perRow * rows;
   const { fixed, perRow } = localSteps ? alone : together;
   // What is measured has half of the update.
   const spared = shards ? alone.fixed * (1 / 2 - 1 / ranks) : 0;

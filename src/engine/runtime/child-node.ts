@@ -1,8 +1,9 @@
-/** Processes of the server, which work in its place and may end at any time. */
+/** Child processes, which do a part of the work and may end at any time. */
 import { type ChildProcess, fork } from "node:child_process";
-import { moduleFile } from "../engine/package-node.ts";
+import { moduleFile } from "../package-node.ts";
 
-export interface ServerChild<Sent> {
+/** A process that takes messages of one type. */
+export interface Child<Sent> {
   /** One that has just ended takes no message; its end is reported by itself. */
   send(message: Sent): void;
   /** Ends it at once; resolves when it has ended. Its end is not reported. */
@@ -19,7 +20,7 @@ export function startChild<Sent extends object>(
   module: string,
   heard: (message: unknown) => void,
   gone: (how: string) => void,
-): ServerChild<Sent> {
+): Child<Sent> {
   // "advanced" serialization preserves bytes.
   const child: ChildProcess = fork(moduleFile(module), { serialization: "advanced" });
   let isOver = false;
