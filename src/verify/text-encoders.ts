@@ -5,6 +5,7 @@
  * chosen hidden states for each `in.NAME.input_ids`.
  */
 import { ndarray } from "../engine/arrays/ndarray.ts";
+import { FormatError } from "../engine/errors.ts";
 import { concat, stack } from "../engine/graph/functional.ts";
 import type { Tensor } from "../engine/graph/tensor.ts";
 import { clipText, clipTextConfig } from "../models/text-encoders/clip-text.ts";
@@ -16,7 +17,7 @@ import {
 } from "../models/text-encoders/t5-encoder.ts";
 import { qwen3, qwen3Config, qwen3Keys } from "../models/text-encoders/qwen3.ts";
 import { createParams } from "../nn/params.ts";
-import { fieldReader } from "../weights/config-fields.ts";
+import { type FieldReader, fieldReader } from "../weights/config-fields.ts";
 import type { Family } from "./family.ts";
 import {
   computeCases,
@@ -90,16 +91,17 @@ export const t5EncoderFamily: Family = async function* compute(recording, backen
 };
 
 /**
- * Reads the arguments of transformers' Qwen3Config. `klein_layers` lists the states that are concatenated, and gradients are those of
- * the sum over cases of the mean squares of the last two states.
+ * Reads the arguments of transformers' Qwen3Config. `klein_layers` lists the states that are concatenated, from the end where they
+ * are negative; without it, none are. Gradients are those of the sum over cases of the mean squares of the last two states.
  */
 export const qwen3Family: Family = (recording, backend) => {
   const { args, weights } = recordedModel(recording);
   const config = qwen3Config(args);
   args.ignore("attention_dropout", "sliding_window", "tie_word_embeddings");
   args.ignore("max_position_embeddings", "max_window_layers", "initializer_range", "use_cache");
+  args.ignore("bos_token_id", "eos_token_id", "model_type", "dtype", "torch_dtype");
   args.finish("Qwen3Config");
-  const chosen = recordedFields(recording).numbers("klein_layers");
+  const chosen = chosenStates(recordedFields(recording), config.depth);
   const every = Array.from({ length: config.depth + 1 }, (_, i) => i);
   const names = [...recording.io.entries.keys()].flatMap(
     (name) => /^in\.(\w+)\.input_ids$/.exec(name)?.[1] ?? [],
@@ -114,13 +116,27 @@ export const qwen3Family: Family = (recording, backend) => {
       [`out.${name}.hidden_states`]: stack(states),
       [`out.${name}.penultimate`]: penultimate,
       [`out.${name}.last_hidden_state`]: last,
-      [`out.${name}.klein`]: concat(
-        chosen.map((state) => states[state]!),
-        -1,
-      ),
+      ...(chosen.length > 0 && {
+        [`out.${name}.klein`]: concat(
+          chosen.map((state) => states.at(state)!),
+          -1,
+        ),
+      }),
     };
     const loss = penultimate.square().mean().add(last.square().mean());
     return { params, outputs, loss, keys: qwen3Keys(weights, config.depth) };
   });
   return computeCases(recording, backend, networks);
 };
+
+/** The states whose concatenation was recorded, as indices of a list of `depth` + 1. */
+function chosenStates(fields: FieldReader, depth: number): readonly number[] {
+  const chosen = fields.numbers("klein_layers", []);
+  const wrong = chosen.find(
+    (state) => !Number.isInteger(state) || state < -depth - 1 || state > depth,
+  );
+  if (wrong === undefined) return chosen;
+  throw new FormatError(
+    `${fields.file} has the state ${wrong} among its "klein_layers", but the model has the states 0 to ${depth}; list those that were recorded.`,
+  );
+}

@@ -9,6 +9,8 @@ export interface FieldReader {
   readonly file: string;
   /** A whole number of at least 1. */
   count(name: string, otherwise?: number): number;
+  /** A whole number of at least 0. */
+  countOrZero(name: string, otherwise?: number): number;
   /** A whole number of at least 1; undefined if the field is absent or null. */
   optionalCount(name: string): number | undefined;
   /** A non-empty list of whole numbers of at least 1. */
@@ -101,6 +103,8 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
   return {
     file,
     count: (name, otherwise) => read(name, WHOLE, isCount, otherwise),
+    countOrZero: (name, otherwise) =>
+      read(name, "a whole number of at least 0", isCountOrZero, otherwise),
     optionalCount: (name) => (has(name) ? read(name, WHOLE, isCount) : undefined),
     counts: (name, otherwise) =>
       read(name, "a list of whole numbers of at least 1", listOf(isCount), otherwise),
@@ -156,6 +160,10 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 1;
+}
+
+function isCountOrZero(value: unknown): value is number {
+  return value === 0 || isCount(value);
 }
 
 function isNumber(value: unknown): value is number {

@@ -246,7 +246,7 @@ const originals: Readonly<Record<string, Arguments>> = {
       in_channels: 4,
       dim: and(96, { n_heads: 6 }),
       n_layers: 2,
-      n_refiner_layers: 1,
+      n_refiner_layers: 0,
       n_heads: and(6, { dim: 96 }),
       norm_eps: 1e-6,
       qk_norm: false,

@@ -106,6 +106,39 @@ describe("the verification of a network", () => {
     await expect(verify("pixart_sigma", change)).rejects.toThrow(message);
   });
 
+  it("counts negative states of a Qwen3 from the end, and refuses states that it has not", async () => {
+    const listing = (states: readonly number[]) =>
+      verify("qwen3", async ({ config, io }) => ({
+        config: { ...config, fields: { ...config.fields, klein_layers: states } },
+        io: await changed(io, (tensors) => {
+          for (const name of tensors.keys()) {
+            if (!/^in\.case0\.|^out\.case0\.klein$/.test(name)) tensors.delete(name);
+          }
+        }),
+        gradients: undefined,
+      }));
+    const report = await listing([2, 3 - 7, 5]);
+    expect(report.outputs.map(({ name, ok }) => [name, ok])).toEqual([["out.case0.klein", true]]);
+    await expect(listing([2, 7])).rejects.toThrow(
+      'qwen3/config.json has the state 7 among its "klein_layers", but the model has the states 0 to 6',
+    );
+  });
+
+  it("refuses a Z-Image's latents of several frames", async () => {
+    const frames = verify("z_image", async ({ io }) => ({
+      io: await changed(io, (tensors) => {
+        const { dtype, shape, data } = tensors.get("in.case0.x0") as NdArray<"float32">;
+        const twice = Float32Array.from([...data, ...data]);
+        tensors.set("in.case0.x0", {
+          dtype,
+          shape: [shape[0]!, 2, ...shape.slice(2)],
+          data: twice,
+        });
+      }),
+    }));
+    await expect(frames).rejects.toThrow("The recorded x0 has 2 frames");
+  });
+
   it("refuses gradients for a family without gradients", async () => {
     const gradients = ({ model }: Recording) => changed(model!.weights, () => {});
     await expect(

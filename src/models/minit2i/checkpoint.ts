@@ -74,19 +74,13 @@ function sharedFields(
       `${read.file} has "${imageSize}" = ${side}, but it must be a multiple of ${patch}, the "patch_size".`,
     );
   }
-  const preamble = read.number("txt_preamble_depth", 2);
-  if (!Number.isInteger(preamble) || preamble < 0) {
-    throw new FormatError(
-      `${read.file} has "txt_preamble_depth" = ${preamble}, but it must be a whole number of at least 0.`,
-    );
-  }
   return {
     size: [side, side],
     channels: read.count("in_channels", 3),
     patch,
     hidden,
     depth: read.count("depth_double", 17),
-    preamble,
+    preamble: read.countOrZero("txt_preamble_depth", 2),
     heads,
     ...(heads * headSize !== hidden && { headSize }),
     // As the shapes of a file show it: MiniT2I-L/16 says 2.7, but its layers are a little wider.

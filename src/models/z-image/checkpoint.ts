@@ -27,7 +27,7 @@ export function zImageConfig(read: FieldReader, timeWidth = published.timeWidth)
     patch: single(read, "all_patch_size", 2),
     hidden,
     depth: read.count("n_layers", 30),
-    refiners: read.count("n_refiner_layers", 2),
+    refiners: read.countOrZero("n_refiner_layers", 2),
     heads,
     condition: { ...published.condition, width: read.count("cap_feat_dim", 2560) },
     timeWidth,

@@ -1,5 +1,6 @@
 /** Z-Image as a model family. */
 import { rectifiedFlow } from "../../diffusion/recipe.ts";
+import { ShapeError } from "../../engine/errors.ts";
 import { givenCondition } from "../../nn/conditioning.ts";
 import { sameKeys } from "../../weights/check-keys.ts";
 import type { NetworkFamily } from "../family.ts";
@@ -56,6 +57,11 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
       const times = recorded.required("t");
       const [pictures, texts] = [recorded.numbered("x"), recorded.numbered("cap")];
       const outputs = pictures.map((x, i) => {
+        if (x.size(1) !== 1) {
+          throw new ShapeError(
+            `The recorded x${i} has ${x.size(1)} frames, but a Z-Image draws a picture; record latents of one frame, [C, 1, H, W].`,
+          );
+        }
         const inputs = {
           x: x.swapAxes(0, 1), // [1, C, H, W]
           share: times.slice(0, i, i + 1),
