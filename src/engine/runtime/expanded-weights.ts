@@ -1,5 +1,5 @@
 /** Weights that no runtime computes with as they are stored, such as blocks of quantized numbers, as arrays. */
-import { byteSize, type NdArray, sizeOf } from "../arrays/ndarray.ts";
+import { byteSize, sizeOf } from "../arrays/ndarray.ts";
 import { PatchwiseError } from "../errors.ts";
 import { type Graph, leafName } from "../graph/graph.ts";
 import type { WeightSource } from "./backend.ts";
@@ -17,7 +17,13 @@ const MOST_BYTES = 2 ** 31 - 2 ** 24;
 
 /** A store for the weights of one program outside its ONNX model. */
 export interface WeightStore {
-  put(array: NdArray): Promise<StoredWeight>;
+  /**
+   * Reads and stores weights.
+   *
+   * @param groups weights that are read from the same numbers are together, so that these are read once
+   * @returns the stored weights, in the same groups
+   */
+  put(groups: readonly (readonly StoredWeight[])[]): Promise<readonly (readonly StoredWeight[])[]>;
 }
 
 /**
@@ -48,10 +54,30 @@ export async function expandedWeights(
       `The quantized weights take more than the ${MOST_BYTES} bytes that a program can hold once they are expanded; give the model in float16 or bfloat16 as safetensors.`,
     );
   }
+  const groups = grouped(found);
   const expanded = new Map<string, StoredWeight>();
-  for (const { name, stored } of found) {
-    const array = await readWeight(stored, readFile);
-    expanded.set(name, store ? await store.put(array) : arrayWeight(array));
+  if (store) {
+    const put = await store.put(groups.map((group) => group.map(({ stored }) => stored)));
+    for (const [i, group] of groups.entries()) {
+      for (const [j, { name }] of group.entries()) expanded.set(name, put[i]![j]!);
+    }
+  } else {
+    for (const { name, stored } of groups.flat()) {
+      expanded.set(name, arrayWeight(await readWeight(stored, readFile)));
+    }
   }
   return (name) => expanded.get(name) ?? weights(name);
+}
+
+/** Puts the values and the scales of the same weight together. */
+function grouped(
+  found: readonly { readonly name: string; readonly stored: StoredWeight }[],
+): readonly (typeof found)[] {
+  const groups = new Map<StoredWeight, (typeof found)[number][]>();
+  for (const each of found) {
+    const { stored } = each;
+    const from = stored.kind === "channels" ? stored.of : stored;
+    groups.set(from, [...(groups.get(from) ?? []), each]);
+  }
+  return [...groups.values()];
 }

@@ -83,10 +83,9 @@ export function nodeBackend(device: NodeDevice = "cpu", options: NodeBackendOpti
     { weights: stored = () => undefined, ...compileOptions }: CompileOptions,
   ): Promise<Program> => {
     let file: WeightFile | undefined;
-    const storeFor = async (bytes: number) => (file = await weightFile(bytes));
+    const storeFor = async (bytes: number) => (file = await weightFile(bytes, threads));
     try {
       const weights = await expandedWeights(graph, stored, readFileRange, storeFor);
-      await file?.finish();
       const program = await compileProgram(
         graph,
         { ...(threads !== undefined && { threads }), ...compileOptions, weights },

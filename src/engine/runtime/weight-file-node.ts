@@ -1,11 +1,12 @@
 /** Expanded weights in a temporary file, from which ONNX Runtime maps them, because a model holds at most 2 GiB of its own. */
 import { rmSync } from "node:fs";
-import { mkdtemp, open } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdtemp } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
-import { DeviceError } from "../errors.ts";
+import { byteSize, sizeOf } from "../arrays/ndarray.ts";
 import type { WeightStore } from "./expanded-weights.ts";
-import { fileWeight } from "./stored-weight.ts";
+import { fileWeight, weightType } from "./stored-weight.ts";
+import { cannotWrite, writeWeights } from "./weight-writer-node.ts";
 
 /** Weights that take less stay in the model, of which there are up to four copies while it is opened. */
 const LEAST_BYTES = 2 ** 26;
@@ -14,8 +15,6 @@ const LEAST_BYTES = 2 ** 26;
 const PAGE = 2 ** 16;
 
 export interface WeightFile extends WeightStore {
-  /** Closes the file for writing. */
-  finish(): Promise<void>;
   /** Deletes the file, which a program must no longer need. */
   remove(): void;
 }
@@ -36,47 +35,44 @@ function removeAll(): void {
 /**
  * A file for this number of bytes in the system's folder for temporary files (`TMPDIR`); undefined if they are few.
  *
+ * @param threads how many read and write weights at the same time
  * @throws DeviceError if it cannot be made
  */
-export async function weightFile(bytes: number): Promise<WeightFile | undefined> {
+export async function weightFile(
+  bytes: number,
+  threads = availableParallelism(),
+): Promise<WeightFile | undefined> {
   if (bytes < LEAST_BYTES) return undefined;
-  const refused = (error: unknown) =>
-    new DeviceError(
-      `The ${Math.ceil(bytes / 2 ** 20)} MiB of expanded weights cannot be written to ${tmpdir()}: free space there, or name another folder in TMPDIR.`,
-      { cause: error },
-    );
+  const mebibytes = Math.ceil(bytes / 2 ** 20);
   let folder: string;
   try {
     folder = await mkdtemp(join(tmpdir(), "patchwise-weights-"));
   } catch (error) {
-    throw refused(error);
+    throw cannotWrite(mebibytes, error);
   }
   if (!removesAtExit) process.once("exit", removeAll);
   removesAtExit = true;
   folders.add(folder);
   const path = join(folder, "weights.bin");
-  const file = await open(path, "wx");
-  let end = 0;
   return {
-    async put(array) {
-      const { dtype, shape, data } = array;
-      const offset = Math.ceil(end / PAGE) * PAGE;
-      const content = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    async put(groups) {
+      let end = 0;
+      const placed = groups.map((group) =>
+        group.map((weight) => {
+          const { dtype, shape } = weightType(weight);
+          const offset = Math.ceil(end / PAGE) * PAGE;
+          end = offset + sizeOf(shape) * byteSize(dtype);
+          return { weight, offset, stored: fileWeight(path, offset, dtype, shape) };
+        }),
+      );
       try {
-        // One write call takes a 32-bit length.
-        for (let done = 0; done < content.length;) {
-          const part = content.subarray(done, done + 2 ** 30);
-          done += (await file.write(part, 0, part.length, offset + done)).bytesWritten;
-        }
+        await writeWeights({ path, mebibytes }, placed, threads);
       } catch (error) {
-        await file.close();
         removeFolder(folder);
-        throw refused(error);
+        throw error;
       }
-      end = offset + content.length;
-      return fileWeight(path, offset, dtype, shape);
+      return placed.map((group) => group.map(({ stored }) => stored));
     },
-    finish: () => file.close(),
     remove: () => removeFolder(folder),
   };
 }
