@@ -1,6 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -10,38 +8,17 @@ import { openModel } from "../../src/pipelines/open/open-node.ts";
 import type { ImageModel } from "../../src/pipelines/image-model.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
 import { urlFolder } from "../../src/weights/sources/folder-url.ts";
+import { type FileServer, serveFiles } from "../support/file-server.ts";
 import { smallModels, withVocabulary, writeSmallFolder } from "../support/flux-folders.ts";
 
 const scratch = mkdtempSync(path.join(tmpdir(), "patchwise-rows-"));
-/** Bytes of each file that were sent, by its path in the served folder. */
-const sent = new Map<string, number>();
+let server: FileServer;
 
-/** A server of files that answers ranges, as any static one does. */
-const server = createServer((request, response) => {
-  const file = decodeURIComponent(request.url!.slice(1));
-  const target = path.join(scratch, file);
-  if (!statSync(target, { throwIfNoEntry: false })?.isFile()) {
-    response.writeHead(404).end();
-    return;
-  }
-  const content = readFileSync(target);
-  const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
-  const part = first === undefined ? content : content.subarray(Number(first), Number(last) + 1);
-  response.writeHead(first === undefined ? 200 : 206, {
-    "content-length": part.length,
-    ...(first !== undefined && { "content-range": `bytes ${first}-${last}/${content.length}` }),
-  });
-  if (request.method === "HEAD") {
-    response.end();
-    return;
-  }
-  sent.set(file, (sent.get(file) ?? 0) + part.length);
-  response.end(part);
+beforeAll(async () => {
+  server = await serveFiles(scratch);
 });
-
-beforeAll(() => new Promise<void>((resolve) => void server.listen(0, "127.0.0.1", resolve)));
 afterAll(async () => {
-  await new Promise((resolve) => server.close(resolve));
+  await server.close();
   rmSync(scratch, { recursive: true, force: true });
 });
 
@@ -63,9 +40,8 @@ it.each([
   async (name, widths) => {
     const vocabulary = 20_000;
     await writeSmallFolder(path.join(scratch, name), withVocabulary(smallModels[name], vocabulary));
-    const { port } = server.address() as AddressInfo;
     // Files of any size are read by ranges here, as those above 256 MiB are.
-    const folder = urlFolder(`http://127.0.0.1:${port}/${name}/`, {}, 0);
+    const folder = urlFolder(`${server.address}${name}/`, {}, 0);
     const pixels = await drawn(await openDiffusersFolder(folder, {}));
     expect(pixels).toEqual(await drawn(await openModel(path.join(scratch, name))));
     for (const [encoder, width] of Object.entries(widths)) {
@@ -73,7 +49,7 @@ it.each([
       const whole = statSync(path.join(scratch, file)).size;
       const table = 4 * vocabulary * width;
       const rest = whole - table;
-      const got = sent.get(file)!;
+      const got = server.sent.get(file)!;
       // The rest is read once at most, and of the table a row for each token of the prompt, of its template and of padding.
       expect(got - rest).toBeLessThan(0.05 * table);
     }

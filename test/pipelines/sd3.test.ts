@@ -16,15 +16,18 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tinySD3, writeSD3File, writeSD3Folder } from "../support/sd3/parts.ts";
 import { FormatError, UsageError } from "../../src/engine/errors.ts";
 import { castArray, type NdArray, ndarray, toNumbers } from "../../src/engine/arrays/ndarray.ts";
+import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { imagePipeline } from "../../src/pipelines/pipeline.ts";
 import {
   openModel,
   openPipeline,
   type OpenPipelineOptions,
 } from "../../src/pipelines/open/open-node.ts";
+import { openPipelineUrl, type OpenUrlOptions } from "../../src/pipelines/open/open-web.ts";
 import { type GenerateRequest } from "../../src/pipelines/settings.ts";
 import { finished } from "../../src/pipelines/pipeline.ts";
 import { openSafetensorsFile, writeSafetensors } from "../../src/weights/index-node.ts";
+import { serveFiles } from "../support/file-server.ts";
 import { oneSentence, patchwise } from "../support/cli.ts";
 import { watchedBackend } from "../support/watched-backend.ts";
 
@@ -223,6 +226,55 @@ describe("Stable Diffusion 3", () => {
     const inside = { ...elsewhere, textEncoders: [other], vae: other };
     expect(await drawn(at("alone.safetensors"), {}, inside)).toEqual(folderPixels);
   });
+});
+
+it("draws from ComfyUI's folders, and from files behind a URL, what it draws from its folder", async () => {
+  const folder = at("comfy");
+  for (const name of ["diffusion_models", "text_encoders", "vae"])
+    mkdirSync(path.join(folder, name), { recursive: true });
+  await networkAlone(path.join(folder, "diffusion_models/sd3.safetensors"));
+  const encoders = { text_encoder: "clip_l", text_encoder_2: "clip_g", text_encoder_3: "t5xxl" };
+  for (const [own, name] of Object.entries(encoders)) {
+    const target = path.join(folder, "text_encoders", `${name}.safetensors`);
+    copyFileSync(at("folder", own, "model.safetensors"), target);
+  }
+  const vae = path.join(folder, "vae/sd3_vae.safetensors");
+  copyFileSync(at("folder/vae/diffusion_pytorch_model.safetensors"), vae);
+  for (const name of ["tokenizer", "tokenizer_2", "tokenizer_3"]) {
+    cpSync(at("folder", name), path.join(folder, name), { recursive: true });
+  }
+  expect(await drawn(folder)).toEqual(folderPixels);
+  const without = await drawn(at("folder"), {}, { ...options, without: ["t5"] });
+  rmSync(path.join(folder, "text_encoders/t5xxl.safetensors"));
+  await expect(openPipeline(folder)).rejects.toThrow(
+    /lacks the text encoder T5 \(t5xxl_fp16\.safetensors\); put the file into text_encoders of .*, or give it as --text-encoders \(textEncoders\), or draw with --without t5 \(without\)\.$/,
+  );
+  expect(await drawn(folder, {}, { ...options, without: ["t5"] })).toEqual(without);
+
+  const server = await serveFiles(scratch);
+  const drawnAt = async (file: string, opening: Omit<OpenUrlOptions, "backend"> = {}) => {
+    const backend = nodeBackend("cpu");
+    const url = `${server.address}${file}`;
+    const pipeline = await openPipelineUrl(url, { ...options, ...opening, backend });
+    const [picture] = await finished(pipeline.generate(request));
+    await pipeline.dispose();
+    return picture!.pixels;
+  };
+  const tokenizers = `${server.address}folder/`;
+  try {
+    expect(await drawnAt("file/sd3.safetensors", { tokenizers })).toEqual(folderPixels);
+    const parts = {
+      tokenizers,
+      textEncoders: ["clip_l", "clip_g"].map(
+        (name) => `${server.address}comfy/text_encoders/${name}.safetensors`,
+      ),
+      vae: `${server.address}comfy/vae/sd3_vae.safetensors`,
+      without: ["t5"],
+    };
+    expect(await drawnAt("comfy/diffusion_models/sd3.safetensors", parts)).toEqual(without);
+  } finally {
+    await server.close();
+  }
 });
 
 /** Files as Stability publishes them: a folder of CLIPs, and T5. */
@@ -509,12 +561,14 @@ describe("openPipeline refuses", () => {
       expect(openPipeline(bare, opening)).rejects.toThrow(UsageError);
     await refused({});
     await expect(openPipeline(bare)).rejects.toThrow(
-      /sd3\.safetensors holds no CLIP-L, CLIP-G, T5; give the text encoders as --text-encoders .* or draw with --without clip-l clip-g t5 \(without\)\.$/,
+      /sd3\.safetensors is a Stable Diffusion 3 that lacks the text encoder CLIP-L \(clip_l\.safetensors\), .* and the text encoder T5 \(t5xxl_fp16\.safetensors\); give them as --text-encoders \(textEncoders\), or draw with --without clip-l clip-g t5 \(without\)\.$/,
     );
     const clips = { textEncoders: [at("clips")], tokenizers: at("folder") };
-    await expect(openPipeline(bare, clips)).rejects.toThrow(/holds no T5; .* --without t5 /);
+    await expect(openPipeline(bare, clips)).rejects.toThrow(
+      /lacks the text encoder T5 \(t5xxl_fp16\.safetensors\); give it as .* --without t5 /,
+    );
     await expect(openPipeline(bare, { textEncoders: [at("folder")] })).rejects.toThrow(
-      /holds no vocabularies, as no such file does, and .*bare has no tokenizer, tokenizer_2, tokenizer_3; give --tokenizers/,
+      /has no vocabularies, as no such file does: put the folder tokenizer, the folder tokenizer_2 and the folder tokenizer_3 of stabilityai\/stable-diffusion-3-medium-diffusers on the Hub into .*bare, or give .* --tokenizers/,
     );
     // What it costs can be told all the same.
     expect(patchwise(["info", bare]).code).toBe(0);

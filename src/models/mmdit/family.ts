@@ -65,7 +65,6 @@ export const mmditFamily: NetworkFamily<MMDiTConfig> = {
       recipe: rectifiedFlow(3),
       // As Stability's own code draws (sd3_infer.py).
       sampling: { sampler: "dpmpp-2m-sigma", steps: 40, guidance: 4.5 },
-      missing: `${weights.name} takes texts as embeddings of CLIP and T5, but does not contain these encoders.`,
     }),
   },
   diffusers: {

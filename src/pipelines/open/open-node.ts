@@ -24,7 +24,6 @@ import { downloadModel } from "./hub-model-node.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
 import { openKinds, type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel, unwrapped } from "./published-checkpoint.ts";
-import { isSD3, openSD3File } from "./sd3-file-node.ts";
 import { splitModels } from "./split-models.ts";
 import { openSplitModel, splitNetworkFile, vaeAt } from "./split-node.ts";
 import { openTrainedFolder } from "./trained-model.ts";
@@ -178,7 +177,6 @@ async function openFile(path: string, options: OpenModelOptions): Promise<ImageM
   }
   const weights = unwrapped(await openSafetensorsFile(path));
   return closingOnFailure([weights], async (opened) => {
-    if (isSD3(weights)) return openSD3File(path, weights, options, givenVAE(options), opened);
     const { stored, ...published } = publishedModel(networkIn(weights), options.heads);
     const { network } = published;
     const { params } = tracedForDrawing(network);

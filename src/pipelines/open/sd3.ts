@@ -3,11 +3,15 @@
  * become the conditions of its network, and how folders and files of it differ.
  */
 import type { Conditions } from "../../diffusion/denoiser.ts";
+import { diffusersScheduler } from "../../diffusion/diffusers/schedulers.ts";
 import type { NdArray } from "../../engine/arrays/ndarray.ts";
 import { FormatError, UsageError } from "../../engine/errors.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
+import { fieldReader } from "../../weights/config-fields.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import type { ImageModel } from "../image-model.ts";
+import { continuousProcess } from "../process.ts";
+import type { OpenModelOptions } from "./options.ts";
 import {
   type EncodedTexts,
   type OpenTextEncoders,
@@ -60,6 +64,33 @@ export const sd3TextEncoders = {
 const CLIP_TOKENS = 77;
 /** Number of tokens that T5 was trained on; diffusers takes no more either. */
 const MOST_TOKENS = 512;
+
+/** The times of the published models. Sigmas are rounded as in diffusers, with the same result. */
+const scheduler = diffusersScheduler(
+  "FlowMatchEulerDiscreteScheduler",
+  fieldReader("Stable Diffusion 3", { shift: 3 }),
+);
+
+/** How files without configs are drawn with: the settings of Stability's own code (sd3_infer.py). */
+export function sd3FileDrawing(): Pick<ImageModel, "process" | "defaults"> {
+  const process = continuousProcess({
+    parameterization: scheduler.parameterization,
+    sampler: "dpmpp-2m-sigma",
+    levels: (steps, { shift }) => scheduler.levels(steps, { shift }),
+    start: (first) => scheduler.start(first),
+  });
+  return { process, defaults: { steps: 40, guidance: 4.5 } };
+}
+
+/** Adds the text encoders to the parts of a file; T5 reads as many tokens of a prompt as in Stability's own code. */
+export function sd3FileModel(
+  parts: ImageModel,
+  encoders: OpenTextEncoders,
+  tokenizers: Readonly<Record<string, Tokenizer>>,
+  { promptTokens = CLIP_TOKENS }: OpenModelOptions,
+): ImageModel {
+  return sd3Model(parts, { encoders, tokenizers, promptTokens, projectedL: false });
+}
 
 export interface SD3Text {
   readonly encoders: OpenTextEncoders;

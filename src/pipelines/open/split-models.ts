@@ -17,14 +17,19 @@ import {
   zImageTextEncoders,
 } from "./flux.ts";
 import { miniT2IFileDrawing, miniT2IModel, miniT2ITextEncoders } from "./minit2i.ts";
+import { sd3FileDrawing, sd3FileModel, sd3TextEncoders } from "./sd3.ts";
 import type { OpenModelOptions } from "./options.ts";
 import type { OpenTextEncoders, TextEncoderTable } from "./text-encoders.ts";
 
 type Network = ImageModel["network"];
 
 export interface SplitModel {
+  /** The model's name, where its network's is another. */
+  readonly title?: string;
   readonly encoders: TextEncoderTable;
-  /** Width of each encoder that fits the network. */
+  /** True if encoders can be left out (`without`), and give zeros then. */
+  readonly optional?: boolean;
+  /** Width of each encoder that fits the network, where it shows. */
   widths(network: Network): Readonly<Record<string, number | undefined>>;
   /** The files that people use, by the encoder's name, and `vae` where the network draws latents. */
   readonly files: Readonly<Record<string, string>>;
@@ -108,6 +113,21 @@ export const splitModels: Readonly<Record<string, SplitModel>> = {
       return zImageDrawing(fields, network);
     },
     withEncoders: zImageModel,
+  },
+  mmdit: {
+    title: "Stable Diffusion 3",
+    encoders: sd3TextEncoders,
+    optional: true,
+    widths: (network) => ({ t5: textOf(network).width }),
+    files: {
+      "clip-l": "clip_l.safetensors",
+      "clip-g": "clip_g.safetensors",
+      t5: "t5xxl_fp16.safetensors",
+      vae: "diffusion_pytorch_model.safetensors of its folder vae",
+    },
+    tokenizers: "stabilityai/stable-diffusion-3-medium-diffusers",
+    drawing: sd3FileDrawing,
+    withEncoders: sd3FileModel,
   },
   minit2i: {
     encoders: miniT2ITextEncoders,

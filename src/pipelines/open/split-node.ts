@@ -16,8 +16,8 @@ import { type GivenVAE, openVAE } from "./diffusers.ts";
 import { openGivenEncoders, weightFiles } from "./given-encoders-node.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import type { SplitModel } from "./split-models.ts";
-import { assembled, enumerated } from "./split-parts.ts";
-import { encoderWeightsIn, encoderWidth } from "./text-encoders.ts";
+import { assembled, enumerated, splitOptions } from "./split-parts.ts";
+import { encoderWeightsIn, encoderWidth, wantedEncoders } from "./text-encoders.ts";
 import { autoencoderInside, encodersInside, joinedEncoders } from "./whole-file.ts";
 
 /** The names of the folders, each with the one that older versions of ComfyUI use. */
@@ -75,12 +75,12 @@ export async function openSplitModel(
   options: OpenModelOptions,
   opened: Closable[],
 ): Promise<ImageModel> {
-  refuseOptions(path, options, ["vae", "textEncoders", "tokenizers", "promptTokens"]);
+  refuseOptions(path, options, splitOptions(row));
   const { network } = parts;
   const root = rootOf(path);
-  const title = familyOf(network).title;
-  const wanted = Object.keys(row.encoders);
-  const inside = encodersInside(row.encoders, file);
+  const title = row.title ?? familyOf(network).title;
+  const wanted = wantedEncoders(row.encoders, options, title);
+  const inside = encodersInside(row.encoders, wanted, file);
   const lacking = wanted.filter((name) => !inside.encoders[name]);
   const paths = options.textEncoders ?? (await encodersBeside(row, lacking, root, network));
   const beside = await openGivenEncoders(
@@ -121,7 +121,7 @@ async function encodersBeside(
     );
     const fitting = await filtered(kinds, (file) => {
       const own = encoderWeightsIn(row.encoders, file)[name]!;
-      return encoderWidth(own) === widths[name];
+      return widths[name] === undefined || encoderWidth(own) === widths[name];
     });
     // One of the wrong width is opened too, so that an error says what is wrong with it.
     const chosen = single(

@@ -9,7 +9,7 @@ import type { ModelFolder } from "../../weights/sources/folder.ts";
 import type { ImageModel } from "../image-model.ts";
 import type { OpenModelOptions } from "./options.ts";
 import type { SplitModel } from "./split-models.ts";
-import { type OpenTextEncoders, prompted } from "./text-encoders.ts";
+import { type OpenTextEncoders, prompted, wantedEncoders } from "./text-encoders.ts";
 
 export interface GivenEncoders {
   readonly encoders: OpenTextEncoders;
@@ -30,6 +30,12 @@ interface FoundParts {
   readonly tokenizers: ModelFolder;
 }
 
+/** The options of a model in parts. */
+export function splitOptions({ optional }: SplitModel): readonly (keyof OpenModelOptions)[] {
+  const own = ["vae", "textEncoders", "tokenizers", "promptTokens"] as const;
+  return optional ? [...own, "without"] : own;
+}
+
 /** A model of these parts; its `missingParts` says what drawing needs, if something lacks. */
 export async function assembled(
   row: SplitModel,
@@ -37,26 +43,36 @@ export async function assembled(
   options: OpenModelOptions,
 ): Promise<ImageModel> {
   const { network } = parts;
-  const { title } = familyOf(network);
-  const wanted = Object.keys(row.encoders);
-  const usual = Object.values(row.files);
-  const needsVae = row.files["vae"] !== undefined;
+  const title = row.title ?? familyOf(network).title;
+  const wanted = wantedEncoders(row.encoders, options, title);
   const file = path.replace(/^.*[/\\]/, "");
   const name = file.replace(/\.[^.]*$/, "");
   const model: ImageModel = { name, ...parts, ...row.drawing(file, network), decoder };
-  const lacking = [
-    ...wanted.flatMap((each) =>
-      given.encoders[each]
-        ? []
-        : [`the text encoder ${row.encoders[each]!.title} (${row.files[each]!})`],
-    ),
-    ...(needsVae && !decoder ? [`the autoencoder (${row.files["vae"]!})`] : []),
-  ];
-  if (lacking.length > 0) {
+  const unread = wanted.filter((each) => !given.encoders[each]);
+  const needsDecoder = row.files["vae"] !== undefined && !decoder;
+  if (unread.length > 0 || needsDecoder) {
+    const lacking = [
+      ...unread.map(
+        (each) => `the text encoder ${row.encoders[each]!.title} (${row.files[each]!})`,
+      ),
+      ...(needsDecoder ? [`the autoencoder (${row.files["vae"]!})`] : []),
+    ];
+    const [them, files] = lacking.length === 1 ? ["it", "the file"] : ["them", "the files"];
+    const folders = [
+      ...(unread.length > 0 ? ["text_encoders"] : []),
+      ...(needsDecoder ? ["vae"] : []),
+    ];
+    const flags = [
+      ...(unread.length > 0 ? ["--text-encoders (textEncoders)"] : []),
+      ...(needsDecoder ? ["--vae (vae)"] : []),
+    ];
     const place =
-      root === undefined ? "" : `put the files into text_encoders and vae of ${root}, or `;
-    const flags = `--text-encoders (textEncoders)${needsVae ? " and --vae (vae)" : ""}`;
-    const missingParts = `${path} is a ${title} that lacks ${enumerated(lacking)}; ${place}give ${usual.length === 1 ? "it" : "them"} as ${flags}.`;
+      root === undefined ? "" : `put ${files} into ${enumerated(folders)} of ${root}, or `;
+    const without =
+      row.optional && unread.length > 0
+        ? `, or draw with --without ${unread.join(" ")} (without)`
+        : "";
+    const missingParts = `${path} is a ${title} that lacks ${enumerated(lacking)}; ${place}give ${them} as ${enumerated(flags)}${without}.`;
     return { ...model, missingParts };
   }
   const tokenizers = await tokenizersOf(row, given, folder);

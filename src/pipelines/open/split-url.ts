@@ -1,5 +1,6 @@
 /** Single files of networks behind a URL, with the addresses of what belongs to them. */
 import { UsageError } from "../../engine/errors.ts";
+import { pick } from "../../engine/records.ts";
 import {
   autoencoderCheckpointConfig,
   autoencoderIn,
@@ -15,8 +16,8 @@ import { openVAE } from "./diffusers.ts";
 import { type OpenModelOptions, refuseOptions } from "./options.ts";
 import { publishedModel, unwrapped } from "./published-checkpoint.ts";
 import { type SplitModel, splitModels } from "./split-models.ts";
-import { assembled, enumerated, type GivenEncoders } from "./split-parts.ts";
-import { encodersOfWeights, encoderWeightsIn } from "./text-encoders.ts";
+import { assembled, enumerated, type GivenEncoders, splitOptions } from "./split-parts.ts";
+import { encodersOfWeights, encoderWeightsIn, wantedEncoders } from "./text-encoders.ts";
 import { autoencoderInside, encodersInside, joinedEncoders, networkIn } from "./whole-file.ts";
 
 /** The addresses of the parts that belong to the file of a network. */
@@ -68,8 +69,7 @@ export async function openFileUrl(
     const weights = checkedWeights(tracedForDrawing(network).params, stored);
     const close = () => closeAll(opened);
     const row = published.missingParts === undefined ? splitModels[network.kind] : undefined;
-    const known = row ? (["textEncoders", "vae", "tokenizers", "promptTokens"] as const) : [];
-    refuseOptions(file.name, options, row ? known : ["vae"]);
+    refuseOptions(file.name, options, row ? splitOptions(row) : ["vae"]);
     const vae = options.vae;
     const decoder =
       vae === undefined
@@ -80,8 +80,11 @@ export async function openFileUrl(
           );
     if (decoder && vae !== undefined) opened.push(decoder.file);
     if (!row) return { name: placeOf(address).file, ...published, weights, decoder, close };
-    const beside = await encodersAt(row, network, options.textEncoders ?? [], loading, opened);
-    const given = joinedEncoders(encodersInside(row.encoders, file), beside);
+    const title = row.title ?? familyOf(network).title;
+    const wanted = wantedEncoders(row.encoders, options, title);
+    const places = options.textEncoders ?? [];
+    const beside = await encodersAt({ row, title, wanted }, places, loading, opened);
+    const given = joinedEncoders(encodersInside(row.encoders, wanted, file), beside);
     const { folder } = placeOf(address);
     const tokenizers = urlFolder(options.tokenizers ?? new URL("..", folder), loading);
     const parts = { network, weights, close };
@@ -103,8 +106,11 @@ async function autoencoderAt(
 
 /** @throws UsageError if a file holds no encoder of the model */
 async function encodersAt(
-  row: SplitModel,
-  network: ImageModel["network"],
+  {
+    row,
+    title,
+    wanted,
+  }: { readonly row: SplitModel; readonly title: string; readonly wanted: readonly string[] },
   addresses: readonly string[],
   loading: UrlOptions,
   opened: Closable[],
@@ -117,10 +123,13 @@ async function encodersAt(
     if (Object.keys(found).length === 0) {
       const usual = Object.keys(row.encoders).map((name) => row.files[name]!);
       throw new UsageError(
-        `${address} holds no text encoder of ${familyOf(network).title}; give ${enumerated(usual)}.`,
+        `${address} holds no text encoder of ${title}; give ${enumerated(usual)}.`,
       );
     }
-    Object.assign(files, found);
+    Object.assign(
+      files,
+      pick(found, (name) => wanted.includes(name)),
+    );
   }
   return { encoders: encodersOfWeights(row.encoders, files), files };
 }

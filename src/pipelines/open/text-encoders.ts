@@ -237,19 +237,6 @@ export function encoderWidth({ entries }: Weights): number | undefined {
   return table === undefined ? undefined : entries.get(table)!.shape[1];
 }
 
-/** Names of the tokenizers' folders that a folder lacks for these encoders. */
-export async function missingTokenizers(
-  table: TextEncoderTable,
-  encoders: OpenTextEncoders,
-  whole: ModelFolder,
-): Promise<string[]> {
-  const missing: string[] = [];
-  for (const [name, { tokenizer }] of Object.entries(table)) {
-    if (encoders[name] && !(await whole.has(tokenizer))) missing.push(tokenizer);
-  }
-  return missing;
-}
-
 /** Reads the tokenizers of encoders from a folder that has a folder for each. */
 export async function readTokenizers(
   table: TextEncoderTable,

@@ -9,8 +9,9 @@ import {
 import { codecShape } from "../../models/coders/image-codec.ts";
 import { familyOf } from "../../models/families.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
-import { weightsUnder } from "../../weights/views.ts";
+import { weightsUnder, weightsWhere } from "../../weights/views.ts";
 import type { ImageModel } from "../image-model.ts";
+import { unwrapped } from "./published-checkpoint.ts";
 import type { GivenEncoders } from "./split-parts.ts";
 import { encodersOfWeights, encoderWeightsIn, type TextEncoderTable } from "./text-encoders.ts";
 
@@ -22,14 +23,35 @@ function has({ entries }: Weights, prefix: string): boolean {
   return [...entries.keys()].some((name) => name.startsWith(prefix));
 }
 
+/** What the names of the other parts begin with. */
+const otherPrefixes = [...autoencoderPrefixes, "text_encoders."];
+
 /** The network of a file, which may hold other parts of the model, too. Closing it closes the file. */
 export function networkIn(file: Weights): Weights {
-  return has(file, networkPrefix) ? weightsUnder(file, networkPrefix) : file;
+  if (has(file, networkPrefix)) return unwrapped(weightsUnder(file, networkPrefix));
+  const isOther = (name: string) => otherPrefixes.some((prefix) => name.startsWith(prefix));
+  const names = [...file.entries.keys()];
+  if (!names.some(isOther) || names.every(isOther)) return file;
+  return unwrapped(weightsWhere(file, (name) => !isOther(name)));
 }
 
-/** The text encoders that a file of a whole model holds. */
-export function encodersInside(table: TextEncoderTable, file: Weights): GivenEncoders {
-  const files = has(file, networkPrefix) ? encoderWeightsIn(table, file) : {};
+/** Whether a file has more than a network. */
+function isWhole(file: Weights): boolean {
+  return [networkPrefix, ...otherPrefixes].some((prefix) => has(file, prefix));
+}
+
+/**
+ * The text encoders that a file of a whole model holds.
+ *
+ * @param wanted names of those that count
+ */
+export function encodersInside(
+  table: TextEncoderTable,
+  wanted: readonly string[],
+  file: Weights,
+): GivenEncoders {
+  const all = isWhole(file) ? encoderWeightsIn(table, file) : {};
+  const files = pick(all, (name) => wanted.includes(name));
   return { encoders: encodersOfWeights(table, files), files };
 }
 
@@ -52,7 +74,7 @@ export function autoencoderInside(
   network: ImageModel["network"],
 ): OpenAutoencoder | undefined {
   const prefix = autoencoderPrefixes.find((each) => has(file, each));
-  if (prefix === undefined || !has(file, networkPrefix)) return undefined;
+  if (prefix === undefined) return undefined;
   const own = weightsUnder(file, prefix);
   const wanted = familyOf(network).autoencoder;
   const opened = autoencoderIn(own, autoencoderCheckpointConfig(own, wanted));
