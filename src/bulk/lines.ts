@@ -8,7 +8,7 @@ import {
   settingNames,
   settingRow,
 } from "../pipelines/settings.ts";
-import { checkPictureName } from "./names.ts";
+import { checkPictureName, comparedName } from "./names.ts";
 
 /** One picture to draw. */
 export interface PromptLine {
@@ -60,7 +60,7 @@ export function promptLines(text: string, file: string, defaults: GenerateReques
   const problems: string[] = [];
   const lines: PromptLine[] = [];
   /** The line of each name, in the form in which file systems compare them. */
-  const named = new Map<string, number>();
+  const named = new Map<string, PromptLine>();
   for (const [i, content] of text
     .replace(/^\ufeff/, "")
     .split(/\r\n|\n/)
@@ -69,31 +69,43 @@ export function promptLines(text: string, file: string, defaults: GenerateReques
     const number = i + 1;
     try {
       const line = promptLine(read(content), number, defaults);
-      const key = line.name.normalize("NFC").toLowerCase();
+      const key = comparedName(line.name);
       const earlier = named.get(key);
-      if (earlier !== undefined) {
-        throw new UsageError(
-          `Line ${earlier} has a picture of the name ${quote(line.name)} already; give each a name of its own.`,
-        );
-      }
-      named.set(key, number);
+      if (earlier) throw new UsageError(takenName(line, earlier));
+      named.set(key, line);
       lines.push(line);
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       const { message } = error;
-      problems.push(`line ${number}: ${message.charAt(0).toLowerCase()}${message.slice(1)}`);
+      const clause = message.charAt(0).toLowerCase() + message.slice(1);
+      problems.push(`line ${number}: ${clause.replace(/\.$/, "")}`);
     }
   }
   if (problems.length > 0) {
     const more = problems.length - TOLD;
-    throw new FormatError(
-      `${file}, ${problems.slice(0, TOLD).join(" ").replace(/\.$/, "")}${more > 0 ? `; and ${more} more of its lines cannot be read` : ""}; nothing was drawn.`,
-    );
+    const told = problems.slice(0, TOLD);
+    if (more > 0) told.push(`and ${more} more of its lines cannot be read`);
+    throw new FormatError(`${file}, ${joined([...told, "nothing was drawn"])}.`);
   }
   if (lines.length === 0) {
     throw new FormatError(`${file} has no line with a prompt; give at least one.`);
   }
   return lines;
+}
+
+/** Clauses as one text. A question ends a sentence. */
+function joined(clauses: readonly string[]): string {
+  return clauses.reduce((before, clause) =>
+    before.endsWith("?")
+      ? `${before} ${clause.charAt(0).toUpperCase()}${clause.slice(1)}`
+      : `${before}; ${clause}`,
+  );
+}
+
+function takenName({ name }: PromptLine, earlier: PromptLine): string {
+  const why =
+    name === earlier.name ? "" : `, which some file systems take for the same as ${quote(name)}`;
+  return `Line ${earlier.number} has a picture of the name ${quote(earlier.name)} already${why}; give each a name of its own.`;
 }
 
 function fieldsOf(text: string): Readonly<Record<string, unknown>> {

@@ -8,7 +8,12 @@ const MOST_BYTES = 200;
 const forbidden = /[/\\:*?"<>|\p{C}]/u;
 
 /** Names that stand for devices of Windows. */
-const devices = /^(?:con|prn|aux|nul|com\d|lpt\d)$/i;
+const devices = /^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³])$/i;
+
+/** A name in the form in which file systems compare names, some of which tell neither cases nor ß and ss apart. */
+export function comparedName(name: string): string {
+  return name.normalize("NFC").toLowerCase().toUpperCase().normalize("NFC");
+}
 
 /**
  * Checks the name of a picture.

@@ -1,5 +1,5 @@
 /** Drawn pictures as the shards that data loaders read: WebDataset archives, or parquet files as Hugging Face publishes them. */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import { tarOf } from "../data/formats/write-tar.ts";
@@ -7,7 +7,7 @@ import { UsageError } from "../engine/errors.ts";
 import type { PictureMetadata } from "../pictures/metadata.ts";
 import { type FileContent, writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
-import { system } from "../weights/sources/system-error-node.ts";
+import { createFolder, system } from "../weights/sources/system-error-node.ts";
 import type { LineTask } from "./tasks.ts";
 
 export const shardKinds = ["webdataset", "parquet"] as const;
@@ -50,7 +50,7 @@ export async function packShards(
 ): Promise<readonly string[]> {
   const { extension, write } = formats[kind];
   const place = join(folder, "shards");
-  await system(`make the folder ${place}`, mkdir(place, { recursive: true }));
+  await createFolder(place);
   const written: string[] = [];
   let samples: Sample[] = [];
   let bytes = 0;

@@ -1,5 +1,4 @@
 /** patchwise draw-many FILE: draws a picture for each line of a file of prompts. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import type { Drawer } from "../bulk/drawer.ts";
@@ -18,7 +17,7 @@ import { openQueue } from "../queue/connection-node.ts";
 import { closing } from "../weights/sources/closing.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
 import { readRegularFile } from "../weights/sources/read-node.ts";
-import { system } from "../weights/sources/system-error-node.ts";
+import { makeFolders, system } from "../weights/sources/system-error-node.ts";
 import {
   addBulkOptions,
   type BulkOptions,
@@ -80,7 +79,7 @@ async function drawMany(file: string, options: DrawManyOptions & OptionValues): 
   const defaults = await requestOf(undefined, options, undefined);
   const lines = promptLines(await textOf(file), file, defaults);
   const { out } = options;
-  await system(`make the folder ${out}`, mkdir(out, { recursive: true }), UsageError);
+  await system(`make the folder ${out}`, makeFolders(out), UsageError);
   const progress = progressWriter(process.stderr);
   let last: LinesProgress | undefined;
   await checkWritable([join(out, "draw-many.json")]);

@@ -36,6 +36,12 @@ function sentence({ message }: CommanderError): string {
   return `${text.replace(/\.$/, "")}; see patchwise ${command ? `${command.name()} ` : ""}--help.`;
 }
 
+/** Ranks of a training are started with the same command line, so one of them says what is wrong with it. */
+async function isSaidByOtherRank(error: unknown): Promise<boolean> {
+  if (!(error instanceof CommanderError) || process.argv[2] !== "train") return false;
+  return (await import("./ranks.ts")).isSaidByOther();
+}
+
 // A reader that goes away, such as head or a closed terminal, must not end the work.
 process.stderr.on("error", () => {});
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
@@ -46,5 +52,6 @@ try {
   await program.parseAsync();
 } catch (error) {
   const done = error instanceof CommanderError && error.exitCode === 0;
-  if (!done) process.exitCode = report(error, process.argv.includes("--json"));
+  if (!done && (await isSaidByOtherRank(error))) process.exitCode = 2;
+  else if (!done) process.exitCode = report(error, process.argv.includes("--json"));
 }

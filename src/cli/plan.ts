@@ -2,7 +2,7 @@
 import { availableParallelism as cores } from "node:os";
 import { basename, extname, join } from "node:path";
 import type { Command } from "commander";
-import { UsageError } from "../engine/errors.ts";
+import { counted, UsageError } from "../engine/errors.ts";
 import { availableMemory } from "../engine/runtime/available-memory-node.ts";
 import type { Backend } from "../engine/runtime/backend.ts";
 import { nodeBackend } from "../engine/runtime/ort-node.ts";
@@ -31,6 +31,7 @@ import {
 } from "../training/scaling/plan.ts";
 import { writeFileAtomic } from "../weights/sources/atomic-node.ts";
 import { deviceNames, numberOption, onDevice } from "./options.ts";
+import { checkWritable } from "./output-files.ts";
 import { plannedPlot } from "./plan-plot.ts";
 import { duration } from "./progress.ts";
 import { writeJsonLine, writeText } from "./terminal.ts";
@@ -118,6 +119,7 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
       : rankCounts(options.ranks);
   // Refused before minutes of measuring.
   for (const ranks of counts) rowsOfRank(ranks, batch);
+  if (plot !== undefined) await checkWritable([plot]);
   const link: Link | SharedMemory =
     gigabits === "local"
       ? { copyRates: await measuredCopyRates(onThisMachine(counts)) }
@@ -163,6 +165,9 @@ async function planCommand(file: string, options: PlanOptions): Promise<void> {
   );
 }
 
+/** Numbers beyond these make plans of infinities. */
+const [LEAST, MOST] = [1e-9, 1e15];
+
 /** @throws UsageError */
 function requireSensible(options: PlanOptions): void {
   const { link, latency, speed, memoryRate, pictures, price, plot } = options;
@@ -175,8 +180,15 @@ function requireSensible(options: PlanOptions): void {
     price,
   };
   for (const [name, value] of Object.entries(positive)) {
-    if (value === undefined || value > 0) continue;
-    throw new UsageError(`--${name} is ${value}; give a number above 0.`);
+    if (value === undefined || (value >= LEAST && value <= MOST)) continue;
+    throw new UsageError(
+      value > 0
+        ? `--${name} is ${value}; give a number from ${LEAST} to ${MOST}.`
+        : `--${name} is ${value}; give a number above 0.`,
+    );
+  }
+  if (pictures !== undefined && !Number.isInteger(pictures)) {
+    throw new UsageError(`--pictures is ${pictures}; give a whole number.`);
   }
   if (memoryRate !== undefined && speed === undefined) {
     throw new UsageError(
@@ -248,7 +260,7 @@ function onThisMachine(counts: readonly number[]): readonly number[] {
   const most = Math.max(...counts);
   if (most <= cores()) return counts;
   throw new UsageError(
-    `--link local is for ranks that share this machine, which has ${cores()} cores, but --ranks names ${most}; give fewer, or the Gbit/s between machines as --link.`,
+    `--link local is for ranks that share this machine, which has ${counted(cores(), "core")}, but --ranks names ${most}; give fewer, or the Gbit/s between machines as --link.`,
   );
 }
 

@@ -1,7 +1,7 @@
 /** Commands that `mpirun` or `srun` started several times, as the ranks of one job. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Collective } from "../training/collective/collective.ts";
-import { openMpi } from "../training/collective/mpi-node.ts";
+import { isSpokenFor, openMpi } from "../training/collective/mpi-node.ts";
 import { watchPeers } from "../training/collective/peers-node.ts";
 
 /** Milliseconds that other ranks leave to rank 0, which mostly fails for the same reason, to say why and to end the job. */
@@ -12,7 +12,8 @@ const PATIENCE = 3000;
  * or was stopped, and with the whole job if this rank fails.
  */
 export async function asRank(work: (collective?: Collective) => Promise<void>): Promise<void> {
-  const job = openMpi();
+  const job = await opened();
+  if (job === "failed") return;
   if (!job) return work();
   const peers = await watchPeers(job);
   process.once("exit", (code) => {
@@ -30,6 +31,27 @@ export async function asRank(work: (collective?: Collective) => Promise<void>): 
       (error as Error).message = `Rank ${job.rank}: ${(error as Error).message}`;
     }
     throw error;
+  }
+}
+
+/**
+ * True in a rank whose error, from before MPI is there, the first one of its machine has and says too. It gets the time for that, since
+ * some launchers end the job with the first process that fails.
+ */
+export async function isSaidByOther(): Promise<boolean> {
+  if (!isSpokenFor()) return false;
+  await sleep(PATIENCE);
+  return true;
+}
+
+/** The ranks of this job; "failed" if they cannot be reached, and another process of this machine says so. */
+async function opened(): Promise<ReturnType<typeof openMpi> | "failed"> {
+  try {
+    return openMpi();
+  } catch (error) {
+    if (!(await isSaidByOther())) throw error;
+    process.exitCode = 2;
+    return "failed";
   }
 }
 

@@ -15,6 +15,7 @@ import type { ObjectStore, ObjectStoreOptions } from "@nats-io/obj";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { UsageError } from "../engine/errors.ts";
 import { type Link, linkOf, PAUSE } from "./link-node.ts";
+import { untilGreeted } from "./greeting-node.ts";
 import { queueAddress, type QueueAddress } from "./address.ts";
 import { type NatsModules, natsModules } from "./packages-node.ts";
 
@@ -89,6 +90,7 @@ async function connected(
   timeout: number,
 ): Promise<NatsConnection> {
   try {
+    await untilGreeted(servers, timeout);
     return await transport.connect({
       ...access,
       servers: [...servers],

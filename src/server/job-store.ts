@@ -12,7 +12,11 @@ import type { TrainingConfig } from "../training/config/config.ts";
 import { writeFileAtomic, writeJson } from "../weights/sources/atomic-node.ts";
 import { exists, readJson } from "../weights/sources/folder-node.ts";
 import { lockFolder } from "../weights/sources/lock-node.ts";
-import { createFolder, describeSystemError } from "../weights/sources/system-error-node.ts";
+import {
+  createFolder,
+  describeSystemError,
+  makeFolders,
+} from "../weights/sources/system-error-node.ts";
 import { Problem } from "./problem.ts";
 import { jobStates, outputFormats } from "./wire.ts";
 
@@ -155,7 +159,7 @@ export async function openJobStore(output: string): Promise<JobStore> {
       try {
         await mkdir(path);
         for (const [name, bytes] of Object.entries(files)) {
-          await mkdir(dirname(join(path, name)), { recursive: true });
+          await makeFolders(dirname(join(path, name)));
           await writeFileAtomic(join(path, name), bytes);
         }
         await save(record);

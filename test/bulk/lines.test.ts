@@ -58,7 +58,7 @@ describe("a file of prompts", () => {
   it.each([
     [
       '{"prompt":"a"}\n{"promt":"b"}',
-      /^a.jsonl, line 2: there is no option "promt"; did you mean prompt\?.*; nothing was drawn\.$/,
+      /^a.jsonl, line 2: there is no option "promt"; did you mean prompt\? Nothing was drawn\.$/,
     ],
     ['{"prompt":"a","steps":"4"}', /^a.jsonl, line 1: steps must be a whole number .*, got "4"/],
     ['{"prompt":"a","steps":0}', /line 1: steps must be/],
@@ -72,7 +72,20 @@ describe("a file of prompts", () => {
     ],
     [
       '{"prompt":"a","name":"x"}\n{"prompt":"b","name":"X"}',
-      /line 2: line 1 has a picture of the name "X" already/,
+      /line 2: line 1 has a picture of the name "x" already, which some file systems take for the same as "X"; give each a name of its own; nothing was drawn\.$/,
+    ],
+    [
+      '{"prompt":"a","name":"straße"}\n{"prompt":"b","name":"STRASSE"}',
+      /line 2: line 1 has a picture of the name "straße" already, which/,
+    ],
+    [
+      '{"prompt":"a","name":"ΟΔΟΣ"}\n{"prompt":"b","name":"οδοσ"}',
+      /line 2: line 1 has a picture of the name "ΟΔΟΣ" already, which/,
+    ],
+    ['{"prompt":"a","name":"COM\u00b9"}', /line 1: the name "COM¹" stands for a device on Windows/],
+    [
+      '{"prompt":"a","stepz":1}\n[1]',
+      /^a.jsonl, line 1: there is no option "stepz"; did you mean steps.*\? Line 2: expected .*; nothing was drawn\.$/,
     ],
     [
       '{"prompt":"a","name":"000002"}\n{"prompt":"b"}',

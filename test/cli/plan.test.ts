@@ -89,6 +89,13 @@ it.each([
   [["--ranks", "3"], "training.batch is 8, which 3 processes cannot share"],
   [["--ranks", "two"], "--ranks is"],
   [["--link", "0"], "--link is 0; give a number above 0"],
+  [["--link", "1e300"], "--link is 1e+300; give a number from 1e-9 to 1000000000000000"],
+  [["--speed", "1e-308"], "--speed is 1e-308; give a number from 1e-9 to"],
+  [["--pictures", "0.5"], "--pictures is 0.5; give a whole number"],
+  [
+    ["--plot", path.join("missing", "plan.svg")],
+    "Cannot write into the folder missing: there is no",
+  ],
   [["--memory-rate", "50"], "--memory-rate belongs to --speed"],
   [["--plot", "plan.png"], "name a file that ends in .svg"],
 ])("refuses %j with a sentence", (args, message) => {

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { openQueue, type Queue, type QueueOptions } from "../../src/queue/connection-node.ts";
 import { freePort, hasNats, type NatsServer, startNats } from "../support/nats.ts";
@@ -84,6 +86,29 @@ describe.runIf(hasNats)("a connection to a queue", () => {
     await expect(openQueue(url)).rejects.toThrow(
       new RegExp(`^The queue at ${url} cannot be reached \\(.*\\); check the address`),
     );
+  });
+
+  it.each([
+    ["nothing", undefined, "it does not answer within 0.3 s"],
+    [
+      "that it is a web server",
+      "HTTP/1.0 400 Bad Request\r\n\r\n",
+      "what answers is no NATS server",
+    ],
+  ])("hangs up on what says %s", async (_, said, why) => {
+    const hungUp: Promise<unknown>[] = [];
+    const other = createServer((socket) => {
+      hungUp.push(once(socket.on("error", () => {}).resume(), "close"));
+      if (said !== undefined) socket.write(said);
+    });
+    await once(other.listen(0, "127.0.0.1"), "listening");
+    const url = `nats://127.0.0.1:${(other.address() as AddressInfo).port}`;
+    await expect(openQueue(url, { timeout: 300 })).rejects.toThrow(
+      `The queue at ${url} cannot be reached (${why})`,
+    );
+    await Promise.all(hungUp);
+    expect(hungUp).not.toHaveLength(0);
+    other.close();
   });
 
   it("says in a sentence that the server keeps no streams, or refuses access", async () => {

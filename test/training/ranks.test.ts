@@ -20,7 +20,7 @@ import {
   ownRows,
   sumGradients,
 } from "../../src/training/collective/collective.ts";
-import { openMpi } from "../../src/training/collective/mpi-node.ts";
+import { isSpokenFor, openMpi } from "../../src/training/collective/mpi-node.ts";
 import { readTrainingConfig } from "../../src/training/config/config-file.ts";
 import { train } from "../../src/training/run/train-node.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
@@ -199,6 +199,33 @@ describe.skipIf(launchers.length === 0)("several ranks", () => {
     );
     expect(existsSync(at("differs"))).toBe(false);
   }, 60_000);
+
+  it("say once what is wrong with their command line", async () => {
+    for (const launcher of launchers) {
+      const { code, said } = await startRanks(launcher, 2, ["train", "--nonsense"]).ended;
+      expect(code).toBe(2);
+      expect(said.match(/^patchwise: unknown option '--nonsense'/gm)).toHaveLength(1);
+    }
+  }, 60_000);
+
+  it("are not left each to itself by a library that knows nothing of the others", () => {
+    for (const { name } of launchers) {
+      const told =
+        name === "MPICH"
+          ? { PMI_SIZE: "2" }
+          : { OMPI_COMM_WORLD_SIZE: "2", OMPI_ALLOW_RUN_AS_ROOT: "1" };
+      const { status, stderr } = spawnSync(
+        process.execPath,
+        [path.resolve("dist/cli/main.js"), ...command("itself")],
+        { env: { ...process.env, ...told }, encoding: "utf8" },
+      );
+      expect(stderr).toMatch(
+        new RegExp(`^patchwise: .* a launcher of ${name} started 2 processes, but .* knows of 1; `),
+      );
+      expect(status).toBe(2);
+    }
+    expect(existsSync(at("itself"))).toBe(false);
+  }, 60_000);
 });
 
 describe("a rank", () => {
@@ -245,5 +272,13 @@ describe("a rank", () => {
     expect(openMpi({})).toBeUndefined();
     expect(openMpi({ OMPI_COMM_WORLD_SIZE: "1", PMI_SIZE: "1" })).toBeUndefined();
     expect(openMpi({ SLURM_STEP_NUM_TASKS: "4" })).toBeUndefined();
+  });
+
+  it("leaves it to the first one of its machine to say why MPI cannot be had", () => {
+    const job = { OMPI_COMM_WORLD_SIZE: "4", OMPI_COMM_WORLD_RANK: "2" };
+    expect(isSpokenFor({ ...job, OMPI_COMM_WORLD_LOCAL_RANK: "0" })).toBe(false);
+    expect(isSpokenFor({ ...job, OMPI_COMM_WORLD_LOCAL_RANK: "1" })).toBe(true);
+    expect(isSpokenFor(job)).toBe(false);
+    expect(isSpokenFor({ OMPI_COMM_WORLD_LOCAL_RANK: "1" })).toBe(false);
   });
 });

@@ -41,6 +41,14 @@ it("never starts in a folder with checkpoints, even without a config", async () 
   }
 });
 
+it("leaves no lock where its config cannot be written", async () => {
+  const out = path.join(root, "unwritable");
+  const folder = await openRunFolder(out, {}, false);
+  mkdirSync(path.join(out, "config.json"), { recursive: true });
+  await expect(folder.begin()).rejects.toThrow("Cannot write");
+  expect(readdirSync(out).toSorted()).toEqual(["config.json", "samples"]);
+});
+
 it("removes unfinished checkpoints of killed trainings", async () => {
   const checkpoints = path.join(root, "killed", "checkpoints");
   mkdirSync(path.join(checkpoints, ".unfinished-step-00000007"), { recursive: true });

@@ -3,7 +3,7 @@
  * gives the same result. Existing latents are reused if they are of the same pictures and the same
  * autoencoder.
  */
-import { mkdir, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { counted, FormatError, PatchwiseError, UsageError } from "../../engine/errors.ts";
 import { concat, input } from "../../engine/graph/functional.ts";
 import { graphOf } from "../../engine/graph/graph.ts";
@@ -16,7 +16,7 @@ import { codecShape, encodeWithCodec, type ImageCodec } from "../../models/coder
 import { createParams } from "../../nn/params.ts";
 import { closing } from "../../weights/sources/closing.ts";
 import { lockFolder } from "../../weights/sources/lock-node.ts";
-import { describeSystemError } from "../../weights/sources/system-error-node.ts";
+import { describeSystemError, makeFolders } from "../../weights/sources/system-error-node.ts";
 import { refuseTooMany } from "../loading/batch-reader.ts";
 import { pictureLayout } from "../loading/batches.ts";
 import type { DataConfig } from "../config.ts";
@@ -79,7 +79,7 @@ const MAX_BATCH = 64;
  */
 export async function latentCache(options: LatentOptions): Promise<LatentCache | undefined> {
   const { folder } = options;
-  await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
+  await makeFolders(folder).catch((cause: unknown) => {
     throw new UsageError(
       `Cannot create the folder for latents ${folder}: ${describeSystemError(cause)}; choose another with latents.cache.`,
       { cause },

@@ -135,19 +135,29 @@ const localRanks = [
  * @throws UsageError if no launcher tells it
  */
 export function localRank(environment: Environment = process.env): number {
-  const told = localRanks
-    .flatMap((name) => environment[name] ?? [])
-    .find((text) => /^\d+$/.test(text));
-  if (told !== undefined) return Number(told);
+  const told = toldLocalRank(environment);
+  if (told !== undefined) return told;
   throw new UsageError(
     `LOCAL_RANK stands for the number of a process on its machine, but no launcher has told one (${localRanks.join(", ")}); start the command with mpirun or srun, or name the device, such as cuda:0.`,
   );
 }
 
+function toldLocalRank(environment: Environment): number | undefined {
+  const told = localRanks
+    .flatMap((name) => environment[name] ?? [])
+    .find((text) => /^\d+$/.test(text));
+  return told === undefined ? undefined : Number(told);
+}
+
+/** True if another process of this machine says why both fail, before MPI tells who they are: the first one there. */
+export function isSpokenFor(environment: Environment = process.env): boolean {
+  return startedByMpi(environment) && (toldLocalRank(environment) ?? 0) > 0;
+}
+
 /**
  * The processes that `mpirun` or `srun` started together with this one; undefined if there are no others.
  *
- * @throws UsageError when the library or koffi is missing, which would leave every process to itself
+ * @throws UsageError when the library or koffi is missing, or the library knows no others, which would leave every process to itself
  */
 export function openMpi(environment: Environment = process.env): MpiCollective | undefined {
   const found = launcher(environment);
@@ -155,7 +165,7 @@ export function openMpi(environment: Environment = process.env): MpiCollective |
   const { name, handle } = found;
   const koffi = loadKoffi(found);
   for (const [variable, value] of Object.entries(found.settings)) process.env[variable] ??= value;
-  const library = loadLibrary(koffi, found);
+  const { library, path } = loadLibrary(koffi, found);
   keepFreedMemory();
   // Threads of ONNX Runtime and of MPI's plugins outlive MPI_Finalize, and crash now and then in the handlers of a regular exit.
   const leave = koffi.load(null).func("void _exit(int code)") as (code: number) => never;
@@ -190,10 +200,17 @@ export function openMpi(environment: Environment = process.env): MpiCollective |
   const [rank, size] = [[0], [0]];
   commRank(world, rank);
   commSize(world, size);
+  const expected = found.size(environment);
+  if (size[0] !== expected) {
+    finalize();
+    throw new UsageError(
+      `The environment says that a launcher of ${name} started ${expected} processes, but ${path} knows of ${size[0]}; start them with the mpirun that belongs to this library, or unset what an earlier launcher has left in the environment.`,
+    );
+  }
   return {
     rank: rank[0]!,
-    size: size[0]!,
-    local: found.localSize(environment) || size[0]!,
+    size: size[0],
+    local: found.localSize(environment) || size[0],
     sum(values) {
       const type = values instanceof Float32Array ? float : double;
       allreduce(inPlace, settled(values), values.length, type, sum, world);
@@ -250,11 +267,14 @@ function started(name: string): string {
   return `A launcher of ${name} started several processes`;
 }
 
-function loadLibrary(koffi: Koffi, { name, libraries }: Implementation): Library {
+function loadLibrary(
+  koffi: Koffi,
+  { name, libraries }: Implementation,
+): { readonly library: Library; readonly path: string } {
   for (const path of libraries) {
     try {
       // Open MPI's plugins look for its symbols in the process.
-      return koffi.load(path, { global: true });
+      return { library: koffi.load(path, { global: true }), path };
     } catch {
       continue;
     }

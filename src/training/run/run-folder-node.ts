@@ -5,7 +5,7 @@
  * bit. It is renamed to that name once all of it is on disk, so every checkpoint that can be seen is complete.
  */
 import { tryJson } from "../../engine/bytes.ts";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import * as z from "zod";
@@ -22,6 +22,7 @@ import {
   createFolder,
   describeSystemError,
   ifThere,
+  makeFolders,
   system,
 } from "../../weights/sources/system-error-node.ts";
 import { type DenoiserConfig, flattened } from "../config/config.ts";
@@ -116,7 +117,12 @@ export async function openRunFolder(
     async begin() {
       if (steps.length === 0) await create(path);
       const lock = await lockFolder(path);
-      if (steps.length === 0) await writeJson(join(path, configFile), config);
+      try {
+        if (steps.length === 0) await writeJson(join(path, configFile), config);
+      } catch (error) {
+        await lock.close?.();
+        throw error;
+      }
       return lock;
     },
     async save(progress, state, keep) {
@@ -154,7 +160,7 @@ async function savedElsewhere(failure: Error, save: () => Promise<string>): Prom
 }
 
 async function create(path: string): Promise<void> {
-  await mkdir(join(path, "samples"), { recursive: true }).catch((error: unknown) => {
+  await makeFolders(join(path, "samples")).catch((error: unknown) => {
     throw new UsageError(
       `The output folder ${path} cannot be created: ${describeSystemError(error)}; choose another with --out.`,
       { cause: error },
@@ -263,7 +269,7 @@ export async function writeCheckpoint(
     if (name.startsWith(unfinished)) await rm(join(folder, name), { recursive: true, force: true });
   }
   try {
-    await system(`create ${temporary}`, mkdir(temporary, { recursive: true }));
+    await system(`create ${temporary}`, makeFolders(temporary));
     await writeSafetensors(join(temporary, checkpointFiles.state), Object.entries(state));
     await writeFileAtomic(
       join(temporary, checkpointFiles.progress),

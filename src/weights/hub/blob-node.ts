@@ -8,13 +8,14 @@
  */
 import { createHash, type Hash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { type FileHandle, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { FormatError, PatchwiseError, quote } from "../../engine/errors.ts";
 import { type HubFile, refusing, sizeOfFile } from "./cache-node.ts";
 import type { HubSend } from "./http-node.ts";
 import { syncFile } from "../sources/atomic-node.ts";
+import { makeFolders } from "../sources/system-error-node.ts";
 import { reasonOf } from "../sources/url.ts";
 import { hostname } from "node:os";
 
@@ -49,7 +50,7 @@ export async function downloadBlob(order: BlobOrder): Promise<void> {
   const { blob, file } = order;
   const folder = dirname(blob);
   const partial = await refusing(folder, async () => {
-    await mkdir(folder, { recursive: true });
+    await makeFolders(folder);
     return claimPartial(blob, file.size, order);
   });
   if (partial === undefined) return;

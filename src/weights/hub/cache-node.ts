@@ -5,7 +5,7 @@
  * which a snapshot is known to be complete without a request; in Python since version 1.29).
  */
 import { tryJson } from "../../engine/bytes.ts";
-import { link, mkdir, readFile, readdir, rename, rm, stat, symlink } from "node:fs/promises";
+import { link, readFile, readdir, rename, rm, stat, symlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { dirname, join, relative, sep } from "node:path";
 import type { ListFileEntry } from "@huggingface/hub";
@@ -13,7 +13,7 @@ import * as z from "zod";
 import { PatchwiseError, quote, UsageError } from "../../engine/errors.ts";
 import { writeFileAtomic } from "../sources/atomic-node.ts";
 import { type HubId, isPlainPath } from "./id.ts";
-import { describeSystemError } from "../sources/system-error-node.ts";
+import { describeSystemError, makeFolders } from "../sources/system-error-node.ts";
 
 /** Settings from the environment variables that all clients of the Hub honour. */
 export interface HubSettings {
@@ -218,7 +218,7 @@ export function repoCache(cache: string, { repo, revision }: HubId): RepoCache {
       // Python reports a cache as corrupt if a reference points to no snapshot.
       await refusing(folder, async () => {
         for (const path of [snapshot(commit), dirname(tree(commit)), dirname(reference)]) {
-          await mkdir(path, { recursive: true });
+          await makeFolders(path);
         }
       });
       await writeFileAtomic(tree(commit), Buffer.from(JSON.stringify(treeOf(files), null, 1)));
@@ -246,7 +246,7 @@ export async function refusing<T>(folder: string, step: () => Promise<T>): Promi
 }
 
 async function pointTo(blob: string, pointer: string): Promise<void> {
-  await mkdir(dirname(pointer), { recursive: true });
+  await makeFolders(dirname(pointer));
   // The link is made aside and renamed, so that other processes always find the name, and relative, so that
   // the cache can be moved.
   const aside = `${pointer}.${process.pid}.tmp`;

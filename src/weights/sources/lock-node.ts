@@ -40,7 +40,10 @@ export async function lockFolder(folder: string, option = "--out"): Promise<Clos
       await writeFile(path, `${JSON.stringify(own)}\n`, { flag: "wx" });
       return { close: () => rm(path, { force: true }) };
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "EEXIST") {
+        // A full disk has room for the name of a file, but not for its content.
+        if (code === "ENOSPC" || code === "EDQUOT") await rm(path, { force: true });
         throw new PatchwiseError(`Cannot write ${path}: ${describeSystemError(error)}.`, {
           cause: error,
         });

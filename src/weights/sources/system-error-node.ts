@@ -1,9 +1,11 @@
 /** Calls of the operating system whose errors say what to do. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
+import { dirname } from "node:path";
 import { PatchwiseError } from "../../engine/errors.ts";
 
 const meanings = new Map([
   ["ENOENT", "there is no such file or folder; check the path"],
+  ["EEXIST", "something else has this name; choose another one"],
   ["EACCES", "permission is denied; check who may use it"],
   ["EPERM", "permission is denied; check who may use it"],
   ["EISDIR", "it is a folder; name a file"],
@@ -54,5 +56,27 @@ export function ifThere<T, O>(
 
 /** Creates a folder with those above it, unless it exists. */
 export async function createFolder(path: string): Promise<void> {
-  await system(`create the folder ${path}`, mkdir(path, { recursive: true }));
+  await system(`create the folder ${path}`, makeFolders(path));
+}
+
+/**
+ * Does the same, and throws the errors of the system. Node's own `recursive` never ends where a folder exists in which none can be made,
+ * such as /proc.
+ */
+export async function makeFolders(path: string): Promise<void> {
+  const isFolder = async () => (await stat(path).catch(() => undefined))?.isDirectory() === true;
+  const make = async () => {
+    try {
+      await mkdir(path);
+    } catch (error) {
+      // Another process may have made it meanwhile.
+      if (!(await isFolder())) throw error;
+    }
+  };
+  const parent = dirname(path);
+  await make().catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" || parent === path) throw error;
+    await makeFolders(parent);
+    await make();
+  });
 }
