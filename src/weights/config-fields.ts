@@ -67,6 +67,7 @@ export interface FieldReader {
 }
 
 const WHOLE = "a whole number of at least 1";
+const FROM_ZERO = "a whole number of at least 0";
 
 /**
  * Creates a reader. An absent or null field has the value `otherwise`; without `otherwise`, the field is
@@ -103,8 +104,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
   return {
     file,
     count: (name, otherwise) => read(name, WHOLE, isCount, otherwise),
-    countOrZero: (name, otherwise) =>
-      read(name, "a whole number of at least 0", isCountOrZero, otherwise),
+    countOrZero: (name, otherwise) => read(name, FROM_ZERO, isCountOrZero, otherwise),
     optionalCount: (name) => (has(name) ? read(name, WHOLE, isCount) : undefined),
     counts: (name, otherwise) =>
       read(name, "a list of whole numbers of at least 1", listOf(isCount), otherwise),
@@ -115,8 +115,7 @@ export function fieldReader(file: string, fields: ConfigFields): FieldReader {
     number: (name, otherwise) => read(name, "a number", isNumber, otherwise),
     bound: (name, otherwise) => read(name, "a number", isBound, otherwise),
     numbers: (name, otherwise) => read(name, "a list of numbers", isNumbers, otherwise),
-    flag: (name, otherwise) =>
-      read(name, "true or false", (x) => typeof x === "boolean", otherwise),
+    flag: (name, otherwise) => read(name, "true or false", isFlag, otherwise),
     flags: (name, otherwise) => read(name, "a list of true and false", areFlags, otherwise),
     text: (name, otherwise) => read(name, "a string", isText, otherwise),
     names: (name, otherwise) => read(name, "a list of strings", listOf(isText), otherwise),
@@ -178,8 +177,12 @@ function isNumbers(value: unknown): value is readonly number[] {
   return Array.isArray(value) && value.every(isNumber);
 }
 
+function isFlag(value: unknown): value is boolean {
+  return typeof value === "boolean";
+}
+
 function areFlags(value: unknown): value is readonly boolean[] {
-  return Array.isArray(value) && value.every((each) => typeof each === "boolean");
+  return Array.isArray(value) && value.every(isFlag);
 }
 
 function isSize(value: unknown): value is number | [number, number] {
