@@ -60,7 +60,8 @@ export function addQuantize(program: Command): void {
 
 async function quantize(source: string, options: QuantizeOptions): Promise<void> {
   const { out, prompt } = options;
-  const type = Object.hasOwn(types, options.type) ? types[options.type] : undefined;
+  const named = options.type.toLowerCase();
+  const type = Object.hasOwn(types, named) ? types[named] : undefined;
   if (!type) {
     throw new UsageError(
       `--type is ${quote(options.type)}; give one of ${Object.keys(types).join(", ")}.`,

@@ -155,6 +155,8 @@ export interface OriginalCheckpoint<C> {
 export interface OriginalFiles<C> {
   /** True if no shape shows the number of heads, so that it is taken from the published sizes. */
   readonly headsUnshown?: boolean;
+  /** What GGUF files of it call it, by which ComfyUI's readers of GGUF know them; the kind of the family unless given. */
+  readonly architecture?: string;
   /** Returns true if the keys are those of this family. */
   recognises(weights: Weights): boolean;
   /** The weights under the family's own names, where files have others too; as they are unless given. */

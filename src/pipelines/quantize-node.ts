@@ -2,8 +2,10 @@
  * Writes the network of a model with quantized weights, under the names of its original repository: as GGUF in blocks, or as
  * safetensors in integers with a scale for each row.
  */
+import { realpath } from "node:fs/promises";
 import { blockFormats, decodeBlocks } from "../engine/arrays/blocks.ts";
 import { sizeOf } from "../engine/arrays/ndarray.ts";
+import { weightFiles } from "../engine/runtime/stored-weight.ts";
 import { quantizeBlocks, type QuantizedFormat } from "../engine/arrays/quantize.ts";
 import { FormatError, PatchwiseError, UsageError } from "../engine/errors.ts";
 import { familyOf } from "../models/families.ts";
@@ -55,12 +57,27 @@ export async function quantizeModel(
     stored: model.weights(name)!,
   }));
   checkFamily(model, all);
+  await refuseOwnFile(path, all);
   if (type === "int8") {
     return writeFileAtomic(path, safetensorsStream(integerTensors(all, onLayer)));
   }
-  const metadata = { "general.architecture": model.network.kind, "general.name": model.name };
+  const { kind, original } = familyOf(model.network);
+  const architecture = original?.architecture ?? kind;
+  const metadata = { "general.architecture": architecture, "general.name": model.name };
   const tensors = all.map((weight) => blockTensor(weight, type, onLayer));
   await writeFileAtomic(path, ggufChunks(metadata, tensors));
+}
+
+/** @throws UsageError if the path is a file that holds these weights, which would be lost */
+async function refuseOwnFile(path: string, all: readonly NamedWeight[]): Promise<void> {
+  const real = await realpath(path).catch(() => undefined);
+  const read = new Set(all.flatMap(({ stored }) => weightFiles(stored)));
+  for (const file of read) {
+    if (real === undefined || (await realpath(file)) !== real) continue;
+    throw new UsageError(
+      `${path} is a file of the model itself, whose weights would be lost; write to another name.`,
+    );
+  }
 }
 
 function blockTensor(

@@ -4,9 +4,10 @@ import { type WeightSource } from "../engine/runtime/backend.ts";
 import { reshaped } from "../engine/runtime/stored-weight.ts";
 import { formatShape, isStatic, sameShape, type Shape } from "../engine/graph/shape.ts";
 import { type ParamsRoot } from "../nn/params.ts";
+import type { TensorEntry } from "./safetensors/header.ts";
 import { type Weights } from "./safetensors/safetensors.ts";
 import { storedWeights } from "./stored.ts";
-import { castArray } from "../engine/arrays/ndarray.ts";
+import { castArray, isFloat } from "../engine/arrays/ndarray.ts";
 
 /** All parameters and buffers that a model declared while it was traced. */
 export type Asked = Pick<ParamsRoot, "declared" | "buffers">;
@@ -81,7 +82,7 @@ export function checkKeys(
  * Checks a checkpoint by `checkKeys` and returns its byte ranges as the weights of a program.
  *
  * @param whole the declarations of the whole model, including the parts that the program leaves out
- * @throws FormatError that lists missing, unexpected and misshapen keys
+ * @throws FormatError that lists missing, unexpected and misshapen keys, or names a weight whose numbers are unknown
  */
 export function checkedWeights(
   whole: Asked,
@@ -89,12 +90,31 @@ export function checkedWeights(
   map: KeyMap = sameKeys,
 ): WeightSource {
   checkKeys(whole, weights, map);
+  checkTypes(whole, weights, map);
   const stored = storedWeights(weights, map.keyOf);
   return (name) => {
     const weight = stored(name);
     const shape = whole.declared.get(name)?.tensor.shape;
     return weight && shape && isStatic(shape) ? reshaped(weight, shape) : weight;
   };
+}
+
+/** @throws FormatError for integers without a scale in place of a weight: their numbers are unknown */
+function checkTypes({ declared }: Asked, { entries }: Weights, { keyOf }: KeyMap): void {
+  for (const [name, { tensor }] of declared) {
+    const entry = entries.get(keyOf(name));
+    const found = entry && isFloat(tensor.dtype) ? bareIntegers(entry) : undefined;
+    if (!found) continue;
+    throw new FormatError(
+      `${found.source.name}: tensor ${quote(found.name)} is ${found.tag} without a scale, so that its numbers are unknown; give the model in bfloat16, in 8-bit floats, in int8_tensorwise or as GGUF.`,
+    );
+  }
+}
+
+/** The tensor, or the one among its parts, that holds integers without a scale. */
+function bareIntegers(entry: TensorEntry): TensorEntry | undefined {
+  if (entry.parts) return entry.parts.find((part) => bareIntegers(part));
+  return entry.dtype && !isFloat(entry.dtype) && !entry.scale ? entry : undefined;
 }
 
 function fits(declared: Shape, stored: readonly number[]): boolean {

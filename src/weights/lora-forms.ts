@@ -141,6 +141,7 @@ const unsupported: readonly (readonly [RegExp, string])[] = [
   [/\.ia3_/, "IA³"],
   [/\bvera_/, "VeRA"],
   [/\.(?:w_norm|b_norm)$/, "a difference of a normalisation"],
+  [/\.processor\.\w*lora\d?\./, "XLabs' form of LoRA"],
   [/\.lora_B(?:\.[^.]+)?\.bias$/, "a LoRA with biases"],
 ];
 

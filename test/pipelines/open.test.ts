@@ -345,7 +345,12 @@ describe("openPipeline refuses", () => {
       UsageError,
       /is the name of an architecture without weights/,
     ],
-    ["another folder", () => at(), UsageError, /neither a model\.json.* nor a model_index\.json/],
+    [
+      "a folder of weights",
+      () => at(),
+      UsageError,
+      /holds files of weights, but nothing that says what belongs together; give the file of a network/,
+    ],
     ["a pickle", () => write("a.pt", ""), FormatError, /convert it in Python: safetensors\.torch/],
     ["a picture", () => write("a.png", ""), UsageError, /is not a model file of a known kind/],
     [

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, expect, it } from "vitest";
@@ -6,6 +6,7 @@ import { castArray, ndarray, sizeOf } from "../../src/engine/arrays/ndarray.ts";
 import { arrayWeight, weightType } from "../../src/engine/runtime/stored-weight.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import { type QuantizedLayer, quantizeModel } from "../../src/pipelines/quantize-node.ts";
+import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { readStored } from "../../src/weights/stored-node.ts";
 import { smallModels, writeSmallFolder } from "../support/flux-folders.ts";
 import { oneSentence, patchwise } from "../support/cli.ts";
@@ -61,6 +62,28 @@ it("the command tells the error of each layer, and how far a picture differs", a
   expect(error["double_blocks.0.img_qkv.weight"]).toBeGreaterThan(0.06);
   expect(picture).toBeGreaterThan(0.2);
   expect(picture).toBeLessThan(5);
+});
+
+it("a file of the model itself is not overwritten, and others name the architecture", async () => {
+  const folder = path.join(scratch, "own");
+  await writeSmallFolder(folder, smallModels.zImage);
+  const [first, link] = ["first.gguf", "link.gguf"].map((name) => path.join(scratch, name));
+  const whole = await openModel(folder);
+  await quantizeModel(whole, "Q8_0", first!, () => {});
+  await whole.close();
+  const file = await openSafetensorsFile(first!);
+  expect(file.metadata.get("general.architecture")).toBe("lumina2");
+  await file.close();
+  symlinkSync(first!, link!);
+  const before = readFileSync(first!);
+  for (const out of [first!, link!]) {
+    const { code, err } = patchwise(["quantize", first!, "--type", "Q4_0", "--out", out]);
+    expect([code, err]).toEqual([
+      2,
+      `patchwise: ${out} is a file of the model itself, whose weights would be lost; write to another name.\n`,
+    ]);
+  }
+  expect(readFileSync(first!).equals(before)).toBe(true);
 });
 
 it("numbers beyond the float16 scales of blocks are refused, and int8 has room for them", async () => {

@@ -488,7 +488,7 @@ describe("openPipeline refuses", () => {
     [
       "a folder without its index",
       () => spoiled("unindexed", "model_index.json"),
-      /unindexed holds neither a model\.json.* nor a model_index\.json/,
+      /unindexed lacks its model_index\.json, .*; download the whole folder/,
     ],
     [
       "a folder without its network",

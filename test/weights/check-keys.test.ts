@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../src/engine/errors.ts";
-import { ndarray } from "../../src/engine/arrays/ndarray.ts";
+import { type NdArray, ndarray } from "../../src/engine/arrays/ndarray.ts";
 import { createParams, zero } from "../../src/nn/params.ts";
 import { checkedWeights, checkKeys, type KeyMap } from "../../src/weights/check-keys.ts";
+import { joinRows } from "../../src/weights/views.ts";
 import { bytesSource, openSafetensors, safetensorsBytes } from "../../src/weights/index.ts";
 
 function model() {
@@ -73,6 +74,33 @@ describe("checkedWeights", () => {
     });
     expect(source("a.bias")).toMatchObject({ array: { dtype: "float16", shape: [2] } });
     expect(source("a.other")).toBeUndefined();
+  });
+
+  it("refuses integers without a scale, also among the parts of a weight", async () => {
+    const integers = ndarray("int8", [2, 3], [1, 2, 3, 4, 5, 6]);
+    const scale = ndarray("float32", [], [0.5]);
+    const bias = ndarray("float32", [2], [1, 2]);
+    const opened = (tensors: readonly (readonly [string, NdArray])[]) =>
+      openSafetensors(bytesSource(safetensorsBytes([...tensors, ["a.bias", bias]]), "x"));
+    const bare = await opened([["a.weight", integers]]);
+    const message =
+      'x: tensor "a.weight" is I8 without a scale, so that its numbers are unknown; give';
+    expect(() => checkedWeights(model(), bare)).toThrow(message);
+    const scaled = [
+      ["a.weight", integers],
+      ["a.weight_scale", scale],
+    ] as const;
+    const whole = await opened(scaled);
+    expect(() => checkedWeights(model(), whole)).not.toThrow();
+    const row = ndarray("int8", [1, 3], [1, 2, 3]);
+    const parts = await opened([
+      ["a.0", row],
+      ["a.1", row],
+    ]);
+    const joined = joinRows(parts, (name) =>
+      name === "a.0" ? { name: "a.weight", rest: ["a.1"] } : undefined,
+    );
+    expect(() => checkedWeights(model(), joined)).toThrow('x: tensor "a.0" is I8 without a scale');
   });
 
   it("refuses a checkpoint that does not fit", async () => {

@@ -9,9 +9,11 @@ import { batch } from "../../src/engine/graph/shape.ts";
 import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { withRecording } from "../../src/verify/recording-node.ts";
 import { verifyRecording } from "../../src/verify/verify.ts";
+import { ggufChunks, type GGUFMetadata } from "../../src/weights/gguf/write.ts";
 import { openGGUF } from "../../src/weights/gguf/gguf.ts";
 import { openSafetensorsFile } from "../../src/weights/safetensors/file-node.ts";
 import { readFloat32, type Weights } from "../../src/weights/safetensors/safetensors.ts";
+import { safetensorsBytes } from "../../src/weights/safetensors/write.ts";
 import { bytesSource } from "../../src/weights/sources/source.ts";
 import { isInPlace } from "../../src/engine/runtime/stored-weight.ts";
 import { storedWeights } from "../../src/weights/stored.ts";
@@ -19,6 +21,8 @@ import { joinRows, splitRows, swapHalves } from "../../src/weights/views.ts";
 
 const folder = path.resolve(import.meta.dirname, "../fixtures/gguf");
 const file = path.join(folder, "model.gguf");
+/** Made by gguf-py of llama.cpp: IQ4_NL and IQ4_XS. */
+const uneven = path.resolve(import.meta.dirname, "../fixtures/gguf_iq4");
 const bytes = new Uint8Array(readFileSync(file));
 const open = (of: Uint8Array<ArrayBuffer>) => openGGUF(bytesSource(of, "model.gguf"));
 
@@ -39,12 +43,15 @@ function describedAt(name: string): number {
 const axesAt = (name: string) => describedAt(name) + 8 + name.length;
 
 describe("GGUF", () => {
-  it("is read exactly, every type of it", async () => {
-    const report = await withRecording(folder, (recording) =>
+  it.each([
+    [folder, 19],
+    [uneven, 3],
+  ])("is read exactly, every type of it: %s", async (recorded, count) => {
+    const report = await withRecording(recorded, (recording) =>
       verifyRecording(recording, () => Promise.reject(new Error("no runtime is needed"))),
     );
     expect(report.outputs.filter(({ ok }) => !ok)).toEqual([]);
-    expect(report.outputs).toHaveLength(19);
+    expect(report.outputs).toHaveLength(count);
   });
 
   it("has metadata as text, whole numbers exactly", async () => {
@@ -62,13 +69,23 @@ describe("GGUF", () => {
       new Uint8Array(40),
       "this is not a GGUF file, which begins with the letters",
     ],
+    [
+      "a web page",
+      new TextEncoder().encode("<!DOCTYPE html><html></html>"),
+      "this is not a GGUF file but a web page, perhaps an error or a login page; download the file",
+    ],
+    [
+      "safetensors",
+      safetensorsBytes([["a", ndarray("float32", [1], [0])]]),
+      "this is not a GGUF file but a safetensors file; rename it so that its name ends in .safetens",
+    ],
     ["version 1", changed(4, 1), "is a GGUF file of version 1, but only 2 and 3 can be read"],
     ["another byte order", changed(4, 3 << 24), "is a GGUF file of version 50331648"],
     ["an unknown type", changed(axesAt("bias") + 12, 99), 'the tensor "bias" has the type 99'],
     [
       "an unsupported type",
-      changed(axesAt("bias") + 12, 20),
-      "the type IQ4_NL, which cannot be read",
+      changed(axesAt("bias") + 12, 16),
+      "the type IQ2_XXS, which cannot be read",
     ],
     ["five axes", changed(axesAt("bias"), 5), "has 5 axes, but GGUF allows 4"],
     ["too many tensors", changed(8, 1 << 30), "the number of tensors is 1073741824, for which"],
@@ -88,6 +105,18 @@ describe("GGUF", () => {
   ])("of %s is refused", async (_, damaged, message) => {
     await expect(open(damaged)).rejects.toThrow(FormatError);
     await expect(open(damaged)).rejects.toThrow(message);
+  });
+
+  it("of several files is refused", async () => {
+    const part = async (told: GGUFMetadata) => {
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of ggufChunks(told, [])) chunks.push(Uint8Array.from(chunk));
+      return open(new Uint8Array(Buffer.concat(chunks)));
+    };
+    await expect(part({ "split.no": 0, "split.count": 3 })).rejects.toThrow(
+      "is part 1 of 3 of a model; join them with llama-gguf-split --merge",
+    );
+    await expect(part({ "split.no": 0, "split.count": 1 })).resolves.toBeDefined();
   });
 
   it("never gives a file cut at any byte as a whole one", async () => {
@@ -130,12 +159,16 @@ describe("blocks as weights of a program", () => {
     return Array.from({ length: shape[0]! }, (_, row) => data[row * shape[1]! + 300]!);
   };
 
-  it.each(["a file", "memory"])("from %s are computed with where they lie", async (where) => {
-    const weights = where === "memory" ? await open(bytes) : await openSafetensorsFile(file);
+  it.each<[string, number, () => Promise<Weights>]>([
+    ["a file", 10, () => openSafetensorsFile(file)],
+    ["memory", 10, () => open(bytes)],
+    ["a file of uneven numbers", 2, () => openSafetensorsFile(path.join(uneven, "model.gguf"))],
+  ])("from %s are computed with where they lie", async (_where, types, opened) => {
+    const weights = await opened();
     const inBlocks = [...weights.entries.values()].filter(
       ({ blocks, shape }) => blocks && shape.length === 2,
     );
-    expect(new Set(inBlocks.map(({ tag }) => tag)).size).toBe(10);
+    expect(new Set(inBlocks.map(({ tag }) => tag)).size).toBe(types);
     const widths = new Set(inBlocks.map(({ shape }) => shape[1]!));
     const inputOf = new Map(
       [...widths].map((width) => [width, input(`x${width}`, [batch, width])]),

@@ -444,6 +444,14 @@ describe("a LoRA in a file", () => {
       /"context_embedder\.dora_scale", which is of DoRA and cannot be merged/,
     ],
     [
+      "the names of XLabs",
+      {
+        "double_blocks.0.processor.qkv_lora1.down.weight": one.down,
+        "double_blocks.0.processor.qkv_lora1.up.weight": one.up,
+      },
+      /qkv_lora1\.down\.weight", which is of XLabs' form of LoRA and cannot be merged/,
+    ],
+    [
       "several alphas",
       {
         "context_embedder.lora_A.weight": one.down,

@@ -78,6 +78,11 @@ const cases: [what: string, file: Uint8Array, message: string][] = [
     "this is not a safetensors file but a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors.",
   ],
   [
+    "a GGUF file",
+    ascii("GGUF\u0003\0\0\0\u0001\0\0\0\0\0\0\0"),
+    "this is not a safetensors file but a GGUF file; rename it so that its name ends in .gguf.",
+  ],
+  [
     "a web page",
     ascii("<!DOCTYPE html><html></html>"),
     "this is not a safetensors file but a web page, perhaps an error or a login page; download the file itself.",

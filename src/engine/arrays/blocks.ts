@@ -1,6 +1,6 @@
 /**
  * Blocks of quantized numbers as ggml stores them (https://github.com/ggml-org/ggml): a scale in float16 for every 32 numbers, or
- * for every 256 with scales of 16 or 32 numbers inside (the K types). One row of `blockFormats` for each type.
+ * for every 256 with scales of 16 or 32 numbers inside (the K types and IQ4_XS). One row of `blockFormats` for each type.
  */
 import { float16Table } from "./convert.ts";
 
@@ -144,6 +144,47 @@ const Q8_0: BlockRule = {
   },
 };
 
+/** The 16 numbers that the four bits of IQ4_NL and IQ4_XS stand for. */
+export const unevenNumbers: readonly number[] = [
+  -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
+/** Writes the 32 numbers of 16 bytes, of which low nibbles are the first 16, times a scale. */
+function decodeUneven(
+  bytes: Uint8Array,
+  at: number,
+  scale: number,
+  target: Float32Array,
+  to: number,
+) {
+  for (let i = 0; i < 16; i++) {
+    const byte = bytes[at + i]!;
+    target[to + i] = scale * unevenNumbers[byte & 15]!;
+    target[to + 16 + i] = scale * unevenNumbers[byte >> 4]!;
+  }
+}
+
+const IQ4_NL: BlockRule = {
+  numbers: 32,
+  bytes: 18,
+  decode: (bytes, at, target, to) => decodeUneven(bytes, at + 2, half(bytes, at), target, to),
+};
+
+/** 8 groups of 32 numbers, whose scales have 6 bits: the two high ones of all stand in 2 bytes, the low ones in 4 others. */
+const IQ4_XS: BlockRule = {
+  numbers: 256,
+  bytes: 136,
+  decode(bytes, at, target, to) {
+    const scale = half(bytes, at);
+    const high = bytes[at + 2]! | (bytes[at + 3]! << 8);
+    for (let group = 0; group < 8; group++) {
+      const low = (bytes[at + 4 + (group >> 1)]! >> (4 * (group & 1))) & 15;
+      const own = (low | (((high >> (2 * group)) & 3) << 4)) - 32;
+      decodeUneven(bytes, at + 8 + 16 * group, Math.fround(scale * own), target, to + 32 * group);
+    }
+  },
+};
+
 export const blockFormats = {
   Q4_0: nibbles(false, false),
   Q4_1: nibbles(false, true),
@@ -155,6 +196,8 @@ export const blockFormats = {
   Q4_K: groupsOf32(false),
   Q5_K: groupsOf32(true),
   Q6_K,
+  IQ4_NL,
+  IQ4_XS,
 } satisfies Record<string, BlockRule>;
 
 /** The name of a type of blocks. */

@@ -2,7 +2,7 @@
  * Blocks of quantized numbers (arrays/blocks.ts) as a part of an ONNX graph: a weight stays as it lies in its file, and each run
  * computes its numbers from the bytes. One row of `rules` for each type of blocks.
  */
-import { type BlockFormat, blockFormats } from "../arrays/blocks.ts";
+import { type BlockFormat, blockFormats, unevenNumbers } from "../arrays/blocks.ts";
 import { type DType, ndarray } from "../arrays/ndarray.ts";
 import type { Emitter } from "./emitter.ts";
 import { dataTypes } from "./proto.ts";
@@ -103,6 +103,13 @@ function pairsOfBits({ part, shaped, rightEach, and }: ReturnType<typeof ops>, s
   return and(rightEach(bytes, counting(4, 2), [1, 1, 4, 1]), 3);
 }
 
+/** The numbers that nibbles 0 to 15 stand for in IQ4_NL and IQ4_XS, in the shape of `bits`. */
+function unevenOf({ emitter }: BlockViews, bits: string): string {
+  const table = emitter.constant(ndarray("float32", [unevenNumbers.length], unevenNumbers));
+  const index = emitter.emit("Cast", [bits], { to: dataTypes.int32 });
+  return emitter.emit("Gather", [table, index], { axis: 0 });
+}
+
 const rules = {
   Q4_0: nibbles(false, false),
   Q4_1: nibbles(false, true),
@@ -147,6 +154,21 @@ const rules = {
     const scale = o.mul(o.float(o.part("int8", 192, 208)), o.half(208));
     const numbers = o.sub(o.float(o.shaped(whole, 16, 16)), o.scalar(32));
     return o.mul(numbers, o.shaped(scale, 16, 1));
+  },
+  IQ4_NL(views) {
+    const o = ops(views);
+    const four = o.part("uint8", 2, 18);
+    return o.mul(unevenOf(views, o.joined([o.and(four, 15), o.right(four, 4)], 1)), o.half(0));
+  },
+  IQ4_XS(views) {
+    const o = ops(views);
+    const low = o.rightEach(o.shaped(o.part("uint8", 4, 8), 4, 1), [0, 4], [1, 1, 2]);
+    const high = o.rightEach(o.shaped(o.part("uint8", 2, 4), 2, 1), counting(4, 2), [1, 1, 4]);
+    const six = o.or(o.shaped(o.and(low, 15), 8), o.left(o.shaped(o.and(high, 3), 8), 4));
+    const scale = o.mul(o.sub(o.float(six), o.scalar(32)), o.half(0)); // [count, 8]
+    const four = o.shaped(o.part("uint8", 8, 136), 8, 16);
+    const whole = o.joined([o.and(four, 15), o.right(four, 4)], 2); // [count, 8, 32]
+    return o.mul(unevenOf(views, whole), o.shaped(scale, 8, 1));
   },
 } as const satisfies { readonly [F in BlockFormat]: BlockRule };
 

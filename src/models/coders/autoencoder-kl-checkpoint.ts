@@ -1,4 +1,5 @@
 /** Opens Stable Diffusion's autoencoder in a checkpoint; without a config, it is inferred from keys and shapes. */
+import { FormatError } from "../../engine/errors.ts";
 import type { WeightSource } from "../../engine/runtime/backend.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
 import { requirePlausible } from "../../weights/plausible.ts";
@@ -44,10 +45,21 @@ export function autoencoderIn(
   file: Weights,
   config: AutoencoderKLConfig = autoencoderCheckpointConfig(file),
 ): OpenAutoencoder {
+  requireEncoder(file);
   requirePlausible(`The config of ${file.name}`, config, file);
   const keys = autoencoderKLKeys(file.entries.keys(), config);
   const weights = checkedWeights(autoencoderKLParams(config), file, keys);
   return { kind: "kl", config, weights, file, keyOf: keys.keyOf };
+}
+
+/** @throws FormatError for a file of a decoder alone */
+function requireEncoder({ name, entries }: Weights): void {
+  const has = (part: string) =>
+    [...entries.keys()].some((key) => `.${key}`.endsWith(`.${part}.conv_in.weight`));
+  if (!has("decoder") || has("encoder")) return;
+  throw new FormatError(
+    `${name} holds the decoder of an autoencoder without its encoder; give a file of the whole autoencoder.`,
+  );
 }
 
 /**

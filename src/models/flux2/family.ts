@@ -33,6 +33,7 @@ export const flux2Family: NetworkFamily<Flux2Config> = {
   sizes: () => ({ unit: 1, fixed: false }),
   patches: (_, [height, width]) => height * width,
   original: {
+    architecture: "flux",
     recognises: isFlux2,
     open(weights) {
       const config = flux2CheckpointConfig(weights);

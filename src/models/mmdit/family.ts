@@ -59,6 +59,7 @@ export const mmditFamily: NetworkFamily<MMDiTConfig> = {
     textWidth: ({ hidden }) => hidden,
   },
   original: {
+    architecture: "sd3",
     recognises: ({ entries }) => entries.has("joint_blocks.0.x_block.attn.qkv.weight"),
     open: (weights) => ({
       config: mmditCheckpointConfig(weights),

@@ -32,6 +32,7 @@ export const zImageFamily: NetworkFamily<ZImageConfig> = {
   }),
   patches: ({ patch }, [height, width]) => (height / patch) * (width / patch),
   original: {
+    architecture: "lumina2",
     recognises: isZImage,
     weights: originalZImageWeights,
     layerName: singleFileLayer,

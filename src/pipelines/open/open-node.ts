@@ -15,11 +15,11 @@ import type { HubOptions } from "../../weights/hub/hub-node.ts";
 import { parseHubId } from "../../weights/hub/id.ts";
 import { openSafetensorsFile } from "../../weights/safetensors/file-node.ts";
 import { closeAll, closingOnFailure } from "../../weights/sources/closing.ts";
-import { fieldsIn } from "../../weights/sources/folder.ts";
 import { diskFolder, exists } from "../../weights/sources/folder-node.ts";
 import { type ImageModel, tracedForDrawing } from "../image-model.ts";
 import { imagePipeline, type Pipeline } from "../pipeline.ts";
 import { diffusersIndex, type GivenVAE, openDiffusersFolder, openVAE } from "./diffusers.ts";
+import { folderAtFault } from "./folder-at-fault-node.ts";
 import { downloadModel } from "./hub-model-node.ts";
 import { type ChosenLora, withLoras } from "./lora-node.ts";
 import { openKinds, type OpenModelOptions, refuseOptions } from "./options.ts";
@@ -128,9 +128,6 @@ async function openSource(
   );
 }
 
-/** Where the class of an autoencoder stands: in its own folder, and in that of its training. */
-const codecConfigs = ["config.json", "vae/config.json", "vqgan/config.json"];
-
 async function openFolder(path: string, options: OpenModelOptions): Promise<ImageModel> {
   const folder = diskFolder(path);
   if (await folder.has(modelFiles.card)) return openTrainedFolder(folder, options);
@@ -140,31 +137,7 @@ async function openFolder(path: string, options: OpenModelOptions): Promise<Imag
   const networkFile = await splitNetworkFile(path);
   if (networkFile !== undefined)
     return { ...(await openFile(networkFile, options)), name: folder.basename };
-  if (await folder.has(modelFiles.lora)) {
-    throw new UsageError(
-      `${path} holds a LoRA, which changes how a model draws; give it as --lora, and the model that it was trained on as --model.`,
-    );
-  }
-  // A folder of diffusers that lost its index has an autoencoder too, beside a network.
-  const network =
-    (await folder.has("transformer/config.json")) || (await folder.has("unet/config.json"));
-  for (const config of network ? [] : codecConfigs) {
-    if (!(await folder.has(config))) continue;
-    const name = (await fieldsIn(folder, config)).text("_class_name", "");
-    if (/Autoencoder|VQModel/.test(name)) {
-      throw new UsageError(
-        `${path} holds an autoencoder, which draws nothing by itself; train a model on it with latents.autoencoder, and give the folder of that model.`,
-      );
-    }
-  }
-  if ((await folder.has("config.json")) && (await folder.has("metrics.jsonl"))) {
-    throw new UsageError(
-      `${path} holds a training that has saved no model yet; let it go on, or resume it with --resume.`,
-    );
-  }
-  throw new UsageError(
-    `${path} holds neither a ${modelFiles.card}, as patchwise train writes it, nor a ${diffusersIndex}, as diffusers does; give the folder of a model.`,
-  );
+  throw await folderAtFault(path, folder);
 }
 
 async function openFile(path: string, options: OpenModelOptions): Promise<ImageModel> {
@@ -217,6 +190,16 @@ function checkExtension(path: string): void {
   if (pickled.has(extension)) {
     throw new FormatError(
       `${path} is a PyTorch pickle, which can run code and is therefore not read; convert it in Python: safetensors.torch.save_file(torch.load(${quote(basename(path))}, weights_only=True), "${basename(path, extname(path))}.safetensors").`,
+    );
+  }
+  if (extension === ".sft") {
+    throw new UsageError(
+      `${path} has an older name of safetensors; rename it to ${basename(path, extname(path))}.safetensors.`,
+    );
+  }
+  if (basename(path) === diffusersIndex) {
+    throw new UsageError(
+      `${path} only lists the parts of a model; give its folder, ${dirname(resolve(path))}.`,
     );
   }
   if (extension === ".yaml" || extension === ".yml") {

@@ -8,6 +8,7 @@ import { FormatError, quote } from "../../engine/errors.ts";
 import { formatShape } from "../../engine/graph/shape.ts";
 import type { TensorEntry } from "../safetensors/header.ts";
 import { type Weights, weightsOf } from "../safetensors/safetensors.ts";
+import { lookalike } from "../lookalikes.ts";
 import type { ByteSource } from "../sources/source.ts";
 import { EndOfBytes, GGUFReader, type MetadataValue } from "./reader.ts";
 import { blockFormatOf, plainTypeOf, tensorBytes, type GGUFType, tensorTypes } from "./types.ts";
@@ -47,7 +48,10 @@ function parse(bytes: Uint8Array, source: ByteSource): Weights {
   const reader = new GGUFReader(bytes, source);
   const magic = reader.uint32("its first bytes");
   if (magic !== MAGIC) {
-    throw new FormatError(`${name}: this is not a GGUF file, which begins with the letters GGUF.`);
+    const other = lookalike(bytes);
+    throw new FormatError(
+      `${name}: this is not a GGUF file${other ? ` but ${other}` : ", which begins with the letters GGUF; download or copy it again"}.`,
+    );
   }
   const version = reader.uint32("its version");
   if (!VERSIONS.includes(version)) {
@@ -65,6 +69,7 @@ function parse(bytes: Uint8Array, source: ByteSource): Weights {
     }
     metadata.set(key, reader.value(`the metadata ${quote(key)}`));
   }
+  refusePart(metadata, name);
   const infos = Array.from({ length: tensors }, () => tensorInfo(reader, source));
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || alignment < 8 || alignment % 8 !== 0) {
@@ -83,6 +88,16 @@ function parse(bytes: Uint8Array, source: ByteSource): Weights {
   checkOverlaps([...entries.values()], source);
   const texts = [...metadata].map(([key, value]) => [key, textOf(value)] as const);
   return weightsOf(name, new Map(texts), entries, async () => source.close?.());
+}
+
+/** @throws FormatError for one file of several, as llama.cpp's gguf-split writes them */
+function refusePart(metadata: ReadonlyMap<string, MetadataValue>, name: string): void {
+  const count = metadata.get("split.count");
+  if (typeof count !== "number" || count < 2) return;
+  const part = metadata.get("split.no");
+  throw new FormatError(
+    `${name} is ${typeof part === "number" ? `part ${part + 1} of ${count}` : `one of ${count} parts`} of a model; join them with llama-gguf-split --merge, and give the whole file.`,
+  );
 }
 
 interface TensorInfo {

@@ -7,6 +7,7 @@ import { permuteAxes } from "../../engine/arrays/permute.ts";
 import { FormatError, PatchwiseError, quote, ShapeError } from "../../engine/errors.ts";
 import { MAX_HEADER_BYTES, tags } from "./format.ts";
 import { parseHeader, type TensorEntry } from "./header.ts";
+import { lookalike } from "../lookalikes.ts";
 import { joinScales, weightFormats } from "../scales.ts";
 import type { ByteSource } from "../sources/source.ts";
 
@@ -29,16 +30,6 @@ export interface Weights {
 
 // 4 MiB: large enough that the cost of a call is negligible, and small compared with any model.
 const CHUNK_BYTES = 2 ** 22;
-
-// Other formats that are often passed by mistake, recognized by their first bytes.
-const lookalikes: readonly (readonly [string, string])[] = [
-  [
-    "version ",
-    "a Git LFS pointer, not the weights; run `git lfs pull`, or download the file itself",
-  ],
-  ["PK\u0003\u0004", "a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors"],
-  ["<", "a web page, perhaps an error or a login page; download the file itself"],
-];
 
 /**
  * Opens a safetensors file. Only the header is read.
@@ -69,11 +60,10 @@ export async function openShard(source: ByteSource): Promise<Weights> {
   const prefix = await readRange(source, 0, 8);
   const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (length > size - 8) {
-    const start = String.fromCharCode(...prefix);
-    const lookalike = lookalikes.find(([magic]) => start.startsWith(magic))?.[1];
+    const other = lookalike(prefix);
     throw new FormatError(
-      lookalike
-        ? `${name}: this is not a safetensors file but ${lookalike}.`
+      other
+        ? `${name}: this is not a safetensors file but ${other}.`
         : `${name}: the header should take ${length} bytes, but the file has only ${size - 8} after the length: it is truncated, or not a safetensors file.`,
     );
   }
