@@ -6,6 +6,7 @@ import { nodeBackend } from "../../src/engine/runtime/ort-node.ts";
 import { openModel } from "../../src/pipelines/open/open-node.ts";
 import type { OpenModelOptions } from "../../src/pipelines/open/options.ts";
 import { finished, imagePipeline } from "../../src/pipelines/pipeline.ts";
+import { openSafetensorsFile, writeSafetensors } from "../../src/weights/safetensors/file-node.ts";
 import {
   smallModels,
   writeSmallCheckpoint,
@@ -69,6 +70,28 @@ describe("the parts of a model", () => {
     expect(await drawn(copied("given"), { ...options, ...tokens })).toEqual(
       await drawn(network, tokens),
     );
+  });
+
+  it("have the names of a language model, or of an encoder alone", async () => {
+    const file = copied("encoder");
+    const qwen3 = await openSafetensorsFile(
+      path.join(whole, "text_encoders/qwen_3_4b.safetensors"),
+    );
+    const tensors = await Promise.all(
+      [...qwen3.entries.keys()].map(
+        async (name) => [name.replace(/^model\./, ""), await qwen3.read(name)] as const,
+      ),
+    );
+    await qwen3.close();
+    const own = path.join(path.dirname(file), "encoder.safetensors");
+    await writeSafetensors(own, tensors);
+    const model = await openModel(file, {
+      textEncoders: [own],
+      vae: path.join(whole, "vae/ae.safetensors"),
+      tokenizers: whole,
+    });
+    expect(model.missingParts).toBeUndefined();
+    await model.close();
   });
 
   it("are named where they lack, by the files that people use", async () => {

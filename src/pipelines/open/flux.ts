@@ -112,7 +112,8 @@ const qwen3Row = (states: readonly number[], thinking: boolean): TextEncoderRow 
   folder: "text_encoder",
   tokenizer: "tokenizer",
   prefix: "text_encoders.qwen3_4b.transformer.",
-  isAlone: (file) => startsWith(file, "model.layers."),
+  // As the causal language model, or as the encoder of transformers alone.
+  isAlone: (file) => startsWith(file, "model.layers.") || startsWith(file, "layers.0.self_attn."),
   masked: true,
   states,
   template: qwen3Template(thinking),

@@ -229,6 +229,7 @@ const tokenTables = [
   "shared.weight",
   "encoder.embed_tokens.weight",
   "model.embed_tokens.weight",
+  "embed_tokens.weight",
 ];
 
 /** Channels of the encoder in a file; undefined if it has no table of tokens. */
