@@ -89,6 +89,16 @@ describe("a file of original weights", () => {
     );
   });
 
+  it.each([
+    ["diffusers", "layers.0.attention.to_q.lora_A.weight"],
+    ["kohya", "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"],
+    ["LyCORIS", "lycoris_layers_0_attention_to_q.lokr_w1"],
+  ])("is no LoRA, which is asked for as one: the names of %s", (_, name) => {
+    expect(() => publishedModel(shapedWeights({ [name]: [4, 8] }))).toThrow(
+      "holds a LoRA, which changes how a model draws; give it as --lora (loras), and the model",
+    );
+  });
+
   it.each(["Paella-v1", "Paella-v3"])("is refused for %s, with the alternatives", (name) => {
     expect(() => publishedModel(shapedWeights(publishedShapes(name)))).toThrow(
       "file is a Paella, which takes embeddings of ByT5 or CLIP and draws codes of a VQGAN, neither of which is in the file",

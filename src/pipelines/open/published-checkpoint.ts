@@ -4,6 +4,7 @@ import { families } from "../../models/families.ts";
 import type { NetworkFamily } from "../../models/family.ts";
 import { type NetworkConfig, requireFewPatches } from "../../models/network.ts";
 import { checkedWeights } from "../../weights/check-keys.ts";
+import { isOfWeight, loraRole } from "../../weights/lora-forms.ts";
 import { requirePlausible } from "../../weights/plausible.ts";
 import type { Weights } from "../../weights/safetensors/safetensors.ts";
 import { weightsUnder } from "../../weights/views.ts";
@@ -75,7 +76,13 @@ export function publishedModel(weights: Weights, heads?: number): Published {
       `${weights.name} holds a network under the names of diffusers, whose config and other parts are in its folder; give the folder of the whole model.`,
     );
   }
-  const found = [...weights.entries.keys()].slice(0, 2).map(quote).join(", ");
+  const keys = [...weights.entries.keys()];
+  if (keys.some((key) => isOfWeight(loraRole(key)?.role ?? "alpha"))) {
+    throw new FormatError(
+      `${weights.name} holds a LoRA, which changes how a model draws; give it as --lora (loras), and the model that it was trained on as the model.`,
+    );
+  }
+  const found = keys.slice(0, 2).map(quote).join(", ");
   throw new FormatError(
     `${weights.name} is no checkpoint of a known model under its original names${found && `: it has tensors such as ${found}`}; give a file of a ${supported().join(", ")} as safetensors, or a model's folder.`,
   );
