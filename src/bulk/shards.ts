@@ -34,6 +34,13 @@ const formats: {
 /** Bytes of pictures after which another shard begins: a shard is made in memory. */
 const MOST_BYTES = 2 ** 28;
 
+/** @throws UsageError if some of the tasks are clips */
+export function requirePictures(tasks: readonly LineTask[]): void {
+  const clip = tasks.find(({ file }) => !file.endsWith(".png"));
+  if (!clip) return;
+  throw new UsageError(`${clip.file} is a clip, which shards cannot hold; leave --shards out.`);
+}
+
 /**
  * Packs the pictures of a folder, in the order of their lines, into `shards/pictures-00000.tar` or `.parquet` and so on below it. The
  * same pictures give the same bytes.
@@ -49,6 +56,7 @@ export async function packShards(
   most: number,
 ): Promise<readonly string[]> {
   const { extension, write } = formats[kind];
+  requirePictures(tasks);
   const place = join(folder, "shards");
   await createFolder(place);
   const written: string[] = [];
@@ -62,9 +70,6 @@ export async function packShards(
     [samples, bytes] = [[], 0];
   };
   for (const { line, file, record } of tasks) {
-    if (!file.endsWith(".png")) {
-      throw new UsageError(`${file} is a clip, which shards cannot hold; leave --shards out.`);
-    }
     const path = join(folder, file);
     const png = await system(`read ${path}`, readRegularFile(path));
     samples.push({ name: line.name, png, caption: record.prompt ?? record.class ?? "", record });

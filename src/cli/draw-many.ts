@@ -9,7 +9,7 @@ import type { Job } from "../bulk/queue/board.ts";
 import { hasWorkers, queueDrawer } from "../bulk/queue/producer.ts";
 import { drawLines, type LinesProgress } from "../bulk/run.ts";
 import { keepModel } from "../bulk/same-model.ts";
-import { packShards, type ShardKind, shardKinds } from "../bulk/shards.ts";
+import { packShards, requirePictures, type ShardKind, shardKinds } from "../bulk/shards.ts";
 import { type LineFailure, plannedLines } from "../bulk/tasks.ts";
 import { counted, FormatError, UsageError } from "../engine/errors.ts";
 import type { Pipeline } from "../pipelines/pipeline.ts";
@@ -124,6 +124,7 @@ async function draw(
     withPipeline(options, async (pipeline) => {
       const by = { model: pipeline.name, version };
       const { tasks, failures, warnings } = plannedLines(lines, pipeline, by);
+      if (options.shards) requirePictures(tasks);
       tellSome(warnings, (text) => progress.line(`Warning: ${text}`));
       const digest = await modelDigest(options.model, openingOptions(options));
       const job = await keepModel(out, { model: pipeline.name, digest });

@@ -129,11 +129,11 @@ export function isPassing(error: unknown): boolean {
   const { name, message, status, cause } = error as Error & { status?: number };
   // A stream that takes no more says so with 503, too.
   if (isFull(error)) return false;
-  // JetStream answers 503 while it starts.
+  // JetStream answers 503 while it starts, and tells those who wait for messages that it ends, or that another server of its cluster leads.
   if (
     passing.has(name) ||
     status === 503 ||
-    /\b503\b|disconnect|timeout|heartbeats missed/i.test(message)
+    /\b503\b|disconnect|timeout|heartbeats missed|server shutdown|leadership change/i.test(message)
   )
     return true;
   return cause !== undefined && isPassing(cause);

@@ -52,6 +52,21 @@ describe("patchwise draw-many", () => {
     expect(run.err).toMatch(oneSentence);
   });
 
+  it("refuses shards of clips before it draws any", () => {
+    const run = patchwise(
+      [
+        "draw-many",
+        write("clips.jsonl", [{ prompt: "red heart" }]),
+        "--model",
+        "emoji-motion",
+      ].concat(["--out", at("clips"), "--shards", "parquet"]),
+    );
+    expect(run.code).toBe(2);
+    expect(run.err).toBe(
+      "patchwise: 000001.webp is a clip, which shards cannot hold; leave --shards out.\n",
+    );
+  });
+
   it("keeps what is drawn when it is interrupted, and ends with the rest", async () => {
     const lines = Array.from({ length: 60 }, (_, seed) => ({ prompt: "a red cat", seed }));
     const file = write("long.jsonl", lines);

@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { openQueue, type Queue, type QueueOptions } from "../../src/queue/connection-node.ts";
@@ -75,6 +76,18 @@ describe.runIf(hasNats)("a connection to a queue", () => {
     controller.abort(new Error("stopped"));
     await expect(publishing).rejects.toThrow("stopped");
   });
+
+  it("goes on waiting for a message when the server is ended and started again", async () => {
+    const { createStream, createConsumer, persist, jetstream } = await opened();
+    await createStream({ name: "WORK", subjects: ["work"] });
+    const consumer = await createConsumer("WORK", { durable_name: "one" });
+    const message = persist(() => consumer.next({ expires: 30_000 }));
+    await setTimeout(300);
+    await server!.stop("SIGTERM");
+    await server!.start();
+    await persist(() => jetstream.publish("work", "x"));
+    expect((await message)?.string()).toBe("x");
+  }, 30_000);
 
   it("does not repeat what the server refuses", async () => {
     const { persist, manager } = await opened();
