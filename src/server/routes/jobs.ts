@@ -76,7 +76,9 @@ export function nativeRoutes(services: Services): Hono {
   );
   app.get("/api/jobs/:id/events", async (c) => {
     const { log } = await jobs.get(c.req.param("id"));
-    const after = Number(c.req.header("last-event-id") ?? 0) || 0;
+    const asked = Number(c.req.header("last-event-id"));
+    // What is no number of an event says nothing.
+    const after = Number.isSafeInteger(asked) && asked > 0 ? asked : 0;
     return streamSSE(c, async (stream) => {
       const gone = new AbortController();
       stream.onAbort(() => gone.abort());

@@ -1,5 +1,6 @@
 /** What a training says at its start about its pictures, and what to expect of it. */
 import { counted } from "../../engine/errors.ts";
+import { isRecord } from "../../engine/records.ts";
 import type { RunConfig } from "../config/config.ts";
 import type { DataSource } from "../loop.ts";
 
@@ -11,12 +12,26 @@ export function startNotes(
   config: Pick<RunConfig, "training" | "validation"> & object,
   { info }: Pick<DataSource, "info">,
   resumedAt: number | undefined,
+  ranks = 1,
 ): readonly string[] {
-  if (resumedAt !== undefined) return [];
+  const ranked = ranks > 1 ? rankedNote(config) : [];
+  if (resumedAt !== undefined) return ranked;
   return [
+    ...ranked,
     ...heldOutNote(config, info),
     ...("lora" in config || "autoencoder" in config ? [] : [expectation(config)]),
   ];
+}
+
+/** The encoder of a VQGAN ends in a batch norm, which is the only layer that computes across the rows of a batch. */
+function rankedNote(config: object): readonly string[] {
+  const isVq =
+    "autoencoder" in config && isRecord(config.autoencoder) && config.autoencoder["kind"] === "vq";
+  return isVq
+    ? [
+        "The batch norm of a VQGAN takes the statistics of each rank's rows, so that the losses depend on the number of ranks.",
+      ]
+    : [];
 }
 
 function heldOutNote(

@@ -172,7 +172,7 @@ export async function train(
           batches: others ? { ...batches, validation: undefined } : batches,
           from,
           memory: backend.device === "cpu" ? availableMemory() : undefined,
-          notes: startNotes(config, source, from?.step),
+          notes: startNotes(config, source, from?.step, collective?.size),
           draws: draws && !others,
           openRecorder: async () =>
             others
