@@ -50,6 +50,9 @@ describe.runIf(hasNats)("servers that share a queue", () => {
       lasting(there).filter((each) => each.id > middle),
     );
     expect(await second.events(id, there.at(-1)!.id)).toEqual([]);
+    for (const number of [-5, 1.5, NaN, 1e9]) {
+      expect(lasting(await second.events(id, number))).toEqual(lasting(there));
+    }
     const bytes = await Promise.all(
       servers.map(async (server) => {
         const { pictures } = await server.get<Job>(`/api/jobs/${id}`);
