@@ -76,9 +76,7 @@ export function nativeRoutes(services: Services): Hono {
   );
   app.get("/api/jobs/:id/events", async (c) => {
     const { log } = await jobs.get(c.req.param("id"));
-    const asked = Number(c.req.header("last-event-id"));
-    // What is no number of an event says nothing.
-    const after = Number.isSafeInteger(asked) && asked > 0 ? asked : 0;
+    const after = eventNumber(c.req.header("last-event-id"));
     return streamSSE(c, async (stream) => {
       const gone = new AbortController();
       stream.onAbort(() => gone.abort());
@@ -103,6 +101,12 @@ export function nativeRoutes(services: Services): Hono {
     });
   });
   return app;
+}
+
+/** What is no number of an event says nothing about what a client has heard. */
+function eventNumber(text: string | undefined): number {
+  const number = Number(text);
+  return Number.isSafeInteger(number) && number > 0 ? number : 0;
 }
 
 function pictureRoutes({ jobs }: Services): Hono {
