@@ -8,7 +8,7 @@
  * A step is the time between the first and the second step's end, so that loading and reading the prompt do not count.
  */
 import { spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -115,13 +115,15 @@ const numbered = (pattern: RegExp) => (line: string) => {
 if (values.qvac !== undefined) {
   const program = path.resolve(values.qvac, "draw-two-steps.js");
   writeFileSync(program, bareProgram);
+  // The program itself: `.bin/bare` is a script that makes it executable and starts it, whose end and memory say nothing of it.
+  const bare = path.resolve(
+    values.qvac,
+    `node_modules/bare-runtime-${process.platform}-${process.arch}/bin/bare`,
+  );
+  chmodSync(bare, 0o755);
   await watch({
     name: `@qvac/diffusion-cpp ${type}`,
-    // The program itself: `.bin/bare` is a script that starts it, whose end and memory say nothing of it.
-    command: path.resolve(
-      values.qvac,
-      `node_modules/bare-runtime-${process.platform}-${process.arch}/bin/bare`,
-    ),
+    command: bare,
     args: [program],
     cwd: path.resolve(values.qvac),
     stepIn: numbered(/"step":\s*(\d+)/),
