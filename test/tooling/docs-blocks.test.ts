@@ -45,7 +45,9 @@ function recorded(code: string): string[][] {
   const names = ["patchwise", "npx", "npm", "curl", "mpirun", ...others];
   const functions = names.map((name) => `${name}() { ${record}; }`).join("\n");
   // Without a path nothing else is found, and so nothing is run.
-  const { stdout, stderr, status } = spawnSync("bash", ["-euc", `PATH=\n${functions}\n${code}`], {
+  // Bash reads its start files where it takes its standard input for a remote shell's.
+  const args = ["--norc", "-euc", `PATH=\n${functions}\n${code}`];
+  const { stdout, stderr, status } = spawnSync("bash", args, {
     encoding: "utf8",
     cwd: path.join(root, "test/fixtures"),
   });
