@@ -155,7 +155,7 @@ export interface OriginalCheckpoint<C> {
 export interface OriginalFiles<C> {
   /** True if no shape shows the number of heads, so that it is taken from the published sizes. */
   readonly headsUnshown?: boolean;
-  /** What GGUF files of it call it, by which ComfyUI's readers of GGUF know them; the kind of the family unless given. */
+  /** The value of `general.architecture` in its GGUF files, by which ComfyUI's readers recognise them; the family's kind unless given. */
   readonly architecture?: string;
   /** Returns true if the keys are those of this family. */
   recognises(weights: Weights): boolean;

@@ -1,4 +1,4 @@
-/** Whether a NATS server answers at an address. */
+/** Checks that a NATS server answers at an address. */
 import { connect } from "node:net";
 
 /**

@@ -12,7 +12,7 @@ const others: readonly (readonly [begins: RegExp, what: string])[] = [
   [/^[^]{4}\0{4}\{/, "a safetensors file; rename it so that its name ends in .safetensors"],
 ];
 
-/** What a file is that is none of weights in the expected format, and what to do; undefined if that is not known. */
+/** Describes a file that is not in the expected format and says what to do with it; undefined if its format is not known. */
 export function lookalike(start: Uint8Array): string | undefined {
   const text = String.fromCharCode(...start.subarray(0, 9));
   return others.find(([begins]) => begins.test(text))?.[1];

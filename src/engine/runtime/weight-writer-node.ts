@@ -117,7 +117,7 @@ export function cannotWrite(mebibytes: number, cause: unknown): DeviceError {
   );
 }
 
-/** Whether a thread can be sent weights: their numbers lie in files, and what is in memory beside them is little. */
+/** Returns true if weights can be sent to a thread: they are stored in files, with at most a few megabytes in memory. */
 function isSendable(value: unknown): boolean {
   if (typeof value === "function") return false;
   if (ArrayBuffer.isView(value)) return value.buffer.byteLength <= MOST_SENT;

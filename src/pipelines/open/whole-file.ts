@@ -23,7 +23,7 @@ function has({ entries }: Weights, prefix: string): boolean {
   return [...entries.keys()].some((name) => name.startsWith(prefix));
 }
 
-/** What the names of the other parts begin with. */
+/** Prefixes of the names of the other parts' tensors. */
 const otherPrefixes = [...autoencoderPrefixes, "text_encoders."];
 
 /** The network of a file, which may hold other parts of the model, too. Closing it closes the file. */
@@ -35,7 +35,7 @@ export function networkIn(file: Weights): Weights {
   return unwrapped(weightsWhere(file, (name) => !isOther(name)));
 }
 
-/** Whether a file has more than a network. */
+/** Returns true if a file holds other parts of a model besides the network. */
 function isWhole(file: Weights): boolean {
   return [networkPrefix, ...otherPrefixes].some((prefix) => has(file, prefix));
 }

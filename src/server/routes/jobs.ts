@@ -103,7 +103,7 @@ export function nativeRoutes(services: Services): Hono {
   return app;
 }
 
-/** What is no number of an event says nothing about what a client has heard. */
+/** An invalid event number is ignored, so that the client receives all events. */
 function eventNumber(text: string | undefined): number {
   const number = Number(text);
   return Number.isSafeInteger(number) && number > 0 ? number : 0;
